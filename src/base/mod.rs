@@ -1,0 +1,153 @@
+//! The frozen base model: loaded once, identified by the BLAKE3 of its bytes, never changed.
+
+mod guard;
+mod onnx;
+mod sample;
+mod shape;
+mod tail;
+
+use std::path::{Path, PathBuf};
+
+use tract_core::internal::*;
+use tract_onnx::prelude::*;
+
+pub use guard::in_guarded_call;
+pub(crate) use guard::guarded;
+pub use onnx::{OnnxGraph, OnnxNode};
+pub(crate) use onnx::{node_name, parse};
+pub(crate) use shape::Symbols;
+pub use shape::{Bucket, Dim, Element, Port};
+pub use tail::Task;
+pub(crate) use tail::find_tail;
+
+use crate::adapter::Fingerprint;
+use crate::error::{Error, ErrorKind, Result};
+
+/// Largest ONNX file that is opened.
+pub const MAX_MODEL_BYTES: u64 = 4 << 30;
+
+/// A frozen ONNX model.
+pub struct Base {
+    path: PathBuf,
+    fingerprint: Fingerprint,
+    file_bytes: u64,
+    onnx: OnnxGraph,
+    inputs: Vec<Port>,
+    outputs: Vec<Port>,
+    symbols: Symbols,
+    typed: TypedModel,
+}
+
+impl Base {
+    /// Loads the model at `path`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Io`] when the file cannot be read, [`ErrorKind::BadData`] when it is not an ONNX model,
+    /// [`ErrorKind::UnsupportedModel`] when the runtime cannot type it.
+    pub fn open(path: impl AsRef<Path>) -> Result<Base> {
+        let path = path.as_ref();
+        let file = std::fs::File::open(path).map_err(|e| Error::io("cannot open the model", path, e))?;
+        let length = file.metadata().map_err(|e| Error::io("cannot read the model", path, e))?;
+        if length.is_dir() {
+            return Err(Error::bad_data("this is a folder, not an ONNX file").at(path.display()));
+        }
+        let file_bytes = length.len();
+        if file_bytes > MAX_MODEL_BYTES {
+            return Err(Error::unsupported(format!("the model is {file_bytes} bytes, more than {MAX_MODEL_BYTES}"))
+                .at(path.display()));
+        }
+        if file_bytes == 0 {
+            return Err(Error::bad_data("the model file is empty").at(path.display()));
+        }
+        // SAFETY: the map is read once, here, and dropped before this function returns; a writer that shortens the file
+        // in that moment would raise SIGBUS, as for any mapped file.
+        let map = unsafe { memmap2::Mmap::map(&file) }.map_err(|e| Error::io("cannot map the model", path, e))?;
+        Base::from_bytes(&map, path)
+    }
+
+    /// Loads the model from `bytes`; `path` is where external data would lie and what errors name.
+    pub fn from_bytes(bytes: &[u8], path: &Path) -> Result<Base> {
+        let fingerprint = Fingerprint::of(bytes);
+        let proto = onnx::parse(bytes).map_err(|e| e.at(path.display()))?;
+        let onnx = onnx::summarise(&proto);
+        let folder = path.parent().and_then(Path::to_str).map(str::to_string);
+        let what = format!("cannot load {}", path.display());
+        let typed = guarded(ErrorKind::UnsupportedModel, what, || {
+            let framework = tract_onnx::onnx().with_ignore_value_info(true).with_ignore_output_shapes(true);
+            framework.parse(&proto, folder.as_deref())?.model.into_typed()
+        })
+        .map_err(|e| e.hint("the model uses an operator or a form that the runtime does not know; try another opset or exporter"))?;
+        let symbols = Symbols::of(&typed);
+        let inputs = ports(&typed, &symbols, &typed.inputs, |ix| onnx.inputs.get(ix).cloned());
+        let outputs = ports(&typed, &symbols, &typed.outputs, |ix| onnx.outputs.get(ix).cloned());
+        let file_bytes = bytes.len() as u64;
+        Ok(Base { path: path.to_path_buf(), fingerprint, file_bytes, onnx, inputs, outputs, symbols, typed })
+    }
+
+    /// Where the model was loaded from.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+    /// BLAKE3 of the file's bytes.
+    pub fn fingerprint(&self) -> Fingerprint {
+        self.fingerprint
+    }
+    /// Size of the ONNX file.
+    pub fn file_bytes(&self) -> u64 {
+        self.file_bytes
+    }
+    /// Nodes, initializers and names of the ONNX file.
+    pub fn onnx(&self) -> &OnnxGraph {
+        &self.onnx
+    }
+    /// Inputs in order.
+    pub fn inputs(&self) -> &[Port] {
+        &self.inputs
+    }
+    /// Outputs in order.
+    pub fn outputs(&self) -> &[Port] {
+        &self.outputs
+    }
+    /// The task that the outputs suggest.
+    pub fn guess_task(&self) -> Result<Task> {
+        tail::guess_task(&self.typed)
+    }
+    /// True when some input has a sequence dimension left open.
+    pub fn has_sequence(&self) -> bool {
+        self.inputs.iter().any(|p| p.dims.contains(&Dim::Sequence))
+    }
+    /// The batch size that the file fixes, if it does.
+    pub fn fixed_batch(&self) -> Option<usize> {
+        self.inputs.iter().find_map(|p| match p.dims.first() {
+            Some(Dim::Fixed(n)) => Some(*n),
+            _ => None,
+        })
+    }
+    /// The bucket for `batch` examples of length `sequence`, with what the file fixes.
+    pub fn bucket(&self, batch: usize, sequence: usize) -> Bucket {
+        Bucket {
+            batch: self.fixed_batch().unwrap_or(batch.max(1)),
+            sequence: if self.has_sequence() { sequence.max(1) } else { 0 },
+        }
+    }
+
+    /// The typed graph at the sizes of `bucket`, constants propagated, nothing else rewritten.
+    pub(crate) fn concrete(&self, bucket: &Bucket) -> Result<TypedModel> {
+        self.symbols.concretise(&self.typed, bucket)
+    }
+}
+
+impl std::fmt::Debug for Base {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Base({} {})", self.path.display(), self.fingerprint.short())
+    }
+}
+
+fn ports(model: &TypedModel, symbols: &Symbols, at: &[OutletId], name: impl Fn(usize) -> Option<String>) -> Vec<Port> {
+    let port = |(ix, outlet): (usize, &OutletId)| {
+        let fact = model.outlet_fact(*outlet).ok()?;
+        let name = name(ix).unwrap_or_else(|| model.node(outlet.node).name.clone());
+        Some(Port { name, element: Element::of(fact.datum_type), dims: symbols.dims(fact) })
+    };
+    at.iter().enumerate().filter_map(port).collect()
+}

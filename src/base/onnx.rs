@@ -1,0 +1,93 @@
+//! What is read straight from the ONNX file: node names and operators, initializer sizes, input and output names.
+
+use std::collections::{HashMap, HashSet};
+
+use prost::Message;
+use tract_onnx::pb::{ModelProto, NodeProto};
+
+use crate::error::{Error, Result};
+
+/// One ONNX node, named as the runtime names it: its own name, or its first output when it has none.
+#[derive(Debug, Clone)]
+pub struct OnnxNode {
+    /// Name, unique enough to speak about the node.
+    pub name: String,
+    /// Operator type, for example `Conv`.
+    pub op: String,
+    /// Input value names; an absent optional input is empty.
+    pub inputs: Vec<String>,
+    /// Output value names.
+    pub outputs: Vec<String>,
+}
+
+/// A summary of the ONNX file.
+#[derive(Debug, Clone)]
+pub struct OnnxGraph {
+    /// Nodes in file order.
+    pub nodes: Vec<OnnxNode>,
+    /// Names of the inputs that are not initializers, in order.
+    pub inputs: Vec<String>,
+    /// Names of the outputs, in order.
+    pub outputs: Vec<String>,
+    /// Shapes of the initializers.
+    pub initializers: HashMap<String, Vec<usize>>,
+    /// Values that are constant: initializers, `Constant` nodes, and what is computed from nothing else.
+    pub constants: HashSet<String>,
+    /// Number of stored numbers.
+    pub parameters: u64,
+    /// Default-domain opset.
+    pub opset: i64,
+}
+
+/// Name that the runtime gives to a node of the file.
+pub fn node_name(position: usize, node: &NodeProto) -> String {
+    match (node.name.as_str(), node.output.first()) {
+        ("", Some(first)) if !first.is_empty() => first.clone(),
+        ("", _) => format!("{position}-{}", node.op_type),
+        (name, _) => name.to_string(),
+    }
+}
+
+/// Parses the bytes of an ONNX file.
+pub fn parse(bytes: &[u8]) -> Result<ModelProto> {
+    let not_onnx = || {
+        Error::bad_data("this is not a complete ONNX model")
+            .hint("check that the file was copied whole; other formats must be exported to ONNX first")
+    };
+    let proto = ModelProto::decode(bytes).map_err(|e| not_onnx().because(e))?;
+    match &proto.graph {
+        Some(g) if !g.node.is_empty() && !g.output.is_empty() => Ok(proto),
+        _ => Err(not_onnx().because("it holds no graph")),
+    }
+}
+
+/// Summarises a parsed model.
+pub fn summarise(proto: &ModelProto) -> OnnxGraph {
+    let empty = Default::default();
+    let graph = proto.graph.as_ref().unwrap_or(&empty);
+    let mut initializers = HashMap::new();
+    let mut parameters = 0u64;
+    for t in &graph.initializer {
+        let shape: Vec<usize> = t.dims.iter().map(|&d| usize::try_from(d).unwrap_or(0)).collect();
+        parameters = parameters.saturating_add(shape.iter().map(|&d| d as u64).product());
+        initializers.insert(t.name.clone(), shape);
+    }
+    let mut constants: HashSet<String> = initializers.keys().cloned().collect();
+    let mut nodes = Vec::with_capacity(graph.node.len());
+    for (position, n) in graph.node.iter().enumerate() {
+        let reads_data = n.input.iter().any(|i| !i.is_empty() && !constants.contains(i));
+        if !reads_data && !n.op_type.starts_with("Random") {
+            constants.extend(n.output.iter().cloned());
+        }
+        nodes.push(OnnxNode {
+            name: node_name(position, n),
+            op: n.op_type.clone(),
+            inputs: n.input.clone(),
+            outputs: n.output.clone(),
+        });
+    }
+    let inputs = graph.input.iter().map(|i| i.name.clone()).filter(|n| !initializers.contains_key(n)).collect();
+    let outputs = graph.output.iter().map(|o| o.name.clone()).collect();
+    let opset = proto.opset_import.iter().find(|o| o.domain.is_empty()).map_or(0, |o| o.version);
+    OnnxGraph { nodes, inputs, outputs, initializers, constants, parameters, opset }
+}

@@ -1,0 +1,231 @@
+//! Times a model's predictions and training steps on this machine.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use ndarray::Array2;
+
+use crate::adapter::{Adapter, Depth, Lineage, Pooling, SiteDelta, Verdict};
+use crate::base::Base;
+use crate::disk::RealDisk;
+use crate::error::{Error, Result};
+use crate::head::Head;
+use crate::input::Example;
+use crate::linalg::{MatMut, MatRef, gemm};
+use crate::plan::{Batch, Deltas, Ends, Engine, Factors, ForwardPlan, SiteKey, in_parallel, survey};
+use crate::sites::Pattern;
+use crate::train::fit::{Fit, Goal, Lesson, Recipe, start};
+
+/// What to time.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Examples per prediction and per training step.
+    pub batch: usize,
+    /// Sequence length, where the model has one.
+    pub sequence: usize,
+    /// Rank of every site.
+    pub rank: usize,
+    /// Sites that adapt.
+    pub sites: Pattern,
+    /// Threads; the batch is shared among them.
+    pub threads: usize,
+    /// Runs of each measurement, after a warm-up.
+    pub repeats: usize,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options { batch: 8, sequence: 64, rank: 8, sites: Pattern::default(), threads: 1, repeats: 12 }
+    }
+}
+
+/// Smallest and middle value of several runs.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Timing {
+    /// Smallest.
+    pub min: f64,
+    /// Middle.
+    pub median: f64,
+}
+
+/// What was measured; times in milliseconds unless named otherwise.
+#[derive(Debug, Clone)]
+pub struct Report {
+    /// Sites that adapted.
+    pub sites: usize,
+    /// The plain base.
+    pub predict_ms: Timing,
+    /// With low-rank inputs.
+    pub adapted_predict_ms: Timing,
+    /// With merged weights.
+    pub merged_predict_ms: Timing,
+    /// Forward, backward and optimiser; none when no site can be trained.
+    pub train_step_ms: Option<Timing>,
+    /// `4·N·positions` FLOP of the frozen weights at the sites (forward and backward) over the step's median time.
+    pub gflops_effective: Option<f64>,
+    /// A 512×384×1536 product on one thread, in the same run.
+    pub gflops_gemm: f64,
+    /// Opening a mapped adapter and making it ready to serve, microseconds.
+    pub swap_us: Timing,
+    /// Peak resident memory of the process.
+    pub peak_rss_bytes: u64,
+    /// Memory of the process that no file backs.
+    pub anonymous_bytes: u64,
+}
+
+fn time(repeats: usize, mut work: impl FnMut() -> Result<()>) -> Result<Timing> {
+    for _ in 0..2 {
+        work()?;
+    }
+    let mut runs = vec![];
+    for _ in 0..repeats.max(1) {
+        let start = Instant::now();
+        work()?;
+        runs.push(start.elapsed().as_secs_f64() * 1e3);
+    }
+    runs.sort_by(f64::total_cmp);
+    Ok(Timing { min: runs[0], median: runs[runs.len() / 2] })
+}
+
+/// Runs the measurements on the model at `path`.
+pub fn run(path: &Path, options: &Options) -> Result<Report> {
+    let base = Arc::new(Base::open(path)?);
+    let task = base.guess_task()?;
+    let threads = options.threads.clamp(1, 256);
+    // Every thread takes an equal share of the batch.
+    let share = options.batch.div_ceil(threads);
+    let bucket = base.bucket(share, options.sequence);
+    let parts: Vec<Vec<Example>> = (0..options.batch.div_ceil(bucket.batch))
+        .map(|i| base.random_examples(&bucket, i as u64))
+        .collect::<Result<_>>()?;
+    let engine = Engine::new(base.clone(), task, Pooling::None);
+    let seen = survey(&base, task, &bucket)?;
+    let engine = if seen.sequence { Engine::new(base.clone(), task, Pooling::Mean) } else { engine };
+    let choice = crate::choice::choose(&base, task, &options.sites, options.rank)?;
+    let sites = choice.ladder.all_sites;
+    let named: Vec<_> = sites.iter().filter_map(|(n, r)| choice.sites.iter().find(|s| s.name == *n).map(|s| (s.clone(), *r))).collect();
+    let mut deltas = start(&named, 2.0, 0);
+    for (i, v) in deltas.iter_mut().flat_map(|d| d.b.data.iter_mut()).enumerate() {
+        *v = ((i % 17) as f32 - 8.0) * 1e-4;
+    }
+    let factors = Factors::of(&deltas)?;
+    let forward = |deltas: &Deltas, factors: &Factors| -> Result<Timing> {
+        let plan = ForwardPlan::new(&base, Ends::Tail(task), &bucket, deltas)?;
+        let batches = batches(&base, &bucket, &parts)?;
+        time(options.repeats, || in_parallel(threads, &batches, |b| plan.run(b, factors)).map(drop))
+    };
+    let predict_ms = forward(&Deltas::Inputs(&[]), &Factors::default())?;
+    let adapted_predict_ms = forward(&Deltas::Inputs(&sites), &factors)?;
+    let merged_predict_ms = forward(&Deltas::Merged(&deltas), &Factors::default())?;
+    let train_step_ms = match sites.is_empty() {
+        true => None,
+        false => Some(train_step(&engine, &sites, &parts, seen.features, seen.classes, threads, options)?),
+    };
+    let chosen = |name: &str| sites.iter().any(|(n, _)| n == name);
+    let macs: u64 = seen.table.sites.iter().zip(&seen.macs).filter(|(s, _)| chosen(&s.name)).map(|(_, m)| *m).sum();
+    let flop = 4.0 * macs as f64 * parts.len() as f64;
+    Ok(Report {
+        sites: sites.len(),
+        predict_ms,
+        adapted_predict_ms,
+        merged_predict_ms,
+        train_step_ms,
+        gflops_effective: train_step_ms.map(|t| flop / t.median / 1e6),
+        gflops_gemm: gemm_speed()?,
+        swap_us: swap(&base, deltas)?,
+        peak_rss_bytes: status_bytes("/proc/self/status", "VmHWM:"),
+        anonymous_bytes: status_bytes("/proc/self/smaps_rollup", "Anonymous:"),
+    })
+}
+
+fn batches(base: &Base, bucket: &crate::base::Bucket, parts: &[Vec<Example>]) -> Result<Vec<Batch>> {
+    parts.iter().map(|p| Batch::new(base, bucket, &p.iter().collect::<Vec<_>>())).collect()
+}
+
+fn train_step(
+    engine: &Engine,
+    sites: &SiteKey,
+    parts: &[Vec<Example>],
+    features: usize,
+    base_classes: usize,
+    threads: usize,
+    options: &Options,
+) -> Result<Timing> {
+    const CLASSES: usize = 8;
+    let classes = if base_classes > 0 { base_classes } else { CLASSES };
+    let lessons: Vec<Lesson> = parts
+        .iter()
+        .flatten()
+        .enumerate()
+        .map(|(i, e)| Lesson { example: e.clone(), goal: Goal::Class(i % classes.min(CLASSES)), weight: 1.0, at_ms: 0, earlier: false })
+        .collect();
+    let columns: Vec<u32> = (0..classes.min(CLASSES) as u32).collect();
+    let head = Head {
+        features,
+        base_classes,
+        classes,
+        weight: Array2::zeros((features, columns.len())),
+        bias: ndarray::Array1::zeros(columns.len()),
+        columns,
+    };
+    let recipe = Recipe { batch: lessons.len(), micro_batch: lessons.len().div_ceil(threads), ..Recipe::default() };
+    let all: Vec<usize> = (0..lessons.len()).collect();
+    let weights = vec![1.0; lessons.len()];
+    let mut fit = Fit::new(engine, lessons.iter().collect(), sites, head, &recipe, threads)?;
+    time(options.repeats, || fit.step(&all, &weights, 1e-4).map(drop))
+}
+
+fn gemm_speed() -> Result<f64> {
+    let (m, k, n) = (512, 384, 1536);
+    let (a, b, mut c) = (vec![0.5f32; m * k], vec![0.25f32; k * n], vec![0f32; m * n]);
+    let timing = time(20, || {
+        gemm(1.0, MatRef::row_major(&a, m, k)?, MatRef::row_major(&b, k, n)?, 0.0, MatMut::row_major(&mut c, m, n)?)
+    })?;
+    Ok(2.0 * (m * k * n) as f64 / timing.min / 1e6)
+}
+
+fn swap(base: &Base, mut deltas: Vec<SiteDelta>) -> Result<Timing> {
+    deltas.sort_by(|a, b| a.name.cmp(&b.name));
+    let folder = tempfile::tempdir().map_err(|e| Error::io("cannot make a temporary folder", Path::new("/tmp"), e))?;
+    let path = folder.path().join("bench.adapter");
+    let depth = Depth::AllSites;
+    let adapter = Adapter {
+        base: base.fingerprint(),
+        task: "classification".into(),
+        labels: vec![],
+        sites: deltas,
+        head: None,
+        lineage: Lineage { parent: 0, seed: 0, steps: 0, examples: 0, depth, created_ms: 0, learning_rate: 0.0, rank: 0 },
+        verdict: Verdict {
+            promoted: false,
+            base_accuracy: 0.0,
+            before: 0.0,
+            after: 0.0,
+            n: 0,
+            p_value: 1.0,
+            power: 0.0,
+            retention: 1.0,
+            retention_n: 0,
+            depth,
+            reason: "a measurement".into(),
+        },
+    };
+    crate::adapter::file::write_adapter(&RealDisk, &path, &adapter)?;
+    let timing = time(50, || {
+        let mapped = crate::adapter::file::MappedAdapter::open(&path, Some(&base.fingerprint()))?;
+        let parts = mapped.sites().flat_map(|s| {
+            let scale = s.header.alpha / s.header.rank as f32;
+            [(s.a.shape, s.a.data, 1.0), (s.b.shape, s.b.data, scale)]
+        });
+        Factors::from_slices(parts).map(drop)
+    })?;
+    Ok(Timing { min: timing.min * 1e3, median: timing.median * 1e3 })
+}
+
+/// A `kB` line of a file under `/proc`; 0 where there is none.
+pub fn status_bytes(file: &str, key: &str) -> u64 {
+    let text = std::fs::read_to_string(file).unwrap_or_default();
+    let line = text.lines().find_map(|l| l.strip_prefix(key));
+    line.and_then(|l| l.split_whitespace().next()?.parse::<u64>().ok()).map_or(0, |kb| kb * 1024)
+}

@@ -1,0 +1,69 @@
+//! Which sites adapt, and what that costs: the runtime knows the architecture so that its user need not.
+
+use crate::adapt::Ladder;
+use crate::base::{Base, Task};
+use crate::error::Result;
+use crate::plan::{Ends, MICRO_BATCH, SiteKey, TrainPlan, survey};
+use crate::runtime::Summary;
+use crate::sites::{Pattern, Site};
+
+/// Sequence length at which costs are estimated.
+const TYPICAL_LENGTH: usize = 64;
+
+/// The sites of every rung of the ladder, and what was left out.
+pub(crate) struct Choice {
+    pub ladder: Ladder,
+    pub sites: Vec<Site>,
+    pub unreachable: Vec<String>,
+    pub train_memory_bytes: u64,
+}
+
+/// Chooses among the reachable sites that the pattern names. The classifier is not among them: the head corrects its outputs
+/// directly, at full rank.
+pub(crate) fn choose(base: &Base, task: Task, pattern: &Pattern, rank: usize) -> Result<Choice> {
+    let bucket = base.bucket(MICRO_BATCH, TYPICAL_LENGTH);
+    let seen = survey(base, task, &bucket)?;
+    let body = |s: &Site| pattern.matches(&s.name) && seen.classifier.as_ref() != Some(&s.name);
+    let wanted: SiteKey = seen.table.sites.iter().filter(|s| body(s)).map(|s| (s.name.clone(), s.clamp_rank(rank))).collect();
+    let mut unreachable = vec![];
+    let mut saved_bytes = 0;
+    let mut reachable = vec![];
+    if !wanted.is_empty() {
+        let reach = TrainPlan::reach(base, Ends::Tail(task), &bucket, &wanted)?;
+        let first = reach.blocked.first().map_or(String::new(), |b| format!(": {} ({}): {}", b.node, b.op, b.reason));
+        let lost = wanted.iter().filter(|(name, _)| !reach.reachable.contains(name));
+        unreachable.extend(lost.map(|(name, _)| format!("{name}{first}")));
+        saved_bytes = reach.saved_bytes;
+        reachable = reach.reachable;
+    }
+    let key = |keep: &dyn Fn(usize) -> bool| -> SiteKey {
+        let mut key: SiteKey = seen
+            .table
+            .sites
+            .iter()
+            .enumerate()
+            .filter(|(i, s)| reachable.contains(&s.name) && keep(*i))
+            .map(|(_, s)| (s.name.clone(), s.clamp_rank(rank)))
+            .collect();
+        key.sort();
+        key
+    };
+    let ladder = Ladder { last_block: key(&|i| seen.last_block[i]), all_sites: key(&|_| true) };
+    let sites: Vec<Site> = seen.table.sites.iter().filter(|s| reachable.contains(&s.name)).cloned().collect();
+    // The graph's constants, packed weights of a forward and of a backward plan, and what one micro-batch a worker keeps.
+    let weights = base.onnx().parameters * 4;
+    let workers = std::thread::available_parallelism().map_or(1, usize::from) as u64;
+    let train_memory_bytes = 3 * weights + workers * (saved_bytes as u64) * 3 / 2;
+    Ok(Choice { ladder, sites, unreachable, train_memory_bytes })
+}
+
+/// [`choose`], for people.
+pub fn summarise(base: &Base, task: Task, pattern: &Pattern, rank: usize) -> Result<Summary> {
+    let choice = choose(base, task, pattern, rank)?;
+    Ok(Summary {
+        sites: choice.sites.iter().map(|s| s.name.clone()).collect(),
+        trainable_parameters: choice.sites.iter().map(|s| s.trainable(s.clamp_rank(rank))).sum(),
+        train_memory_bytes: choice.train_memory_bytes,
+        unreachable: choice.unreachable,
+    })
+}

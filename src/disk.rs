@@ -1,0 +1,359 @@
+//! The one seam for file operations: everything this crate stores passes a [`Disk`].
+//!
+//! Methods are small and answer with [`std::io::Result`], so that a test can fail, count or simulate each of them. Callers
+//! add what they were doing and where, by [`Error::io`].
+
+use std::fmt;
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io;
+use std::ops::Deref;
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::error::{Error, Result};
+
+#[cfg(test)]
+pub(crate) mod faulty;
+
+/// Mode of every folder this crate makes: its owner only.
+const DIR_MODE: u32 = 0o700;
+/// Mode of every file this crate makes: its owner only.
+const FILE_MODE: u32 = 0o600;
+
+/// A file system, as far as this crate needs one.
+pub trait Disk: fmt::Debug + Send + Sync {
+    /// Makes a folder and its missing parents, readable by their owner only. Fine if it is there.
+    fn create_dir_all(&self, path: &Path) -> io::Result<()>;
+    /// Makes a new empty file for reading and writing, readable by its owner only. Fails if there is one.
+    fn create_new(&self, path: &Path) -> io::Result<Box<dyn DiskFile>>;
+    /// Opens an existing regular file for reading and writing.
+    fn open_write(&self, path: &Path) -> io::Result<Box<dyn DiskFile>>;
+    /// Opens an existing regular file for reading.
+    fn open_read(&self, path: &Path) -> io::Result<Box<dyn DiskFile>>;
+    /// Gives a file another name in the same file system, replacing what had it, atomically.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// Makes the names in a folder durable.
+    fn sync_dir(&self, path: &Path) -> io::Result<()>;
+    /// Removes a file. What is mapped or open of it stays usable.
+    fn remove(&self, path: &Path) -> io::Result<()>;
+    /// File names in a folder, sorted; names that are not UTF-8 are left out.
+    fn list(&self, path: &Path) -> io::Result<Vec<String>>;
+    /// Whether something has this name.
+    fn exists(&self, path: &Path) -> io::Result<bool>;
+    /// The bytes of a whole file that nobody changes in place, for as long as the answer lives. Refuses more than `max_len` bytes.
+    fn map(&self, path: &Path, max_len: u64) -> io::Result<Bytes>;
+    /// Opens a lock file, making it if it is missing.
+    fn open_lock(&self, path: &Path) -> io::Result<Box<dyn LockFile>>;
+}
+
+/// An open file.
+pub trait DiskFile: fmt::Debug + Send + Sync {
+    /// Length in bytes.
+    fn len(&self) -> io::Result<u64>;
+    /// Whether the file has no bytes.
+    fn is_empty(&self) -> io::Result<bool> {
+        Ok(self.len()? == 0)
+    }
+    /// Reads up to `buffer.len()` bytes at `offset`; 0 at the end of the file.
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
+    /// Writes all of `bytes` at `offset`. After an error any part of them may have been written.
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
+    /// Cuts the file to `len` bytes.
+    fn truncate(&self, len: u64) -> io::Result<()>;
+    /// Returns when data and length are on the medium.
+    fn sync_data(&self) -> io::Result<()>;
+}
+
+/// An advisory lock of the operating system, held until this is dropped.
+pub trait LockFile: fmt::Debug + Send + Sync {
+    /// Takes the lock if it is free; `false` if somebody has it.
+    fn try_lock(&self) -> io::Result<bool>;
+    /// What the last holder wrote.
+    fn note(&self) -> io::Result<String>;
+    /// Says who holds the lock.
+    fn set_note(&self, note: &str) -> io::Result<()>;
+}
+
+/// The whole contents of a file: mapped, or held in memory at an alignment fit for `f32`.
+#[derive(Debug)]
+pub struct Bytes(Storage);
+
+#[derive(Debug)]
+enum Storage {
+    Mapped(memmap2::Mmap),
+    Owned { words: Vec<u64>, len: usize },
+}
+
+impl Bytes {
+    /// A copy of `bytes` in memory.
+    pub fn copy_of(bytes: &[u8]) -> Bytes {
+        let mut words = vec![0u64; bytes.len().div_ceil(8)];
+        for (place, byte) in bytemuck::cast_slice_mut::<u64, u8>(&mut words).iter_mut().zip(bytes) {
+            *place = *byte;
+        }
+        Bytes(Storage::Owned { words, len: bytes.len() })
+    }
+}
+
+impl Deref for Bytes {
+    type Target = [u8];
+    fn deref(&self) -> &[u8] {
+        match &self.0 {
+            Storage::Mapped(map) => map,
+            Storage::Owned { words, len } => bytemuck::cast_slice::<u64, u8>(words).get(..*len).unwrap_or(&[]),
+        }
+    }
+}
+
+/// The file system of the operating system.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct RealDisk;
+
+#[derive(Debug)]
+struct RealFile(File);
+
+impl RealDisk {
+    /// Opens only regular files: a pipe would block, a folder fails late.
+    fn open(path: &Path, options: &mut OpenOptions) -> io::Result<RealFile> {
+        if !fs::metadata(path)?.is_file() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
+        }
+        Ok(RealFile(options.read(true).open(path)?))
+    }
+}
+
+impl Disk for RealDisk {
+    fn create_dir_all(&self, path: &Path) -> io::Result<()> {
+        fs::DirBuilder::new().recursive(true).mode(DIR_MODE).create(path)
+    }
+    fn create_new(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+        let file = OpenOptions::new().read(true).write(true).create_new(true).mode(FILE_MODE).open(path)?;
+        Ok(Box::new(RealFile(file)))
+    }
+    fn open_write(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+        Ok(Box::new(RealDisk::open(path, OpenOptions::new().write(true))?))
+    }
+    fn open_read(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+        Ok(Box::new(RealDisk::open(path, &mut OpenOptions::new())?))
+    }
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::rename(from, to)
+    }
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        File::open(path)?.sync_all()
+    }
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        fs::remove_file(path)
+    }
+    fn list(&self, path: &Path) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in fs::read_dir(path)? {
+            if let Ok(name) = entry?.file_name().into_string() {
+                names.push(name);
+            }
+        }
+        names.sort();
+        Ok(names)
+    }
+    fn exists(&self, path: &Path) -> io::Result<bool> {
+        path.try_exists()
+    }
+    fn map(&self, path: &Path, max_len: u64) -> io::Result<Bytes> {
+        let file = RealDisk::open(path, &mut OpenOptions::new())?.0;
+        let len = file.metadata()?.len();
+        if len == 0 {
+            return Ok(Bytes::copy_of(&[]));
+        }
+        if len > max_len {
+            return Err(too_long(len, max_len));
+        }
+        // SAFETY: the mapping is read-only and private to files that are written under another name, renamed once complete
+        // and never changed or shortened in place afterwards (docs/adapter-format.md); they are writable by their owner only.
+        let map = unsafe { memmap2::MmapOptions::new().map(&file)? };
+        Ok(Bytes(Storage::Mapped(map)))
+    }
+    fn open_lock(&self, path: &Path) -> io::Result<Box<dyn LockFile>> {
+        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(FILE_MODE).open(path)?;
+        Ok(Box::new(RealFile(file)))
+    }
+}
+
+impl DiskFile for RealFile {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.0.metadata()?.len())
+    }
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        loop {
+            match self.0.read_at(buffer, offset) {
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                other => return other,
+            }
+        }
+    }
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.0.write_all_at(bytes, offset)
+    }
+    fn truncate(&self, len: u64) -> io::Result<()> {
+        self.0.set_len(len)
+    }
+    fn sync_data(&self) -> io::Result<()> {
+        self.0.sync_data()
+    }
+}
+
+impl LockFile for RealFile {
+    fn try_lock(&self) -> io::Result<bool> {
+        match self.0.try_lock() {
+            Ok(()) => Ok(true),
+            Err(TryLockError::WouldBlock) => Ok(false),
+            Err(TryLockError::Error(e)) => Err(e),
+        }
+    }
+    fn note(&self) -> io::Result<String> {
+        let mut buffer = [0u8; 256];
+        let n = self.0.read_at(&mut buffer, 0)?;
+        Ok(String::from_utf8_lossy(buffer.get(..n).unwrap_or(&[])).trim().to_owned())
+    }
+    fn set_note(&self, note: &str) -> io::Result<()> {
+        self.0.set_len(0)?;
+        self.0.write_all_at(note.as_bytes(), 0)
+    }
+}
+
+fn too_long(len: u64, max_len: u64) -> io::Error {
+    io::Error::new(
+        io::ErrorKind::FileTooLarge,
+        format!("the file has {len} bytes, more than the {max_len} allowed here"),
+    )
+}
+
+/// Fills `buffer` from `offset`, stopping early only at the end of the file; the number of bytes read.
+pub fn read_full(file: &dyn DiskFile, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+    let mut done = 0usize;
+    while let Some(rest) = buffer.get_mut(done..).filter(|rest| !rest.is_empty()) {
+        let n = file.read_at(rest, offset.saturating_add(done as u64))?;
+        if n == 0 {
+            break;
+        }
+        done = done.saturating_add(n);
+    }
+    Ok(done)
+}
+
+/// Reads a whole file of at most `max_len` bytes.
+///
+/// # Errors
+/// `Io` if it cannot be read or is longer.
+pub fn read_file(disk: &dyn Disk, path: &Path, max_len: u64) -> Result<Vec<u8>> {
+    let read = || {
+        let file = disk.open_read(path)?;
+        let len = file.len()?;
+        let bytes = usize::try_from(len).ok().filter(|_| len <= max_len).ok_or_else(|| too_long(len, max_len))?;
+        let mut buffer = vec![0; bytes];
+        let n = read_full(&*file, &mut buffer, 0)?;
+        buffer.truncate(n);
+        Ok(buffer)
+    };
+    read().map_err(|e| Error::io("cannot read the file", path, e))
+}
+
+/// Ending of the files that a writer has not finished yet.
+pub const UNFINISHED: &str = ".tmp";
+
+/// A complete, synced file that has no final name yet. Dropped without [`StagedFile::publish`] it is removed.
+#[derive(Debug)]
+pub struct StagedFile<'a> {
+    disk: &'a dyn Disk,
+    path: PathBuf,
+    published: bool,
+}
+
+impl<'a> StagedFile<'a> {
+    /// Writes `bytes` into a new file in `folder` and syncs it.
+    ///
+    /// # Errors
+    /// `Io`; nothing is left behind where the disk still allows removal.
+    pub fn write(disk: &'a dyn Disk, folder: &Path, bytes: &[u8]) -> Result<StagedFile<'a>> {
+        static NUMBER: AtomicU64 = AtomicU64::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let path = folder.join(format!(".{}-{number}{UNFINISHED}", std::process::id()));
+        // A name left by an earlier process of the same number is nobody's.
+        if disk.exists(&path).map_err(|e| Error::io("cannot look for a file", &path, e))? {
+            disk.remove(&path).map_err(|e| Error::io("cannot remove an unfinished file", &path, e))?;
+        }
+        let file = disk.create_new(&path).map_err(|e| Error::io("cannot create a file", &path, e))?;
+        let staged = StagedFile { disk, path, published: false };
+        file.write_at(bytes, 0).map_err(|e| Error::io("cannot write a file", &staged.path, e))?;
+        file.sync_data().map_err(|e| Error::io("cannot sync a file", &staged.path, e))?;
+        Ok(staged)
+    }
+
+    /// Gives the file its final name, in the same folder, and makes the name durable.
+    ///
+    /// # Errors
+    /// `Usage` if something has that name, `Io`.
+    pub fn publish(mut self, name: &Path) -> Result<()> {
+        if self.disk.exists(name).map_err(|e| Error::io("cannot look for a file", name, e))? {
+            return Err(Error::usage("will not overwrite an existing file")
+                .at(name.display())
+                .hint("choose another name"));
+        }
+        self.disk.rename(&self.path, name).map_err(|e| Error::io("cannot name a file", name, e))?;
+        self.published = true;
+        let folder = match name.parent() {
+            Some(folder) if !folder.as_os_str().is_empty() => folder,
+            _ => Path::new("."),
+        };
+        self.disk.sync_dir(folder).map_err(|e| Error::io("cannot sync a folder", folder, e))
+    }
+}
+
+impl Drop for StagedFile<'_> {
+    fn drop(&mut self) {
+        if !self.published {
+            let _ = self.disk.remove(&self.path);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn files_and_folders_are_their_owners_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let inner = dir.path().join("a/b");
+        RealDisk.create_dir_all(&inner).unwrap();
+        StagedFile::write(&RealDisk, &inner, b"x").unwrap().publish(&inner.join("f")).unwrap();
+        let mode = |p: &Path| fs::metadata(p).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(&inner), 0o700);
+        assert_eq!(mode(&inner.join("f")), 0o600);
+        assert_eq!(RealDisk.list(&inner).unwrap(), ["f"]);
+    }
+
+    #[test]
+    fn a_staged_file_never_overwrites_and_leaves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let name = dir.path().join("f");
+        StagedFile::write(&RealDisk, dir.path(), b"one").unwrap().publish(&name).unwrap();
+        let again = StagedFile::write(&RealDisk, dir.path(), b"two").unwrap().publish(&name).unwrap_err();
+        assert_eq!(again.kind(), crate::error::ErrorKind::Usage);
+        assert_eq!(read_file(&RealDisk, &name, 10).unwrap(), b"one");
+        assert!(read_file(&RealDisk, &name, 2).is_err());
+        assert_eq!(RealDisk.list(dir.path()).unwrap(), ["f"]);
+    }
+
+    #[test]
+    fn mapped_and_copied_bytes_agree() {
+        let dir = tempfile::tempdir().unwrap();
+        let name = dir.path().join("f");
+        StagedFile::write(&RealDisk, dir.path(), b"0123456789").unwrap().publish(&name).unwrap();
+        assert_eq!(&*RealDisk.map(&name, 10).unwrap(), b"0123456789");
+        assert_eq!(&*Bytes::copy_of(b"0123456789"), b"0123456789");
+        assert!(RealDisk.map(&name, 9).is_err());
+        assert!(RealDisk.map(dir.path(), 9).is_err());
+    }
+}

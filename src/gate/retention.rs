@@ -1,0 +1,144 @@
+//! What did a candidate change on inputs that nobody corrected?
+
+use super::binomial::upper_bound;
+use crate::error::{Error, Result};
+use ndarray::{ArrayView1, ArrayView2};
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// Confidence of the upper bound on the disagreement rate.
+pub const CONFIDENCE: f64 = 0.95;
+
+/// Disagreement with the base on inputs that nobody corrected.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Retention {
+    /// Inputs looked at.
+    pub n: u64,
+    /// Inputs on which the first answer is another one than the base's.
+    pub disagreements: u64,
+    /// `disagreements / n`; 0 without inputs.
+    pub rate: f64,
+    /// One-sided 95 % upper confidence bound on the rate (Clopper–Pearson); 1 without inputs.
+    pub upper: f64,
+    /// Mean of `KL(base ‖ adapted) = sum_c p_c·ln(p_c/q_c)` over the base's classes, in nats. What the user's new classes
+    /// take from them counts.
+    pub mean_kl: f64,
+}
+
+/// How [`Retention`] stands to a limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RetentionCall {
+    /// The upper bound is within the limit: shown.
+    Kept,
+    /// The rate is within the limit, its upper bound is not: likely, on too few inputs to be sure.
+    Likely,
+    /// The rate is above the limit.
+    Broken,
+    /// There was no input to look at.
+    Unknown,
+}
+
+impl Retention {
+    /// Compares logits on the same inputs: `base` [n, base classes], `adapted` [n, classes], whose first columns are the base's.
+    ///
+    /// # Errors
+    /// When shapes disagree, or a logit is not finite.
+    pub fn measure(base: ArrayView2<'_, f32>, adapted: ArrayView2<'_, f32>) -> Result<Retention> {
+        if base.nrows() != adapted.nrows() || base.ncols() > adapted.ncols() || base.ncols() == 0 {
+            return Err(Error::internal(format!("logits {:?} and {:?} cannot be compared", base.dim(), adapted.dim())));
+        }
+        if base.iter().chain(&adapted).any(|v| !v.is_finite()) {
+            return Err(Error::bad_data("a logit is not a finite number"));
+        }
+        let (mut disagreements, mut kl) = (0, 0.0);
+        for (b, a) in base.rows().into_iter().zip(adapted.rows()) {
+            disagreements += u64::from(first(b) != first(a));
+            let (lse_b, lse_a) = (log_sum_exp(b), log_sum_exp(a));
+            let terms = b.iter().zip(a).map(|(&b, &a)| (f64::from(b) - lse_b, f64::from(a) - lse_a));
+            kl += terms.map(|(lp, lq)| lp.exp() * (lp - lq)).sum::<f64>().max(0.0);
+        }
+        Ok(Retention::from_counts(disagreements, base.nrows() as u64, kl / base.nrows().max(1) as f64))
+    }
+
+    /// From counts that were made elsewhere.
+    pub fn from_counts(disagreements: u64, n: u64, mean_kl: f64) -> Retention {
+        let rate = if n == 0 { 0.0 } else { disagreements as f64 / n as f64 };
+        Retention { n, disagreements, rate, upper: upper_bound(disagreements, n, CONFIDENCE), mean_kl }
+    }
+
+    /// Compares with the greatest disagreement rate that the user allows.
+    pub fn call(&self, limit: f64) -> RetentionCall {
+        match self {
+            _ if self.n == 0 => RetentionCall::Unknown,
+            _ if self.rate > limit || limit.is_nan() => RetentionCall::Broken,
+            _ if self.upper <= limit => RetentionCall::Kept,
+            _ => RetentionCall::Likely,
+        }
+    }
+}
+
+impl fmt::Display for Retention {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.n == 0 {
+            return f.write_str("nothing uncorrected to compare with the base");
+        }
+        let percent = |v: f64| 100.0 * v;
+        write!(
+            f,
+            "{} of {} uncorrected answers changed ({:.1} %, at most {:.1} %)",
+            self.disagreements,
+            self.n,
+            percent(self.rate),
+            percent(self.upper)
+        )
+    }
+}
+
+/// Index of the greatest value, the first one on a tie.
+fn first(z: ArrayView1<'_, f32>) -> usize {
+    z.iter().enumerate().fold((0, f32::NEG_INFINITY), |best, (i, &v)| if v > best.1 { (i, v) } else { best }).0
+}
+
+fn log_sum_exp(z: ArrayView1<'_, f32>) -> f64 {
+    let max = f64::from(z.iter().fold(f32::NEG_INFINITY, |m, &v| m.max(v)));
+    max + z.iter().map(|&v| (f64::from(v) - max).exp()).sum::<f64>().ln()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ndarray::{arr2, concatenate};
+
+    #[test]
+    fn the_same_logits_agree() {
+        let z = arr2(&[[1.0f32, 2.0, 3.0], [0.0, 0.0, 0.0]]);
+        let r = Retention::measure(z.view(), z.view()).unwrap();
+        assert_eq!((r.disagreements, r.n, r.mean_kl), (0, 2, 0.0));
+        assert_eq!(r.call(0.05), RetentionCall::Likely);
+        let many = concatenate(ndarray::Axis(0), &vec![z.view(); 40]).unwrap();
+        assert_eq!(Retention::measure(many.view(), many.view()).unwrap().call(0.05), RetentionCall::Kept);
+    }
+
+    #[test]
+    fn changes_and_new_classes_count() {
+        let base = arr2(&[[0.0f32, 1.0], [0.0, 1.0]]);
+        let adapted = arr2(&[[0.0f32, 1.0, -20.0], [0.0, 1.0, 5.0]]);
+        let r = Retention::measure(base.view(), adapted.view()).unwrap();
+        assert_eq!((r.disagreements, r.rate), (1, 0.5));
+        // KL of the second row: lse(adapted) - lse(base)
+        let want = ((1.0 + 1f64.exp() + 5f64.exp()).ln() - (1.0 + 1f64.exp()).ln()) / 2.0;
+        assert!((r.mean_kl - want).abs() < 1e-6);
+        assert_eq!(r.call(0.05), RetentionCall::Broken);
+        assert!(r.to_string().starts_with("1 of 2 uncorrected answers changed (50.0 %"));
+    }
+
+    #[test]
+    fn nothing_to_compare_and_bad_input() {
+        let none = ndarray::Array2::<f32>::zeros((0, 2));
+        let r = Retention::measure(none.view(), none.view()).unwrap();
+        assert_eq!((r.call(0.05), r.upper), (RetentionCall::Unknown, 1.0));
+        let z = arr2(&[[f32::NAN, 0.0]]);
+        assert!(Retention::measure(z.view(), z.view()).is_err());
+        assert!(Retention::measure(arr2(&[[0.0f32, 0.0]]).view(), arr2(&[[0.0f32]]).view()).is_err());
+    }
+}

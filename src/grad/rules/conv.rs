@@ -1,0 +1,92 @@
+//! Frozen convolutions: only the gradient of their input is ever needed.
+
+use tract_core::internal::*;
+use tract_core::ops::cnn::{Conv, Deconv, KernelFormat, PaddingSpec, PoolSpec};
+
+use super::{Answer, Rule};
+use crate::grad::Cx;
+
+pub(super) const RULES: &[Rule] = &[Rule {
+    op: "Conv",
+    equation: "dx = dy ∗ W flipped and transposed; at stride or dilation > 1, the transposed convolution",
+    lazy: false,
+    apply: conv,
+}];
+
+fn conv(cx: &mut Cx, node: &TypedNode, dy: OutletId) -> TractResult<Answer> {
+    let op = node.op_as::<Conv>().context("not a convolution")?;
+    let spec = &op.pool_spec;
+    if op.q_params.is_some() {
+        return Answer::refused("a quantised convolution");
+    }
+    if cx.needs(1) || cx.needs(2) {
+        return Answer::refused("its kernel is computed from an adapted layer");
+    }
+    if spec.data_format.c_is_last() || op.kernel_fmt != KernelFormat::OIHW {
+        return Answer::refused(format!("its layout is {:?} with kernel {:?}", spec.data_format, op.kernel_fmt));
+    }
+    let Some(kernel) = cx.fact(node.inputs[1])?.konst.clone() else {
+        return Answer::refused("its kernel is not a constant");
+    };
+    let shape = cx.dims(node.inputs[0])?;
+    let hw = &shape[spec.data_format.h_axis()..];
+    let padding = spec.computed_padding(hw);
+    let plain = spec.strides().iter().chain(&*spec.dilations()).all(|&s| s == 1)
+        && padding.iter().zip(&spec.kernel_shape).all(|(p, &k)| p.pad_before < k && p.pad_after < k);
+    let back = if plain {
+        let before = padding.iter().zip(&spec.kernel_shape).map(|(p, k)| k - 1 - p.pad_before).collect();
+        let after = padding.iter().zip(&spec.kernel_shape).map(|(p, k)| k - 1 - p.pad_after).collect();
+        let spec = transposed(spec, PaddingSpec::Explicit(before, after));
+        let kernel = cx.constant(transpose_kernel(&kernel, op.group, true)?.into_arc_tensor())?;
+        let bias = zero_bias(cx, spec.output_channels)?;
+        cx.wire(Conv::new(spec, KernelFormat::OIHW, op.group, None), &[dy, kernel, bias])?
+    } else {
+        // The transposed convolution reaches (out-1)·stride + span - pads; what the forward one left unread is added back.
+        let adjust = (0..hw.len())
+            .map(|ax| {
+                let span = (spec.kernel_shape[ax] - 1) * spec.dilation(ax) + 1;
+                let reach = (padding[ax].convoluted - 1) * spec.stride(ax) + span;
+                (hw[ax] + padding[ax].pad_before + padding[ax].pad_after).saturating_sub(reach)
+            })
+            .collect();
+        let explicit = PaddingSpec::Explicit(
+            padding.iter().map(|p| p.pad_before).collect(),
+            padding.iter().map(|p| p.pad_after).collect(),
+        );
+        let spec = transposed(spec, explicit);
+        let kernel = cx.constant(transpose_kernel(&kernel, op.group, false)?.into_arc_tensor())?;
+        let bias = zero_bias(cx, spec.output_channels)?;
+        let op = Deconv::new(spec, KernelFormat::OIHW, adjust, op.group);
+        cx.wire(op, &[dy, kernel, bias])?
+    };
+    Answer::single(back)
+}
+
+fn transposed(spec: &PoolSpec, padding: PaddingSpec) -> PoolSpec {
+    PoolSpec { input_channels: spec.output_channels, output_channels: spec.input_channels, padding, ..spec.clone() }
+}
+
+fn zero_bias(cx: &mut Cx, channels: usize) -> TractResult<OutletId> {
+    cx.constant(Tensor::zero::<f32>(&[channels])?.into_arc_tensor())
+}
+
+/// `[groups·o, i, k…]` to `[groups·i, o, k…]`, with the taps reversed if `flip`.
+fn transpose_kernel(kernel: &Tensor, groups: usize, flip: bool) -> TractResult<Tensor> {
+    let shape = kernel.shape();
+    let (o, i, taps) = (shape[0] / groups, shape[1], shape[2..].iter().product::<usize>());
+    let from = crate::sites::floats(kernel)?;
+    let mut to = vec![0f32; from.len()];
+    for g in 0..groups {
+        for (a, b) in (0..o).flat_map(|a| (0..i).map(move |b| (a, b))) {
+            let source = &from[((g * o + a) * i + b) * taps..][..taps];
+            let target = &mut to[((g * i + b) * o + a) * taps..][..taps];
+            target.copy_from_slice(source);
+            if flip {
+                target.reverse();
+            }
+        }
+    }
+    let mut out: TVec<usize> = shape.into();
+    (out[0], out[1]) = (groups * i, o);
+    Tensor::from_shape(&out, &to)
+}

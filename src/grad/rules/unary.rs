@@ -1,0 +1,64 @@
+//! Elementwise mathematics: one derivative a line.
+
+use tract_core::internal::*;
+use tract_core::ops::element_wise::ElementWiseOp;
+use tract_core::ops::math::{self, PowConst};
+
+use super::{Answer, Rule};
+use crate::grad::Cx;
+
+type Slope = fn(&mut Cx, OutletId, OutletId) -> TractResult<OutletId>;
+
+macro_rules! elementwise {
+    ($($op:literal, $equation:literal, $slope:expr;)*) => { &[$(Rule {
+        op: $op, equation: $equation, lazy: true,
+        apply: |cx, node, dy| by_slope(cx, node, dy, $slope),
+    },)*
+        Rule { op: "Neg", equation: "dx = -dy", lazy: true, apply: |cx, _, dy| Answer::single(cx.neg(dy)?) },
+        Rule { op: "PowConst", equation: "dx = dy·p·x^(p-1)", lazy: true, apply: pow_const },
+        Rule { op: "Sign", equation: "none: constant almost everywhere", lazy: true, apply: none },
+        Rule { op: "Floor", equation: "none: constant almost everywhere", lazy: true, apply: none },
+        Rule { op: "Ceil", equation: "none: constant almost everywhere", lazy: true, apply: none },
+        Rule { op: "Round", equation: "none: constant almost everywhere", lazy: true, apply: none },
+    ] };
+}
+
+/// The slope as a function of `x` and `y`.
+pub(super) const RULES: &[Rule] = elementwise! {
+    "Exp", "dx = dy·y", |_, _, y| Ok(y);
+    "Ln", "dx = dy/x", |cx, x, _| cx.wire(math::recip(), &[x]);
+    "Sqrt", "dx = dy/(2y)", |cx, _, y| { let r = cx.wire(math::recip(), &[y])?; cx.scale(r, 0.5) };
+    "Rsqrt", "dx = -dy·y³/2", |cx, _, y| { let y2 = cx.mul(y, y)?; let y3 = cx.mul(y2, y)?; cx.scale(y3, -0.5) };
+    "Recip", "dx = -dy·y²", |cx, _, y| { let y2 = cx.mul(y, y)?; cx.neg(y2) };
+    "Square", "dx = 2·dy·x", |cx, x, _| cx.scale(x, 2.0);
+    "Abs", "dx = dy·sign x", |cx, x, _| cx.wire(math::sign(), &[x]);
+    "Sin", "dx = dy·cos x", |cx, x, _| cx.wire(math::cos(), &[x]);
+    "Cos", "dx = -dy·sin x", |cx, x, _| { let s = cx.wire(math::sin(), &[x])?; cx.neg(s) };
+    "Tanh", "dx = dy·(1 - y²)", |cx, _, y| { let y2 = cx.mul(y, y)?; let n = cx.neg(y2)?; cx.shift(n, 1.0) };
+    "Erf", "dx = dy·2/√π·exp(-x²)", |cx, x, _| {
+        let x2 = cx.mul(x, x)?;
+        let n = cx.neg(x2)?;
+        let e = cx.wire(math::exp(), &[n])?;
+        cx.scale(e, std::f32::consts::FRAC_2_SQRT_PI)
+    };
+};
+
+fn by_slope(cx: &mut Cx, node: &TypedNode, dy: OutletId, slope: Slope) -> TractResult<Answer> {
+    // Values are asked for lazily by name: a slope that ignores one leaves no trace once the graph is decluttered.
+    let (x, y) = (cx.value(node.inputs[0])?, cx.value(OutletId::new(node.id, 0))?);
+    let slope = slope(cx, x, y)?;
+    Answer::single(cx.mul(dy, slope)?)
+}
+
+fn none(_: &mut Cx, _: &TypedNode, _: OutletId) -> TractResult<Answer> {
+    Ok(Answer::NoGradient)
+}
+
+fn pow_const(cx: &mut Cx, node: &TypedNode, dy: OutletId) -> TractResult<Answer> {
+    let op = node.op_as::<ElementWiseOp>().and_then(|e| e.0.downcast_ref::<PowConst>()).context("not a power")?;
+    let x = cx.value(node.inputs[0])?;
+    let less = cx.scalar(op.exponent - 1.0)?;
+    let power = cx.wire(math::pow(), &[x, less])?;
+    let slope = cx.scale(power, op.exponent)?;
+    Answer::single(cx.mul(dy, slope)?)
+}

@@ -1,0 +1,497 @@
+//! Pictures: decoding, the small 8-bit picture that is kept, and the numbers a model eats.
+//!
+//! Two steps, so that what is stored is exactly what was predicted on: [`Preprocessing::shrink`] resizes and crops to 8-bit RGB,
+//! [`Preprocessing::normalise`] turns that into floats; [`Preprocessing::apply`] is one after the other.
+
+use std::borrow::Cow;
+use std::fs::File;
+use std::io::{Cursor, Read};
+use std::path::Path;
+
+use image::imageops::{self, FilterType};
+use image::metadata::Orientation;
+use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits};
+use serde::{Deserialize, Serialize};
+
+use super::Example;
+use super::arrays::{ArrayData, NamedArray};
+use crate::error::{Error, Result};
+
+pub use image::RgbImage;
+
+/// Largest side of a picture that is decoded, pixels.
+pub const MAX_SIDE: u32 = 8192;
+/// Most memory that decoding one picture may take, bytes.
+pub const MAX_DECODE_BYTES: u64 = 256 << 20;
+/// Largest picture file that is read, bytes.
+pub const MAX_FILE_BYTES: u64 = 64 << 20;
+/// A PNG never grows by more than this: deflate by 1032, 1-bit palette entries to four bytes by 32.
+const MAX_PNG_EXPANSION: u64 = 1032 * 32;
+/// Largest side that a model may ask for, pixels.
+const MAX_TARGET: u32 = 2048;
+
+/// How a picture gets to the model's size.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Resize {
+    /// Each side to its target, whatever becomes of the proportions.
+    Stretch,
+    /// Proportions kept: resized so that the target is 0.875 of it, then the centre cut out (the ImageNet evaluation protocol).
+    CropCenter,
+}
+
+/// Order of a picture's dimensions in the model's input.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Layout {
+    /// `[channels, height, width]`
+    Nchw,
+    /// `[height, width, channels]`
+    Nhwc,
+}
+
+/// What happens to a picture before the model sees it: `(v / 255 - mean) / std` per channel, without the division when `scale` is false.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Preprocessing {
+    /// Height and width, pixels.
+    pub size: [u32; 2],
+    /// How the picture gets to that size.
+    pub resize: Resize,
+    /// Divide the 8-bit values by 255 first.
+    pub scale: bool,
+    /// Subtracted per channel (red, green, blue; the first alone when `channels` is 1).
+    pub mean: [f32; 3],
+    /// Divided by per channel.
+    pub std: [f32; 3],
+    /// Order of the dimensions.
+    pub layout: Layout,
+    /// 3 for RGB, 1 for grey (ITU-R 601 luma).
+    pub channels: u8,
+}
+
+impl Default for Preprocessing {
+    /// ImageNet: 224 × 224 from the centre, channels first.
+    fn default() -> Preprocessing {
+        Preprocessing {
+            size: [224, 224],
+            resize: Resize::CropCenter,
+            scale: true,
+            mean: [0.485, 0.456, 0.406],
+            std: [0.229, 0.224, 0.225],
+            layout: Layout::Nchw,
+            channels: 3,
+        }
+    }
+}
+
+impl Preprocessing {
+    /// Errors ([`crate::error::ErrorKind::Usage`]) name the setting that cannot be used.
+    pub fn validate(&self) -> Result<()> {
+        let bad = |what: String| Err(Error::usage(what).hint("correct the preprocessing section of acclimate.toml"));
+        if self.size.iter().any(|s| !(1..=MAX_TARGET).contains(s)) {
+            return bad(format!("preprocessing size {:?} is not within 1 to {MAX_TARGET}", self.size));
+        }
+        if !matches!(self.channels, 1 | 3) {
+            return bad(format!("preprocessing channels {} is not 1 or 3", self.channels));
+        }
+        if self.mean.iter().any(|m| !m.is_finite()) || self.std.iter().any(|s| !s.is_normal()) {
+            return bad("preprocessing mean and std must be finite, std not 0".into());
+        }
+        Ok(())
+    }
+
+    /// The 8-bit picture that the model sees, of exactly `size` (grey when `channels` is 1). This is what a journal stores.
+    ///
+    /// A picture that already has the target size is taken as it is, so `shrink(shrink(x)) == shrink(x)`.
+    pub fn shrink(&self, picture: &RgbImage) -> Result<RgbImage> {
+        self.validate()?;
+        let [height, width] = self.size;
+        let (w, h) = picture.dimensions();
+        if w == 0 || h == 0 {
+            return Err(Error::bad_data("a picture without pixels"));
+        }
+        let mut small = match self.resize {
+            _ if (w, h) == (width, height) => picture.clone(),
+            Resize::Stretch => imageops::resize(picture, width, height, FilterType::Triangle),
+            Resize::CropCenter => {
+                let (picture, [cover_w, cover_h]) = cover(picture, width, height);
+                let covering = imageops::resize(&*picture, cover_w, cover_h, FilterType::Triangle);
+                let offset = |all: u32, part: u32| (f64::from(all - part) / 2.0).round_ties_even() as u32;
+                imageops::crop_imm(&covering, offset(cover_w, width), offset(cover_h, height), width, height).to_image()
+            }
+        };
+        if self.channels == 1 {
+            small.pixels_mut().for_each(|p| p.0 = [luma(p.0); 3]);
+        }
+        Ok(small)
+    }
+
+    /// Numbers of a picture that has the target size; shape `[channels, height, width]` or `[height, width, channels]`, f32.
+    ///
+    /// Error: another size.
+    pub fn normalise(&self, small: &RgbImage) -> Result<Example> {
+        self.validate()?;
+        let [height, width] = self.size;
+        if small.dimensions() != (width, height) {
+            let (w, h) = small.dimensions();
+            return Err(Error::bad_data(format!("a picture of {w}x{h} where {width}x{height} is needed")));
+        }
+        let table = |c: usize| -> Vec<f32> {
+            let scale = if self.scale { 255.0 } else { 1.0 };
+            let (mean, std) = (self.mean.get(c).copied().unwrap_or(0.0), self.std.get(c).copied().unwrap_or(1.0));
+            (0..=255u8).map(|v| (f32::from(v) / scale - mean) / std).collect()
+        };
+        let tables: Vec<Vec<f32>> = (0..usize::from(self.channels)).map(table).collect();
+        let value = |c: usize, v: u8| tables.get(c).and_then(|t| t.get(usize::from(v))).copied().unwrap_or(0.0);
+        let channels_of = |rgb: [u8; 3]| if self.channels == 1 { [luma(rgb); 3] } else { rgb };
+        let channels = usize::from(self.channels);
+        let data: Vec<f32> = match self.layout {
+            Layout::Nhwc => {
+                let pixels = small.pixels().map(|p| channels_of(p.0));
+                pixels.flat_map(|rgb| rgb.into_iter().take(channels).enumerate().map(|(c, v)| value(c, v))).collect()
+            }
+            Layout::Nchw => (0..channels)
+                .flat_map(|c| small.pixels().map(move |p| (c, p.0)))
+                .map(|(c, rgb)| value(c, channels_of(rgb).get(c).copied().unwrap_or(0)))
+                .collect(),
+        };
+        let (h, w) = (height as usize, width as usize);
+        let shape = match self.layout {
+            Layout::Nchw => vec![channels, h, w],
+            Layout::Nhwc => vec![h, w, channels],
+        };
+        Ok(Example { arrays: vec![NamedArray::new("", shape, ArrayData::F32(data))?] })
+    }
+
+    /// What the model eats: `normalise(shrink(picture))`.
+    pub fn apply(&self, picture: &RgbImage) -> Result<Example> {
+        self.normalise(&self.shrink(picture)?)
+    }
+}
+
+/// Size that covers a target of `width` × `height` divided by 0.875, proportions kept. A strip of which most would be cut away again is
+/// first cut to four times the target's proportion, which bounds the memory.
+fn cover(picture: &RgbImage, width: u32, height: u32) -> (Cow<'_, RgbImage>, [u32; 2]) {
+    let (target_w, target_h) = (u64::from(width) * 8 / 7, u64::from(height) * 8 / 7);
+    let (w, h) = (u64::from(picture.width()), u64::from(picture.height()));
+    let (kept_w, kept_h) = ((4 * target_w * h).div_ceil(target_h).min(w), (4 * target_h * w).div_ceil(target_w).min(h));
+    let kept = if (kept_w, kept_h) == (w, h) {
+        Cow::Borrowed(picture)
+    } else {
+        let (x, y) = ((w - kept_w) / 2, (h - kept_h) / 2);
+        Cow::Owned(imageops::crop_imm(picture, x as u32, y as u32, kept_w as u32, kept_h as u32).to_image())
+    };
+    let size = if target_w * kept_h >= target_h * kept_w {
+        [target_w, (kept_h * target_w / kept_w).max(target_h)]
+    } else {
+        [(kept_w * target_h / kept_h).max(target_w), target_h]
+    };
+    (kept, size.map(|s| s as u32))
+}
+
+/// ITU-R 601 luma in 16-bit fixed point, as PIL computes it; a grey pixel keeps its value.
+fn luma([r, g, b]: [u8; 3]) -> u8 {
+    ((u32::from(r) * 19595 + u32::from(g) * 38470 + u32::from(b) * 7471 + 0x8000) >> 16) as u8
+}
+
+/// Decodes a PNG or JPEG: 8-bit RGB, transparency dropped, turned the way its EXIF record says.
+///
+/// Errors: another format, damaged, more than [`MAX_SIDE`] a side or [`MAX_DECODE_BYTES`] in memory.
+pub fn decode(bytes: &[u8]) -> Result<RgbImage> {
+    let reader = checked_reader(bytes)?;
+    let png = reader.format() == Some(ImageFormat::Png);
+    let mut decoder = reader.into_decoder().map_err(refused)?;
+    if decoder.total_bytes() > MAX_DECODE_BYTES {
+        return Err(refused(ImageError::Limits(image::error::LimitError::from_kind(image::error::LimitErrorKind::InsufficientMemory))));
+    }
+    if png && decoder.total_bytes() / MAX_PNG_EXPANSION > bytes.len() as u64 {
+        return Err(Error::bad_data("damaged picture: it declares more pixels than its bytes can hold"));
+    }
+    let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
+    let mut picture = DynamicImage::from_decoder(decoder).map_err(refused)?;
+    picture.apply_orientation(orientation);
+    Ok(picture.into_rgb8())
+}
+
+/// As [`decode`], from a file of at most [`MAX_FILE_BYTES`].
+pub fn read(path: &Path) -> Result<RgbImage> {
+    let cannot = |e| Error::io("cannot read the picture", path, e);
+    let file = File::open(path).map_err(cannot)?;
+    if !file.metadata().map_err(cannot)?.is_file() {
+        return Err(Error::bad_data("not a regular file").at(path.display()));
+    }
+    let mut bytes = Vec::new();
+    file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(cannot)?;
+    if bytes.len() as u64 > MAX_FILE_BYTES {
+        return Err(Error::bad_data(format!("a picture file of more than {MAX_FILE_BYTES} bytes")).at(path.display()));
+    }
+    decode(&bytes).map_err(|e| e.at(path.display()))
+}
+
+/// Checks a picture's first bytes, without decoding it: its format is known and its size within limits.
+pub fn check_header(path: &Path) -> Result<()> {
+    let cannot = |e| Error::io("cannot read the picture", path, e);
+    let mut reader = ImageReader::open(path).and_then(ImageReader::with_guessed_format).map_err(cannot)?;
+    reader.limits(limits());
+    let known = reader.format().is_some_and(|f| matches!(f, ImageFormat::Png | ImageFormat::Jpeg));
+    let decoded = if known { reader.into_decoder().map(drop).map_err(refused) } else { Err(unknown_format()) };
+    decoded.map_err(|e| e.at(path.display()))
+}
+
+/// Lossless PNG of a picture.
+pub fn encode_png(picture: &RgbImage) -> Result<Vec<u8>> {
+    let mut out = Cursor::new(Vec::new());
+    picture.write_to(&mut out, ImageFormat::Png).map_err(|e| Error::internal("cannot encode a picture").because(e))?;
+    Ok(out.into_inner())
+}
+
+fn limits() -> Limits {
+    let mut limits = Limits::default();
+    limits.max_image_width = Some(MAX_SIDE);
+    limits.max_image_height = Some(MAX_SIDE);
+    limits.max_alloc = Some(MAX_DECODE_BYTES);
+    limits
+}
+
+fn checked_reader(bytes: &[u8]) -> Result<ImageReader<Cursor<&[u8]>>> {
+    let mut reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(|e| refused(ImageError::IoError(e)))?;
+    reader.limits(limits());
+    match reader.format() {
+        Some(ImageFormat::Png | ImageFormat::Jpeg) => Ok(reader),
+        _ => Err(unknown_format()),
+    }
+}
+
+fn unknown_format() -> Error {
+    Error::bad_data("not a PNG or JPEG picture").hint("convert it to PNG or JPEG")
+}
+
+fn refused(e: ImageError) -> Error {
+    let too_large = matches!(e, ImageError::Limits(_));
+    let what = if too_large { "a picture too large to decode" } else { "damaged picture" };
+    let error = Error::bad_data(what).because(e);
+    if too_large { error.hint(format!("scale it down to at most {MAX_SIDE} pixels a side")) } else { error }
+}
+
+/// A picture from an array of shape `[H, W]`, `[H, W, C]` or `[C, H, W]` with C 1, 3 or 4 (the fourth is dropped), with or without a leading 1.
+///
+/// Integers are 0 to 255. Floats are 0 to 1 when all of the array's values are, else 0 to 255 (rounded).
+/// Errors: another shape, a value out of range.
+pub fn from_array(array: &NamedArray) -> Result<RgbImage> {
+    array.check()?;
+    let shape = || {
+        Error::bad_data(format!("an array of shape {:?} is not a picture", array.shape))
+            .hint("give [height, width], [height, width, 3] or [3, height, width]")
+    };
+    let dims = match array.shape.as_slice() {
+        [1, rest @ ..] if rest.len() == 3 => rest,
+        all => all,
+    };
+    let (h, w, c, channels_last) = match *dims {
+        [h, w] => (h, w, 1, true),
+        [h, w, c @ (1 | 3 | 4)] => (h, w, c, true),
+        [c @ (1 | 3 | 4), h, w] => (h, w, c, false),
+        _ => return Err(shape()),
+    };
+    let side = |n: usize| u32::try_from(n).ok().filter(|n| (1..=MAX_SIDE).contains(n)).ok_or_else(shape);
+    let (width, height) = (side(w)?, side(h)?);
+    let bytes = to_bytes(&array.data)?;
+    let at = |y: usize, x: usize, k: usize| {
+        let k = if c == 1 { 0 } else { k };
+        let i = if channels_last { (y * w + x) * c + k } else { (k * h + y) * w + x };
+        bytes.get(i).copied().unwrap_or(0)
+    };
+    Ok(RgbImage::from_fn(width, height, |x, y| image::Rgb([0, 1, 2].map(|k| at(y as usize, x as usize, k)))))
+}
+
+fn to_bytes(data: &ArrayData) -> Result<Vec<u8>> {
+    let out_of_range = |i: usize, v: f64| {
+        Error::bad_data(format!("value {v} (element {i}) is not a brightness")).hint("give integers 0 to 255, or floats 0 to 1 or 0 to 255")
+    };
+    let whole = |i: usize, v: i64| u8::try_from(v).map_err(|_| out_of_range(i, v as f64));
+    match data {
+        ArrayData::U8(v) => Ok(v.clone()),
+        ArrayData::I64(v) => v.iter().enumerate().map(|(i, &x)| whole(i, x)).collect(),
+        ArrayData::I32(v) => v.iter().enumerate().map(|(i, &x)| whole(i, x.into())).collect(),
+        ArrayData::F32(v) => {
+            let scale = if v.iter().all(|x| (0.0..=1.0).contains(x)) { 255.0 } else { 1.0 };
+            let level = |(i, &x): (usize, &f32)| {
+                if (0.0..=255.0).contains(&x) { Ok((x * scale).round() as u8) } else { Err(out_of_range(i, x.into())) }
+            };
+            v.iter().enumerate().map(level).collect()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::ErrorKind;
+
+    /// The picture that `scripts/golden_images.py` makes too.
+    fn pattern(w: u32, h: u32) -> RgbImage {
+        RgbImage::from_fn(w, h, |x, y| {
+            image::Rgb([(x * 255 / (w - 1)) as u8, ((x / 5 + y / 7) % 2 * 200 + 20) as u8, (x * x * 3 + y * 11 + x * y) as u8])
+        })
+    }
+
+    fn floats(e: &Example) -> &[f32] {
+        match &e.arrays[0].data {
+            ArrayData::F32(v) => v,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// PIL's antialiased bilinear filter rounds to 8 bits between its two passes and this one does not: at most 1 level of 255 apart.
+    #[test]
+    fn pictures_equal_those_of_pil_within_one_level() {
+        type Golden = (&'static str, Resize, [u32; 2], (u32, u32), &'static [u8]);
+        let golden: [Golden; 4] = [
+            ("crop", Resize::CropCenter, [32, 32], (97, 61), include_bytes!("../../tests/fixtures/pil_crop_32.png")),
+            ("stretch", Resize::Stretch, [32, 48], (97, 61), include_bytes!("../../tests/fixtures/pil_stretch_32x48.png")),
+            ("enlarge", Resize::CropCenter, [56, 56], (28, 28), include_bytes!("../../tests/fixtures/pil_enlarge_56.png")),
+            ("tall", Resize::CropCenter, [24, 40], (50, 110), include_bytes!("../../tests/fixtures/pil_tall_24x40.png")),
+        ];
+        for (name, resize, size, (w, h), png) in golden {
+            let expected = decode(png).unwrap();
+            let got = Preprocessing { size, resize, ..Default::default() }.shrink(&pattern(w, h)).unwrap();
+            assert_eq!(got.dimensions(), expected.dimensions(), "{name}");
+            let gaps: Vec<u8> = got.as_raw().iter().zip(expected.as_raw()).map(|(a, b)| a.abs_diff(*b)).collect();
+            let mean = gaps.iter().map(|&g| f64::from(g)).sum::<f64>() / gaps.len() as f64;
+            assert!(gaps.iter().max() <= Some(&1) && mean < 0.15, "{name}: worst {:?}, mean {mean}", gaps.iter().max());
+        }
+    }
+
+    #[test]
+    fn storing_changes_no_bit() {
+        for channels in [1, 3] {
+            for layout in [Layout::Nchw, Layout::Nhwc] {
+                for resize in [Resize::Stretch, Resize::CropCenter] {
+                    let p = Preprocessing { size: [20, 30], channels, layout, resize, ..Default::default() };
+                    let picture = pattern(123, 77);
+                    let stored = decode(&encode_png(&p.shrink(&picture).unwrap()).unwrap()).unwrap();
+                    assert_eq!(p.apply(&picture).unwrap(), p.normalise(&stored).unwrap());
+                    assert_eq!(p.apply(&picture).unwrap(), p.apply(&stored).unwrap());
+                    let c = usize::from(channels);
+                    let shape = if layout == Layout::Nchw { vec![c, 20, 30] } else { vec![20, 30, c] };
+                    assert_eq!(p.apply(&picture).unwrap().arrays[0].shape, shape);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn values_and_layouts() {
+        let p = Preprocessing { size: [1, 2], ..Default::default() };
+        let two = RgbImage::from_raw(2, 1, vec![255, 0, 10, 128, 64, 32]).unwrap();
+        let n = |v: u8, c: usize| (f32::from(v) / 255.0 - p.mean[c]) / p.std[c];
+        assert_eq!(floats(&p.apply(&two).unwrap()), [n(255, 0), n(128, 0), n(0, 1), n(64, 1), n(10, 2), n(32, 2)]);
+        let last = Preprocessing { layout: Layout::Nhwc, ..p.clone() };
+        assert_eq!(floats(&last.apply(&two).unwrap()), [n(255, 0), n(0, 1), n(10, 2), n(128, 0), n(64, 1), n(32, 2)]);
+        let grey = Preprocessing { channels: 1, scale: false, mean: [0.0; 3], std: [1.0; 3], ..p.clone() };
+        assert_eq!(floats(&grey.apply(&two).unwrap()), [77.0, 79.0]); // 0.299 r + 0.587 g + 0.114 b
+    }
+
+    #[test]
+    fn settings_round_trip_through_toml_and_are_checked() {
+        let p = Preprocessing { size: [96, 64], resize: Resize::Stretch, ..Default::default() };
+        let text = toml::to_string(&p).unwrap();
+        assert!(text.contains("resize = \"stretch\"") && text.contains("layout = \"nchw\""), "{text}");
+        assert_eq!(toml::from_str::<Preprocessing>(&text).unwrap(), p);
+        assert_eq!(toml::from_str::<Preprocessing>("").unwrap(), Preprocessing::default());
+        assert!(toml::from_str::<Preprocessing>("sizes = [1, 2]").is_err());
+        for bad in ["size = [0, 1]", "size = [100000, 1]", "channels = 2", "std = [0.0, 1.0, 1.0]", "mean = [nan, 0.0, 0.0]"] {
+            let p: Preprocessing = toml::from_str(bad).unwrap();
+            assert_eq!(p.shrink(&pattern(4, 4)).unwrap_err().kind(), ErrorKind::Usage, "{bad}");
+        }
+    }
+
+    #[test]
+    fn extreme_proportions_stay_small() {
+        let p = Preprocessing::default();
+        for (w, h) in [(8192, 1), (1, 8192), (1, 1), (2, 3)] {
+            assert_eq!(p.shrink(&RgbImage::from_pixel(w, h, image::Rgb([9, 8, 7]))).unwrap().dimensions(), (224, 224));
+        }
+    }
+
+    /// A PNG that declares a size it does not have.
+    fn declared(w: u32, h: u32) -> Vec<u8> {
+        let mut ihdr = b"IHDR".to_vec();
+        ihdr.extend(w.to_be_bytes());
+        ihdr.extend(h.to_be_bytes());
+        ihdr.extend([8, 2, 0, 0, 0]);
+        let crc = ihdr
+            .iter()
+            .fold(!0u32, |crc, &b| (0..8).fold(crc ^ u32::from(b), |c, _| if c & 1 == 1 { 0xEDB8_8320 ^ (c >> 1) } else { c >> 1 }));
+        let mut out = b"\x89PNG\r\n\x1a\n\x00\x00\x00\x0d".to_vec();
+        out.extend(ihdr);
+        out.extend((!crc).to_be_bytes());
+        out.extend(b"\x00\x00\x00\x04IDAT\x00\x00\x00\x00");
+        out
+    }
+
+    #[test]
+    fn hostile_pictures_are_refused() {
+        let good = encode_png(&pattern(40, 30)).unwrap();
+        assert_eq!(decode(&good).unwrap(), pattern(40, 30));
+        for cut in 0..good.len() - 16 {
+            assert_eq!(decode(&good[..cut]).unwrap_err().kind(), ErrorKind::BadData, "cut at {cut}");
+        }
+        let e = decode(&declared(60_000, 60_000)).unwrap_err();
+        assert!(e.to_string().contains("too large"), "{e}");
+        assert!(decode(&declared(8192, 8192)).unwrap_err().to_string().contains("damaged"));
+        for bytes in [&b""[..], b"\x89", b"GIF89a", b"\xff\xd8\xff\xe0"] {
+            assert_eq!(decode(bytes).unwrap_err().kind(), ErrorKind::BadData);
+        }
+        assert_eq!(read(Path::new("absent.png")).unwrap_err().kind(), ErrorKind::Io);
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("one.png");
+        std::fs::write(&path, b"\x89").unwrap();
+        assert!(read(&path).unwrap_err().to_string().contains("one.png"));
+        assert!(check_header(&path).is_err());
+        std::fs::write(&path, declared(60_000, 60_000)).unwrap();
+        assert!(check_header(&path).unwrap_err().to_string().contains("too large"));
+    }
+
+    #[test]
+    fn jpegs_decode_and_turn_the_way_their_exif_says() {
+        let picture = RgbImage::from_fn(16, 8, |x, _| image::Rgb([if x < 8 { 250 } else { 5 }; 3]));
+        let mut jpeg = Cursor::new(Vec::new());
+        picture.write_to(&mut jpeg, ImageFormat::Jpeg).unwrap();
+        let plain = jpeg.into_inner();
+        assert_eq!(decode(&plain).unwrap().dimensions(), (16, 8));
+        let mut turned = plain[..2].to_vec(); // orientation 6: turn clockwise to view
+        turned.extend(b"\xff\xe1\x00\x22Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0");
+        turned.extend(&plain[2..]);
+        let upright = decode(&turned).unwrap();
+        assert_eq!(upright.dimensions(), (8, 16));
+        assert!(upright.get_pixel(4, 1).0[0] > 200 && upright.get_pixel(4, 14).0[0] < 50);
+    }
+
+    #[test]
+    fn arrays_become_pictures() {
+        let array = |shape: &[usize], data| NamedArray { name: String::new(), shape: shape.to_vec(), data };
+        let grey = from_array(&array(&[2, 2], ArrayData::U8(vec![0, 9, 200, 255]))).unwrap();
+        assert_eq!(grey.as_raw(), &[0, 0, 0, 9, 9, 9, 200, 200, 200, 255, 255, 255]);
+        let unit = from_array(&array(&[1, 1, 2], ArrayData::F32(vec![0.5, 1.0]))).unwrap();
+        assert_eq!(unit.as_raw(), &[128, 128, 128, 255, 255, 255]);
+        let full = from_array(&array(&[1, 2], ArrayData::F32(vec![0.5, 255.0]))).unwrap();
+        assert_eq!(full.get_pixel(1, 0).0, [255; 3]);
+        let planes = from_array(&array(&[3, 1, 2], ArrayData::I64(vec![1, 2, 3, 4, 5, 6]))).unwrap();
+        assert_eq!(planes.as_raw(), &[1, 3, 5, 2, 4, 6]);
+        let pixels = from_array(&array(&[1, 1, 2, 3], ArrayData::U8(vec![1, 2, 3, 4, 5, 6]))).unwrap();
+        assert_eq!(pixels.as_raw(), &[1, 2, 3, 4, 5, 6]);
+        for bad in [
+            array(&[4], ArrayData::U8(vec![0; 4])),
+            array(&[2, 2, 5], ArrayData::U8(vec![0; 20])),
+            array(&[0, 3], ArrayData::U8(vec![])),
+            array(&[2, 2], ArrayData::I64(vec![0, 0, 0, 256])),
+            array(&[2, 2], ArrayData::F32(vec![0.0, -0.1, 0.0, 0.0])),
+            array(&[2, 2], ArrayData::F32(vec![0.0, f32::NAN, 0.0, 0.0])),
+            array(&[2, 2], ArrayData::U8(vec![0; 3])),
+        ] {
+            assert_eq!(from_array(&bad).unwrap_err().kind(), ErrorKind::BadData, "{:?}", bad.shape);
+        }
+    }
+}

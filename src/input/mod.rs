@@ -1,0 +1,285 @@
+//! Everything between what a user hands over and the arrays a model eats: arrays, text, pictures, and labelled sets of them.
+//!
+//! ```text
+//! argument ──RawInput::from_argument──► RawInput ──Intake::example──► Example ──(batching)──► model
+//!                                          │  ▲
+//!                         Intake::stored│  │RawInput::from_stored
+//!                                          ▼  │
+//!                                       StoredInput (journal)
+//! ```
+//!
+//! What is stored gives the same [`Example`], bit for bit, as what it was made from.
+
+pub mod arrays;
+pub mod dataset;
+pub mod image;
+pub mod npy;
+pub mod text;
+
+use std::borrow::Cow;
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+pub use arrays::{ArrayData, ElementType, NamedArray, write_npz};
+pub use dataset::LabelledSet;
+pub use image::{Preprocessing, RgbImage};
+pub use text::TextEncoder;
+
+use crate::error::{Error, Result};
+
+/// One example as a model sees it: an array per model input, without batch dimension.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Example {
+    /// The arrays; a single one may have an empty name.
+    pub arrays: Vec<NamedArray>,
+}
+
+/// What a user hands over.
+#[derive(Clone, PartialEq, Debug)]
+pub enum RawInput {
+    /// A sentence.
+    Text(String),
+    /// A picture of any size.
+    Image(RgbImage),
+    /// Arrays by name, or a single one without.
+    Arrays(Vec<NamedArray>),
+}
+
+/// An input as a journal keeps it. A picture is kept as the small one that the model saw.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub enum StoredInput {
+    /// A sentence.
+    Text(String),
+    /// PNG bytes of [`Preprocessing::shrink`]'s result.
+    Image(Vec<u8>),
+    /// Arrays as given.
+    Arrays(Vec<NamedArray>),
+}
+
+/// How inputs become arrays for one model.
+#[derive(Clone, Copy)]
+pub enum Intake<'a> {
+    /// The model takes token ids.
+    Text(&'a TextEncoder),
+    /// The model takes a picture.
+    Image(&'a Preprocessing),
+    /// The model takes arrays as they are.
+    Arrays,
+}
+
+impl Intake<'_> {
+    /// What the model takes, to complete "this model takes …".
+    pub fn takes(&self) -> &'static str {
+        match self {
+            Intake::Text(_) => "text (a sentence, or a .txt file)",
+            Intake::Image(_) => "pictures (.png, .jpg, or an array in .npy)",
+            Intake::Arrays => "arrays (.npy or .npz)",
+        }
+    }
+
+    /// The arrays that the model eats. Error: the input is of a sort that this model does not take, or cannot be converted.
+    pub fn example(&self, input: &RawInput) -> Result<Example> {
+        match (self, input) {
+            (Intake::Text(encoder), RawInput::Text(text)) => encoder.encode(text),
+            (Intake::Image(preprocessing), _) => preprocessing.apply(&*self.picture(input)?),
+            (Intake::Arrays, RawInput::Arrays(arrays)) => {
+                arrays.iter().try_for_each(NamedArray::check)?;
+                Ok(Example { arrays: arrays.clone() })
+            }
+            _ => Err(self.refuse(input)),
+        }
+    }
+
+    /// What a journal keeps of `input`; [`RawInput::from_stored`] of it gives the same example.
+    pub fn stored(&self, input: &RawInput) -> Result<StoredInput> {
+        match (self, input) {
+            (Intake::Text(_), RawInput::Text(text)) => Ok(StoredInput::Text(text.clone())),
+            (Intake::Image(preprocessing), _) => Ok(StoredInput::Image(image::encode_png(&preprocessing.shrink(&*self.picture(input)?)?)?)),
+            (Intake::Arrays, RawInput::Arrays(arrays)) => Ok(StoredInput::Arrays(arrays.clone())),
+            _ => Err(self.refuse(input)),
+        }
+    }
+
+    fn picture<'i>(&self, input: &'i RawInput) -> Result<Cow<'i, RgbImage>> {
+        match input {
+            RawInput::Image(picture) => Ok(Cow::Borrowed(picture)),
+            RawInput::Arrays(arrays) => match arrays.as_slice() {
+                [one] => image::from_array(one).map(Cow::Owned),
+                _ => Err(Error::bad_data(format!("{} arrays where one picture is needed", arrays.len()))),
+            },
+            RawInput::Text(_) => Err(self.refuse(input)),
+        }
+    }
+
+    fn refuse(&self, input: &RawInput) -> Error {
+        let got = match input {
+            RawInput::Text(_) => "text",
+            RawInput::Image(_) => "a picture",
+            RawInput::Arrays(_) => "arrays",
+        };
+        Error::bad_data(format!("{got} given; this model takes {}", self.takes()))
+    }
+}
+
+impl RawInput {
+    /// What a command-line argument means for this model: an existing file by its extension, otherwise a sentence if the model takes text.
+    ///
+    /// `.npy`, `.npz`: arrays; `.png`, `.jpg`, `.jpeg`: a picture; `.txt`, or any other extension when the model takes text: a text file.
+    /// Errors: no such file, an unreadable or malformed one, or one of a sort that this model does not take.
+    pub fn from_argument(argument: &str, intake: Intake<'_>) -> Result<RawInput> {
+        let path = Path::new(argument);
+        let text_model = matches!(intake, Intake::Text(_));
+        let extension = path.extension().and_then(|e| e.to_str()).map(str::to_ascii_lowercase);
+        let extension = extension.as_deref().filter(|e| !e.is_empty() && e.chars().all(|c| c.is_ascii_alphanumeric()));
+        let names_a_file =
+            matches!(extension, Some("npy" | "npz" | "png" | "jpg" | "jpeg" | "txt")) && !argument.contains(char::is_whitespace);
+        let input = match extension {
+            Some(extension) if path.is_file() => match extension {
+                "npy" | "npz" => RawInput::Arrays(arrays::read(path)?),
+                "png" | "jpg" | "jpeg" => RawInput::Image(image::read(path)?),
+                "txt" => RawInput::Text(read_text(path)?),
+                _ if text_model => RawInput::Text(read_text(path)?),
+                _ => {
+                    return Err(Error::bad_data(format!("unknown sort of file; this model takes {}", intake.takes()))
+                        .at(argument)
+                        .hint("rename the file if its content is one of these"));
+                }
+            },
+            _ if text_model && !names_a_file => RawInput::Text(argument.to_owned()),
+            _ => {
+                return Err(Error::bad_data(format!("no such file; this model takes {}", intake.takes()))
+                    .at(argument)
+                    .hint("check the path"));
+            }
+        };
+        match (&intake, &input) {
+            (Intake::Text(_), RawInput::Text(_))
+            | (Intake::Image(_), RawInput::Image(_) | RawInput::Arrays(_))
+            | (Intake::Arrays, RawInput::Arrays(_)) => Ok(input),
+            _ => Err(intake.refuse(&input).at(argument)),
+        }
+    }
+
+    /// The input that a journal kept. Error: damaged picture, or arrays whose shape and data disagree.
+    pub fn from_stored(stored: StoredInput) -> Result<RawInput> {
+        match stored {
+            StoredInput::Text(text) => Ok(RawInput::Text(text)),
+            StoredInput::Image(png) => image::decode(&png).map(RawInput::Image),
+            StoredInput::Arrays(arrays) => {
+                arrays.iter().try_for_each(NamedArray::check)?;
+                Ok(RawInput::Arrays(arrays))
+            }
+        }
+    }
+}
+
+/// A UTF-8 text file without its final line break, of at most [`text::MAX_TEXT_BYTES`].
+fn read_text(path: &Path) -> Result<String> {
+    let cannot = |e| Error::io("cannot read the text", path, e);
+    let mut bytes = Vec::new();
+    File::open(path).map_err(cannot)?.take(text::MAX_TEXT_BYTES as u64 + 1).read_to_end(&mut bytes).map_err(cannot)?;
+    if bytes.len() > text::MAX_TEXT_BYTES {
+        return Err(Error::bad_data(format!("a text of more than {} bytes", text::MAX_TEXT_BYTES)).at(path.display()));
+    }
+    let content =
+        String::from_utf8(bytes).map_err(|e| Error::bad_data("text that is not UTF-8").at(path.display()).because(e.utf8_error()))?;
+    Ok(content.strip_prefix('\u{feff}').unwrap_or(&content).trim_end_matches(['\r', '\n']).to_owned())
+}
+
+/// Folder of real models and data for tests, from the environment variable `ACCLIMATE_ASSETS`; prints a note when there is none.
+#[cfg(test)]
+pub(crate) fn assets() -> Option<std::path::PathBuf> {
+    let dir = std::env::var_os("ACCLIMATE_ASSETS").map(std::path::PathBuf::from).filter(|d| d.is_dir());
+    if dir.is_none() {
+        eprintln!("skipped: ACCLIMATE_ASSETS does not name a folder of test assets");
+    }
+    dir
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::ErrorKind;
+
+    fn small() -> Preprocessing {
+        Preprocessing { size: [8, 8], ..Default::default() }
+    }
+
+    #[test]
+    fn files_are_read_by_extension() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+        let picture = RgbImage::from_fn(10, 9, |x, y| ::image::Rgb([x as u8, y as u8, 7]));
+        let preprocessing = small();
+        let (images, plain) = (Intake::Image(&preprocessing), Intake::Arrays);
+
+        std::fs::write(file("p.PNG"), image::encode_png(&picture).unwrap()).unwrap();
+        assert_eq!(RawInput::from_argument(&file("p.PNG"), images).unwrap(), RawInput::Image(picture.clone()));
+        let array = NamedArray::new("", vec![2, 2], ArrayData::U8(vec![1, 2, 3, 4])).unwrap();
+        arrays::write_npy(Path::new(&file("a.npy")), &array).unwrap();
+        assert_eq!(RawInput::from_argument(&file("a.npy"), plain).unwrap(), RawInput::Arrays(vec![array.clone()]));
+        assert_eq!(RawInput::from_argument(&file("a.npy"), images).unwrap(), RawInput::Arrays(vec![array]));
+        std::fs::write(file("s.txt"), "\u{feff}lights off\r\n").unwrap();
+        std::fs::write(file("s.dat"), "x").unwrap();
+
+        let refusals = [
+            (file("p.PNG"), plain, "a picture given; this model takes arrays"),
+            (file("s.txt"), images, "text given; this model takes pictures"),
+            (file("s.dat"), plain, "unknown sort of file; this model takes arrays"),
+            (file("absent.npy"), plain, "no such file; this model takes arrays"),
+            ("turn on the lights".into(), images, "no such file; this model takes pictures"),
+            (dir.path().to_str().unwrap().to_owned(), plain, "no such file"),
+        ];
+        for (argument, intake, expected) in refusals {
+            let e = RawInput::from_argument(&argument, intake).unwrap_err();
+            assert_eq!(e.kind(), ErrorKind::BadData);
+            assert!(e.to_string().contains(expected) && e.to_string().contains(&argument), "{e}");
+        }
+    }
+
+    #[test]
+    fn text_models_take_sentences_and_files() {
+        let Some(assets) = assets() else { return };
+        let encoder = TextEncoder::load(&assets.join("text/tokenizer.json"), 32).unwrap();
+        let intake = Intake::Text(&encoder);
+        let dir = tempfile::tempdir().unwrap();
+        let file = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+        for name in ["s.txt", "s.md"] {
+            std::fs::write(file(name), "\u{feff}lights off\r\n").unwrap();
+            assert_eq!(RawInput::from_argument(&file(name), intake).unwrap(), RawInput::Text("lights off".into()));
+        }
+        for sentence in ["turn on the lights", "stop.", "wait... what", "open notes.txt now please.txt", "ü"] {
+            let input = RawInput::from_argument(sentence, intake).unwrap();
+            assert_eq!(input, RawInput::Text(sentence.into()));
+            let again = RawInput::from_stored(intake.stored(&input).unwrap()).unwrap();
+            assert_eq!(intake.example(&again).unwrap(), intake.example(&input).unwrap());
+        }
+        std::fs::write(file("bad.txt"), [b'a', 0xff]).unwrap();
+        for argument in [file("absent.txt"), file("bad.txt")] {
+            assert_eq!(RawInput::from_argument(&argument, intake).unwrap_err().kind(), ErrorKind::BadData);
+        }
+        assert!(intake.example(&RawInput::Arrays(vec![])).unwrap_err().to_string().contains("arrays given; this model takes text"));
+    }
+
+    #[test]
+    fn stored_inputs_give_the_same_example() {
+        let preprocessing = small();
+        let intake = Intake::Image(&preprocessing);
+        let picture = RgbImage::from_fn(40, 31, |x, y| ::image::Rgb([(x * 6) as u8, (y * 8) as u8, (x * y) as u8]));
+        let grey = NamedArray::new("", vec![28, 28], ArrayData::U8((0..784).map(|i| (i % 256) as u8).collect())).unwrap();
+        for input in [RawInput::Image(picture), RawInput::Arrays(vec![grey.clone()])] {
+            let stored = intake.stored(&input).unwrap();
+            assert!(matches!(&stored, StoredInput::Image(png) if png.len() < 400), "8 x 8 pixels are small");
+            let again = RawInput::from_stored(stored).unwrap();
+            assert_eq!(intake.example(&again).unwrap(), intake.example(&input).unwrap());
+        }
+        let input = RawInput::Arrays(vec![grey.clone()]);
+        assert_eq!(RawInput::from_stored(Intake::Arrays.stored(&input).unwrap()).unwrap(), input);
+        assert!(RawInput::from_stored(StoredInput::Image(vec![1, 2, 3])).is_err());
+        let lying = NamedArray { shape: vec![1 << 40], ..grey };
+        assert!(RawInput::from_stored(StoredInput::Arrays(vec![lying])).is_err());
+    }
+}

@@ -1,0 +1,202 @@
+//! Appends to a journal: what is acknowledged stays, what fails is taken back and poisons the writer.
+
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::frame::{FileHeader, JournalId, encode_frame};
+use super::reader::{FrameReader, JournalState, TornTail, read_frame_at};
+use super::record::{InteractionId, Record, StoredInput};
+use crate::disk::{Disk, DiskFile, StagedFile};
+use crate::error::{Error, ErrorKind, Result};
+
+/// The one writer of a journal file. Writers of several processes take turns under a lock, which is the caller's duty, and
+/// call [`JournalWriter::catch_up`] first.
+#[derive(Debug)]
+pub struct JournalWriter {
+    disk: Arc<dyn Disk>,
+    path: PathBuf,
+    file: Box<dyn DiskFile>,
+    id: JournalId,
+    state: JournalState,
+    end: u64,
+    next_sequence: u64,
+    poisoned: bool,
+    repaired: Option<TornTail>,
+}
+
+fn random_id() -> JournalId {
+    let mut id = [0; 16];
+    for (half, salt) in id.chunks_exact_mut(8).zip(0u8..) {
+        // Keys from the operating system's randomness.
+        half.copy_from_slice(&RandomState::new().hash_one((salt, std::process::id())).to_le_bytes());
+    }
+    id
+}
+
+impl JournalWriter {
+    /// Makes an empty journal with a random id.
+    ///
+    /// # Errors
+    /// `Usage` if `path` exists, `Io`.
+    pub fn create(disk: &dyn Disk, path: &Path, created_ms: u64) -> Result<()> {
+        let header = FileHeader { id: random_id(), created_ms };
+        StagedFile::write(disk, path.parent().unwrap_or(Path::new(".")), &header.encode())?.publish(path)
+    }
+
+    /// Opens a journal and reads its index; truncates a torn tail, see [`JournalWriter::repaired`].
+    ///
+    /// # Errors
+    /// `BadData` if it is damaged: nothing is changed then. `Io`.
+    pub fn open(disk: Arc<dyn Disk>, path: &Path) -> Result<JournalWriter> {
+        let file = disk.open_write(path).map_err(|e| Error::io("cannot open the journal for writing", path, e))?;
+        let mut reader = FrameReader::open(&*disk, path)?;
+        let mut state = JournalState::default();
+        state.absorb(&mut reader)?;
+        let mut writer = JournalWriter {
+            path: path.to_owned(),
+            file,
+            id: reader.journal_id(),
+            state,
+            end: 0,
+            next_sequence: 0,
+            poisoned: false,
+            repaired: None,
+            disk,
+        };
+        writer.settle(&reader)?;
+        Ok(writer)
+    }
+
+    /// Takes over where `reader` ended, and cuts off a torn tail.
+    fn settle(&mut self, reader: &FrameReader) -> Result<()> {
+        (self.end, self.next_sequence) = (reader.end(), reader.next_sequence());
+        if let Some(torn) = reader.torn_tail() {
+            let cut = self.file.truncate(torn.offset).and_then(|()| self.file.sync_data());
+            cut.map_err(|e| Error::io("cannot cut off the journal's torn tail", &self.path, e))?;
+            self.repaired = Some(torn);
+        }
+        Ok(())
+    }
+
+    /// Reads what other processes appended since. To be called with the lock held, before an append.
+    ///
+    /// # Errors
+    /// `BadData`, `Io`; the index then stays a valid, perhaps shorter, prefix.
+    pub fn catch_up(&mut self) -> Result<()> {
+        self.refuse_poisoned()?;
+        let mut reader = FrameReader::open(&*self.disk, &self.path)?;
+        let len = self.file.len().map_err(|e| Error::io("cannot read the journal", &self.path, e))?;
+        if reader.journal_id() != self.id || len < self.end {
+            // Rewritten under the same name, as forgetting does.
+            *self = JournalWriter::open(self.disk.clone(), &self.path)?;
+            return Ok(());
+        }
+        reader.skip_to(self.end, self.next_sequence);
+        let absorbed = self.state.absorb(&mut reader);
+        if let Err(e) = absorbed {
+            (self.end, self.next_sequence) = (reader.end(), reader.next_sequence());
+            return Err(e);
+        }
+        self.settle(&reader)
+    }
+
+    /// Opens the journal again, which also lifts the poison.
+    ///
+    /// # Errors
+    /// As [`JournalWriter::open`].
+    pub fn reopen(&mut self) -> Result<()> {
+        *self = JournalWriter::open(self.disk.clone(), &self.path)?;
+        Ok(())
+    }
+
+    /// Index of the journal.
+    pub fn state(&self) -> &JournalState {
+        &self.state
+    }
+    /// The torn tail that was cut off last, if any.
+    pub fn repaired(&self) -> Option<TornTail> {
+        self.repaired
+    }
+    /// Whether a write or sync has failed since the journal was opened.
+    pub fn is_poisoned(&self) -> bool {
+        self.poisoned
+    }
+
+    fn refuse_poisoned(&self) -> Result<()> {
+        if !self.poisoned {
+            return Ok(());
+        }
+        Err(Error::new(ErrorKind::Io, "the journal takes no more records after a failed write")
+            .at(self.path.display())
+            .hint("see to the disk, then open the journal again; what was acknowledged is kept"))
+    }
+
+    /// Appends without a sync: after a power cut the record may be missing.
+    ///
+    /// # Errors
+    /// `Usage` if the record may not follow what is there, `Io`; the writer is poisoned by the latter.
+    pub fn append(&mut self, record: Record) -> Result<()> {
+        self.write(record, false)
+    }
+
+    /// Appends and returns when the record, and every one before it, is on the medium.
+    ///
+    /// # Errors
+    /// As [`JournalWriter::append`].
+    pub fn append_durable(&mut self, record: Record) -> Result<()> {
+        self.write(record, true)
+    }
+
+    fn write(&mut self, record: Record, durable: bool) -> Result<()> {
+        self.refuse_poisoned()?;
+        self.state.check(&record)?;
+        let frame = encode_frame(&self.id, self.next_sequence, &record)?;
+        let written = match self.file.write_at(&frame, self.end) {
+            Ok(()) if durable => self.file.sync_data().map_err(|e| ("cannot make the journal durable", e)),
+            Ok(()) => Ok(()),
+            Err(e) => Err(("cannot append to the journal", e)),
+        };
+        if let Err((what, e)) = written {
+            self.poisoned = true;
+            let _ = self.file.truncate(self.end);
+            return Err(Error::io(what, &self.path, e));
+        }
+        self.state.apply(record, self.end);
+        self.end = self.end.saturating_add(frame.len() as u64);
+        self.next_sequence = self.next_sequence.saturating_add(1);
+        Ok(())
+    }
+
+    /// Makes everything appended so far durable.
+    ///
+    /// # Errors
+    /// `Io`; the writer is poisoned then.
+    pub fn sync(&mut self) -> Result<()> {
+        self.refuse_poisoned()?;
+        self.file.sync_data().map_err(|e| {
+            self.poisoned = true;
+            Error::io("cannot make the journal durable", &self.path, e)
+        })
+    }
+
+    /// The input of one interaction, read from the file.
+    ///
+    /// # Errors
+    /// `Usage` if the id is unknown, `BadData`, `Io`.
+    pub fn input(&self, id: InteractionId) -> Result<StoredInput> {
+        let Some(entry) = self.state.interaction(id) else {
+            return Err(Error::usage(format!("there is no interaction {id} in this profile"))
+                .hint("give the id that predict printed, and the same profile"));
+        };
+        match read_frame_at(&*self.file, &self.path, &self.id, entry.offset)? {
+            Record::Interaction { id: found, input, .. } if found == id => Ok(input),
+            _ => Err(super::reader::damaged(&self.path, entry.offset, "an interaction is not where it was")),
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "writer_tests.rs"]
+mod tests;

@@ -1,0 +1,43 @@
+//! Prediction: the base alone, with low-rank inputs (swap at once), or with merged weights (no cost per prediction).
+
+use std::sync::Arc;
+
+use ndarray::ArrayD;
+use tract_core::internal::*;
+
+use super::graph::{Deltas, Ends, adapted};
+use super::{Batch, Factors, Outputs, array, compile, tail_outputs};
+use crate::base::{Base, Bucket, guarded};
+use crate::error::{ErrorKind, Result};
+
+/// A compiled forward pass for one bucket; shared by any number of threads.
+pub(crate) struct ForwardPlan {
+    plan: Arc<TypedSimplePlan>,
+    pub bucket: Bucket,
+    logits: Option<usize>,
+    factors: usize,
+}
+
+impl ForwardPlan {
+    pub fn new(base: &Base, ends: Ends, bucket: &Bucket, deltas: &Deltas) -> Result<ForwardPlan> {
+        let graph = adapted(base, ends, bucket, deltas)?;
+        let factors = graph.model.inputs.len() - graph.own_inputs;
+        let plan = compile(graph.model, "forward")?;
+        Ok(ForwardPlan { plan, bucket: bucket.clone(), logits: graph.logits, factors })
+    }
+
+    /// Runs one batch; `factors` are in the plan's site order, empty for a plan without low-rank inputs.
+    pub fn run(&self, batch: &Batch, factors: &Factors) -> Result<Outputs> {
+        self.run_all(batch, factors).and_then(|values| tail_outputs(values, self.logits))
+    }
+
+    /// [`ForwardPlan::run`], with the outputs as they are.
+    pub fn run_all(&self, batch: &Batch, factors: &Factors) -> Result<Vec<ArrayD<f32>>> {
+        guarded(ErrorKind::Internal, "the forward pass failed", || {
+            ensure!(factors.0.len() == self.factors, "{} factors for a plan of {}", factors.0.len(), self.factors);
+            let inputs: TVec<TValue> = batch.tensors.iter().chain(&factors.0).cloned().collect();
+            let values = self.plan.run(inputs)?;
+            values.iter().map(array).collect()
+        })
+    }
+}

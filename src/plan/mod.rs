@@ -1,0 +1,100 @@
+//! Compiled forward and backward plans, one for each bucket of shapes, and the workers that run them.
+//!
+//! Everything outside `base`, `sites`, `grad` and `plan` sees ndarray and plain slices only.
+
+mod batch;
+mod engine;
+mod forward;
+mod graph;
+#[cfg(feature = "train")]
+mod train;
+
+use std::sync::Arc;
+
+use ndarray::{Array2, ArrayD};
+use tract_core::internal::*;
+
+pub(crate) use batch::{Batch, check, sequence_length};
+pub(crate) use engine::{Engine, MICRO_BATCH, Rows, SiteKey, Variant, in_parallel, lock, pool};
+#[cfg(feature = "train")]
+pub(crate) use engine::unpool;
+pub(crate) use forward::ForwardPlan;
+pub(crate) use graph::{Deltas, Ends, MergedWeight, Survey, merged_weights, survey};
+#[cfg(feature = "train")]
+pub(crate) use train::{Cotangents, TrainPlan, Worker};
+
+use crate::adapter::SiteDelta;
+use crate::base::guarded;
+use crate::error::{Error, ErrorKind, Result};
+
+/// What a forward pass answers.
+#[derive(Debug, Clone)]
+pub(crate) struct Outputs {
+    /// `[batch, features]` or `[batch, sequence, features]`.
+    pub features: ArrayD<f32>,
+    /// `[batch, classes]`; none for an encoder.
+    pub logits: Option<Array2<f32>>,
+}
+
+/// `A` and `s·B` of every site in plan order, as the plans take them.
+#[derive(Clone, Default)]
+pub(crate) struct Factors(Vec<TValue>);
+
+impl Factors {
+    /// From deltas in plan order.
+    pub fn of(deltas: &[SiteDelta]) -> Result<Factors> {
+        let mut values = Vec::with_capacity(2 * deltas.len());
+        for d in deltas {
+            values.push(factor(&d.a.shape, &d.a.data, 1.0)?);
+            values.push(factor(&d.b.shape, &d.b.data, d.scale())?);
+        }
+        Ok(Factors(values))
+    }
+    /// From `(shape, values, scale)` of every factor, A before B, in plan order.
+    pub fn from_slices<'a>(parts: impl Iterator<Item = (&'a [usize], &'a [f32], f32)>) -> Result<Factors> {
+        Ok(Factors(parts.map(|(shape, data, scale)| factor(shape, data, scale)).collect::<Result<_>>()?))
+    }
+    /// Bytes held.
+    pub fn bytes(&self) -> usize {
+        self.0.iter().map(|v| v.len() * 4).sum()
+    }
+}
+
+fn factor(shape: &[usize], data: &[f32], scale: f32) -> Result<TValue> {
+    let tensor = if scale == 1.0 {
+        Tensor::from_shape(shape, data)
+    } else {
+        Tensor::from_shape(shape, &data.iter().map(|v| v * scale).collect::<Vec<f32>>())
+    };
+    tensor
+        .map(|t| t.into_arc_tensor().into_tvalue())
+        .map_err(|e| Error::bad_data("a low-rank factor has the wrong size").because(format!("{e:#}")))
+}
+
+fn compile(model: TypedModel, what: &str) -> Result<Arc<TypedSimplePlan>> {
+    guarded(ErrorKind::UnsupportedModel, format!("cannot compile the {what} plan"), || {
+        model.into_optimized()?.into_runnable()
+    })
+}
+
+fn array(value: &TValue) -> TractResult<ArrayD<f32>> {
+    Ok(value.to_plain_array_view::<f32>()?.to_owned())
+}
+
+/// Names the outputs of a plan cut to the tail: features first, then the logits unless they are the same.
+fn tail_outputs(mut values: Vec<ArrayD<f32>>, logits: Option<usize>) -> Result<Outputs> {
+    let missing = || Error::internal("the plan lost an output");
+    let logits = match logits {
+        Some(ix) => {
+            let all = values.get(ix).ok_or_else(missing)?.clone();
+            let rows = all.shape().first().copied().unwrap_or(1);
+            let columns = all.len() / rows.max(1);
+            Some(all.into_shape_with_order((rows, columns)).map_err(|e| missing().because(e))?)
+        }
+        None => None,
+    };
+    if values.is_empty() {
+        return Err(missing());
+    }
+    Ok(Outputs { features: values.swap_remove(0), logits })
+}

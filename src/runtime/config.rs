@@ -1,0 +1,102 @@
+//! `acclimate.toml`: what a home knows about its model.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::disk::{Disk, StagedFile, read_file};
+use crate::error::{Error, Result};
+use crate::input::Preprocessing;
+
+/// Name of the file in a home.
+pub(crate) const FILE: &str = "acclimate.toml";
+const LONGEST_FILE: u64 = 1 << 20;
+
+/// What happens when feedback names a class that nobody has named before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NewClasses {
+    /// It becomes a class.
+    Allow,
+    /// It is refused unless the caller says that it is new: a slip of the pen makes no class.
+    Ask,
+}
+
+/// The settings of a home.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Version of this file's layout.
+    pub format: u32,
+    /// The base model, relative to the home.
+    pub model: PathBuf,
+    /// BLAKE3 of the base model's bytes, in hex.
+    pub sha: String,
+    /// `classification` or `encoder`.
+    pub task: String,
+    /// One label a line, relative to the home; without it classes are numbered from 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub labels: Option<PathBuf>,
+    /// `tokenizer.json`, relative to the home.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokenizer: Option<PathBuf>,
+    /// Longest text in tokens; the rest is cut.
+    #[serde(default = "default_max_length")]
+    pub max_length: usize,
+    /// Rank of the low-rank deltas.
+    pub rank: usize,
+    /// Sites that may adapt: names with `*`, separated by commas, or `all`.
+    pub sites: String,
+    /// Whether feedback may name new classes.
+    pub new_classes: NewClasses,
+    /// Greatest share of uncorrected answers that an adapter may change.
+    #[serde(default = "default_disagreement")]
+    pub disagreement_limit: f64,
+    /// Seed of everything random.
+    #[serde(default)]
+    pub seed: u64,
+    /// How pictures become arrays.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<Preprocessing>,
+}
+
+fn default_max_length() -> usize {
+    128
+}
+
+fn default_disagreement() -> f64 {
+    0.10
+}
+
+impl Config {
+    pub(crate) fn read(disk: &dyn Disk, home: &Path) -> Result<Config> {
+        let path = home.join(FILE);
+        if !disk.exists(&path).map_err(|e| Error::io("cannot look for the home", &path, e))? {
+            return Err(Error::usage("this is not a home")
+                .at(home.display())
+                .hint("make one with `acclimate init HOME --model MODEL.onnx`"));
+        }
+        let bytes = read_file(disk, &path, LONGEST_FILE)?;
+        let text = String::from_utf8(bytes).map_err(|e| Error::bad_data("not UTF-8").at(path.display()).because(e))?;
+        let config: Config = toml::from_str(&text).map_err(|e| {
+            Error::bad_data("cannot read the home's settings").at(path.display()).because(e.message().to_string())
+        })?;
+        if config.format != 1 {
+            return Err(Error::bad_data(format!("a home of format {}; this version knows format 1", config.format))
+                .at(path.display())
+                .hint("use the version of acclimate that made it, or a newer one"));
+        }
+        for file in [Some(&config.model), config.labels.as_ref(), config.tokenizer.as_ref()].into_iter().flatten() {
+            let plain = file.components().all(|c| matches!(c, std::path::Component::Normal(_)));
+            if !plain || file.as_os_str().is_empty() {
+                return Err(Error::bad_data(format!("{file:?} is not a file inside the home")).at(path.display()));
+            }
+        }
+        Ok(config)
+    }
+
+    pub(crate) fn write(&self, disk: &dyn Disk, home: &Path) -> Result<()> {
+        let text = toml::to_string_pretty(self).map_err(|e| Error::internal("cannot write the settings").because(e))?;
+        StagedFile::write(disk, home, text.as_bytes())?.publish(&home.join(FILE))
+    }
+}

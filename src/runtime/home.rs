@@ -1,0 +1,302 @@
+//! A home: a folder with the base model, its settings, and the profiles of the people who use it.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::Session;
+use super::config::{Config, NewClasses};
+use crate::adapter::Pooling;
+use crate::base::{Base, Task};
+use crate::disk::{Disk, RealDisk, StagedFile, read_file};
+use crate::error::{Error, Result};
+use crate::input::{Intake, Preprocessing, TextEncoder};
+use crate::plan::{Engine, Survey, survey};
+use crate::sites::Pattern;
+
+const MODEL_FILE: &str = "base.onnx";
+const LABELS_FILE: &str = "labels.txt";
+const TOKENIZER_FILE: &str = "tokenizer.json";
+const LONGEST_LABELS: u64 = 16 << 20;
+/// Length at which a model with sequences is looked at.
+const SURVEY_LENGTH: usize = 16;
+
+/// What `init` is told.
+#[derive(Debug, Clone)]
+pub struct InitOptions {
+    /// The ONNX file.
+    pub model: PathBuf,
+    /// What it answers; read off its outputs when not given.
+    pub task: Option<Task>,
+    /// One label a line.
+    pub labels: Option<PathBuf>,
+    /// `tokenizer.json`.
+    pub tokenizer: Option<PathBuf>,
+    /// Rank of the deltas.
+    pub rank: usize,
+    /// Sites that may adapt.
+    pub sites: Pattern,
+    /// How pictures become arrays; guessed from the input's shape when not given.
+    pub image: Option<Preprocessing>,
+    /// Whether feedback may name new classes; by default only where no list of classes is known.
+    pub new_classes: Option<NewClasses>,
+}
+
+impl InitOptions {
+    /// Defaults for `model`.
+    pub fn new(model: impl Into<PathBuf>) -> InitOptions {
+        InitOptions {
+            model: model.into(),
+            task: None,
+            labels: None,
+            tokenizer: None,
+            rank: 8,
+            sites: Pattern::default(),
+            image: None,
+            new_classes: None,
+        }
+    }
+}
+
+/// What will adapt.
+#[derive(Debug, Clone)]
+pub struct Summary {
+    /// Names of the sites.
+    pub sites: Vec<String>,
+    /// Numbers in their `A` and `B`.
+    pub trainable_parameters: usize,
+    /// Estimate of the memory that training needs, bytes.
+    pub train_memory_bytes: u64,
+    /// Sites that cannot be trained, with what stands in the way.
+    pub unreachable: Vec<String>,
+}
+
+pub(crate) enum IntakeKind {
+    Text(Box<TextEncoder>),
+    Image(Preprocessing),
+    Arrays,
+}
+
+pub(crate) struct HomeInner {
+    pub path: PathBuf,
+    pub config: Config,
+    pub engine: Engine,
+    pub intake: IntakeKind,
+    /// Labels of the base's classes, or the ones listed for an encoder.
+    pub labels: Vec<String>,
+    pub disk: Arc<dyn Disk>,
+    /// Feature width and number of base classes that the head works with.
+    pub features: usize,
+    pub base_classes: usize,
+}
+
+/// A home, open. Cheap to clone; all sessions share its model and its compiled plans.
+#[derive(Clone)]
+pub struct Home(pub(crate) Arc<HomeInner>);
+
+impl Home {
+    /// Makes a home in `path`, which must not be one yet: copies the model, and remembers what it takes and answers.
+    ///
+    /// # Errors
+    /// When the model cannot be used, a file cannot be read or written, or the folder is a home already.
+    pub fn init(path: impl AsRef<Path>, options: &InitOptions) -> Result<Home> {
+        let (path, disk) = (path.as_ref(), RealDisk);
+        if disk.exists(&path.join(super::config::FILE)).map_err(|e| Error::io("cannot look for a home", path, e))? {
+            return Err(Error::usage("this is a home already")
+                .at(path.display())
+                .hint("choose another folder, or remove this one first"));
+        }
+        if !(1..=256).contains(&options.rank) {
+            return Err(Error::usage(format!("a rank of {}", options.rank)).hint("choose 1 to 256; 8 is the default"));
+        }
+        let base = Base::open(&options.model)?;
+        let task = options.task.map_or_else(|| base.guess_task(), Ok)?;
+        let mut config = Config {
+            format: 1,
+            model: MODEL_FILE.into(),
+            sha: base.fingerprint().to_string(),
+            task: task.name().into(),
+            labels: None,
+            tokenizer: None,
+            max_length: 128,
+            rank: options.rank,
+            sites: options.sites.to_string(),
+            new_classes: NewClasses::Ask,
+            disagreement_limit: 0.10,
+            seed: 0,
+            image: None,
+        };
+        let seen = survey(&base, task, &base.bucket(1, SURVEY_LENGTH))?;
+        if !options.sites.is_all() && !seen.table.sites.iter().any(|s| options.sites.matches(&s.name)) {
+            return Err(no_site(&base, &options.sites));
+        }
+        // Everything that can be wrong is looked at before anything is written.
+        let labels = options.labels.as_ref().map(|file| read_labels(&disk, file)).transpose()?;
+        if let Some(labels) = &labels
+            && task == Task::Classification
+            && labels.len() != seen.classes
+        {
+            tracing::info!(labels = labels.len(), outputs = seen.classes, "the labels replace the model's own classes");
+            config.task = Task::Encoder.name().into();
+        }
+        config.new_classes = options.new_classes.unwrap_or(match (&labels, config.task.as_str()) {
+            (None, "encoder") => NewClasses::Allow,
+            _ => NewClasses::Ask,
+        });
+        if let Some(file) = &options.tokenizer {
+            TextEncoder::load(file, config.max_length)?;
+        }
+        config.image = options.image.clone().or_else(|| guess_image(&base));
+        disk.create_dir_all(path).map_err(|e| Error::io("cannot make the home", path, e))?;
+        let put = |from: &Path, name: &str, limit: u64| -> Result<()> {
+            let bytes = read_file(&disk, from, limit)?;
+            StagedFile::write(&disk, path, &bytes)?.publish(&path.join(name))
+        };
+        put(&options.model, MODEL_FILE, crate::base::MAX_MODEL_BYTES)?;
+        if let Some(file) = &options.labels {
+            put(file, LABELS_FILE, LONGEST_LABELS)?;
+            config.labels = Some(LABELS_FILE.into());
+        }
+        if let Some(file) = &options.tokenizer {
+            put(file, TOKENIZER_FILE, 1 << 28)?;
+            config.tokenizer = Some(TOKENIZER_FILE.into());
+        }
+        config.write(&disk, path)?;
+        Home::open(path)
+    }
+
+    /// Opens the home in `path`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Usage`](crate::ErrorKind::Usage) when it is no home; [`ErrorKind::BadData`](crate::ErrorKind::BadData) when its
+    /// settings are damaged or its base model has changed.
+    pub fn open(path: impl AsRef<Path>) -> Result<Home> {
+        let (path, disk): (&Path, Arc<dyn Disk>) = (path.as_ref(), Arc::new(RealDisk));
+        let config = Config::read(&*disk, path)?;
+        let model = path.join(&config.model);
+        let base = Base::open(&model)?;
+        if base.fingerprint().to_string() != config.sha {
+            return Err(Error::bad_data("the home's base model has changed")
+                .at(model.display())
+                .because(format!("its hash is {}, the home was made for {}", base.fingerprint(), config.sha))
+                .hint("put the old file back, or make a new home for the new model: adapters fit one base only"));
+        }
+        let declared: Task = config.task.parse().map_err(|e: Error| Error::bad_data(e.what()).at(path.display()))?;
+        let seen: Survey = survey(&base, declared, &base.bucket(1, SURVEY_LENGTH))?;
+        let own = base.guess_task()?;
+        let (features, sequence) = match (own, declared) {
+            // The model's own classes are set aside: the head reads what its classifier reads.
+            (Task::Classification, Task::Encoder) => {
+                let s = survey(&base, Task::Classification, &base.bucket(1, SURVEY_LENGTH))?;
+                (s.features, s.sequence)
+            }
+            _ => (seen.features, seen.sequence),
+        };
+        let listed = match &config.labels {
+            Some(file) => read_labels(&*disk, &path.join(file))?,
+            None => vec![],
+        };
+        let base_classes = if declared == Task::Classification { seen.classes } else { 0 };
+        let mut labels = listed;
+        for class in labels.len()..base_classes {
+            labels.push(class.to_string());
+        }
+        let intake = match (&config.tokenizer, &config.image) {
+            (Some(file), _) => IntakeKind::Text(Box::new(TextEncoder::load(&path.join(file), config.max_length)?)),
+            (None, Some(p)) => {
+                p.validate()?;
+                IntakeKind::Image(p.clone())
+            }
+            (None, None) => IntakeKind::Arrays,
+        };
+        let pooling = if sequence { Pooling::Mean } else { Pooling::None };
+        // Where the model's own classes are set aside, its classifier's input still is the tail.
+        let tail = if own == Task::Classification { Task::Classification } else { declared };
+        let engine = Engine::new(Arc::new(base), tail, pooling);
+        let path = path.to_path_buf();
+        Ok(Home(Arc::new(HomeInner { path, config, engine, intake, labels, disk, features, base_classes })))
+    }
+
+    /// The home's folder.
+    pub fn path(&self) -> &Path {
+        &self.0.path
+    }
+    /// Its settings.
+    pub fn config(&self) -> &Config {
+        &self.0.config
+    }
+    /// Its base model.
+    pub fn base(&self) -> &Base {
+        &self.0.engine.base
+    }
+    /// Labels of the classes that are known without any adapter.
+    pub fn labels(&self) -> &[String] {
+        &self.0.labels
+    }
+    /// How inputs become arrays.
+    pub fn intake(&self) -> Intake<'_> {
+        match &self.0.intake {
+            IntakeKind::Text(encoder) => Intake::Text(encoder),
+            IntakeKind::Image(p) => Intake::Image(p),
+            IntakeKind::Arrays => Intake::Arrays,
+        }
+    }
+    /// Opens the session of a profile, making the profile when it is new.
+    pub fn session(&self, profile: &str) -> Result<Session> {
+        Session::open(self.clone(), profile)
+    }
+    /// Names of the profiles, sorted.
+    pub fn profiles(&self) -> Result<Vec<String>> {
+        let folder = self.0.path.join("profiles");
+        match self.0.disk.exists(&folder).and_then(|there| if there { self.0.disk.list(&folder) } else { Ok(vec![]) }) {
+            Ok(names) => Ok(names.into_iter().filter(|n| folder.join(n).is_dir()).collect()),
+            Err(e) => Err(Error::io("cannot list the profiles", &folder, e)),
+        }
+    }
+
+    /// Which sites adapt, and what that costs.
+    #[cfg(feature = "train")]
+    pub fn summary(&self) -> Result<Summary> {
+        let inner = &self.0;
+        crate::choice::summarise(&inner.engine.base, inner.engine.task, &Pattern::new(&inner.config.sites), inner.config.rank)
+    }
+}
+
+fn no_site(base: &Base, pattern: &Pattern) -> Error {
+    Error::usage(format!("no site matches {:?}", pattern.to_string()))
+        .at(base.path().display())
+        .hint("`acclimate inspect` lists the names; `*` stands for anything")
+}
+
+fn read_labels(disk: &dyn Disk, file: &Path) -> Result<Vec<String>> {
+    let bytes = read_file(disk, file, LONGEST_LABELS)?;
+    let text = String::from_utf8(bytes).map_err(|e| Error::bad_data("labels that are not UTF-8").at(file.display()).because(e))?;
+    let labels: Vec<String> = text.lines().map(|l| l.trim().to_string()).collect();
+    let labels: Vec<String> = match labels.iter().rposition(|l| !l.is_empty()) {
+        Some(last) => labels[..=last].to_vec(),
+        None => return Err(Error::bad_data("the list of labels is empty").at(file.display())),
+    };
+    let mut sorted = labels.clone();
+    sorted.sort();
+    if let Some(pair) = sorted.windows(2).find(|p| p[0] == p[1]) {
+        return Err(Error::bad_data(format!("the label {:?} is listed twice", pair[0])).at(file.display()));
+    }
+    if let Some(line) = labels.iter().position(String::is_empty) {
+        return Err(Error::bad_data(format!("line {} of the labels is empty", line + 1)).at(file.display()));
+    }
+    Ok(labels)
+}
+
+/// A float input of one or three channels and two spatial sizes takes pictures; ImageNet's normalisation unless told otherwise.
+fn guess_image(base: &Base) -> Option<Preprocessing> {
+    use crate::base::{Dim, Element};
+    let [port] = base.inputs() else { return None };
+    let sizes: Vec<usize> = port.dims.iter().skip(1).map(|d| if let Dim::Fixed(n) = d { *n } else { 0 }).collect();
+    let (channels, h, w, layout) = match sizes[..] {
+        [c @ (1 | 3), h, w] => (c, h, w, crate::input::image::Layout::Nchw),
+        [h, w, c @ (1 | 3)] => (c, h, w, crate::input::image::Layout::Nhwc),
+        _ => return None,
+    };
+    let ok = port.element == Element::F32 && h >= 8 && w >= 8;
+    let size = [u32::try_from(h).ok()?, u32::try_from(w).ok()?];
+    ok.then(|| Preprocessing { size, layout, channels: channels as u8, ..Preprocessing::default() })
+}

@@ -1,0 +1,22 @@
+//! A home on disk and the sessions that predict, take feedback, train and swap generations while they serve.
+
+mod answer;
+mod config;
+mod home;
+mod journal_io;
+mod session;
+#[cfg(feature = "train")]
+mod training;
+
+pub use answer::{Answer, Scored};
+pub use config::{Config, NewClasses};
+pub use home::{Home, InitOptions, Summary};
+pub use session::{Feedback, FeedbackReceipt, Session, Status};
+#[cfg(feature = "train")]
+pub use training::{TrainOptions, TrainReport};
+
+/// Milliseconds since 1970.
+pub(crate) fn now_ms() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX))
+}

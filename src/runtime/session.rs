@@ -1,0 +1,421 @@
+//! A profile in use: predictions from any number of threads, feedback, and the swap of generations between them.
+
+use std::sync::{Arc, Mutex, RwLock};
+
+use ndarray::Array2;
+
+use super::answer::{Answer, ranked};
+use super::config::NewClasses;
+use super::{Home, journal_io, now_ms};
+use crate::adapter::HeadDelta;
+use crate::adapter::file::MappedAdapter;
+use crate::error::{Error, ErrorKind, Result};
+use crate::head;
+use crate::input::{Example, RawInput};
+use crate::journal::{FeedbackKind, InteractionId, Journal};
+use crate::plan::{Factors, Rows, SiteKey, Variant, lock};
+use crate::store::{DEFAULT_WAIT, GenerationInfo, Store, profile_folder};
+
+/// What a person says about an answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Feedback {
+    /// The right answer is this class.
+    Label(String),
+    /// The right answer is this class, and it may be one that nobody has named before.
+    NewLabel(String),
+    /// The answer is right.
+    Accept,
+    /// The answer is wrong; the right one is not said.
+    Reject,
+}
+
+/// What happened to feedback.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FeedbackReceipt {
+    /// The interaction.
+    pub id: InteractionId,
+    /// Whether it is on the medium; always true, since feedback is not acknowledged before.
+    pub durable: bool,
+    /// Feedback items since the last training.
+    pub waiting: usize,
+}
+
+/// Where a profile stands.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Status {
+    /// Generation that serves; 0 is the plain base.
+    pub generation: u64,
+    /// Predictions until it is no longer on trial.
+    pub trial_left: u32,
+    /// Interactions recorded.
+    pub interactions: usize,
+    /// Feedback items recorded.
+    pub feedback: usize,
+    /// Feedback items since the last training.
+    pub waiting: usize,
+    /// Classes known.
+    pub classes: usize,
+    /// Size of the serving adapter's file.
+    pub adapter_bytes: u64,
+}
+
+/// The adapter that answers; immutable, so that one prediction never mixes two of them.
+pub(crate) struct Serving {
+    pub generation: u64,
+    pub labels: Vec<String>,
+    pub sites: SiteKey,
+    pub factors: Factors,
+    pub head: Option<head::Head>,
+    pub adapter_bytes: u64,
+    /// Feedback items that this generation has learned from.
+    pub examples: u64,
+    /// Deltas, kept while the weights are merged.
+    merged: Option<Vec<crate::adapter::SiteDelta>>,
+}
+
+impl Serving {
+    fn base(home: &Home) -> Serving {
+        Serving {
+            generation: 0,
+            labels: home.labels().to_vec(),
+            sites: vec![],
+            factors: Factors::default(),
+            head: None,
+            adapter_bytes: 0,
+            examples: 0,
+            merged: None,
+        }
+    }
+
+    fn load(home: &Home, store: &Store, generation: u64, merged: bool) -> Result<Serving> {
+        if generation == 0 {
+            return Ok(Serving::base(home));
+        }
+        let mapped: MappedAdapter = store.open_generation(generation, Some(&home.base().fingerprint()))?;
+        let header = mapped.header();
+        let adapter = mapped.to_adapter();
+        let head = adapter.head.map(head_of).transpose()?;
+        let deltas = adapter.sites;
+        let sites: SiteKey = deltas.iter().map(|d| (d.name.clone(), d.rank as usize)).collect();
+        let parts = mapped.sites().flat_map(|s| {
+            let scale = s.header.alpha / s.header.rank as f32;
+            [(s.a.shape, s.a.data, 1.0), (s.b.shape, s.b.data, scale)]
+        });
+        Ok(Serving {
+            generation,
+            labels: header.labels.clone(),
+            factors: Factors::from_slices(parts)?,
+            sites,
+            head,
+            adapter_bytes: mapped.file_bytes(),
+            examples: header.lineage.examples,
+            merged: merged.then_some(deltas),
+        })
+    }
+
+    /// The forward pass that this generation takes.
+    pub fn variant(&self) -> Variant<'_> {
+        match &self.merged {
+            _ if self.sites.is_empty() => Variant::Base,
+            Some(deltas) => Variant::Merged(self.generation, deltas),
+            None => Variant::Adapted(&self.sites, &self.factors),
+        }
+    }
+
+    /// Logits over all classes; none while an encoder has no class.
+    pub fn logits(&self, home: &Home, rows: &Rows) -> Result<Option<Array2<f32>>> {
+        let base = rows.logits.as_ref().filter(|_| home.0.base_classes > 0);
+        match &self.head {
+            Some(head) => head.forward(rows.features.view(), base.map(|z| z.view())).map(Some),
+            None => Ok(base.cloned()),
+        }
+    }
+}
+
+fn head_of(delta: HeadDelta) -> Result<head::Head> {
+    let shape = (delta.features, delta.columns.len());
+    let odd = |e| Error::bad_data("the head of the adapter has the wrong size").because(e);
+    let head = head::Head {
+        features: delta.features,
+        base_classes: delta.base_classes,
+        classes: delta.classes,
+        columns: delta.columns,
+        weight: Array2::from_shape_vec(shape, delta.weight.data).map_err(odd)?,
+        bias: delta.bias.into(),
+    };
+    head.check()?;
+    Ok(head)
+}
+
+/// A profile in use. `Send` and `Sync`: predict from several threads while another gives feedback or trains.
+pub struct Session {
+    pub(crate) home: Home,
+    pub(crate) store: Store,
+    pub(crate) journal: Mutex<Journal>,
+    serving: RwLock<Arc<Serving>>,
+    merge: bool,
+}
+
+impl Session {
+    pub(crate) fn open(home: Home, profile: &str) -> Result<Session> {
+        let folder = profile_folder(home.path(), profile)?;
+        let store = Store::create(home.0.disk.clone(), &folder)?;
+        let disk = home.0.disk.clone();
+        let journal = Journal::open(disk, &store.journal_path(), &store.journal_lock_path(), DEFAULT_WAIT, now_ms())?;
+        let serving = Serving::load(&home, &store, store.current()?, false)?;
+        Ok(Session {
+            home,
+            store,
+            journal: Mutex::new(journal),
+            serving: RwLock::new(Arc::new(serving)),
+            merge: false,
+        })
+    }
+
+    /// Serves from merged weights: no cost per prediction, and a new plan to compile at every swap.
+    pub fn merged(mut self) -> Result<Session> {
+        self.merge = true;
+        self.swap(self.store.current()?)?;
+        Ok(self)
+    }
+
+    /// The home.
+    pub fn home(&self) -> &Home {
+        &self.home
+    }
+
+    pub(crate) fn serving(&self) -> Arc<Serving> {
+        self.serving.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+    }
+
+    /// Makes `generation` the one that answers from the next prediction on.
+    pub(crate) fn swap(&self, generation: u64) -> Result<()> {
+        let next = Arc::new(Serving::load(&self.home, &self.store, generation, self.merge)?);
+        let mut serving = self.serving.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let old = std::mem::replace(&mut *serving, next);
+        drop(serving);
+        if self.merge && old.generation != generation {
+            self.home.0.engine.drop_merged(old.generation);
+        }
+        Ok(())
+    }
+
+    /// Follows what another process made of the profile.
+    fn follow(&self) -> Result<Arc<Serving>> {
+        let current = self.store.current()?;
+        let serving = self.serving();
+        if current == serving.generation {
+            return Ok(serving);
+        }
+        self.swap(current)?;
+        Ok(self.serving())
+    }
+
+    /// Answers one input and records it, so that feedback can be given on it.
+    ///
+    /// # Errors
+    /// When the input does not fit the model. A disk that takes no record is no error: the answer then has no id.
+    pub fn predict(&self, input: &RawInput) -> Result<Answer> {
+        self.predict_top(input, 5)
+    }
+
+    /// [`Session::predict`] with the `top` most probable classes.
+    pub fn predict_top(&self, input: &RawInput, top: usize) -> Result<Answer> {
+        let example = self.home.intake().example(input)?;
+        let mut serving = self.follow()?;
+        let logits = match self.logits(&serving, &example) {
+            Err(e) if serving.generation > 0 && e.kind() == ErrorKind::BadData && self.base_answers(&example) => {
+                // A generation that cannot answer what the base can is taken back at once.
+                tracing::warn!(generation = serving.generation, error = %e, "rolled back");
+                let back = self.store.rollback(None)?;
+                self.swap(back)?;
+                serving = self.serving();
+                self.logits(&serving, &example)?
+            }
+            other => other?,
+        };
+        let top = logits.map_or_else(Vec::new, |z| ranked(z.row(0), &serving.labels, top));
+        let stored = journal_io::store(self.home.intake().stored(input)?)?;
+        let recorded = top.iter().map(|s| (s.label.clone(), s.p)).collect();
+        let id = lock(&self.journal).record_interaction(now_ms(), stored, recorded, serving.generation);
+        let (id, unrecorded) = match id {
+            Ok(id) => (Some(id), None),
+            Err(e) if matches!(e.kind(), ErrorKind::Io | ErrorKind::Busy) => (None, Some(e.to_string())),
+            Err(e) => return Err(e),
+        };
+        if serving.generation > 0 && unrecorded.is_none() {
+            // A trial that cannot be counted now is counted by the next prediction.
+            let _ = self.store.served(serving.generation, 1);
+        }
+        Ok(Answer { id, top, generation: serving.generation, unrecorded })
+    }
+
+    fn logits(&self, serving: &Serving, example: &Example) -> Result<Option<Array2<f32>>> {
+        let rows = self.home.0.engine.one(&serving.variant(), example)?;
+        let logits = serving.logits(&self.home, &rows)?;
+        match &logits {
+            Some(z) if z.iter().any(|v| !v.is_finite()) => {
+                Err(Error::bad_data("the adapter answered with a value that is not a finite number"))
+            }
+            _ => Ok(logits),
+        }
+    }
+
+    fn base_answers(&self, example: &Example) -> bool {
+        self.home.0.engine.one(&Variant::Base, example).is_ok()
+    }
+
+    /// Probabilities of all classes for many inputs, without recording anything: `[inputs, classes]` in the order of
+    /// [`Session::labels`], by the serving generation or, with `base`, by the plain base.
+    pub fn evaluate(&self, inputs: &[RawInput], base: bool, threads: usize) -> Result<Option<Array2<f32>>> {
+        let examples: Vec<Example> = inputs.iter().map(|i| self.home.intake().example(i)).collect::<Result<_>>()?;
+        let examples: Vec<&Example> = examples.iter().collect();
+        let serving = if base { Arc::new(Serving::base(&self.home)) } else { self.follow()? };
+        let rows = self.home.0.engine.many(&serving.variant(), &examples, threads)?;
+        let Some(mut z) = serving.logits(&self.home, &rows)? else { return Ok(None) };
+        for mut row in z.rows_mut() {
+            let largest = row.fold(f32::NEG_INFINITY, |a, b| a.max(*b));
+            row.mapv_inplace(|v| (v - largest).exp());
+            let total = row.sum();
+            row /= total;
+        }
+        Ok(Some(z))
+    }
+
+    /// Labels of the classes that the serving generation answers with.
+    pub fn labels(&self) -> Vec<String> {
+        self.serving().labels.clone()
+    }
+
+    /// Labels that feedback may name: those of the serving generation, and those named since.
+    pub fn known_labels(&self) -> Vec<String> {
+        let mut labels = self.labels();
+        for f in lock(&self.journal).state().feedback() {
+            if let FeedbackKind::Label(l) = &f.kind
+                && !labels.contains(l)
+            {
+                labels.push(l.clone());
+            }
+        }
+        labels
+    }
+
+    /// Records what a person said about an answer; returns when it is on the medium.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Usage`] for an unknown or already used id, an unknown label, or an `Accept` or `Reject` of an interaction
+    /// without an answer; [`ErrorKind::Io`] when the disk does not take it: then nothing was recorded.
+    pub fn feedback(&self, id: InteractionId, feedback: Feedback) -> Result<FeedbackReceipt> {
+        lock(&self.journal).refresh()?;
+        let kind = match feedback {
+            Feedback::Accept | Feedback::Reject => {
+                let journal = lock(&self.journal);
+                let answered = journal.state().interaction(id).is_none_or(|i| i.answer.is_some());
+                if !answered {
+                    return Err(Error::usage("there was no answer to accept or reject")
+                        .at(id)
+                        .hint("say what is right with --label"));
+                }
+                if feedback == Feedback::Accept { FeedbackKind::Accept } else { FeedbackKind::Reject }
+            }
+            Feedback::NewLabel(label) => FeedbackKind::Label(check_label(label)?),
+            Feedback::Label(label) => {
+                let label = check_label(label)?;
+                if self.home.config().new_classes == NewClasses::Ask {
+                    let known = self.known_labels();
+                    if !known.contains(&label) {
+                        return Err(unknown_label(&label, &known));
+                    }
+                }
+                FeedbackKind::Label(label)
+            }
+        };
+        let waiting = lock(&self.journal).record_feedback(id, now_ms(), kind)?;
+        Ok(FeedbackReceipt { id, durable: true, waiting })
+    }
+
+    /// Goes back to `to`, or to the generation before the serving one; the generation that serves now.
+    pub fn rollback(&self, to: Option<u64>) -> Result<u64> {
+        let now = self.store.rollback(to)?;
+        self.swap(now)?;
+        Ok(now)
+    }
+
+    /// Where the profile stands.
+    pub fn status(&self) -> Result<Status> {
+        let serving = self.follow()?;
+        let mut journal = lock(&self.journal);
+        journal.refresh()?;
+        let state = journal.state();
+        Ok(Status {
+            generation: serving.generation,
+            trial_left: self.store.head()?.trial_left,
+            interactions: state.interactions().len(),
+            feedback: state.feedback().len(),
+            waiting: state.waiting(),
+            classes: serving.labels.len(),
+            adapter_bytes: serving.adapter_bytes,
+        })
+    }
+
+    /// Trainings in order of time, promoted or not.
+    pub fn history(&self) -> Result<Vec<crate::journal::TrainingEntry>> {
+        let mut journal = lock(&self.journal);
+        journal.refresh()?;
+        Ok(journal.state().trainings().to_vec())
+    }
+
+    /// Generations on disk.
+    pub fn generations(&self) -> Result<Vec<GenerationInfo>> {
+        self.store.list()
+    }
+
+    /// The adapter of the serving generation; none for the plain base.
+    pub fn adapter(&self) -> Result<Option<crate::adapter::Adapter>> {
+        let generation = self.store.current()?;
+        if generation == 0 {
+            return Ok(None);
+        }
+        Ok(Some(self.store.open_generation(generation, Some(&self.home.base().fingerprint()))?.to_adapter()))
+    }
+}
+
+fn check_label(label: String) -> Result<String> {
+    let trimmed = label.trim();
+    if trimmed.is_empty() || trimmed.len() > 256 || trimmed.chars().any(char::is_control) {
+        return Err(Error::usage(format!("{label:?} cannot be a label")).hint("use 1 to 256 printable characters"));
+    }
+    Ok(trimmed.to_string())
+}
+
+fn unknown_label(label: &str, known: &[String]) -> Error {
+    let near: Vec<&str> =
+        known.iter().filter(|k| k.to_lowercase().contains(&label.to_lowercase()) || similar(k, label)).take(3).map(|k| k.as_str()).collect();
+    let shown = match near.is_empty() {
+        true => known.iter().take(8).map(String::as_str).collect::<Vec<_>>().join(", "),
+        false => near.join(", "),
+    };
+    let more = if near.is_empty() && known.len() > 8 { ", …" } else { "" };
+    Error::usage(format!("unknown label {label:?}"))
+        .because(format!("known labels: {shown}{more}"))
+        .hint("correct the label, or add --new-class to teach a class that nobody has named before")
+}
+
+/// At most two letters apart.
+fn similar(a: &str, b: &str) -> bool {
+    let (a, b): (Vec<char>, Vec<char>) = (a.to_lowercase().chars().collect(), b.to_lowercase().chars().collect());
+    if a.len().abs_diff(b.len()) > 2 || a.len().min(b.len()) < 3 {
+        return false;
+    }
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, ca) in a.iter().enumerate() {
+        let mut last = row[0];
+        row[0] = i + 1;
+        for (j, cb) in b.iter().enumerate() {
+            let next = row[j + 1];
+            row[j + 1] = (last + usize::from(ca != cb)).min(next + 1).min(row[j] + 1);
+            last = next;
+        }
+    }
+    row[b.len()] <= 2
+}

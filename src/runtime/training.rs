@@ -1,0 +1,188 @@
+//! A session trains: the journal becomes lessons, the winner becomes a generation, and the next prediction uses it.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use super::{Session, journal_io, now_ms};
+use crate::adapt::{Adaptation, Incumbent, Material, Outcome, Progress, Settings, Winner, head_delta};
+use crate::adapter::{Adapter, Lineage, Verdict};
+use crate::error::{Error, Result};
+use crate::input::Example;
+use crate::journal::{FeedbackKind, InteractionId};
+use crate::plan::lock;
+use crate::sites::Pattern;
+use crate::train::fit::{Goal, Lesson};
+
+/// How long another training of the same profile is waited for.
+const TRAIN_LOCK_WAIT: Duration = Duration::from_millis(200);
+
+/// How to train.
+#[derive(Default)]
+pub struct TrainOptions<'a> {
+    /// Settings; the home's seed, rank and limits apply on top of the defaults when none are given.
+    pub settings: Option<Settings>,
+    /// Set by the caller to stop; checked before every step.
+    pub stop: Option<&'a AtomicBool>,
+    /// Told about progress.
+    pub progress: Option<&'a (dyn Fn(Progress) + Sync)>,
+}
+
+/// What a training did.
+#[derive(Debug, Clone)]
+pub struct TrainReport {
+    /// Whether a new generation serves.
+    pub promoted: bool,
+    /// Generation that serves now.
+    pub generation: u64,
+    /// Optimiser steps over all candidates.
+    pub steps: u64,
+    /// Duration.
+    pub seconds: f64,
+    /// The gate's figures and reason.
+    pub verdict: Verdict,
+    /// One line a candidate.
+    pub tried: Vec<String>,
+}
+
+impl Session {
+    /// Settings of a training with the home's configuration.
+    pub fn settings(&self) -> Settings {
+        let config = self.home().config();
+        let mut settings = Settings { seed: config.seed, ..Settings::default() };
+        settings.limits.disagreement = config.disagreement_limit;
+        settings
+    }
+
+    /// Trains on all feedback; when the gate finds the result better, it is committed and answers from the next prediction on.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Busy`](crate::ErrorKind::Busy) while another training of this profile runs;
+    /// [`ErrorKind::Interrupted`](crate::ErrorKind::Interrupted) when stopped: feedback and serving generation are as before.
+    pub fn train(&self, options: &TrainOptions<'_>) -> Result<TrainReport> {
+        let _held = self.store.lock_training(TRAIN_LOCK_WAIT, "training")?;
+        let settings = options.settings.clone().unwrap_or_else(|| self.settings());
+        let config = self.home().config();
+        lock(&self.journal).refresh()?;
+        let current = self.store.current()?;
+        if current != self.serving().generation {
+            self.swap(current)?;
+        }
+        let serving = self.serving();
+        let (labels, material) = self.material(&serving)?;
+        let engine = &self.home().0.engine;
+        let choice = crate::choice::choose(&engine.base, engine.task, &Pattern::new(&config.sites), config.rank)?;
+        let silent = |_: Progress| {};
+        let stop = || options.stop.is_some_and(|s| s.load(Ordering::Relaxed));
+        let adaptation = Adaptation {
+            engine,
+            material: &material,
+            ladder: &choice.ladder,
+            settings: &settings,
+            incumbent: (serving.generation > 0).then_some(Incumbent {
+                generation: serving.generation,
+                sites: &serving.sites,
+                factors: &serving.factors,
+                head: serving.head.as_ref(),
+            }),
+            stop: &stop,
+            progress: options.progress.unwrap_or(&silent),
+        };
+        let outcome = adaptation.run();
+        engine.drop_train_plans();
+        let Outcome { verdict, winner, steps, seconds, tried } = outcome?;
+        let generation = match winner {
+            Some(winner) => {
+                let adapter = self.adapter_of(winner, labels, &material, &settings, &verdict, current);
+                let number = self.store.commit(&adapter)?;
+                self.swap(number)?;
+                Some(number)
+            }
+            None => None,
+        };
+        lock(&self.journal).record_training(now_ms(), generation, verdict.clone(), steps, seconds as f32)?;
+        let promoted = generation.is_some();
+        Ok(TrainReport { promoted, generation: generation.unwrap_or(current), steps, seconds, verdict, tried })
+    }
+
+    fn adapter_of(
+        &self,
+        winner: Winner,
+        labels: Vec<String>,
+        material: &Material,
+        settings: &Settings,
+        verdict: &Verdict,
+        parent: u64,
+    ) -> Adapter {
+        let home = self.home();
+        let mut sites = winner.deltas;
+        sites.sort_by(|a, b| a.name.cmp(&b.name));
+        Adapter {
+            base: home.base().fingerprint(),
+            task: home.config().task.clone(),
+            labels,
+            sites,
+            head: Some(head_delta(&winner.head, home.0.engine.pooling)),
+            lineage: Lineage {
+                parent,
+                seed: settings.seed,
+                steps: winner.steps,
+                examples: material.lessons.len() as u64,
+                depth: winner.depth,
+                created_ms: now_ms(),
+                learning_rate: settings.recipe.lr,
+                rank: home.config().rank as u32,
+            },
+            verdict: verdict.clone(),
+        }
+    }
+
+    /// Everything the journal has to teach, in order of time, and the labels of all classes.
+    fn material(&self, serving: &super::session::Serving) -> Result<(Vec<String>, Material)> {
+        let journal = lock(&self.journal);
+        let state = journal.state();
+        let home = self.home();
+        let mut labels = serving.labels.clone();
+        if labels.len() < home.0.base_classes {
+            return Err(Error::internal("the serving adapter knows fewer classes than the base"));
+        }
+        let mut index: HashMap<String, usize> = labels.iter().enumerate().map(|(i, l)| (l.clone(), i)).collect();
+        let load = |id: InteractionId| -> Result<Example> {
+            let input = journal.input(id).and_then(journal_io::load)?;
+            home.intake().example(&input).map_err(|e| e.at(format!("interaction {id} in the journal")))
+        };
+        let (mut lessons, mut served_right) = (vec![], vec![]);
+        for (at, f) in state.feedback().iter().enumerate() {
+            let Some(interaction) = state.interaction(f.id) else { continue };
+            let answered = interaction.answer.as_ref().and_then(|(label, _)| index.get(label).copied());
+            let goal = match (&f.kind, answered) {
+                (FeedbackKind::Label(label), _) => {
+                    let next = labels.len();
+                    let class = *index.entry(label.clone()).or_insert(next);
+                    if class == next {
+                        labels.push(label.clone());
+                    }
+                    Goal::Class(class)
+                }
+                (FeedbackKind::Accept, Some(class)) => Goal::Class(class),
+                (FeedbackKind::Reject, Some(class)) => Goal::Not(class),
+                // The answer named a class that is no longer known.
+                (_, None) => continue,
+            };
+            served_right.push(answered.is_some_and(|a| goal.agrees(a)));
+            let earlier = (at as u64) < serving.examples;
+            lessons.push(Lesson { example: load(f.id)?, goal, weight: 1.0, at_ms: f.at_ms, earlier });
+        }
+        let mut idle = vec![];
+        for i in state.interactions().iter().rev().filter(|i| state.feedback_on(i.id).is_none()).take(crate::adapt::MOST_IDLE) {
+            let class = i.answer.as_ref().and_then(|(label, _)| index.get(label)).copied();
+            if let Some(class) = class.filter(|c| *c < home.0.base_classes) {
+                idle.push((load(i.id)?, class));
+            }
+        }
+        let classes = labels.len();
+        let material =
+            Material { lessons, served_right, idle, base_classes: home.0.base_classes, classes, features: home.0.features };
+        Ok((labels, material))
+    }
+}

@@ -1,0 +1,225 @@
+//! Finds where low-rank deltas fit: every node that multiplies data by a constant weight, each other candidate with a reason.
+
+use std::collections::HashMap;
+
+use tract_core::internal::*;
+use tract_core::ops::cnn::{Conv, KernelFormat};
+use tract_core::ops::einsum::EinSum;
+use tract_core::ops::nn::DataFormat;
+
+use super::lowrank::{ConvShape, Geometry};
+use super::{Site, SiteTable, Skipped};
+use crate::adapter::SiteKind;
+use crate::base::OnnxGraph;
+
+/// A site in a concrete typed graph.
+pub(crate) struct Found {
+    pub site: Site,
+    /// Node whose output gets the delta.
+    pub node: usize,
+    /// What the weight multiplies.
+    pub x: OutletId,
+    /// Input slot of the weight.
+    pub weight_slot: usize,
+    /// Axes of the contracted and of the new dimension in a linear weight as the graph keeps it.
+    pub weight_axes: (usize, usize),
+    geometry: Geometry,
+}
+
+impl Found {
+    /// Multiply-accumulates of the frozen product.
+    pub fn macs(&self) -> u64 {
+        let positions = self.geometry.y_len() / self.site.outputs.max(1);
+        (positions * self.site.outputs * self.site.fan_in()) as u64
+    }
+
+    /// Shapes of the low-rank product at `rank`.
+    pub fn geometry(&self, rank: usize) -> Geometry {
+        match self.geometry.clone() {
+            Geometry::Linear { outer, input, output, inner, .. } => Geometry::Linear { outer, input, output, inner, rank },
+            Geometry::Conv(c) => Geometry::Conv(ConvShape { rank, ..c }),
+        }
+    }
+}
+
+/// ONNX operators that hold a weight in the general sense, so that a user would look for them in the list.
+const CANDIDATES: &[&str] = &[
+    "MatMul", "Gemm", "Conv", "ConvTranspose", "Einsum", "FusedMatMul", "MatMulInteger", "ConvInteger", "QLinearMatMul",
+    "QLinearConv", "LSTM", "GRU", "RNN", "Gather", "Attention",
+];
+
+/// All sites of a concrete typed graph in evaluation order, and what was passed over.
+pub(crate) fn find(model: &TypedModel, onnx: &OnnxGraph) -> TractResult<(Vec<Found>, SiteTable)> {
+    let positions: HashMap<&str, usize> = onnx.nodes.iter().enumerate().map(|(i, n)| (n.name.as_str(), i)).collect();
+    let mut found: Vec<Found> = vec![];
+    let mut reasons: HashMap<usize, String> = HashMap::new();
+    for id in model.eval_order()? {
+        let node = model.node(id);
+        let candidate = if node.op_is::<Conv>() {
+            conv(model, id)
+        } else if node.op_is::<EinSum>() {
+            linear(model, id)
+        } else {
+            continue;
+        };
+        let Some(position) = owner(&positions, &node.name) else { continue };
+        match candidate {
+            Ok(mut site) => {
+                site.site.name = onnx.nodes[position].name.clone();
+                if found.iter().any(|f| f.site.name == site.site.name) {
+                    reasons.insert(position, "it multiplies by more than one weight".into());
+                } else {
+                    found.push(site);
+                }
+            }
+            Err(reason) => {
+                reasons.insert(position, reason);
+            }
+        }
+    }
+    let mut table = SiteTable { sites: found.iter().map(|f| f.site.clone()).collect(), skipped: vec![] };
+    for (position, node) in onnx.nodes.iter().enumerate() {
+        if !CANDIDATES.contains(&node.op.as_str()) || table.sites.iter().any(|s| s.name == node.name) {
+            continue;
+        }
+        let constant = |i: usize| node.inputs.get(i).is_some_and(|n| onnx.constants.contains(n));
+        let reason = match node.op.as_str() {
+            "Gather" if !constant(0) || node.inputs.is_empty() => continue,
+            "Gather" => match onnx.initializers.get(&node.inputs[0]) {
+                Some(shape) if shape.len() == 2 => "an embedding table is looked up, never trained".to_string(),
+                _ => continue,
+            },
+            "LSTM" | "GRU" | "RNN" => "a recurrent cell: its weights are inside a loop, which is not adapted yet".into(),
+            "MatMul" | "Gemm" | "Einsum" if !constant(0) && !constant(1) => {
+                "both operands are computed (for example attention scores): there is no weight".into()
+            }
+            _ if node.inputs.iter().all(|i| onnx.constants.contains(i)) => "computed once from constants".into(),
+            _ => match reasons.remove(&position) {
+                Some(reason) => reason,
+                None => "this form of the operator has no low-rank product yet".into(),
+            },
+        };
+        table.skipped.push(Skipped { name: node.name.clone(), op: node.op.clone(), reason });
+    }
+    Ok((found, table))
+}
+
+/// The ONNX node that a typed node comes from: the same name, or the name before a dotted suffix.
+fn owner(positions: &HashMap<&str, usize>, typed: &str) -> Option<usize> {
+    let mut name = typed;
+    loop {
+        if let Some(&position) = positions.get(name) {
+            return Some(position);
+        }
+        name = &name[..name.rfind('.')?];
+    }
+}
+
+type Candidate = std::result::Result<Found, String>;
+
+fn concrete(fact: &TypedFact) -> std::result::Result<TVec<usize>, String> {
+    fact.shape.as_concrete().map(TVec::from_slice).ok_or_else(|| "its shape depends on the data".to_string())
+}
+
+/// `einsum(x, W)` with one contracted and one new axis, the latter where the former was.
+fn linear(model: &TypedModel, id: usize) -> Candidate {
+    let node = model.node(id);
+    let words = |e: TractError| format!("{e:#}");
+    let facts = model.node_input_facts(id).map_err(words)?;
+    let op = node.op_as::<EinSum>().ok_or("not a product")?;
+    if op.q_params.is_some() || facts.len() != 2 {
+        return Err("a quantised product".into());
+    }
+    let slot = match (facts[0].konst.is_some(), facts[1].konst.is_some()) {
+        (false, true) => 1,
+        (true, false) => 0,
+        (false, false) => return Err("both operands are computed: there is no weight".into()),
+        (true, true) => return Err("computed once from constants".into()),
+    };
+    if facts.iter().any(|f| f.datum_type != DatumType::F32) {
+        return Err(format!("its operands are {:?}, not f32", facts[slot].datum_type));
+    }
+    let (ins, outs) = op.axes.to_strs();
+    let (xs, ws, ys): (Vec<char>, Vec<char>, Vec<char>) =
+        (ins[1 - slot].chars().collect(), ins[slot].chars().collect(), outs[0].chars().collect());
+    let (x_shape, w_shape) = (concrete(facts[1 - slot])?, concrete(facts[slot])?);
+    let (mut contracted, mut fresh) = (vec![], vec![]);
+    for (axis, c) in ws.iter().enumerate() {
+        match (xs.contains(c), ys.contains(c)) {
+            (true, false) => contracted.push((*c, w_shape[axis])),
+            (false, true) => fresh.push((*c, w_shape[axis])),
+            _ if w_shape[axis] == 1 => {}
+            _ => return Err("its weight differs along a batch axis".into()),
+        }
+    }
+    let ([(k, input)], [(n, output)]) = (&contracted[..], &fresh[..]) else {
+        return Err("its weight is not a plain matrix".into());
+    };
+    let at = |labels: &[char], c: char| labels.iter().position(|l| *l == c).ok_or("an axis is missing");
+    let (kx, ny) = (at(&xs, *k)?, at(&ys, *n)?);
+    if xs[..kx] != ys[..ny] || xs[kx + 1..] != ys[ny + 1..] {
+        return Err("the output's axes are ordered otherwise than the input's".into());
+    }
+    let geometry = Geometry::Linear {
+        outer: x_shape[..kx].iter().product(),
+        input: *input,
+        output: *output,
+        inner: x_shape[kx + 1..].iter().product(),
+        rank: 1,
+    };
+    let site =
+        Site { name: String::new(), kind: SiteKind::Linear, inputs: *input, outputs: *output, kernel: vec![], groups: 1 };
+    let axis = |c: char| ws.iter().position(|l| *l == c).ok_or("an axis is missing");
+    let weight_axes = (axis(*k)?, axis(*n)?);
+    Ok(Found { site, node: id, x: node.inputs[1 - slot], weight_slot: slot, weight_axes, geometry })
+}
+
+fn conv(model: &TypedModel, id: usize) -> Candidate {
+    let node = model.node(id);
+    let facts = model.node_input_facts(id).map_err(|e| format!("{e:#}"))?;
+    let op = node.op_as::<Conv>().ok_or("not a convolution")?;
+    let spec = &op.pool_spec;
+    if op.q_params.is_some() || facts[0].datum_type != DatumType::F32 {
+        return Err("a quantised convolution".into());
+    }
+    if facts[1].konst.is_none() {
+        return Err("its kernel is computed: there is no weight".into());
+    }
+    if spec.data_format != DataFormat::NCHW || op.kernel_fmt != KernelFormat::OIHW {
+        return Err(format!("its layout is {:?}, not channels first", spec.data_format));
+    }
+    if spec.rank() > 3 {
+        return Err("it has more than three spatial axes".into());
+    }
+    let shape = concrete(facts[0])?;
+    let padding = spec.computed_padding(&shape[2..]);
+    // Spatial axes are right-aligned in three; the missing leading ones have size 1.
+    let three = |values: &mut dyn Iterator<Item = usize>, fill: usize| {
+        let values: Vec<usize> = values.collect();
+        let mut out = [fill; 3];
+        out[3 - values.len()..].copy_from_slice(&values);
+        out
+    };
+    let c = ConvShape {
+        batch: shape[0],
+        input: spec.input_channels,
+        output: spec.output_channels,
+        groups: op.group,
+        rank: 1,
+        in_size: three(&mut shape[2..].iter().copied(), 1),
+        out_size: three(&mut padding.iter().map(|p| p.convoluted), 1),
+        kernel: three(&mut spec.kernel_shape.iter().copied(), 1),
+        stride: three(&mut spec.strides().iter().copied(), 1),
+        dilation: three(&mut spec.dilations().iter().copied(), 1),
+        pad_before: three(&mut padding.iter().map(|p| p.pad_before), 0),
+    };
+    let site = Site {
+        name: String::new(),
+        kind: SiteKind::Conv,
+        inputs: c.input,
+        outputs: c.output,
+        kernel: spec.kernel_shape.to_vec(),
+        groups: op.group,
+    };
+    Ok(Found { site, node: id, x: node.inputs[0], weight_slot: 1, weight_axes: (0, 0), geometry: Geometry::Conv(c) })
+}

@@ -1,0 +1,216 @@
+//! Convolutions, without an im2col of the input: the product with `A` is taken at every input position for all taps of the
+//! kernel at once (`r·taps` rows), and only those few channels are shifted into place.
+//!
+//! Per example and group, with `X: [in, P]` the input planes:
+//! `P[tap, r, p] = Σ_c A[r, c, tap]·X[c, p]`, `T[r, q] = Σ_tap P[tap, r, p(q, tap)]`, `Y += B·T`.
+
+use super::Gradients;
+use super::mat::{gemm, mat, mat_mut};
+
+/// Shapes of a convolution over up to three spatial axes; absent leading axes are 1.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct ConvShape {
+    pub batch: usize,
+    pub input: usize,
+    pub output: usize,
+    pub groups: usize,
+    pub rank: usize,
+    pub in_size: [usize; 3],
+    pub out_size: [usize; 3],
+    pub kernel: [usize; 3],
+    pub stride: [usize; 3],
+    pub dilation: [usize; 3],
+    pub pad_before: [usize; 3],
+}
+
+/// One kernel tap along one axis: outputs `from..to` read input `from·stride + offset …`.
+#[derive(Clone, Copy)]
+pub(super) struct Span {
+    pub from: usize,
+    pub to: usize,
+    /// Input position read by output `from`.
+    pub start: usize,
+    pub stride: usize,
+}
+
+impl ConvShape {
+    pub fn taps(&self) -> usize {
+        self.kernel.iter().product()
+    }
+    pub fn in_plane(&self) -> usize {
+        self.in_size.iter().product()
+    }
+    pub fn out_plane(&self) -> usize {
+        self.out_size.iter().product()
+    }
+    pub fn group_in(&self) -> usize {
+        self.input / self.groups
+    }
+    pub fn group_out(&self) -> usize {
+        self.output / self.groups
+    }
+    pub fn is_depthwise(&self) -> bool {
+        self.group_in() == 1 && self.groups > 1
+    }
+    /// A 1×1 convolution that touches every input position once.
+    fn is_pointwise(&self) -> bool {
+        self.taps() == 1 && self.in_size == self.out_size && self.stride == [1; 3] && self.pad_before == [0; 3]
+    }
+
+    /// Outputs along `axis` for which tap `k` falls inside the input.
+    pub(super) fn span(&self, axis: usize, k: usize) -> Span {
+        let (stride, pad) = (self.stride[axis], self.pad_before[axis]);
+        let offset = k * self.dilation[axis];
+        let from = if offset >= pad { 0 } else { (pad - offset).div_ceil(stride) };
+        // out·stride + offset - pad < in_size
+        let limit = (self.in_size[axis] + pad).saturating_sub(offset);
+        let to = limit.div_ceil(stride).min(self.out_size[axis]);
+        let start = (from * stride + offset).saturating_sub(pad);
+        Span { from, to: to.max(from), start, stride }
+    }
+
+    /// Calls `row(out_start, in_start, span)` for every row of outputs that tap `tap` reaches; positions are in planes.
+    pub(super) fn for_rows(&self, tap: usize, mut row: impl FnMut(usize, usize, Span)) {
+        let [_, kh, kw] = self.kernel;
+        let (kd, kh, kw) = (tap / (kh * kw), tap / kw % kh, tap % kw);
+        let (d, h, w) = (self.span(0, kd), self.span(1, kh), self.span(2, kw));
+        if w.from == w.to {
+            return;
+        }
+        for (od, id) in (d.from..d.to).zip((d.start..).step_by(d.stride)) {
+            for (oh, ih) in (h.from..h.to).zip((h.start..).step_by(h.stride)) {
+                let out = (od * self.out_size[1] + oh) * self.out_size[2] + w.from;
+                let input = (id * self.in_size[1] + ih) * self.in_size[2] + w.start;
+                row(out, input, w);
+            }
+        }
+    }
+
+    /// `A` reordered from `[r, in/groups, taps]` to `[taps, r, in/groups]`.
+    fn taps_first(&self, a: &[f32]) -> Vec<f32> {
+        let (taps, c) = (self.taps(), self.group_in());
+        let mut out = vec![0f32; a.len()];
+        for r in 0..self.rank {
+            for ci in 0..c {
+                for t in 0..taps {
+                    out[(t * self.rank + r) * c + ci] = a[(r * c + ci) * taps + t];
+                }
+            }
+        }
+        out
+    }
+
+    /// Adds a gradient in `[taps, r, in/groups]` order to one in `A`'s order.
+    fn add_taps_last(&self, from: &[f32], into: &mut [f32]) {
+        let (taps, c) = (self.taps(), self.group_in());
+        for r in 0..self.rank {
+            for ci in 0..c {
+                for t in 0..taps {
+                    into[(r * c + ci) * taps + t] += from[(t * self.rank + r) * c + ci];
+                }
+            }
+        }
+    }
+}
+
+pub(super) fn forward(s: &ConvShape, x: &[f32], a: &[f32], b: &[f32], y: &mut [f32]) -> Vec<f32> {
+    let (ip, op, ci, co, r) = (s.in_plane(), s.out_plane(), s.group_in(), s.group_out(), s.rank);
+    let taps_a = s.taps_first(a);
+    let rows = s.taps() * r;
+    let mut t = vec![0f32; s.batch * s.groups * r * op];
+    let mut p = vec![0f32; if s.is_pointwise() { 0 } else { rows * ip }];
+    for n in 0..s.batch {
+        for g in 0..s.groups {
+            let ng = n * s.groups + g;
+            let x = mat(&x[ng * ci * ip..(ng + 1) * ci * ip], ci, ip);
+            let t = &mut t[ng * r * op..(ng + 1) * r * op];
+            let taps_a = mat(&taps_a, rows, ci);
+            if s.is_pointwise() {
+                gemm(1.0, taps_a, x, 0.0, mat_mut(t, r, op));
+            } else {
+                gemm(1.0, taps_a, x, 0.0, mat_mut(&mut p, rows, ip));
+                for tap in 0..s.taps() {
+                    for ri in 0..r {
+                        let from = &p[(tap * r + ri) * ip..][..ip];
+                        let into = &mut t[ri * op..][..op];
+                        s.for_rows(tap, |o, i, w| gather_add(into, o, from, i, w));
+                    }
+                }
+            }
+            let y = &mut y[ng * co * op..(ng + 1) * co * op];
+            gemm(1.0, mat(&b[g * co * r..(g + 1) * co * r], co, r), mat(t, r, op), 1.0, mat_mut(y, co, op));
+        }
+    }
+    t
+}
+
+/// `dT = Bᵀ·dY`, `dB = dY·Tᵀ`; with `Q` the scatter of `dT` onto input positions per tap: `dA = Q·Xᵀ`, `dX = Aᵀ·Q`.
+pub(super) fn backward(
+    s: &ConvShape,
+    x: &[f32],
+    t: &[f32],
+    a: &[f32],
+    b: &[f32],
+    dy: &[f32],
+    need_x: bool,
+) -> Gradients {
+    let (ip, op, ci, co, r) = (s.in_plane(), s.out_plane(), s.group_in(), s.group_out(), s.rank);
+    let taps_a = s.taps_first(a);
+    let rows = s.taps() * r;
+    let mut da_taps = vec![0f32; a.len()];
+    let mut db = vec![0f32; b.len()];
+    let mut dx = need_x.then(|| vec![0f32; x.len()]);
+    let mut dt = vec![0f32; r * op];
+    let mut q = vec![0f32; if s.is_pointwise() { 0 } else { rows * ip }];
+    for n in 0..s.batch {
+        for g in 0..s.groups {
+            let ng = n * s.groups + g;
+            let xg = mat(&x[ng * ci * ip..(ng + 1) * ci * ip], ci, ip);
+            let dyg = mat(&dy[ng * co * op..(ng + 1) * co * op], co, op);
+            let tg = mat(&t[ng * r * op..(ng + 1) * r * op], r, op);
+            let bg = mat(&b[g * co * r..(g + 1) * co * r], co, r);
+            gemm(1.0, bg.t(), dyg, 0.0, mat_mut(&mut dt, r, op));
+            gemm(1.0, dyg, tg.t(), 1.0, mat_mut(&mut db[g * co * r..(g + 1) * co * r], co, r));
+            if !s.is_pointwise() {
+                q.fill(0.0);
+                for tap in 0..s.taps() {
+                    for ri in 0..r {
+                        let from = &dt[ri * op..][..op];
+                        let into = &mut q[(tap * r + ri) * ip..][..ip];
+                        s.for_rows(tap, |o, i, w| scatter(into, i, from, o, w));
+                    }
+                }
+            }
+            let q = if s.is_pointwise() { mat(&dt, r, op) } else { mat(&q, rows, ip) };
+            gemm(1.0, q, xg.t(), 1.0, mat_mut(&mut da_taps, rows, ci));
+            if let Some(dx) = &mut dx {
+                let dxg = mat_mut(&mut dx[ng * ci * ip..(ng + 1) * ci * ip], ci, ip);
+                gemm(1.0, mat(&taps_a, rows, ci).t(), q, 0.0, dxg);
+            }
+        }
+    }
+    let mut da = vec![0f32; a.len()];
+    s.add_taps_last(&da_taps, &mut da);
+    Gradients { a: da, b: db, x: dx }
+}
+
+fn gather_add(into: &mut [f32], o: usize, from: &[f32], i: usize, w: Span) {
+    let n = w.to - w.from;
+    let out = &mut into[o..o + n];
+    if w.stride == 1 {
+        out.iter_mut().zip(&from[i..i + n]).for_each(|(y, x)| *y += x);
+    } else {
+        out.iter_mut().zip(from[i..].iter().step_by(w.stride)).for_each(|(y, x)| *y += x);
+    }
+}
+
+/// One tap reads every input position at most once, so this is a copy.
+fn scatter(into: &mut [f32], i: usize, from: &[f32], o: usize, w: Span) {
+    let n = w.to - w.from;
+    let dt = &from[o..o + n];
+    if w.stride == 1 {
+        into[i..i + n].copy_from_slice(dt);
+    } else {
+        into[i..].iter_mut().step_by(w.stride).zip(dt).for_each(|(q, d)| *q = *d);
+    }
+}

@@ -1,0 +1,92 @@
+//! The low-rank product beside a frozen layer, forward and backward, on plain slices.
+//!
+//! For a weight `W` the adapted layer uses `W + ΔW` with `ΔW = B·A` (the scale `alpha / rank` is folded into `B` by the
+//! caller). Orientation is the ONNX weight's:
+//!
+//! - linear, `W: [in, out]`: `A: [in, r]`, `B: [r, out]`, `y += (x·A)·B`;
+//! - convolution, `W: [out, in/groups, k…]`: `A: [r, in/groups, k…]`, `B: [out, r]`,
+//!   `ΔW[o, c, k] = Σ_r B[o, r]·A[r, c, k]`. For one group this is a k×k convolution to `r` channels and a 1×1 convolution
+//!   to the output; for several groups every group shares `A`, so that a merge stays a grouped convolution.
+//!
+//! Formulas: LoRA (Hu et al. 2021, arXiv:2106.09685), section 4.1, on the weight seen as a matrix.
+
+mod conv;
+mod depthwise;
+mod linear;
+mod mat;
+
+pub(crate) use conv::ConvShape;
+
+/// Gradients of one low-rank product.
+pub(crate) struct Gradients {
+    pub a: Vec<f32>,
+    pub b: Vec<f32>,
+    /// Same shape as `x`; only when asked for.
+    pub x: Option<Vec<f32>>,
+}
+
+/// Shapes of one low-rank product.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) enum Geometry {
+    /// `x: [outer, input, inner]`, `y: [outer, output, inner]`; rows when `inner` is 1.
+    Linear { outer: usize, input: usize, output: usize, inner: usize, rank: usize },
+    /// `x: [batch, in, D, H, W]`, `y: [batch, out, D', H', W']`.
+    Conv(ConvShape),
+}
+
+impl Geometry {
+    /// Length of what the forward product keeps for the backward one.
+    pub fn saved_len(&self) -> usize {
+        match self {
+            Geometry::Linear { outer, inner, rank, .. } => outer * inner * rank,
+            Geometry::Conv(c) if c.is_depthwise() => 1,
+            Geometry::Conv(c) => c.batch * c.groups * c.rank * c.out_plane(),
+        }
+    }
+    /// Length of `x`.
+    pub fn x_len(&self) -> usize {
+        match self {
+            Geometry::Linear { outer, input, inner, .. } => outer * input * inner,
+            Geometry::Conv(c) => c.batch * c.input * c.in_plane(),
+        }
+    }
+    /// Length of `y`.
+    pub fn y_len(&self) -> usize {
+        match self {
+            Geometry::Linear { outer, output, inner, .. } => outer * output * inner,
+            Geometry::Conv(c) => c.batch * c.output * c.out_plane(),
+        }
+    }
+    /// Lengths of `A` and `B`.
+    pub fn factor_lens(&self) -> (usize, usize) {
+        match self {
+            Geometry::Linear { input, output, rank, .. } => (input * rank, rank * output),
+            Geometry::Conv(c) => (c.rank * c.group_in() * c.taps(), c.output * c.rank),
+        }
+    }
+
+    /// `y += ΔW(x)`; returns what [`Geometry::backward`] wants back (`x·A`, or one unused number for depthwise sites).
+    pub fn forward(&self, x: &[f32], a: &[f32], b: &[f32], y: &mut [f32]) -> Vec<f32> {
+        match self {
+            &Geometry::Linear { outer, input, output, inner, rank } => {
+                linear::forward(linear::Dims { outer, input, output, inner, rank }, x, a, b, y)
+            }
+            Geometry::Conv(c) if c.is_depthwise() => depthwise::forward(c, x, a, b, y),
+            Geometry::Conv(c) => conv::forward(c, x, a, b, y),
+        }
+    }
+
+    /// Gradients from the cotangent `dy` of `y`.
+    pub fn backward(&self, x: &[f32], saved: &[f32], a: &[f32], b: &[f32], dy: &[f32], need_x: bool) -> Gradients {
+        match self {
+            &Geometry::Linear { outer, input, output, inner, rank } => {
+                linear::backward(linear::Dims { outer, input, output, inner, rank }, x, saved, a, b, dy, need_x)
+            }
+            Geometry::Conv(c) if c.is_depthwise() => depthwise::backward(c, x, a, b, dy, need_x),
+            Geometry::Conv(c) => conv::backward(c, x, saved, a, b, dy, need_x),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

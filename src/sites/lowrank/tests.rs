@@ -1,0 +1,133 @@
+//! Checked against a naive convolution or product with the merged weight, and by finite differences of it in f64.
+
+use super::*;
+use rand::{RngExt, SeedableRng};
+
+fn noise(n: usize, seed: u64) -> Vec<f32> {
+    let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(seed);
+    (0..n).map(|_| rng.random::<f32>() - 0.5).collect()
+}
+
+/// `ΔW(x)` by definition, in f64.
+fn naive(g: &Geometry, x: &[f64], a: &[f64], b: &[f64]) -> Vec<f64> {
+    let mut y = vec![0f64; g.y_len()];
+    match g {
+        &Geometry::Linear { outer, input, output, inner, rank } => {
+            for (o, i) in (0..outer).flat_map(|o| (0..inner).map(move |i| (o, i))) {
+                for k in 0..output {
+                    for c in 0..input {
+                        let w: f64 = (0..rank).map(|r| a[c * rank + r] * b[r * output + k]).sum();
+                        y[(o * output + k) * inner + i] += w * x[(o * input + c) * inner + i];
+                    }
+                }
+            }
+        }
+        Geometry::Conv(s) => {
+            let (ci, co, taps) = (s.group_in(), s.group_out(), s.taps());
+            for n in 0..s.batch {
+                for o in 0..s.output {
+                    for q in 0..s.out_plane() {
+                        let q3 = split(q, s.out_size);
+                        for c in 0..ci {
+                            for t in 0..taps {
+                                let k3 = split(t, s.kernel);
+                                let p3: Vec<isize> = (0..3)
+                                    .map(|ax| {
+                                        (q3[ax] * s.stride[ax] + k3[ax] * s.dilation[ax]) as isize - s.pad_before[ax] as isize
+                                    })
+                                    .collect();
+                                if (0..3).any(|ax| p3[ax] < 0 || p3[ax] >= s.in_size[ax] as isize) {
+                                    continue;
+                                }
+                                let p = (p3[0] as usize * s.in_size[1] + p3[1] as usize) * s.in_size[2] + p3[2] as usize;
+                                let w: f64 = (0..s.rank).map(|r| b[o * s.rank + r] * a[(r * ci + c) * taps + t]).sum();
+                                let ch = o / co * ci + c;
+                                y[(n * s.output + o) * s.out_plane() + q] += w * x[(n * s.input + ch) * s.in_plane() + p];
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+    y
+}
+
+fn split(i: usize, size: [usize; 3]) -> [usize; 3] {
+    [i / (size[1] * size[2]), i / size[2] % size[1], i % size[2]]
+}
+
+fn wide(v: &[f32]) -> Vec<f64> {
+    v.iter().map(|&v| v as f64).collect()
+}
+
+fn check(g: Geometry) {
+    let (la, lb) = g.factor_lens();
+    let (x, a, b, dy) = (noise(g.x_len(), 1), noise(la, 2), noise(lb, 3), noise(g.y_len(), 4));
+    let mut y = noise(g.y_len(), 5);
+    let before = y.clone();
+    let saved = g.forward(&x, &a, &b, &mut y);
+    assert_eq!(saved.len(), g.saved_len(), "{g:?}");
+    let want = naive(&g, &wide(&x), &wide(&a), &wide(&b));
+    for i in 0..y.len() {
+        assert!(((y[i] - before[i]) as f64 - want[i]).abs() < 1e-4, "{g:?} y[{i}]: {} != {}", y[i] - before[i], want[i]);
+    }
+    let grads = g.backward(&x, &saved, &a, &b, &dy, true);
+    // Along a random direction of each input, the slope of <dy, ΔW(x)> must equal <gradient, direction>.
+    let slope = |dir: [&[f32]; 3]| -> f64 {
+        let at = |e: f64| -> f64 {
+            let go = |v: &[f32], d: &[f32]| -> Vec<f64> { v.iter().zip(d).map(|(v, d)| *v as f64 + e * *d as f64).collect() };
+            let y = naive(&g, &go(&x, dir[0]), &go(&a, dir[1]), &go(&b, dir[2]));
+            y.iter().zip(&dy).map(|(y, d)| y * *d as f64).sum()
+        };
+        (at(1e-4) - at(-1e-4)) / 2e-4
+    };
+    let zero = [vec![0f32; x.len()], vec![0f32; a.len()], vec![0f32; b.len()]];
+    let dx = grads.x.unwrap();
+    for (slot, grad) in [(0, &dx), (1, &grads.a), (2, &grads.b)] {
+        let dir = noise(grad.len(), 9 + slot as u64);
+        let mut dirs = [&zero[0][..], &zero[1][..], &zero[2][..]];
+        dirs[slot] = &dir;
+        let (fd, ad) = (slope(dirs), grad.iter().zip(&dir).map(|(g, d)| *g as f64 * *d as f64).sum::<f64>());
+        assert!((fd - ad).abs() <= 1e-4 * (1.0 + fd.abs()), "{g:?} slot {slot}: {fd} != {ad}");
+    }
+    assert!(g.backward(&x, &saved, &a, &b, &dy, false).x.is_none());
+}
+
+#[test]
+fn linear_rows_and_channel_planes() {
+    for (outer, inner) in [(1, 1), (7, 1), (3, 5)] {
+        for (input, output, rank) in [(4, 6, 2), (1, 3, 1), (9, 1, 4), (16, 24, 8)] {
+            check(Geometry::Linear { outer, input, output, inner, rank });
+        }
+    }
+}
+
+#[test]
+fn convolutions_of_every_kind() {
+    let base = ConvShape {
+        batch: 2,
+        input: 4,
+        output: 6,
+        groups: 1,
+        rank: 3,
+        in_size: [1, 6, 7],
+        out_size: [1, 6, 7],
+        kernel: [1, 3, 3],
+        stride: [1; 3],
+        dilation: [1; 3],
+        pad_before: [0, 1, 1],
+    };
+    check(Geometry::Conv(base.clone()));
+    check(Geometry::Conv(ConvShape { groups: 2, batch: 1, ..base.clone() }));
+    check(Geometry::Conv(ConvShape { out_size: [1, 3, 4], stride: [1, 2, 2], ..base.clone() }));
+    check(Geometry::Conv(ConvShape { kernel: [1; 3], pad_before: [0; 3], ..base.clone() }));
+    check(Geometry::Conv(ConvShape { kernel: [1; 3], pad_before: [0; 3], stride: [1, 2, 2], out_size: [1, 3, 4], ..base.clone() }));
+    check(Geometry::Conv(ConvShape { dilation: [1, 2, 2], pad_before: [0, 2, 2], ..base.clone() }));
+    check(Geometry::Conv(ConvShape { kernel: [1, 1, 5], pad_before: [0, 0, 2], in_size: [1, 1, 9], out_size: [1, 1, 9], ..base.clone() }));
+    check(Geometry::Conv(ConvShape { kernel: [2, 3, 3], in_size: [4, 6, 7], out_size: [3, 6, 7], ..base.clone() }));
+    // depthwise, with one and with two outputs a channel, strided and padded on one side
+    check(Geometry::Conv(ConvShape { output: 4, groups: 4, ..base.clone() }));
+    check(Geometry::Conv(ConvShape { output: 8, groups: 4, out_size: [1, 3, 4], stride: [1, 2, 2], ..base.clone() }));
+    check(Geometry::Conv(ConvShape { output: 4, groups: 4, pad_before: [0; 3], kernel: [1, 3, 2], out_size: [1, 4, 6], ..base }));
+}

@@ -1,0 +1,98 @@
+//! The low-rank product as operators of the runtime's graph.
+
+use tract_core::internal::*;
+
+use super::lowrank::Geometry;
+
+/// Values of a plain tensor.
+pub(crate) fn floats(t: &Tensor) -> TractResult<&[f32]> {
+    t.try_as_plain_ram()?.as_slice::<f32>()
+}
+
+/// `(x, y, A, B) → (y + ΔW(x), saved)`. `B` carries the scale `alpha / rank`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct LowRank {
+    pub site: String,
+    pub geometry: Geometry,
+}
+
+impl Op for LowRank {
+    fn name(&self) -> StaticName {
+        "LowRank".into()
+    }
+    fn info(&self) -> TractResult<Vec<String>> {
+        Ok(vec![format!("{} {:?}", self.site, self.geometry)])
+    }
+    op_as_typed_op!();
+}
+
+impl EvalOp for LowRank {
+    op_out_of_plan!();
+    fn eval(&self, _ctx: &EvalContext, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
+        let (x, y, a, b) = args_4!(inputs);
+        let mut y = y.into_tensor();
+        let saved = {
+            let mut plain = y.try_as_plain_ram_mut()?;
+            self.geometry.forward(floats(&x)?, floats(&a)?, floats(&b)?, plain.as_slice_mut::<f32>()?)
+        };
+        Ok(tvec!(y.into_tvalue(), tensor1(&saved).into_tvalue()))
+    }
+}
+
+impl TypedOp for LowRank {
+    fn output_facts(&self, inputs: &[&TypedFact]) -> TractResult<TVec<TypedFact>> {
+        ensure!(inputs.len() == 4, "a low-rank product takes x, y, A and B");
+        let y = f32::fact(inputs[1].shape.clone());
+        Ok(tvec!(y, f32::fact([self.geometry.saved_len()])))
+    }
+    as_op!();
+}
+
+/// `(x, saved, A, B, dy) → (dA, dB[, dx])`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct LowRankBackward {
+    pub geometry: Geometry,
+    pub need_x: bool,
+}
+
+impl Op for LowRankBackward {
+    fn name(&self) -> StaticName {
+        "LowRankBackward".into()
+    }
+    op_as_typed_op!();
+}
+
+impl EvalOp for LowRankBackward {
+    op_out_of_plan!();
+    fn eval(&self, _ctx: &EvalContext, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
+        let (x, saved, a, b, dy) = args_5!(inputs);
+        let g = self.geometry.backward(
+            floats(&x)?,
+            floats(&saved)?,
+            floats(&a)?,
+            floats(&b)?,
+            floats(&dy)?,
+            self.need_x,
+        );
+        let mut out = tvec!(
+            Tensor::from_shape(a.shape(), &g.a)?.into_tvalue(),
+            Tensor::from_shape(b.shape(), &g.b)?.into_tvalue()
+        );
+        if let Some(dx) = g.x {
+            out.push(Tensor::from_shape(x.shape(), &dx)?.into_tvalue());
+        }
+        Ok(out)
+    }
+}
+
+impl TypedOp for LowRankBackward {
+    fn output_facts(&self, inputs: &[&TypedFact]) -> TractResult<TVec<TypedFact>> {
+        ensure!(inputs.len() == 5, "its backward takes x, saved, A, B and dy");
+        let mut facts = tvec!(f32::fact(inputs[2].shape.clone()), f32::fact(inputs[3].shape.clone()));
+        if self.need_x {
+            facts.push(f32::fact(inputs[0].shape.clone()));
+        }
+        Ok(facts)
+    }
+    as_op!();
+}

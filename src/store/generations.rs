@@ -1,0 +1,112 @@
+//! The adapter files of a profile: their names, which of them exist, and which are removed.
+
+use std::path::{Path, PathBuf};
+
+use crate::adapter::file::{AdapterHeader, read_header};
+use crate::disk::{Disk, UNFINISHED};
+use crate::error::{Error, Result};
+
+use super::head::Head;
+
+/// Ending of the adapter files.
+const ENDING: &str = ".adapter";
+
+/// One generation on disk.
+#[derive(Debug)]
+pub struct GenerationInfo {
+    /// Its number.
+    pub number: u64,
+    /// Whether it serves.
+    pub current: bool,
+    /// Whether a roll back without target goes there.
+    pub previous: bool,
+    /// Its header and the length of its file; an error if it is damaged. Tensors are not checked.
+    pub header: Result<(AdapterHeader, u64)>,
+}
+
+/// The folder of adapter files.
+#[derive(Debug, Clone)]
+pub(super) struct Generations {
+    pub(super) folder: PathBuf,
+}
+
+impl Generations {
+    pub(super) fn path(&self, number: u64) -> PathBuf {
+        self.folder.join(format!("{number:06}{ENDING}"))
+    }
+
+    fn names(&self, disk: &dyn Disk) -> Result<Vec<String>> {
+        disk.list(&self.folder).map_err(|e| Error::io("cannot list the generations", &self.folder, e))
+    }
+
+    /// Numbers that have a file, increasing.
+    pub(super) fn numbers(&self, disk: &dyn Disk) -> Result<Vec<u64>> {
+        let mut numbers: Vec<u64> = self.names(disk)?.iter().filter_map(|name| parse(name)).collect();
+        numbers.sort_unstable();
+        Ok(numbers)
+    }
+
+    pub(super) fn exists(&self, disk: &dyn Disk, number: u64) -> Result<bool> {
+        let path = self.path(number);
+        Ok(number != 0 && disk.exists(&path).map_err(|e| Error::io("cannot look for a generation", &path, e))?)
+    }
+
+    /// The nearest ancestor of `number` that has a file; 0 if there is none.
+    pub(super) fn ancestor(&self, disk: &dyn Disk, number: u64) -> u64 {
+        let mut child = number;
+        loop {
+            let parent = match read_header(disk, &self.path(child)) {
+                // A parent is older than its child, so this ends.
+                Ok((header, _)) if header.lineage.parent < child => header.lineage.parent,
+                _ => 0,
+            };
+            if parent == 0 || self.exists(disk, parent).unwrap_or(false) {
+                return parent;
+            }
+            child = parent;
+        }
+    }
+
+    /// Removes the oldest files beyond `limit`, but never what `head` refers to. The number of files removed.
+    pub(super) fn prune(&self, disk: &dyn Disk, head: &Head, limit: usize) -> Result<usize> {
+        let numbers = self.numbers(disk)?;
+        let excess = numbers.len().saturating_sub(limit);
+        let removable = numbers.into_iter().filter(|n| *n != head.current && *n != head.previous);
+        let mut removed = 0;
+        for number in removable.take(excess) {
+            let path = self.path(number);
+            disk.remove(&path).map_err(|e| Error::io("cannot remove an old generation", &path, e))?;
+            removed += 1;
+        }
+        Ok(removed)
+    }
+
+    /// Removes the files that writers did not finish; only while nobody writes one.
+    pub(super) fn sweep(&self, disk: &dyn Disk) -> Result<()> {
+        for name in self.names(disk)?.iter().filter(|name| name.ends_with(UNFINISHED)) {
+            let path = self.folder.join(name);
+            disk.remove(&path).map_err(|e| Error::io("cannot remove an unfinished file", &path, e))?;
+        }
+        Ok(())
+    }
+}
+
+/// The number of a generation's file name, if it is one.
+fn parse(name: &str) -> Option<u64> {
+    let number: u64 = name.strip_suffix(ENDING)?.parse().ok()?;
+    (number != 0 && Path::new(name) == Path::new(&format!("{number:06}{ENDING}"))).then_some(number)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_read_strictly() {
+        assert_eq!(parse("000012.adapter"), Some(12));
+        assert_eq!(parse("1234567.adapter"), Some(1_234_567));
+        for other in ["12.adapter", "+00012.adapter", "000000.adapter", "000012.adapter.tmp", "0000012.adapter", "x"] {
+            assert_eq!(parse(other), None, "{other}");
+        }
+    }
+}

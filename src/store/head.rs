@@ -1,0 +1,229 @@
+//! The head: which generation serves. Two slots, the newer valid one wins; see `docs/store.md`.
+
+use std::path::Path;
+
+use crate::disk::{Disk, StagedFile, read_file};
+use crate::error::{Error, Result};
+
+const MAGIC: [u8; 8] = *b"ACCLHEAD";
+const VERSION: u32 = 1;
+const VERSION_AT: usize = 8;
+const TRIAL_AT: usize = 12;
+const SEQUENCE_AT: usize = 16;
+const CURRENT_AT: usize = 24;
+const PREVIOUS_AT: usize = 32;
+const HIGHEST_AT: usize = 40;
+const RESERVED_AT: usize = 48;
+const CRC_AT: usize = 60;
+const SLOT_LEN: usize = 64;
+/// Slots are a block apart, so that no write touches both.
+const SLOT_OFFSETS: [usize; 2] = [0, 4096];
+const FILE_LEN: usize = SLOT_OFFSETS[1] + SLOT_LEN;
+
+/// What a slot says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Head {
+    /// One more at each flip, from 1.
+    pub sequence: u64,
+    /// The generation that serves; 0 is the plain base.
+    pub current: u64,
+    /// Where a roll back without target goes.
+    pub previous: u64,
+    /// Highest generation number ever used.
+    pub highest: u64,
+    /// Predictions until the current generation is trusted; 0: it is.
+    pub trial_left: u32,
+}
+
+impl Head {
+    fn encode(&self) -> [u8; SLOT_LEN] {
+        let mut out = [0; SLOT_LEN];
+        let mut put = |at: usize, bytes: &[u8]| out[at..at + bytes.len()].copy_from_slice(bytes);
+        put(0, &MAGIC);
+        put(VERSION_AT, &VERSION.to_le_bytes());
+        put(TRIAL_AT, &self.trial_left.to_le_bytes());
+        put(SEQUENCE_AT, &self.sequence.to_le_bytes());
+        put(CURRENT_AT, &self.current.to_le_bytes());
+        put(PREVIOUS_AT, &self.previous.to_le_bytes());
+        put(HIGHEST_AT, &self.highest.to_le_bytes());
+        let crc = crc32fast::hash(&out[..CRC_AT]);
+        out[CRC_AT..].copy_from_slice(&crc.to_le_bytes());
+        out
+    }
+
+    /// `None` if the slot is not whole.
+    fn decode(slot: &[u8]) -> Option<Head> {
+        let u32_at = |at: usize| slot.get(at..)?.first_chunk().map(|b| u32::from_le_bytes(*b));
+        let u64_at = |at: usize| slot.get(at..)?.first_chunk().map(|b| u64::from_le_bytes(*b));
+        let sound = slot.starts_with(&MAGIC)
+            && u32_at(CRC_AT)? == crc32fast::hash(slot.get(..CRC_AT)?)
+            && u32_at(VERSION_AT)? == VERSION
+            && slot.get(RESERVED_AT..CRC_AT)?.iter().all(|b| *b == 0);
+        let head = Head {
+            sequence: u64_at(SEQUENCE_AT)?,
+            current: u64_at(CURRENT_AT)?,
+            previous: u64_at(PREVIOUS_AT)?,
+            highest: u64_at(HIGHEST_AT)?,
+            trial_left: u32_at(TRIAL_AT)?,
+        };
+        (sound && head.current.max(head.previous) <= head.highest).then_some(head)
+    }
+}
+
+struct Slots {
+    bytes: Vec<u8>,
+    /// Index of the slot that wins.
+    newest: usize,
+    head: Head,
+}
+
+impl Slots {
+    fn read(disk: &dyn Disk, path: &Path) -> Result<Slots> {
+        let bytes = read_file(disk, path, FILE_LEN as u64)?;
+        let slots = SLOT_OFFSETS.map(|at| bytes.get(at..at + SLOT_LEN).and_then(Head::decode));
+        let (newest, head) = match slots {
+            [Some(a), Some(b)] if b.sequence > a.sequence => (1, b),
+            [Some(a), _] => (0, a),
+            [None, Some(b)] => (1, b),
+            [None, None] => {
+                return Err(Error::bad_data("both slots of the head are damaged").at(path.display()).hint(
+                    "the generations are untouched: restore this file from a copy, or move it away to start again from the base",
+                ));
+            }
+        };
+        Ok(Slots { bytes, newest, head })
+    }
+}
+
+/// Makes a head that serves the base; `highest` is the highest generation number that may have been used.
+///
+/// # Errors
+/// `Usage` if there is one, `Io`.
+pub fn create(disk: &dyn Disk, path: &Path, highest: u64) -> Result<()> {
+    let mut bytes = Head { sequence: 1, highest, ..Head::default() }.encode().to_vec();
+    bytes.resize(FILE_LEN, 0);
+    StagedFile::write(disk, path.parent().unwrap_or(Path::new(".")), &bytes)?.publish(path)
+}
+
+/// What the head says now.
+///
+/// # Errors
+/// `BadData` if neither slot is valid, `Io`.
+pub fn read(disk: &dyn Disk, path: &Path) -> Result<Head> {
+    Slots::read(disk, path).map(|slots| slots.head)
+}
+
+/// Replaces the head by what `change` makes of it, durably; the head it wrote. To be called under the profile's short lock.
+///
+/// # Errors
+/// What `change` returns, `BadData`, `Io`; the old head stays then.
+pub fn flip(disk: &dyn Disk, path: &Path, change: impl FnOnce(Head) -> Result<Head>) -> Result<Head> {
+    let slots = Slots::read(disk, path)?;
+    let changed = change(slots.head)?;
+    let head = Head { sequence: slots.head.sequence.saturating_add(1), ..changed };
+    let at = if slots.newest == 0 { SLOT_OFFSETS[1] } else { SLOT_OFFSETS[0] };
+    let io = |e| Error::io("cannot write the head", path, e);
+    let file = disk.open_write(path).map_err(io)?;
+    if let Err(e) = file.write_at(&head.encode(), at as u64).and_then(|()| file.sync_data()) {
+        // Unacknowledged, so not to be seen: put back what was there.
+        let mut old: Vec<u8> = slots.bytes.iter().skip(at).take(SLOT_LEN).copied().collect();
+        old.resize(SLOT_LEN, 0);
+        let _ = file.write_at(&old, at as u64).and_then(|()| file.sync_data());
+        return Err(io(e));
+    }
+    Ok(head)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disk::RealDisk;
+    use crate::disk::faulty::{Fault, FaultyDisk};
+    use crate::error::ErrorKind;
+
+    fn to(n: u64) -> impl Fn(Head) -> Result<Head> {
+        move |h| Ok(Head { current: n, previous: h.current, highest: n, trial_left: 20, ..h })
+    }
+
+    #[test]
+    fn flips_alternate_and_the_newest_wins() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("head");
+        create(&RealDisk, &path, 0).unwrap();
+        for n in 1..6 {
+            let head = flip(&RealDisk, &path, to(n)).unwrap();
+            assert_eq!(head, Head { sequence: n + 1, current: n, previous: n - 1, highest: n, trial_left: 20 });
+            assert_eq!(read(&RealDisk, &path).unwrap(), head);
+        }
+        assert_eq!(std::fs::metadata(&path).unwrap().len(), FILE_LEN as u64);
+        assert_eq!(create(&RealDisk, &path, 0).unwrap_err().kind(), ErrorKind::Usage);
+    }
+
+    #[test]
+    fn a_torn_flip_leaves_the_head_before_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("head");
+        create(&RealDisk, &path, 0).unwrap();
+        for n in 1..5 {
+            let before = std::fs::read(&path).unwrap();
+            let old = read(&RealDisk, &path).unwrap();
+            let new = flip(&RealDisk, &path, to(n)).unwrap();
+            let after = std::fs::read(&path).unwrap();
+            let at = SLOT_OFFSETS[n as usize % 2];
+            for len in 0..=SLOT_LEN {
+                let mut torn = before.clone();
+                torn[at..at + len].copy_from_slice(&after[at..at + len]);
+                let whole = torn == after;
+                std::fs::write(&path, &torn).unwrap();
+                assert_eq!(read(&RealDisk, &path).unwrap(), if whole { new } else { old });
+            }
+            std::fs::write(&path, &after).unwrap();
+        }
+    }
+
+    #[test]
+    fn every_flipped_bit_of_one_slot_is_seen_and_two_bad_slots_are_bad_data() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("head");
+        create(&RealDisk, &path, 0).unwrap();
+        let old = read(&RealDisk, &path).unwrap();
+        flip(&RealDisk, &path, to(1)).unwrap();
+        let mut bytes = std::fs::read(&path).unwrap();
+        for bit in 0..SLOT_LEN * 8 {
+            bytes[SLOT_OFFSETS[1] + bit / 8] ^= 1 << (bit % 8);
+            std::fs::write(&path, &bytes).unwrap();
+            assert_eq!(read(&RealDisk, &path).unwrap(), old);
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            std::fs::write(&path, &bytes).unwrap();
+            let e = read(&RealDisk, &path).unwrap_err();
+            assert!(e.kind() == ErrorKind::BadData && e.next_step().is_some());
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            bytes[SLOT_OFFSETS[1] + bit / 8] ^= 1 << (bit % 8);
+        }
+        for len in 0..SLOT_LEN {
+            std::fs::write(&path, &bytes[..len]).unwrap();
+            assert_eq!(read(&RealDisk, &path).unwrap_err().kind(), ErrorKind::BadData);
+        }
+    }
+
+    #[test]
+    fn a_flip_that_fails_anywhere_changes_nothing() {
+        for fault in [Fault::Full, Fault::Broken, Fault::Dead] {
+            for n in 0.. {
+                let dir = tempfile::tempdir().unwrap();
+                let path = dir.path().join("head");
+                create(&FaultyDisk::counting(), &path, 0).unwrap();
+                flip(&FaultyDisk::counting(), &path, to(1)).unwrap();
+                let disk = FaultyDisk::new(n, fault);
+                let flipped = flip(&disk, &path, to(2));
+                if disk.operations() <= n {
+                    flipped.unwrap();
+                    break;
+                }
+                assert_eq!(flipped.unwrap_err().kind(), ErrorKind::Io);
+                let now = read(&RealDisk, &path).unwrap().current;
+                assert!(now == 1 || (fault == Fault::Dead && now == 2), "{fault:?} {n}");
+            }
+        }
+    }
+}

@@ -1,0 +1,290 @@
+//! A profile on disk: its generations, which of them serves, and its locks; see `docs/store.md`.
+
+pub mod generations;
+pub mod head;
+pub mod lock;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use generations::GenerationInfo;
+pub use head::Head;
+pub use lock::WriterLock;
+
+use crate::adapter::file::{MappedAdapter, stage_adapter};
+use crate::adapter::{Adapter, Fingerprint};
+use crate::disk::Disk;
+use crate::error::{Error, ErrorKind, Result};
+use generations::Generations;
+
+/// Generations kept on disk unless told otherwise.
+pub const DEFAULT_LIMIT: usize = 16;
+/// Predictions that a new generation is on trial for.
+pub const TRIAL: u32 = 20;
+/// How long the short lock is waited for unless told otherwise.
+pub const DEFAULT_WAIT: Duration = Duration::from_secs(5);
+const LONGEST_NAME: usize = 64;
+
+/// The generations of one profile. Cheap; all state is on disk, so that several handles and processes agree.
+#[derive(Debug, Clone)]
+pub struct Store {
+    disk: Arc<dyn Disk>,
+    folder: PathBuf,
+    generations: Generations,
+    limit: usize,
+    wait: Duration,
+}
+
+/// Folder of profile `name` in a home.
+///
+/// # Errors
+/// `Usage` if the name is not 1 to 64 letters, digits, `-`, `_` or `.`, or starts with `.` or `-`.
+pub fn profile_folder(home: &Path, name: &str) -> Result<PathBuf> {
+    let allowed = name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
+    if !allowed || name.is_empty() || name.len() > LONGEST_NAME || name.starts_with(['.', '-']) {
+        return Err(Error::usage(format!("{name:?} cannot be the name of a profile"))
+            .hint("use 1 to 64 letters, digits, '-', '_' or '.', beginning with a letter or digit"));
+    }
+    Ok(home.join("profiles").join(name))
+}
+
+impl Store {
+    fn at(disk: Arc<dyn Disk>, folder: &Path) -> Store {
+        let generations = Generations { folder: folder.join("generations") };
+        Store { disk, folder: folder.to_owned(), generations, limit: DEFAULT_LIMIT, wait: DEFAULT_WAIT }
+    }
+
+    /// Opens a profile's folder.
+    ///
+    /// # Errors
+    /// `Usage` if there is none, `BadData` if its head is damaged, `Io`.
+    pub fn open(disk: Arc<dyn Disk>, folder: &Path) -> Result<Store> {
+        let store = Store::at(disk, folder);
+        let head = store.head_path();
+        if !store.disk.exists(&head).map_err(|e| Error::io("cannot look for a profile", &head, e))? {
+            return Err(Error::usage("there is no such profile").at(folder.display()).hint("check its name"));
+        }
+        store.head()?;
+        Ok(store)
+    }
+
+    /// Opens a profile's folder, making what is missing of it. Its generation is the base at first.
+    ///
+    /// # Errors
+    /// `BadData` if its head is damaged, `Busy`, `Io`.
+    pub fn create(disk: Arc<dyn Disk>, folder: &Path) -> Result<Store> {
+        let store = Store::at(disk, folder);
+        let disk = &*store.disk;
+        let made = || {
+            disk.create_dir_all(&store.generations.folder)?;
+            disk.sync_dir(folder)?;
+            folder.parent().filter(|p| !p.as_os_str().is_empty()).map_or(Ok(()), |parent| disk.sync_dir(parent))
+        };
+        made().map_err(|e| Error::io("cannot make a profile", folder, e))?;
+        let head = store.head_path();
+        let held = store.lock_short("making the profile")?;
+        if !disk.exists(&head).map_err(|e| Error::io("cannot look for a profile", &head, e))? {
+            let highest = store.generations.numbers(disk)?.last().copied().unwrap_or(0);
+            head::create(disk, &head, highest)?;
+        }
+        drop(held);
+        store.head()?;
+        Ok(store)
+    }
+
+    /// Keeps at most `limit` generations on disk; the current and the previous one in any case.
+    #[must_use]
+    pub fn keeping(self, limit: usize) -> Store {
+        Store { limit, ..self }
+    }
+    /// Waits at most `wait` for the short lock.
+    #[must_use]
+    pub fn waiting(self, wait: Duration) -> Store {
+        Store { wait, ..self }
+    }
+
+    /// The profile's folder.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+    /// The profile's journal.
+    pub fn journal_path(&self) -> PathBuf {
+        self.folder.join("journal.log")
+    }
+    /// The short lock: appends and head flips.
+    pub fn journal_lock_path(&self) -> PathBuf {
+        self.folder.join("journal.lock")
+    }
+    fn head_path(&self) -> PathBuf {
+        self.folder.join("head")
+    }
+
+    fn lock_short(&self, purpose: &str) -> Result<WriterLock> {
+        WriterLock::acquire(&*self.disk, &self.journal_lock_path(), self.wait, purpose)
+    }
+
+    /// Takes the training lock, to be held while a generation is made and committed.
+    ///
+    /// # Errors
+    /// `Busy`, naming the holder; `Io`.
+    pub fn lock_training(&self, wait: Duration, purpose: &str) -> Result<WriterLock> {
+        let held = WriterLock::acquire(&*self.disk, &self.folder.join("train.lock"), wait, purpose)?;
+        self.generations.sweep(&*self.disk)?;
+        Ok(held)
+    }
+
+    /// What the head says now.
+    ///
+    /// # Errors
+    /// `BadData`, `Io`.
+    pub fn head(&self) -> Result<Head> {
+        head::read(&*self.disk, &self.head_path())
+    }
+
+    /// The generation that serves; 0 is the plain base.
+    ///
+    /// # Errors
+    /// `BadData`, `Io`.
+    pub fn current(&self) -> Result<u64> {
+        self.head().map(|head| head.current)
+    }
+
+    /// Makes `adapter` the current generation, on trial; its number. To be called with the training lock held.
+    ///
+    /// # Errors
+    /// `Busy` if another generation serves than `lineage.parent`; `BadData` if the adapter is not valid; `Io`. The old
+    /// generation serves on then.
+    pub fn commit(&self, adapter: &Adapter) -> Result<u64> {
+        let disk = &*self.disk;
+        let parent = adapter.lineage.parent;
+        let still = |current: u64| match current == parent {
+            true => Ok(()),
+            false => Err(Error::new(
+                ErrorKind::Busy,
+                format!("generation {current} serves now, not {parent}, which this adapter was trained on"),
+            )
+            .at(self.folder.display())
+            .hint("train again")),
+        };
+        still(self.current()?)?;
+        let staged = stage_adapter(disk, &self.generations.folder, adapter)?;
+        let _held = self.lock_short("committing a generation")?;
+        let before = self.head()?;
+        still(before.current)?;
+        let on_disk = self.generations.numbers(disk)?.last().copied().unwrap_or(0);
+        let number =
+            before.highest.max(on_disk).checked_add(1).ok_or_else(|| Error::usage("no generation numbers left"))?;
+        let path = self.generations.path(number);
+        let flipped = staged.publish(&path).and_then(|()| {
+            head::flip(disk, &self.head_path(), |h| {
+                Ok(Head { current: number, previous: h.current, highest: number, trial_left: TRIAL, ..h })
+            })
+        });
+        match flipped {
+            // The commit stands; what could not be removed now goes with the next one.
+            Ok(head) => drop(self.generations.prune(disk, &head, self.limit)),
+            Err(e) => {
+                // Only if the head surely does not name it.
+                if self.current().is_ok_and(|current| current != number) {
+                    let _ = disk.remove(&path);
+                }
+                return Err(e);
+            }
+        }
+        Ok(number)
+    }
+
+    /// Makes an earlier generation (or, by number, a later one that was rolled back over) the current one: `to`, or else the
+    /// one that served before. The generation that serves now.
+    ///
+    /// # Errors
+    /// `Usage` if there is nothing to roll back to, `BadData` if the target's file is damaged, `Busy`, `Io`. Nothing changes then.
+    pub fn rollback(&self, to: Option<u64>) -> Result<u64> {
+        let disk = &*self.disk;
+        let _held = self.lock_short("rolling back")?;
+        let head = self.head()?;
+        let target = match to {
+            None if head.current == 0 => {
+                return Err(
+                    Error::usage("nothing to roll back: the plain base serves already").at(self.folder.display())
+                );
+            }
+            None => head.previous,
+            Some(to) if to == head.current => {
+                return Err(Error::usage(format!("generation {to} serves already")).at(self.folder.display()));
+            }
+            Some(to) => to,
+        };
+        if target != 0 {
+            self.open_generation(target, None)?;
+        }
+        let previous = if target == 0 { 0 } else { self.generations.ancestor(disk, target) };
+        head::flip(disk, &self.head_path(), |h| Ok(Head { current: target, previous, trial_left: 0, ..h }))?;
+        Ok(target)
+    }
+
+    /// The generations on disk, oldest first.
+    ///
+    /// # Errors
+    /// `BadData` if the head is damaged, `Io`; a damaged generation is an entry with an error.
+    pub fn list(&self) -> Result<Vec<GenerationInfo>> {
+        let head = self.head()?;
+        let info = |number| GenerationInfo {
+            number,
+            current: number == head.current,
+            previous: number == head.previous,
+            header: crate::adapter::file::read_header(&*self.disk, &self.generations.path(number)),
+        };
+        Ok(self.generations.numbers(&*self.disk)?.into_iter().map(info).collect())
+    }
+
+    /// Maps a generation, verified in full; with `base`, one that fits that base.
+    ///
+    /// # Errors
+    /// `Usage` if there is none of that number, `BadData`, `Io`.
+    pub fn open_generation(&self, number: u64, base: Option<&Fingerprint>) -> Result<MappedAdapter> {
+        if !self.generations.exists(&*self.disk, number)? {
+            let what = match number {
+                0 => "generation 0 is the plain base and has no adapter".into(),
+                _ => format!("there is no generation {number} on disk"),
+            };
+            return Err(Error::usage(what).at(self.folder.display()).hint("see history for those that are there"));
+        }
+        MappedAdapter::open_on(&*self.disk, &self.generations.path(number), base)
+    }
+
+    fn flip_trial(&self, generation: u64, left: impl FnOnce(u32) -> u32) -> Result<u32> {
+        let head = self.head()?;
+        if head.current != generation || head.trial_left == 0 {
+            return Ok(0);
+        }
+        let _held = self.lock_short("counting the trial")?;
+        let change = |h: Head| match h.current == generation {
+            true => Ok(Head { trial_left: left(h.trial_left), ..h }),
+            false => Ok(h),
+        };
+        head::flip(&*self.disk, &self.head_path(), change)
+            .map(|h| if h.current == generation { h.trial_left } else { 0 })
+    }
+
+    /// Counts `n` predictions that `generation` served without trouble; how many its trial still asks for. Costs a sync while
+    /// the trial lasts, and nothing after it.
+    ///
+    /// # Errors
+    /// `BadData`, `Busy`, `Io`.
+    pub fn served(&self, generation: u64, n: u32) -> Result<u32> {
+        self.flip_trial(generation, |left| left.saturating_sub(n))
+    }
+
+    /// Ends the trial of `generation`.
+    ///
+    /// # Errors
+    /// `BadData`, `Busy`, `Io`.
+    pub fn bless(&self, generation: u64) -> Result<()> {
+        self.flip_trial(generation, |_| 0).map(drop)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,399 @@
+//! Trains one candidate: low-rank factors at some sites and the head, together, from a start to a number of epochs.
+
+use std::sync::{Arc, Mutex};
+
+use ndarray::{Array1, Array2};
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+
+use super::head::Head;
+use super::loss::{Target, cross_entropy};
+use super::optim::{AdamW, AdamWOptions, Decay, Grads, Group, ParamSet, Schedule, clip_global_norm};
+use super::sampler::{self, Sampler, SamplerOptions};
+use crate::adapter::{DenseTensor, SiteDelta};
+use crate::base::Bucket;
+use crate::error::{Error, ErrorKind, Result};
+use crate::input::Example;
+use crate::plan::{
+    Batch, Cotangents, Engine, Factors, MICRO_BATCH, SiteKey, TrainPlan, Worker, in_parallel, lock, pool, sequence_length, unpool,
+};
+use crate::sites::Site;
+
+/// What one example should have been answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Goal {
+    /// This class is right.
+    Class(usize),
+    /// This class is wrong; the right one is not known.
+    Not(usize),
+}
+
+impl Goal {
+    /// The target of the loss.
+    pub fn target(self) -> Target<'static> {
+        match self {
+            Goal::Class(c) => Target::Class(c),
+            Goal::Not(c) => Target::Not(c),
+        }
+    }
+    /// Group for class-balanced sampling.
+    pub fn class(self) -> usize {
+        match self {
+            Goal::Class(c) | Goal::Not(c) => c,
+        }
+    }
+    /// Whether the answer `class` agrees with what is known.
+    pub fn agrees(self, class: usize) -> bool {
+        match self {
+            Goal::Class(c) => c == class,
+            Goal::Not(c) => c != class,
+        }
+    }
+}
+
+/// One thing to learn from.
+#[derive(Debug, Clone)]
+pub struct Lesson {
+    /// The input.
+    pub example: Example,
+    /// What should be answered.
+    pub goal: Goal,
+    /// Weight in the loss.
+    pub weight: f32,
+    /// When the feedback came, in milliseconds since 1970.
+    pub at_ms: u64,
+    /// Whether an earlier generation has learned from it.
+    pub earlier: bool,
+}
+
+/// Hyper-parameters of a fit. The defaults are argued in `docs/training.md`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Recipe {
+    /// Learning rate of the factors.
+    pub lr: f32,
+    /// Learning rate of the head, as a multiple of `lr`.
+    pub head_lr: f32,
+    /// Decoupled weight decay on `A`, `B` and the head's weight.
+    pub weight_decay: f32,
+    /// Bound of the gradient's global norm.
+    pub clip: f32,
+    /// Passes over the lessons.
+    pub epochs: u64,
+    /// Lessons per optimiser step.
+    pub batch: usize,
+    /// Share of the steps in which the learning rate rises.
+    pub warmup: f32,
+    /// Scale `alpha / rank` of the deltas.
+    pub scale: f32,
+    /// Label smoothing.
+    pub smoothing: f32,
+    /// Seed of the start and of the order.
+    pub seed: u64,
+    /// Lessons per forward and backward pass; what a step sums over, so that results do not depend on the number of threads.
+    pub micro_batch: usize,
+}
+
+impl Default for Recipe {
+    fn default() -> Recipe {
+        Recipe {
+            lr: 1e-3,
+            head_lr: 1.0,
+            weight_decay: 0.01,
+            clip: 1.0,
+            epochs: 15,
+            batch: 16,
+            warmup: 0.1,
+            scale: 2.0,
+            smoothing: 0.0,
+            seed: 0,
+            micro_batch: MICRO_BATCH,
+        }
+    }
+}
+
+/// A trained candidate.
+#[derive(Debug, Clone)]
+pub(crate) struct Fitted {
+    /// In plan order.
+    pub deltas: Vec<SiteDelta>,
+    pub head: Head,
+    pub steps: u64,
+    /// Mean loss of every step.
+    pub losses: Vec<f32>,
+}
+
+/// What an observer of a fit may decide after each epoch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Go {
+    On,
+    /// Keep what there is and stop.
+    Enough,
+}
+
+/// The low-rank start: `A` random with the variance that keeps the size of its input (Kaiming uniform with a = √5, as PEFT
+/// does), `B` zero, so that the adapted model starts as the base.
+pub(crate) fn start(sites: &[(Site, usize)], scale: f32, seed: u64) -> Vec<SiteDelta> {
+    use rand::RngExt;
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let delta = |(site, rank): &(Site, usize)| {
+        let bound = (site.fan_in() as f32).sqrt().recip();
+        let shape = site.a_shape(*rank);
+        let data = (0..shape.iter().product()).map(|_| rng.random_range(-bound..bound)).collect();
+        SiteDelta {
+            name: site.name.clone(),
+            kind: site.kind,
+            rank: *rank as u32,
+            alpha: scale * *rank as f32,
+            a: DenseTensor { shape, data },
+            b: DenseTensor::zeros(&site.b_shape(*rank)),
+        }
+    };
+    sites.iter().map(delta).collect()
+}
+
+/// A fit in progress.
+pub(crate) struct Fit<'a> {
+    engine: &'a Engine,
+    lessons: Vec<&'a Lesson>,
+    lengths: Vec<usize>,
+    sites: &'a SiteKey,
+    recipe: &'a Recipe,
+    threads: usize,
+    params: ParamSet,
+    optimiser: AdamW,
+    deltas: Vec<SiteDelta>,
+    head: Head,
+    /// One set a thread; the locks are never contended, they only make the set shareable.
+    workers: Vec<Mutex<Vec<(Bucket, Worker)>>>,
+    losses: Vec<f32>,
+}
+
+/// One micro-batch: rows of a batch and their weights.
+struct Micro {
+    items: Vec<usize>,
+    weights: Vec<f32>,
+}
+
+struct MicroResult {
+    loss: f32,
+    factors: Vec<Vec<f32>>,
+    head_weight: Array2<f32>,
+    head_bias: Array1<f32>,
+}
+
+impl<'a> Fit<'a> {
+    /// Starts from `head` and fresh factors on `sites`.
+    pub fn new(
+        engine: &'a Engine,
+        lessons: Vec<&'a Lesson>,
+        sites: &'a SiteKey,
+        head: Head,
+        recipe: &'a Recipe,
+        threads: usize,
+    ) -> Result<Fit<'a>> {
+        let lengths: Vec<usize> = lessons
+            .iter()
+            .map(|l| crate::plan::check(&engine.base, &l.example).map(|()| sequence_length(&engine.base, &l.example)))
+            .collect::<Result<_>>()?;
+        let longest = lengths.iter().copied().max().unwrap_or(0);
+        let plan = engine.train_plan(sites, &engine.bucket(recipe.micro_batch.min(recipe.batch), longest))?;
+        let deltas = start(&plan.sites, recipe.scale, recipe.seed);
+        Fit::from_start(engine, lessons, lengths, sites, deltas, head, recipe, threads)
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn from_start(
+        engine: &'a Engine,
+        lessons: Vec<&'a Lesson>,
+        lengths: Vec<usize>,
+        sites: &'a SiteKey,
+        deltas: Vec<SiteDelta>,
+        head: Head,
+        recipe: &'a Recipe,
+        threads: usize,
+    ) -> Result<Fit<'a>> {
+        let mut params = ParamSet::new();
+        let decayed = Group { lr_scale: 1.0, weight_decay: recipe.weight_decay };
+        for d in &deltas {
+            params.add(format!("{}.lora_A", d.name), d.a.data.clone(), decayed)?;
+            params.add(format!("{}.lora_B", d.name), d.b.data.clone(), decayed)?;
+        }
+        let weight = head.weight.iter().copied().collect();
+        let head_group = Group { lr_scale: recipe.head_lr, weight_decay: recipe.weight_decay };
+        params.add("head.weight", weight, head_group)?;
+        params.add("head.bias", head.bias.to_vec(), head_group)?;
+        let optimiser = AdamW::new(&params, AdamWOptions::default());
+        let workers = (0..threads.max(1)).map(|_| Mutex::default()).collect();
+        let losses = vec![];
+        Ok(Fit { engine, lessons, lengths, sites, recipe, threads, params, optimiser, deltas, head, workers, losses })
+    }
+
+    /// Continues from given factors instead of fresh ones; they must be in plan order.
+    #[cfg(test)]
+    pub fn with_deltas(mut self, deltas: Vec<SiteDelta>) -> Result<Fit<'a>> {
+        let (lessons, lengths) = (std::mem::take(&mut self.lessons), std::mem::take(&mut self.lengths));
+        Fit::from_start(self.engine, lessons, lengths, self.sites, deltas, self.head, self.recipe, self.threads)
+    }
+
+    /// Trains for the recipe's epochs; `observe` sees the state after each epoch, `stop` is asked before each step.
+    pub fn run(
+        mut self,
+        stop: &(dyn Fn() -> bool + Sync),
+        mut observe: impl FnMut(u64, &[SiteDelta], &Head) -> Result<Go>,
+    ) -> Result<Fitted> {
+        let items: Vec<sampler::Item> = self
+            .lessons
+            .iter()
+            .zip(&self.lengths)
+            .map(|(l, length)| sampler::Item {
+                class: l.goal.class() as u32,
+                weight: l.weight,
+                length: *length as u32,
+                earlier: false,
+            })
+            .collect();
+        let options = SamplerOptions {
+            batch: self.recipe.batch,
+            seed: self.recipe.seed,
+            bucket: self.lengths.iter().any(|l| *l > 0),
+            ..SamplerOptions::default()
+        };
+        let sampler = Sampler::new(&items, options)?;
+        let total = self.recipe.epochs * sampler.batches() as u64;
+        let warmup = (total as f32 * self.recipe.warmup).ceil() as u64;
+        let schedule = Schedule { warmup, total, decay: Decay::Cosine, floor: 0.1 };
+        for epoch in 0..self.recipe.epochs {
+            for batch in sampler.epoch(epoch) {
+                if stop() {
+                    return Err(Error::new(ErrorKind::Interrupted, "training was stopped"));
+                }
+                let lr = self.recipe.lr * schedule.factor(self.optimiser.steps());
+                self.step(&batch.items, &batch.weights, lr)?;
+            }
+            if observe(epoch, &self.deltas, &self.head)? == Go::Enough {
+                break;
+            }
+        }
+        Ok(Fitted { deltas: self.deltas, head: self.head, steps: self.optimiser.steps(), losses: self.losses })
+    }
+
+    /// One optimiser step on these lessons; returns the mean loss before it.
+    pub fn step(&mut self, items: &[usize], weights: &[f32], lr: f32) -> Result<f32> {
+        let total: f32 = weights.iter().sum();
+        if total <= 0.0 {
+            return Err(Error::internal("a batch without weight"));
+        }
+        let size = self.engine.bucket(self.recipe.micro_batch.min(self.recipe.batch), 0).batch;
+        let micros: Vec<Micro> = items
+            .chunks(size)
+            .zip(weights.chunks(size))
+            .filter(|(_, w)| w.iter().any(|w| *w > 0.0))
+            .map(|(items, weights)| Micro { items: items.to_vec(), weights: weights.to_vec() })
+            .collect();
+        let factors = self.factors()?;
+        let results = self.run_micros(&micros, &factors, total)?;
+        let mut grads: Grads = self.params.zero_grads();
+        let mut loss = 0.0;
+        // Summed in the order of the micro-batches: the result does not depend on the number of threads.
+        for r in results {
+            loss += r.loss;
+            let n = grads.0.len();
+            for (sum, g) in grads.0[..n - 2].iter_mut().zip(&r.factors) {
+                sum.iter_mut().zip(g).for_each(|(s, g)| *s += g);
+            }
+            grads.0[n - 2].iter_mut().zip(&r.head_weight).for_each(|(s, g)| *s += g);
+            grads.0[n - 1].iter_mut().zip(&r.head_bias).for_each(|(s, g)| *s += g);
+        }
+        // The plan takes s·B: the gradient of B itself is s times the plan's.
+        for (i, d) in self.deltas.iter().enumerate() {
+            let scale = d.scale();
+            grads.0[2 * i + 1].iter_mut().for_each(|g| *g *= scale);
+        }
+        if self.recipe.clip > 0.0 {
+            clip_global_norm(&mut grads, self.recipe.clip)?;
+        }
+        self.optimiser.step(&mut self.params, &grads, lr)?;
+        self.read_back();
+        self.losses.push(loss);
+        Ok(loss)
+    }
+
+    fn factors(&self) -> Result<Factors> {
+        Factors::of(&self.deltas)
+    }
+
+    /// Copies the parameters into the deltas and the head.
+    fn read_back(&mut self) {
+        let mut values = self.params.iter().map(|p| &p.value);
+        for d in &mut self.deltas {
+            for tensor in [&mut d.a, &mut d.b] {
+                if let Some(v) = values.next() {
+                    tensor.data.copy_from_slice(v);
+                }
+            }
+        }
+        if let Some(v) = values.next() {
+            self.head.weight.iter_mut().zip(v).for_each(|(w, v)| *w = *v);
+        }
+        if let Some(v) = values.next() {
+            self.head.bias.iter_mut().zip(v).for_each(|(b, v)| *b = *v);
+        }
+    }
+
+    fn run_micros(&self, micros: &[Micro], factors: &Factors, total: f32) -> Result<Vec<MicroResult>> {
+        let threads = self.threads.min(micros.len()).max(1);
+        // Each thread keeps its own workers and a fixed share of the micro-batches.
+        let jobs: Vec<_> = micros.chunks(micros.len().div_ceil(threads)).zip(&self.workers).collect();
+        let results = in_parallel(threads, &jobs, |(micros, workers)| {
+            let mut workers = lock(workers);
+            micros.iter().map(|m| self.run_micro(m, factors, total, &mut workers)).collect::<Result<Vec<_>>>()
+        });
+        Ok(results?.into_iter().flatten().collect())
+    }
+
+    fn run_micro(
+        &self,
+        micro: &Micro,
+        factors: &Factors,
+        total: f32,
+        workers: &mut Vec<(Bucket, Worker)>,
+    ) -> Result<MicroResult> {
+        let engine = self.engine;
+        let longest = micro.items.iter().map(|&i| self.lengths[i]).max().unwrap_or(0);
+        let bucket = engine.bucket(self.recipe.micro_batch.min(self.recipe.batch), longest);
+        let at = match workers.iter().position(|(b, _)| *b == bucket) {
+            Some(at) => at,
+            None => {
+                let plan: Arc<TrainPlan> = engine.train_plan(self.sites, &bucket)?;
+                workers.push((bucket.clone(), plan.worker()?));
+                workers.len() - 1
+            }
+        };
+        let worker = &mut workers[at].1;
+        let examples: Vec<&Example> = micro.items.iter().map(|&i| &self.lessons[i].example).collect();
+        let batch = Batch::new(&engine.base, &bucket, &examples)?;
+        let (outputs, tape) = worker.forward(&batch, factors)?;
+        let shape = outputs.features.shape().to_vec();
+        let rows = pool(engine.pooling, outputs, &batch.mask)?;
+        let logits = self.head.forward(rows.features.view(), rows.logits.as_ref().map(|l| l.view()))?;
+        // Rows that only fill the bucket weigh nothing.
+        let mut weights = micro.weights.clone();
+        weights.resize(logits.nrows(), 0.0);
+        let goal = |row: usize| self.lessons[micro.items[row.min(micro.items.len() - 1)]].goal.target();
+        let targets: Vec<Target> = (0..logits.nrows()).map(goal).collect();
+        let loss = cross_entropy(logits.view(), &targets, &weights, self.recipe.smoothing)?;
+        let share = weights.iter().sum::<f32>() / total;
+        let dlogits = loss.dlogits * share;
+        let head = self.head.backward(rows.features.view(), dlogits.view())?;
+        let cotangents = Cotangents {
+            features: unpool(engine.pooling, &shape, &batch.mask, head.features)?,
+            logits: rows.logits.as_ref().map(|_| self.head.base_grad(&dlogits).to_owned()),
+        };
+        let factors = worker.backward(tape, cotangents)?;
+        Ok(MicroResult { loss: loss.mean * share, factors, head_weight: head.weight, head_bias: head.bias })
+    }
+}
+
+#[cfg(test)]
+#[path = "fit_tests.rs"]
+mod tests;

@@ -1,0 +1,9 @@
+//! Training mathematics on plain arrays: losses, the optimiser, the sampler, the head. Knows no model, no file and no clock.
+
+pub mod fit;
+pub use crate::head;
+mod lbfgs;
+pub mod loss;
+pub mod optim;
+pub mod sampler;
+pub mod solve;
