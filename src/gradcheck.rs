@@ -200,7 +200,8 @@ pub fn check(base: &Base, task: Task, options: &Options, dump: Option<&Path>) ->
     if deltas.is_empty() {
         return Err(Error::unsupported("no gradient reaches any site")
             .at(base.path().display())
-            .because(unreachable.first().cloned().unwrap_or_default()));
+            .because(unreachable.first().cloned().unwrap_or_default())
+            .hint("sites after that node still train: choose them with --sites; `acclimate inspect` lists them"));
     }
     let examples = base.random_examples(&bucket, options.seed)?;
     let g = gradients(base, examples, deltas, None, options.seed, options.fused)?;

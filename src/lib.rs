@@ -19,10 +19,14 @@ pub mod grad;
 pub mod gradcheck;
 pub mod head;
 pub mod input;
+pub mod inspect;
 pub mod journal;
 pub mod linalg;
 mod plan;
 pub mod runtime;
+pub mod score;
+#[cfg(feature = "train")]
+pub mod simulate;
 pub mod sites;
 pub mod store;
 #[cfg(feature = "train")]

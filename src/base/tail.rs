@@ -106,7 +106,8 @@ fn classifier_input(model: &TypedModel, logits: OutletId) -> Option<(OutletId, u
             let flat = model.outlet_fact(*features).ok()?.rank() == 2;
             return flat.then_some((*features, node.id));
         }
-        if node.op_is::<TypedBinOp>() || node.op_is::<Cast>() {
+        let adds = node.op_as::<TypedBinOp>().is_some_and(|b| b.0.name() == "Add");
+        if adds || node.op_is::<Cast>() {
             let data: Vec<_> = node.inputs.iter().filter(|i| !is_const(i)).collect();
             let [next] = data[..] else { return None };
             at = *next;

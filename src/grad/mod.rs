@@ -88,9 +88,11 @@ pub(crate) fn differentiate(
             }
         }
     }
-    let obstructed = obstructed(forward, &order, wrt, &blocked);
+    let mut obstructed = obstructed(forward, &order, wrt, &blocked);
     let mut results = tvec!();
-    for w in wrt {
+    for (w, obstructed) in wrt.iter().zip(&mut obstructed) {
+        // No gradient at all arrives where every path ends in an operator without one (a sign, a rounding).
+        *obstructed |= !gradients.contains_key(w);
         let fact = forward.outlet_fact(*w)?;
         let gradient = match gradients.get(w) {
             Some(&g) => cx.full_to(g, &fact.shape)?,

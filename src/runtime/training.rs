@@ -152,6 +152,8 @@ impl Session {
             home.intake().example(&input).map_err(|e| e.at(format!("interaction {id} in the journal")))
         };
         let (mut lessons, mut served_right) = (vec![], vec![]);
+        // A clock can step back (a Pi has none of its own): the order of the journal is the order of time.
+        let mut latest = 0;
         for (at, f) in state.feedback().iter().enumerate() {
             let Some(interaction) = state.interaction(f.id) else { continue };
             let answered = interaction.answer.as_ref().and_then(|(label, _)| index.get(label).copied());
@@ -171,7 +173,8 @@ impl Session {
             };
             served_right.push(answered.is_some_and(|a| goal.agrees(a)));
             let earlier = (at as u64) < serving.examples;
-            lessons.push(Lesson { example: load(f.id)?, goal, weight: 1.0, at_ms: f.at_ms, earlier });
+            latest = f.at_ms.max(latest);
+            lessons.push(Lesson { example: load(f.id)?, goal, weight: 1.0, at_ms: latest, earlier });
         }
         let mut idle = vec![];
         for i in state.interactions().iter().rev().filter(|i| state.feedback_on(i.id).is_none()).take(crate::adapt::MOST_IDLE) {

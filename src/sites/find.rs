@@ -17,8 +17,8 @@ pub(crate) struct Found {
     pub site: Site,
     /// Node whose output gets the delta.
     pub node: usize,
-    /// What the weight multiplies.
-    pub x: OutletId,
+    /// Input slot of what the weight multiplies. A slot, not an outlet: the sites before this one are rewired in between.
+    pub x_slot: usize,
     /// Input slot of the weight.
     pub weight_slot: usize,
     /// Axes of the contracted and of the new dimension in a linear weight as the graph keeps it.
@@ -171,7 +171,7 @@ fn linear(model: &TypedModel, id: usize) -> Candidate {
         Site { name: String::new(), kind: SiteKind::Linear, inputs: *input, outputs: *output, kernel: vec![], groups: 1 };
     let axis = |c: char| ws.iter().position(|l| *l == c).ok_or("an axis is missing");
     let weight_axes = (axis(*k)?, axis(*n)?);
-    Ok(Found { site, node: id, x: node.inputs[1 - slot], weight_slot: slot, weight_axes, geometry })
+    Ok(Found { site, node: id, x_slot: 1 - slot, weight_slot: slot, weight_axes, geometry })
 }
 
 fn conv(model: &TypedModel, id: usize) -> Candidate {
@@ -221,5 +221,5 @@ fn conv(model: &TypedModel, id: usize) -> Candidate {
         kernel: spec.kernel_shape.to_vec(),
         groups: op.group,
     };
-    Ok(Found { site, node: id, x: node.inputs[0], weight_slot: 1, weight_axes: (0, 0), geometry: Geometry::Conv(c) })
+    Ok(Found { site, node: id, x_slot: 0, weight_slot: 1, weight_axes: (0, 0), geometry: Geometry::Conv(c) })
 }

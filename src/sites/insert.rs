@@ -15,7 +15,8 @@ pub(crate) fn insert(model: &mut TypedModel, chosen: &[(&Found, usize)]) -> Trac
         let y = OutletId::new(found.node, 0);
         // Model outputs are tracked by index: a shunted output stays one.
         let mut patch = TypedModelPatch::new("low-rank product");
-        let taps = patch.taps(model, &[found.x, y, a, b])?;
+        let x = model.node(found.node).inputs[found.x_slot];
+        let taps = patch.taps(model, &[x, y, a, b])?;
         let op = LowRank { site: name.clone(), geometry: found.geometry(rank) };
         let sum = patch.wire_node(format!("{name}.lora"), op, &taps)?[0];
         patch.shunt_outside(model, y, sum)?;

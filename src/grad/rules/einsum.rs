@@ -21,13 +21,17 @@ fn einsum(cx: &mut Cx, node: &TypedNode, dy: OutletId) -> TractResult<Answer> {
             continue;
         }
         let (mine, other) = (&ins[slot], &ins[1 - slot]);
-        // An axis that only this input has was summed over: its gradient would be a broadcast.
-        if mine.chars().any(|c| !outs[0].contains(c) && !other.contains(c)) {
-            return Answer::refused("it sums over an axis that only one operand has");
+        // An axis that only this input has was summed over (a mean before a product ends up here): every position along it
+        // gets the same gradient, which stays collapsed.
+        let alone = |c: &char| !outs[0].contains(*c) && !other.contains(*c);
+        let kept: String = mine.chars().filter(|c| !alone(c)).collect();
+        let expr = format!("{},{other}->{kept}", outs[0]);
+        let factor = cx.value(node.inputs[1 - slot])?;
+        let mut gradient = cx.wire(EinSum::new(expr.parse()?, f32::datum_type()), &[dy, factor])?;
+        for (axis, _) in mine.chars().enumerate().filter(|(_, c)| alone(c)) {
+            gradient = cx.wire(AxisOp::Add(axis), &[gradient])?;
         }
-        let expr = format!("{},{other}->{mine}", outs[0]);
-        let other = cx.value(node.inputs[1 - slot])?;
-        parts.push((slot, cx.wire(EinSum::new(expr.parse()?, f32::datum_type()), &[dy, other])?));
+        parts.push((slot, gradient));
     }
     Ok(Answer::Gradient(parts))
 }

@@ -126,6 +126,11 @@ fn convolutions_of_every_kind() {
     check(Geometry::Conv(ConvShape { dilation: [1, 2, 2], pad_before: [0, 2, 2], ..base.clone() }));
     check(Geometry::Conv(ConvShape { kernel: [1, 1, 5], pad_before: [0, 0, 2], in_size: [1, 1, 9], out_size: [1, 1, 9], ..base.clone() }));
     check(Geometry::Conv(ConvShape { kernel: [2, 3, 3], in_size: [4, 6, 7], out_size: [3, 6, 7], ..base.clone() }));
+    // three channels a group: the reshape of the weight, the shares of A and the planes all differ in size
+    for (groups, output, size) in [(4, 16, 4), (4, 16, 2), (3, 6, 3), (4, 8, 1)] {
+        let size = [1, size, size];
+        check(Geometry::Conv(ConvShape { input: 12, output, groups, rank: 4, in_size: size, out_size: size, ..base.clone() }));
+    }
     // depthwise, with one and with two outputs a channel, strided and padded on one side
     check(Geometry::Conv(ConvShape { output: 4, groups: 4, ..base.clone() }));
     check(Geometry::Conv(ConvShape { output: 8, groups: 4, out_size: [1, 3, 4], stride: [1, 2, 2], ..base.clone() }));

@@ -1,0 +1,75 @@
+//! `feedback`: say what was right.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use acclimate::journal::InteractionId;
+use acclimate::{Feedback as Said, Result, Session};
+use clap::Args;
+use serde_json::json;
+
+use super::ProfileArg;
+use super::output::Output;
+
+/// Say what was right about an answer; it is on the disk before this command returns
+#[derive(Args)]
+#[command(after_help = "Example:\n  acclimate feedback home 7f3a --label cat")]
+pub struct Feedback {
+    /// The home
+    home: PathBuf,
+    /// Id that predict printed
+    id: String,
+    #[command(flatten)]
+    said: SaidArg,
+    /// The label names a class that nobody has named before
+    #[arg(long, conflicts_with_all = ["accept", "reject"])]
+    new_class: bool,
+    #[command(flatten)]
+    profile: ProfileArg,
+}
+
+#[derive(Args)]
+#[group(required = true, multiple = false)]
+struct SaidArg {
+    /// The right answer
+    #[arg(long, value_name = "L")]
+    label: Option<String>,
+    /// The answer was right
+    #[arg(long)]
+    accept: bool,
+    /// The answer was wrong, and the right one is not known
+    #[arg(long)]
+    reject: bool,
+}
+
+impl Feedback {
+    pub fn run(self, output: &Output) -> Result<ExitCode> {
+        let session = self.profile.known_session(&self.home)?;
+        let id: InteractionId = self.id.parse()?;
+        let said = match self.said {
+            SaidArg { label: Some(label), .. } if self.new_class => Said::NewLabel(label),
+            SaidArg { label: Some(label), .. } => Said::Label(label),
+            SaidArg { accept: true, .. } => Said::Accept,
+            SaidArg { .. } => Said::Reject,
+        };
+        let receipt = session.feedback(id, said)?;
+        let data = json!({ "id": receipt.id.to_string(), "durable": receipt.durable, "waiting": receipt.waiting });
+        let home = self.home.display().to_string();
+        output.data(&data, || format!("saved. {}", next(&session, receipt.waiting, &home)))?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+#[cfg(feature = "train")]
+fn next(session: &Session, waiting: usize, home: &str) -> String {
+    let given = session.status().map_or(waiting, |s| s.feedback);
+    match acclimate::adapt::FEWEST_LESSONS.saturating_sub(given) {
+        0 => format!("{waiting} waiting for `acclimate train {home}`"),
+        more => format!("{more} more before the first training"),
+    }
+}
+
+#[cfg(not(feature = "train"))]
+fn next(_: &Session, waiting: usize, _: &str) -> String {
+    format!("{waiting} waiting for a build that can train")
+}

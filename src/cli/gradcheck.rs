@@ -1,0 +1,88 @@
+//! `gradcheck`: are the gradients right?
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use acclimate::base::Base;
+use acclimate::gradcheck::{Options, check};
+use acclimate::sites::Pattern;
+use acclimate::{Error, Result};
+use clap::Args;
+use serde_json::json;
+
+use super::output::{Output, table};
+use super::{TASKS, task};
+
+/// Exit code when a gradient is wrong.
+const WRONG: u8 = 65;
+
+/// Check the gradients of a model against finite differences of its forward pass
+#[derive(Args)]
+#[command(after_help = "Example:\n  acclimate gradcheck model.onnx --dump dump\n\nExit code 65 when a gradient is off.")]
+pub struct Gradcheck {
+    /// The ONNX file
+    model: PathBuf,
+    /// Examples per run
+    #[arg(long, value_name = "B", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=4096))]
+    batch: u16,
+    /// Length of sequences, where the model has them
+    #[arg(long, value_name = "S", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..))]
+    seq: u16,
+    /// Layers to check: names with * between commas; all when not given
+    #[arg(long, value_name = "PATTERN", default_value = "all")]
+    sites: String,
+    /// Rank of the low-rank deltas
+    #[arg(long, value_name = "R", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=256))]
+    rank: u16,
+    /// Write inputs, deltas, outputs and gradients into this folder, for another framework to check
+    #[arg(long, value_name = "DIR")]
+    dump: Option<PathBuf>,
+    /// Largest relative error that passes
+    #[arg(long, value_name = "X", default_value_t = Options::default().tolerance)]
+    tolerance: f64,
+    /// Seed of everything random
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
+    /// What the model answers; read off its outputs when not given
+    #[arg(long, value_parser = TASKS)]
+    task: Option<String>,
+}
+
+impl Gradcheck {
+    pub fn run(self, output: &Output) -> Result<ExitCode> {
+        if !(self.tolerance > 0.0 && self.tolerance.is_finite()) {
+            return Err(Error::usage(format!("a tolerance of {}", self.tolerance)).hint("give a positive number"));
+        }
+        let base = Base::open(&self.model)?;
+        let task = task(self.task.as_deref())?.map_or_else(|| base.guess_task(), Ok)?;
+        let options = Options {
+            batch: self.batch.into(),
+            sequence: self.seq.into(),
+            rank: self.rank.into(),
+            sites: Pattern::new(&self.sites),
+            seed: self.seed,
+            tolerance: self.tolerance,
+            ..Options::default()
+        };
+        let report = check(&base, task, &options, self.dump.as_deref())?;
+        let sites: Vec<_> = report.sites.iter().map(|s| json!({ "name": s.name, "relative_error": s.relative_error })).collect();
+        let data = json!({
+            "worst_relative_error": report.worst,
+            "tolerance": report.tolerance,
+            "sites": sites,
+            "unreachable": report.unreachable,
+            "ok": report.ok(),
+            "dump": self.dump.as_ref().map(|d| d.display().to_string()),
+        });
+        for site in &report.unreachable {
+            output.note(format_args!("no gradient reaches {site}"));
+        }
+        output.data(&data, || {
+            let rows = report.sites.iter().map(|s| [s.name.clone(), format!("{:.1e}", s.relative_error)]);
+            let verdict = if report.ok() { "all gradients are right" } else { "a gradient is off" };
+            let sites = table(["layer", "relative error"], rows, 1);
+            format!("{sites}\n\n{verdict}: worst {:.1e}, tolerance {:.1e}", report.worst, report.tolerance)
+        })?;
+        Ok(if report.ok() { ExitCode::SUCCESS } else { ExitCode::from(WRONG) })
+    }
+}

@@ -1,0 +1,110 @@
+//! `history`: trainings with their verdicts, and the generations on disk.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use acclimate::Result;
+use acclimate::adapter::Depth;
+use acclimate::journal::TrainingEntry;
+use acclimate::store::GenerationInfo;
+use clap::Args;
+use serde_json::{Value, json};
+
+use super::ProfileArg;
+use super::output::{Output, bytes, date, percent, table};
+
+/// List the trainings with their verdicts, and the generations to roll back to
+#[derive(Args)]
+#[command(after_help = "Example:\n  acclimate history home")]
+pub struct History {
+    /// The home
+    home: PathBuf,
+    #[command(flatten)]
+    profile: ProfileArg,
+}
+
+impl History {
+    pub fn run(self, output: &Output) -> Result<ExitCode> {
+        let session = self.profile.known_session(&self.home)?;
+        let (trainings, generations) = (session.history()?, session.generations()?);
+        let data = json!({
+            "trainings": trainings.iter().map(training_json).collect::<Vec<_>>(),
+            "generations": generations.iter().map(generation_json).collect::<Vec<_>>(),
+        });
+        output.data(&data, || for_people(&trainings, &generations))?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn depth(depth: Depth) -> &'static str {
+    match depth {
+        Depth::HeadOnly => "head",
+        Depth::LastBlock => "last block",
+        Depth::AllSites => "all sites",
+    }
+}
+
+fn training_json(t: &TrainingEntry) -> Value {
+    let v = &t.verdict;
+    json!({
+        "at_ms": t.at_ms,
+        "promoted": v.promoted,
+        "generation": t.generation,
+        "feedback": t.feedback_before,
+        "steps": t.steps,
+        "seconds": t.seconds,
+        "guard": { "base": v.base_accuracy, "before": v.before, "after": v.after, "n": v.n },
+        "retention": v.retention,
+        "depth": depth(v.depth),
+        "p_value": v.p_value,
+        "power": v.power,
+        "reason": v.reason,
+    })
+}
+
+fn generation_json(g: &GenerationInfo) -> Value {
+    let mut json = json!({ "generation": g.number, "serves": g.current, "previous": g.previous });
+    match &g.header {
+        Ok((header, length)) => {
+            json["bytes"] = json!(length);
+            json["parent"] = json!(header.lineage.parent);
+            json["created_ms"] = json!(header.lineage.created_ms);
+            json["examples"] = json!(header.lineage.examples);
+            json["depth"] = json!(depth(header.lineage.depth));
+        }
+        Err(e) => json["damaged"] = json!(e.to_string()),
+    }
+    json
+}
+
+fn for_people(trainings: &[TrainingEntry], generations: &[GenerationInfo]) -> String {
+    if trainings.is_empty() && generations.is_empty() {
+        return "no training yet: the plain base serves".into();
+    }
+    let row = |t: &TrainingEntry| {
+        let v = &t.verdict;
+        let guard = if v.n > 0 { format!("{:.0} → {}", 100.0 * v.before, percent(v.after)) } else { String::new() };
+        let outcome = t.generation.map_or_else(|| "not promoted".to_string(), |g| format!("generation {g}"));
+        [date(t.at_ms), outcome, guard, t.feedback_before.to_string(), depth(v.depth).to_string(), v.reason.clone()]
+    };
+    let header = ["when (UTC)", "outcome", "guard", "feedback", "depth", "reason"];
+    let mut text = table(header, trainings.iter().map(row), header.len());
+    let row = |g: &GenerationInfo| {
+        let state = match (g.current, g.previous) {
+            (true, _) => "serves",
+            (_, true) => "previous",
+            _ => "",
+        };
+        let (size, from) = match &g.header {
+            Ok((h, length)) => (bytes(*length), format!("{}, {} feedback items", depth(h.lineage.depth), h.lineage.examples)),
+            Err(e) => (String::new(), format!("damaged: {e}")),
+        };
+        [g.number.to_string(), state.to_string(), size, from]
+    };
+    if generations.is_empty() {
+        text += "\n\nno generation on disk: the plain base serves";
+    } else {
+        text += &format!("\n\n{}", table(["generation", "", "size", "learned"], generations.iter().map(row), 4));
+    }
+    text
+}

@@ -1,0 +1,93 @@
+//! `init`: make a home for a model.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use acclimate::runtime::NewClasses;
+use acclimate::sites::Pattern;
+use acclimate::{Home, InitOptions, Result};
+use clap::Args;
+use serde_json::json;
+
+use super::output::{Output, bytes};
+use super::{TASKS, task};
+
+/// Make a home: a folder that holds a model and what it learns
+#[derive(Args)]
+#[command(after_help = "Example:\n  acclimate init home --model model.onnx --labels labels.txt")]
+pub struct Init {
+    /// Folder to make
+    home: PathBuf,
+    /// The ONNX file; it is copied
+    #[arg(long, value_name = "M.onnx")]
+    model: PathBuf,
+    /// What the model answers; read off its outputs when not given
+    #[arg(long, value_parser = TASKS)]
+    task: Option<String>,
+    /// Names of the classes, one a line; numbered from 0 when not given
+    #[arg(long, value_name = "F")]
+    labels: Option<PathBuf>,
+    /// tokenizer.json of a model that takes text
+    #[arg(long, value_name = "F")]
+    tokenizer: Option<PathBuf>,
+    /// Rank of the low-rank deltas
+    #[arg(long, default_value_t = 8)]
+    rank: usize,
+    /// Layers that may adapt: names with * between commas (see `acclimate inspect`); all when not given
+    #[arg(long, value_name = "PATTERN", default_value = "all")]
+    sites: String,
+    /// Let feedback name new classes without --new-class
+    #[arg(long)]
+    new_classes: bool,
+}
+
+impl Init {
+    pub fn run(self, output: &Output) -> Result<ExitCode> {
+        let options = InitOptions {
+            task: task(self.task.as_deref())?,
+            labels: self.labels,
+            tokenizer: self.tokenizer,
+            rank: self.rank,
+            sites: Pattern::new(&self.sites),
+            new_classes: self.new_classes.then_some(NewClasses::Allow),
+            ..InitOptions::new(self.model)
+        };
+        let home = Home::init(&self.home, &options)?;
+        let config = home.config();
+        let shown = home.path().display().to_string();
+        let mut data = json!({
+            "home": shown,
+            "sha": config.sha,
+            "task": config.task,
+            "classes": home.labels().len(),
+            "takes": home.intake().takes(),
+        });
+        let mut lines = format!("{shown}: {} model that takes {}", config.task, home.intake().takes());
+        if !home.labels().is_empty() {
+            lines += &format!(", {} classes", home.labels().len());
+        }
+        #[cfg(feature = "train")]
+        {
+            let summary = home.summary()?;
+            data["sites"] = json!(summary.sites);
+            data["trainable_parameters"] = json!(summary.trainable_parameters);
+            data["train_memory_bytes"] = json!(summary.train_memory_bytes);
+            data["unreachable"] = json!(summary.unreachable);
+            lines += &format!(
+                "\n{} layers can adapt, {} numbers to train, about {} while training",
+                summary.sites.len(),
+                summary.trainable_parameters,
+                bytes(summary.train_memory_bytes)
+            );
+            if summary.sites.is_empty() {
+                output.note("no layer of this model can adapt: only a head will be trained");
+            }
+            for site in &summary.unreachable {
+                output.note(format_args!("not trained: {site}"));
+            }
+        }
+        lines += &format!("\nnext: acclimate predict {shown} INPUT");
+        output.data(&data, || lines)?;
+        Ok(ExitCode::SUCCESS)
+    }
+}

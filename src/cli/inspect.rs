@@ -1,0 +1,125 @@
+//! `inspect`: what a model is made of and what of it could adapt.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use acclimate::Result;
+use acclimate::adapter::SiteKind;
+use acclimate::base::{Dim, Port};
+use acclimate::inspect::{Options, Report, SiteReport};
+use acclimate::sites::Pattern;
+use clap::Args;
+use serde_json::{Value, json};
+
+use super::output::{Output, bytes, table};
+use super::{TASKS, task};
+
+/// Show which layers of a model can adapt, which cannot and why, and what training would cost
+#[derive(Args)]
+#[command(after_help = "Example:\n  acclimate inspect model.onnx")]
+pub struct Inspect {
+    /// The ONNX file
+    model: PathBuf,
+    /// What the model answers; read off its outputs when not given
+    #[arg(long, value_parser = TASKS)]
+    task: Option<String>,
+    /// Rank of the low-rank deltas
+    #[arg(long, default_value_t = 8)]
+    rank: usize,
+    /// Layers that may adapt: names with * between commas; all when not given
+    #[arg(long, value_name = "PATTERN", default_value = "all")]
+    sites: String,
+}
+
+impl Inspect {
+    pub fn run(self, output: &Output) -> Result<ExitCode> {
+        let options = Options { task: task(self.task.as_deref())?, rank: self.rank, sites: Pattern::new(&self.sites) };
+        let report = acclimate::inspect::inspect(&self.model, &options)?;
+        output.data(&as_json(&report), || for_people(&report))?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn kind(kind: SiteKind) -> &'static str {
+    match kind {
+        SiteKind::Linear => "linear",
+        SiteKind::Conv => "conv",
+    }
+}
+
+fn as_json(r: &Report) -> Value {
+    let dim = |d: &Dim| if let Dim::Fixed(n) = d { json!(n) } else { json!(d.to_string()) };
+    let port = |p: &Port| json!({ "name": p.name, "type": p.element.name(), "shape": p.dims.iter().map(dim).collect::<Vec<_>>() });
+    let site = |s: &SiteReport| {
+        json!({
+            "name": s.site.name,
+            "kind": kind(s.site.kind),
+            "in": s.site.inputs,
+            "out": s.site.outputs,
+            "kernel": s.site.kernel,
+            "groups": s.site.groups,
+            "adapts": s.adapts,
+            "reason": s.reason,
+        })
+    };
+    json!({
+        "sha": r.sha,
+        "file_bytes": r.file_bytes,
+        "opset": r.opset,
+        "task": r.task.name(),
+        "inputs": r.inputs.iter().map(port).collect::<Vec<_>>(),
+        "outputs": r.outputs.iter().map(port).collect::<Vec<_>>(),
+        "parameters": r.parameters,
+        "features": r.features,
+        "classes": r.classes,
+        "sites": r.sites.iter().map(site).collect::<Vec<_>>(),
+        "skipped": r.skipped.iter().map(|s| json!({ "name": s.name, "op": s.op, "reason": s.reason })).collect::<Vec<_>>(),
+        "unreachable": r.unreachable,
+        "trainable_parameters": r.trainable_parameters,
+        "train_memory_bytes": r.train_memory_bytes,
+    })
+}
+
+fn for_people(r: &Report) -> String {
+    let port = |p: &Port| {
+        let dims: Vec<String> = p.dims.iter().map(Dim::to_string).collect();
+        format!("{} {}[{}]", p.name, p.element.name(), dims.join(", "))
+    };
+    let ports = |all: &[Port]| all.iter().map(port).collect::<Vec<_>>().join("; ");
+    let classes = if r.classes > 0 { format!(", {} classes", r.classes) } else { String::new() };
+    let mut text = format!(
+        "{}{classes}, {} parameters, opset {}, {}\nsha      {}\ninputs   {}\noutputs  {}\n",
+        r.task.name(),
+        r.parameters,
+        r.opset,
+        bytes(r.file_bytes),
+        r.sha,
+        ports(&r.inputs),
+        ports(&r.outputs)
+    );
+    if r.sites.is_empty() {
+        text += "\nno layer of this model can adapt; a head alone can still be trained\n";
+    } else {
+        let row = |s: &SiteReport| {
+            let kernel: Vec<String> = s.site.kernel.iter().map(usize::to_string).collect();
+            let sort = match (s.site.kind, s.site.groups) {
+                (SiteKind::Linear, _) => "linear".to_string(),
+                (SiteKind::Conv, 1) => format!("conv {}", kernel.join("×")),
+                (SiteKind::Conv, groups) => format!("conv {}, {groups} groups", kernel.join("×")),
+            };
+            let size = format!("{} → {}", s.site.inputs, s.site.outputs);
+            let adapts = if s.adapts { "adapts".to_string() } else { format!("no: {}", s.reason.as_deref().unwrap_or("")) };
+            [s.site.name.clone(), sort, size, adapts]
+        };
+        text += &format!("\n{}\n", table(["layer", "sort", "in → out", ""], r.sites.iter().map(row), 4));
+    }
+    if !r.skipped.is_empty() {
+        let rows = r.skipped.iter().map(|s| [s.name.clone(), s.op.clone(), s.reason.clone()]);
+        text += &format!("\n{}\n", table(["passed over", "operator", "because"], rows, 3));
+    }
+    if let (Some(numbers), Some(memory)) = (r.trainable_parameters, r.train_memory_bytes) {
+        let adapting = r.sites.iter().filter(|s| s.adapts).count();
+        text += &format!("\n{adapting} layers adapt: {numbers} numbers to train, about {} while training\n", bytes(memory));
+    }
+    text
+}

@@ -1,0 +1,178 @@
+//! The command line: one file per subcommand, each a struct of arguments with a `run`.
+
+#[cfg(feature = "train")]
+mod bench;
+mod completions;
+#[cfg(feature = "train")]
+mod demo;
+mod eval;
+mod export;
+mod feedback;
+#[cfg(feature = "train")]
+mod gradcheck;
+mod history;
+mod init;
+mod inspect;
+pub mod output;
+#[cfg(feature = "train")]
+mod plot;
+mod predict;
+mod rollback;
+#[cfg(feature = "train")]
+mod simulate;
+mod status;
+#[cfg(feature = "train")]
+mod stop;
+#[cfg(feature = "train")]
+mod train;
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use acclimate::{Error, Home, Result, Session};
+use clap::{Args, Parser, Subcommand};
+use output::Output;
+
+/// A frozen ONNX model that learns from the person in front of it, on the device it runs on.
+#[derive(Parser)]
+#[command(
+    name = "acclimate",
+    version,
+    propagate_version = true,
+    arg_required_else_help = true,
+    after_help = "First steps:\n  acclimate demo\n  acclimate init home --model model.onnx\n  acclimate predict home input.npy\n  \
+                  acclimate feedback home 7f3a --label cat\n  acclimate train home\n\n\
+                  Exit codes: 0 done, 2 usage, 65 bad data, 69 model not supported, 70 internal error, 74 I/O, 75 busy, 130 stopped.\n\
+                  Data goes to stdout, messages and progress to stderr. ACCLIMATE_LOG=debug shows more."
+)]
+pub struct Cli {
+    /// Print data, and errors, as JSON
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Show no progress and no messages but errors
+    #[arg(long, short, global = true)]
+    pub quiet: bool,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Subcommand)]
+pub enum Command {
+    #[cfg(feature = "train")]
+    Demo(demo::Demo),
+    Inspect(inspect::Inspect),
+    Init(init::Init),
+    Predict(predict::Predict),
+    Feedback(feedback::Feedback),
+    #[cfg(feature = "train")]
+    Train(train::Train),
+    Eval(eval::Eval),
+    Status(status::Status),
+    History(history::History),
+    Rollback(rollback::Rollback),
+    #[cfg(feature = "train")]
+    Simulate(simulate::Simulate),
+    #[cfg(feature = "train")]
+    Gradcheck(gradcheck::Gradcheck),
+    #[cfg(feature = "train")]
+    Bench(bench::Bench),
+    Export(export::Export),
+    Completions(completions::Completions),
+}
+
+impl Command {
+    pub fn run(self, output: &Output) -> Result<ExitCode> {
+        match self {
+            #[cfg(feature = "train")]
+            Command::Demo(c) => c.run(output),
+            Command::Inspect(c) => c.run(output),
+            Command::Init(c) => c.run(output),
+            Command::Predict(c) => c.run(output),
+            Command::Feedback(c) => c.run(output),
+            #[cfg(feature = "train")]
+            Command::Train(c) => c.run(output),
+            Command::Eval(c) => c.run(output),
+            Command::Status(c) => c.run(output),
+            Command::History(c) => c.run(output),
+            Command::Rollback(c) => c.run(output),
+            #[cfg(feature = "train")]
+            Command::Simulate(c) => c.run(output),
+            #[cfg(feature = "train")]
+            Command::Gradcheck(c) => c.run(output),
+            #[cfg(feature = "train")]
+            Command::Bench(c) => c.run(output),
+            Command::Export(c) => c.run(output),
+            Command::Completions(c) => c.run(output),
+        }
+    }
+}
+
+/// Profile of a home that has but one user.
+const DEFAULT_PROFILE: &str = "default";
+
+#[derive(Args)]
+struct ProfileArg {
+    /// Whose feedback and adapter: several people can share a home
+    #[arg(long, value_name = "P", default_value = DEFAULT_PROFILE)]
+    profile: String,
+}
+
+impl ProfileArg {
+    /// The session, making the profile when it is new.
+    fn session(&self, home: &Path) -> Result<Session> {
+        Home::open(home)?.session(&self.profile)
+    }
+
+    /// The session of a profile that is there already, so that a slip in its name makes no new one.
+    fn known_session(&self, home: &Path) -> Result<Session> {
+        let home = Home::open(home)?;
+        let profiles = home.profiles()?;
+        if self.profile != DEFAULT_PROFILE && !profiles.contains(&self.profile) {
+            let hint = match profiles.is_empty() {
+                true => "there is none yet; the first predict makes one".to_string(),
+                false => format!("the profiles are {}", profiles.join(", ")),
+            };
+            return Err(Error::usage(format!("there is no profile {:?}", self.profile)).at(home.path().display()).hint(hint));
+        }
+        home.session(&self.profile)
+    }
+}
+
+#[derive(Args)]
+struct ThreadsArg {
+    /// Threads; all cores when not given
+    #[arg(long, value_name = "T", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    threads: Option<u16>,
+}
+
+impl ThreadsArg {
+    fn count(&self) -> usize {
+        self.threads.map_or_else(|| std::thread::available_parallelism().map_or(1, usize::from), usize::from)
+    }
+}
+
+/// Labels of a model's tasks, as `--task` takes them.
+const TASKS: [&str; 2] = ["classification", "encoder"];
+
+fn task(given: Option<&str>) -> Result<Option<acclimate::base::Task>> {
+    given.map(str::parse).transpose()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn every_command_has_a_summary_and_an_example() {
+        let mut root = Cli::command();
+        root.clone().debug_assert();
+        root.build();
+        for command in root.get_subcommands().filter(|c| c.get_name() != "help") {
+            let name = command.get_name();
+            assert!(command.get_about().is_some(), "{name} has no summary");
+            let example = command.get_after_help().map(|h| h.to_string()).unwrap_or_default();
+            assert!(example.contains(&format!("acclimate {name}")), "{name} has no example");
+        }
+    }
+}

@@ -1,0 +1,207 @@
+//! Data on stdout, for people or as JSON; messages, progress and errors on stderr.
+
+use std::fmt::Display;
+use std::io::{ErrorKind as IoKind, Write};
+use std::path::Path;
+
+use acclimate::{Error, Result};
+use clap::builder::styling::{AnsiColor, Style};
+use comfy_table::{CellAlignment, Table, presets};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde_json::{Value, json};
+
+/// How to speak to whoever called.
+#[derive(Debug, Clone, Copy)]
+pub struct Output {
+    /// JSON on stdout, errors as JSON on stderr.
+    pub json: bool,
+    /// No progress and no messages but errors.
+    pub quiet: bool,
+}
+
+impl Output {
+    /// The result of a command: `json` or `human`. A reader that has gone away is no error.
+    pub fn data(&self, json: &Value, human: impl FnOnce() -> String) -> Result<()> {
+        let text = if self.json { json.to_string() } else { human() };
+        let mut out = anstream::stdout().lock();
+        let written =
+            write!(out, "{text}").and_then(|()| if text.ends_with('\n') { Ok(()) } else { writeln!(out) }).and_then(|()| out.flush());
+        match written {
+            Err(e) if e.kind() != IoKind::BrokenPipe => Err(Error::io("cannot write the result", Path::new("standard output"), e)),
+            _ => Ok(()),
+        }
+    }
+
+    /// A message beside the data. Shown unless quiet; also with `--json`, where stdout stays clean.
+    pub fn note(&self, text: impl Display) {
+        if !self.quiet {
+            // A message that nobody can read is no reason to fail.
+            let _ = writeln!(anstream::stderr(), "{text}");
+        }
+    }
+
+    /// A warning: shown in any case.
+    pub fn warn(&self, text: impl Display) {
+        let style = AnsiColor::Yellow.on_default().bold();
+        let _ = writeln!(anstream::stderr(), "{style}warning{style:#}: {text}");
+    }
+
+    /// An error, with what to do next.
+    pub fn error(&self, e: &Error) {
+        let mut err = anstream::stderr();
+        let _ = match self.json {
+            true => writeln!(err, "{}", error_json(e)),
+            false => {
+                let red = AnsiColor::Red.on_default().bold();
+                let bold = Style::new().bold();
+                let next = e.next_step().map(|next| format!("\n  {bold}next{bold:#}: {next}")).unwrap_or_default();
+                writeln!(err, "{red}error{red:#}: {e}{next}")
+            }
+        };
+    }
+
+    /// A progress bar of `length` steps; hidden when nobody watches.
+    pub fn bar(&self, length: u64) -> ProgressBar {
+        let target = if self.json || self.quiet { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
+        let bar = ProgressBar::with_draw_target(Some(length), target);
+        // The template is a constant; without it the bar only looks plainer.
+        match ProgressStyle::with_template("{bar:30.cyan/dim} {percent:>3} %  {msg}") {
+            Ok(style) => bar.with_style(style.progress_chars("━╸─")),
+            Err(_) => bar,
+        }
+    }
+}
+
+/// A borderless table; columns from `right_from` on are numbers and stand at the right.
+pub fn table<const N: usize>(header: [&str; N], rows: impl IntoIterator<Item = [String; N]>, right_from: usize) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_header(header);
+    table.add_rows(rows);
+    for (at, column) in table.column_iter_mut().enumerate() {
+        let left = if at == 0 { 0 } else { 1 };
+        column.set_padding((left, 1));
+        if at >= right_from {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    table.trim_fmt()
+}
+
+/// `0.414` as `41 %`.
+pub fn percent(share: f64) -> String {
+    match share {
+        s if s > 0.0 && s < 0.005 => "<1 %".into(),
+        s if (0.995..1.0).contains(&s) => ">99 %".into(),
+        s => format!("{:.0} %", 100.0 * s),
+    }
+}
+
+/// `0.8291` as `82.9 %`.
+pub fn percent_1(share: f64) -> String {
+    format!("{:.1} %", 100.0 * share)
+}
+
+/// `123456` as `121 KiB`.
+pub fn bytes(n: u64) -> String {
+    let n_f = n as f64;
+    match n {
+        0..1024 => format!("{n} B"),
+        1024..1_048_576 => format!("{:.0} KiB", n_f / 1024.0),
+        1_048_576..1_073_741_824 => format!("{:.1} MiB", n_f / 1_048_576.0),
+        _ => format!("{:.2} GiB", n_f / 1_073_741_824.0),
+    }
+}
+
+/// Milliseconds since 1970 as `2025-01-31 14:03` in UTC.
+pub fn date(ms: u64) -> String {
+    let (days, minutes) = (ms / 86_400_000, ms / 60_000 % 1440);
+    // Days to a civil date, after H. Hinnant, "chrono-compatible low-level date algorithms": eras of 400 years from March 1, 0000.
+    let z = days + 719_468;
+    let (era, of_era) = (z / 146_097, z % 146_097);
+    let year_of_era = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * shifted + 2) / 5 + 1;
+    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
+    let year = year_of_era + era * 400 + u64::from(month <= 2);
+    format!("{year:04}-{month:02}-{day:02} {:02}:{:02}", minutes / 60, minutes % 60)
+}
+
+fn error_json(e: &Error) -> Value {
+    json!({
+        "error": e.what(),
+        "at": e.place(),
+        "because": std::error::Error::source(e).map(ToString::to_string),
+        "next": e.next_step(),
+        "exit": e.kind().exit_code(),
+    })
+}
+
+/// A usage error of the argument parser as JSON.
+pub fn usage_as_json(text: &str) {
+    let mut paragraphs = text.trim().split("\n\n");
+    let what = paragraphs.next().unwrap_or_default().trim_start_matches("error: ").replace('\n', " ");
+    let error = json!({
+        "error": what.split_whitespace().collect::<Vec<_>>().join(" "),
+        "at": Value::Null,
+        "because": Value::Null,
+        "next": "see `acclimate help`",
+        "exit": 2,
+    });
+    let _ = writeln!(std::io::stderr(), "{error}");
+}
+
+/// Ends the program with exit code 70 and a few words, unless the panic is one that becomes an error.
+pub fn report_panic(json: bool, info: &std::panic::PanicHookInfo<'_>) {
+    if acclimate::base::in_guarded_call() {
+        return;
+    }
+    let place = info.location().map(|l| format!("{}:{}", l.file(), l.line())).unwrap_or_default();
+    let why = info.payload_as_str().unwrap_or("no message");
+    let next = "this is a fault of acclimate: please report it with the command that you typed; what was acknowledged is stored";
+    let _ = match json {
+        true => {
+            writeln!(std::io::stderr(), "{}", json!({ "error": "internal error", "at": place, "because": why, "next": next, "exit": 70 }))
+        }
+        false => writeln!(std::io::stderr(), "error: internal error ({place}): {why}\n  next: {next}"),
+    };
+    std::process::exit(70);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_for_people() {
+        assert_eq!([0.0, 0.004, 0.414, 0.996, 1.0].map(percent), ["0 %", "<1 %", "41 %", ">99 %", "100 %"]);
+        assert_eq!(percent_1(0.8291), "82.9 %");
+        assert_eq!([0, 1023, 2048, 5 << 20, 3 << 30].map(bytes), ["0 B", "1023 B", "2 KiB", "5.0 MiB", "3.00 GiB"]);
+    }
+
+    #[test]
+    fn dates() {
+        assert_eq!(date(0), "1970-01-01 00:00");
+        assert_eq!(date(951_782_400_000), "2000-02-29 00:00");
+        assert_eq!(date(1_709_251_199_000), "2024-02-29 23:59");
+        assert_eq!(date(1_735_689_600_000), "2025-01-01 00:00");
+    }
+
+    #[test]
+    fn errors_keep_their_parts() {
+        let e = Error::bad_data("cannot read").at("a.npy").because("torn").hint("copy it again");
+        assert_eq!(
+            error_json(&e),
+            json!({ "error": "cannot read", "at": "a.npy", "because": "torn", "next": "copy it again", "exit": 65 })
+        );
+    }
+
+    #[test]
+    fn tables_line_up() {
+        let text = table(["a", "n"], [["long".into(), "1".into()], ["b".into(), "100".into()]], 1);
+        let widths: Vec<usize> = text.lines().map(|l| l.trim_end().len()).collect();
+        assert_eq!(text.lines().count(), 3);
+        assert!(text.lines().nth(1).is_some_and(|l| l.trim_end().ends_with('1')), "{text}");
+        assert_eq!(widths[1], widths[2], "{text}");
+    }
+}

@@ -1,0 +1,41 @@
+//! `rollback`: take back what was learned.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use acclimate::Result;
+use clap::Args;
+use serde_json::json;
+
+use super::ProfileArg;
+use super::output::Output;
+
+/// Go back to the generation before, or to any other; 0 is the plain base
+#[derive(Args)]
+#[command(after_help = "Example:\n  acclimate rollback home\n  acclimate rollback home --to 0")]
+pub struct Rollback {
+    /// The home
+    home: PathBuf,
+    /// Generation to go to
+    #[arg(long, value_name = "G")]
+    to: Option<u64>,
+    #[command(flatten)]
+    profile: ProfileArg,
+}
+
+impl Rollback {
+    pub fn run(self, output: &Output) -> Result<ExitCode> {
+        let session = self.profile.known_session(&self.home)?;
+        let start = Instant::now();
+        let previous = session.status()?.generation;
+        let generation = session.rollback(self.to)?;
+        let seconds = start.elapsed().as_secs_f64();
+        let data = json!({ "generation": generation, "previous": previous, "seconds": seconds });
+        output.data(&data, || match generation {
+            0 => format!("the plain base serves again; generation {previous} stays on disk"),
+            n => format!("generation {n} serves; generation {previous} stays on disk"),
+        })?;
+        Ok(ExitCode::SUCCESS)
+    }
+}

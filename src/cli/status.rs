@@ -1,0 +1,61 @@
+//! `status`: where a profile stands.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use acclimate::Result;
+use clap::Args;
+use serde_json::json;
+
+use super::ProfileArg;
+use super::output::{Output, bytes};
+
+/// Show which generation serves, and how much feedback there is
+#[derive(Args)]
+#[command(after_help = "Example:\n  acclimate status home")]
+pub struct Status {
+    /// The home
+    home: PathBuf,
+    #[command(flatten)]
+    profile: ProfileArg,
+}
+
+impl Status {
+    pub fn run(self, output: &Output) -> Result<ExitCode> {
+        let session = self.profile.known_session(&self.home)?;
+        let s = session.status()?;
+        let home = session.home();
+        let profiles = home.profiles()?;
+        let data = json!({
+            "home": home.path().display().to_string(),
+            "profile": self.profile.profile,
+            "profiles": profiles,
+            "sha": home.config().sha,
+            "task": home.config().task,
+            "generation": s.generation,
+            "trial_left": s.trial_left,
+            "interactions": s.interactions,
+            "feedback": s.feedback,
+            "waiting": s.waiting,
+            "classes": s.classes,
+            "adapter_bytes": s.adapter_bytes,
+        });
+        output.data(&data, || {
+            let serves = match (s.generation, s.trial_left) {
+                (0, _) => "the plain base".to_string(),
+                (n, 0) => format!("generation {n}, {}", bytes(s.adapter_bytes)),
+                (n, left) => format!("generation {n}, {}, on trial for {left} more predictions", bytes(s.adapter_bytes)),
+            };
+            format!(
+                "profile   {} of {}\nserves    {serves}\nclasses   {}\nfeedback  {} on {} interactions, {} since the last training",
+                self.profile.profile,
+                profiles.join(", "),
+                s.classes,
+                s.feedback,
+                s.interactions,
+                s.waiting
+            )
+        })?;
+        Ok(ExitCode::SUCCESS)
+    }
+}

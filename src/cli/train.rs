@@ -1,0 +1,106 @@
+//! `train`: learn from the feedback, if that makes the answers better.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use acclimate::adapt::{Progress, depth_name};
+use acclimate::runtime::{TrainOptions, TrainReport};
+use acclimate::store::TRIAL;
+use acclimate::{Error, Result};
+use clap::Args;
+use serde_json::json;
+
+use super::output::{Output, percent};
+use super::{ProfileArg, ThreadsArg, stop};
+
+/// Learn from the feedback; what was learned serves only if it proves better on feedback that it has not seen
+#[derive(Args)]
+#[command(after_help = "Example:\n  acclimate train home --budget-seconds 60")]
+pub struct Train {
+    /// The home
+    home: PathBuf,
+    #[command(flatten)]
+    profile: ProfileArg,
+    /// Most optimiser steps of one fit
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    steps: Option<u64>,
+    /// Most time for the whole training
+    #[arg(long, value_name = "S")]
+    budget_seconds: Option<f64>,
+    /// Seed of everything random; the home's when not given
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+    #[command(flatten)]
+    threads: ThreadsArg,
+    /// Greatest share of uncorrected answers that may change, 0 to 1; the home's when not given
+    #[arg(long, value_name = "X")]
+    disagreement_limit: Option<f64>,
+}
+
+impl Train {
+    pub fn run(self, output: &Output) -> Result<ExitCode> {
+        let budget = self.budget_seconds.map(|s| {
+            Duration::try_from_secs_f64(s)
+                .map_err(|e| Error::usage(format!("a budget of {s} seconds")).because(e).hint("give a positive number"))
+        });
+        let budget = budget.transpose()?;
+        if let Some(limit) = self.disagreement_limit.filter(|l| !(0.0..=1.0).contains(l)) {
+            return Err(Error::usage(format!("a disagreement limit of {limit}")).hint("choose 0 to 1; 0.1 is the default"));
+        }
+        let stop = stop::on_signal()?;
+        let session = self.profile.known_session(&self.home)?;
+        let mut settings = session.settings();
+        settings.seed = self.seed.unwrap_or(settings.seed);
+        settings.threads = self.threads.count();
+        (settings.steps, settings.budget) = (self.steps, budget);
+        settings.limits.disagreement = self.disagreement_limit.unwrap_or(settings.limits.disagreement);
+
+        let bar = output.bar(1000);
+        let progress = |p: Progress| {
+            bar.set_message(p.stage);
+            bar.set_position((1000.0 * p.done.clamp(0.0, 1.0)) as u64);
+        };
+        let options = TrainOptions { settings: Some(settings), stop: Some(stop), progress: Some(&progress) };
+        let report = session.train(&options);
+        bar.finish_and_clear();
+        let report = report?;
+        let v = &report.verdict;
+        let data = json!({
+            "promoted": report.promoted,
+            "generation": report.generation,
+            "steps": report.steps,
+            "seconds": report.seconds,
+            "guard": { "base": v.base_accuracy, "before": v.before, "after": v.after, "n": v.n },
+            "retention": v.retention,
+            "retention_n": v.retention_n,
+            "depth": depth_name(v.depth),
+            "p_value": v.p_value,
+            "power": v.power,
+            "reason": v.reason,
+            "tried": report.tried,
+        });
+        output.data(&data, || for_people(&report))?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn for_people(report: &TrainReport) -> String {
+    let v = &report.verdict;
+    let mut lines: Vec<String> = report.tried.iter().map(|t| format!("  {t}")).collect();
+    let guard = format!("guard {:.0} → {}", 100.0 * v.before, percent(v.after));
+    if report.promoted {
+        lines.push(format!("{guard}   generation {} ({}) is on trial for {TRIAL} predictions", report.generation, depth_name(v.depth)));
+        if v.retention_n > 0 {
+            lines.push(format!("{} of {} answers that nobody corrected stay as they were", percent(v.retention), v.retention_n));
+        }
+    } else {
+        let serves = match report.generation {
+            0 => "the plain base goes on serving".to_string(),
+            n => format!("generation {n} goes on serving"),
+        };
+        let guard = if v.n > 0 { format!("{guard}   ") } else { String::new() };
+        lines.push(format!("{guard}not promoted, {serves}: {}", v.reason));
+    }
+    lines.join("\n")
+}

@@ -1,0 +1,105 @@
+//! How often a profile answers a labelled set right, with what it has learned and without.
+
+use crate::error::{Error, Result};
+use crate::input::{LabelledSet, RawInput};
+use crate::runtime::Session;
+
+/// Inputs that are held in memory at a time.
+const CHUNK: usize = 256;
+
+/// Accuracies on a labelled set.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Accuracy {
+    /// Examples.
+    pub n: usize,
+    /// Share that the plain base answers right, 0 to 1.
+    pub base: f64,
+    /// Share that the serving generation answers right, 0 to 1.
+    pub adapted: f64,
+}
+
+/// The labels of a data set in the words of a model: where they are numbers and the model's classes have names, the number is
+/// the position of the class, counted from 0.
+#[derive(Debug, Clone)]
+pub struct Names<'a>(Option<&'a [String]>);
+
+impl<'a> Names<'a> {
+    /// Looks at the labels of some data and at the `known` labels of a model.
+    pub fn new<'d>(data: impl IntoIterator<Item = &'d String>, known: &'a [String]) -> Names<'a> {
+        let position = |label: &String| label.parse::<usize>().is_ok_and(|i| i < known.len()) && !known.contains(label);
+        let mut data = data.into_iter().peekable();
+        Names((data.peek().is_some() && data.all(position)).then_some(known))
+    }
+
+    /// The model's word for `label`.
+    pub fn of<'l>(&self, label: &'l str) -> &'l str
+    where
+        'a: 'l,
+    {
+        let named = |known: &'a [String]| label.parse::<usize>().ok().and_then(|i| known.get(i));
+        self.0.and_then(named).map_or(label, String::as_str)
+    }
+}
+
+/// Answers all of `data` twice, recording nothing. A label that nobody has taught counts as wrong.
+///
+/// # Errors
+/// When an example cannot be read or does not fit the model.
+pub fn evaluate(session: &Session, data: &LabelledSet, threads: usize) -> Result<Accuracy> {
+    let [base, adapted] = [true, false].map(|base| count(session, data, base, threads));
+    let share = |right: usize| right as f64 / data.len().max(1) as f64;
+    Ok(Accuracy { n: data.len(), base: share(base?), adapted: share(adapted?) })
+}
+
+/// Share of `data` that the serving generation, or with `base` the plain base, answers right.
+///
+/// # Errors
+/// As [`evaluate`].
+pub fn accuracy(session: &Session, data: &LabelledSet, base: bool, threads: usize) -> Result<f64> {
+    count(session, data, base, threads).map(|right| right as f64 / data.len().max(1) as f64)
+}
+
+fn count(session: &Session, data: &LabelledSet, base: bool, threads: usize) -> Result<usize> {
+    let names = Names::new(data.labels(), session.home().labels());
+    let mut right = 0;
+    let all: Vec<usize> = (0..data.len()).collect();
+    for chunk in all.chunks(CHUNK) {
+        let start = chunk.first().copied().unwrap_or(0);
+        let inputs: Vec<RawInput> = chunk.iter().map(|&i| data.input(i)).collect::<Result<_>>()?;
+        let numbered = |e: Error| match e.place() {
+            Some(_) => e,
+            None => e.at(format!("examples {} to {} of the data", start, start + chunk.len() - 1)),
+        };
+        let Some(p) = session.evaluate(&inputs, base, threads).map_err(numbered)? else { continue };
+        let labels = if base { session.home().labels().to_vec() } else { session.labels() };
+        for (row, &i) in p.rows().into_iter().zip(chunk) {
+            // The first of equals, as in an answer.
+            let best = (0..row.len()).rev().max_by(|&a, &b| row[a].total_cmp(&row[b]));
+            let expected = data.labels().get(i).map(|l| names.of(l));
+            right += usize::from(expected.is_some() && best.and_then(|b| labels.get(b)).map(String::as_str) == expected);
+        }
+    }
+    Ok(right)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(of: &[&str]) -> Vec<String> {
+        of.iter().map(|s| s.to_string()).collect()
+    }
+
+    #[test]
+    fn numbers_become_names_only_where_they_can() {
+        let named = words(&["cat", "dog"]);
+        let data = words(&["1", "0", "1"]);
+        assert_eq!(Names::new(&data, &named).of("1"), "dog");
+        // Out of range, mixed, or numbered classes: taken as they are.
+        assert_eq!(Names::new(&words(&["1", "2"]), &named).of("1"), "1");
+        assert_eq!(Names::new(&words(&["1", "cat"]), &named).of("1"), "1");
+        assert_eq!(Names::new(&data, &words(&["0", "1"])).of("1"), "1");
+        assert_eq!(Names::new(&data, &[]).of("1"), "1");
+        assert_eq!(Names::new(&words(&[]), &named).of("1"), "1");
+    }
+}

@@ -1,0 +1,612 @@
+//! End to end through the program: the daily use, and everything that a user can hand it that is wrong. Each refusal has its
+//! documented exit code, says what to do next, and leaves what is stored as it was.
+#![cfg(all(feature = "cli", feature = "train"))]
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use acclimate::input::{ArrayData, LabelledSet, NamedArray, RawInput, arrays, write_npz};
+use assert_cmd::cargo::cargo_bin;
+use prost::Message;
+use serde_json::Value;
+use tempfile::TempDir;
+
+fn asset(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("models").join(name)
+}
+
+fn acclimate(args: &[&str]) -> Command {
+    let mut command = Command::new(cargo_bin("acclimate"));
+    command.args(args).env_remove("ACCLIMATE_LOG").env("NO_COLOR", "1");
+    command
+}
+
+fn run(args: &[&str]) -> Output {
+    acclimate(args).output().unwrap()
+}
+
+/// Data of a command that must succeed.
+fn json(args: &[&str]) -> Value {
+    let output = run(&[args, &["--json"]].concat());
+    assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// The error of a command that must fail with `code`: without `--json` for its looks, with it for its parts.
+#[track_caller]
+fn refused(args: &[&str], code: i32) -> Value {
+    let plain = run(args);
+    let text = String::from_utf8_lossy(&plain.stderr).into_owned();
+    assert_eq!(plain.status.code(), Some(code), "{args:?}: {text}");
+    assert!(plain.stdout.is_empty(), "{args:?} printed data");
+    assert!(text.contains("error: ") && !text.contains("panicked"), "{args:?}: {text}");
+    let output = run(&[args, &["--json"]].concat());
+    assert_eq!(output.status.code(), Some(code), "{args:?} with --json");
+    let text = String::from_utf8(output.stderr).unwrap();
+    let error: Value = serde_json::from_str(text.lines().last().unwrap_or("")).unwrap_or_else(|e| panic!("{args:?}: {e}: {text}"));
+    assert_eq!(error["exit"], code, "{error}");
+    error
+}
+
+fn says(error: &Value, part: &str, words: &str) {
+    assert!(error[part].as_str().is_some_and(|t| t.contains(words)), "no {words:?} in {part:?} of {error}");
+}
+
+/// The windows of one person whose activity the model knows, in order of time.
+fn person(user: i64) -> LabelledSet {
+    let all = LabelledSet::read(&asset("hapt_users_23_26.npz")).unwrap().filter_user(user).unwrap();
+    let known: Vec<usize> = (0..all.len()).filter(|&i| all.labels()[i].parse::<usize>().unwrap() < 6).collect();
+    all.select(&known).unwrap()
+}
+
+fn window(set: &LabelledSet, i: usize) -> NamedArray {
+    let RawInput::Arrays(mut arrays) = set.input(i).unwrap() else { panic!("not an array") };
+    arrays.remove(0)
+}
+
+fn values(array: &NamedArray) -> Vec<f32> {
+    array.data.to_f32()
+}
+
+/// Windows `rows` of a set as one `[n, 6, 128]` array.
+fn windows(set: &LabelledSet, rows: &[usize]) -> NamedArray {
+    let all = rows.iter().flat_map(|&i| values(&window(set, i))).collect();
+    NamedArray::new("x", vec![rows.len(), 6, 128], ArrayData::F32(all)).unwrap()
+}
+
+fn save(path: &Path, array: &NamedArray) {
+    arrays::write_npy(path, array).unwrap();
+}
+
+fn save_labelled(path: &Path, set: &LabelledSet, rows: &[usize]) {
+    let y = rows.iter().map(|&i| set.labels()[i].parse::<i64>().unwrap()).collect();
+    write_npz(path, &[windows(set, rows), NamedArray::new("y", vec![rows.len()], ArrayData::I64(y)).unwrap()]).unwrap();
+}
+
+/// A home of the activity model, and a folder beside it for inputs.
+struct Bench {
+    dir: TempDir,
+}
+
+impl Bench {
+    fn new() -> Bench {
+        let bench = Bench { dir: tempfile::tempdir().unwrap() };
+        json(&["init", &bench.home(), "--model", asset("har_cnn.onnx").to_str().unwrap()]);
+        bench
+    }
+    fn at(&self, name: &str) -> String {
+        self.dir.path().join(name).to_str().unwrap().to_string()
+    }
+    fn home(&self) -> String {
+        self.at("home")
+    }
+    fn profile(&self, name: &str) -> PathBuf {
+        self.dir.path().join("home/profiles/default").join(name)
+    }
+    /// A window of zeros as a file.
+    fn input(&self) -> String {
+        let file = self.at("input.npy");
+        save(Path::new(&file), &NamedArray::new("", vec![6, 128], ArrayData::F32(vec![0.1; 768])).unwrap());
+        file
+    }
+    /// Predicts the window of zeros; the id.
+    fn predict(&self) -> String {
+        json(&["predict", &self.home(), &self.input()])[0]["id"].as_str().unwrap().to_string()
+    }
+    fn status(&self) -> Value {
+        json(&["status", &self.home()])
+    }
+    /// Gives feedback on person `user`'s windows in `rows` through one library session: a process each would take long.
+    fn teach(&self, user: i64, rows: &[usize]) {
+        let home = acclimate::Home::open(self.home()).unwrap();
+        let (session, set) = (home.session("default").unwrap(), person(user));
+        for &i in rows {
+            let answer = session.predict(&set.input(i).unwrap()).unwrap();
+            session.feedback(answer.id.unwrap(), acclimate::Feedback::Label(set.labels()[i].clone())).unwrap();
+        }
+    }
+}
+
+/// A model from `x` to `y`, both of shape `[n, 4]`; a 4 × 4 weight `w` is at hand.
+fn tiny_model(path: &Path, nodes: Vec<tract_onnx::pb::NodeProto>) {
+    use tract_onnx::pb::*;
+    let dim = |value| tensor_shape_proto::Dimension { value: Some(value), ..Default::default() };
+    let port = |name: &str| ValueInfoProto {
+        name: name.into(),
+        r#type: Some(TypeProto {
+            value: Some(type_proto::Value::TensorType(type_proto::Tensor {
+                elem_type: tensor_proto::DataType::Float as i32,
+                shape: Some(TensorShapeProto {
+                    dim: vec![
+                        dim(tensor_shape_proto::dimension::Value::DimParam("n".into())),
+                        dim(tensor_shape_proto::dimension::Value::DimValue(4)),
+                    ],
+                }),
+            })),
+            ..Default::default()
+        }),
+        ..Default::default()
+    };
+    let weight = TensorProto {
+        name: "w".into(),
+        dims: vec![4, 4],
+        data_type: tensor_proto::DataType::Float as i32,
+        float_data: (0..16).map(|i| ((i * 7) % 5) as f32 * 0.3 - 0.5).collect(),
+        ..Default::default()
+    };
+    let graph = GraphProto {
+        node: nodes,
+        name: "g".into(),
+        initializer: vec![weight],
+        input: vec![port("x")],
+        output: vec![port("y")],
+        ..Default::default()
+    };
+    let model = ModelProto {
+        ir_version: 8,
+        graph: Some(graph),
+        opset_import: vec![OperatorSetIdProto { domain: String::new(), version: 17 }],
+        ..Default::default()
+    };
+    std::fs::write(path, model.encode_to_vec()).unwrap();
+}
+
+fn node(op: &str) -> tract_onnx::pb::NodeProto {
+    tract_onnx::pb::NodeProto {
+        op_type: op.into(),
+        name: format!("the_{op}"),
+        input: vec!["x".into()],
+        output: vec!["y".into()],
+        ..Default::default()
+    }
+}
+
+#[test]
+fn the_daily_use_and_back_to_the_bit() {
+    let bench = Bench::new();
+    let home = bench.home();
+    let set = person(23);
+    // The third of the windows that teaches lies in the first half; the later half judges.
+    let half = set.len() / 2;
+    let teach: Vec<usize> = (0..half).step_by(3).collect();
+    let judge: Vec<usize> = (half + 2..set.len()).collect();
+    save(Path::new(&bench.at("many.npy")), &windows(&set, &teach));
+    save_labelled(Path::new(&bench.at("judge.npz")), &set, &judge);
+
+    let before = json(&["predict", &home, &bench.at("many.npy"), "--top", "6"]);
+    let answers = before.as_array().unwrap();
+    assert_eq!(answers.len(), teach.len(), "a leading batch dimension holds several inputs");
+    assert!(answers.iter().all(|a| a["generation"] == 0 && a["top"].as_array().unwrap().len() == 6));
+    for (n, (answer, &i)) in answers.iter().zip(&teach).enumerate() {
+        let (id, label) = (answer["id"].as_str().unwrap(), &set.labels()[i]);
+        let receipt = match answer["top"][0]["label"] == **label {
+            true => json(&["feedback", &home, id, "--accept"]),
+            false => json(&["feedback", &home, id, "--label", label]),
+        };
+        assert_eq!((&receipt["durable"], &receipt["waiting"], &receipt["id"]), (&Value::Bool(true), &Value::from(n + 1), &answer["id"]));
+    }
+    assert_eq!(bench.status()["waiting"], teach.len());
+
+    // Every answer was judged, so nothing uncorrected is left to forget.
+    let trained = json(&["train", &home, "--threads", "2"]);
+    assert_eq!((&trained["promoted"], &trained["generation"]), (&Value::Bool(true), &Value::from(1)), "{trained}");
+    assert!(trained["guard"]["after"].as_f64() > trained["guard"]["before"].as_f64(), "{trained}");
+    assert!(trained["tried"].as_array().is_some_and(|t| !t.is_empty()) && trained["p_value"].as_f64().unwrap() < 0.05);
+
+    let eval = json(&["eval", &home, "--data", &bench.at("judge.npz")]);
+    let (base, adapted) = (eval["base_accuracy"].as_f64().unwrap(), eval["adapted_accuracy"].as_f64().unwrap());
+    assert_eq!(eval["n"], judge.len());
+    assert!(adapted > base + 0.03, "no better on held-out windows: {eval}");
+
+    let during = json(&["predict", &home, &bench.at("many.npy"), "--top", "6"]);
+    assert_eq!(during[0]["generation"], 1);
+    assert_ne!(during[0]["top"], before[0]["top"]);
+    let history = json(&["history", &home]);
+    assert_eq!((&history["trainings"][0]["generation"], &history["generations"][0]["serves"]), (&Value::from(1), &Value::Bool(true)));
+    let merged = json(&["export", &home, "--merged", &bench.at("merged.onnx")]);
+    assert_eq!(std::fs::metadata(bench.at("merged.onnx")).unwrap().len(), merged["bytes"].as_u64().unwrap());
+    refused(&["export", &home, "--merged", &bench.at("merged.onnx")], 2);
+
+    let back = json(&["rollback", &home]);
+    assert_eq!((&back["generation"], &back["previous"]), (&Value::from(0), &Value::from(1)));
+    let after = json(&["predict", &home, &bench.at("many.npy"), "--top", "6"]);
+    for (a, b) in after.as_array().unwrap().iter().zip(answers) {
+        assert_eq!((&a["top"], &a["generation"]), (&b["top"], &b["generation"]), "the base's answers, to the bit");
+    }
+    says(&refused(&["rollback", &home], 2), "error", "nothing to roll back");
+    assert_eq!(json(&["rollback", &home, "--to", "1"])["generation"], 1);
+}
+
+#[test]
+fn people_can_read_it() {
+    let bench = Bench::new();
+    let home = bench.home();
+    let text = |args: &[&str]| String::from_utf8(run(args).stdout).unwrap();
+    let line = text(&["predict", &home, &bench.input(), "--top", "2"]);
+    let words: Vec<&str> = line.split_whitespace().collect();
+    assert!(words.len() == 7 && words[3] == "%" && words[6] == "%", "{line:?}");
+    assert_eq!(text(&["feedback", &home, words[0], "--label", "3"]).trim(), "saved. 7 more before the first training");
+    assert!(text(&["status", &home]).contains("1 on 1 interactions"));
+    assert!(text(&["train", &home]).contains("7 more before the first training"));
+    assert!(text(&["history", &home]).contains("not promoted"));
+    let inspect = text(&["inspect", asset("har_cnn.onnx").to_str().unwrap()]);
+    assert!(inspect.contains("/3/Conv") && inspect.contains("adapts"), "{inspect}");
+    assert!(text(&["completions", "bash"]).contains("acclimate"));
+    // A reader that goes away is no error.
+    let mut child = acclimate(&["completions", "bash"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    let ended = child.wait_with_output().unwrap();
+    assert!(ended.status.success() && ended.stderr.is_empty(), "{}", String::from_utf8_lossy(&ended.stderr));
+}
+
+#[test]
+fn calls_that_make_no_sense() {
+    let bench = Bench::new();
+    let home = bench.home();
+    let id = bench.predict();
+    for args in [
+        &["feedback", &home, &id][..],
+        &["feedback", &home, &id, "--accept", "--reject"],
+        &["feedback", &home, &id, "--accept", "--new-class"],
+        &["predict", &home],
+        &["train", &home, "--steps", "0"],
+        &["train", &home, "--budget-seconds=-1"],
+        &["train", &home, "--disagreement-limit", "1.5"],
+        &["no-such-command"],
+    ] {
+        refused(args, 2);
+    }
+    says(&refused(&["status", &home, "--profile", "nobody"], 2), "error", "there is no profile");
+    says(&refused(&["predict", &home, &bench.input(), "--profile", "../up"], 2), "error", "cannot be the name of a profile");
+    says(&refused(&["status", &bench.at("elsewhere")], 2), "next", "acclimate init");
+    says(&refused(&["init", &home, "--model", asset("har_cnn.onnx").to_str().unwrap()], 2), "error", "home already");
+    assert_eq!(json(&["status", &home])["feedback"], 0);
+    assert!(!Path::new(&bench.at("home/profiles/nobody")).exists(), "a slip in a name makes no profile");
+}
+
+#[test]
+fn models_that_are_none() {
+    let bench = Bench::new();
+    let whole = std::fs::read(asset("har_cnn.onnx")).unwrap();
+    let write = |name: &str, bytes: &[u8]| {
+        std::fs::write(bench.at(name), bytes).unwrap();
+        bench.at(name)
+    };
+    let missing = bench.at("missing.onnx");
+    let bad = [write("truncated.onnx", &whole[..whole.len() / 2]), write("text.onnx", b"this is no model\n"), write("empty.onnx", b"")];
+    for command in ["inspect", "gradcheck", "bench"] {
+        says(&refused(&[command, &missing], 74), "next", "path");
+        for file in &bad {
+            says(&refused(&[command, file], 65), "at", file);
+        }
+    }
+    for file in &bad {
+        refused(&["init", &bench.at("new"), "--model", file], 65);
+        assert!(!Path::new(&bench.at("new")).exists(), "a home of a model that cannot be read");
+    }
+    refused(&["init", &bench.at("new"), "--model", &missing], 74);
+
+    let (siteless, unknown) = (bench.at("siteless.onnx"), bench.at("unknown.onnx"));
+    tiny_model(Path::new(&siteless), vec![node("Relu")]);
+    tiny_model(Path::new(&unknown), vec![node("NobodyKnowsThis")]);
+    says(&refused(&["gradcheck", &siteless], 69), "next", "inspect");
+    assert_eq!(json(&["inspect", &siteless])["sites"], Value::Array(vec![]));
+    assert_eq!(json(&["init", &bench.at("headless"), "--model", &siteless])["sites"], Value::Array(vec![]));
+    says(&refused(&["inspect", &unknown], 69), "next", "operator");
+    says(&refused(&["inspect", asset("har_cnn.onnx").to_str().unwrap(), "--sites", "no*such"], 2), "error", "no site matches");
+}
+
+#[test]
+fn an_operator_without_a_gradient_is_named_and_what_lies_behind_it_trains() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("odd.onnx");
+    let link = |op: &str, from: &[&str], to: &str| tract_onnx::pb::NodeProto {
+        input: from.iter().map(|s| s.to_string()).collect(),
+        output: vec![to.into()],
+        name: format!("{to}_of_{op}"),
+        ..node(op)
+    };
+    let chain = ["x", "a", "b", "c", "y"];
+    let ops = ["MatMul", "Asinh", "MatMul", "MatMul"];
+    let inputs = |i: usize| if ops[i] == "MatMul" { vec![chain[i], "w"] } else { vec![chain[i]] };
+    tiny_model(&file, (0..4).map(|i| link(ops[i], &inputs(i), chain[i + 1])).collect());
+    let model = file.to_str().unwrap();
+    let report = json(&["inspect", model]);
+    let adapts: Vec<bool> = report["sites"].as_array().unwrap().iter().map(|s| s["adapts"].as_bool().unwrap()).collect();
+    assert_eq!(adapts, [false, true, false], "cut off, trains, classifier: {report}");
+    says(&report["sites"][0], "reason", "b_of_Asinh");
+    assert_eq!(json(&["gradcheck", model])["ok"], true);
+    let e = refused(&["gradcheck", model, "--sites", "a_of_MatMul"], 69);
+    says(&e, "because", "b_of_Asinh");
+    says(&e, "next", "--sites");
+}
+
+#[test]
+fn feedback_that_cannot_be_taken() {
+    let bench = Bench::new();
+    let (home, id) = (bench.home(), bench.predict());
+    let e = refused(&["feedback", &home, &id, "--label", "walkin"], 2);
+    says(&e, "error", "unknown label");
+    says(&e, "next", "--new-class");
+    says(&refused(&["feedback", &home, "zzzz", "--accept"], 2), "next", "predict printed");
+    let other = acclimate::journal::InteractionId(7).to_string();
+    says(&refused(&["feedback", &home, &other, "--accept"], 2), "error", &other);
+    assert_eq!(bench.status()["feedback"], 0);
+    assert_eq!(json(&["feedback", &home, &id, "--label", "swimming", "--new-class"])["durable"], true);
+    refused(&["feedback", &home, &id, "--accept"], 2);
+    assert_eq!(bench.status()["feedback"], 1, "a refusal records nothing");
+}
+
+#[test]
+fn inputs_that_do_not_fit() {
+    let bench = Bench::new();
+    let home = bench.home();
+    let array = |name: &str, shape: &[usize], data: ArrayData| {
+        save(Path::new(&bench.at(name)), &NamedArray { name: String::new(), shape: shape.to_vec(), data });
+        bench.at(name)
+    };
+    let mut odd = vec![0.0f32; 768];
+    odd[5] = f32::NAN;
+    let whole = std::fs::read(bench.input()).unwrap();
+    std::fs::write(bench.at("torn.npy"), &whole[..whole.len() - 7]).unwrap();
+    std::fs::write(bench.at("words.txt"), "walk on").unwrap();
+    let cases = [
+        (array("nan.npy", &[6, 128], ArrayData::F32(odd)), "finite"),
+        (array("shape.npy", &[6, 127], ArrayData::F32(vec![0.0; 762])), "shape"),
+        (array("flat.npy", &[768], ArrayData::F32(vec![0.0; 768])), "shape"),
+        (array("none.npy", &[0, 6, 128], ArrayData::F32(vec![])), "without an example"),
+        (bench.at("torn.npy"), ""),
+        (bench.at("words.txt"), "this model takes arrays"),
+        ("turn on the light".to_string(), "this model takes arrays"),
+        (bench.at("absent.npy"), "no such file"),
+    ];
+    for (input, words) in &cases {
+        says(&refused(&["predict", &home, input], 65), "error", words);
+    }
+    // An image model takes no text either.
+    let pictures = bench.at("pictures");
+    {
+        let home = acclimate::InitOptions {
+            image: Some(acclimate::input::Preprocessing { size: [8, 8], ..Default::default() }),
+            ..acclimate::InitOptions::new(asset("har_cnn.onnx"))
+        };
+        acclimate::Home::init(&pictures, &home).unwrap();
+    }
+    says(&refused(&["predict", &pictures, "a sunset"], 65), "error", "this model takes pictures");
+    says(&refused(&["eval", &home, "--data", &bench.at("words.txt")], 65), "error", "malformed line");
+    assert_eq!(bench.status()["interactions"], 0, "a refused input is not recorded");
+    // What was answered before the bad one is shown and kept.
+    let output = run(&["predict", &home, &bench.input(), &bench.at("shape.npy"), "--json"]);
+    assert_eq!(output.status.code(), Some(65));
+    let answers: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((answers.as_array().unwrap().len(), &bench.status()["interactions"]), (1, &Value::from(1)));
+}
+
+#[test]
+fn a_base_that_changed_is_refused_by_both_hashes() {
+    let bench = Bench::new();
+    let (home, id) = (bench.home(), bench.predict());
+    json(&["feedback", &home, &id, "--accept"]);
+    let model = bench.at("home/base.onnx");
+    let whole = std::fs::read(&model).unwrap();
+    let sha = bench.status()["sha"].as_str().unwrap().to_string();
+    let mut changed = whole.clone();
+    *changed.iter_mut().rev().nth(2000).unwrap() ^= 1;
+    std::fs::write(&model, &changed).unwrap();
+    for args in [&["predict", &home, &bench.input()][..], &["train", &home], &["status", &home]] {
+        let e = refused(args, 65);
+        says(&e, "because", &sha);
+        says(&e, "because", &acclimate::adapter::Fingerprint::of(&changed).to_string());
+    }
+    std::fs::write(&model, &whole).unwrap();
+    assert_eq!(bench.status()["feedback"], 1);
+}
+
+#[test]
+fn a_flipped_byte_in_an_adapter_is_refused_and_the_rest_is_kept() {
+    let bench = Bench::new();
+    let home = bench.home();
+    bench.teach(23, &(0..90).step_by(3).collect::<Vec<_>>());
+    assert_eq!(json(&["train", &home])["promoted"], true);
+    let file = bench.profile("generations/000001.adapter");
+    let whole = std::fs::read(&file).unwrap();
+    for at in [9, 200, whole.len() / 2, whole.len() - 5] {
+        let mut flipped = whole.clone();
+        flipped[at] ^= 0x10;
+        std::fs::remove_file(&file).unwrap();
+        std::fs::write(&file, &flipped).unwrap();
+        says(&refused(&["predict", &home, &bench.input()], 65), "at", "000001.adapter");
+    }
+    std::fs::remove_file(&file).unwrap();
+    std::fs::write(&file, &whole).unwrap();
+    let status = bench.status();
+    assert_eq!((&status["generation"], &status["feedback"]), (&Value::from(1), &Value::from(30)));
+}
+
+#[test]
+fn the_second_training_is_told_who_holds_the_first() {
+    let bench = Bench::new();
+    let home = bench.home();
+    let id = bench.predict();
+    let folder = acclimate::store::profile_folder(Path::new(&home), "default").unwrap();
+    let store = acclimate::store::Store::open(std::sync::Arc::new(acclimate::disk::RealDisk), &folder).unwrap();
+    let held = store.lock_training(Duration::ZERO, "training").unwrap();
+    says(&refused(&["train", &home], 75), "error", &format!("process {} (training)", std::process::id()));
+    // Predictions and feedback go on meanwhile.
+    bench.predict();
+    json(&["feedback", &home, &id, "--accept"]);
+    drop(held);
+    json(&["train", &home]);
+}
+
+/// Waits until `path` names `process` as its holder.
+fn wait_for_holder(path: &Path, process: &mut Child) {
+    let started = Instant::now();
+    let note = format!("process {} ", process.id());
+    while !std::fs::read_to_string(path).is_ok_and(|text| text.starts_with(&note)) {
+        assert!(process.try_wait().unwrap().is_none(), "the training ended before it could be stopped");
+        assert!(started.elapsed() < Duration::from_secs(30), "the training never began");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_signal_stops_a_training_and_loses_nothing() {
+    let bench = Bench::new();
+    let home = bench.home();
+    bench.teach(24, &(0..180).collect::<Vec<_>>());
+    let mut child = acclimate(&["train", &home, "--threads", "1", "--json"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    wait_for_holder(&bench.profile("train.lock"), &mut child);
+    let id = rustix::process::Pid::from_raw(child.id() as i32).unwrap();
+    rustix::process::kill_process(id, rustix::process::Signal::INT).unwrap();
+    let ended = child.wait_with_output().unwrap();
+    let text = String::from_utf8_lossy(&ended.stderr).into_owned();
+    assert_eq!(ended.status.code(), Some(130), "{text}");
+    assert!(ended.stdout.is_empty());
+    assert_eq!(serde_json::from_str::<Value>(text.lines().last().unwrap()).unwrap()["exit"], 130);
+    let status = bench.status();
+    assert_eq!((&status["generation"], &status["feedback"], &status["waiting"]), (&0.into(), &180.into(), &180.into()));
+    assert_eq!(json(&["history", &home])["generations"], Value::Array(vec![]));
+    assert_eq!(json(&["predict", &home, &bench.input()])[0]["generation"], 0);
+}
+
+/// A file system of 3 MiB; none where the tests may not mount one.
+#[cfg(target_os = "linux")]
+struct SmallDisk(TempDir);
+
+#[cfg(target_os = "linux")]
+impl SmallDisk {
+    fn new() -> Option<SmallDisk> {
+        let dir = tempfile::tempdir().unwrap();
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=3m", "tmpfs"]).arg(dir.path()).output();
+        match mounted {
+            Ok(o) if o.status.success() => Some(SmallDisk(dir)),
+            _ => {
+                eprintln!("skipped: no file system of a fixed size can be mounted here");
+                None
+            }
+        }
+    }
+}
+
+#[cfg(target_os = "linux")]
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(self.0.path()).status();
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn on_a_full_disk_predictions_go_on_and_nothing_stored_is_lost() {
+    let Some(disk) = SmallDisk::new() else { return };
+    let home = disk.0.path().join("home").to_str().unwrap().to_string();
+    let elsewhere = tempfile::tempdir().unwrap();
+    let input = elsewhere.path().join("input.npy").to_str().unwrap().to_string();
+    save(Path::new(&input), &NamedArray::new("", vec![6, 128], ArrayData::F32(vec![0.1; 768])).unwrap());
+    json(&["init", &home, "--model", asset("har_cnn.onnx").to_str().unwrap()]);
+    let first = json(&["predict", &home, &input]);
+    json(&["feedback", &home, first[0]["id"].as_str().unwrap(), "--accept"]);
+    let session = acclimate::Home::open(&home).unwrap().session("default").unwrap();
+    let window = RawInput::from_argument(&input, session.home().intake()).unwrap();
+    let ids: Vec<_> = (0..250).map(|_| session.predict(&window).unwrap().id.unwrap()).collect();
+
+    let filler = disk.0.path().join("filler");
+    let mut file = std::fs::File::create(&filler).unwrap();
+    let mut piece = 1 << 16;
+    while piece > 0 {
+        if std::io::Write::write_all(&mut file, &vec![1; piece]).is_err() {
+            piece /= 2;
+        }
+    }
+    let output = run(&["predict", &home, &input, "--json"]);
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{text}");
+    let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&answer[0]["id"], &answer[0]["top"]), (&Value::Null, &first[0]["top"]));
+    assert!(text.contains("warning: not recorded"), "{text}");
+    // A few small records still fit into the last page of the journal; each is acknowledged or refused, never half kept.
+    let mut acknowledged = 1;
+    let mut waiting = ids.iter();
+    let e = loop {
+        let id = waiting.next().expect("the disk never filled");
+        match session.feedback(*id, acclimate::Feedback::Accept) {
+            Ok(_) => acknowledged += 1,
+            Err(e) => break e,
+        }
+    };
+    assert_eq!(e.kind(), acclimate::ErrorKind::Io, "{e:?}");
+    drop(session);
+    let next = waiting.next().unwrap().to_string();
+    says(&refused(&["feedback", &home, &next, "--accept"], 74), "next", "free some space");
+    let status = json(&["status", &home]);
+    assert_eq!((&status["interactions"], &status["feedback"]), (&251.into(), &acknowledged.into()));
+
+    drop(file);
+    std::fs::remove_file(&filler).unwrap();
+    assert_eq!(json(&["feedback", &home, &next, "--accept"])["waiting"], acknowledged + 1);
+    assert!(json(&["predict", &home, &input])[0]["id"].is_string());
+}
+
+#[test]
+fn gradients_of_the_bundled_model_are_right_and_a_wrong_one_would_show() {
+    let model = asset("har_cnn.onnx");
+    let dump = tempfile::tempdir().unwrap();
+    let into = dump.path().join("dump");
+    let report = json(&["gradcheck", model.to_str().unwrap(), "--dump", into.to_str().unwrap()]);
+    assert_eq!(report["ok"], true);
+    assert!(report["sites"].as_array().is_some_and(|s| s.len() >= 4));
+    for file in ["inputs.npz", "cotangent.npz", "adapter.safetensors", "outputs.npz", "gradients.safetensors"] {
+        assert!(into.join(file).is_file(), "{file} is missing");
+    }
+    let strict = run(&["gradcheck", model.to_str().unwrap(), "--tolerance", "1e-12", "--json"]);
+    assert_eq!(strict.status.code(), Some(65));
+    assert_eq!(serde_json::from_slice::<Value>(&strict.stdout).unwrap()["ok"], false);
+}
+
+#[test]
+fn a_simulation_gives_the_contract_s_fields() {
+    let dir = tempfile::tempdir().unwrap();
+    let (data, plot) = (dir.path().join("few.npz"), dir.path().join("curve.svg"));
+    let set = person(23);
+    save_labelled(&data, &set, &(0..set.len()).step_by(4).collect::<Vec<_>>());
+    let args =
+        ["simulate", "--model", asset("har_cnn.onnx").to_str().unwrap(), "--data", data.to_str().unwrap(), "--seed", "3"].map(String::from);
+    let args: Vec<&str> = args.iter().map(String::as_str).chain(["--plot", plot.to_str().unwrap()]).collect();
+    let mut once = json(&args);
+    let mut again = json(&args);
+    assert_eq!(once["curve"][0]["seen"], 0);
+    assert_eq!(once["curve"][0]["base_accuracy"], once["test"]["base"]);
+    assert!(once["test"]["n"].as_u64().unwrap() > 30 && once["peak_rss_bytes"].as_u64().unwrap() > 0);
+    assert!(once["retention"].is_number() && once["generations"].is_number() && once["seconds"].is_number());
+    assert!(std::fs::read_to_string(&plot).unwrap().contains("<svg"));
+    for run in [&mut once, &mut again] {
+        for clock in ["seconds", "train_seconds", "peak_rss_bytes"] {
+            run[clock] = Value::Null;
+        }
+        run["trainings"].as_array_mut().unwrap().iter_mut().for_each(|t| t["seconds"] = Value::Null);
+    }
+    assert_eq!(once, again, "deterministic for a seed");
+}
