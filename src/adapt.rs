@@ -19,13 +19,17 @@ use crate::input::Example;
 use crate::plan::{Engine, Factors, SiteKey, Variant, in_parallel};
 use crate::train::fit::{Fit, Fitted, Go, Goal, Lesson, Recipe};
 use crate::train::head::{Head, quiet_bias};
-use crate::train::loss::cross_entropy;
+use crate::train::loss::{Target, cross_entropy};
 use crate::train::solve::{HeadData, L2_GRID, SolveOptions};
 
 /// Fewest lessons with a known answer before a training is worth its time.
 pub const FEWEST_LESSONS: usize = 8;
 /// Most uncorrected inputs that retention looks at: the latest ones.
 pub(crate) const MOST_IDLE: usize = 256;
+/// Weight of an input that nobody corrected, beside 1 for one that somebody spoke about.
+const KEEP_WEIGHT: f32 = 0.5;
+/// Consecutive uncorrected inputs that stay on one side.
+const KEEP_BLOCK: usize = 4;
 /// Held-out looks at a fit: at these shares of its epochs.
 const LOOKS: [f32; 3] = [0.4, 0.7, 1.0];
 
@@ -145,8 +149,12 @@ struct Seen {
     idle: Option<Idle>,
 }
 
-/// Uncorrected inputs whose answer, left standing, was the base's own.
+/// Uncorrected inputs whose answer, left standing, was the base's own. No input both teaches and judges: of every two blocks
+/// of consecutive inputs one teaches what is to be kept, and the other judges whether it was.
 struct Idle {
+    keep: Vec<Lesson>,
+    keep_features: Array2<f32>,
+    keep_logits: Array2<f32>,
     examples: Vec<Example>,
     features: Array2<f32>,
     logits: Array2<f32>,
@@ -227,13 +235,25 @@ impl Adaptation<'_> {
         let Some(logits) = rows.logits else { return Ok(None) };
         let stood: Vec<usize> =
             (0..all.len()).filter(|&i| argmax(logits.row(i)) == Some(self.material.idle[i].1)).collect();
-        if stood.is_empty() {
-            return Ok(None);
-        }
+        let (teach, judge): (Vec<_>, Vec<_>) = stood.into_iter().enumerate().partition(|(at, _)| (at / KEEP_BLOCK) % 2 == 0);
+        let (teach, judge): (Vec<usize>, Vec<usize>) =
+            (teach.into_iter().map(|(_, i)| i).collect(), judge.into_iter().map(|(_, i)| i).collect());
+        let keep = |&i: &usize| Lesson {
+            example: all[i].clone(),
+            goal: Goal::Keep(self.material.idle[i].1),
+            weight: KEEP_WEIGHT,
+            at_ms: 0,
+            earlier: false,
+            keep: softmax(logits.row(i)),
+        };
+        let at = |m: &Array2<f32>, rows: &[usize]| m.select(ndarray::Axis(0), rows);
         Ok(Some(Idle {
-            examples: stood.iter().map(|&i| all[i].clone()).collect(),
-            features: rows.features.select(ndarray::Axis(0), &stood),
-            logits: logits.select(ndarray::Axis(0), &stood),
+            keep: teach.iter().map(keep).collect(),
+            keep_features: at(&rows.features, &teach),
+            keep_logits: at(&logits, &teach),
+            examples: judge.iter().map(|&i| all[i].clone()).collect(),
+            features: at(&rows.features, &judge),
+            logits: at(&logits, &judge),
         }))
     }
 
@@ -279,31 +299,44 @@ impl Adaptation<'_> {
         Ok(head)
     }
 
+    /// Solves the head on these lessons and on what is to be kept.
     fn solved_head(&self, seen: &Seen, rows: &[usize], l2: f32) -> Result<Head> {
         let mut head = self.blank_head(seen)?;
-        let features = seen.features.select(ndarray::Axis(0), rows);
-        let logits = seen.logits.as_ref().map(|z| z.select(ndarray::Axis(0), rows));
-        let targets: Vec<_> = rows.iter().map(|&i| self.material.lessons[i].goal.target()).collect();
-        let weights: Vec<f32> = rows.iter().map(|&i| self.material.lessons[i].weight).collect();
-        let data = HeadData { features: features.view(), base: logits.as_ref().map(|z| z.view()), targets: &targets, weights: &weights };
-        head.solve(&data, &SolveOptions { l2, ..SolveOptions::default() })?;
+        let taught = self.taught(seen, rows)?;
+        head.solve(&taught.data(), &SolveOptions { l2, ..SolveOptions::default() })?;
         Ok(head)
+    }
+
+    fn taught<'a>(&'a self, seen: &'a Seen, rows: &[usize]) -> Result<Taught<'a>> {
+        let lessons = rows.iter().map(|&i| &self.material.lessons[i]);
+        let keep = seen.idle.iter().flat_map(|i| &i.keep);
+        let all: Vec<&Lesson> = lessons.chain(keep).collect();
+        let join = |m: &Array2<f32>, more: Option<&Array2<f32>>| -> Result<Array2<f32>> {
+            let own = m.select(ndarray::Axis(0), rows);
+            match more {
+                Some(more) => ndarray::concatenate(ndarray::Axis(0), &[own.view(), more.view()])
+                    .map_err(|e| Error::internal("features of two widths").because(e)),
+                None => Ok(own),
+            }
+        };
+        let idle = seen.idle.as_ref();
+        Ok(Taught {
+            features: join(&seen.features, idle.map(|i| &i.keep_features))?,
+            logits: seen.logits.as_ref().map(|z| join(z, idle.map(|i| &i.keep_logits))).transpose()?,
+            targets: all.iter().map(|l| l.target()).collect(),
+            weights: all.iter().map(|l| l.weight).collect(),
+        })
     }
 
     fn head_only(&self, seen: &Seen, folds: &Folds) -> Result<Evidence> {
         self.say("head", 0.0);
-        let head = self.blank_head(seen)?;
-        let targets: Vec<_> = self.material.lessons.iter().map(|l| l.goal.target()).collect();
-        let weights: Vec<f32> = self.material.lessons.iter().map(|l| l.weight).collect();
-        let data = HeadData {
-            features: seen.features.view(),
-            base: seen.logits.as_ref().map(|z| z.view()),
-            targets: &targets,
-            weights: &weights,
-        };
-        let choice = head.choose_l2(&data, folds.fold_of(), &L2_GRID, &SolveOptions::default())?;
-        let (right, loss) = self.score(&choice.held_out)?;
         let all: Vec<usize> = (0..self.material.lessons.len()).collect();
+        let taught = self.taught(seen, &all)?;
+        // What is to be kept is a fold of its own: it judges a head that only feedback taught, and teaches all others.
+        let mut fold_of = folds.fold_of().to_vec();
+        fold_of.resize(taught.weights.len(), folds.folds());
+        let choice = self.blank_head(seen)?.choose_l2(&taught.data(), &fold_of, &L2_GRID, &SolveOptions::default())?;
+        let (right, loss) = self.score(&choice.held_out.slice(ndarray::s![..all.len(), ..]).to_owned())?;
         let solved = self.solved_head(seen, &all, choice.l2)?;
         let retention = self.retention(seen, &Variant::Base, &solved)?;
         Ok(Evidence { depth: Depth::HeadOnly, sites: vec![], right, loss, retention, epochs: 0, l2: choice.l2 })
@@ -314,13 +347,15 @@ impl Adaptation<'_> {
         let lessons = &self.material.lessons;
         let right = |(z, l): (ArrayView1<f32>, &Lesson)| argmax(z).is_some_and(|answer| l.goal.agrees(answer));
         let right = logits.rows().into_iter().zip(lessons).map(right).collect();
-        let targets: Vec<_> = lessons.iter().map(|l| l.goal.target()).collect();
+        let targets: Vec<_> = lessons.iter().map(|l| l.target()).collect();
         let loss = cross_entropy(logits.view(), &targets, &vec![1.0; lessons.len()], 0.0)?;
         Ok((right, loss.rows))
     }
 
     fn retention(&self, seen: &Seen, variant: &Variant, head: &Head) -> Result<Retention> {
-        let Some(idle) = &seen.idle else { return Ok(Retention::from_counts(0, 0, 0.0)) };
+        let Some(idle) = seen.idle.as_ref().filter(|i| !i.examples.is_empty()) else {
+            return Ok(Retention::from_counts(0, 0, 0.0));
+        };
         let adapted = match variant {
             Variant::Base => head.forward(idle.features.view(), Some(idle.logits.view()))?,
             _ => {
@@ -429,7 +464,8 @@ impl Adaptation<'_> {
     ) -> Result<(Fitted, Vec<Array2<f32>>)> {
         let (teachers, judges) = (folds.teachers(fold), folds.judges(fold));
         let head = self.solved_head(seen, &teachers, l2)?;
-        let lessons: Vec<&Lesson> = teachers.iter().map(|&i| &self.material.lessons[i]).collect();
+        let keep = seen.idle.iter().flat_map(|i| &i.keep);
+        let lessons: Vec<&Lesson> = teachers.iter().map(|&i| &self.material.lessons[i]).chain(keep).collect();
         let questions: Vec<&Example> = judges.iter().map(|&i| &self.material.lessons[i].example).collect();
         let mut answers = vec![];
         let fit = Fit::new(self.engine, lessons, sites, head, recipe, threads)?;
@@ -573,7 +609,7 @@ impl Adaptation<'_> {
         };
         let mut padded = Array2::from_elem((fresh.len(), self.material.classes), -30.0f32);
         padded.slice_mut(ndarray::s![.., ..logits.ncols()]).assign(&logits);
-        let targets: Vec<_> = fresh.iter().map(|&i| lessons[i].goal.target()).collect();
+        let targets: Vec<_> = fresh.iter().map(|&i| lessons[i].target()).collect();
         let loss = cross_entropy(padded.view(), &targets, &vec![1.0; fresh.len()], 0.0)?.rows;
         let theirs: Vec<bool> = padded
             .rows()
@@ -603,8 +639,9 @@ impl Adaptation<'_> {
         if e.sites.is_empty() {
             return Ok(Winner { depth: e.depth, deltas: vec![], head, steps: 0 });
         }
-        let recipe = self.recipe(all.len());
-        let lessons: Vec<&Lesson> = self.material.lessons.iter().collect();
+        let keep = seen.idle.iter().flat_map(|i| &i.keep);
+        let lessons: Vec<&Lesson> = self.material.lessons.iter().chain(keep).collect();
+        let recipe = self.recipe(lessons.len());
         let fit = Fit::new(self.engine, lessons, &e.sites, head, &recipe, self.settings.threads)?;
         let fitted = fit.run(self.stop, |epoch, _, _| {
             self.say("training on everything", 0.8 + 0.2 * (epoch + 1) as f32 / e.epochs as f32);
@@ -612,6 +649,32 @@ impl Adaptation<'_> {
         })?;
         Ok(Winner { depth: e.depth, deltas: fitted.deltas, head: fitted.head, steps: fitted.steps })
     }
+}
+
+/// Rows that teach a head.
+struct Taught<'a> {
+    features: Array2<f32>,
+    logits: Option<Array2<f32>>,
+    targets: Vec<Target<'a>>,
+    weights: Vec<f32>,
+}
+
+impl<'a> Taught<'a> {
+    fn data(&'a self) -> HeadData<'a> {
+        HeadData {
+            features: self.features.view(),
+            base: self.logits.as_ref().map(|z| z.view()),
+            targets: &self.targets,
+            weights: &self.weights,
+        }
+    }
+}
+
+fn softmax(row: ArrayView1<f32>) -> Vec<f32> {
+    let largest = row.fold(f32::NEG_INFINITY, |a, b| a.max(*b));
+    let exps: Vec<f32> = row.iter().map(|z| (z - largest).exp()).collect();
+    let total: f32 = exps.iter().sum();
+    exps.iter().map(|e| e / total).collect()
 }
 
 fn best_shown(parts: &[(Vec<bool>, Vec<f32>)]) -> usize {

@@ -158,7 +158,7 @@ fn train_step(
         .iter()
         .flatten()
         .enumerate()
-        .map(|(i, e)| Lesson { example: e.clone(), goal: Goal::Class(i % classes.min(CLASSES)), weight: 1.0, at_ms: 0, earlier: false })
+        .map(|(i, e)| Lesson { example: e.clone(), goal: Goal::Class(i % classes.min(CLASSES)), weight: 1.0, at_ms: 0, earlier: false, keep: vec![] })
         .collect();
     let columns: Vec<u32> = (0..classes.min(CLASSES) as u32).collect();
     let head = Head {

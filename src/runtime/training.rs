@@ -174,7 +174,7 @@ impl Session {
             served_right.push(answered.is_some_and(|a| goal.agrees(a)));
             let earlier = (at as u64) < serving.examples;
             latest = f.at_ms.max(latest);
-            lessons.push(Lesson { example: load(f.id)?, goal, weight: 1.0, at_ms: latest, earlier });
+            lessons.push(Lesson { example: load(f.id)?, goal, weight: 1.0, at_ms: latest, earlier, keep: vec![] });
         }
         let mut idle = vec![];
         for i in state.interactions().iter().rev().filter(|i| state.feedback_on(i.id).is_none()).take(crate::adapt::MOST_IDLE) {

@@ -26,27 +26,34 @@ pub enum Goal {
     Class(usize),
     /// This class is wrong; the right one is not known.
     Not(usize),
+    /// Nobody said anything about the base's answer, this class: what the base thinks is to be kept (distillation, as in
+    /// *Learning without Forgetting*, Li and Hoiem 2016).
+    Keep(usize),
 }
 
 impl Goal {
-    /// The target of the loss.
-    pub fn target(self) -> Target<'static> {
-        match self {
-            Goal::Class(c) => Target::Class(c),
-            Goal::Not(c) => Target::Not(c),
-        }
-    }
     /// Group for class-balanced sampling.
     pub fn class(self) -> usize {
         match self {
-            Goal::Class(c) | Goal::Not(c) => c,
+            Goal::Class(c) | Goal::Not(c) | Goal::Keep(c) => c,
         }
     }
     /// Whether the answer `class` agrees with what is known.
     pub fn agrees(self, class: usize) -> bool {
         match self {
-            Goal::Class(c) => c == class,
+            Goal::Class(c) | Goal::Keep(c) => c == class,
             Goal::Not(c) => c != class,
+        }
+    }
+}
+
+impl Lesson {
+    /// The target of the loss.
+    pub fn target(&self) -> Target<'_> {
+        match self.goal {
+            Goal::Class(c) => Target::Class(c),
+            Goal::Not(c) => Target::Not(c),
+            Goal::Keep(_) => Target::Soft(&self.keep),
         }
     }
 }
@@ -64,6 +71,8 @@ pub struct Lesson {
     pub at_ms: u64,
     /// Whether an earlier generation has learned from it.
     pub earlier: bool,
+    /// The base's probabilities, for [`Goal::Keep`]; empty otherwise.
+    pub keep: Vec<f32>,
 }
 
 /// Hyper-parameters of a fit. The defaults are argued in `docs/training.md`.
@@ -379,8 +388,8 @@ impl<'a> Fit<'a> {
         // Rows that only fill the bucket weigh nothing.
         let mut weights = micro.weights.clone();
         weights.resize(logits.nrows(), 0.0);
-        let goal = |row: usize| self.lessons[micro.items[row.min(micro.items.len() - 1)]].goal.target();
-        let targets: Vec<Target> = (0..logits.nrows()).map(goal).collect();
+        let target = |row: usize| self.lessons[micro.items[row.min(micro.items.len() - 1)]].target();
+        let targets: Vec<Target> = (0..logits.nrows()).map(target).collect();
         let loss = cross_entropy(logits.view(), &targets, &weights, self.recipe.smoothing)?;
         let share = weights.iter().sum::<f32>() / total;
         let dlogits = loss.dlogits * share;

@@ -55,6 +55,7 @@ fn losses_of(name: &str, pooling: Pooling) -> (Vec<f32>, Vec<f32>, Vec<SiteDelta
             weight: 1.0,
             at_ms: 0,
             earlier: false,
+            keep: vec![],
         })
         .collect();
     let start = tensors(&folder.join("initial.safetensors"));

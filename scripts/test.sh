@@ -1,0 +1,116 @@
+#!/usr/bin/env bash
+# Everything that must pass before a change lands; CI runs this and nothing else.
+#
+#   scripts/test.sh [--keep-going] [STEP...]
+#
+#   STEP           any of: fmt clippy clippy-predict test doctest doc demo (default: all, in this order)
+#   --keep-going   run the later steps after one has failed
+#
+# Tests that want a model too big for the repository run when ACCLIMATE_MODELS names the folder that scripts/fetch-models.sh
+# filled, and are skipped otherwise. ACCLIMATE_DEMO_SECONDS is the time the demo may take (default 60).
+# Exit code 1: a step failed, and the lines before the last say which.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+all=(fmt clippy clippy-predict test doctest doc demo)
+steps=()
+keep_going=
+for arg in "$@"; do
+    case $arg in
+        -h | --help) sed -n '2,/^set/{/^#/s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}"; exit 0 ;;
+        --keep-going) keep_going=1 ;;
+        *)
+            [[ " ${all[*]} " == *" $arg "* ]] || { echo "test.sh: unknown step '$arg'; one of: ${all[*]}" >&2; exit 2; }
+            steps+=("$arg")
+            ;;
+    esac
+done
+[ ${#steps[@]} -gt 0 ] || steps=("${all[@]}")
+
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+export CARGO_TERM_COLOR=${CARGO_TERM_COLOR:-auto}
+
+# Tests run optimised, since they run real models, and in the profile that the demo and the user build: dependencies are then
+# compiled once. Checks that a release build leaves out are switched back on for this crate alone.
+checks=(--config 'profile.release.package.acclimate.debug-assertions=true' --config 'profile.release.package.acclimate.overflow-checks=true')
+
+run_fmt() { cargo fmt --check; }
+run_clippy() { cargo clippy --release --locked --all-targets -- -D warnings; }
+# A build without training: predicts with adapters, and nothing else.
+run_clippy-predict() { cargo clippy --release --locked --all-targets --no-default-features --features cli -- -D warnings; }
+run_test() {
+    if cargo nextest --version >/dev/null 2>&1; then
+        cargo nextest run --release --locked --no-fail-fast "${checks[@]}"
+    else
+        cargo test --release --locked --no-fail-fast --lib --bins --tests --examples "${checks[@]}"
+    fi
+}
+run_doctest() { cargo test --release --locked --doc "${checks[@]}"; }
+run_doc() { RUSTDOCFLAGS="${RUSTDOCFLAGS:-} -D warnings" cargo doc --release --locked --no-deps; }
+run_demo() {
+    # Built first, so that the time is the demo's own.
+    cargo build --release --locked --bin acclimate || return 1
+    cargo run --release --locked --quiet -- demo --json >"$work/demo.json" || return 1
+    python3 - "$work/demo.json" "${ACCLIMATE_DEMO_SECONDS:-60}" <<'PY'
+import json, sys
+
+path, limit = sys.argv[1], float(sys.argv[2])
+text = open(path, encoding="utf-8").read()
+try:
+    demo = json.loads(text)
+    people = demo["people"]
+    rows = [(p["name"], p["base_accuracy"], p["adapted_accuracy"]) for p in people]
+    base, adapted, seconds = (float(demo[k]) for k in ("mean_base", "mean_adapted", "seconds"))
+except (ValueError, KeyError, TypeError) as error:
+    sys.exit(f"demo: not the JSON it promises ({type(error).__name__}: {error}): {text[:400]!r}")
+for row in rows:
+    print("demo: {}: base {:.3f}, adapted {:.3f}".format(*row))
+print(f"demo: mean base {base:.3f}, mean adapted {adapted:.3f}, {seconds:.1f} s")
+wrong = []
+if not rows:
+    wrong.append("it met nobody")
+if not all(0.0 <= value <= 1.0 for _, *pair in rows for value in pair):
+    wrong.append("an accuracy is outside 0..1")
+if not adapted > base:
+    wrong.append(f"mean_adapted {adapted:.3f} is not above mean_base {base:.3f}")
+if not seconds < limit:
+    wrong.append(f"{seconds:.1f} s is not under {limit:g} s")
+sys.exit("demo: " + "; ".join(wrong) if wrong else 0)
+PY
+}
+
+# Sums up what the test runners said: nextest's `Summary` line, cargo test's `test result` lines.
+count() { # LOG WORD
+    sed 's/\x1b\[[0-9;]*m//g' "$1" | awk -v word="$2" '
+        /^ *Summary \[/ || /^test result:/ { if (match($0, "[0-9]+ " word)) { split(substr($0, RSTART, RLENGTH), part, " "); sum += part[1] } }
+        END { print sum + 0 }'
+}
+
+passed=0
+failed=0
+skipped=0
+broken=()
+for step in "${steps[@]}"; do
+    echo "== $step"
+    started=$SECONDS
+    status=0
+    # The pipe's status is the step's, by pipefail; `set -e` is not in force inside, so every step ends in its own verdict.
+    "run_$step" 2>&1 | tee "$work/$step.log" || status=$?
+    echo "== $step: $([ "$status" = 0 ] && echo ok || echo "FAILED (exit $status)"), $((SECONDS - started)) s"
+    case $step in
+        test | doctest)
+            passed=$((passed + $(count "$work/$step.log" passed)))
+            failed=$((failed + $(count "$work/$step.log" failed)))
+            skipped=$((skipped + $(count "$work/$step.log" "(skipped|ignored)")))
+            ;;
+    esac
+    if [ "$status" != 0 ]; then
+        broken+=("$step")
+        [ -n "$keep_going" ] || break
+    fi
+done
+
+[ ${#broken[@]} = 0 ] || echo "test.sh: failed: ${broken[*]} (again: scripts/test.sh ${broken[*]})"
+echo "$passed passed, $failed failed, $skipped skipped"
+[ ${#broken[@]} = 0 ]
