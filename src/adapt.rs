@@ -26,6 +26,8 @@ use crate::train::solve::{HeadData, L2_GRID, SolveOptions};
 pub const FEWEST_LESSONS: usize = 8;
 /// Most uncorrected inputs that retention looks at: the latest ones.
 pub(crate) const MOST_IDLE: usize = 256;
+/// Penalty strengths for a head that corrects the base's own answers.
+const GENTLE_GRID: [f32; 9] = [100.0, 30.0, 10.0, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01];
 /// Weight of an input that nobody corrected, beside 1 for one that somebody spoke about.
 const KEEP_WEIGHT: f32 = 0.5;
 /// Consecutive uncorrected inputs that stay on one side.
@@ -109,6 +111,7 @@ pub(crate) struct Winner {
     pub deltas: Vec<SiteDelta>,
     pub head: Head,
     pub steps: u64,
+    pub learning_rate: f32,
 }
 
 /// Where a training stands.
@@ -164,7 +167,8 @@ impl Adaptation<'_> {
     pub fn run(&self) -> Result<Outcome> {
         let started = Instant::now();
         let material = self.material;
-        let judged: Vec<usize> = (0..material.lessons.len()).filter(|&i| matches!(material.lessons[i].goal, Goal::Class(_))).collect();
+        let judged: Vec<usize> =
+            (0..material.lessons.len()).filter(|&i| matches!(material.lessons[i].goal, Goal::Class(_))).collect();
         if judged.len() < FEWEST_LESSONS {
             let more = FEWEST_LESSONS - judged.len();
             let reason = format!("{} answers are known; {more} more before the first training", judged.len());
@@ -235,7 +239,8 @@ impl Adaptation<'_> {
         let Some(logits) = rows.logits else { return Ok(None) };
         let stood: Vec<usize> =
             (0..all.len()).filter(|&i| argmax(logits.row(i)) == Some(self.material.idle[i].1)).collect();
-        let (teach, judge): (Vec<_>, Vec<_>) = stood.into_iter().enumerate().partition(|(at, _)| (at / KEEP_BLOCK) % 2 == 0);
+        let (teach, judge): (Vec<_>, Vec<_>) =
+            stood.into_iter().enumerate().partition(|(at, _)| (at / KEEP_BLOCK).is_multiple_of(2));
         let (teach, judge): (Vec<usize>, Vec<usize>) =
             (teach.into_iter().map(|(_, i)| i).collect(), judge.into_iter().map(|(_, i)| i).collect());
         let keep = |&i: &usize| Lesson {
@@ -275,7 +280,10 @@ impl Adaptation<'_> {
             _ => 2,
         };
         let block = (n / 24).clamp(1, 8);
-        Folds::new(&times, &SplitOptions { folds, block, glue: 0, embargo_items: 0, embargo_time: 0, seed: self.settings.seed })
+        Folds::new(
+            &times,
+            &SplitOptions { folds, block, glue: 0, embargo_items: 0, embargo_time: 0, seed: self.settings.seed },
+        )
     }
 
     /// The head of zeros: it acts on the base classes that some lesson names, and on every new class.
@@ -292,9 +300,11 @@ impl Adaptation<'_> {
         columns.dedup();
         let n = columns.len();
         let quiet = seen.logits.as_ref().map_or(0.0, |z| quiet_bias(z.view()));
-        let bias: Array1<f32> = columns.iter().map(|c| if (*c as usize) < m.base_classes { 0.0 } else { quiet }).collect();
+        let bias: Array1<f32> =
+            columns.iter().map(|c| if (*c as usize) < m.base_classes { 0.0 } else { quiet }).collect();
         let weight = Array2::zeros((m.features, n));
-        let head = Head { features: m.features, base_classes: m.base_classes, classes: m.classes, columns, weight, bias };
+        let head =
+            Head { features: m.features, base_classes: m.base_classes, classes: m.classes, columns, weight, bias };
         head.check()?;
         Ok(head)
     }
@@ -335,7 +345,11 @@ impl Adaptation<'_> {
         // What is to be kept is a fold of its own: it judges a head that only feedback taught, and teaches all others.
         let mut fold_of = folds.fold_of().to_vec();
         fold_of.resize(taught.weights.len(), folds.folds());
-        let choice = self.blank_head(seen)?.choose_l2(&taught.data(), &fold_of, &L2_GRID, &SolveOptions::default())?;
+        let (blank, options) = (self.blank_head(seen)?, SolveOptions::default());
+        let choice = match self.material.base_classes {
+            0 => blank.choose_l2(&taught.data(), &fold_of, &L2_GRID, &options)?,
+            _ => blank.choose_gentle_l2(&taught.data(), &fold_of, &GENTLE_GRID, &options)?,
+        };
         let (right, loss) = self.score(&choice.held_out.slice(ndarray::s![..all.len(), ..]).to_owned())?;
         let solved = self.solved_head(seen, &all, choice.l2)?;
         let retention = self.retention(seen, &Variant::Base, &solved)?;
@@ -367,8 +381,25 @@ impl Adaptation<'_> {
         Retention::measure(idle.logits.view(), adapted.view())
     }
 
+    /// Whether only the base's own classes are corrected. Then it is the input that has shifted (another person, another
+    /// sensor), and early layers are where such a shift is best undone (Lee et al. 2023, *Surgical fine-tuning*): deeper
+    /// candidates start from the base's own head and win a tie. New classes instead are read off features that are there
+    /// already: deeper candidates start from the solved head, and the shallower wins a tie.
+    fn corrects_only(&self) -> bool {
+        self.material.base_classes > 0 && self.material.classes == self.material.base_classes
+    }
+
+    /// The head that a deeper candidate starts from.
+    fn first_head(&self, seen: &Seen, rows: &[usize], l2: f32) -> Result<Head> {
+        if self.corrects_only() { self.blank_head(seen) } else { self.solved_head(seen, rows, l2) }
+    }
+
     fn recipe(&self, lessons: usize) -> Recipe {
         let mut recipe = Recipe { seed: self.settings.seed, ..self.settings.recipe.clone() };
+        if self.corrects_only() {
+            // The head moves little: what has shifted is the input. Chosen on the activity people (see docs/training.md).
+            (recipe.lr, recipe.epochs, recipe.head_lr) = (recipe.lr * 5.0, recipe.epochs * 4 / 3, 0.1);
+        }
         let per_epoch = lessons.div_ceil(recipe.batch).max(1) as u64;
         if let Some(most) = self.settings.steps {
             recipe.epochs = recipe.epochs.min(most.div_ceil(per_epoch)).max(1);
@@ -428,7 +459,8 @@ impl Adaptation<'_> {
                 }
                 let rounds = all.len().div_ceil(side_by_side) as u32;
                 // What is left of the folds, and the fit on everything.
-                let ahead = began.elapsed() / (round as u32 + 1) * (rounds - round as u32 - 1) + began.elapsed() / (round as u32 + 1);
+                let ahead = began.elapsed() / (round as u32 + 1) * (rounds - round as u32 - 1)
+                    + began.elapsed() / (round as u32 + 1);
                 if self.settings.budget.is_some_and(|b| started.elapsed() + ahead > b) {
                     return Ok(Err(("the time budget does not reach; raise --budget-seconds".into(), steps)));
                 }
@@ -463,7 +495,7 @@ impl Adaptation<'_> {
         threads: usize,
     ) -> Result<(Fitted, Vec<Array2<f32>>)> {
         let (teachers, judges) = (folds.teachers(fold), folds.judges(fold));
-        let head = self.solved_head(seen, &teachers, l2)?;
+        let head = self.first_head(seen, &teachers, l2)?;
         let keep = seen.idle.iter().flat_map(|i| &i.keep);
         let lessons: Vec<&Lesson> = teachers.iter().map(|&i| &self.material.lessons[i]).chain(keep).collect();
         let questions: Vec<&Example> = judges.iter().map(|&i| &self.material.lessons[i].example).collect();
@@ -493,10 +525,12 @@ impl Adaptation<'_> {
             let (right, loss) = self.score(logits)?;
             best = (rate(&right).max(best.0), mean(&loss).min(best.1));
         }
-        let ahead = before.iter().find(|e| rate(&e.right) >= best.0 && mean(&e.loss) < best.1);
+        // Clearly: by more than a standard error of its accuracy.
+        let error = (best.0 * (1.0 - best.0) / judged.len() as f64).sqrt();
+        let ahead = before.iter().find(|e| rate(&e.right) > best.0 + error && mean(&e.loss) < best.1);
         Ok(ahead.map(|e| {
             format!(
-                "given up after {} answers: {:.0} % right, the {} had {:.0} %",
+                "given up after {} answers: {:.0} % right, the {} had {:.0} % and a smaller loss",
                 judged.len(),
                 100.0 * best.0,
                 depth_name(e.depth),
@@ -531,7 +565,8 @@ impl Adaptation<'_> {
             .zip(&parts)
             .map(|(e, (correct, loss))| CandidateEvidence {
                 name: depth_name(e.depth),
-                depth: e.depth as u32,
+                // Order of preference on a tie.
+                depth: if self.corrects_only() { Depth::AllSites as u32 - e.depth as u32 } else { e.depth as u32 },
                 correct,
                 loss,
                 retention: e.retention,
@@ -590,9 +625,8 @@ impl Adaptation<'_> {
         let Some(incumbent) = &self.incumbent else { return Ok(None) };
         let lessons = &self.material.lessons;
         let fresh: Vec<usize> = (0..lessons.len()).filter(|&i| !lessons[i].earlier).collect();
-        let keeps = format!("generation {} goes on serving", incumbent.generation);
         if fresh.is_empty() {
-            return Ok(Some(format!("{keeps}: there is no feedback since it was trained")));
+            return Ok(Some(format!("there is no feedback since generation {} was trained", incumbent.generation)));
         }
         let questions: Vec<&Example> = fresh.iter().map(|&i| &lessons[i].example).collect();
         let variant = match incumbent.sites.is_empty() {
@@ -625,8 +659,9 @@ impl Adaptation<'_> {
         let better = test.wins > test.losses || (test.wins == test.losses && surer);
         Ok((!better).then(|| {
             format!(
-                "{keeps}: on the {} answers since then the candidate has {} right that it had wrong, and {} wrong that it had right",
+                "on the {} answers since generation {} the candidate has {} right that it had wrong, and {} wrong that it had right",
                 fresh.len(),
+                incumbent.generation,
                 test.wins,
                 test.losses
             )
@@ -635,10 +670,11 @@ impl Adaptation<'_> {
 
     fn refit(&self, e: &Evidence, seen: &Seen) -> Result<Winner> {
         let all: Vec<usize> = (0..self.material.lessons.len()).collect();
-        let head = self.solved_head(seen, &all, e.l2)?;
         if e.sites.is_empty() {
-            return Ok(Winner { depth: e.depth, deltas: vec![], head, steps: 0 });
+            let head = self.solved_head(seen, &all, e.l2)?;
+            return Ok(Winner { depth: e.depth, deltas: vec![], head, steps: 0, learning_rate: 0.0 });
         }
+        let head = self.first_head(seen, &all, e.l2)?;
         let keep = seen.idle.iter().flat_map(|i| &i.keep);
         let lessons: Vec<&Lesson> = self.material.lessons.iter().chain(keep).collect();
         let recipe = self.recipe(lessons.len());
@@ -647,7 +683,13 @@ impl Adaptation<'_> {
             self.say("training on everything", 0.8 + 0.2 * (epoch + 1) as f32 / e.epochs as f32);
             Ok(if epoch + 1 >= e.epochs { Go::Enough } else { Go::On })
         })?;
-        Ok(Winner { depth: e.depth, deltas: fitted.deltas, head: fitted.head, steps: fitted.steps })
+        Ok(Winner {
+            depth: e.depth,
+            deltas: fitted.deltas,
+            head: fitted.head,
+            steps: fitted.steps,
+            learning_rate: recipe.lr,
+        })
     }
 }
 

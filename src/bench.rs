@@ -104,7 +104,8 @@ pub fn run(path: &Path, options: &Options) -> Result<Report> {
     let engine = if seen.sequence { Engine::new(base.clone(), task, Pooling::Mean) } else { engine };
     let choice = crate::choice::choose(&base, task, &options.sites, options.rank)?;
     let sites = choice.ladder.all_sites;
-    let named: Vec<_> = sites.iter().filter_map(|(n, r)| choice.sites.iter().find(|s| s.name == *n).map(|s| (s.clone(), *r))).collect();
+    let named: Vec<_> =
+        sites.iter().filter_map(|(n, r)| choice.sites.iter().find(|s| s.name == *n).map(|s| (s.clone(), *r))).collect();
     let mut deltas = start(&named, 2.0, 0);
     for (i, v) in deltas.iter_mut().flat_map(|d| d.b.data.iter_mut()).enumerate() {
         *v = ((i % 17) as f32 - 8.0) * 1e-4;
@@ -158,7 +159,14 @@ fn train_step(
         .iter()
         .flatten()
         .enumerate()
-        .map(|(i, e)| Lesson { example: e.clone(), goal: Goal::Class(i % classes.min(CLASSES)), weight: 1.0, at_ms: 0, earlier: false, keep: vec![] })
+        .map(|(i, e)| Lesson {
+            example: e.clone(),
+            goal: Goal::Class(i % classes.min(CLASSES)),
+            weight: 1.0,
+            at_ms: 0,
+            earlier: false,
+            keep: vec![],
+        })
         .collect();
     let columns: Vec<u32> = (0..classes.min(CLASSES) as u32).collect();
     let head = Head {
@@ -196,7 +204,16 @@ fn swap(base: &Base, mut deltas: Vec<SiteDelta>) -> Result<Timing> {
         labels: vec![],
         sites: deltas,
         head: None,
-        lineage: Lineage { parent: 0, seed: 0, steps: 0, examples: 0, depth, created_ms: 0, learning_rate: 0.0, rank: 0 },
+        lineage: Lineage {
+            parent: 0,
+            seed: 0,
+            steps: 0,
+            examples: 0,
+            depth,
+            created_ms: 0,
+            learning_rate: 0.0,
+            rank: 0,
+        },
         verdict: Verdict {
             promoted: false,
             base_accuracy: 0.0,

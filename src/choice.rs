@@ -24,7 +24,8 @@ pub(crate) fn choose(base: &Base, task: Task, pattern: &Pattern, rank: usize) ->
     let bucket = base.bucket(MICRO_BATCH, TYPICAL_LENGTH);
     let seen = survey(base, task, &bucket)?;
     let body = |s: &Site| pattern.matches(&s.name) && seen.classifier.as_ref() != Some(&s.name);
-    let wanted: SiteKey = seen.table.sites.iter().filter(|s| body(s)).map(|s| (s.name.clone(), s.clamp_rank(rank))).collect();
+    let wanted: SiteKey =
+        seen.table.sites.iter().filter(|s| body(s)).map(|s| (s.name.clone(), s.clamp_rank(rank))).collect();
     let mut unreachable = vec![];
     let mut saved_bytes = 0;
     let mut reachable = vec![];

@@ -163,7 +163,8 @@ pub fn random_deltas(base: &Base, task: Task, options: &Options) -> Result<(Vec<
     let (mut deltas, mut unreachable) = (vec![], vec![]);
     for site in chosen {
         if !reach.reachable.contains(&site.name) {
-            let first = reach.blocked.first().map_or(String::new(), |b| format!(": {} ({}) {}", b.node, b.op, b.reason));
+            let first =
+                reach.blocked.first().map_or(String::new(), |b| format!(": {} ({}) {}", b.node, b.op, b.reason));
             unreachable.push(format!("{}{first}", site.name));
             continue;
         }
@@ -183,9 +184,9 @@ pub fn random_deltas(base: &Base, task: Task, options: &Options) -> Result<(Vec<
 pub(crate) fn no_site(base: &Base, all: usize, pattern: &Pattern) -> Error {
     let place = base.path().display();
     if all == 0 {
-        Error::unsupported("the model has no layer that could adapt")
-            .at(place)
-            .hint("`acclimate inspect` lists what was looked at and why it does not fit; a head alone can still be trained")
+        Error::unsupported("the model has no layer that could adapt").at(place).hint(
+            "`acclimate inspect` lists what was looked at and why it does not fit; a head alone can still be trained",
+        )
     } else {
         Error::usage(format!("no site matches {pattern:?}", pattern = pattern.to_string()))
             .at(place)
@@ -247,7 +248,8 @@ fn directional_error(
     let size = norm(gradient);
     let random: Vec<f64> = gradient.iter().map(|_| rng.random_range(-1.0..1.0)).collect();
     let (random_size, own) = (norm(&random).max(1e-12), size.max(1e-12));
-    let direction: Vec<f64> = gradient.iter().zip(&random).map(|(g, r)| 0.5 * g / own + 0.5 * r / random_size).collect();
+    let direction: Vec<f64> =
+        gradient.iter().zip(&random).map(|(g, r)| 0.5 * g / own + 0.5 * r / random_size).collect();
     let expected: f64 = gradient.iter().zip(&direction).map(|(g, d)| g * d).sum();
     let mut best = f64::INFINITY;
     for step in [3e-2, 1e-2, 3e-3, 1e-3] {

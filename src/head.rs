@@ -219,7 +219,7 @@ fn dense<'a>(a: &'a ArrayView2<'_, f32>) -> ndarray::CowArray<'a, f32, ndarray::
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "train"))]
 mod tests {
     use super::*;
     use crate::train::loss::{Target, cross_entropy};

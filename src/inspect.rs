@@ -137,7 +137,8 @@ fn costs(base: &Base, task: Task, options: &Options, sites: &mut [SiteReport]) -
     for site in sites.iter_mut().filter(|s| s.adapts) {
         if !choice.sites.iter().any(|s| s.name == site.site.name) {
             let blocked = choice.unreachable.iter().find_map(|u| u.strip_prefix(&format!("{}: ", site.site.name)));
-            (site.adapts, site.reason) = (false, Some(format!("no gradient reaches it: {}", blocked.unwrap_or("the path is cut"))));
+            (site.adapts, site.reason) =
+                (false, Some(format!("no gradient reaches it: {}", blocked.unwrap_or("the path is cut"))));
         }
     }
     let trainable = choice.sites.iter().map(|s| s.trainable(s.clamp_rank(options.rank))).sum();

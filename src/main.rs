@@ -1,5 +1,6 @@
 //! The `acclimate` program: parse, run, exit code.
 
+#[cfg_attr(not(feature = "train"), allow(dead_code, unused_imports, unused_mut))] // training's share of it
 mod cli;
 
 use std::process::ExitCode;

@@ -76,7 +76,8 @@ fn count(session: &Session, data: &LabelledSet, base: bool, threads: usize) -> R
             // The first of equals, as in an answer.
             let best = (0..row.len()).rev().max_by(|&a, &b| row[a].total_cmp(&row[b]));
             let expected = data.labels().get(i).map(|l| names.of(l));
-            right += usize::from(expected.is_some() && best.and_then(|b| labels.get(b)).map(String::as_str) == expected);
+            right +=
+                usize::from(expected.is_some() && best.and_then(|b| labels.get(b)).map(String::as_str) == expected);
         }
     }
     Ok(right)

@@ -101,7 +101,12 @@ impl Training {
         let TrainReport { verdict: v, generation, promoted, .. } = &self.report;
         let percent = |share: f64| (100.0 * share).round();
         let outcome = match promoted {
-            true => format!("generation {generation} ({}), guard {} → {} %", depth_name(v.depth), percent(v.before), percent(v.after)),
+            true => format!(
+                "generation {generation} ({}), guard {} → {} %",
+                depth_name(v.depth),
+                percent(v.before),
+                percent(v.after)
+            ),
             false => "not promoted".to_string(),
         };
         let reason = if v.reason.is_empty() { String::new() } else { format!(": {}", v.reason) };
@@ -248,7 +253,19 @@ impl<'a> Run<'a> {
         let base_accuracy = accuracy(session, test, true, settings.threads)?;
         let start = Point { seen: 0, base_accuracy, adapted_accuracy: base_accuracy };
         let (trainings, curve) = (vec![], vec![start]);
-        Ok(Run { session, stream, test, options, progress, settings, base_accuracy, curve, trainings, feedback: 0, right: 0 })
+        Ok(Run {
+            session,
+            stream,
+            test,
+            options,
+            progress,
+            settings,
+            base_accuracy,
+            curve,
+            trainings,
+            feedback: 0,
+            right: 0,
+        })
     }
 
     fn play(&mut self) -> Result<()> {
@@ -275,7 +292,9 @@ impl<'a> Run<'a> {
             };
             let id = answer.id.ok_or_else(|| {
                 let why = answer.unrecorded.clone().unwrap_or_default();
-                Error::new(ErrorKind::Io, "an answer could not be recorded").because(why).hint("free some space for temporary files")
+                Error::new(ErrorKind::Io, "an answer could not be recorded")
+                    .because(why)
+                    .hint("free some space for temporary files")
             })?;
             self.session.feedback(id, said)?;
             self.feedback += 1;
@@ -293,7 +312,8 @@ impl<'a> Run<'a> {
     fn train(&mut self, seen: usize) -> Result<()> {
         let of = self.stream.len();
         let tell = |p: Progress| (self.progress)(Step { seen, of, doing: format!("training: {}", p.stage) });
-        let options = TrainOptions { settings: Some(self.settings.clone()), stop: self.options.stop, progress: Some(&tell) };
+        let options =
+            TrainOptions { settings: Some(self.settings.clone()), stop: self.options.stop, progress: Some(&tell) };
         let report = self.session.train(&options)?;
         let before = self.curve.last().map_or(self.base_accuracy, |p| p.adapted_accuracy);
         let adapted_accuracy = match report.promoted {
@@ -355,7 +375,8 @@ mod tests {
         let init = InitOptions::new(asset("har_cnn.onnx"));
         let settings = Settings { deepest: crate::adapter::Depth::HeadOnly, ..Settings::default() };
         let run = |threads| {
-            let options = Options { train_every: Some(12), threads, settings: Some(settings.clone()), ..Options::default() };
+            let options =
+                Options { train_every: Some(12), threads, settings: Some(settings.clone()), ..Options::default() };
             simulate(&init, few.clone(), None, &options, &quiet).unwrap()
         };
         let (one, two) = (run(1), run(2));

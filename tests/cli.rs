@@ -44,7 +44,8 @@ fn refused(args: &[&str], code: i32) -> Value {
     let output = run(&[args, &["--json"]].concat());
     assert_eq!(output.status.code(), Some(code), "{args:?} with --json");
     let text = String::from_utf8(output.stderr).unwrap();
-    let error: Value = serde_json::from_str(text.lines().last().unwrap_or("")).unwrap_or_else(|e| panic!("{args:?}: {e}: {text}"));
+    let error: Value =
+        serde_json::from_str(text.lines().last().unwrap_or("")).unwrap_or_else(|e| panic!("{args:?}: {e}: {text}"));
     assert_eq!(error["exit"], code, "{error}");
     error
 }
@@ -204,7 +205,10 @@ fn the_daily_use_and_back_to_the_bit() {
             true => json(&["feedback", &home, id, "--accept"]),
             false => json(&["feedback", &home, id, "--label", label]),
         };
-        assert_eq!((&receipt["durable"], &receipt["waiting"], &receipt["id"]), (&Value::Bool(true), &Value::from(n + 1), &answer["id"]));
+        assert_eq!(
+            (&receipt["durable"], &receipt["waiting"], &receipt["id"]),
+            (&Value::Bool(true), &Value::from(n + 1), &answer["id"])
+        );
     }
     assert_eq!(bench.status()["waiting"], teach.len());
 
@@ -223,7 +227,10 @@ fn the_daily_use_and_back_to_the_bit() {
     assert_eq!(during[0]["generation"], 1);
     assert_ne!(during[0]["top"], before[0]["top"]);
     let history = json(&["history", &home]);
-    assert_eq!((&history["trainings"][0]["generation"], &history["generations"][0]["serves"]), (&Value::from(1), &Value::Bool(true)));
+    assert_eq!(
+        (&history["trainings"][0]["generation"], &history["generations"][0]["serves"]),
+        (&Value::from(1), &Value::Bool(true))
+    );
     let merged = json(&["export", &home, "--merged", &bench.at("merged.onnx")]);
     assert_eq!(std::fs::metadata(bench.at("merged.onnx")).unwrap().len(), merged["bytes"].as_u64().unwrap());
     refused(&["export", &home, "--merged", &bench.at("merged.onnx")], 2);
@@ -278,7 +285,11 @@ fn calls_that_make_no_sense() {
         refused(args, 2);
     }
     says(&refused(&["status", &home, "--profile", "nobody"], 2), "error", "there is no profile");
-    says(&refused(&["predict", &home, &bench.input(), "--profile", "../up"], 2), "error", "cannot be the name of a profile");
+    says(
+        &refused(&["predict", &home, &bench.input(), "--profile", "../up"], 2),
+        "error",
+        "cannot be the name of a profile",
+    );
     says(&refused(&["status", &bench.at("elsewhere")], 2), "next", "acclimate init");
     says(&refused(&["init", &home, "--model", asset("har_cnn.onnx").to_str().unwrap()], 2), "error", "home already");
     assert_eq!(json(&["status", &home])["feedback"], 0);
@@ -294,7 +305,11 @@ fn models_that_are_none() {
         bench.at(name)
     };
     let missing = bench.at("missing.onnx");
-    let bad = [write("truncated.onnx", &whole[..whole.len() / 2]), write("text.onnx", b"this is no model\n"), write("empty.onnx", b"")];
+    let bad = [
+        write("truncated.onnx", &whole[..whole.len() / 2]),
+        write("text.onnx", b"this is no model\n"),
+        write("empty.onnx", b""),
+    ];
     for command in ["inspect", "gradcheck", "bench"] {
         says(&refused(&[command, &missing], 74), "next", "path");
         for file in &bad {
@@ -314,7 +329,11 @@ fn models_that_are_none() {
     assert_eq!(json(&["inspect", &siteless])["sites"], Value::Array(vec![]));
     assert_eq!(json(&["init", &bench.at("headless"), "--model", &siteless])["sites"], Value::Array(vec![]));
     says(&refused(&["inspect", &unknown], 69), "next", "operator");
-    says(&refused(&["inspect", asset("har_cnn.onnx").to_str().unwrap(), "--sites", "no*such"], 2), "error", "no site matches");
+    says(
+        &refused(&["inspect", asset("har_cnn.onnx").to_str().unwrap(), "--sites", "no*such"], 2),
+        "error",
+        "no site matches",
+    );
 }
 
 #[test]
@@ -333,7 +352,8 @@ fn an_operator_without_a_gradient_is_named_and_what_lies_behind_it_trains() {
     tiny_model(&file, (0..4).map(|i| link(ops[i], &inputs(i), chain[i + 1])).collect());
     let model = file.to_str().unwrap();
     let report = json(&["inspect", model]);
-    let adapts: Vec<bool> = report["sites"].as_array().unwrap().iter().map(|s| s["adapts"].as_bool().unwrap()).collect();
+    let adapts: Vec<bool> =
+        report["sites"].as_array().unwrap().iter().map(|s| s["adapts"].as_bool().unwrap()).collect();
     assert_eq!(adapts, [false, true, false], "cut off, trains, classifier: {report}");
     says(&report["sites"][0], "reason", "b_of_Asinh");
     assert_eq!(json(&["gradcheck", model])["ok"], true);
@@ -477,7 +497,11 @@ fn a_signal_stops_a_training_and_loses_nothing() {
     let bench = Bench::new();
     let home = bench.home();
     bench.teach(24, &(0..180).collect::<Vec<_>>());
-    let mut child = acclimate(&["train", &home, "--threads", "1", "--json"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut child = acclimate(&["train", &home, "--threads", "1", "--json"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
     wait_for_holder(&bench.profile("train.lock"), &mut child);
     let id = rustix::process::Pid::from_raw(child.id() as i32).unwrap();
     rustix::process::kill_process(id, rustix::process::Signal::INT).unwrap();
@@ -592,8 +616,16 @@ fn a_simulation_gives_the_contract_s_fields() {
     let (data, plot) = (dir.path().join("few.npz"), dir.path().join("curve.svg"));
     let set = person(23);
     save_labelled(&data, &set, &(0..set.len()).step_by(4).collect::<Vec<_>>());
-    let args =
-        ["simulate", "--model", asset("har_cnn.onnx").to_str().unwrap(), "--data", data.to_str().unwrap(), "--seed", "3"].map(String::from);
+    let args = [
+        "simulate",
+        "--model",
+        asset("har_cnn.onnx").to_str().unwrap(),
+        "--data",
+        data.to_str().unwrap(),
+        "--seed",
+        "3",
+    ]
+    .map(String::from);
     let args: Vec<&str> = args.iter().map(String::as_str).chain(["--plot", plot.to_str().unwrap()]).collect();
     let mut once = json(&args);
     let mut again = json(&args);

@@ -84,7 +84,10 @@ fn check(name: &str) {
             let got =
                 gradients(&base, rows(&load("inputs")), deltas.clone(), Some(cotangents.clone()), 0, fused).unwrap();
             for (out, want) in got.outputs.iter().zip(load("outputs")) {
-                let error = relative(&out.iter().copied().collect::<Vec<_>>(), &floats(&want).iter().copied().collect::<Vec<_>>());
+                let error = relative(
+                    &out.iter().copied().collect::<Vec<_>>(),
+                    &floats(&want).iter().copied().collect::<Vec<_>>(),
+                );
                 assert!(error < 1e-5, "{name} {variant}: the adapted output is off by {error:.1e}");
             }
             let mut worst = (0.0, String::new());
@@ -96,7 +99,12 @@ fn check(name: &str) {
                     }
                 }
             }
-            println!("{name} {variant} fused {fused}: {} sites, worst {:.1e} at {}", got.deltas.len(), worst.0, worst.1);
+            println!(
+                "{name} {variant} fused {fused}: {} sites, worst {:.1e} at {}",
+                got.deltas.len(),
+                worst.0,
+                worst.1
+            );
             assert!(worst.0 <= TOLERANCE, "{name} {variant} fused {fused}: {:.1e} at {}", worst.0, worst.1);
         }
     }

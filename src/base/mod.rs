@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 use tract_core::internal::*;
 use tract_onnx::prelude::*;
 
-pub use guard::in_guarded_call;
 pub(crate) use guard::guarded;
+pub use guard::in_guarded_call;
 pub use onnx::{OnnxGraph, OnnxNode};
 pub(crate) use onnx::{node_name, parse};
 pub(crate) use shape::Symbols;
@@ -76,7 +76,9 @@ impl Base {
             let framework = tract_onnx::onnx().with_ignore_value_info(true).with_ignore_output_shapes(true);
             framework.parse(&proto, folder.as_deref())?.model.into_typed()
         })
-        .map_err(|e| e.hint("the model uses an operator or a form that the runtime does not know; try another opset or exporter"))?;
+        .map_err(|e| {
+            e.hint("the model uses an operator or a form that the runtime does not know; try another opset or exporter")
+        })?;
         let symbols = Symbols::of(&typed);
         let inputs = ports(&typed, &symbols, &typed.inputs, |ix| onnx.inputs.get(ix).cloned());
         let outputs = ports(&typed, &symbols, &typed.outputs, |ix| onnx.outputs.get(ix).cloned());

@@ -50,7 +50,10 @@ impl Base {
                     (0..count).map(|_| rng.random_range(0..size)).collect()
                 }),
                 Element::Other => {
-                    return Err(Error::unsupported(format!("the input {:?} has a type that cannot be made up", port.name)));
+                    return Err(Error::unsupported(format!(
+                        "the input {:?} has a type that cannot be made up",
+                        port.name
+                    )));
                 }
             };
             arrays.push(NamedArray { name: port.name.clone(), shape, data });

@@ -51,10 +51,14 @@ pub(crate) struct Tail {
 
 /// The task that the outputs suggest: one float row per example is a classification, a sequence of vectors an encoder.
 pub(crate) fn guess_task(model: &TypedModel) -> Result<Task> {
-    let fact = model.output_fact(0).map_err(|e| Error::unsupported("the model has no output").because(format!("{e:#}")))?;
+    let fact =
+        model.output_fact(0).map_err(|e| Error::unsupported("the model has no output").because(format!("{e:#}")))?;
     if !fact.datum_type.is_float() {
-        return Err(Error::unsupported(format!("the model's first output holds {:?}, not scores or vectors", fact.datum_type))
-            .hint("export it with its scores (before any argmax) as the first output"));
+        return Err(Error::unsupported(format!(
+            "the model's first output holds {:?}, not scores or vectors",
+            fact.datum_type
+        ))
+        .hint("export it with its scores (before any argmax) as the first output"));
     }
     match fact.rank() {
         0 | 1 => Err(Error::unsupported("the model's first output has no row per example")
@@ -87,7 +91,8 @@ fn before_softmax(model: &TypedModel, output: OutletId) -> OutletId {
     match (node.op_is::<Softmax>() || node.op_is::<AxisOp>(), node.inputs.first()) {
         (true, Some(&input)) if node.op_is::<Softmax>() => input,
         (true, Some(&input)) if model.node(input.node).op_is::<Softmax>() => {
-            let same = model.outlet_fact(input).map(|f| f.shape.clone()).ok() == Some(node.outputs[0].fact.shape.clone());
+            let same =
+                model.outlet_fact(input).map(|f| f.shape.clone()).ok() == Some(node.outputs[0].fact.shape.clone());
             if same { before_softmax(model, input) } else { output }
         }
         _ => output,

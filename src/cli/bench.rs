@@ -77,7 +77,9 @@ fn as_json(r: &Report, options: &Options) -> Value {
 }
 
 fn for_people(r: &Report, options: &Options) -> String {
-    let row = |name: &str, unit: &str, t: Timing| [name.to_string(), format!("{:.2} {unit}", t.median), format!("{:.2} {unit}", t.min)];
+    let row = |name: &str, unit: &str, t: Timing| {
+        [name.to_string(), format!("{:.2} {unit}", t.median), format!("{:.2} {unit}", t.min)]
+    };
     let mut rows = vec![
         row("prediction, base", "ms", r.predict_ms),
         row("prediction, adapted", "ms", r.adapted_predict_ms),

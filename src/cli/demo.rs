@@ -116,7 +116,8 @@ fn mean(done: &[(String, Report)], of: impl Fn(&Report) -> f64) -> f64 {
 }
 
 fn draw(path: &Path, done: &[(String, Report)]) -> Result<()> {
-    let curves: Vec<(String, &[acclimate::simulate::Point])> = done.iter().map(|(name, r)| (name.clone(), &r.curve[..])).collect();
+    let curves: Vec<(String, &[acclimate::simulate::Point])> =
+        done.iter().map(|(name, r)| (name.clone(), &r.curve[..])).collect();
     plot::write(path, "what the model gets right on each person's later windows (dashed: as delivered)", &curves)
 }
 
@@ -152,7 +153,16 @@ fn for_people(done: &[(String, Report)], mean_base: f64, mean_adapted: f64, seco
         ]
     };
     let blank = String::new;
-    let total = ["mean".into(), blank(), blank(), blank(), percent_1(mean_base), percent_1(mean_adapted), blank(), format!("{seconds:.1}")];
+    let total = [
+        "mean".into(),
+        blank(),
+        blank(),
+        blank(),
+        percent_1(mean_base),
+        percent_1(mean_adapted),
+        blank(),
+        format!("{seconds:.1}"),
+    ];
     let header = ["", "interactions", "feedback", "held out", "base", "adapted", "adapter", "seconds"];
     table(header, done.iter().map(row).chain([total]), 1)
 }

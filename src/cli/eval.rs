@@ -36,9 +36,14 @@ impl Eval {
         let data = self.user.map_or(Ok(data.clone()), |user| data.filter_user(user))?;
         let generation = session.status()?.generation;
         let a = acclimate::score::evaluate(&session, &data, self.threads.count())?;
-        let json = json!({ "n": a.n, "base_accuracy": a.base, "adapted_accuracy": a.adapted, "generation": generation });
+        let json =
+            json!({ "n": a.n, "base_accuracy": a.base, "adapted_accuracy": a.adapted, "generation": generation });
         output.data(&json, || {
-            let serves = if generation == 0 { "the plain base serves".into() } else { format!("generation {generation} serves") };
+            let serves = if generation == 0 {
+                "the plain base serves".into()
+            } else {
+                format!("generation {generation} serves")
+            };
             format!("base {}   adapted {}   on {} examples; {serves}", percent_1(a.base), percent_1(a.adapted), a.n)
         })?;
         Ok(ExitCode::SUCCESS)

@@ -18,7 +18,9 @@ const WRONG: u8 = 65;
 
 /// Check the gradients of a model against finite differences of its forward pass
 #[derive(Args)]
-#[command(after_help = "Example:\n  acclimate gradcheck model.onnx --dump dump\n\nExit code 65 when a gradient is off.")]
+#[command(
+    after_help = "Example:\n  acclimate gradcheck model.onnx --dump dump\n\nExit code 65 when a gradient is off."
+)]
 pub struct Gradcheck {
     /// The ONNX file
     model: PathBuf,
@@ -65,7 +67,8 @@ impl Gradcheck {
             ..Options::default()
         };
         let report = check(&base, task, &options, self.dump.as_deref())?;
-        let sites: Vec<_> = report.sites.iter().map(|s| json!({ "name": s.name, "relative_error": s.relative_error })).collect();
+        let sites: Vec<_> =
+            report.sites.iter().map(|s| json!({ "name": s.name, "relative_error": s.relative_error })).collect();
         let data = json!({
             "worst_relative_error": report.worst,
             "tolerance": report.tolerance,

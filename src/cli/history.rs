@@ -96,7 +96,9 @@ fn for_people(trainings: &[TrainingEntry], generations: &[GenerationInfo]) -> St
             _ => "",
         };
         let (size, from) = match &g.header {
-            Ok((h, length)) => (bytes(*length), format!("{}, {} feedback items", depth(h.lineage.depth), h.lineage.examples)),
+            Ok((h, length)) => {
+                (bytes(*length), format!("{}, {} feedback items", depth(h.lineage.depth), h.lineage.examples))
+            }
             Err(e) => (String::new(), format!("damaged: {e}")),
         };
         [g.number.to_string(), state.to_string(), size, from]

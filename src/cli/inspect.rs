@@ -108,7 +108,8 @@ fn for_people(r: &Report) -> String {
                 (SiteKind::Conv, groups) => format!("conv {}, {groups} groups", kernel.join("×")),
             };
             let size = format!("{} → {}", s.site.inputs, s.site.outputs);
-            let adapts = if s.adapts { "adapts".to_string() } else { format!("no: {}", s.reason.as_deref().unwrap_or("")) };
+            let adapts =
+                if s.adapts { "adapts".to_string() } else { format!("no: {}", s.reason.as_deref().unwrap_or("")) };
             [s.site.name.clone(), sort, size, adapts]
         };
         text += &format!("\n{}\n", table(["layer", "sort", "in → out", ""], r.sites.iter().map(row), 4));
@@ -119,7 +120,8 @@ fn for_people(r: &Report) -> String {
     }
     if let (Some(numbers), Some(memory)) = (r.trainable_parameters, r.train_memory_bytes) {
         let adapting = r.sites.iter().filter(|s| s.adapts).count();
-        text += &format!("\n{adapting} layers adapt: {numbers} numbers to train, about {} while training\n", bytes(memory));
+        text +=
+            &format!("\n{adapting} layers adapt: {numbers} numbers to train, about {} while training\n", bytes(memory));
     }
     text
 }

@@ -132,7 +132,9 @@ impl ProfileArg {
                 true => "there is none yet; the first predict makes one".to_string(),
                 false => format!("the profiles are {}", profiles.join(", ")),
             };
-            return Err(Error::usage(format!("there is no profile {:?}", self.profile)).at(home.path().display()).hint(hint));
+            return Err(Error::usage(format!("there is no profile {:?}", self.profile))
+                .at(home.path().display())
+                .hint(hint));
         }
         home.session(&self.profile)
     }

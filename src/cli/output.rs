@@ -24,10 +24,13 @@ impl Output {
     pub fn data(&self, json: &Value, human: impl FnOnce() -> String) -> Result<()> {
         let text = if self.json { json.to_string() } else { human() };
         let mut out = anstream::stdout().lock();
-        let written =
-            write!(out, "{text}").and_then(|()| if text.ends_with('\n') { Ok(()) } else { writeln!(out) }).and_then(|()| out.flush());
+        let written = write!(out, "{text}")
+            .and_then(|()| if text.ends_with('\n') { Ok(()) } else { writeln!(out) })
+            .and_then(|()| out.flush());
         match written {
-            Err(e) if e.kind() != IoKind::BrokenPipe => Err(Error::io("cannot write the result", Path::new("standard output"), e)),
+            Err(e) if e.kind() != IoKind::BrokenPipe => {
+                Err(Error::io("cannot write the result", Path::new("standard output"), e))
+            }
             _ => Ok(()),
         }
     }
@@ -73,7 +76,11 @@ impl Output {
 }
 
 /// A borderless table; columns from `right_from` on are numbers and stand at the right.
-pub fn table<const N: usize>(header: [&str; N], rows: impl IntoIterator<Item = [String; N]>, right_from: usize) -> String {
+pub fn table<const N: usize>(
+    header: [&str; N],
+    rows: impl IntoIterator<Item = [String; N]>,
+    right_from: usize,
+) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_header(header);
     table.add_rows(rows);
@@ -161,7 +168,11 @@ pub fn report_panic(json: bool, info: &std::panic::PanicHookInfo<'_>) {
     let next = "this is a fault of acclimate: please report it with the command that you typed; what was acknowledged is stored";
     let _ = match json {
         true => {
-            writeln!(std::io::stderr(), "{}", json!({ "error": "internal error", "at": place, "because": why, "next": next, "exit": 70 }))
+            writeln!(
+                std::io::stderr(),
+                "{}",
+                json!({ "error": "internal error", "at": place, "because": why, "next": next, "exit": 70 })
+            )
         }
         false => writeln!(std::io::stderr(), "error: internal error ({place}): {why}\n  next: {next}"),
     };

@@ -13,7 +13,9 @@ use super::output::{Output, percent};
 
 /// Answer inputs; each answer has an id for feedback
 #[derive(Args)]
-#[command(after_help = "Example:\n  acclimate predict home window.npy\n  acclimate predict home \"turn on the light\" --top 3")]
+#[command(
+    after_help = "Example:\n  acclimate predict home window.npy\n  acclimate predict home \"turn on the light\" --top 3"
+)]
 pub struct Predict {
     /// The home
     home: PathBuf,
@@ -86,7 +88,11 @@ fn split(input: RawInput, home: &Home) -> Result<Vec<RawInput>> {
         }
     }
     let batched = |(at, array): (usize, &NamedArray)| -> bool {
-        let port = ports.iter().find(|p| p.name == array.name).or(if ports.len() == 1 { ports.first() } else { ports.get(at) });
+        let port = ports.iter().find(|p| p.name == array.name).or(if ports.len() == 1 {
+            ports.first()
+        } else {
+            ports.get(at)
+        });
         match home.intake() {
             // A picture has two or three dimensions, whatever the model's layout.
             Intake::Image(_) => array.shape.len() == 4,
@@ -99,7 +105,10 @@ fn split(input: RawInput, home: &Home) -> Result<Vec<RawInput>> {
     }
     let rows = arrays.first().and_then(|a| a.shape.first().copied()).unwrap_or(0);
     if let Some(odd) = arrays.iter().find(|a| a.shape.first() != Some(&rows)) {
-        return Err(Error::bad_data(format!("the arrays hold different numbers of examples: {rows} and {:?}", odd.shape.first())));
+        return Err(Error::bad_data(format!(
+            "the arrays hold different numbers of examples: {rows} and {:?}",
+            odd.shape.first()
+        )));
     }
     if rows == 0 {
         return Err(Error::bad_data("an array without an example"));

@@ -71,12 +71,17 @@ impl Simulate {
         let stop: &AtomicBool = stop::on_signal()?;
         let read = |path: &PathBuf| {
             let set = LabelledSet::read(path)?;
-            self.user.filter(|_| set.users().is_some() || *path == self.data).map_or(Ok(set.clone()), |user| set.filter_user(user))
+            self.user
+                .filter(|_| set.users().is_some() || *path == self.data)
+                .map_or(Ok(set.clone()), |user| set.filter_user(user))
         };
         let data = read(&self.data)?;
         let test = self.test.as_ref().map(read).transpose()?;
         if data.is_grouped_by_label() {
-            output.note(format_args!("the data is sorted by label, which is no order of time: shuffled with seed {}", self.seed));
+            output.note(format_args!(
+                "the data is sorted by label, which is no order of time: shuffled with seed {}",
+                self.seed
+            ));
         }
         let init = InitOptions {
             task: task(self.task.as_deref())?,
@@ -114,7 +119,8 @@ impl Simulate {
 }
 
 pub fn curve_json(curve: &[Point]) -> Value {
-    let point = |p: &Point| json!({ "seen": p.seen, "base_accuracy": p.base_accuracy, "adapted_accuracy": p.adapted_accuracy });
+    let point =
+        |p: &Point| json!({ "seen": p.seen, "base_accuracy": p.base_accuracy, "adapted_accuracy": p.adapted_accuracy });
     curve.iter().map(point).collect()
 }
 

@@ -46,7 +46,9 @@ impl Train {
         });
         let budget = budget.transpose()?;
         if let Some(limit) = self.disagreement_limit.filter(|l| !(0.0..=1.0).contains(l)) {
-            return Err(Error::usage(format!("a disagreement limit of {limit}")).hint("choose 0 to 1; 0.1 is the default"));
+            return Err(
+                Error::usage(format!("a disagreement limit of {limit}")).hint("choose 0 to 1; 0.1 is the default")
+            );
         }
         let stop = stop::on_signal()?;
         let session = self.profile.known_session(&self.home)?;
@@ -90,9 +92,17 @@ fn for_people(report: &TrainReport) -> String {
     let mut lines: Vec<String> = report.tried.iter().map(|t| format!("  {t}")).collect();
     let guard = format!("guard {:.0} → {}", 100.0 * v.before, percent(v.after));
     if report.promoted {
-        lines.push(format!("{guard}   generation {} ({}) is on trial for {TRIAL} predictions", report.generation, depth_name(v.depth)));
+        lines.push(format!(
+            "{guard}   generation {} ({}) is on trial for {TRIAL} predictions",
+            report.generation,
+            depth_name(v.depth)
+        ));
         if v.retention_n > 0 {
-            lines.push(format!("{} of {} answers that nobody corrected stay as they were", percent(v.retention), v.retention_n));
+            lines.push(format!(
+                "{} of {} answers that nobody corrected stay as they were",
+                percent(v.retention),
+                v.retention_n
+            ));
         }
     } else {
         let serves = match report.generation {

@@ -34,7 +34,10 @@ pub(crate) fn write(base: &Base, folder: &Path, g: &Gradients, scale: f32) -> Re
     write_npz(&folder.join("outputs.npz"), &named(&g.outputs))?;
     let meta = HashMap::from([("scale".to_string(), scale.to_string())]);
     let factors = g.deltas.iter().flat_map(|d| {
-        [(format!("{}.lora_A", d.name), &d.a.shape, &d.a.data[..]), (format!("{}.lora_B", d.name), &d.b.shape, &d.b.data[..])]
+        [
+            (format!("{}.lora_A", d.name), &d.a.shape, &d.a.data[..]),
+            (format!("{}.lora_B", d.name), &d.b.shape, &d.b.data[..]),
+        ]
     });
     write_safetensors(&folder.join("adapter.safetensors"), factors, meta.clone())?;
     let gradients = g.deltas.iter().zip(&g.gradients).flat_map(|(d, (ga, gb))| {

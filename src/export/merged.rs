@@ -64,15 +64,19 @@ fn write_in(model: &mut ModelProto, base: &Base, task: Task, adapter: &Adapter) 
         match (head.base_classes > 0, classifier) {
             (true, Some(classifier)) => into_classifier(graph, &classifier, head)?,
             (true, None) => {
-                return Err(Error::unsupported("the model's classifier is not a plain product: its head cannot be merged")
-                    .at(base.path().display())
-                    .hint("keep serving with acclimate, which applies the head beside the model"));
+                return Err(Error::unsupported(
+                    "the model's classifier is not a plain product: its head cannot be merged",
+                )
+                .at(base.path().display())
+                .hint("keep serving with acclimate, which applies the head beside the model"));
             }
             (false, classifier) => {
                 if opset < HEAD_OPSET {
-                    return Err(Error::unsupported(format!("the model is of opset {opset}; a head needs {HEAD_OPSET}"))
-                        .at(base.path().display())
-                        .hint("export the base model with a newer opset and make a new home"));
+                    return Err(Error::unsupported(format!(
+                        "the model is of opset {opset}; a head needs {HEAD_OPSET}"
+                    ))
+                    .at(base.path().display())
+                    .hint("export the base model with a newer opset and make a new home"));
                 }
                 let features = match &classifier {
                     Some(c) => position(graph, &c.site).and_then(|at| graph.node[at].input.get(1 - c.slot).cloned()),
@@ -164,13 +168,15 @@ fn into_classifier(graph: &mut GraphProto, classifier: &MergedWeight, head: &Hea
         let Some(stored) = graph.initializer.iter().find(|t| t.name == bias_name) else {
             return Err(refuse("its bias is computed"));
         };
-        let values = floats(stored).filter(|v| v.len() == old).ok_or_else(|| refuse("its bias has an unexpected form"))?;
+        let values =
+            floats(stored).filter(|v| v.len() == old).ok_or_else(|| refuse("its bias has an unexpected form"))?;
         bias[..old].copy_from_slice(&values);
     }
     for (&c, b) in head.columns.iter().zip(&head.bias) {
         bias[c as usize] += b;
     }
-    let (weight_name, new_bias) = (format!("{}.merged_weight", classifier.site), format!("{}.merged_bias", classifier.site));
+    let (weight_name, new_bias) =
+        (format!("{}.merged_weight", classifier.site), format!("{}.merged_bias", classifier.site));
     graph.node[at].input[classifier.slot] = weight_name.clone();
     let inputs = &mut graph.node[bias_node].input;
     inputs.resize(inputs.len().max(bias_slot + 1), String::new());
@@ -301,7 +307,10 @@ fn append_head(graph: &mut GraphProto, base: &Base, features: &str, head: &HeadD
     };
     graph.output = vec![pb::ValueInfoProto {
         name: "logits".into(),
-        r#type: Some(pb::TypeProto { value: Some(pb::type_proto::Value::TensorType(output_type)), ..Default::default() }),
+        r#type: Some(pb::TypeProto {
+            value: Some(pb::type_proto::Value::TensorType(output_type)),
+            ..Default::default()
+        }),
         ..Default::default()
     }];
 }

@@ -150,7 +150,13 @@ fn spread_by_op(model: &TypedModel, node: &TypedNode, dy: ShapeFact) -> TractRes
 /// Sums a gradient over the axes along which the forward operator broadcast its input.
 fn unbroadcast(cx: &mut Cx, gradient: OutletId, to: &ShapeFact) -> TractResult<OutletId> {
     let from = cx.shape(gradient)?;
-    ensure!(from.rank() == to.rank(), "a rule at {} returned rank {} for rank {}", cx.node_name(), from.rank(), to.rank());
+    ensure!(
+        from.rank() == to.rank(),
+        "a rule at {} returned rank {} for rank {}",
+        cx.node_name(),
+        from.rank(),
+        to.rank()
+    );
     let one = 1.to_dim();
     let axes: TVec<usize> = (0..to.rank()).filter(|&ax| to[ax] == one && from[ax] != one).collect();
     if axes.is_empty() { Ok(gradient) } else { cx.sum(gradient, &axes) }

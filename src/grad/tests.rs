@@ -213,7 +213,15 @@ fn layout() {
     });
 }
 
-fn conv_case(format: DataFormat, hw: &[usize], kernel: &[usize], strides: &[usize], dilations: &[usize], pads: (&[usize], &[usize]), channels: (usize, usize, usize)) {
+fn conv_case(
+    format: DataFormat,
+    hw: &[usize],
+    kernel: &[usize],
+    strides: &[usize],
+    dilations: &[usize],
+    pads: (&[usize], &[usize]),
+    channels: (usize, usize, usize),
+) {
     let (ci, co, groups) = channels;
     let padding = PaddingSpec::Explicit(pads.0.into(), pads.1.into());
     let spec = PoolSpec::new(format, kernel.into(), padding, Some(dilations.into()), Some(strides.into()), ci, co);
@@ -247,7 +255,9 @@ fn frozen_convolutions() {
 
 #[test]
 fn pools() {
-    for (hw, k, s, p) in [([6, 6], [2, 2], [2, 2], [0, 0]), ([7, 6], [3, 3], [2, 2], [1, 1]), ([5, 5], [3, 3], [1, 1], [1, 1])] {
+    for (hw, k, s, p) in
+        [([6, 6], [2, 2], [2, 2], [0, 0]), ([7, 6], [3, 3], [2, 2], [1, 1]), ([5, 5], [3, 3], [1, 1], [1, 1])]
+    {
         for format in [DataFormat::NCHW, DataFormat::CHW] {
             let (k, s, p): (TVec<usize>, TVec<usize>, TVec<usize>) = (k[..].into(), s[..].into(), p[..].into());
             let padding = PaddingSpec::Explicit(p.clone(), p);

@@ -161,7 +161,11 @@ impl NamedArray {
     pub fn check(&self) -> Result<()> {
         let wanted = element_count(&self.shape)?;
         if wanted != self.data.len() {
-            return Err(Error::bad_data(format!("shape {:?} needs {wanted} elements, {} are there", self.shape, self.data.len())));
+            return Err(Error::bad_data(format!(
+                "shape {:?} needs {wanted} elements, {} are there",
+                self.shape,
+                self.data.len()
+            )));
         }
         if let ArrayData::F32(v) = &self.data
             && let Some(i) = v.iter().position(|x| !x.is_finite())
@@ -221,7 +225,8 @@ fn read_archive(reader: BufReader<File>, file_bytes: u64, path: &Path, limit: u6
     let damaged = |e: zip::result::ZipError| Error::bad_data("damaged npz archive").at(path.display()).because(e);
     let mut archive = ZipArchive::new(reader).map_err(damaged)?;
     if archive.is_empty() || archive.len() > MAX_ARRAYS {
-        return Err(Error::bad_data(format!("an npz archive of {} arrays; 1 to {MAX_ARRAYS} are read", archive.len())).at(path.display()));
+        return Err(Error::bad_data(format!("an npz archive of {} arrays; 1 to {MAX_ARRAYS} are read", archive.len()))
+            .at(path.display()));
     }
     let mut budget = limit;
     let mut arrays: Vec<RawArray> = Vec::with_capacity(archive.len());
@@ -320,7 +325,10 @@ mod tests {
             bad[at] ^= 0x41;
             std::fs::write(&path, &bad).unwrap();
             if let Ok(arrays) = read(&path) {
-                assert!(arrays.iter().all(|a| sample().iter().any(|s| s.data == a.data && s.shape == a.shape)), "flip at {at}");
+                assert!(
+                    arrays.iter().all(|a| sample().iter().any(|s| s.data == a.data && s.shape == a.shape)),
+                    "flip at {at}"
+                );
             }
         }
     }
@@ -332,7 +340,8 @@ mod tests {
         let write = |entries: &[(&str, Vec<u8>)]| {
             let mut zip = ZipWriter::new(File::create(&path).unwrap());
             for (name, bytes) in entries {
-                zip.start_file(*name, SimpleFileOptions::default().compression_method(CompressionMethod::Deflated)).unwrap();
+                zip.start_file(*name, SimpleFileOptions::default().compression_method(CompressionMethod::Deflated))
+                    .unwrap();
                 zip.write_all(bytes).unwrap();
             }
             zip.finish().unwrap();

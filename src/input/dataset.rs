@@ -92,7 +92,8 @@ impl LabelledSet {
         let &at = self.order.get(i).ok_or_else(absent)?;
         match &*self.inputs {
             Inputs::Rows(columns) => {
-                let row = |a: &RawArray| a.row(at).map(|r| super::NamedArray { name: model_input(&a.name).to_owned(), ..r });
+                let row =
+                    |a: &RawArray| a.row(at).map(|r| super::NamedArray { name: model_input(&a.name).to_owned(), ..r });
                 Ok(RawInput::Arrays(columns.iter().map(row).collect::<Result<_>>()?))
             }
             Inputs::Texts(texts) => texts.get(at).map(|t| RawInput::Text(t.clone())).ok_or_else(absent),
@@ -113,7 +114,9 @@ impl LabelledSet {
     /// The examples at these positions, in this order. Error: a position that does not exist.
     pub fn select(&self, positions: &[usize]) -> Result<LabelledSet> {
         fn pick<T: Clone>(from: &[T], positions: &[usize]) -> Result<Vec<T>> {
-            let one = |&i: &usize| from.get(i).cloned().ok_or_else(|| Error::usage(format!("example {i} of {} asked for", from.len())));
+            let one = |&i: &usize| {
+                from.get(i).cloned().ok_or_else(|| Error::usage(format!("example {i} of {} asked for", from.len())))
+            };
             positions.iter().map(one).collect()
         }
         Ok(LabelledSet {
@@ -127,14 +130,17 @@ impl LabelledSet {
     /// One user's examples, order kept. Errors: the data names no users, or not this one (those it has are named).
     pub fn filter_user(&self, user: i64) -> Result<LabelledSet> {
         let users = self.users().ok_or_else(|| {
-            Error::usage("the labelled data does not say whose each example is").hint("add an integer array 'user' to the .npz")
+            Error::usage("the labelled data does not say whose each example is")
+                .hint("add an integer array 'user' to the .npz")
         })?;
         let positions: Vec<usize> = (0..users.len()).filter(|&i| users.get(i) == Some(&user)).collect();
         if positions.is_empty() {
             let mut known: Vec<i64> = users.iter().copied().collect::<HashSet<_>>().into_iter().collect();
             known.sort_unstable();
             let named: Vec<String> = known.iter().take(40).map(i64::to_string).collect();
-            return Err(Error::usage(format!("no example of user {user}")).hint(format!("the users are {}", named.join(", "))));
+            return Err(
+                Error::usage(format!("no example of user {user}")).hint(format!("the users are {}", named.join(", ")))
+            );
         }
         self.select(&positions)
     }
@@ -164,7 +170,9 @@ fn read_npz(path: &Path) -> Result<LabelledSet> {
     let mut arrays = arrays::read_raw(path, MAX_BYTES)?;
     let mut take = |name: &str| arrays.iter().position(|a| a.name == name).map(|i| arrays.swap_remove(i));
     let y = take("y").ok_or_else(|| {
-        Error::bad_data("labelled data without an array 'y'").at(path.display()).hint("save it with numpy.savez(file, x=..., y=...)")
+        Error::bad_data("labelled data without an array 'y'")
+            .at(path.display())
+            .hint("save it with numpy.savez(file, x=..., y=...)")
     })?;
     let user = take("user");
     let mut columns: Vec<RawArray> = take("x").into_iter().collect();
@@ -176,7 +184,8 @@ fn read_npz(path: &Path) -> Result<LabelledSet> {
     let flat = |a: &RawArray| a.shape.iter().skip(1).all(|&d| d == 1) && !a.shape.is_empty();
     for vector in [Some(&y), user.as_ref()].into_iter().flatten() {
         if !flat(vector) {
-            return Err(Error::bad_data(format!("shape {:?} where one value per example is needed", vector.shape)).at(within(&vector.name)));
+            return Err(Error::bad_data(format!("shape {:?} where one value per example is needed", vector.shape))
+                .at(within(&vector.name)));
         }
     }
     if columns.is_empty() {
@@ -184,7 +193,9 @@ fn read_npz(path: &Path) -> Result<LabelledSet> {
     }
     for a in columns.iter().chain(&user) {
         if a.shape.is_empty() || a.rows() != rows {
-            return Err(Error::bad_data(format!("shape {:?} where 'y' has {rows} examples", a.shape)).at(within(&a.name)));
+            return Err(
+                Error::bad_data(format!("shape {:?} where 'y' has {rows} examples", a.shape)).at(within(&a.name))
+            );
         }
     }
     let labels = y.strings().map_err(|e| e.at(within("y")))?;
@@ -244,7 +255,9 @@ fn read_folder(path: &Path) -> Result<LabelledSet> {
         let label = name.ok_or_else(|| Error::bad_data("a label that is not UTF-8").at(folder.display()))?;
         for file in sorted_entries(&folder)?.into_iter().filter(|f| is_picture(f)) {
             if pictures.len() == MAX_PICTURES {
-                return Err(Error::bad_data(format!("a folder of more than {MAX_PICTURES} pictures")).at(path.display()));
+                return Err(
+                    Error::bad_data(format!("a folder of more than {MAX_PICTURES} pictures")).at(path.display())
+                );
             }
             image::check_header(&file)?;
             labels.push(label.to_owned());
@@ -294,8 +307,10 @@ mod tests {
 
     fn archive(arrays: &[(&str, &[usize], ArrayData)]) -> (tempfile::TempDir, PathBuf) {
         let (dir, path) = write("d.npz", b"");
-        let arrays: Vec<NamedArray> =
-            arrays.iter().map(|(n, s, d)| NamedArray { name: (*n).into(), shape: s.to_vec(), data: d.clone() }).collect();
+        let arrays: Vec<NamedArray> = arrays
+            .iter()
+            .map(|(n, s, d)| NamedArray { name: (*n).into(), shape: s.to_vec(), data: d.clone() })
+            .collect();
         write_npz(&path, &arrays).unwrap();
         (dir, path)
     }
@@ -307,7 +322,10 @@ mod tests {
         let user = ArrayData::U8(vec![1, 1, 7, 7]);
         let (_dir, path) = archive(&[("x", &[4, 2], x.clone()), ("y", &[4], y.clone()), ("user", &[4], user)]);
         let set = LabelledSet::read(&path).unwrap();
-        assert_eq!((set.len(), set.classes(), set.users()), (4, vec!["2".into(), "10".into()], Some(&[1, 1, 7, 7][..])));
+        assert_eq!(
+            (set.len(), set.classes(), set.users()),
+            (4, vec!["2".into(), "10".into()], Some(&[1, 1, 7, 7][..]))
+        );
         let mine = set.filter_user(7).unwrap();
         assert_eq!(mine.labels(), ["10", "2"]);
         let expected = NamedArray { name: String::new(), shape: vec![2], data: ArrayData::F32(vec![4.0, 5.0]) };
@@ -432,7 +450,10 @@ mod tests {
         let preprocessing = Preprocessing { size: [32, 32], ..Default::default() };
         let intake = Intake::Image(&preprocessing);
         let example = intake.example(&digits.input(4999).unwrap()).unwrap();
-        assert_eq!((digits.len(), digits.is_grouped_by_label(), example.arrays[0].shape.as_slice()), (5000, true, &[3, 32, 32][..]));
+        assert_eq!(
+            (digits.len(), digits.is_grouped_by_label(), example.arrays[0].shape.as_slice()),
+            (5000, true, &[3, 32, 32][..])
+        );
 
         let intents = LabelledSet::read(&dir.join("text/text_ha_intents_en.tsv")).unwrap();
         assert_eq!((intents.len(), intents.classes().len(), intents.is_grouped_by_label()), (4369, 42, true));

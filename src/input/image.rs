@@ -203,7 +203,9 @@ pub fn decode(bytes: &[u8]) -> Result<RgbImage> {
     let png = reader.format() == Some(ImageFormat::Png);
     let mut decoder = reader.into_decoder().map_err(refused)?;
     if decoder.total_bytes() > MAX_DECODE_BYTES {
-        return Err(refused(ImageError::Limits(image::error::LimitError::from_kind(image::error::LimitErrorKind::InsufficientMemory))));
+        return Err(refused(ImageError::Limits(image::error::LimitError::from_kind(
+            image::error::LimitErrorKind::InsufficientMemory,
+        ))));
     }
     if png && decoder.total_bytes() / MAX_PNG_EXPANSION > bytes.len() as u64 {
         return Err(Error::bad_data("damaged picture: it declares more pixels than its bytes can hold"));
@@ -255,7 +257,8 @@ fn limits() -> Limits {
 }
 
 fn checked_reader(bytes: &[u8]) -> Result<ImageReader<Cursor<&[u8]>>> {
-    let mut reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(|e| refused(ImageError::IoError(e)))?;
+    let mut reader =
+        ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(|e| refused(ImageError::IoError(e)))?;
     reader.limits(limits());
     match reader.format() {
         Some(ImageFormat::Png | ImageFormat::Jpeg) => Ok(reader),
@@ -307,7 +310,8 @@ pub fn from_array(array: &NamedArray) -> Result<RgbImage> {
 
 fn to_bytes(data: &ArrayData) -> Result<Vec<u8>> {
     let out_of_range = |i: usize, v: f64| {
-        Error::bad_data(format!("value {v} (element {i}) is not a brightness")).hint("give integers 0 to 255, or floats 0 to 1 or 0 to 255")
+        Error::bad_data(format!("value {v} (element {i}) is not a brightness"))
+            .hint("give integers 0 to 255, or floats 0 to 1 or 0 to 255")
     };
     let whole = |i: usize, v: i64| u8::try_from(v).map_err(|_| out_of_range(i, v as f64));
     match data {
@@ -332,7 +336,11 @@ mod tests {
     /// The picture that `scripts/golden_images.py` makes too.
     fn pattern(w: u32, h: u32) -> RgbImage {
         RgbImage::from_fn(w, h, |x, y| {
-            image::Rgb([(x * 255 / (w - 1)) as u8, ((x / 5 + y / 7) % 2 * 200 + 20) as u8, (x * x * 3 + y * 11 + x * y) as u8])
+            image::Rgb([
+                (x * 255 / (w - 1)) as u8,
+                ((x / 5 + y / 7) % 2 * 200 + 20) as u8,
+                (x * x * 3 + y * 11 + x * y) as u8,
+            ])
         })
     }
 
@@ -349,9 +357,27 @@ mod tests {
         type Golden = (&'static str, Resize, [u32; 2], (u32, u32), &'static [u8]);
         let golden: [Golden; 4] = [
             ("crop", Resize::CropCenter, [32, 32], (97, 61), include_bytes!("../../tests/fixtures/pil_crop_32.png")),
-            ("stretch", Resize::Stretch, [32, 48], (97, 61), include_bytes!("../../tests/fixtures/pil_stretch_32x48.png")),
-            ("enlarge", Resize::CropCenter, [56, 56], (28, 28), include_bytes!("../../tests/fixtures/pil_enlarge_56.png")),
-            ("tall", Resize::CropCenter, [24, 40], (50, 110), include_bytes!("../../tests/fixtures/pil_tall_24x40.png")),
+            (
+                "stretch",
+                Resize::Stretch,
+                [32, 48],
+                (97, 61),
+                include_bytes!("../../tests/fixtures/pil_stretch_32x48.png"),
+            ),
+            (
+                "enlarge",
+                Resize::CropCenter,
+                [56, 56],
+                (28, 28),
+                include_bytes!("../../tests/fixtures/pil_enlarge_56.png"),
+            ),
+            (
+                "tall",
+                Resize::CropCenter,
+                [24, 40],
+                (50, 110),
+                include_bytes!("../../tests/fixtures/pil_tall_24x40.png"),
+            ),
         ];
         for (name, resize, size, (w, h), png) in golden {
             let expected = decode(png).unwrap();
@@ -401,7 +427,9 @@ mod tests {
         assert_eq!(toml::from_str::<Preprocessing>(&text).unwrap(), p);
         assert_eq!(toml::from_str::<Preprocessing>("").unwrap(), Preprocessing::default());
         assert!(toml::from_str::<Preprocessing>("sizes = [1, 2]").is_err());
-        for bad in ["size = [0, 1]", "size = [100000, 1]", "channels = 2", "std = [0.0, 1.0, 1.0]", "mean = [nan, 0.0, 0.0]"] {
+        for bad in
+            ["size = [0, 1]", "size = [100000, 1]", "channels = 2", "std = [0.0, 1.0, 1.0]", "mean = [nan, 0.0, 0.0]"]
+        {
             let p: Preprocessing = toml::from_str(bad).unwrap();
             assert_eq!(p.shrink(&pattern(4, 4)).unwrap_err().kind(), ErrorKind::Usage, "{bad}");
         }
@@ -421,9 +449,9 @@ mod tests {
         ihdr.extend(w.to_be_bytes());
         ihdr.extend(h.to_be_bytes());
         ihdr.extend([8, 2, 0, 0, 0]);
-        let crc = ihdr
-            .iter()
-            .fold(!0u32, |crc, &b| (0..8).fold(crc ^ u32::from(b), |c, _| if c & 1 == 1 { 0xEDB8_8320 ^ (c >> 1) } else { c >> 1 }));
+        let crc = ihdr.iter().fold(!0u32, |crc, &b| {
+            (0..8).fold(crc ^ u32::from(b), |c, _| if c & 1 == 1 { 0xEDB8_8320 ^ (c >> 1) } else { c >> 1 })
+        });
         let mut out = b"\x89PNG\r\n\x1a\n\x00\x00\x00\x0d".to_vec();
         out.extend(ihdr);
         out.extend((!crc).to_be_bytes());

@@ -97,7 +97,9 @@ impl Intake<'_> {
     pub fn stored(&self, input: &RawInput) -> Result<StoredInput> {
         match (self, input) {
             (Intake::Text(_), RawInput::Text(text)) => Ok(StoredInput::Text(text.clone())),
-            (Intake::Image(preprocessing), _) => Ok(StoredInput::Image(image::encode_png(&preprocessing.shrink(&*self.picture(input)?)?)?)),
+            (Intake::Image(preprocessing), _) => {
+                Ok(StoredInput::Image(image::encode_png(&preprocessing.shrink(&*self.picture(input)?)?)?))
+            }
             (Intake::Arrays, RawInput::Arrays(arrays)) => Ok(StoredInput::Arrays(arrays.clone())),
             _ => Err(self.refuse(input)),
         }
@@ -134,8 +136,8 @@ impl RawInput {
         let text_model = matches!(intake, Intake::Text(_));
         let extension = path.extension().and_then(|e| e.to_str()).map(str::to_ascii_lowercase);
         let extension = extension.as_deref().filter(|e| !e.is_empty() && e.chars().all(|c| c.is_ascii_alphanumeric()));
-        let names_a_file =
-            matches!(extension, Some("npy" | "npz" | "png" | "jpg" | "jpeg" | "txt")) && !argument.contains(char::is_whitespace);
+        let names_a_file = matches!(extension, Some("npy" | "npz" | "png" | "jpg" | "jpeg" | "txt"))
+            && !argument.contains(char::is_whitespace);
         let input = match extension {
             Some(extension) if path.is_file() => match extension {
                 "npy" | "npz" => RawInput::Arrays(arrays::read(path)?),
@@ -184,8 +186,8 @@ fn read_text(path: &Path) -> Result<String> {
     if bytes.len() > text::MAX_TEXT_BYTES {
         return Err(Error::bad_data(format!("a text of more than {} bytes", text::MAX_TEXT_BYTES)).at(path.display()));
     }
-    let content =
-        String::from_utf8(bytes).map_err(|e| Error::bad_data("text that is not UTF-8").at(path.display()).because(e.utf8_error()))?;
+    let content = String::from_utf8(bytes)
+        .map_err(|e| Error::bad_data("text that is not UTF-8").at(path.display()).because(e.utf8_error()))?;
     Ok(content.strip_prefix('\u{feff}').unwrap_or(&content).trim_end_matches(['\r', '\n']).to_owned())
 }
 
@@ -261,7 +263,13 @@ mod tests {
         for argument in [file("absent.txt"), file("bad.txt")] {
             assert_eq!(RawInput::from_argument(&argument, intake).unwrap_err().kind(), ErrorKind::BadData);
         }
-        assert!(intake.example(&RawInput::Arrays(vec![])).unwrap_err().to_string().contains("arrays given; this model takes text"));
+        assert!(
+            intake
+                .example(&RawInput::Arrays(vec![]))
+                .unwrap_err()
+                .to_string()
+                .contains("arrays given; this model takes text")
+        );
     }
 
     #[test]
@@ -269,7 +277,8 @@ mod tests {
         let preprocessing = small();
         let intake = Intake::Image(&preprocessing);
         let picture = RgbImage::from_fn(40, 31, |x, y| ::image::Rgb([(x * 6) as u8, (y * 8) as u8, (x * y) as u8]));
-        let grey = NamedArray::new("", vec![28, 28], ArrayData::U8((0..784).map(|i| (i % 256) as u8).collect())).unwrap();
+        let grey =
+            NamedArray::new("", vec![28, 28], ArrayData::U8((0..784).map(|i| (i % 256) as u8).collect())).unwrap();
         for input in [RawInput::Image(picture), RawInput::Arrays(vec![grey.clone()])] {
             let stored = intake.stored(&input).unwrap();
             assert!(matches!(&stored, StoredInput::Image(png) if png.len() < 400), "8 x 8 pixels are small");

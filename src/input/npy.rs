@@ -26,8 +26,9 @@ struct Element {
 impl Element {
     fn parse(descr: &str) -> Result<Element> {
         let refuse = |why: &str| {
-            Error::bad_data(format!("element type '{descr}' {why}"))
-                .hint("save numbers as float16/32/64, int8..64, uint8..64 or bool, and text as a fixed-width string array")
+            Error::bad_data(format!("element type '{descr}' {why}")).hint(
+                "save numbers as float16/32/64, int8..64, uint8..64 or bool, and text as a fixed-width string array",
+            )
         };
         let mut rest = descr.chars();
         let order = rest.next().ok_or_else(|| refuse("is empty"))?;
@@ -78,18 +79,23 @@ impl RawArray {
         let element = Element::parse(header.descr()?)?;
         let shape = header.shape()?;
         let fortran = header.fortran_order()?;
-        let needed = element_count(&shape)?
-            .checked_mul(element.bytes)
-            .filter(|&n| n as u64 <= limit)
-            .ok_or_else(|| Error::bad_data(format!("an array of shape {shape:?} is larger than the limit of {limit} bytes")))?;
+        let needed =
+            element_count(&shape)?.checked_mul(element.bytes).filter(|&n| n as u64 <= limit).ok_or_else(|| {
+                Error::bad_data(format!("an array of shape {shape:?} is larger than the limit of {limit} bytes"))
+            })?;
         if needed as u64 > available {
-            return Err(Error::bad_data(format!("truncated: shape {shape:?} needs {needed} bytes, at most {available} are there")));
+            return Err(Error::bad_data(format!(
+                "truncated: shape {shape:?} needs {needed} bytes, at most {available} are there"
+            )));
         }
         let mut bytes = Vec::new();
         bytes.try_reserve_exact(needed).map_err(|e| Error::bad_data("not enough memory for the array").because(e))?;
         reader.take(needed as u64).read_to_end(&mut bytes).map_err(|e| Error::bad_data("damaged array").because(e))?;
         if bytes.len() != needed {
-            return Err(Error::bad_data(format!("truncated: shape {shape:?} needs {needed} bytes, {} are there", bytes.len())));
+            return Err(Error::bad_data(format!(
+                "truncated: shape {shape:?} needs {needed} bytes, {} are there",
+                bytes.len()
+            )));
         }
         if element.big_endian {
             bytes.chunks_exact_mut(element.unit()).for_each(<[u8]>::reverse);
@@ -125,7 +131,10 @@ impl RawArray {
             _ => 8,
         };
         if (self.bytes.len() / self.element.bytes.max(1)) as u64 > limit / grown {
-            return Err(Error::bad_data(format!("an array of shape {:?} is larger than the limit of {limit} bytes", self.shape)));
+            return Err(Error::bad_data(format!(
+                "an array of shape {:?} is larger than the limit of {limit} bytes",
+                self.shape
+            )));
         }
         let data = self.decode(&self.bytes, 0)?;
         NamedArray::new(self.name.clone(), self.shape.clone(), data)
@@ -158,13 +167,18 @@ impl RawArray {
         match self.element.kind {
             b'S' => {
                 let cells = self.bytes.chunks_exact(self.element.bytes);
-                cells.map(|c| std::str::from_utf8(c).map(|s| s.trim_end_matches('\0').to_owned()).map_err(|_| not_unicode())).collect()
+                cells
+                    .map(|c| {
+                        std::str::from_utf8(c).map(|s| s.trim_end_matches('\0').to_owned()).map_err(|_| not_unicode())
+                    })
+                    .collect()
             }
             b'U' => {
                 let cells = self.bytes.chunks_exact(self.element.bytes);
                 cells
                     .map(|c| {
-                        let text: Option<String> = c.as_chunks::<4>().0.iter().map(|b| char::from_u32(u32::from_le_bytes(*b))).collect();
+                        let text: Option<String> =
+                            c.as_chunks::<4>().0.iter().map(|b| char::from_u32(u32::from_le_bytes(*b))).collect();
                         text.map(|s| s.trim_end_matches('\0').to_owned()).ok_or_else(not_unicode)
                     })
                     .collect()
@@ -178,7 +192,8 @@ impl RawArray {
         match self.decode(&self.bytes, 0)? {
             ArrayData::I64(v) => Ok(v),
             ArrayData::U8(v) => Ok(v.into_iter().map(i64::from).collect()),
-            _ => Err(Error::bad_data("floating-point numbers where integers are needed").hint("save them with .astype('int64')")),
+            _ => Err(Error::bad_data("floating-point numbers where integers are needed")
+                .hint("save them with .astype('int64')")),
         }
     }
 
@@ -214,7 +229,9 @@ impl RawArray {
             (b'u', _) => {
                 let wide = each(bytes, |b| i64::try_from(u64::from_le_bytes(b)));
                 let fits: Result<Vec<i64>, _> = wide.into_iter().collect();
-                fits.map_err(|e| Error::bad_data("an unsigned value above the largest 64-bit signed number").because(e))?
+                fits.map_err(|e| {
+                    Error::bad_data("an unsigned value above the largest 64-bit signed number").because(e)
+                })?
             }
             _ => return Err(Error::bad_data("text where numbers are needed")),
         };
@@ -309,10 +326,9 @@ impl Header {
     fn descr(&self) -> Result<&str> {
         let value = self.value("descr")?;
         let quote = value.chars().next().filter(|c| matches!(c, '\'' | '"'));
-        quote
-            .and_then(|q| value.get(1..).and_then(|v| v.split_once(q)))
-            .map(|(descr, _)| descr)
-            .ok_or_else(|| Error::bad_data("structured element types are not supported").hint("save each field as an array of its own"))
+        quote.and_then(|q| value.get(1..).and_then(|v| v.split_once(q))).map(|(descr, _)| descr).ok_or_else(|| {
+            Error::bad_data("structured element types are not supported").hint("save each field as an array of its own")
+        })
     }
 
     fn fortran_order(&self) -> Result<bool> {
@@ -393,7 +409,8 @@ pub(crate) mod tests {
         assert_eq!(ints("'<i8'", &wide), [-5, 9]);
         assert!(read(&npy("'<u8'", false, "(2,)", &[255; 16])).unwrap().integers().is_err());
 
-        let floats = |descr: &str, data: &[u8]| read(&npy(descr, false, "(1,)", data)).unwrap().convert(1 << 20).unwrap().data;
+        let floats =
+            |descr: &str, data: &[u8]| read(&npy(descr, false, "(1,)", data)).unwrap().convert(1 << 20).unwrap().data;
         assert_eq!(floats("'<f2'", &f16::from_f32(1.5).to_le_bytes()), ArrayData::F32(vec![1.5]));
         assert_eq!(floats("'<f4'", &1.5f32.to_le_bytes()), ArrayData::F32(vec![1.5]));
         assert_eq!(floats("'>f8'", &1.5f64.to_be_bytes()), ArrayData::F32(vec![1.5]));
@@ -471,7 +488,10 @@ pub(crate) mod tests {
             assert!(a.convert(1 << 20).unwrap().data.is_empty());
             assert_eq!(a.row(0).is_ok(), a.rows() > 0);
         }
-        assert_eq!(read(&npy("'<f4'", false, "()", &1f32.to_le_bytes())).unwrap().convert(8).unwrap().data, ArrayData::F32(vec![1.0]));
+        assert_eq!(
+            read(&npy("'<f4'", false, "()", &1f32.to_le_bytes())).unwrap().convert(8).unwrap().data,
+            ArrayData::F32(vec![1.0])
+        );
     }
 
     #[test]

@@ -33,7 +33,9 @@ impl TextEncoder {
         let mut bytes = Vec::new();
         File::open(path).map_err(cannot)?.take(MAX_TOKENIZER_BYTES + 1).read_to_end(&mut bytes).map_err(cannot)?;
         if bytes.len() as u64 > MAX_TOKENIZER_BYTES {
-            return Err(Error::bad_data(format!("a tokenizer of more than {MAX_TOKENIZER_BYTES} bytes")).at(path.display()));
+            return Err(
+                Error::bad_data(format!("a tokenizer of more than {MAX_TOKENIZER_BYTES} bytes")).at(path.display())
+            );
         }
         TextEncoder::from_bytes(&bytes, max_length).map_err(|e| e.at(path.display()))
     }
@@ -47,7 +49,9 @@ impl TextEncoder {
         })?;
         let special = tokenizer.get_post_processor().map_or(0, |p| p.added_tokens(false));
         if max_length <= special {
-            return Err(Error::usage(format!("a window of {max_length} tokens has no room beside {special} special tokens")));
+            return Err(Error::usage(format!(
+                "a window of {max_length} tokens has no room beside {special} special tokens"
+            )));
         }
         let own = tokenizer.get_truncation().cloned();
         let declared_max_length = own.as_ref().map(|t| t.max_length);
@@ -88,7 +92,10 @@ impl TextEncoder {
         if text.len() > MAX_TEXT_BYTES {
             return Err(Error::bad_data(format!("a text of {} bytes; at most {MAX_TEXT_BYTES} are read", text.len())));
         }
-        let encoding = self.tokenizer.encode_fast(text, true).map_err(|e| Error::bad_data("cannot tokenise the text").because(e))?;
+        let encoding = self
+            .tokenizer
+            .encode_fast(text, true)
+            .map_err(|e| Error::bad_data("cannot tokenise the text").because(e))?;
         if encoding.get_special_tokens_mask().iter().all(|&m| m == 1) {
             return Err(Error::bad_data("the tokenizer finds nothing to read in the text"));
         }
@@ -120,7 +127,12 @@ pub fn pad(examples: &[Example], length: usize, pad_id: i64) -> Result<Example> 
                     values.extend_from_slice(v);
                     values.resize(values.len() + length - v.len(), filler);
                 }
-                _ => return Err(Error::usage(format!("an example does not fit '{}' padded to {length} tokens", kind.name))),
+                _ => {
+                    return Err(Error::usage(format!(
+                        "an example does not fit '{}' padded to {length} tokens",
+                        kind.name
+                    )));
+                }
             }
         }
         arrays.push(NamedArray::new(kind.name.clone(), vec![examples.len(), length], ArrayData::I64(values))?);
@@ -150,7 +162,8 @@ mod tests {
     #[test]
     fn ids_equal_those_of_the_python_package() {
         let Some(dir) = assets() else { return };
-        let golden: serde_json::Value = serde_json::from_str(include_str!("../../tests/fixtures/golden_tokens.json")).unwrap();
+        let golden: serde_json::Value =
+            serde_json::from_str(include_str!("../../tests/fixtures/golden_tokens.json")).unwrap();
         let mut checked = 0;
         for case in golden["cases"].as_array().unwrap() {
             let path = dir.join(case["tokenizer"].as_str().unwrap());
@@ -184,7 +197,8 @@ mod tests {
         assert!(encoder.encode(&long).is_err());
         assert_eq!(ids(&encoder.encode(&long[..MAX_TEXT_BYTES]).unwrap(), "input_ids").len(), 8);
 
-        let batch = pad(&[encoder.encode("lights off").unwrap(), encoder.encode("stop").unwrap()], 8, encoder.pad_id()).unwrap();
+        let batch = pad(&[encoder.encode("lights off").unwrap(), encoder.encode("stop").unwrap()], 8, encoder.pad_id())
+            .unwrap();
         assert!(batch.arrays.iter().all(|a| a.shape == [2, 8]));
         assert_eq!(ids(&batch, "attention_mask"), [1, 1, 1, 1, 0, 0, 0, 0, 1, 1, 1, 0, 0, 0, 0, 0]);
         assert_eq!(ids(&batch, "input_ids")[11..], [0; 5]);
@@ -206,7 +220,8 @@ mod tests {
 
     #[test]
     fn buckets() {
-        let pairs = [(1, 8), (8, 8), (9, 16), (100, 128), (256, 256), (257, 512), (512, 512), (513, 1024), (1025, 1536)];
+        let pairs =
+            [(1, 8), (8, 8), (9, 16), (100, 128), (256, 256), (257, 512), (512, 512), (513, 1024), (1025, 1536)];
         assert!(pairs.iter().all(|&(n, b)| bucket(n) == b));
     }
 }

@@ -12,8 +12,6 @@ pub(crate) struct Batch {
     pub tensors: Vec<TValue>,
     /// `[batch, sequence]`, 1 where a position holds a token; empty when the model has no sequence.
     pub mask: Vec<f32>,
-    /// Examples in the batch, before padding it to the bucket.
-    pub filled: usize,
 }
 
 /// Length of the example's sequence, where the model has one.
@@ -64,7 +62,10 @@ pub(crate) fn check(base: &Base, example: &Example) -> Result<()> {
         let kind_fits = match (&array.data, port.element) {
             (ArrayData::F32(v), Element::F32) => {
                 if let Some(at) = v.iter().position(|x| !x.is_finite()) {
-                    return Err(Error::bad_data(format!("value {at} of the input {:?} is not a finite number", port.name)));
+                    return Err(Error::bad_data(format!(
+                        "value {at} of the input {:?} is not a finite number",
+                        port.name
+                    )));
                 }
                 true
             }
@@ -113,7 +114,7 @@ impl Batch {
             let shape = [&[bucket.batch][..], &row].concat();
             tensors.push(stack(&shape, axis, &arrays, port.element)?.into_tvalue());
         }
-        Ok(Batch { tensors, mask, filled: examples.len() })
+        Ok(Batch { tensors, mask })
     }
 }
 

@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
+use ndarray::{Array2, Ix3};
 #[cfg(feature = "train")]
 use ndarray::{ArrayD, Axis};
-use ndarray::{Array2, Ix3};
 
 use super::{Batch, Deltas, Ends, Factors, ForwardPlan, Outputs, check, sequence_length};
 use crate::adapter::{Pooling, SiteDelta};

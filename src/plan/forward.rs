@@ -13,7 +13,6 @@ use crate::error::{ErrorKind, Result};
 /// A compiled forward pass for one bucket; shared by any number of threads.
 pub(crate) struct ForwardPlan {
     plan: Arc<TypedSimplePlan>,
-    pub bucket: Bucket,
     logits: Option<usize>,
     factors: usize,
 }
@@ -23,7 +22,7 @@ impl ForwardPlan {
         let graph = adapted(base, ends, bucket, deltas)?;
         let factors = graph.model.inputs.len() - graph.own_inputs;
         let plan = compile(graph.model, "forward")?;
-        Ok(ForwardPlan { plan, bucket: bucket.clone(), logits: graph.logits, factors })
+        Ok(ForwardPlan { plan, logits: graph.logits, factors })
     }
 
     /// Runs one batch; `factors` are in the plan's site order, empty for a plan without low-rank inputs.

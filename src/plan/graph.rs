@@ -167,7 +167,11 @@ pub(crate) struct MergedWeight {
 }
 
 /// The merged weights of `deltas`, and the classifier's own weight as it is.
-pub(crate) fn merged_weights(base: &Base, task: Task, deltas: &[SiteDelta]) -> Result<(Vec<MergedWeight>, Option<MergedWeight>)> {
+pub(crate) fn merged_weights(
+    base: &Base,
+    task: Task,
+    deltas: &[SiteDelta],
+) -> Result<(Vec<MergedWeight>, Option<MergedWeight>)> {
     let model = base.concrete(&base.bucket(1, 16))?;
     let tail = find_tail(&model, task)?;
     let (found, _) = find_sites(&model, base)?;

@@ -15,9 +15,9 @@ use ndarray::{Array2, ArrayD};
 use tract_core::internal::*;
 
 pub(crate) use batch::{Batch, check, sequence_length};
-pub(crate) use engine::{Engine, MICRO_BATCH, Rows, SiteKey, Variant, in_parallel, lock, pool};
 #[cfg(feature = "train")]
 pub(crate) use engine::unpool;
+pub(crate) use engine::{Engine, MICRO_BATCH, Rows, SiteKey, Variant, in_parallel, lock, pool};
 pub(crate) use forward::ForwardPlan;
 pub(crate) use graph::{Deltas, Ends, MergedWeight, Survey, merged_weights, survey};
 #[cfg(feature = "train")]
@@ -53,10 +53,6 @@ impl Factors {
     /// From `(shape, values, scale)` of every factor, A before B, in plan order.
     pub fn from_slices<'a>(parts: impl Iterator<Item = (&'a [usize], &'a [f32], f32)>) -> Result<Factors> {
         Ok(Factors(parts.map(|(shape, data, scale)| factor(shape, data, scale)).collect::<Result<_>>()?))
-    }
-    /// Bytes held.
-    pub fn bytes(&self) -> usize {
-        self.0.iter().map(|v| v.len() * 4).sum()
     }
 }
 

@@ -35,11 +35,8 @@ pub(crate) struct TrainPlan {
     /// Number of leading outputs that are results; the rest is saved for the backward pass.
     ends: usize,
     logits: Option<usize>,
-    pub bucket: Bucket,
     /// Sites in plan order with their rank.
     pub sites: Vec<(Site, usize)>,
-    /// Bytes that one forward pass saves for the backward one.
-    pub saved_bytes: usize,
 }
 
 /// Result of taking gradients apart from compiling: which sites can be reached.
@@ -104,7 +101,8 @@ impl TrainPlan {
     /// Differentiates without compiling: which of `sites` a gradient reaches, and what stands in the way of the others.
     pub fn reach(base: &Base, ends: Ends, bucket: &Bucket, sites: &[(String, usize)]) -> Result<Reach> {
         let built = build(base, ends, bucket, sites, true)?;
-        let names = built.sites.iter().enumerate().filter(|(i, _)| !built.obstructed[2 * i]).map(|(_, (s, _))| s.name.clone());
+        let names =
+            built.sites.iter().enumerate().filter(|(i, _)| !built.obstructed[2 * i]).map(|(_, (s, _))| s.name.clone());
         Ok(Reach { reachable: names.collect(), blocked: built.blocked, saved_bytes: built.saved_bytes })
     }
 
@@ -130,9 +128,7 @@ impl TrainPlan {
             feed: built.feed,
             ends: built.ends,
             logits: built.logits,
-            bucket: bucket.clone(),
             sites: built.sites,
-            saved_bytes: built.saved_bytes,
         })
     }
 

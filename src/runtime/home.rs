@@ -257,7 +257,12 @@ impl Home {
     #[cfg(feature = "train")]
     pub fn summary(&self) -> Result<Summary> {
         let inner = &self.0;
-        crate::choice::summarise(&inner.engine.base, inner.engine.task, &Pattern::new(&inner.config.sites), inner.config.rank)
+        crate::choice::summarise(
+            &inner.engine.base,
+            inner.engine.task,
+            &Pattern::new(&inner.config.sites),
+            inner.config.rank,
+        )
     }
 }
 
@@ -269,7 +274,8 @@ fn no_site(base: &Base, pattern: &Pattern) -> Error {
 
 fn read_labels(disk: &dyn Disk, file: &Path) -> Result<Vec<String>> {
     let bytes = read_file(disk, file, LONGEST_LABELS)?;
-    let text = String::from_utf8(bytes).map_err(|e| Error::bad_data("labels that are not UTF-8").at(file.display()).because(e))?;
+    let text = String::from_utf8(bytes)
+        .map_err(|e| Error::bad_data("labels that are not UTF-8").at(file.display()).because(e))?;
     let labels: Vec<String> = text.lines().map(|l| l.trim().to_string()).collect();
     let labels: Vec<String> = match labels.iter().rposition(|l| !l.is_empty()) {
         Some(last) => labels[..=last].to_vec(),

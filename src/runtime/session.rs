@@ -113,6 +113,24 @@ impl Serving {
         })
     }
 
+    /// Loads the current generation; one that is damaged, or fits another base, is rolled back so that an answer can be given.
+    /// Its file stays where it is.
+    fn load_or_step_back(home: &Home, store: &Store, merged: bool) -> Result<Serving> {
+        loop {
+            let current = store.current()?;
+            match Serving::load(home, store, current, merged) {
+                Err(e) if current > 0 && matches!(e.kind(), ErrorKind::BadData | ErrorKind::Usage) => {
+                    tracing::warn!(generation = current, error = %e, "cannot be used: going back to the one before");
+                    // The one before may be damaged too: the plain base never is.
+                    if store.rollback(None).is_err() {
+                        store.rollback(Some(0))?;
+                    }
+                }
+                other => return other,
+            }
+        }
+    }
+
     /// The forward pass that this generation takes.
     pub fn variant(&self) -> Variant<'_> {
         match &self.merged {
@@ -162,14 +180,8 @@ impl Session {
         let store = Store::create(home.0.disk.clone(), &folder)?;
         let disk = home.0.disk.clone();
         let journal = Journal::open(disk, &store.journal_path(), &store.journal_lock_path(), DEFAULT_WAIT, now_ms())?;
-        let serving = Serving::load(&home, &store, store.current()?, false)?;
-        Ok(Session {
-            home,
-            store,
-            journal: Mutex::new(journal),
-            serving: RwLock::new(Arc::new(serving)),
-            merge: false,
-        })
+        let serving = Serving::load_or_step_back(&home, &store, false)?;
+        Ok(Session { home, store, journal: Mutex::new(journal), serving: RwLock::new(Arc::new(serving)), merge: false })
     }
 
     /// Serves from merged weights: no cost per prediction, and a new plan to compile at every swap.
@@ -190,14 +202,18 @@ impl Session {
 
     /// Makes `generation` the one that answers from the next prediction on.
     pub(crate) fn swap(&self, generation: u64) -> Result<()> {
-        let next = Arc::new(Serving::load(&self.home, &self.store, generation, self.merge)?);
+        self.put(Serving::load(&self.home, &self.store, generation, self.merge)?);
+        Ok(())
+    }
+
+    fn put(&self, next: Serving) {
+        let generation = next.generation;
         let mut serving = self.serving.write().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let old = std::mem::replace(&mut *serving, next);
+        let old = std::mem::replace(&mut *serving, Arc::new(next));
         drop(serving);
         if self.merge && old.generation != generation {
             self.home.0.engine.drop_merged(old.generation);
         }
-        Ok(())
     }
 
     /// Follows what another process made of the profile.
@@ -207,7 +223,8 @@ impl Session {
         if current == serving.generation {
             return Ok(serving);
         }
-        self.swap(current)?;
+        let next = Serving::load_or_step_back(&self.home, &self.store, self.merge)?;
+        self.put(next);
         Ok(self.serving())
     }
 
@@ -237,7 +254,13 @@ impl Session {
         let top = logits.map_or_else(Vec::new, |z| ranked(z.row(0), &serving.labels, top));
         let stored = journal_io::store(self.home.intake().stored(input)?)?;
         let recorded = top.iter().map(|s| (s.label.clone(), s.p)).collect();
-        let id = lock(&self.journal).record_interaction(now_ms(), stored, recorded, serving.generation);
+        let mut journal = lock(&self.journal);
+        if journal.writer().is_poisoned() {
+            // A disk that was full may have room again. If not, the record below fails and says so.
+            let _ = journal.reopen();
+        }
+        let id = journal.record_interaction(now_ms(), stored, recorded, serving.generation);
+        drop(journal);
         let (id, unrecorded) = match id {
             Ok(id) => (Some(id), None),
             Err(e) if matches!(e.kind(), ErrorKind::Io | ErrorKind::Busy) => (None, Some(e.to_string())),
@@ -330,7 +353,11 @@ impl Session {
                 FeedbackKind::Label(label)
             }
         };
-        let waiting = lock(&self.journal).record_feedback(id, now_ms(), kind)?;
+        let mut journal = lock(&self.journal);
+        if journal.writer().is_poisoned() {
+            journal.reopen()?;
+        }
+        let waiting = journal.record_feedback(id, now_ms(), kind)?;
         Ok(FeedbackReceipt { id, durable: true, waiting })
     }
 
@@ -389,8 +416,12 @@ fn check_label(label: String) -> Result<String> {
 }
 
 fn unknown_label(label: &str, known: &[String]) -> Error {
-    let near: Vec<&str> =
-        known.iter().filter(|k| k.to_lowercase().contains(&label.to_lowercase()) || similar(k, label)).take(3).map(|k| k.as_str()).collect();
+    let near: Vec<&str> = known
+        .iter()
+        .filter(|k| k.to_lowercase().contains(&label.to_lowercase()) || similar(k, label))
+        .take(3)
+        .map(|k| k.as_str())
+        .collect();
     let shown = match near.is_empty() {
         true => known.iter().take(8).map(String::as_str).collect::<Vec<_>>().join(", "),
         false => near.join(", "),

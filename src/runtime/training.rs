@@ -130,7 +130,7 @@ impl Session {
                 examples: material.lessons.len() as u64,
                 depth: winner.depth,
                 created_ms: now_ms(),
-                learning_rate: settings.recipe.lr,
+                learning_rate: winner.learning_rate,
                 rank: home.config().rank as u32,
             },
             verdict: verdict.clone(),
@@ -177,15 +177,27 @@ impl Session {
             lessons.push(Lesson { example: load(f.id)?, goal, weight: 1.0, at_ms: latest, earlier, keep: vec![] });
         }
         let mut idle = vec![];
-        for i in state.interactions().iter().rev().filter(|i| state.feedback_on(i.id).is_none()).take(crate::adapt::MOST_IDLE) {
+        for i in state
+            .interactions()
+            .iter()
+            .rev()
+            .filter(|i| state.feedback_on(i.id).is_none())
+            .take(crate::adapt::MOST_IDLE)
+        {
             let class = i.answer.as_ref().and_then(|(label, _)| index.get(label)).copied();
             if let Some(class) = class.filter(|c| *c < home.0.base_classes) {
                 idle.push((load(i.id)?, class));
             }
         }
         let classes = labels.len();
-        let material =
-            Material { lessons, served_right, idle, base_classes: home.0.base_classes, classes, features: home.0.features };
+        let material = Material {
+            lessons,
+            served_right,
+            idle,
+            base_classes: home.0.base_classes,
+            classes,
+            features: home.0.features,
+        };
         Ok((labels, material))
     }
 }

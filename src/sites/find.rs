@@ -36,7 +36,9 @@ impl Found {
     /// Shapes of the low-rank product at `rank`.
     pub fn geometry(&self, rank: usize) -> Geometry {
         match self.geometry.clone() {
-            Geometry::Linear { outer, input, output, inner, .. } => Geometry::Linear { outer, input, output, inner, rank },
+            Geometry::Linear { outer, input, output, inner, .. } => {
+                Geometry::Linear { outer, input, output, inner, rank }
+            }
             Geometry::Conv(c) => Geometry::Conv(ConvShape { rank, ..c }),
         }
     }
@@ -44,8 +46,21 @@ impl Found {
 
 /// ONNX operators that hold a weight in the general sense, so that a user would look for them in the list.
 const CANDIDATES: &[&str] = &[
-    "MatMul", "Gemm", "Conv", "ConvTranspose", "Einsum", "FusedMatMul", "MatMulInteger", "ConvInteger", "QLinearMatMul",
-    "QLinearConv", "LSTM", "GRU", "RNN", "Gather", "Attention",
+    "MatMul",
+    "Gemm",
+    "Conv",
+    "ConvTranspose",
+    "Einsum",
+    "FusedMatMul",
+    "MatMulInteger",
+    "ConvInteger",
+    "QLinearMatMul",
+    "QLinearConv",
+    "LSTM",
+    "GRU",
+    "RNN",
+    "Gather",
+    "Attention",
 ];
 
 /// All sites of a concrete typed graph in evaluation order, and what was passed over.
@@ -89,7 +104,9 @@ pub(crate) fn find(model: &TypedModel, onnx: &OnnxGraph) -> TractResult<(Vec<Fou
                 Some(shape) if shape.len() == 2 => "an embedding table is looked up, never trained".to_string(),
                 _ => continue,
             },
-            "LSTM" | "GRU" | "RNN" => "a recurrent cell: its weights are inside a loop, which is not adapted yet".into(),
+            "LSTM" | "GRU" | "RNN" => {
+                "a recurrent cell: its weights are inside a loop, which is not adapted yet".into()
+            }
             "MatMul" | "Gemm" | "Einsum" if !constant(0) && !constant(1) => {
                 "both operands are computed (for example attention scores): there is no weight".into()
             }
@@ -167,8 +184,14 @@ fn linear(model: &TypedModel, id: usize) -> Candidate {
         inner: x_shape[kx + 1..].iter().product(),
         rank: 1,
     };
-    let site =
-        Site { name: String::new(), kind: SiteKind::Linear, inputs: *input, outputs: *output, kernel: vec![], groups: 1 };
+    let site = Site {
+        name: String::new(),
+        kind: SiteKind::Linear,
+        inputs: *input,
+        outputs: *output,
+        kernel: vec![],
+        groups: 1,
+    };
     let axis = |c: char| ws.iter().position(|l| *l == c).ok_or("an axis is missing");
     let weight_axes = (axis(*k)?, axis(*n)?);
     Ok(Found { site, node: id, x_slot: 1 - slot, weight_slot: slot, weight_axes, geometry })

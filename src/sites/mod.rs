@@ -6,13 +6,13 @@ mod insert;
 mod lowrank;
 mod op;
 
-pub(crate) use choose::last_block;
 pub use choose::Pattern;
+pub(crate) use choose::last_block;
 pub(crate) use find::{Found, find};
 pub(crate) use insert::insert;
-pub(crate) use op::{LowRank, floats};
 #[cfg(feature = "train")]
 pub(crate) use op::LowRankBackward;
+pub(crate) use op::{LowRank, floats};
 
 pub use crate::adapter::SiteKind;
 

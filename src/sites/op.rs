@@ -66,14 +66,8 @@ impl EvalOp for LowRankBackward {
     op_out_of_plan!();
     fn eval(&self, _ctx: &EvalContext, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
         let (x, saved, a, b, dy) = args_5!(inputs);
-        let g = self.geometry.backward(
-            floats(&x)?,
-            floats(&saved)?,
-            floats(&a)?,
-            floats(&b)?,
-            floats(&dy)?,
-            self.need_x,
-        );
+        let g =
+            self.geometry.backward(floats(&x)?, floats(&saved)?, floats(&a)?, floats(&b)?, floats(&dy)?, self.need_x);
         let mut out = tvec!(
             Tensor::from_shape(a.shape(), &g.a)?.into_tvalue(),
             Tensor::from_shape(b.shape(), &g.b)?.into_tvalue()

@@ -15,7 +15,8 @@ use crate::base::Bucket;
 use crate::error::{Error, ErrorKind, Result};
 use crate::input::Example;
 use crate::plan::{
-    Batch, Cotangents, Engine, Factors, MICRO_BATCH, SiteKey, TrainPlan, Worker, in_parallel, lock, pool, sequence_length, unpool,
+    Batch, Cotangents, Engine, Factors, MICRO_BATCH, SiteKey, TrainPlan, Worker, in_parallel, lock, pool,
+    sequence_length, unpool,
 };
 use crate::sites::Site;
 
@@ -127,8 +128,6 @@ pub(crate) struct Fitted {
     pub deltas: Vec<SiteDelta>,
     pub head: Head,
     pub steps: u64,
-    /// Mean loss of every step.
-    pub losses: Vec<f32>,
 }
 
 /// What an observer of a fit may decide after each epoch.
@@ -174,7 +173,6 @@ pub(crate) struct Fit<'a> {
     head: Head,
     /// One set a thread; the locks are never contended, they only make the set shareable.
     workers: Vec<Mutex<Vec<(Bucket, Worker)>>>,
-    losses: Vec<f32>,
 }
 
 /// One micro-batch: rows of a batch and their weights.
@@ -233,8 +231,7 @@ impl<'a> Fit<'a> {
         params.add("head.bias", head.bias.to_vec(), head_group)?;
         let optimiser = AdamW::new(&params, AdamWOptions::default());
         let workers = (0..threads.max(1)).map(|_| Mutex::default()).collect();
-        let losses = vec![];
-        Ok(Fit { engine, lessons, lengths, sites, recipe, threads, params, optimiser, deltas, head, workers, losses })
+        Ok(Fit { engine, lessons, lengths, sites, recipe, threads, params, optimiser, deltas, head, workers })
     }
 
     /// Continues from given factors instead of fresh ones; they must be in plan order.
@@ -283,7 +280,7 @@ impl<'a> Fit<'a> {
                 break;
             }
         }
-        Ok(Fitted { deltas: self.deltas, head: self.head, steps: self.optimiser.steps(), losses: self.losses })
+        Ok(Fitted { deltas: self.deltas, head: self.head, steps: self.optimiser.steps() })
     }
 
     /// One optimiser step on these lessons; returns the mean loss before it.
@@ -323,7 +320,6 @@ impl<'a> Fit<'a> {
         }
         self.optimiser.step(&mut self.params, &grads, lr)?;
         self.read_back();
-        self.losses.push(loss);
         Ok(loss)
     }
 

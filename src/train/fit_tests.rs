@@ -31,6 +31,7 @@ fn integers(all: &[NamedArray], name: &str) -> Vec<i64> {
     }
 }
 
+#[allow(clippy::type_complexity)]
 fn losses_of(name: &str, pooling: Pooling) -> (Vec<f32>, Vec<f32>, Vec<SiteDelta>, Vec<(String, DenseTensor)>) {
     let folder = folder(name);
     let meta: Value = serde_json::from_slice(&std::fs::read(folder.join("meta.json")).unwrap()).unwrap();

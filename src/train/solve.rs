@@ -11,7 +11,7 @@ use super::head::{Head, add_columns, padded_base, product};
 use super::lbfgs::{Stop, minimise};
 use super::loss::{Target, cross_entropy};
 use crate::error::{Error, Result};
-use ndarray::{Array1, Array2, ArrayView2, Axis};
+use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis};
 
 /// What a head is solved on; all with the same number of rows.
 #[derive(Clone, Copy, Debug)]
@@ -111,6 +111,37 @@ impl Head {
         Ok(solved)
     }
 
+    /// [`Head::choose_l2`] for a head that corrects a base which already answers: the strongest penalty whose held-out answers
+    /// are right as often as those of any strength tried. A smaller loss alone is no reason to move further from the base.
+    ///
+    /// # Errors
+    /// As [`Head::choose_l2`].
+    pub fn choose_gentle_l2(
+        &self,
+        data: &HeadData<'_>,
+        folds: &[u32],
+        grid: &[f32],
+        options: &SolveOptions,
+    ) -> Result<L2Choice> {
+        let mut strengths = grid.to_vec();
+        strengths.sort_by(|a, b| b.total_cmp(a));
+        let mut best: Option<(f32, L2Choice)> = None;
+        let mut tried = Vec::new();
+        for l2 in strengths {
+            let choice = self.choose_l2(data, folds, &[l2], options)?;
+            let right: f32 = (choice.held_out.rows().into_iter().zip(data.targets).zip(data.weights))
+                .filter(|((z, target), _)| agrees(*z, target))
+                .map(|(_, w)| *w)
+                .sum();
+            tried.extend(&choice.tried);
+            if best.as_ref().is_none_or(|(most, _)| right > *most) {
+                best = Some((right, choice));
+            }
+        }
+        let (_, choice) = best.ok_or_else(|| Error::internal("no penalty strength to choose from"))?;
+        Ok(L2Choice { tried, ..choice })
+    }
+
     /// Chooses the strength of the penalty by leaving out one fold at a time; `folds[i]` is the fold of row i (blocks of consecutive
     /// rows, see [`crate::gate::split`]). The head itself is left alone. Scaling looks at the features of all rows, at no target.
     ///
@@ -176,6 +207,20 @@ impl Head {
         }
         let (_, choice) = best.ok_or_else(|| Error::internal("no penalty strength to choose from"))?;
         Ok(L2Choice { tried, ..choice })
+    }
+}
+
+fn agrees(logits: ArrayView1<'_, f32>, target: &Target<'_>) -> bool {
+    let first = |v: &mut dyn Iterator<Item = f32>| -> Option<usize> {
+        v.enumerate()
+            .fold(None::<(usize, f32)>, |b, (i, x)| if b.is_none_or(|(_, y)| x > y) { Some((i, x)) } else { b })
+            .map(|b| b.0)
+    };
+    let answer = first(&mut logits.iter().copied());
+    match target {
+        Target::Class(c) => answer == Some(*c),
+        Target::Not(c) => answer != Some(*c),
+        Target::Soft(q) => answer == first(&mut q.iter().copied()),
     }
 }
 

@@ -1,9 +1,9 @@
 //! Activations and softmax.
 
 use tract_core::internal::*;
+use tract_core::ops::binary::TypedBinOp;
 use tract_core::ops::element_wise::ElementWiseOp;
 use tract_core::ops::logic::{comp_gt, comp_lt};
-use tract_core::ops::binary::TypedBinOp;
 use tract_core::ops::math;
 use tract_core::ops::nn::{LeakyRelu, Softmax, SoftmaxKind, gelu_approximate::GeluApproximate, sigmoid};
 
@@ -13,7 +13,11 @@ use crate::grad::{
     fused::{GeluBackward, SoftmaxBackward},
 };
 
-const fn rule(op: &'static str, equation: &'static str, apply: fn(&mut Cx, &TypedNode, OutletId) -> TractResult<Answer>) -> Rule {
+const fn rule(
+    op: &'static str,
+    equation: &'static str,
+    apply: fn(&mut Cx, &TypedNode, OutletId) -> TractResult<Answer>,
+) -> Rule {
     Rule { op, equation, lazy: false, apply }
 }
 

@@ -8,7 +8,11 @@ use tract_core::ops::math;
 use super::{Answer, Rule};
 use crate::grad::{Cx, fused::ClipBackward};
 
-const fn rule(op: &'static str, equation: &'static str, apply: fn(&mut Cx, &TypedNode, OutletId) -> TractResult<Answer>) -> Rule {
+const fn rule(
+    op: &'static str,
+    equation: &'static str,
+    apply: fn(&mut Cx, &TypedNode, OutletId) -> TractResult<Answer>,
+) -> Rule {
     Rule { op, equation, lazy: true, apply }
 }
 

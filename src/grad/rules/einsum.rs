@@ -7,7 +7,9 @@ use super::{Answer, Rule};
 use crate::grad::Cx;
 
 pub(super) const RULES: &[Rule] =
-    &[Rule { op: "EinSum", equation: "for ab→c: da = einsum(c b→a), db = einsum(c a→b)", lazy: false, apply: einsum }];
+    &[Rule {
+        op: "EinSum", equation: "for ab→c: da = einsum(c b→a), db = einsum(c a→b)", lazy: false, apply: einsum
+    }];
 
 fn einsum(cx: &mut Cx, node: &TypedNode, dy: OutletId) -> TractResult<Answer> {
     let op = node.op_as::<EinSum>().context("not an einsum")?;

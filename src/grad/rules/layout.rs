@@ -11,7 +11,11 @@ use crate::grad::{
     fused::{GatherBackward, UpsampleZeros},
 };
 
-const fn rule(op: &'static str, equation: &'static str, apply: fn(&mut Cx, &TypedNode, OutletId) -> TractResult<Answer>) -> Rule {
+const fn rule(
+    op: &'static str,
+    equation: &'static str,
+    apply: fn(&mut Cx, &TypedNode, OutletId) -> TractResult<Answer>,
+) -> Rule {
     Rule { op, equation, lazy: false, apply }
 }
 

@@ -11,7 +11,12 @@ use crate::grad::{
 
 pub(super) const RULES: &[Rule] = &[
     Rule { op: "MaxPool", equation: "dy to the first largest of each window", lazy: false, apply: max_pool },
-    Rule { op: "SumPool", equation: "dy (over the window's size, if averaged) to the whole window", lazy: false, apply: sum_pool },
+    Rule {
+        op: "SumPool",
+        equation: "dy (over the window's size, if averaged) to the whole window",
+        lazy: false,
+        apply: sum_pool,
+    },
 ];
 
 fn windows(cx: &Cx, node: &TypedNode, spec: &PoolSpec) -> TractResult<std::result::Result<Windows, String>> {

@@ -9,7 +9,11 @@ use tract_core::ops::nn::Reduce;
 use super::{Answer, Rule};
 use crate::grad::Cx;
 
-const fn rule(op: &'static str, equation: &'static str, apply: fn(&mut Cx, &TypedNode, OutletId) -> TractResult<Answer>) -> Rule {
+const fn rule(
+    op: &'static str,
+    equation: &'static str,
+    apply: fn(&mut Cx, &TypedNode, OutletId) -> TractResult<Answer>,
+) -> Rule {
     Rule { op, equation, lazy: true, apply }
 }
 

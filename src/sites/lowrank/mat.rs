@@ -17,7 +17,13 @@ pub(super) fn mat_mut(data: &mut [f32], rows: usize, cols: usize) -> ArrayViewMu
 }
 
 /// `c ← alpha·a·b + beta·c`.
-pub(super) fn gemm(alpha: f32, a: ArrayView2<'_, f32>, b: ArrayView2<'_, f32>, beta: f32, mut c: ArrayViewMut2<'_, f32>) {
+pub(super) fn gemm(
+    alpha: f32,
+    a: ArrayView2<'_, f32>,
+    b: ArrayView2<'_, f32>,
+    beta: f32,
+    mut c: ArrayViewMut2<'_, f32>,
+) {
     let mut product = || linalg::gemm(alpha, MatRef::of(&a)?, MatRef::of(&b)?, beta, MatMut::of(&mut c)?);
     product().expect("shapes that follow from one geometry");
 }

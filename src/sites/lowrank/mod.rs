@@ -44,6 +44,7 @@ impl Geometry {
         }
     }
     /// Length of `x`.
+    #[cfg(test)]
     pub fn x_len(&self) -> usize {
         match self {
             Geometry::Linear { outer, input, inner, .. } => outer * input * inner,
@@ -58,6 +59,7 @@ impl Geometry {
         }
     }
     /// Lengths of `A` and `B`.
+    #[cfg(test)]
     pub fn factor_lens(&self) -> (usize, usize) {
         match self {
             Geometry::Linear { input, output, rank, .. } => (input * rank, rank * output),

@@ -33,16 +33,19 @@ fn naive(g: &Geometry, x: &[f64], a: &[f64], b: &[f64]) -> Vec<f64> {
                                 let k3 = split(t, s.kernel);
                                 let p3: Vec<isize> = (0..3)
                                     .map(|ax| {
-                                        (q3[ax] * s.stride[ax] + k3[ax] * s.dilation[ax]) as isize - s.pad_before[ax] as isize
+                                        (q3[ax] * s.stride[ax] + k3[ax] * s.dilation[ax]) as isize
+                                            - s.pad_before[ax] as isize
                                     })
                                     .collect();
                                 if (0..3).any(|ax| p3[ax] < 0 || p3[ax] >= s.in_size[ax] as isize) {
                                     continue;
                                 }
-                                let p = (p3[0] as usize * s.in_size[1] + p3[1] as usize) * s.in_size[2] + p3[2] as usize;
+                                let p =
+                                    (p3[0] as usize * s.in_size[1] + p3[1] as usize) * s.in_size[2] + p3[2] as usize;
                                 let w: f64 = (0..s.rank).map(|r| b[o * s.rank + r] * a[(r * ci + c) * taps + t]).sum();
                                 let ch = o / co * ci + c;
-                                y[(n * s.output + o) * s.out_plane() + q] += w * x[(n * s.input + ch) * s.in_plane() + p];
+                                y[(n * s.output + o) * s.out_plane() + q] +=
+                                    w * x[(n * s.input + ch) * s.in_plane() + p];
                             }
                         }
                     }
@@ -70,13 +73,20 @@ fn check(g: Geometry) {
     assert_eq!(saved.len(), g.saved_len(), "{g:?}");
     let want = naive(&g, &wide(&x), &wide(&a), &wide(&b));
     for i in 0..y.len() {
-        assert!(((y[i] - before[i]) as f64 - want[i]).abs() < 1e-4, "{g:?} y[{i}]: {} != {}", y[i] - before[i], want[i]);
+        assert!(
+            ((y[i] - before[i]) as f64 - want[i]).abs() < 1e-4,
+            "{g:?} y[{i}]: {} != {}",
+            y[i] - before[i],
+            want[i]
+        );
     }
     let grads = g.backward(&x, &saved, &a, &b, &dy, true);
     // Along a random direction of each input, the slope of <dy, ΔW(x)> must equal <gradient, direction>.
     let slope = |dir: [&[f32]; 3]| -> f64 {
         let at = |e: f64| -> f64 {
-            let go = |v: &[f32], d: &[f32]| -> Vec<f64> { v.iter().zip(d).map(|(v, d)| *v as f64 + e * *d as f64).collect() };
+            let go = |v: &[f32], d: &[f32]| -> Vec<f64> {
+                v.iter().zip(d).map(|(v, d)| *v as f64 + e * *d as f64).collect()
+            };
             let y = naive(&g, &go(&x, dir[0]), &go(&a, dir[1]), &go(&b, dir[2]));
             y.iter().zip(&dy).map(|(y, d)| y * *d as f64).sum()
         };
@@ -122,17 +132,44 @@ fn convolutions_of_every_kind() {
     check(Geometry::Conv(ConvShape { groups: 2, batch: 1, ..base.clone() }));
     check(Geometry::Conv(ConvShape { out_size: [1, 3, 4], stride: [1, 2, 2], ..base.clone() }));
     check(Geometry::Conv(ConvShape { kernel: [1; 3], pad_before: [0; 3], ..base.clone() }));
-    check(Geometry::Conv(ConvShape { kernel: [1; 3], pad_before: [0; 3], stride: [1, 2, 2], out_size: [1, 3, 4], ..base.clone() }));
+    check(Geometry::Conv(ConvShape {
+        kernel: [1; 3],
+        pad_before: [0; 3],
+        stride: [1, 2, 2],
+        out_size: [1, 3, 4],
+        ..base.clone()
+    }));
     check(Geometry::Conv(ConvShape { dilation: [1, 2, 2], pad_before: [0, 2, 2], ..base.clone() }));
-    check(Geometry::Conv(ConvShape { kernel: [1, 1, 5], pad_before: [0, 0, 2], in_size: [1, 1, 9], out_size: [1, 1, 9], ..base.clone() }));
+    check(Geometry::Conv(ConvShape {
+        kernel: [1, 1, 5],
+        pad_before: [0, 0, 2],
+        in_size: [1, 1, 9],
+        out_size: [1, 1, 9],
+        ..base.clone()
+    }));
     check(Geometry::Conv(ConvShape { kernel: [2, 3, 3], in_size: [4, 6, 7], out_size: [3, 6, 7], ..base.clone() }));
     // three channels a group: the reshape of the weight, the shares of A and the planes all differ in size
     for (groups, output, size) in [(4, 16, 4), (4, 16, 2), (3, 6, 3), (4, 8, 1)] {
         let size = [1, size, size];
-        check(Geometry::Conv(ConvShape { input: 12, output, groups, rank: 4, in_size: size, out_size: size, ..base.clone() }));
+        check(Geometry::Conv(ConvShape {
+            input: 12,
+            output,
+            groups,
+            rank: 4,
+            in_size: size,
+            out_size: size,
+            ..base.clone()
+        }));
     }
     // depthwise, with one and with two outputs a channel, strided and padded on one side
     check(Geometry::Conv(ConvShape { output: 4, groups: 4, ..base.clone() }));
     check(Geometry::Conv(ConvShape { output: 8, groups: 4, out_size: [1, 3, 4], stride: [1, 2, 2], ..base.clone() }));
-    check(Geometry::Conv(ConvShape { output: 4, groups: 4, pad_before: [0; 3], kernel: [1, 3, 2], out_size: [1, 4, 6], ..base }));
+    check(Geometry::Conv(ConvShape {
+        output: 4,
+        groups: 4,
+        pad_before: [0; 3],
+        kernel: [1, 3, 2],
+        out_size: [1, 4, 6],
+        ..base
+    }));
 }

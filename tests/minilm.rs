@@ -1,0 +1,55 @@
+//! A sentence encoder learns home-automation intents; needs the folder of larger models, `ACCLIMATE_MODELS`.
+#![cfg(feature = "train")]
+
+mod support;
+
+use acclimate::adapter::Depth;
+use acclimate::base::{Base, Task};
+use acclimate::gradcheck;
+use acclimate::input::RawInput;
+use acclimate::sites::Pattern;
+use acclimate::{Home, InitOptions};
+use support::{INTENTS, intents, large, teach_texts, train_to};
+
+#[test]
+fn four_intents_from_eight_sentences_each() {
+    let (Some(model), Some(tokenizer)) = (large("minilm.onnx"), large("tokenizer.json")) else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let options = InitOptions { tokenizer: Some(tokenizer), ..InitOptions::new(model) };
+    let session = Home::init(folder.path().join("home"), &options).unwrap().session("p").unwrap();
+    let (taught, unseen) = (intents("train", 8), intents("test", 40));
+    assert!(taught.len() == 32 && unseen.len() == 160 && taught.iter().all(|t| !unseen.contains(t)));
+
+    let first = session.predict(&RawInput::Text(taught[0].1.clone())).unwrap();
+    assert!(first.top.is_empty() && first.generation == 0, "an encoder knows no class at first: {first:?}");
+    teach_texts(&session, &taught);
+    let report = train_to(&session, Depth::LastBlock);
+    println!("{:.1} s; {:?}", report.seconds, report.tried);
+
+    let mut labels = session.labels();
+    labels.sort();
+    let mut expected = INTENTS.map(String::from);
+    expected.sort();
+    assert_eq!(labels, expected);
+    let right = |(label, text): &&(String, String)| {
+        session.predict_top(&RawInput::Text(text.clone()), 1).unwrap().label() == Some(label.as_str())
+    };
+    let right = unseen.iter().filter(right).count();
+    println!("{right} of {} unseen sentences right", unseen.len());
+    assert!(right * 10 >= unseen.len() * 9, "{right} of {}", unseen.len());
+
+    assert_eq!(session.rollback(None).unwrap(), 0);
+    let answer = session.predict(&RawInput::Text(unseen[0].1.clone())).unwrap();
+    assert!(answer.top.is_empty() && session.labels().is_empty());
+}
+
+#[test]
+fn gradients_of_the_last_attention() {
+    let Some(model) = large("minilm.onnx") else { return };
+    let base = Base::open(model).unwrap();
+    let pattern = Pattern::new("*layer.5/attention/self/*");
+    let options = gradcheck::Options { sites: pattern, sequence: 8, ..gradcheck::Options::default() };
+    let report = gradcheck::check(&base, Task::Encoder, &options, None).unwrap();
+    assert_eq!(report.sites.len(), 3, "{report:?}");
+    assert!(report.ok(), "{report:?}");
+}
