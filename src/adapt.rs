@@ -276,7 +276,6 @@ impl Adaptation<'_> {
         let folds = match n {
             0..=15 => n as u32 / 2,
             16..=149 => 4,
-            150..=599 => 3,
             _ => 2,
         };
         let block = (n / 24).clamp(1, 8);
@@ -382,23 +381,18 @@ impl Adaptation<'_> {
     }
 
     /// Whether only the base's own classes are corrected. Then it is the input that has shifted (another person, another
-    /// sensor), and early layers are where such a shift is best undone (Lee et al. 2023, *Surgical fine-tuning*): deeper
-    /// candidates start from the base's own head and win a tie. New classes instead are read off features that are there
-    /// already: deeper candidates start from the solved head, and the shallower wins a tie.
+    /// sensor), and early layers are where such a shift is best undone (Lee et al. 2023, *Surgical fine-tuning*): the head
+    /// hardly moves, and a deeper candidate wins a tie. New classes instead are read off features that are there already:
+    /// the head moves fast, and the shallower candidate wins a tie.
     fn corrects_only(&self) -> bool {
         self.material.base_classes > 0 && self.material.classes == self.material.base_classes
-    }
-
-    /// The head that a deeper candidate starts from.
-    fn first_head(&self, seen: &Seen, rows: &[usize], l2: f32) -> Result<Head> {
-        if self.corrects_only() { self.blank_head(seen) } else { self.solved_head(seen, rows, l2) }
     }
 
     fn recipe(&self, lessons: usize) -> Recipe {
         let mut recipe = Recipe { seed: self.settings.seed, ..self.settings.recipe.clone() };
         if self.corrects_only() {
             // The head moves little: what has shifted is the input. Chosen on the activity people (see docs/training.md).
-            (recipe.lr, recipe.epochs, recipe.head_lr) = (recipe.lr * 5.0, recipe.epochs * 4 / 3, 0.1);
+            (recipe.lr, recipe.epochs, recipe.head_lr) = (recipe.lr * 2.5, recipe.epochs, 0.1);
         }
         let per_epoch = lessons.div_ceil(recipe.batch).max(1) as u64;
         if let Some(most) = self.settings.steps {
@@ -433,7 +427,7 @@ impl Adaptation<'_> {
             self.say(name, judged.len() as f32 / (n as f32 * 1.3));
             let inner_threads = if group.len() == 1 { self.settings.threads } else { 1 };
             let fits = in_parallel(side_by_side, group, |&fold| {
-                self.fold_fit(sites, seen, folds, fold, l2, &recipe, &looks, inner_threads)
+                self.fold_fit(sites, seen, folds, fold, &recipe, &looks, inner_threads)
             });
             let fits = match fits {
                 Err(e) if e.kind() == ErrorKind::UnsupportedModel => return Ok(Err((e.to_string(), steps))),
@@ -466,12 +460,13 @@ impl Adaptation<'_> {
                 }
             }
         }
-        // The look with the smallest held-out loss: an early stop that every fold votes on.
-        let mut best: Option<(f64, usize)> = None;
+        // The look with the most held-out answers right, on equal ones the smallest loss: an early stop that every fold votes on.
+        let mut best: Option<((usize, f64), usize)> = None;
         for (look, logits) in held_out.iter().enumerate() {
-            let total: f64 = self.score(logits)?.1.iter().map(|l| *l as f64).sum();
-            if best.is_none_or(|(least, _)| total < least) {
-                best = Some((total, look));
+            let (right, loss) = self.score(logits)?;
+            let (right, loss) = (right.iter().filter(|r| **r).count(), loss.iter().map(|l| *l as f64).sum::<f64>());
+            if best.is_none_or(|((most, least), _)| right > most || (right == most && loss < least)) {
+                best = Some(((right, loss), look));
             }
         }
         let look = best.map_or(looks.len() - 1, |(_, look)| look);
@@ -489,13 +484,12 @@ impl Adaptation<'_> {
         seen: &Seen,
         folds: &Folds,
         fold: u32,
-        l2: f32,
         recipe: &Recipe,
         looks: &[u64],
         threads: usize,
     ) -> Result<(Fitted, Vec<Array2<f32>>)> {
         let (teachers, judges) = (folds.teachers(fold), folds.judges(fold));
-        let head = self.first_head(seen, &teachers, l2)?;
+        let head = self.blank_head(seen)?;
         let keep = seen.idle.iter().flat_map(|i| &i.keep);
         let lessons: Vec<&Lesson> = teachers.iter().map(|&i| &self.material.lessons[i]).chain(keep).collect();
         let questions: Vec<&Example> = judges.iter().map(|&i| &self.material.lessons[i].example).collect();
@@ -674,7 +668,7 @@ impl Adaptation<'_> {
             let head = self.solved_head(seen, &all, e.l2)?;
             return Ok(Winner { depth: e.depth, deltas: vec![], head, steps: 0, learning_rate: 0.0 });
         }
-        let head = self.first_head(seen, &all, e.l2)?;
+        let head = self.blank_head(seen)?;
         let keep = seen.idle.iter().flat_map(|i| &i.keep);
         let lessons: Vec<&Lesson> = self.material.lessons.iter().chain(keep).collect();
         let recipe = self.recipe(lessons.len());

@@ -62,7 +62,7 @@ impl Feedback {
 
 #[cfg(feature = "train")]
 fn next(session: &Session, waiting: usize, home: &str) -> String {
-    let given = session.status().map_or(waiting, |s| s.feedback);
+    let given = session.status().map_or(waiting, |s| s.known_answers);
     match acclimate::adapt::FEWEST_LESSONS.saturating_sub(given) {
         0 => format!("{waiting} waiting for `acclimate train {home}`"),
         more => format!("{more} more before the first training"),

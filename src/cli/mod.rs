@@ -43,7 +43,7 @@ use output::Output;
     after_help = "First steps:\n  acclimate demo\n  acclimate init home --model model.onnx\n  acclimate predict home input.npy\n  \
                   acclimate feedback home 7f3a --label cat\n  acclimate train home\n\n\
                   Exit codes: 0 done, 2 usage, 65 bad data, 69 model not supported, 70 internal error, 74 I/O, 75 busy, 130 stopped.\n\
-                  Data goes to stdout, messages and progress to stderr. ACCLIMATE_LOG=debug shows more."
+                  Data goes to stdout, messages and progress to stderr. ACCLIMATE_LOG sets the log filter."
 )]
 pub struct Cli {
     /// Print data, and errors, as JSON

@@ -34,6 +34,7 @@ impl Rollback {
         let data = json!({ "generation": generation, "previous": previous, "seconds": seconds });
         output.data(&data, || match generation {
             0 => format!("the plain base serves again; generation {previous} stays on disk"),
+            n if previous == 0 => format!("generation {n} serves again"),
             n => format!("generation {n} serves; generation {previous} stays on disk"),
         })?;
         Ok(ExitCode::SUCCESS)

@@ -18,7 +18,7 @@ pub struct ServingEvidence<'a> {
 pub struct CandidateEvidence<'a> {
     /// What the user sees: "head", "last block", "all sites".
     pub name: &'a str,
-    /// Order of cost: a smaller one is shallower, and preferred on a tie.
+    /// Order of preference on a tie: the smaller one is taken.
     pub depth: u32,
     /// Per item: was its answer right?
     pub correct: &'a [bool],
@@ -103,8 +103,8 @@ pub struct Verdict {
 ///
 /// 1. *Better*: the paired test against what serves, at `alpha` over the whole ladder (Holm's step-down correction).
 /// 2. *Nothing forgotten*: the disagreement with the base within its limit.
-/// 3. Among those, the highest accuracy; on equal accuracy the lower loss; then the shallower.
-/// 4. A shallower one that is within one standard error of that best, in accuracy and in loss, is taken instead.
+/// 3. Among those, the highest accuracy; on equal accuracy the lower loss; then the preferred.
+/// 4. A preferred one that is within one standard error of that best, in accuracy and in loss, is taken instead.
 ///
 /// # Errors
 /// When the lists of items differ in length, or a limit is out of range.
@@ -228,7 +228,7 @@ fn reason(verdicts: &[CandidateVerdict], chosen: Option<usize>, serving: f64, li
     let percent = |v: f64| 100.0 * v;
     if let Some(v) = chosen.and_then(|c| verdicts.get(c)) {
         let best = verdicts.iter().filter(|o| o.refusal.is_none()).fold(v.accuracy, |m, o| m.max(o.accuracy));
-        let tie = if best > v.accuracy { "; a deeper one did no better than chance would" } else { "" };
+        let tie = if best > v.accuracy { "; what another had more is within chance" } else { "" };
         return format!(
             "{} may serve: accuracy {:.1} % -> {:.1} %, {}{tie}",
             v.name,

@@ -53,6 +53,8 @@ pub struct Status {
     pub feedback: usize,
     /// Feedback items since the last training.
     pub waiting: usize,
+    /// Feedback items that say what is right: labels and accepts.
+    pub known_answers: usize,
     /// Classes known.
     pub classes: usize,
     /// Size of the serving adapter's file.
@@ -380,6 +382,7 @@ impl Session {
             interactions: state.interactions().len(),
             feedback: state.feedback().len(),
             waiting: state.waiting(),
+            known_answers: state.feedback().iter().filter(|f| f.kind != FeedbackKind::Reject).count(),
             classes: serving.labels.len(),
             adapter_bytes: serving.adapter_bytes,
         })

@@ -106,11 +106,11 @@ pub struct Recipe {
 impl Default for Recipe {
     fn default() -> Recipe {
         Recipe {
-            lr: 1e-3,
-            head_lr: 1.0,
+            lr: 2e-3,
+            head_lr: 2.5,
             weight_decay: 0.01,
             clip: 1.0,
-            epochs: 15,
+            epochs: 20,
             batch: 16,
             warmup: 0.1,
             scale: 2.0,
