@@ -458,8 +458,12 @@ fn a_flipped_byte_in_an_adapter_is_refused_and_the_rest_is_kept() {
         std::fs::write(&file, &flipped).unwrap();
         says(&refused(&["predict", &home, &bench.input()], 65), "at", "000001.adapter");
     }
+    // The way out that the error names works on the damaged file, too.
+    assert_eq!(json(&["rollback", &home])["generation"], 0);
+    assert_eq!(bench.status()["generation"], 0);
     std::fs::remove_file(&file).unwrap();
     std::fs::write(&file, &whole).unwrap();
+    assert_eq!(json(&["rollback", &home, "--to", "1"])["generation"], 1);
     let status = bench.status();
     assert_eq!((&status["generation"], &status["feedback"]), (&Value::from(1), &Value::from(30)));
 }

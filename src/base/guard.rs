@@ -9,7 +9,7 @@ thread_local! {
     static GUARDED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// True while this thread runs inside [`guarded`]: a panic hook can then stay silent, since the panic becomes an error.
+/// True while this thread runs inside a call into tract: a panic hook can then stay silent, since the panic becomes an error.
 pub fn in_guarded_call() -> bool {
     GUARDED.with(Cell::get)
 }

@@ -25,7 +25,7 @@ pub struct History {
 
 impl History {
     pub fn run(self, output: &Output) -> Result<ExitCode> {
-        let session = self.profile.known_session(&self.home)?;
+        let session = self.profile.repair_session(&self.home)?;
         let (trainings, generations) = (session.history()?, session.generations()?);
         let data = json!({
             "trainings": trainings.iter().map(training_json).collect::<Vec<_>>(),

@@ -125,6 +125,15 @@ impl ProfileArg {
 
     /// The session of a profile that is there already, so that a slip in its name makes no new one.
     fn known_session(&self, home: &Path) -> Result<Session> {
+        self.known_home(home)?.session(&self.profile)
+    }
+
+    /// As [`ProfileArg::known_session`], also when the serving adapter is damaged.
+    fn repair_session(&self, home: &Path) -> Result<Session> {
+        self.known_home(home)?.session_for_repair(&self.profile)
+    }
+
+    fn known_home(&self, home: &Path) -> Result<Home> {
         let home = Home::open(home)?;
         let profiles = home.profiles()?;
         if self.profile != DEFAULT_PROFILE && !profiles.contains(&self.profile) {
@@ -136,7 +145,7 @@ impl ProfileArg {
                 .at(home.path().display())
                 .hint(hint));
         }
-        home.session(&self.profile)
+        Ok(home)
     }
 }
 

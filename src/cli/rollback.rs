@@ -26,9 +26,9 @@ pub struct Rollback {
 
 impl Rollback {
     pub fn run(self, output: &Output) -> Result<ExitCode> {
-        let session = self.profile.known_session(&self.home)?;
+        let session = self.profile.repair_session(&self.home)?;
         let start = Instant::now();
-        let previous = session.status()?.generation;
+        let previous = session.current_generation()?;
         let generation = session.rollback(self.to)?;
         let seconds = start.elapsed().as_secs_f64();
         let data = json!({ "generation": generation, "previous": previous, "seconds": seconds });

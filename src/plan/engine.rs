@@ -29,15 +29,26 @@ pub(crate) enum Variant<'a> {
     Base,
     /// With low-rank inputs.
     Adapted(&'a SiteKey, &'a Factors),
-    /// With these deltas merged into the weights; the number tells one set of deltas from another.
-    Merged(u64, &'a [SiteDelta]),
+    /// With deltas merged into the weights.
+    Merged(&'a Merged),
+}
+
+/// Deltas with the plans that hold them in their weights: both belong to one adapter of one profile, and go with it.
+pub(crate) struct Merged {
+    deltas: Vec<SiteDelta>,
+    plans: Mutex<HashMap<Bucket, Arc<ForwardPlan>>>,
+}
+
+impl Merged {
+    pub fn new(deltas: Vec<SiteDelta>) -> Merged {
+        Merged { deltas, plans: Mutex::default() }
+    }
 }
 
 #[derive(Clone, PartialEq, Eq, Hash)]
 enum Key {
     Base,
     Adapted(SiteKey),
-    Merged(u64),
 }
 
 /// Pooled features and logits of some examples.
@@ -77,30 +88,16 @@ impl Engine {
     }
 
     fn forward_plan(&self, variant: &Variant, bucket: &Bucket) -> Result<Arc<ForwardPlan>> {
-        let key = match variant {
-            Variant::Base => Key::Base,
-            Variant::Adapted(sites, _) => Key::Adapted((*sites).clone()),
-            Variant::Merged(id, _) => Key::Merged(*id),
+        let compile =
+            |deltas: Deltas| ForwardPlan::new(&self.base, Ends::Tail(self.task), bucket, &deltas).map(Arc::new);
+        let (key, deltas) = match variant {
+            Variant::Base => (Key::Base, Deltas::Inputs(&[])),
+            Variant::Adapted(sites, _) => (Key::Adapted((*sites).clone()), Deltas::Inputs(sites)),
+            Variant::Merged(merged) => {
+                return cached(&merged.plans, bucket.clone(), || compile(Deltas::Merged(&merged.deltas)));
+            }
         };
-        let key = (key, bucket.clone());
-        // Held while compiling, so that two threads never compile the same plan.
-        let mut plans = lock(&self.forward);
-        if let Some(plan) = plans.get(&key) {
-            return Ok(plan.clone());
-        }
-        let deltas = match variant {
-            Variant::Base => Deltas::Inputs(&[]),
-            Variant::Adapted(sites, _) => Deltas::Inputs(sites),
-            Variant::Merged(_, deltas) => Deltas::Merged(deltas),
-        };
-        let plan = Arc::new(ForwardPlan::new(&self.base, Ends::Tail(self.task), bucket, &deltas)?);
-        plans.insert(key, plan.clone());
-        Ok(plan)
-    }
-
-    /// Forgets the merged plans of `id`.
-    pub fn drop_merged(&self, id: u64) {
-        lock(&self.forward).retain(|(key, _), _| *key != Key::Merged(id));
+        cached(&self.forward, (key, bucket.clone()), || compile(deltas))
     }
 
     /// The plan that trains `sites` at `bucket`.
@@ -186,6 +183,21 @@ impl Engine {
         }
         Ok(rows)
     }
+}
+
+/// The plan under `key`. The map is held while compiling, so that two threads never compile the same plan.
+fn cached<K: Eq + std::hash::Hash, P>(
+    plans: &Mutex<HashMap<K, Arc<P>>>,
+    key: K,
+    compile: impl FnOnce() -> Result<Arc<P>>,
+) -> Result<Arc<P>> {
+    let mut plans = lock(plans);
+    if let Some(plan) = plans.get(&key) {
+        return Ok(plan.clone());
+    }
+    let plan = compile()?;
+    plans.insert(key, plan.clone());
+    Ok(plan)
 }
 
 /// One vector an example.

@@ -242,7 +242,11 @@ impl Home {
     }
     /// Opens the session of a profile, making the profile when it is new.
     pub fn session(&self, profile: &str) -> Result<Session> {
-        Session::open(self.clone(), profile)
+        Session::open(self.clone(), profile, false)
+    }
+    /// [`Home::session`] of a profile whose serving adapter may be damaged: good for a rollback and for the history.
+    pub fn session_for_repair(&self, profile: &str) -> Result<Session> {
+        Session::open(self.clone(), profile, true)
     }
     /// Names of the profiles, sorted.
     pub fn profiles(&self) -> Result<Vec<String>> {

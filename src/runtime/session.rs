@@ -71,8 +71,8 @@ pub(crate) struct Serving {
     pub adapter_bytes: u64,
     /// Feedback items that this generation has learned from.
     pub examples: u64,
-    /// Deltas, kept while the weights are merged.
-    merged: Option<Vec<crate::adapter::SiteDelta>>,
+    /// Deltas and their plans, while the weights are merged.
+    merged: Option<crate::plan::Merged>,
 }
 
 impl Serving {
@@ -111,33 +111,15 @@ impl Serving {
             head,
             adapter_bytes: mapped.file_bytes(),
             examples: header.lineage.examples,
-            merged: merged.then_some(deltas),
+            merged: merged.then(|| crate::plan::Merged::new(deltas)),
         })
-    }
-
-    /// Loads the current generation; one that is damaged, or fits another base, is rolled back so that an answer can be given.
-    /// Its file stays where it is.
-    fn load_or_step_back(home: &Home, store: &Store, merged: bool) -> Result<Serving> {
-        loop {
-            let current = store.current()?;
-            match Serving::load(home, store, current, merged) {
-                Err(e) if current > 0 && matches!(e.kind(), ErrorKind::BadData | ErrorKind::Usage) => {
-                    tracing::warn!(generation = current, error = %e, "cannot be used: going back to the one before");
-                    // The one before may be damaged too: the plain base never is.
-                    if store.rollback(None).is_err() {
-                        store.rollback(Some(0))?;
-                    }
-                }
-                other => return other,
-            }
-        }
     }
 
     /// The forward pass that this generation takes.
     pub fn variant(&self) -> Variant<'_> {
         match &self.merged {
             _ if self.sites.is_empty() => Variant::Base,
-            Some(deltas) => Variant::Merged(self.generation, deltas),
+            Some(merged) => Variant::Merged(merged),
             None => Variant::Adapted(&self.sites, &self.factors),
         }
     }
@@ -177,12 +159,19 @@ pub struct Session {
 }
 
 impl Session {
-    pub(crate) fn open(home: Home, profile: &str) -> Result<Session> {
+    /// With `lenient`, a serving adapter that cannot be used is set aside for this session, so that it can be rolled back.
+    pub(crate) fn open(home: Home, profile: &str, lenient: bool) -> Result<Session> {
         let folder = profile_folder(home.path(), profile)?;
         let store = Store::create(home.0.disk.clone(), &folder)?;
         let disk = home.0.disk.clone();
         let journal = Journal::open(disk, &store.journal_path(), &store.journal_lock_path(), DEFAULT_WAIT, now_ms())?;
-        let serving = Serving::load_or_step_back(&home, &store, false)?;
+        let serving = match Serving::load(&home, &store, store.current()?, false) {
+            Err(e) if lenient && matches!(e.kind(), ErrorKind::BadData | ErrorKind::Usage) => {
+                tracing::warn!(error = %e, "the serving adapter cannot be used");
+                Serving::base(&home)
+            }
+            other => other?,
+        };
         Ok(Session { home, store, journal: Mutex::new(journal), serving: RwLock::new(Arc::new(serving)), merge: false })
     }
 
@@ -209,13 +198,7 @@ impl Session {
     }
 
     fn put(&self, next: Serving) {
-        let generation = next.generation;
-        let mut serving = self.serving.write().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let old = std::mem::replace(&mut *serving, Arc::new(next));
-        drop(serving);
-        if self.merge && old.generation != generation {
-            self.home.0.engine.drop_merged(old.generation);
-        }
+        *self.serving.write().unwrap_or_else(std::sync::PoisonError::into_inner) = Arc::new(next);
     }
 
     /// Follows what another process made of the profile.
@@ -225,7 +208,7 @@ impl Session {
         if current == serving.generation {
             return Ok(serving);
         }
-        let next = Serving::load_or_step_back(&self.home, &self.store, self.merge)?;
+        let next = Serving::load(&self.home, &self.store, current, self.merge)?;
         self.put(next);
         Ok(self.serving())
     }
@@ -365,9 +348,21 @@ impl Session {
 
     /// Goes back to `to`, or to the generation before the serving one; the generation that serves now.
     pub fn rollback(&self, to: Option<u64>) -> Result<u64> {
+        let target = to.map_or_else(|| self.store.head().map(|h| h.previous), Ok)?;
+        // What cannot serve is refused before the head moves.
+        let next = Serving::load(&self.home, &self.store, target, self.merge)?;
         let now = self.store.rollback(to)?;
-        self.swap(now)?;
+        if now == target {
+            self.put(next);
+        } else {
+            self.swap(now)?;
+        }
         Ok(now)
+    }
+
+    /// Number of the generation that the profile names as its current one.
+    pub fn current_generation(&self) -> Result<u64> {
+        self.store.current()
     }
 
     /// Where the profile stands.

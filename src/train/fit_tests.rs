@@ -89,7 +89,8 @@ fn losses_of(name: &str, pooling: Pooling) -> (Vec<f32>, Vec<f32>, Vec<SiteDelta
     };
     let task = if pooling == Pooling::None { Task::Classification } else { Task::Encoder };
     let engine = Engine::new(std::sync::Arc::new(base), task, pooling);
-    let recipe = Recipe { lr: 1e-3, weight_decay: 0.01, clip: 1.0, batch: 8, scale: 2.0, ..Recipe::default() };
+    let recipe =
+        Recipe { lr: 1e-3, head_lr: 1.0, weight_decay: 0.01, clip: 1.0, batch: 8, scale: 2.0, ..Recipe::default() };
     let key: SiteKey = deltas.iter().map(|d| (d.name.clone(), 8)).collect();
     let fit = Fit::new(&engine, lessons.iter().collect(), &key, head, &recipe, 2).unwrap();
     let mut fit = fit.with_deltas(deltas).unwrap();
