@@ -94,8 +94,8 @@ impl FrameReader {
         Ok(buffer)
     }
 
-    fn rest_is_zero(&self) -> Result<bool> {
-        let mut at = self.next;
+    /// Whether the file holds only zeros from `at` on: blocks that it grew by and that were never written.
+    fn is_zero_from(&self, mut at: u64) -> Result<bool> {
         while at < self.len {
             let chunk = self.bytes(at, 64 << 10)?;
             if chunk.iter().any(|b| *b != 0) {
@@ -124,7 +124,7 @@ impl FrameReader {
             return self.torn();
         }
         let Some(header) = FrameHeader::decode(&start, &self.header.id) else {
-            if self.rest_is_zero()? {
+            if self.is_zero_from(self.next.saturating_add(FRAME_HEADER_LEN as u64 - 1))? {
                 return self.torn();
             }
             return Err(self.damaged("the checksum of a frame's header does not match"));
@@ -138,7 +138,7 @@ impl FrameReader {
         let mut payload =
             self.bytes(self.next.saturating_add(FRAME_HEADER_LEN as u64), header.payload_len.saturating_add(1))?;
         let end = payload.pop();
-        if header.frame_len() == rest && end == Some(0) {
+        if end == Some(0) && self.is_zero_from(self.next.saturating_add(header.frame_len() - 1))? {
             return self.torn();
         }
         if end != Some(END) || crc32fast::hash(&payload) != header.payload_crc {
