@@ -1,0 +1,173 @@
+//! The gate's decision, and the fit on everything that follows it.
+
+use std::time::Instant;
+
+use ndarray::Array2;
+
+use super::evidence::Evidence;
+use super::seen::Seen;
+use super::{Adaptation, Outcome, Winner, argmax, depth_name};
+use crate::adapter::Depth;
+use crate::error::Result;
+use crate::gate::paired::{Paired, power};
+use crate::gate::{CandidateEvidence, ServingEvidence, judge};
+use crate::input::Example;
+use crate::plan::{Factors, SiteKey, Variant};
+use crate::train::fit::{Fit, Go, Lesson};
+use crate::train::loss::cross_entropy;
+
+impl Adaptation<'_> {
+    #[allow(clippy::too_many_arguments)]
+    pub(super) fn decide(
+        &self,
+        seen: &Seen,
+        base_right: &[bool],
+        judged: &[usize],
+        ladder: Vec<Evidence>,
+        tried: Vec<String>,
+        mut steps: u64,
+        started: Instant,
+    ) -> Result<Outcome> {
+        let limits = &self.settings.limits;
+        let pick = |v: &[bool]| -> Vec<bool> { judged.iter().map(|&i| v[i]).collect() };
+        let base = pick(base_right);
+        let parts: Vec<(Vec<bool>, Vec<f32>)> =
+            ladder.iter().map(|e| (pick(&e.right), judged.iter().map(|&i| e.loss[i]).collect())).collect();
+        let evidence: Vec<CandidateEvidence> = ladder
+            .iter()
+            .zip(&parts)
+            .map(|(e, (correct, loss))| CandidateEvidence {
+                name: depth_name(e.depth),
+                // Order of preference on a tie.
+                depth: if self.corrects_only() { Depth::AllSites as u32 - e.depth as u32 } else { e.depth as u32 },
+                correct,
+                loss,
+                retention: e.retention,
+            })
+            .collect();
+        let call = judge(&ServingEvidence { correct: &base }, &evidence, limits)?;
+        let accuracy = |v: &[bool]| v.iter().filter(|r| **r).count() as f64 / v.len().max(1) as f64;
+        let before = accuracy(&pick(&self.material.served_right));
+        let shown = call.chosen.unwrap_or_else(|| best_shown(&parts));
+        let test = Paired::count(&parts[shown].0, &base);
+        let mut verdict = crate::adapter::Verdict {
+            promoted: false,
+            base_accuracy: accuracy(&base),
+            before,
+            after: accuracy(&parts[shown].0),
+            n: judged.len() as u64,
+            p_value: test.p(),
+            power: power(judged.len() as u64, 0.1, 0.01, limits.alpha),
+            retention: 1.0 - ladder[shown].retention.rate,
+            retention_n: ladder[shown].retention.n,
+            depth: ladder[shown].depth,
+            reason: call.reason.clone(),
+        };
+        let done = |verdict, winner, steps| {
+            Ok(Outcome { verdict, winner, steps, seconds: started.elapsed().as_secs_f64(), tried: tried.clone() })
+        };
+        let Some(chosen) = call.chosen else { return done(verdict, None, steps) };
+        if let Some(reason) = self.no_gain_on_fresh(&ladder[chosen])? {
+            verdict.reason = reason;
+            return done(verdict, None, steps);
+        }
+        self.say("training on everything", 0.8);
+        let winner = self.refit(&ladder[chosen], seen)?;
+        steps += winner.steps;
+        let key: SiteKey = ladder[chosen].sites.clone();
+        let factors = Factors::of(&winner.deltas)?;
+        let variant = if key.is_empty() { Variant::Base } else { Variant::Adapted(&key, &factors) };
+        let retention = self.retention(seen, &variant, &winner.head)?;
+        verdict.retention = 1.0 - retention.rate;
+        verdict.retention_n = retention.n;
+        if retention.n > 0 && retention.rate > limits.disagreement {
+            verdict.reason = format!(
+                "trained on everything it changes {:.0} % of the answers that nobody had corrected; the limit is {:.0} %",
+                100.0 * retention.rate,
+                100.0 * limits.disagreement
+            );
+            return done(verdict, None, steps);
+        }
+        verdict.promoted = true;
+        done(verdict, Some(winner), steps)
+    }
+
+    /// Against a serving generation the candidate must also show a gain on what came after that generation: more answers right,
+    /// or as many right and a smaller loss on clearly more than half of them.
+    pub(super) fn no_gain_on_fresh(&self, e: &Evidence) -> Result<Option<String>> {
+        let Some(incumbent) = &self.incumbent else { return Ok(None) };
+        let lessons = &self.material.lessons;
+        let fresh: Vec<usize> = (0..lessons.len()).filter(|&i| !lessons[i].earlier).collect();
+        if fresh.is_empty() {
+            return Ok(Some(format!("there is no feedback since generation {} was trained", incumbent.generation)));
+        }
+        let questions: Vec<&Example> = fresh.iter().map(|&i| &lessons[i].example).collect();
+        let variant = match incumbent.sites.is_empty() {
+            true => Variant::Base,
+            false => Variant::Adapted(incumbent.sites, incumbent.factors),
+        };
+        let rows = self.engine.many(&variant, &questions, self.settings.threads)?;
+        let logits = match incumbent.head {
+            Some(head) => head.forward(rows.features.view(), rows.logits.as_ref().map(|z| z.view()))?,
+            None => match rows.logits {
+                Some(z) => z,
+                None => return Ok(None),
+            },
+        };
+        let mut padded = Array2::from_elem((fresh.len(), self.material.classes), -30.0f32);
+        padded.slice_mut(ndarray::s![.., ..logits.ncols()]).assign(&logits);
+        let targets: Vec<_> = fresh.iter().map(|&i| lessons[i].target()).collect();
+        let loss = cross_entropy(padded.view(), &targets, &vec![1.0; fresh.len()], 0.0)?.rows;
+        let theirs: Vec<bool> = padded
+            .rows()
+            .into_iter()
+            .zip(&fresh)
+            .map(|(z, &i)| argmax(z).is_some_and(|answer| lessons[i].goal.agrees(answer)))
+            .collect();
+        let ours: Vec<bool> = fresh.iter().map(|&i| e.right[i]).collect();
+        let test = Paired::count(&ours, &theirs);
+        let lower: Vec<bool> = fresh.iter().zip(&loss).map(|(&i, theirs)| e.loss[i] < *theirs).collect();
+        let higher: Vec<bool> = lower.iter().map(|l| !l).collect();
+        let surer = Paired::count(&lower, &higher).p() <= self.settings.limits.alpha;
+        let better = test.wins > test.losses || (test.wins == test.losses && surer);
+        Ok((!better).then(|| {
+            format!(
+                "on the {} answers since generation {} the candidate has {} right that it had wrong, and {} wrong that it had right",
+                fresh.len(),
+                incumbent.generation,
+                test.wins,
+                test.losses
+            )
+        }))
+    }
+
+    pub(super) fn refit(&self, e: &Evidence, seen: &Seen) -> Result<Winner> {
+        let all: Vec<usize> = (0..self.material.lessons.len()).collect();
+        if e.sites.is_empty() {
+            let head = self.solved_head(seen, &all, e.l2)?;
+            return Ok(Winner { depth: e.depth, deltas: vec![], head, steps: 0, learning_rate: 0.0 });
+        }
+        let head = self.blank_head(seen)?;
+        let keep = seen.idle.iter().flat_map(|i| &i.keep);
+        let lessons: Vec<&Lesson> = self.material.lessons.iter().chain(keep).collect();
+        let recipe = self.recipe(lessons.len());
+        let fit = Fit::new(self.engine, lessons, &e.sites, head, &recipe, self.settings.threads)?;
+        let fitted = fit.run(self.stop, |epoch, _, _| {
+            self.say("training on everything", 0.8 + 0.2 * (epoch + 1) as f32 / e.epochs as f32);
+            Ok(if epoch + 1 >= e.epochs { Go::Enough } else { Go::On })
+        })?;
+        Ok(Winner {
+            depth: e.depth,
+            deltas: fitted.deltas,
+            head: fitted.head,
+            steps: fitted.steps,
+            learning_rate: recipe.lr,
+        })
+    }
+}
+
+fn best_shown(parts: &[(Vec<bool>, Vec<f32>)]) -> usize {
+    let right = |p: &(Vec<bool>, Vec<f32>)| p.0.iter().filter(|r| **r).count();
+    // The first of equals: the shallowest.
+    (0..parts.len()).rev().max_by_key(|&i| right(&parts[i])).unwrap_or(0)
+}

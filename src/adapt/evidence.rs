@@ -1,0 +1,58 @@
+//! What is known of a candidate: its answers to lessons that did not teach it, and what it left alone.
+
+use ndarray::{Array2, ArrayView1};
+
+use super::seen::Seen;
+use super::{Adaptation, argmax, depth_name};
+use crate::adapter::Depth;
+use crate::error::Result;
+use crate::gate::retention::Retention;
+use crate::input::Example;
+use crate::plan::{SiteKey, Variant};
+use crate::train::fit::Lesson;
+use crate::train::head::Head;
+use crate::train::loss::cross_entropy;
+
+/// One candidate's evidence: answers and losses on lessons that did not teach it.
+pub(super) struct Evidence {
+    pub depth: Depth,
+    pub sites: SiteKey,
+    pub right: Vec<bool>,
+    pub loss: Vec<f32>,
+    pub retention: Retention,
+    /// Epochs after which the held-out loss was lowest.
+    pub epochs: u64,
+    pub l2: f32,
+}
+
+impl Adaptation<'_> {
+    /// Right or wrong, and loss, of every row of `logits` (one a lesson).
+    pub(super) fn score(&self, logits: &Array2<f32>) -> Result<(Vec<bool>, Vec<f32>)> {
+        let lessons = &self.material.lessons;
+        let right = |(z, l): (ArrayView1<f32>, &Lesson)| argmax(z).is_some_and(|answer| l.goal.agrees(answer));
+        let right = logits.rows().into_iter().zip(lessons).map(right).collect();
+        let targets: Vec<_> = lessons.iter().map(|l| l.target()).collect();
+        let loss = cross_entropy(logits.view(), &targets, &vec![1.0; lessons.len()], 0.0)?;
+        Ok((right, loss.rows))
+    }
+
+    pub(super) fn retention(&self, seen: &Seen, variant: &Variant, head: &Head) -> Result<Retention> {
+        let Some(idle) = seen.idle.as_ref().filter(|i| !i.examples.is_empty()) else {
+            return Ok(Retention::from_counts(0, 0, 0.0));
+        };
+        let adapted = match variant {
+            Variant::Base => head.forward(idle.features.view(), Some(idle.logits.view()))?,
+            _ => {
+                let examples: Vec<&Example> = idle.examples.iter().collect();
+                let rows = self.engine.many(variant, &examples, self.settings.threads)?;
+                head.forward(rows.features.view(), rows.logits.as_ref().map(|z| z.view()))?
+            }
+        };
+        Retention::measure(idle.logits.view(), adapted.view())
+    }
+
+    pub(super) fn describe(&self, e: &Evidence, judged: &[usize]) -> String {
+        let right = judged.iter().filter(|&&i| e.right[i]).count();
+        format!("{}: {right} of {} unseen answers right", depth_name(e.depth), judged.len())
+    }
+}

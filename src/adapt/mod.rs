@@ -1,0 +1,232 @@
+//! The loop that knows the whole story: lessons → a ladder of candidates → the gate → an adapter that may serve.
+//!
+//! Cheap candidates come first. Every candidate is judged on lessons that did not teach it: the lessons are cut into folds of
+//! consecutive blocks, one fit a fold, side by side on the cores. A deeper candidate that falls behind on its first folds is
+//! given up. The winner is trained once more on everything, checked against the base on inputs that nobody corrected, and only
+//! then handed to the store.
+
+mod decide;
+mod deep;
+mod evidence;
+mod seen;
+mod shallow;
+
+use std::time::{Duration, Instant};
+
+use ndarray::ArrayView1;
+
+use evidence::Evidence;
+pub(crate) use seen::Material;
+
+use crate::adapter::{Depth, HeadDelta, SiteDelta};
+use crate::error::Result;
+use crate::gate::Limits;
+use crate::gate::split::{Folds, SplitOptions};
+use crate::plan::{Engine, Factors, SiteKey};
+use crate::train::fit::{Goal, Recipe};
+use crate::train::head::Head;
+
+/// Fewest lessons with a known answer before a training is worth its time.
+pub const FEWEST_LESSONS: usize = 8;
+/// Most uncorrected inputs that retention looks at: the latest ones.
+pub(crate) const MOST_IDLE: usize = 256;
+
+/// What a training may use and must keep to.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Seed of everything random.
+    pub seed: u64,
+    /// Threads.
+    pub threads: usize,
+    /// Most optimiser steps of one fit.
+    pub steps: Option<u64>,
+    /// Most time for the whole training.
+    pub budget: Option<Duration>,
+    /// The gate's limits.
+    pub limits: Limits,
+    /// Hyper-parameters of the deeper candidates.
+    pub recipe: Recipe,
+    /// Deepest candidate to try.
+    pub deepest: Depth,
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings {
+            seed: 0,
+            threads: std::thread::available_parallelism().map_or(1, usize::from),
+            steps: None,
+            budget: None,
+            limits: Limits::default(),
+            recipe: Recipe::default(),
+            deepest: Depth::AllSites,
+        }
+    }
+}
+
+/// Sites of the deeper candidates, shallowest first.
+pub(crate) struct Ladder {
+    pub last_block: SiteKey,
+    pub all_sites: SiteKey,
+}
+
+/// The adapter that serves while a new one is trained.
+pub(crate) struct Incumbent<'a> {
+    pub generation: u64,
+    pub sites: &'a SiteKey,
+    pub factors: &'a Factors,
+    pub head: Option<&'a Head>,
+}
+
+/// What a training found out.
+pub(crate) struct Outcome {
+    pub verdict: crate::adapter::Verdict,
+    /// Deltas and head of the winner, when it may serve.
+    pub winner: Option<Winner>,
+    pub steps: u64,
+    pub seconds: f64,
+    /// One line a candidate, for people.
+    pub tried: Vec<String>,
+}
+
+pub(crate) struct Winner {
+    pub depth: Depth,
+    pub deltas: Vec<SiteDelta>,
+    pub head: Head,
+    pub steps: u64,
+    pub learning_rate: f32,
+}
+
+/// Where a training stands.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Progress {
+    /// What is being done.
+    pub stage: String,
+    /// Part done, 0 to 1.
+    pub done: f32,
+}
+
+pub(crate) struct Adaptation<'a> {
+    pub engine: &'a Engine,
+    pub material: &'a Material,
+    pub ladder: &'a Ladder,
+    pub settings: &'a Settings,
+    pub incumbent: Option<Incumbent<'a>>,
+    pub stop: &'a (dyn Fn() -> bool + Sync),
+    pub progress: &'a (dyn Fn(Progress) + Sync),
+}
+
+impl Adaptation<'_> {
+    pub fn run(&self) -> Result<Outcome> {
+        let started = Instant::now();
+        let material = self.material;
+        let judged: Vec<usize> =
+            (0..material.lessons.len()).filter(|&i| matches!(material.lessons[i].goal, Goal::Class(_))).collect();
+        if judged.len() < FEWEST_LESSONS {
+            let more = FEWEST_LESSONS - judged.len();
+            let reason = format!("{} answers are known; {more} more before the first training", judged.len());
+            return Ok(self.nothing(reason, started));
+        }
+        self.say("looking at the inputs", 0.0);
+        let seen = self.look()?;
+        let base_right = self.base_right(&seen);
+        let folds = self.folds()?;
+        let mut tried = vec![];
+        let mut steps = 0;
+        let mut ladder = vec![self.head_only(&seen, &folds)?];
+        tried.push(self.describe(&ladder[0], &judged));
+        for (depth, sites) in [(Depth::LastBlock, &self.ladder.last_block), (Depth::AllSites, &self.ladder.all_sites)] {
+            let repeated = ladder.iter().any(|e| e.sites == *sites);
+            if sites.is_empty() || repeated || depth > self.settings.deepest {
+                continue;
+            }
+            match self.deeper(depth, sites, &seen, &folds, &ladder, started)? {
+                Ok((evidence, taken)) => {
+                    steps += taken;
+                    tried.push(self.describe(&evidence, &judged));
+                    ladder.push(evidence);
+                }
+                Err((reason, taken)) => {
+                    steps += taken;
+                    tried.push(format!("{}: {reason}", depth_name(depth)));
+                }
+            }
+        }
+        self.decide(&seen, &base_right, &judged, ladder, tried, steps, started)
+    }
+
+    fn say(&self, stage: &str, done: f32) {
+        (self.progress)(Progress { stage: stage.to_string(), done });
+    }
+
+    fn nothing(&self, reason: String, started: Instant) -> Outcome {
+        let verdict = crate::adapter::Verdict {
+            promoted: false,
+            base_accuracy: 0.0,
+            before: 0.0,
+            after: 0.0,
+            n: 0,
+            p_value: 1.0,
+            power: 0.0,
+            retention: 1.0,
+            retention_n: 0,
+            depth: Depth::HeadOnly,
+            reason,
+        };
+        Outcome { verdict, winner: None, steps: 0, seconds: started.elapsed().as_secs_f64(), tried: vec![] }
+    }
+
+    /// Blocks of consecutive lessons, so that near-duplicates stay on one side; fewer folds when there is more to judge with.
+    fn folds(&self) -> Result<Folds> {
+        let n = self.material.lessons.len();
+        let times: Vec<u64> = self.material.lessons.iter().map(|l| l.at_ms).collect();
+        let folds = match n {
+            0..=15 => n as u32 / 2,
+            16..=149 => 4,
+            _ => 2,
+        };
+        let block = (n / 24).clamp(1, 8);
+        Folds::new(
+            &times,
+            &SplitOptions { folds, block, glue: 0, embargo_items: 0, embargo_time: 0, seed: self.settings.seed },
+        )
+    }
+
+    /// Whether only the base's own classes are corrected. Then it is the input that has shifted (another person, another
+    /// sensor), and early layers are where such a shift is best undone (Lee et al. 2023, *Surgical fine-tuning*): the head
+    /// hardly moves, and a deeper candidate wins a tie. New classes instead are read off features that are there already:
+    /// the head moves fast, and the shallower candidate wins a tie.
+    fn corrects_only(&self) -> bool {
+        self.material.base_classes > 0 && self.material.classes == self.material.base_classes
+    }
+}
+
+/// The word for a depth on the command line.
+pub fn depth_name(depth: Depth) -> &'static str {
+    match depth {
+        Depth::HeadOnly => "head",
+        Depth::LastBlock => "last block",
+        Depth::AllSites => "all sites",
+    }
+}
+
+/// Index of the largest value; the first of equals.
+pub(crate) fn argmax(row: ArrayView1<f32>) -> Option<usize> {
+    (0..row.len()).rev().max_by(|&a, &b| row[a].total_cmp(&row[b]))
+}
+
+/// A head as an adapter file keeps it.
+pub(crate) fn head_delta(head: &Head, pooling: crate::adapter::Pooling) -> HeadDelta {
+    HeadDelta {
+        features: head.features,
+        base_classes: head.base_classes,
+        classes: head.classes,
+        pooling,
+        columns: head.columns.clone(),
+        weight: crate::adapter::DenseTensor {
+            shape: vec![head.features, head.columns.len()],
+            data: head.weight.iter().copied().collect(),
+        },
+        bias: head.bias.to_vec(),
+    }
+}

@@ -1,0 +1,66 @@
+//! The shallowest candidate: a head alone on the frozen features, solved and not trained.
+
+use ndarray::{Array1, Array2};
+
+use super::seen::Seen;
+use super::{Adaptation, Evidence, argmax};
+use crate::adapter::Depth;
+use crate::error::Result;
+use crate::gate::split::Folds;
+use crate::plan::Variant;
+use crate::train::head::{Head, quiet_bias};
+use crate::train::solve::{L2_GRID, SolveOptions};
+
+/// Penalty strengths for a head that corrects the base's own answers.
+const GENTLE_GRID: [f32; 9] = [100.0, 30.0, 10.0, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01];
+
+impl Adaptation<'_> {
+    /// The head of zeros: it acts on the base classes that some lesson names, and on every new class.
+    pub(super) fn blank_head(&self, seen: &Seen) -> Result<Head> {
+        let m = self.material;
+        let mut columns: Vec<u32> = m.lessons.iter().map(|l| l.goal.class() as u32).collect();
+        // What the base answered wrongly must be able to step back.
+        if let Some(z) = &seen.logits {
+            columns.extend(z.rows().into_iter().filter_map(argmax).map(|c| c as u32));
+        }
+        columns.retain(|c| (*c as usize) < m.base_classes);
+        columns.extend((m.base_classes..m.classes).map(|c| c as u32));
+        columns.sort_unstable();
+        columns.dedup();
+        let n = columns.len();
+        let quiet = seen.logits.as_ref().map_or(0.0, |z| quiet_bias(z.view()));
+        let bias: Array1<f32> =
+            columns.iter().map(|c| if (*c as usize) < m.base_classes { 0.0 } else { quiet }).collect();
+        let weight = Array2::zeros((m.features, n));
+        let head =
+            Head { features: m.features, base_classes: m.base_classes, classes: m.classes, columns, weight, bias };
+        head.check()?;
+        Ok(head)
+    }
+
+    /// Solves the head on these lessons and on what is to be kept.
+    pub(super) fn solved_head(&self, seen: &Seen, rows: &[usize], l2: f32) -> Result<Head> {
+        let mut head = self.blank_head(seen)?;
+        let taught = self.taught(seen, rows)?;
+        head.solve(&taught.data(), &SolveOptions { l2, ..SolveOptions::default() })?;
+        Ok(head)
+    }
+
+    pub(super) fn head_only(&self, seen: &Seen, folds: &Folds) -> Result<Evidence> {
+        self.say("head", 0.0);
+        let all: Vec<usize> = (0..self.material.lessons.len()).collect();
+        let taught = self.taught(seen, &all)?;
+        // What is to be kept is a fold of its own: it judges a head that only feedback taught, and teaches all others.
+        let mut fold_of = folds.fold_of().to_vec();
+        fold_of.resize(taught.weights.len(), folds.folds());
+        let (blank, options) = (self.blank_head(seen)?, SolveOptions::default());
+        let choice = match self.material.base_classes {
+            0 => blank.choose_l2(&taught.data(), &fold_of, &L2_GRID, &options)?,
+            _ => blank.choose_gentle_l2(&taught.data(), &fold_of, &GENTLE_GRID, &options)?,
+        };
+        let (right, loss) = self.score(&choice.held_out.slice(ndarray::s![..all.len(), ..]).to_owned())?;
+        let solved = self.solved_head(seen, &all, choice.l2)?;
+        let retention = self.retention(seen, &Variant::Base, &solved)?;
+        Ok(Evidence { depth: Depth::HeadOnly, sites: vec![], right, loss, retention, epochs: 0, l2: choice.l2 })
+    }
+}
