@@ -495,6 +495,42 @@ fn wait_for_holder(path: &Path, process: &mut Child) {
     }
 }
 
+/// Sends SIGINT to a program that runs with `--json`, which ends with the exit code for it, an error, and no data.
+#[cfg(unix)]
+#[track_caller]
+fn interrupt(child: Child) {
+    let id = rustix::process::Pid::from_raw(child.id() as i32).unwrap();
+    rustix::process::kill_process(id, rustix::process::Signal::INT).unwrap();
+    let ended = child.wait_with_output().unwrap();
+    let text = String::from_utf8_lossy(&ended.stderr).into_owned();
+    assert_eq!(ended.status.code(), Some(130), "{text}");
+    assert!(ended.stdout.is_empty());
+    assert_eq!(serde_json::from_str::<Value>(text.lines().last().unwrap()).unwrap()["exit"], 130);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_signal_stops_a_demo_and_a_simulation_and_leaves_no_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let (files, plot) = (folder.path().join("tmp"), folder.path().join("curve.svg"));
+    std::fs::create_dir(&files).unwrap();
+    let (model, data) = (asset("har_cnn.onnx"), asset("hapt_users_23_26.npz"));
+    let (model, data, plot) = (model.to_str().unwrap(), data.to_str().unwrap(), plot.to_str().unwrap());
+    let simulate = ["simulate", "--model", model, "--data", data, "--train-every", "16", "--json"];
+    for args in [&["demo", "--plot", plot, "--json"][..], &simulate[..]] {
+        let mut command = acclimate(args);
+        let mut child = command.env("TMPDIR", &files).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let started = Instant::now();
+        while !files.read_dir().unwrap().flatten().any(|f| f.file_name().to_string_lossy().contains("simulation")) {
+            assert!(child.try_wait().unwrap().is_none() && started.elapsed() < Duration::from_secs(30), "{args:?}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        interrupt(child);
+        assert_eq!(files.read_dir().unwrap().count(), 0, "{args:?} left files behind");
+        assert!(!Path::new(plot).exists());
+    }
+}
+
 #[cfg(unix)]
 #[test]
 fn a_signal_stops_a_training_and_loses_nothing() {
@@ -507,13 +543,7 @@ fn a_signal_stops_a_training_and_loses_nothing() {
         .spawn()
         .unwrap();
     wait_for_holder(&bench.profile("train.lock"), &mut child);
-    let id = rustix::process::Pid::from_raw(child.id() as i32).unwrap();
-    rustix::process::kill_process(id, rustix::process::Signal::INT).unwrap();
-    let ended = child.wait_with_output().unwrap();
-    let text = String::from_utf8_lossy(&ended.stderr).into_owned();
-    assert_eq!(ended.status.code(), Some(130), "{text}");
-    assert!(ended.stdout.is_empty());
-    assert_eq!(serde_json::from_str::<Value>(text.lines().last().unwrap()).unwrap()["exit"], 130);
+    interrupt(child);
     let status = bench.status();
     assert_eq!((&status["generation"], &status["feedback"], &status["waiting"]), (&0.into(), &180.into(), &180.into()));
     assert_eq!(json(&["history", &home])["generations"], Value::Array(vec![]));

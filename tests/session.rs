@@ -5,9 +5,10 @@ mod support;
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 
+use acclimate::adapter::Depth;
 use acclimate::{ErrorKind, Feedback, Home, InitOptions, Session};
 use prost::Message;
-use support::{RESTING, apart, asset, home, inputs, learned, person, teach, train};
+use support::{RESTING, apart, asset, home, inputs, learned, person, teach, train, train_to};
 use tract_onnx::pb;
 
 const fn shared_by_threads<T: Send + Sync>() {}
@@ -184,4 +185,31 @@ fn a_rejected_class_loses_probability() {
     assert!(told < before && told < taught, "{before} before, {taught} by the labels, {told} with the rejections");
     let fell = with.iter().filter(|(before, after)| after < before).count();
     assert!(fell * 10 >= with.len() * 9, "fell on {fell} of {}", with.len());
+}
+
+/// A list of labels of another length than the model's sets its classes aside; every depth trains on what its classifier reads.
+#[test]
+fn classes_of_the_users_own_replace_those_of_the_model() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("labels.txt");
+    std::fs::write(&file, "moving\nresting\n").unwrap();
+    let init = InitOptions { labels: Some(file), ..InitOptions::new(asset("har_cnn.onnx")) };
+    let windows = person(24);
+    let name = |i: usize| if windows.labels()[i].as_str() < "3" { "moving" } else { "resting" };
+    for deepest in [Depth::HeadOnly, Depth::AllSites] {
+        let home = Home::init(folder.path().join(format!("{deepest:?}")), &init).unwrap();
+        assert_eq!(home.labels(), ["moving", "resting"]);
+        let session = home.session("p").unwrap();
+        for i in (0..windows.len()).step_by(6) {
+            let id = session.predict(&windows.input(i).unwrap()).unwrap().id.unwrap();
+            session.feedback(id, Feedback::Label(name(i).into())).unwrap();
+        }
+        let report = train_to(&session, deepest);
+        let depths = if deepest == Depth::HeadOnly { 1 } else { 3 };
+        assert_eq!(report.tried.len(), depths, "{:?}", report.tried);
+        let asked: Vec<usize> = (0..windows.len()).skip(3).step_by(6).collect();
+        let right =
+            asked.iter().filter(|&&i| session.predict(&windows.input(i).unwrap()).unwrap().label() == Some(name(i)));
+        assert!(right.count() * 10 > asked.len() * 9);
+    }
 }

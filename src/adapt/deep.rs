@@ -16,6 +16,8 @@ use crate::train::fit::{Fit, Fitted, Go, Lesson, Recipe};
 
 /// Held-out looks at a fit: at these shares of its epochs.
 const LOOKS: [f32; 3] = [0.4, 0.7, 1.0];
+/// … where only the base's own classes are corrected.
+const GENTLE_LOOKS: [f32; 5] = [0.1, 0.2, 0.4, 0.7, 1.0];
 
 impl Adaptation<'_> {
     pub(super) fn recipe(&self, lessons: usize) -> Recipe {
@@ -39,14 +41,14 @@ impl Adaptation<'_> {
         sites: &SiteKey,
         seen: &Seen,
         folds: &Folds,
-        before: &[Evidence],
+        rivals: &[Evidence],
         started: Instant,
     ) -> Result<std::result::Result<(Evidence, u64), (String, u64)>> {
         let name = depth_name(depth);
         let n = self.material.lessons.len();
-        let l2 = before[0].l2;
         let recipe = self.recipe(n);
-        let looks: Vec<u64> = LOOKS.iter().map(|s| ((recipe.epochs as f32 * s).round() as u64).max(1)).collect();
+        let shares = if self.corrects_only() { &GENTLE_LOOKS[..] } else { &LOOKS[..] };
+        let looks: Vec<u64> = shares.iter().map(|s| ((recipe.epochs as f32 * s).round() as u64).max(1)).collect();
         let mut held_out: Vec<Array2<f32>> = vec![Array2::zeros((n, self.material.classes)); looks.len()];
         let all: Vec<u32> = (0..folds.folds()).collect();
         let side_by_side = self.settings.threads.max(1);
@@ -78,7 +80,7 @@ impl Adaptation<'_> {
                 }
             }
             if judged.len() < n {
-                if let Some(reason) = self.falls_behind(&held_out, &judged, before)? {
+                if let Some(reason) = self.falls_behind(&held_out, &judged, rivals)? {
                     return Ok(Err((reason, steps)));
                 }
                 let rounds = all.len().div_ceil(side_by_side) as u32;
@@ -90,20 +92,11 @@ impl Adaptation<'_> {
                 }
             }
         }
-        // The look with the most held-out answers right, on equal ones the smallest loss: an early stop that every fold votes on.
-        let mut best: Option<((usize, f64), usize)> = None;
-        for (look, logits) in held_out.iter().enumerate() {
-            let (right, loss) = self.score(logits)?;
-            let (right, loss) = (right.iter().filter(|r| **r).count(), loss.iter().map(|l| *l as f64).sum::<f64>());
-            if best.is_none_or(|((most, least), _)| right > most || (right == most && loss < least)) {
-                best = Some(((right, loss), look));
-            }
-        }
-        let look = best.map_or(looks.len() - 1, |(_, look)| look);
+        let look = self.best_look(&held_out)?;
         let (right, loss) = self.score(&held_out[look])?;
         let retention = retention.unwrap_or_else(|| Retention::from_counts(0, 0, 0.0));
         let epochs = looks[look];
-        Ok(Ok((Evidence { depth, sites: sites.clone(), right, loss, retention, epochs, l2 }, steps)))
+        Ok(Ok((Evidence { depth, sites: sites.clone(), right, loss, retention, epochs, l2: 0.0 }, steps)))
     }
 
     /// Trains on a fold's teachers and answers its judges at each look.
@@ -120,8 +113,8 @@ impl Adaptation<'_> {
     ) -> Result<(Fitted, Vec<Array2<f32>>)> {
         let (teachers, judges) = (folds.teachers(fold), folds.judges(fold));
         let head = self.blank_head(seen)?;
-        let keep = seen.idle.iter().flat_map(|i| &i.keep);
-        let lessons: Vec<&Lesson> = teachers.iter().map(|&i| &self.material.lessons[i]).chain(keep).collect();
+        let lessons: Vec<&Lesson> =
+            teachers.iter().map(|&i| &self.material.lessons[i]).chain(seen.kept_lessons()).collect();
         let questions: Vec<&Example> = judges.iter().map(|&i| &self.material.lessons[i].example).collect();
         let mut answers = vec![];
         let fit = Fit::new(self.engine, lessons, sites, head, recipe, threads)?;
@@ -140,12 +133,26 @@ impl Adaptation<'_> {
         Ok((fitted, answers))
     }
 
+    /// The look with the most held-out answers right: an early stop that every fold votes on. On equal ones the smallest loss; where
+    /// only the base's own classes are corrected the earliest, as a smaller loss is no reason to move further from the base.
+    fn best_look(&self, held_out: &[Array2<f32>]) -> Result<usize> {
+        let mut best = (0, 0, f64::INFINITY);
+        for (look, logits) in held_out.iter().enumerate() {
+            let (right, loss) = self.score(logits)?;
+            let (right, loss) = (right.iter().filter(|r| **r).count(), loss.iter().map(|l| *l as f64).sum::<f64>());
+            if right > best.1 || (right == best.1 && loss < best.2 && (look == 0 || !self.corrects_only())) {
+                best = (look, right, loss);
+            }
+        }
+        Ok(best.0)
+    }
+
     /// A candidate that is behind in accuracy and in loss on the folds so far is not worth the rest.
     pub(super) fn falls_behind(
         &self,
         held_out: &[Array2<f32>],
         judged: &[usize],
-        before: &[Evidence],
+        rivals: &[Evidence],
     ) -> Result<Option<String>> {
         let mean = |loss: &[f32]| judged.iter().map(|&i| loss[i] as f64).sum::<f64>() / judged.len() as f64;
         let rate = |right: &[bool]| judged.iter().filter(|&&i| right[i]).count() as f64 / judged.len() as f64;
@@ -156,7 +163,7 @@ impl Adaptation<'_> {
         }
         // Clearly: by more than a standard error of its accuracy.
         let error = (best.0 * (1.0 - best.0) / judged.len() as f64).sqrt();
-        let ahead = before.iter().find(|e| rate(&e.right) > best.0 + error && mean(&e.loss) < best.1);
+        let ahead = rivals.iter().find(|e| rate(&e.right) > best.0 + error && mean(&e.loss) < best.1);
         Ok(ahead.map(|e| {
             format!(
                 "given up after {} answers: {:.0} % right, the {} had {:.0} % and a smaller loss",

@@ -2,7 +2,7 @@
 
 use ndarray::{Array2, ArrayView1, Axis};
 
-use super::{Adaptation, argmax};
+use super::{Adaptation, argmax, rehearsal};
 use crate::error::{Error, Result};
 use crate::input::Example;
 use crate::plan::Variant;
@@ -10,7 +10,7 @@ use crate::train::fit::{Goal, Lesson};
 use crate::train::loss::Target;
 use crate::train::solve::HeadData;
 
-/// Weight of an input that nobody corrected, beside 1 for one that somebody spoke about.
+/// Weight of an input whose answer is to be kept, beside 1 for one that somebody spoke about.
 const KEEP_WEIGHT: f32 = 0.5;
 /// Consecutive uncorrected inputs that stay on one side.
 const KEEP_BLOCK: usize = 4;
@@ -28,19 +28,25 @@ pub(crate) struct Material {
     pub features: usize,
 }
 
-/// What the frozen base says about lessons and idle inputs, computed once.
+/// What the frozen base says about lessons and other inputs, computed once.
 pub(super) struct Seen {
     pub features: Array2<f32>,
     pub logits: Option<Array2<f32>>,
+    /// What teaches that the base's own answers are to be kept.
+    pub keep: Option<Kept>,
+    /// What judges whether they were.
     pub idle: Option<Idle>,
 }
 
-/// Uncorrected inputs whose answer, left standing, was the base's own. No input both teaches and judges: of every two blocks
-/// of consecutive inputs one teaches what is to be kept, and the other judges whether it was.
+/// Inputs whose answer by the base is to be kept.
+pub(super) struct Kept {
+    pub lessons: Vec<Lesson>,
+    pub features: Array2<f32>,
+    pub logits: Array2<f32>,
+}
+
+/// Uncorrected inputs whose answer, left standing, was the base's own.
 pub(super) struct Idle {
-    pub keep: Vec<Lesson>,
-    pub keep_features: Array2<f32>,
-    pub keep_logits: Array2<f32>,
     pub examples: Vec<Example>,
     pub features: Array2<f32>,
     pub logits: Array2<f32>,
@@ -50,11 +56,21 @@ impl Adaptation<'_> {
     pub(super) fn look(&self) -> Result<Seen> {
         let examples: Vec<&Example> = self.material.lessons.iter().map(|l| &l.example).collect();
         let rows = self.engine.many(&Variant::Base, &examples, self.settings.threads)?;
-        let idle = self.look_idle()?;
-        Ok(Seen { features: rows.features, logits: rows.logits, idle })
+        let (mut keep, idle) = match self.look_idle()? {
+            Some((keep, idle)) => (Some(keep), Some(idle)),
+            None => (None, None),
+        };
+        // Where classes are only corrected, deltas may reach far below the head: what they do elsewhere is rehearsed.
+        if self.corrects_only() {
+            let pool: Vec<&Example> = examples.into_iter().chain(self.material.idle.iter().map(|(e, _)| e)).collect();
+            keep = joined(keep, self.keep(rehearsal::made_up(&pool, self.settings.seed))?)?;
+        }
+        Ok(Seen { features: rows.features, logits: rows.logits, keep, idle })
     }
 
-    pub(super) fn look_idle(&self) -> Result<Option<Idle>> {
+    /// What teaches and what judges among the uncorrected inputs. No input does both: of every two blocks of consecutive
+    /// inputs one teaches, and the other judges.
+    fn look_idle(&self) -> Result<Option<(Kept, Idle)>> {
         let all: Vec<&Example> = self.material.idle.iter().map(|(e, _)| e).collect();
         if all.is_empty() || self.material.base_classes == 0 {
             return Ok(None);
@@ -63,27 +79,30 @@ impl Adaptation<'_> {
         let Some(logits) = rows.logits else { return Ok(None) };
         let stood: Vec<usize> =
             (0..all.len()).filter(|&i| argmax(logits.row(i)) == Some(self.material.idle[i].1)).collect();
-        let (teach, judge): (Vec<_>, Vec<_>) =
-            stood.into_iter().enumerate().partition(|(at, _)| (at / KEEP_BLOCK).is_multiple_of(2));
-        let (teach, judge): (Vec<usize>, Vec<usize>) =
-            (teach.into_iter().map(|(_, i)| i).collect(), judge.into_iter().map(|(_, i)| i).collect());
-        let keep = |&i: &usize| Lesson {
-            example: all[i].clone(),
-            goal: Goal::Keep(self.material.idle[i].1),
-            weight: KEEP_WEIGHT,
-            at_ms: 0,
-            earlier: false,
-            keep: softmax(logits.row(i)),
-        };
-        let at = |m: &Array2<f32>, rows: &[usize]| m.select(Axis(0), rows);
-        Ok(Some(Idle {
-            keep: teach.iter().map(keep).collect(),
-            keep_features: at(&rows.features, &teach),
-            keep_logits: at(&logits, &teach),
-            examples: judge.iter().map(|&i| all[i].clone()).collect(),
-            features: at(&rows.features, &judge),
-            logits: at(&logits, &judge),
-        }))
+        let mut sides: [Vec<usize>; 2] = Default::default();
+        for (at, i) in stood.into_iter().enumerate() {
+            sides[at / KEEP_BLOCK % 2].push(i);
+        }
+        let [teach, judge] = sides;
+        let pick = |side: &[usize]| side.iter().map(|&i| all[i].clone()).collect::<Vec<_>>();
+        let at = |m: &Array2<f32>, side: &[usize]| m.select(Axis(0), side);
+        let taught = at(&logits, &teach);
+        let lessons = kept_lessons(pick(&teach), &taught);
+        let kept = Kept { lessons, features: at(&rows.features, &teach), logits: taught };
+        let idle = Idle { examples: pick(&judge), features: at(&rows.features, &judge), logits: at(&logits, &judge) };
+        Ok(Some((kept, idle)))
+    }
+
+    /// The base's answers to `examples`, to be kept.
+    fn keep(&self, examples: Vec<Example>) -> Result<Option<Kept>> {
+        if examples.is_empty() {
+            return Ok(None);
+        }
+        let questions: Vec<&Example> = examples.iter().collect();
+        let rows = self.engine.many(&Variant::Base, &questions, self.settings.threads)?;
+        let keep =
+            |logits: Array2<f32>| Kept { lessons: kept_lessons(examples, &logits), features: rows.features, logits };
+        Ok(rows.logits.map(keep))
     }
 
     pub(super) fn base_right(&self, seen: &Seen) -> Vec<bool> {
@@ -95,24 +114,51 @@ impl Adaptation<'_> {
 
     pub(super) fn taught<'a>(&'a self, seen: &'a Seen, rows: &[usize]) -> Result<Taught<'a>> {
         let lessons = rows.iter().map(|&i| &self.material.lessons[i]);
-        let keep = seen.idle.iter().flat_map(|i| &i.keep);
-        let all: Vec<&Lesson> = lessons.chain(keep).collect();
-        let join = |m: &Array2<f32>, more: Option<&Array2<f32>>| -> Result<Array2<f32>> {
+        let all: Vec<&Lesson> = lessons.chain(seen.kept_lessons()).collect();
+        let join = |m: &Array2<f32>, more: Option<&Array2<f32>>| {
             let own = m.select(Axis(0), rows);
-            match more {
-                Some(more) => ndarray::concatenate(Axis(0), &[own.view(), more.view()])
-                    .map_err(|e| Error::internal("features of two widths").because(e)),
-                None => Ok(own),
-            }
+            more.map_or(Ok(own.clone()), |more| below(&own, more))
         };
-        let idle = seen.idle.as_ref();
+        let keep = seen.keep.as_ref();
         Ok(Taught {
-            features: join(&seen.features, idle.map(|i| &i.keep_features))?,
-            logits: seen.logits.as_ref().map(|z| join(z, idle.map(|i| &i.keep_logits))).transpose()?,
+            features: join(&seen.features, keep.map(|k| &k.features))?,
+            logits: seen.logits.as_ref().map(|z| join(z, keep.map(|k| &k.logits))).transpose()?,
             targets: all.iter().map(|l| l.target()).collect(),
             weights: all.iter().map(|l| l.weight).collect(),
         })
     }
+}
+
+impl Seen {
+    pub fn kept_lessons(&self) -> impl Iterator<Item = &Lesson> {
+        self.keep.iter().flat_map(|k| &k.lessons)
+    }
+}
+
+fn kept_lessons(examples: Vec<Example>, logits: &Array2<f32>) -> Vec<Lesson> {
+    let lesson = |(example, z): (Example, ArrayView1<f32>)| Lesson {
+        example,
+        goal: Goal::Keep(argmax(z).unwrap_or_default()),
+        weight: KEEP_WEIGHT,
+        at_ms: 0,
+        earlier: false,
+        keep: softmax(z),
+    };
+    examples.into_iter().zip(logits.rows()).map(lesson).collect()
+}
+
+fn joined(first: Option<Kept>, second: Option<Kept>) -> Result<Option<Kept>> {
+    let (Some(a), Some(b)) = (&first, &second) else { return Ok(first.or(second)) };
+    Ok(Some(Kept {
+        features: below(&a.features, &b.features)?,
+        logits: below(&a.logits, &b.logits)?,
+        lessons: a.lessons.iter().chain(&b.lessons).cloned().collect(),
+    }))
+}
+
+/// The rows of `b` below those of `a`.
+fn below(a: &Array2<f32>, b: &Array2<f32>) -> Result<Array2<f32>> {
+    ndarray::concatenate(Axis(0), &[a.view(), b.view()]).map_err(|e| Error::internal("rows of two widths").because(e))
 }
 
 /// Rows that teach a head.

@@ -112,7 +112,7 @@ impl Base {
     }
     /// The task that the outputs suggest.
     pub fn guess_task(&self) -> Result<Task> {
-        tail::guess_task(&self.typed)
+        tail::guess_task(&self.typed, self.onnx.outputs.first().map_or("", String::as_str))
     }
     /// True when some input has a sequence dimension left open.
     pub fn has_sequence(&self) -> bool {

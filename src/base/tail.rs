@@ -49,8 +49,9 @@ pub(crate) struct Tail {
     pub classifier: Option<usize>,
 }
 
-/// The task that the outputs suggest: one float row per example is a classification, a sequence of vectors an encoder.
-pub(crate) fn guess_task(model: &TypedModel) -> Result<Task> {
+/// The task that the first output, of this name, suggests: a sequence of vectors or a pooled vector per example is an encoder,
+/// any other float row per example a classification.
+pub(crate) fn guess_task(model: &TypedModel, name: &str) -> Result<Task> {
     let fact =
         model.output_fact(0).map_err(|e| Error::unsupported("the model has no output").because(format!("{e:#}")))?;
     if !fact.datum_type.is_float() {
@@ -64,8 +65,41 @@ pub(crate) fn guess_task(model: &TypedModel) -> Result<Task> {
         0 | 1 => Err(Error::unsupported("the model's first output has no row per example")
             .hint("export it with a leading batch dimension")),
         3 => Ok(Task::Encoder),
+        2 if named_vector(name).unwrap_or_else(|| ends_in_vector(model)) => Ok(Task::Encoder),
         _ => Ok(Task::Classification),
     }
+}
+
+/// Whether exporters give this name to a vector (true) or to scores (false); `None` when it tells nothing.
+fn named_vector(name: &str) -> Option<bool> {
+    let name = name.to_ascii_lowercase();
+    let holds = |words: &[&str]| words.iter().any(|w| name.contains(w));
+    if holds(&["logit", "prob", "score", "class"]) {
+        Some(false)
+    } else {
+        holds(&["embed", "pooler", "pooled"]).then_some(true)
+    }
+}
+
+/// Whether the first output is a pooled or normalised vector: behind scales, shifts and moves of axes it is a tanh (BERT's pooler)
+/// or one computed value divided by, or times, another (a mean over a mask, `x / ‖x‖`, a layer norm).
+fn ends_in_vector(model: &TypedModel) -> bool {
+    let Some(&output) = model.outputs.first() else { return false };
+    let mut at = output;
+    for _ in 0..16 {
+        let node = model.node(at.node);
+        let is_const = |o: &&OutletId| model.outlet_fact(**o).is_ok_and(|f| f.konst.is_some());
+        let computed: Vec<_> = node.inputs.iter().filter(|o| !is_const(o)).collect();
+        let binary = node.op_as::<TypedBinOp>().map(|b| b.0.name().to_string());
+        match (binary.as_deref(), &computed[..]) {
+            (Some("Mul" | "Div"), [_, _]) => return true,
+            (Some("Add" | "Sub" | "Mul" | "Div"), [next]) => at = **next,
+            (None, [next]) if node.op_is::<AxisOp>() || node.op_is::<Cast>() => at = **next,
+            (None, _) => return node.op.name() == "Tanh" || node.op.name() == "RmsNorm",
+            _ => return false,
+        }
+    }
+    false
 }
 
 /// Finds the tail of a concrete model.
@@ -121,4 +155,64 @@ fn classifier_input(model: &TypedModel, logits: OutletId) -> Option<(OutletId, u
         }
     }
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tract_core::ops::math;
+    use tract_core::ops::nn::{Reduce, Reducer};
+
+    /// A model of one input `[2, 3, 4]` whose end is wired by `end`.
+    fn model(end: impl Fn(&mut TypedModel, OutletId) -> TractResult<TVec<OutletId>>) -> TypedModel {
+        let mut model = TypedModel::default();
+        let x = model.add_source("x", f32::fact([2, 3, 4])).unwrap();
+        let outputs = end(&mut model, x).unwrap();
+        model.select_output_outlets(&outputs).unwrap();
+        model
+    }
+
+    fn mean(m: &mut TypedModel, x: OutletId) -> TractResult<TVec<OutletId>> {
+        let sum = m.wire_node("sum", Reduce::new(tvec!(1), Reducer::Sum), &[x])?;
+        m.wire_node("row", AxisOp::Rm(1), &sum)
+    }
+
+    fn linear(m: &mut TypedModel, x: OutletId) -> TractResult<TVec<OutletId>> {
+        let row = mean(m, x)?[0];
+        let w = m.add_const("w", Tensor::zero::<f32>(&[4, 5])?)?;
+        m.wire_node("linear", EinSum::new("bi,ij->bj".parse()?, f32::datum_type()), &[row, w])
+    }
+
+    #[test]
+    fn vectors_and_scores_are_told_apart() {
+        let normed = model(|m, x| {
+            let row = mean(m, x)?;
+            let square = m.wire_node("square", math::square(), &row)?;
+            let total = m.wire_node("total", Reduce::new(tvec!(1), Reducer::Sum), &square)?;
+            let size = m.wire_node("size", math::sqrt(), &total)?;
+            m.wire_node("unit", math::div(), &[row[0], size[0]])
+        });
+        let pooler = model(|m, x| {
+            let z = linear(m, x)?;
+            m.wire_node("tanh", math::tanh(), &z)
+        });
+        let scores = model(|m, x| {
+            let z = linear(m, x)?[0];
+            let bias = m.add_const("bias", Tensor::zero::<f32>(&[1, 5])?)?;
+            m.wire_node("biased", math::add(), &[z, bias])
+        });
+        let pooled_scores = model(mean);
+        let hidden = model(|m, x| m.wire_node("tanh", math::tanh(), &[x]));
+        for (model, name, task) in [
+            (&normed, "output", Task::Encoder),
+            (&pooler, "output", Task::Encoder),
+            (&hidden, "output", Task::Encoder),
+            (&scores, "output", Task::Classification),
+            (&pooled_scores, "output", Task::Classification),
+            (&pooled_scores, "sentence_embedding", Task::Encoder),
+            (&pooler, "logits", Task::Classification),
+        ] {
+            assert_eq!(guess_task(model, name).unwrap(), task, "{name}");
+        }
+    }
 }

@@ -65,6 +65,7 @@ pub(crate) struct Engine {
     pub base: Arc<Base>,
     pub task: Task,
     pub pooling: Pooling,
+    ends: Ends,
     forward: Mutex<HashMap<(Key, Bucket), Arc<ForwardPlan>>>,
     #[cfg(feature = "train")]
     train: Mutex<HashMap<(SiteKey, Bucket), Arc<TrainPlan>>>,
@@ -76,10 +77,16 @@ impl Engine {
             base,
             task,
             pooling,
+            ends: Ends::Tail(task),
             forward: Mutex::default(),
             #[cfg(feature = "train")]
             train: Mutex::default(),
         }
+    }
+
+    /// The same without the model's own classes: its rows have no logits.
+    pub fn without_classes(self) -> Engine {
+        Engine { ends: Ends::Features, ..self }
     }
 
     /// The bucket for `batch` examples of which the longest has `length` positions.
@@ -88,8 +95,7 @@ impl Engine {
     }
 
     fn forward_plan(&self, variant: &Variant, bucket: &Bucket) -> Result<Arc<ForwardPlan>> {
-        let compile =
-            |deltas: Deltas| ForwardPlan::new(&self.base, Ends::Tail(self.task), bucket, &deltas).map(Arc::new);
+        let compile = |deltas: Deltas| ForwardPlan::new(&self.base, self.ends, bucket, &deltas).map(Arc::new);
         let (key, deltas) = match variant {
             Variant::Base => (Key::Base, Deltas::Inputs(&[])),
             Variant::Adapted(sites, _) => (Key::Adapted((*sites).clone()), Deltas::Inputs(sites)),
@@ -108,7 +114,7 @@ impl Engine {
         if let Some(plan) = plans.get(&key) {
             return Ok(plan.clone());
         }
-        let plan = Arc::new(TrainPlan::new(&self.base, Ends::Tail(self.task), bucket, sites, true)?);
+        let plan = Arc::new(TrainPlan::new(&self.base, self.ends, bucket, sites, true)?);
         plans.insert(key, plan.clone());
         Ok(plan)
     }

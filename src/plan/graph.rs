@@ -68,6 +68,8 @@ fn tail_shape(model: &TypedModel, features: OutletId, logits: Option<OutletId>) 
 pub(crate) enum Ends {
     /// Features, and logits for a classification: what training and prediction look at.
     Tail(Task),
+    /// What the classifier of a classification reads: its own classes are set aside.
+    Features,
     /// The model's own float outputs, in order: what another framework would see.
     Model,
 }
@@ -135,6 +137,7 @@ fn cut(model: &TypedModel, ends: Ends) -> Result<(Vec<OutletId>, Option<usize>)>
             });
             Ok((outputs, logits))
         }
+        Ends::Features => Ok((vec![find_tail(model, Task::Classification)?.features], None)),
         Ends::Model => {
             let float = |o: &&OutletId| model.outlet_fact(**o).is_ok_and(|f| f.datum_type.is_float());
             let outputs: Vec<OutletId> = model.outputs.iter().filter(float).copied().collect();

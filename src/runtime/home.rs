@@ -209,9 +209,11 @@ impl Home {
             (None, None) => IntakeKind::Arrays,
         };
         let pooling = if sequence { Pooling::Mean } else { Pooling::None };
-        // Where the model's own classes are set aside, its classifier's input still is the tail.
-        let tail = if own == Task::Classification { Task::Classification } else { declared };
-        let engine = Engine::new(Arc::new(base), tail, pooling);
+        let base = Arc::new(base);
+        let engine = match (own, declared) {
+            (Task::Classification, Task::Encoder) => Engine::new(base, own, pooling).without_classes(),
+            _ => Engine::new(base, declared, pooling),
+        };
         let path = path.to_path_buf();
         Ok(Home(Arc::new(HomeInner { path, config, engine, intake, labels, disk, features, base_classes })))
     }

@@ -125,11 +125,10 @@ impl Serving {
     }
 
     /// Logits over all classes; none while an encoder has no class.
-    pub fn logits(&self, home: &Home, rows: &Rows) -> Result<Option<Array2<f32>>> {
-        let base = rows.logits.as_ref().filter(|_| home.0.base_classes > 0);
+    pub fn logits(&self, rows: &Rows) -> Result<Option<Array2<f32>>> {
         match &self.head {
-            Some(head) => head.forward(rows.features.view(), base.map(|z| z.view())).map(Some),
-            None => Ok(base.cloned()),
+            Some(head) => head.forward(rows.features.view(), rows.logits.as_ref().map(|z| z.view())).map(Some),
+            None => Ok(rows.logits.clone()),
         }
     }
 }
@@ -260,7 +259,7 @@ impl Session {
 
     fn logits(&self, serving: &Serving, example: &Example) -> Result<Option<Array2<f32>>> {
         let rows = self.home.0.engine.one(&serving.variant(), example)?;
-        let logits = serving.logits(&self.home, &rows)?;
+        let logits = serving.logits(&rows)?;
         match &logits {
             Some(z) if z.iter().any(|v| !v.is_finite()) => {
                 Err(Error::bad_data("the adapter answered with a value that is not a finite number"))
@@ -280,7 +279,7 @@ impl Session {
         let examples: Vec<&Example> = examples.iter().collect();
         let serving = if base { Arc::new(Serving::base(&self.home)) } else { self.follow()? };
         let rows = self.home.0.engine.many(&serving.variant(), &examples, threads)?;
-        let Some(mut z) = serving.logits(&self.home, &rows)? else { return Ok(None) };
+        let Some(mut z) = serving.logits(&rows)? else { return Ok(None) };
         for mut row in z.rows_mut() {
             let largest = row.fold(f32::NEG_INFINITY, |a, b| a.max(*b));
             row.mapv_inplace(|v| (v - largest).exp());
