@@ -16,9 +16,6 @@ use crate::plan::{Factors, SiteKey, Variant};
 use crate::train::fit::{Fit, Go, Lesson};
 use crate::train::loss::cross_entropy;
 
-/// New lessons, as a share of those that the serving generation learned from, that let a candidate replace it on a tie.
-const CLEARLY_MORE: f64 = 0.25;
-
 impl Adaptation<'_> {
     #[allow(clippy::too_many_arguments)]
     pub(super) fn decide(
@@ -95,9 +92,8 @@ impl Adaptation<'_> {
         done(verdict, Some(winner), steps)
     }
 
-    /// Against a serving generation the candidate must also show a gain on what came after that generation: more answers right; or
-    /// as many right, and either a smaller loss on clearly more than half of them, or clearly more lessons behind it and no
-    /// larger loss on clearly more than half of them.
+    /// Against a serving generation the candidate must also show a gain on what came after that generation: more answers right,
+    /// or as many right and a smaller loss on clearly more than half of them.
     pub(super) fn no_gain_on_fresh(&self, e: &Evidence) -> Result<Option<String>> {
         let Some(incumbent) = &self.incumbent else { return Ok(None) };
         let lessons = &self.material.lessons;
@@ -132,10 +128,8 @@ impl Adaptation<'_> {
         let test = Paired::count(&ours, &theirs);
         let lower: Vec<bool> = fresh.iter().zip(&loss).map(|(&i, theirs)| e.loss[i] < *theirs).collect();
         let higher: Vec<bool> = lower.iter().map(|l| !l).collect();
-        let clearly = |a: &[bool], b: &[bool]| Paired::count(a, b).p() <= self.settings.limits.alpha;
-        let wiser =
-            fresh.len() as f64 >= CLEARLY_MORE * (lessons.len() - fresh.len()) as f64 && !clearly(&higher, &lower);
-        let better = test.wins > test.losses || (test.wins == test.losses && (clearly(&lower, &higher) || wiser));
+        let surer = Paired::count(&lower, &higher).p() <= self.settings.limits.alpha;
+        let better = test.wins > test.losses || (test.wins == test.losses && surer);
         Ok((!better).then(|| {
             format!(
                 "on the {} answers since generation {} the candidate has {} right that it had wrong, and {} wrong that it had right",

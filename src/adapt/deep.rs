@@ -14,19 +14,21 @@ use crate::input::Example;
 use crate::plan::{Factors, SiteKey, Variant, in_parallel};
 use crate::train::fit::{Fit, Fitted, Go, Lesson, Recipe};
 
+/// Optimiser steps after which more epochs were not seen to help, and the fewest epochs all the same.
+const ENOUGH_STEPS: u64 = 300;
+const FEWEST_EPOCHS: u64 = 8;
 /// Held-out looks at a fit: at these shares of its epochs.
 const LOOKS: [f32; 3] = [0.4, 0.7, 1.0];
-/// … where only the base's own classes are corrected.
-const GENTLE_LOOKS: [f32; 5] = [0.1, 0.2, 0.4, 0.7, 1.0];
 
 impl Adaptation<'_> {
     pub(super) fn recipe(&self, lessons: usize) -> Recipe {
         let mut recipe = Recipe { seed: self.settings.seed, ..self.settings.recipe.clone() };
         if self.corrects_only() {
             // The head moves little: what has shifted is the input. Chosen on the activity people (see docs/training.md).
-            (recipe.lr, recipe.epochs, recipe.head_lr) = (recipe.lr * 2.5, recipe.epochs, 0.1);
+            (recipe.lr, recipe.head_lr) = (recipe.lr * 2.5, 0.1);
         }
         let per_epoch = lessons.div_ceil(recipe.batch).max(1) as u64;
+        recipe.epochs = recipe.epochs.min(ENOUGH_STEPS.div_ceil(per_epoch).max(FEWEST_EPOCHS));
         if let Some(most) = self.settings.steps {
             recipe.epochs = recipe.epochs.min(most.div_ceil(per_epoch)).max(1);
         }
@@ -47,8 +49,7 @@ impl Adaptation<'_> {
         let name = depth_name(depth);
         let n = self.material.lessons.len();
         let recipe = self.recipe(n);
-        let shares = if self.corrects_only() { &GENTLE_LOOKS[..] } else { &LOOKS[..] };
-        let looks: Vec<u64> = shares.iter().map(|s| ((recipe.epochs as f32 * s).round() as u64).max(1)).collect();
+        let looks: Vec<u64> = LOOKS.iter().map(|s| ((recipe.epochs as f32 * s).round() as u64).max(1)).collect();
         let mut held_out: Vec<Array2<f32>> = vec![Array2::zeros((n, self.material.classes)); looks.len()];
         let all: Vec<u32> = (0..folds.folds()).collect();
         let side_by_side = self.settings.threads.max(1);
@@ -57,7 +58,7 @@ impl Adaptation<'_> {
         let began = Instant::now();
         for (round, group) in all.chunks(side_by_side).enumerate() {
             self.say(name, judged.len() as f32 / (n as f32 * 1.3));
-            let inner_threads = if group.len() == 1 { self.settings.threads } else { 1 };
+            let inner_threads = (self.settings.threads / group.len()).max(1);
             let fits = in_parallel(side_by_side, group, |&fold| {
                 self.fold_fit(sites, seen, folds, fold, &recipe, &looks, inner_threads)
             });
@@ -133,14 +134,13 @@ impl Adaptation<'_> {
         Ok((fitted, answers))
     }
 
-    /// The look with the most held-out answers right: an early stop that every fold votes on. On equal ones the smallest loss; where
-    /// only the base's own classes are corrected the earliest, as a smaller loss is no reason to move further from the base.
+    /// The look with the most held-out answers right: an early stop that every fold votes on. On equal ones the smallest loss.
     fn best_look(&self, held_out: &[Array2<f32>]) -> Result<usize> {
         let mut best = (0, 0, f64::INFINITY);
         for (look, logits) in held_out.iter().enumerate() {
             let (right, loss) = self.score(logits)?;
             let (right, loss) = (right.iter().filter(|r| **r).count(), loss.iter().map(|l| *l as f64).sum::<f64>());
-            if right > best.1 || (right == best.1 && loss < best.2 && (look == 0 || !self.corrects_only())) {
+            if right > best.1 || (right == best.1 && loss < best.2) {
                 best = (look, right, loss);
             }
         }

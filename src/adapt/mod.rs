@@ -139,10 +139,14 @@ impl Adaptation<'_> {
         // A head that corrects the base's own classes answers what it was taught, and little else: on people whom the activity model
         // never met it was worse than the base by up to 34 points where no deeper candidate was. There it only fills in for them.
         let rivals_from = usize::from(self.corrects_only());
-        for (depth, sites) in [(Depth::LastBlock, &self.ladder.last_block), (Depth::AllSites, &self.ladder.all_sites)] {
-            let repeated = ladder.iter().any(|e| e.sites == *sites);
-            if sites.is_empty() || repeated || depth > self.settings.deepest {
-                continue;
+        for (depth, sites) in self.rungs() {
+            // Deeper is not better by itself: where classes are new, the next rung is climbed to only from one that was a step up.
+            if depth == Depth::AllSites && tried.len() > 1 && !self.corrects_only() && !went_up(&ladder, &judged) {
+                tried.push(format!(
+                    "{}: not tried, since the last block was no better than the head",
+                    depth_name(depth)
+                ));
+                break;
             }
             match self.deeper(depth, sites, &seen, &folds, &ladder[rivals_from..], started)? {
                 Ok((evidence, taken)) => {
@@ -160,6 +164,17 @@ impl Adaptation<'_> {
             ladder.drain(..rivals_from);
         }
         self.decide(&seen, &base_right, &judged, ladder, tried, steps, started)
+    }
+
+    /// The deeper candidates, shallowest first.
+    fn rungs(&self) -> Vec<(Depth, &SiteKey)> {
+        let Ladder { last_block, all_sites } = self.ladder;
+        let mut rungs = vec![(Depth::LastBlock, last_block), (Depth::AllSites, all_sites)];
+        if last_block == all_sites {
+            rungs.remove(0);
+        }
+        rungs.retain(|(depth, sites)| !sites.is_empty() && *depth <= self.settings.deepest);
+        rungs
     }
 
     fn say(&self, stage: &str, done: f32) {
@@ -206,6 +221,14 @@ impl Adaptation<'_> {
     fn corrects_only(&self) -> bool {
         self.material.base_classes > 0 && self.material.classes == self.material.base_classes
     }
+}
+
+/// Whether the last rung got more of the judged lessons right than the head, or as many at a smaller loss.
+fn went_up(ladder: &[Evidence], judged: &[usize]) -> bool {
+    let [head, .., last] = ladder else { return false };
+    let right = |e: &Evidence| judged.iter().filter(|&&i| e.right[i]).count();
+    let loss = |e: &Evidence| judged.iter().map(|&i| f64::from(e.loss[i])).sum::<f64>();
+    right(last) > right(head) || (right(last) == right(head) && loss(last) < loss(head))
 }
 
 /// The word for a depth on the command line.

@@ -278,6 +278,11 @@ impl Session {
         let examples: Vec<Example> = inputs.iter().map(|i| self.home.intake().example(i)).collect::<Result<_>>()?;
         let examples: Vec<&Example> = examples.iter().collect();
         let serving = if base { Arc::new(Serving::base(&self.home)) } else { self.follow()? };
+        if serving.head.is_none() && self.home.0.base_classes == 0 {
+            // No class is known yet: whether the inputs fit the model is all there is to say.
+            examples.iter().try_for_each(|e| crate::plan::check(self.home.base(), e))?;
+            return Ok(None);
+        }
         let rows = self.home.0.engine.many(&serving.variant(), &examples, threads)?;
         let Some(mut z) = serving.logits(&rows)? else { return Ok(None) };
         for mut row in z.rows_mut() {
