@@ -5,7 +5,8 @@ usage: fashion_reference.py MODEL.onnx FOLDER [--out reference]
 needs: onnxruntime, onnx, scikit-learn, pillow; FOLDER from fashion_subset.py
 
 For each split of FOLDER: scikit-learn's logistic regression on what the model's last linear layer reads, at its default strength
-C = 1, and with the C of a grid that is best on the test pictures (an advantage that nothing deployed has). Pictures are prepared as acclimate does by default: three equal channels, resized with antialiasing, ImageNet's mean and deviation. Written: OUT/fashion_targets.json.
+C = 1, and with the C of a grid that is best on the test pictures (an advantage that nothing deployed has). Pictures are prepared as acclimate does by default: three equal channels, the model's size cut
+out of the centre of 8/7 of it, ImageNet's mean and deviation. Written: OUT/fashion_targets.json.
 """
 
 import argparse
@@ -34,7 +35,10 @@ def features_of(path):
     def run(pictures):
         rows = []
         for p in pictures:
-            image = Image.fromarray(p).convert("RGB").resize((shape[3], shape[2]), Image.BILINEAR)
+            side = round(shape[2] / 0.875)
+            image = Image.fromarray(p).convert("RGB").resize((side, side), Image.BILINEAR)
+            margin = (side - shape[2]) // 2
+            image = image.crop((margin, margin, margin + shape[2], margin + shape[2]))
             x = (np.asarray(image, np.float32).transpose(2, 0, 1) / 255 - MEAN) / DEVIATION
             rows.append(session.run([last.input[0]], {session.get_inputs()[0].name: x[None]})[0].reshape(-1))
         return np.stack(rows)
