@@ -5,8 +5,9 @@ use std::sync::Arc;
 use ndarray::{Array2, ArrayD};
 use tract_core::internal::*;
 
+use super::compiled::{Compiled, State};
 use super::graph::{Deltas, Ends, adapted};
-use super::{Batch, Factors, Outputs, array, compile, tail_outputs};
+use super::{Batch, Factors, Outputs, array, tail_outputs};
 use crate::base::{Base, Bucket, guarded};
 use crate::error::{Error, ErrorKind, Result};
 use crate::grad::{Blocked, differentiate};
@@ -29,8 +30,8 @@ pub(crate) struct Cotangents {
 
 /// Compiled plans for training at one bucket; shared by the workers.
 pub(crate) struct TrainPlan {
-    forward: Arc<TypedSimplePlan>,
-    backward: Arc<TypedSimplePlan>,
+    forward: Arc<Compiled>,
+    backward: Arc<Compiled>,
     feed: Vec<Feed>,
     /// Number of leading outputs that are results; the rest is saved for the backward pass.
     ends: usize,
@@ -123,8 +124,8 @@ impl TrainPlan {
                 .hint("sites after that node still train: choose them with --sites, or leave the choice to `acclimate init`"));
         }
         Ok(TrainPlan {
-            forward: compile(built.forward, "forward")?,
-            backward: compile(built.backward, "backward")?,
+            forward: Compiled::new(built.forward, "training forward")?,
+            backward: Compiled::new(built.backward, "backward")?,
             feed: built.feed,
             ends: built.ends,
             logits: built.logits,
@@ -135,7 +136,7 @@ impl TrainPlan {
     /// A worker with its own run states; one a thread.
     pub fn worker(self: &Arc<Self>) -> Result<Worker> {
         guarded(ErrorKind::Internal, "cannot start a worker", || {
-            Ok(Worker { forward: self.forward.spawn()?, backward: self.backward.spawn()?, plan: self.clone() })
+            Ok(Worker { forward: self.forward.state()?, backward: self.backward.state()?, plan: self.clone() })
         })
     }
 }
@@ -143,8 +144,8 @@ impl TrainPlan {
 /// Runs micro-batches on one thread.
 pub(crate) struct Worker {
     plan: Arc<TrainPlan>,
-    forward: TypedSimpleState,
-    backward: TypedSimpleState,
+    forward: State,
+    backward: State,
 }
 
 /// What a forward pass left for its backward one.
@@ -192,8 +193,7 @@ impl Worker {
             ensure!(cotangents.len() == plan.ends, "{} cotangents for {} outputs", cotangents.len(), plan.ends);
             let mut inputs: TVec<TValue> = tvec!();
             for (ix, c) in cotangents.into_iter().enumerate() {
-                let fact = self.backward.model().input_fact(ix)?;
-                let shape = fact.shape.as_concrete().context("open shape")?.to_vec();
+                let shape = self.backward.input_shape(ix)?;
                 inputs.push(c.into_tensor().into_shape(&shape)?.into_tvalue());
             }
             inputs.extend(tape.saved);
