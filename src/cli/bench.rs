@@ -54,7 +54,7 @@ impl Bench {
 }
 
 fn timing(t: Timing) -> Value {
-    json!({ "min": t.min, "median": t.median })
+    json!({ "min": t.min, "median": t.median, "cpu": t.cpu })
 }
 
 fn as_json(r: &Report, options: &Options) -> Value {
@@ -78,7 +78,8 @@ fn as_json(r: &Report, options: &Options) -> Value {
 
 fn for_people(r: &Report, options: &Options) -> String {
     let row = |name: &str, unit: &str, t: Timing| {
-        [name.to_string(), format!("{:.2} {unit}", t.median), format!("{:.2} {unit}", t.min)]
+        let shown = |v: f64| format!("{v:.2} {unit}");
+        [name.to_string(), shown(t.median), shown(t.min), shown(t.cpu)]
     };
     let mut rows = vec![
         row("prediction, base", "ms", r.predict_ms),
@@ -94,7 +95,7 @@ fn for_people(r: &Report, options: &Options) -> String {
         r.sites,
         options.rank,
         options.threads,
-        table(["", "median", "fastest"], rows, 1),
+        table(["", "median", "fastest", "processor"], rows, 1),
         r.gflops_gemm,
         bytes(r.peak_rss_bytes),
         bytes(r.anonymous_bytes)

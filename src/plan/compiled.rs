@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use tract_core::internal::*;
 
 use super::engine::lock;
+use super::late;
 use crate::base::guarded;
 use crate::error::{ErrorKind, Result};
 
@@ -25,8 +26,9 @@ pub(super) struct State {
 
 impl Compiled {
     /// `what` names the plan to people: forward or backward.
-    pub fn new(model: TypedModel, what: &'static str) -> Result<Arc<Compiled>> {
+    pub fn new(mut model: TypedModel, what: &'static str) -> Result<Arc<Compiled>> {
         let plan = guarded(ErrorKind::UnsupportedModel, format!("cannot compile the {what} plan"), || {
+            late::improve(&mut model)?;
             model.into_optimized()?.into_runnable()
         })?;
         Ok(Arc::new(Compiled { plan, times: wanted().then(|| Times { what, spent: Mutex::default() }) }))

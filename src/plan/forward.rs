@@ -5,8 +5,8 @@ use std::sync::Arc;
 use ndarray::ArrayD;
 use tract_core::internal::*;
 
-use super::graph::{Deltas, Ends, adapted};
 use super::compiled::Compiled;
+use super::graph::{Deltas, Ends, adapted};
 use super::{Batch, Factors, Outputs, array, tail_outputs};
 use crate::base::{Base, Bucket, guarded};
 use crate::error::{ErrorKind, Result};

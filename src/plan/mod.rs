@@ -7,6 +7,7 @@ mod compiled;
 mod engine;
 mod forward;
 mod graph;
+mod late;
 #[cfg(feature = "train")]
 mod train;
 

@@ -152,14 +152,13 @@ pub(super) fn backward(
     a: &[f32],
     b: &[f32],
     dy: &[f32],
-    need_x: bool,
+    mut dx: Option<&mut [f32]>,
 ) -> Gradients {
     let (ip, op, ci, co, r) = (s.in_plane(), s.out_plane(), s.group_in(), s.group_out(), s.rank);
     let taps_a = s.taps_first(a);
     let rows = s.taps() * r;
     let mut da_taps = vec![0f32; a.len()];
     let mut db = vec![0f32; b.len()];
-    let mut dx = need_x.then(|| vec![0f32; x.len()]);
     let mut dt = vec![0f32; r * op];
     let mut q = vec![0f32; if s.is_pointwise() { 0 } else { rows * ip }];
     for n in 0..s.batch {
@@ -185,13 +184,13 @@ pub(super) fn backward(
             gemm(1.0, q, xg.t(), 1.0, mat_mut(&mut da_taps, rows, ci));
             if let Some(dx) = &mut dx {
                 let dxg = mat_mut(&mut dx[ng * ci * ip..(ng + 1) * ci * ip], ci, ip);
-                gemm(1.0, mat(&taps_a, rows, ci).t(), q, 0.0, dxg);
+                gemm(1.0, mat(&taps_a, rows, ci).t(), q, 1.0, dxg);
             }
         }
     }
     let mut da = vec![0f32; a.len()];
     s.add_taps_last(&da_taps, &mut da);
-    Gradients { a: da, b: db, x: dx }
+    Gradients { a: da, b: db }
 }
 
 fn gather_add(into: &mut [f32], o: usize, from: &[f32], i: usize, w: Span) {

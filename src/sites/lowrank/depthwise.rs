@@ -28,11 +28,17 @@ pub(super) fn forward(s: &ConvShape, x: &[f32], a: &[f32], b: &[f32], y: &mut [f
 }
 
 /// `dΔW[o, tap] = Σ dy[o, q]·x[g, p(q, tap)]`, `dB = dΔW·Aᵀ`, `dA = Bᵀ·dΔW`, `dx` by the same taps transposed.
-pub(super) fn backward(s: &ConvShape, x: &[f32], a: &[f32], b: &[f32], dy: &[f32], need_x: bool) -> Gradients {
+pub(super) fn backward(
+    s: &ConvShape,
+    x: &[f32],
+    a: &[f32],
+    b: &[f32],
+    dy: &[f32],
+    mut dx: Option<&mut [f32]>,
+) -> Gradients {
     let (ip, op, taps, co) = (s.in_plane(), s.out_plane(), s.taps(), s.group_out());
     let dw = delta(s, a, b);
     let mut ddw = vec![0f32; dw.len()];
-    let mut dx = need_x.then(|| vec![0f32; x.len()]);
     for n in 0..s.batch {
         for o in 0..s.output {
             let plane = (n * s.input + o / co) * ip;
@@ -53,7 +59,7 @@ pub(super) fn backward(s: &ConvShape, x: &[f32], a: &[f32], b: &[f32], dy: &[f32
     let ddw = mat(&ddw, s.output, taps);
     gemm(1.0, ddw, mat(a, s.rank, taps).t(), 0.0, mat_mut(&mut db, s.output, s.rank));
     gemm(1.0, mat(b, s.output, s.rank).t(), ddw, 0.0, mat_mut(&mut da, s.rank, taps));
-    Gradients { a: da, b: db, x: dx }
+    Gradients { a: da, b: db }
 }
 
 fn axpy(w: f32, x: &[f32], i: usize, y: &mut [f32], o: usize, span: Span) {

@@ -1,0 +1,108 @@
+//! Every pass against the graph without it.
+
+use tract_core::internal::*;
+use tract_core::ops::binary::TypedBinOp;
+use tract_core::ops::einsum::EinSum;
+use tract_core::ops::math;
+use tract_core::ops::nn::{Softmax, SoftmaxKind};
+
+use super::improve;
+
+fn values(shape: &[usize], seed: usize) -> Tensor {
+    let n: usize = shape.iter().product();
+    let data: Vec<f32> = (0..n).map(|i| ((i * 37 + seed * 11 + i / 7) % 41) as f32 * 0.05 - 1.0).collect();
+    Tensor::from_shape(shape, &data).unwrap()
+}
+
+/// Runs `model` plain and improved on the same values; both must agree, and the improved graph must hold `op`.
+fn check(model: TypedModel, op: &str) {
+    let inputs: TVec<TValue> = (0..model.inputs.len())
+        .map(|ix| values(model.input_fact(ix).unwrap().shape.as_concrete().unwrap(), ix).into_tvalue())
+        .collect();
+    let mut improved = model.clone();
+    improve(&mut improved).unwrap();
+    assert!(improved.eval_order().unwrap().iter().any(|id| improved.node(*id).op.name() == op), "no {op}");
+    let run = |m: TypedModel| m.into_optimized().unwrap().into_runnable().unwrap().run(inputs.clone()).unwrap();
+    let (want, have) = (run(model), run(improved));
+    for (w, h) in want.iter().zip(&have) {
+        h.close_enough(w, Approximation::Approximate).unwrap();
+    }
+}
+
+fn einsum(expr: &str, a: &[usize], b: &[usize]) -> TypedModel {
+    let mut model = TypedModel::default();
+    let a = model.add_source("a", f32::fact(a)).unwrap();
+    let b = model.add_source("b", f32::fact(b)).unwrap();
+    let op = EinSum::new(expr.parse().unwrap(), f32::datum_type());
+    let c = model.wire_node("c", op, &[a, b]).unwrap();
+    model.select_output_outlets(&c).unwrap();
+    model
+}
+
+#[test]
+fn products_of_every_layout() {
+    for (expr, a, b) in [
+        ("amk,kn->amn", &[3, 5, 32][..], &[32, 40][..]),
+        ("amn,kn->amk", &[3, 5, 32], &[40, 32]),
+        ("ambk,bkn->amn", &[2, 5, 4, 16], &[4, 16, 33]),
+        ("amn,bkn->ambk", &[2, 5, 33], &[4, 16, 33]),
+        ("ambn,kbn->amk", &[2, 5, 4, 16], &[33, 4, 16]),
+        ("ambk,anbk->abmn", &[2, 17, 3, 16], &[2, 18, 3, 16]),
+        ("abmk,akbn->ambn", &[2, 3, 17, 16], &[2, 16, 3, 18]),
+        ("ambn,abmk->akbn", &[2, 17, 3, 16], &[2, 3, 17, 18]),
+        ("oc,nchw->nohw", &[24, 16], &[2, 16, 5, 7]),
+        ("nchw,oc->nohw", &[2, 16, 5, 7], &[24, 16]),
+        ("oc,nohw->nchw", &[24, 16], &[2, 24, 5, 7]),
+        ("abmk,bkn->abmn", &[2, 1, 17, 16], &[1, 16, 18]),
+    ] {
+        check(einsum(expr, a, b), "Product");
+    }
+}
+
+#[test]
+fn other_einsums_are_left_alone() {
+    for (expr, a, b) in [
+        // Two summed axes that do not run on into each other.
+        ("kml,knl->mn", &[8, 16, 9][..], &[8, 16, 9][..]),
+        // Summed in one operand only.
+        ("mkz,kn->mn", &[16, 32, 3], &[32, 16]),
+        // Too small.
+        ("mk,kn->mn", &[2, 3], &[3, 4]),
+    ] {
+        let mut model = einsum(expr, a, b);
+        improve(&mut model).unwrap();
+        assert!(model.nodes().iter().any(|n| n.op_is::<EinSum>()), "{expr}");
+    }
+}
+
+#[test]
+fn a_sum_is_taken_by_the_product() {
+    for swap in [false, true] {
+        let mut model = einsum("mk,kn->mn", &[16, 32], &[32, 24]);
+        let x = model.add_source("x", f32::fact([16, 24])).unwrap();
+        let c = model.outputs[0];
+        let inputs = if swap { [c, x] } else { [x, c] };
+        let sum = model.wire_node("sum", math::add(), &inputs).unwrap();
+        model.select_output_outlets(&sum).unwrap();
+        check(model.clone(), "Product");
+        improve(&mut model).unwrap();
+        let adds = |id: &&usize| model.node(**id).op_is::<TypedBinOp>();
+        assert_eq!(model.eval_order().unwrap().iter().filter(adds).count(), 0);
+    }
+}
+
+#[test]
+fn masked_softmax() {
+    for mask in [[2, 1, 1, 24], [1, 1, 8, 24], [2, 3, 8, 24], [1, 1, 1, 24]] {
+        let mut model = TypedModel::default();
+        let x = model.add_source("x", f32::fact([2, 3, 8, 24])).unwrap();
+        let mask = model.add_source("mask", f32::fact(mask)).unwrap();
+        let k = model.add_const("k", tensor0(0.3f32).broadcast_into_rank(4).unwrap()).unwrap();
+        let scaled = model.wire_node("scaled", math::mul(), &[x, k]).unwrap()[0];
+        let sum = model.wire_node("sum", math::add(), &[scaled, mask]).unwrap()[0];
+        let op = Softmax { axes: tvec!(3), quant_output_dt: None, kind: SoftmaxKind::Softmax };
+        let y = model.wire_node("y", op, &[sum]).unwrap();
+        model.select_output_outlets(&y).unwrap();
+        check(model, "MaskedSoftmax");
+    }
+}
