@@ -73,6 +73,7 @@ pub mod inspect;
 pub mod journal;
 pub mod linalg;
 #[cfg_attr(not(feature = "train"), allow(dead_code, unused_imports))] // training's share of it
+mod ops;
 mod plan;
 #[cfg_attr(not(feature = "train"), allow(dead_code, unused_imports))] // training's share of it
 pub mod runtime;
@@ -84,6 +85,7 @@ pub mod sites;
 pub mod store;
 #[cfg(feature = "train")]
 pub mod train;
+mod wide;
 
 pub use error::{Error, ErrorKind, Result};
 pub use runtime::{Answer, Feedback, Home, InitOptions, Session};

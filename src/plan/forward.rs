@@ -20,7 +20,8 @@ pub(crate) struct ForwardPlan {
 
 impl ForwardPlan {
     pub fn new(base: &Base, ends: Ends, bucket: &Bucket, deltas: &Deltas) -> Result<ForwardPlan> {
-        let graph = adapted(base, ends, bucket, deltas)?;
+        let mut graph = adapted(base, ends, bucket, deltas)?;
+        guarded(ErrorKind::Internal, "cannot fuse operators", || crate::ops::fuse(&mut graph.model))?;
         let factors = graph.model.inputs.len() - graph.own_inputs;
         let plan = Compiled::new(graph.model, "forward")?;
         Ok(ForwardPlan { plan, logits: graph.logits, factors })

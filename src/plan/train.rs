@@ -64,6 +64,9 @@ fn build(base: &Base, ends: Ends, bucket: &Bucket, sites: &[(String, usize)], fu
     let mut forward = graph.model;
     let what = format!("cannot differentiate {}", base.path().display());
     guarded(ErrorKind::UnsupportedModel, what, || {
+        if fused {
+            crate::ops::fuse(&mut forward)?;
+        }
         let wrt: Vec<OutletId> = forward.inputs[graph.own_inputs..].to_vec();
         let ends = forward.outputs.clone();
         let back = differentiate(&forward, &ends, &wrt, fused)?;

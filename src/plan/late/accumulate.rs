@@ -5,7 +5,7 @@ use tract_core::ops::binary::TypedBinOp;
 use tract_core::ops::math::Add;
 
 use super::product::Product;
-use super::read_once;
+use crate::ops::read_once;
 #[cfg(feature = "train")]
 use crate::sites::LowRankBackward;
 
@@ -35,7 +35,7 @@ fn add_to(
 ) -> TractResult<Option<TypedModelPatch>> {
     let source = model.node(term.node);
     let op: Box<dyn TypedOp> = if let Some(op) = source.op_as::<Product>().filter(|op| !op.accumulates) {
-        Box::new(op.adding())
+        Box::new(Product { accumulates: true, ..op.clone() })
     } else if let Some(op) = lowrank_adding(source, term.slot) {
         op
     } else {

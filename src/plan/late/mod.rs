@@ -5,9 +5,11 @@
 //! |---|---|
 //! | `product` | matrix products by `linalg`, read where they lie: 106 GFLOP/s for tract's 71, no packed copy of the weights |
 //! | `accumulate` | sums of gradients are taken by the product that makes the second term |
+//! | `epilogue` | biases and clips are taken by the product, on results that are still in cache |
 //! | `softmax` | scale, mask and softmax of attention scores in one pass over memory |
 
 mod accumulate;
+mod epilogue;
 mod product;
 mod softmax;
 
@@ -16,30 +18,15 @@ mod tests;
 
 use tract_core::internal::*;
 
+use crate::ops::sweep;
+
 /// Runs every pass on `model`.
 pub(super) fn improve(model: &mut TypedModel) -> TractResult<()> {
     sweep(model, product::rule)?;
     sweep(model, accumulate::rule)?;
+    sweep(model, epilogue::rule)?;
     sweep(model, softmax::rule)?;
     Ok(())
-}
-
-/// Offers every node once to `rule`, in evaluation order.
-fn sweep(
-    model: &mut TypedModel,
-    rule: fn(&TypedModel, &TypedNode) -> TractResult<Option<TypedModelPatch>>,
-) -> TractResult<()> {
-    for id in model.eval_order()? {
-        if let Some(patch) = rule(model, model.node(id))? {
-            patch.apply(model)?;
-        }
-    }
-    Ok(())
-}
-
-/// Whether `outlet` is read by one node only, and is no output of the model.
-fn read_once(model: &TypedModel, outlet: OutletId) -> bool {
-    model.node(outlet.node).outputs[outlet.slot].successors.len() == 1 && !model.outputs.contains(&outlet)
 }
 
 fn dims(model: &TypedModel, outlet: OutletId) -> TractResult<Option<TVec<usize>>> {

@@ -7,8 +7,10 @@ use tract_core::ops::math::{Add, Mul};
 use tract_core::ops::nn::{Softmax, SoftmaxKind};
 use tract_linalg::routines::Func;
 
-use super::{dims, read_once};
+use super::dims;
+use crate::ops::read_once;
 use crate::sites::floats;
+use crate::wide::wide;
 
 /// `(x, mask) → softmax(scale·x + mask)` over the last axis. The mask is 1 or as large as `x` along every axis, and as large
 /// along the last.
@@ -41,9 +43,9 @@ impl EvalOp for MaskedSoftmax {
         let (top, exp_sum) = (Func::ReduceMax.reduce_f32()?, Func::Softmax2.map_reduce_f32()?);
         let (scale, mask) = (f32::from_bits(self.scale), floats(&mask)?);
         for (row, at) in x.try_as_plain_ram_mut()?.as_slice_mut::<f32>()?.chunks_exact_mut(width).zip(rows) {
-            row.iter_mut().zip(&mask[at..at + width]).for_each(|(x, m)| *x = *x * scale + m);
+            wide(|| row.iter_mut().zip(&mask[at..at + width]).for_each(|(x, m)| *x = *x * scale + m));
             let inverse = exp_sum.run_with_params(row, top.run(row)?)?.recip();
-            row.iter_mut().for_each(|x| *x *= inverse);
+            wide(|| row.iter_mut().for_each(|x| *x *= inverse));
         }
         Ok(tvec!(x.into_tvalue()))
     }

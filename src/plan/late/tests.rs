@@ -5,6 +5,7 @@ use tract_core::ops::binary::TypedBinOp;
 use tract_core::ops::einsum::EinSum;
 use tract_core::ops::math;
 use tract_core::ops::nn::{Softmax, SoftmaxKind};
+use tract_core::ops::source::TypedSource as Source;
 
 use super::improve;
 
@@ -105,4 +106,45 @@ fn masked_softmax() {
         model.select_output_outlets(&y).unwrap();
         check(model, "MaskedSoftmax");
     }
+}
+
+#[test]
+fn biases_and_clips_are_taken_by_the_product() {
+    // Along columns, along rows, and in several blocks of each kind.
+    for (expr, a, b, bias) in [
+        ("amk,kn->amn", &[3, 5, 32][..], &[32, 40][..], &[1, 1, 40][..]),
+        ("oc,nchw->nohw", &[24, 16], &[2, 16, 5, 7], &[1, 24, 1, 1]),
+        ("mk,kn->mn", &[300, 8], &[8, 1500], &[1, 1500]),
+        ("oc,cp->op", &[70, 4], &[4, 9000], &[70, 1]),
+        ("mk,kn->nm", &[300, 8], &[8, 1500], &[1500, 1]),
+    ] {
+        let mut model = einsum(expr, a, b);
+        let bias = model.add_const("bias", values(bias, 5)).unwrap();
+        let c = model.outputs[0];
+        let mut y = model.wire_node("sum", math::add(), &[c, bias]).unwrap()[0];
+        for (name, op, k) in [("low", math::max(), 0f32), ("high", math::min(), 0.5)] {
+            let rank = model.outlet_fact(y).unwrap().rank();
+            let k = model.add_const(format!("{name}.k"), tensor0(k).broadcast_into_rank(rank).unwrap()).unwrap();
+            y = model.wire_node(name, op, &[y, k]).unwrap()[0];
+        }
+        model.select_output_outlets(&[y]).unwrap();
+        let plain = model.clone();
+        crate::ops::fuse(&mut model).unwrap();
+        improve(&mut model).unwrap();
+        assert_eq!(model.eval_order().unwrap().iter().filter(|id| !model.node(**id).op_is::<Source>()).count(), 3);
+        let inputs: TVec<TValue> = [a, b].iter().enumerate().map(|(i, s)| values(s, i).into_tvalue()).collect();
+        let run = |m: TypedModel| m.into_optimized().unwrap().into_runnable().unwrap().run(inputs.clone()).unwrap();
+        run(model)[0].close_enough(&run(plain)[0], Approximation::Approximate).unwrap();
+    }
+}
+
+#[test]
+fn a_transposed_weight_is_straightened_for_few_rows() {
+    let mut model = TypedModel::default();
+    let x = model.add_source("x", f32::fact([2, 8, 96])).unwrap();
+    let w = model.add_const("w", values(&[40, 96], 3)).unwrap();
+    let op = EinSum::new("amk,nk->amn".parse().unwrap(), f32::datum_type());
+    let y = model.wire_node("y", op, &[x, w]).unwrap();
+    model.select_output_outlets(&y).unwrap();
+    check(model, "Product");
 }
