@@ -64,12 +64,17 @@ pub struct Report {
     pub merged_predict_ms: Timing,
     /// Forward, backward and optimiser; none when no site can be trained.
     pub train_step_ms: Option<Timing>,
+    /// A training step in later epochs, when what the layers before the first trained one computed is kept; none when nothing
+    /// worth keeping lies before it.
+    pub later_step_ms: Option<Timing>,
     /// `4·N·positions` FLOP of the frozen weights at the sites (forward and backward) over the step's median time.
     pub gflops_effective: Option<f64>,
     /// A 512×384×1536 product on one thread, in the same run.
     pub gflops_gemm: f64,
     /// Opening a mapped adapter and making it ready to serve, microseconds.
     pub swap_us: Timing,
+    /// Peak resident memory from the start of the process, loading the model included, to the last training step.
+    pub train_peak_rss_bytes: u64,
     /// Peak resident memory of the process.
     pub peak_rss_bytes: u64,
     /// Memory of the process that no file backs.
@@ -127,13 +132,16 @@ pub fn run(path: &Path, options: &Options) -> Result<Report> {
         let batches = batches(&base, &bucket, &parts)?;
         time(options.repeats, || in_parallel(threads, &batches, |b| plan.run(b, factors)).map(drop))
     };
+    // First, so that its peak of memory is its own.
+    let (train_step_ms, later_step_ms) = match sites.is_empty() {
+        true => (None, None),
+        false => train_steps(&engine, &sites, &parts, seen.features, seen.classes, threads, options)?,
+    };
+    engine.drop_train_plans();
+    let train_peak_rss_bytes = status_bytes("/proc/self/status", "VmHWM:");
     let predict_ms = forward(&Deltas::Inputs(&[]), &Factors::default())?;
     let adapted_predict_ms = forward(&Deltas::Inputs(&sites), &factors)?;
     let merged_predict_ms = forward(&Deltas::Merged(&deltas), &Factors::default())?;
-    let train_step_ms = match sites.is_empty() {
-        true => None,
-        false => Some(train_step(&engine, &sites, &parts, seen.features, seen.classes, threads, options)?),
-    };
     let chosen = |name: &str| sites.iter().any(|(n, _)| n == name);
     let macs: u64 = seen.table.sites.iter().zip(&seen.macs).filter(|(s, _)| chosen(&s.name)).map(|(_, m)| *m).sum();
     let flop = 4.0 * macs as f64 * parts.len() as f64;
@@ -143,9 +151,11 @@ pub fn run(path: &Path, options: &Options) -> Result<Report> {
         adapted_predict_ms,
         merged_predict_ms,
         train_step_ms,
+        later_step_ms,
         gflops_effective: train_step_ms.map(|t| flop / t.median / 1e6),
         gflops_gemm: gemm_speed()?,
         swap_us: swap(&base, deltas)?,
+        train_peak_rss_bytes,
         peak_rss_bytes: status_bytes("/proc/self/status", "VmHWM:"),
         anonymous_bytes: status_bytes("/proc/self/smaps_rollup", "Anonymous:"),
     })
@@ -155,7 +165,8 @@ fn batches(base: &Base, bucket: &crate::base::Bucket, parts: &[Vec<Example>]) ->
     parts.iter().map(|p| Batch::new(base, bucket, &p.iter().collect::<Vec<_>>())).collect()
 }
 
-fn train_step(
+/// A step that computes everything, and one that finds the frozen part kept.
+fn train_steps(
     engine: &Engine,
     sites: &SiteKey,
     parts: &[Vec<Example>],
@@ -163,7 +174,7 @@ fn train_step(
     base_classes: usize,
     threads: usize,
     options: &Options,
-) -> Result<Timing> {
+) -> Result<(Option<Timing>, Option<Timing>)> {
     const CLASSES: usize = 8;
     let classes = if base_classes > 0 { base_classes } else { CLASSES };
     let lessons: Vec<Lesson> = parts
@@ -188,11 +199,18 @@ fn train_step(
         bias: ndarray::Array1::zeros(columns.len()),
         columns,
     };
-    let recipe = Recipe { batch: lessons.len(), micro_batch: lessons.len().div_ceil(threads), ..Recipe::default() };
+    let whole = lessons.len();
+    let recipe = Recipe { batch: whole, micro_batch: whole.div_ceil(threads), kept_bytes: 0, ..Recipe::default() };
+    let keeping = Recipe { kept_bytes: Recipe::default().kept_bytes, ..recipe.clone() };
     let all: Vec<usize> = (0..lessons.len()).collect();
     let weights = vec![1.0; lessons.len()];
-    let mut fit = Fit::new(engine, lessons.iter().collect(), sites, head, &recipe, threads)?;
-    time(options.repeats, || fit.step(&all, &weights, 1e-4).map(drop))
+    let steps = |recipe: &Recipe| {
+        let mut fit = Fit::new(engine, lessons.iter().collect(), sites, head.clone(), recipe, threads)?;
+        Ok::<_, Error>((time(options.repeats, || fit.step(&all, &weights, 1e-4).map(drop))?, fit.is_split()?))
+    };
+    let (first, split) = steps(&recipe)?;
+    let later = if split { Some(steps(&keeping)?.0) } else { None };
+    Ok((Some(first), later))
 }
 
 fn gemm_speed() -> Result<f64> {

@@ -75,6 +75,7 @@ pub mod linalg;
 #[cfg_attr(not(feature = "train"), allow(dead_code, unused_imports))] // training's share of it
 mod ops;
 mod plan;
+mod planes;
 #[cfg_attr(not(feature = "train"), allow(dead_code, unused_imports))] // training's share of it
 pub mod runtime;
 pub mod score;

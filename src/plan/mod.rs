@@ -6,6 +6,8 @@ mod batch;
 mod compiled;
 mod engine;
 mod forward;
+#[cfg(feature = "train")]
+mod frozen;
 mod graph;
 mod late;
 #[cfg(feature = "train")]

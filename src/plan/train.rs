@@ -7,10 +7,11 @@ use tract_core::internal::*;
 
 use super::compiled::{Compiled, State};
 use super::graph::{Deltas, Ends, adapted};
-use super::{Batch, Factors, Outputs, array, tail_outputs};
+use super::{Batch, Factors, Outputs, array, frozen, tail_outputs};
 use crate::base::{Base, Bucket, guarded};
 use crate::error::{Error, ErrorKind, Result};
 use crate::grad::{Blocked, differentiate};
+use crate::input::Example;
 use crate::sites::Site;
 
 /// Where an input of the backward plan comes from.
@@ -30,6 +31,8 @@ pub(crate) struct Cotangents {
 
 /// Compiled plans for training at one bucket; shared by the workers.
 pub(crate) struct TrainPlan {
+    /// What no trained site changes, where that is worth a plan of its own.
+    prefix: Option<Arc<Compiled>>,
     forward: Arc<Compiled>,
     backward: Arc<Compiled>,
     feed: Vec<Feed>,
@@ -48,6 +51,7 @@ pub(crate) struct Reach {
 }
 
 struct Built {
+    prefix: Option<TypedModel>,
     forward: TypedModel,
     backward: TypedModel,
     feed: Vec<Feed>,
@@ -59,17 +63,33 @@ struct Built {
     obstructed: Vec<bool>,
 }
 
-fn build(base: &Base, ends: Ends, bucket: &Bucket, sites: &[(String, usize)], fused: bool) -> Result<Built> {
+/// How the plans are made.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Form {
+    /// Of tract's operators alone where there is a choice: the reference.
+    Composed,
+    Fused,
+    /// Fused, with what lies before the first trained site cut off.
+    Split,
+}
+
+fn build(base: &Base, ends: Ends, bucket: &Bucket, sites: &[(String, usize)], form: Form) -> Result<Built> {
     let graph = adapted(base, ends, bucket, &Deltas::Inputs(sites))?;
     let mut forward = graph.model;
     let what = format!("cannot differentiate {}", base.path().display());
     guarded(ErrorKind::UnsupportedModel, what, || {
-        if fused {
+        if form != Form::Composed {
             crate::ops::fuse(&mut forward)?;
         }
-        let wrt: Vec<OutletId> = forward.inputs[graph.own_inputs..].to_vec();
+        let (mut prefix, mut own_inputs) = (None, graph.own_inputs);
+        if form == Form::Split
+            && let Some(split) = frozen::split(&forward, own_inputs)?
+        {
+            (prefix, forward, own_inputs) = (Some(split.prefix), split.suffix, split.passed);
+        }
+        let wrt: Vec<OutletId> = forward.inputs[own_inputs..].to_vec();
         let ends = forward.outputs.clone();
-        let back = differentiate(&forward, &ends, &wrt, fused)?;
+        let back = differentiate(&forward, &ends, &wrt, form != Form::Composed)?;
         let mut feed = vec![];
         let mut saved_bytes = 0;
         for outlet in &back.saved {
@@ -88,6 +108,7 @@ fn build(base: &Base, ends: Ends, bucket: &Bucket, sites: &[(String, usize)], fu
         let mut backward = back.model;
         backward.declutter()?;
         Ok(Built {
+            prefix,
             forward,
             backward,
             feed,
@@ -104,7 +125,7 @@ fn build(base: &Base, ends: Ends, bucket: &Bucket, sites: &[(String, usize)], fu
 impl TrainPlan {
     /// Differentiates without compiling: which of `sites` a gradient reaches, and what stands in the way of the others.
     pub fn reach(base: &Base, ends: Ends, bucket: &Bucket, sites: &[(String, usize)]) -> Result<Reach> {
-        let built = build(base, ends, bucket, sites, true)?;
+        let built = build(base, ends, bucket, sites, Form::Fused)?;
         let names =
             built.sites.iter().enumerate().filter(|(i, _)| !built.obstructed[2 * i]).map(|(_, (s, _))| s.name.clone());
         Ok(Reach { reachable: names.collect(), blocked: built.blocked, saved_bytes: built.saved_bytes })
@@ -115,7 +136,15 @@ impl TrainPlan {
     /// # Errors
     /// [`ErrorKind::UnsupportedModel`] naming the first node between a site and the output that has no gradient.
     pub fn new(base: &Base, ends: Ends, bucket: &Bucket, sites: &[(String, usize)], fused: bool) -> Result<TrainPlan> {
-        let built = build(base, ends, bucket, sites, fused)?;
+        let form = if fused { Form::Split } else { Form::Composed };
+        let plan = TrainPlan::of(build(base, ends, bucket, sites, form)?)?;
+        if plan.prefix_is_by_rows(base, bucket).unwrap_or(false) {
+            return Ok(plan);
+        }
+        TrainPlan::of(build(base, ends, bucket, sites, Form::Fused)?)
+    }
+
+    fn of(built: Built) -> Result<TrainPlan> {
         if let Some(at) = built.obstructed.iter().position(|o| *o) {
             let site = &built.sites[at / 2].0.name;
             let first = built.blocked.first();
@@ -127,6 +156,7 @@ impl TrainPlan {
                 .hint("sites after that node still train: choose them with --sites, or leave the choice to `acclimate init`"));
         }
         Ok(TrainPlan {
+            prefix: built.prefix.map(|p| Compiled::new(p, "frozen")).transpose()?,
             forward: Compiled::new(built.forward, "training forward")?,
             backward: Compiled::new(built.backward, "backward")?,
             feed: built.feed,
@@ -136,10 +166,30 @@ impl TrainPlan {
         })
     }
 
+    /// Whether part of the forward pass is the same in every epoch (see [`Worker::enter`]).
+    pub fn is_split(&self) -> bool {
+        self.prefix.is_some()
+    }
+
+    /// Whether what the prefix computes belongs to the examples of a batch one by one, tried on random ones: a model may mix
+    /// or transpose its batch.
+    fn prefix_is_by_rows(&self, base: &Base, bucket: &Bucket) -> Result<bool> {
+        let Some(prefix) = &self.prefix else { return Ok(true) };
+        let examples = base.random_examples(bucket, 0)?;
+        let n = examples.len();
+        let run = |first: usize| {
+            let turned: Vec<&Example> = (0..n).map(|i| &examples[(first + i) % n]).collect();
+            let batch = Batch::new(base, bucket, &turned)?;
+            guarded(ErrorKind::Internal, "the frozen pass failed", || prefix.state()?.run(batch.tensors.into()))
+        };
+        Ok(frozen::are_rows(&run(0)?, &run(n - 1)?, n))
+    }
+
     /// A worker with its own run states; one a thread.
     pub fn worker(self: &Arc<Self>) -> Result<Worker> {
         guarded(ErrorKind::Internal, "cannot start a worker", || {
-            Ok(Worker { forward: self.forward.state()?, backward: self.backward.state()?, plan: self.clone() })
+            let prefix = self.prefix.as_ref().map(Compiled::state).transpose()?;
+            Ok(Worker { prefix, forward: self.forward.state()?, backward: self.backward.state()?, plan: self.clone() })
         })
     }
 }
@@ -147,6 +197,7 @@ impl TrainPlan {
 /// Runs micro-batches on one thread.
 pub(crate) struct Worker {
     plan: Arc<TrainPlan>,
+    prefix: Option<State>,
     forward: State,
     backward: State,
 }
@@ -157,7 +208,21 @@ pub(crate) struct Tape {
 }
 
 impl Worker {
-    /// Forward pass of one micro-batch.
+    /// Whether part of the forward pass is the same in every epoch.
+    pub fn is_split(&self) -> bool {
+        self.plan.is_split()
+    }
+
+    /// What enters the trained part of the model: the values of a frozen prefix, or the batch itself. Each row depends on its
+    /// example alone, so that it may be kept and put into other batches.
+    pub fn enter(&mut self, batch: Batch) -> Result<Batch> {
+        let Some(prefix) = &mut self.prefix else { return Ok(batch) };
+        let values =
+            guarded(ErrorKind::Internal, "the frozen pass failed", || prefix.run(batch.tensors.into_iter().collect()))?;
+        Ok(Batch { tensors: values.into_vec(), mask: batch.mask })
+    }
+
+    /// Forward pass of one micro-batch that has entered.
     pub fn forward(&mut self, batch: &Batch, factors: &Factors) -> Result<(Outputs, Tape)> {
         let (values, tape) = self.forward_all(batch, factors)?;
         Ok((tail_outputs(values, self.plan.logits)?, tape))

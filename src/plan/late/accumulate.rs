@@ -7,7 +7,7 @@ use tract_core::ops::math::Add;
 use super::product::Product;
 use crate::ops::read_once;
 #[cfg(feature = "train")]
-use crate::sites::LowRankBackward;
+use crate::sites::{LowRankBackward, Onto};
 
 pub(super) fn rule(model: &TypedModel, node: &TypedNode) -> TractResult<Option<TypedModelPatch>> {
     if !node.op_as::<TypedBinOp>().is_some_and(|op| op.0.is::<Add>()) {
@@ -54,8 +54,8 @@ fn add_to(
 
 #[cfg(feature = "train")]
 fn lowrank_adding(source: &TypedNode, slot: usize) -> Option<Box<dyn TypedOp>> {
-    let op = source.op_as::<LowRankBackward>().filter(|op| slot == 2 && !op.accumulates)?;
-    Some(Box::new(LowRankBackward { accumulates: true, ..op.clone() }))
+    let op = source.op_as::<LowRankBackward>().filter(|op| slot == 2 && op.onto == Onto::Nothing)?;
+    Some(Box::new(LowRankBackward { onto: Onto::Sum, ..op.clone() }))
 }
 
 #[cfg(not(feature = "train"))]

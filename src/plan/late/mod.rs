@@ -6,9 +6,11 @@
 //! | `product` | matrix products by `linalg`, read where they lie: 106 GFLOP/s for tract's 71, no packed copy of the weights |
 //! | `accumulate` | sums of gradients are taken by the product that makes the second term |
 //! | `epilogue` | biases and clips are taken by the product, on results that are still in cache |
+//! | `depthwise` | EfficientNet's depthwise convolutions by `planes`, with their low-rank deltas and clips |
 //! | `softmax` | scale, mask and softmax of attention scores in one pass over memory |
 
 mod accumulate;
+mod depthwise;
 mod epilogue;
 mod product;
 mod softmax;
@@ -25,6 +27,11 @@ pub(super) fn improve(model: &mut TypedModel) -> TractResult<()> {
     sweep(model, product::rule)?;
     sweep(model, accumulate::rule)?;
     sweep(model, epilogue::rule)?;
+    sweep(model, depthwise::rule)?;
+    sweep(model, depthwise::lowrank_rule)?;
+    sweep(model, depthwise::clip_rule)?;
+    #[cfg(feature = "train")]
+    sweep(model, depthwise::backward_rule)?;
     sweep(model, softmax::rule)?;
     Ok(())
 }

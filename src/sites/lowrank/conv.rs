@@ -25,12 +25,12 @@ pub(crate) struct ConvShape {
 
 /// One kernel tap along one axis: outputs `from..to` read input `from·stride + offset …`.
 #[derive(Clone, Copy)]
-pub(super) struct Span {
-    pub from: usize,
-    pub to: usize,
+struct Span {
+    from: usize,
+    to: usize,
     /// Input position read by output `from`.
-    pub start: usize,
-    pub stride: usize,
+    start: usize,
+    stride: usize,
 }
 
 impl ConvShape {
@@ -49,8 +49,9 @@ impl ConvShape {
     pub fn group_out(&self) -> usize {
         self.output / self.groups
     }
+    /// One input channel a group, over rows and columns only: three spatial axes take the general way.
     pub fn is_depthwise(&self) -> bool {
-        self.group_in() == 1 && self.groups > 1
+        self.group_in() == 1 && self.groups > 1 && self.in_size[0] == 1 && self.out_size[0] == 1
     }
     /// A 1×1 convolution that touches every input position once.
     fn is_pointwise(&self) -> bool {
@@ -58,7 +59,7 @@ impl ConvShape {
     }
 
     /// Outputs along `axis` for which tap `k` falls inside the input.
-    pub(super) fn span(&self, axis: usize, k: usize) -> Span {
+    fn span(&self, axis: usize, k: usize) -> Span {
         let (stride, pad) = (self.stride[axis], self.pad_before[axis]);
         let offset = k * self.dilation[axis];
         let from = if offset >= pad { 0 } else { (pad - offset).div_ceil(stride) };
@@ -70,7 +71,7 @@ impl ConvShape {
     }
 
     /// Calls `row(out_start, in_start, span)` for every row of outputs that tap `tap` reaches; positions are in planes.
-    pub(super) fn for_rows(&self, tap: usize, mut row: impl FnMut(usize, usize, Span)) {
+    fn for_rows(&self, tap: usize, mut row: impl FnMut(usize, usize, Span)) {
         let [_, kh, kw] = self.kernel;
         let (kd, kh, kw) = (tap / (kh * kw), tap / kw % kh, tap % kw);
         let (d, h, w) = (self.span(0, kd), self.span(1, kh), self.span(2, kw));
