@@ -9,7 +9,7 @@ use tract_core::internal::*;
 
 use super::engine::lock;
 use super::late;
-use crate::base::guarded;
+use crate::base::{Base, guarded};
 use crate::error::{ErrorKind, Result};
 
 /// A graph that tract has optimised and ordered; shared by threads.
@@ -26,9 +26,9 @@ pub(super) struct State {
 
 impl Compiled {
     /// `what` names the plan to people: forward or backward.
-    pub fn new(mut model: TypedModel, what: &'static str) -> Result<Arc<Compiled>> {
+    pub fn new(base: &Base, mut model: TypedModel, what: &'static str) -> Result<Arc<Compiled>> {
         let plan = guarded(ErrorKind::UnsupportedModel, format!("cannot compile the {what} plan"), || {
-            late::improve(&mut model)?;
+            late::improve(&mut model, base.weights())?;
             model.into_optimized()?.into_runnable()
         })?;
         Ok(Arc::new(Compiled { plan, times: wanted().then(|| Times { what, spent: Mutex::default() }) }))

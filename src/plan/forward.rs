@@ -23,7 +23,7 @@ impl ForwardPlan {
         let mut graph = adapted(base, ends, bucket, deltas)?;
         guarded(ErrorKind::Internal, "cannot fuse operators", || crate::ops::fuse(&mut graph.model))?;
         let factors = graph.model.inputs.len() - graph.own_inputs;
-        let plan = Compiled::new(graph.model, "forward")?;
+        let plan = Compiled::new(base, graph.model, "forward")?;
         Ok(ForwardPlan { plan, logits: graph.logits, factors })
     }
 

@@ -137,14 +137,14 @@ impl TrainPlan {
     /// [`ErrorKind::UnsupportedModel`] naming the first node between a site and the output that has no gradient.
     pub fn new(base: &Base, ends: Ends, bucket: &Bucket, sites: &[(String, usize)], fused: bool) -> Result<TrainPlan> {
         let form = if fused { Form::Split } else { Form::Composed };
-        let plan = TrainPlan::of(build(base, ends, bucket, sites, form)?)?;
+        let plan = TrainPlan::of(base, build(base, ends, bucket, sites, form)?)?;
         if plan.prefix_is_by_rows(base, bucket).unwrap_or(false) {
             return Ok(plan);
         }
-        TrainPlan::of(build(base, ends, bucket, sites, Form::Fused)?)
+        TrainPlan::of(base, build(base, ends, bucket, sites, Form::Fused)?)
     }
 
-    fn of(built: Built) -> Result<TrainPlan> {
+    fn of(base: &Base, built: Built) -> Result<TrainPlan> {
         if let Some(at) = built.obstructed.iter().position(|o| *o) {
             let site = &built.sites[at / 2].0.name;
             let first = built.blocked.first();
@@ -156,9 +156,9 @@ impl TrainPlan {
                 .hint("sites after that node still train: choose them with --sites, or leave the choice to `acclimate init`"));
         }
         Ok(TrainPlan {
-            prefix: built.prefix.map(|p| Compiled::new(p, "frozen")).transpose()?,
-            forward: Compiled::new(built.forward, "training forward")?,
-            backward: Compiled::new(built.backward, "backward")?,
+            prefix: built.prefix.map(|p| Compiled::new(base, p, "frozen")).transpose()?,
+            forward: Compiled::new(base, built.forward, "training forward")?,
+            backward: Compiled::new(base, built.backward, "backward")?,
             feed: built.feed,
             ends: built.ends,
             logits: built.logits,

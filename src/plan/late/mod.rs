@@ -22,8 +22,8 @@ use tract_core::internal::*;
 
 use crate::ops::sweep;
 
-/// Runs every pass on `model`.
-pub(super) fn improve(model: &mut TypedModel) -> TractResult<()> {
+/// Runs every pass on `model`; weights that equal one of `originals` are shared with it.
+pub(super) fn improve<'a>(model: &mut TypedModel, originals: impl Iterator<Item = &'a Arc<Tensor>>) -> TractResult<()> {
     sweep(model, product::rule)?;
     sweep(model, accumulate::rule)?;
     sweep(model, epilogue::rule)?;
@@ -33,7 +33,7 @@ pub(super) fn improve(model: &mut TypedModel) -> TractResult<()> {
     #[cfg(feature = "train")]
     sweep(model, depthwise::backward_rule)?;
     sweep(model, softmax::rule)?;
-    Ok(())
+    product::share(model, originals)
 }
 
 fn dims(model: &TypedModel, outlet: OutletId) -> TractResult<Option<TVec<usize>>> {

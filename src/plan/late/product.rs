@@ -1,6 +1,8 @@
 //! Products of two tensors as loops over strided matrix products: operands and result stay where and how they lie, so that no
 //! axis is moved, nothing is packed beforehand and a weight is stored once.
 
+use std::collections::HashMap;
+
 use tract_core::internal::*;
 use tract_core::ops::einsum::EinSum;
 
@@ -283,4 +285,32 @@ fn replace(model: &TypedModel, node: &TypedNode, mut product: Product) -> TractR
 /// Below a few thousand multiplications the call costs more than the product.
 fn worth(product: &Product) -> bool {
     product.size() >= 4096
+}
+
+/// Lets products read a weight where the model already holds the same values: folding a reshape into a weight copies it, and a
+/// product looks at its strides only.
+pub(super) fn share<'a>(model: &mut TypedModel, originals: impl Iterator<Item = &'a Arc<Tensor>>) -> TractResult<()> {
+    let mut by_len: HashMap<usize, Vec<&Arc<Tensor>>> = HashMap::new();
+    originals.for_each(|o| by_len.entry(o.len()).or_default().push(o));
+    for id in model.eval_order()? {
+        let node = model.node(id);
+        let Some(product) = node.op_as::<Product>() else { continue };
+        let mut patch = TypedModelPatch::new("a shared weight");
+        let mut taps = patch.taps(model, &node.inputs)?;
+        let mut shared = false;
+        for (slot, input) in node.inputs.iter().enumerate() {
+            let Some(k) = &model.outlet_fact(*input)?.konst else { continue };
+            let same = |o: &&&Arc<Tensor>| !Arc::ptr_eq(o, k) && floats(o).ok() == floats(k).ok();
+            if let Some(original) = by_len.get(&k.len()).and_then(|all| all.iter().find(same)) {
+                taps[slot] = patch.add_const(format!("{}.{slot}.shared", node.name), (*original).clone())?;
+                shared = true;
+            }
+        }
+        if shared {
+            let out = patch.wire_node(&node.name, product.clone(), &taps)?;
+            patch.shunt_outside(model, id.into(), out[0])?;
+            patch.apply(model)?;
+        }
+    }
+    Ok(())
 }

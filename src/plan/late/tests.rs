@@ -22,7 +22,7 @@ fn check(model: TypedModel, op: &str) {
         .map(|ix| values(model.input_fact(ix).unwrap().shape.as_concrete().unwrap(), ix).into_tvalue())
         .collect();
     let mut improved = model.clone();
-    improve(&mut improved).unwrap();
+    improve(&mut improved, std::iter::empty()).unwrap();
     assert!(improved.eval_order().unwrap().iter().any(|id| improved.node(*id).op.name() == op), "no {op}");
     let run = |m: TypedModel| m.into_optimized().unwrap().into_runnable().unwrap().run(inputs.clone()).unwrap();
     let (want, have) = (run(model), run(improved));
@@ -72,7 +72,7 @@ fn other_einsums_are_left_alone() {
         ("mk,kn->mn", &[2, 3], &[3, 4]),
     ] {
         let mut model = einsum(expr, a, b);
-        improve(&mut model).unwrap();
+        improve(&mut model, std::iter::empty()).unwrap();
         assert!(model.nodes().iter().any(|n| n.op_is::<EinSum>()), "{expr}");
     }
 }
@@ -87,7 +87,7 @@ fn a_sum_is_taken_by_the_product() {
         let sum = model.wire_node("sum", math::add(), &inputs).unwrap();
         model.select_output_outlets(&sum).unwrap();
         check(model.clone(), "Product");
-        improve(&mut model).unwrap();
+        improve(&mut model, std::iter::empty()).unwrap();
         let adds = |id: &&usize| model.node(**id).op_is::<TypedBinOp>();
         assert_eq!(model.eval_order().unwrap().iter().filter(adds).count(), 0);
     }
@@ -131,12 +131,30 @@ fn biases_and_clips_are_taken_by_the_product() {
         model.select_output_outlets(&[y]).unwrap();
         let plain = model.clone();
         crate::ops::fuse(&mut model).unwrap();
-        improve(&mut model).unwrap();
+        improve(&mut model, std::iter::empty()).unwrap();
         assert_eq!(model.eval_order().unwrap().iter().filter(|id| !model.node(**id).op_is::<Source>()).count(), 2);
         let inputs: TVec<TValue> = [a, b].iter().enumerate().map(|(i, s)| values(s, i).into_tvalue()).collect();
         let run = |m: TypedModel| m.into_optimized().unwrap().into_runnable().unwrap().run(inputs.clone()).unwrap();
         run(model)[0].close_enough(&run(plain)[0], Approximation::Approximate).unwrap();
     }
+}
+
+#[test]
+fn a_reshaped_weight_is_shared() {
+    let original = values(&[40, 96], 3).into_arc_tensor();
+    let mut model = TypedModel::default();
+    let x = model.add_source("x", f32::fact([2, 8, 4, 10])).unwrap();
+    let folded = (*original).clone().into_shape(&[4, 10, 96]).unwrap();
+    let w = model.add_const("w", folded).unwrap();
+    let op = EinSum::new("ambk,bkn->amn".parse().unwrap(), f32::datum_type());
+    let y = model.wire_node("y", op, &[x, w]).unwrap();
+    model.select_output_outlets(&y).unwrap();
+    let plain = model.clone();
+    improve(&mut model, [&original].into_iter()).unwrap();
+    assert_eq!(Arc::strong_count(&original), 3, "the constant and its fact");
+    let inputs = tvec!(values(&[2, 8, 4, 10], 1).into_tvalue());
+    let run = |m: TypedModel| m.into_optimized().unwrap().into_runnable().unwrap().run(inputs.clone()).unwrap();
+    run(model)[0].close_enough(&run(plain)[0], Approximation::Approximate).unwrap();
 }
 
 #[test]
