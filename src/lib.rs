@@ -72,9 +72,10 @@ pub mod input;
 pub mod inspect;
 pub mod journal;
 pub mod linalg;
-#[cfg_attr(not(feature = "train"), allow(dead_code, unused_imports))] // training's share of it
 mod ops;
+#[cfg_attr(not(feature = "train"), allow(dead_code, unused_imports))] // training's share of it
 mod plan;
+#[cfg_attr(not(feature = "train"), allow(dead_code, unused_imports))] // training's share of it
 mod planes;
 #[cfg_attr(not(feature = "train"), allow(dead_code, unused_imports))] // training's share of it
 pub mod runtime;

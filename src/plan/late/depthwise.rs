@@ -67,7 +67,6 @@ impl EvalOp for Depthwise {
                 clip.apply(y);
             }
         }
-        drop(plain);
         let mut out = tvec!(y.into_tvalue());
         if let Some(geometry) = &self.lowrank {
             out.push(Tensor::zero::<f32>(&[geometry.saved_len()])?.into_tvalue());
