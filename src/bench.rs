@@ -40,13 +40,15 @@ impl Default for Options {
     }
 }
 
-/// Smallest and middle value of several runs.
+/// Several runs.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Timing {
     /// Smallest.
     pub min: f64,
     /// Middle.
     pub median: f64,
+    /// Processor time of all threads, on average: what other work on the machine disturbs least.
+    pub cpu: f64,
 }
 
 /// What was measured; times in milliseconds unless named otherwise.
@@ -62,12 +64,17 @@ pub struct Report {
     pub merged_predict_ms: Timing,
     /// Forward, backward and optimiser; none when no site can be trained.
     pub train_step_ms: Option<Timing>,
+    /// A training step in later epochs, when what the layers before the first trained one computed is kept; none when nothing
+    /// worth keeping lies before it.
+    pub later_step_ms: Option<Timing>,
     /// `4·N·positions` FLOP of the frozen weights at the sites (forward and backward) over the step's median time.
     pub gflops_effective: Option<f64>,
     /// A 512×384×1536 product on one thread, in the same run.
     pub gflops_gemm: f64,
     /// Opening a mapped adapter and making it ready to serve, microseconds.
     pub swap_us: Timing,
+    /// Peak resident memory from the start of the process, loading the model included, to the last training step.
+    pub train_peak_rss_bytes: u64,
     /// Peak resident memory of the process.
     pub peak_rss_bytes: u64,
     /// Memory of the process that no file backs.
@@ -78,14 +85,23 @@ fn time(repeats: usize, mut work: impl FnMut() -> Result<()>) -> Result<Timing> 
     for _ in 0..2 {
         work()?;
     }
-    let mut runs = vec![];
+    let (mut runs, cpu) = (vec![], cpu_ms());
     for _ in 0..repeats.max(1) {
         let start = Instant::now();
         work()?;
         runs.push(start.elapsed().as_secs_f64() * 1e3);
     }
+    let cpu = (cpu_ms() - cpu) / runs.len() as f64;
     runs.sort_by(f64::total_cmp);
-    Ok(Timing { min: runs[0], median: runs[runs.len() / 2] })
+    Ok(Timing { min: runs[0], median: runs[runs.len() / 2], cpu })
+}
+
+/// Processor time of this process so far, in steps of 10 ms; 0 where the system does not say.
+fn cpu_ms() -> f64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    // After the name, which may hold anything: the 12th and 13th fields are user and system time in hundredths of a second.
+    let fields = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
+    fields.split_whitespace().skip(11).take(2).filter_map(|f| f.parse::<f64>().ok()).sum::<f64>() * 10.0
 }
 
 /// Runs the measurements on the model at `path`.
@@ -116,13 +132,16 @@ pub fn run(path: &Path, options: &Options) -> Result<Report> {
         let batches = batches(&base, &bucket, &parts)?;
         time(options.repeats, || in_parallel(threads, &batches, |b| plan.run(b, factors)).map(drop))
     };
+    // First, so that its peak of memory is its own.
+    let (train_step_ms, later_step_ms) = match sites.is_empty() {
+        true => (None, None),
+        false => train_steps(&engine, &sites, &parts, seen.features, seen.classes, threads, options)?,
+    };
+    engine.drop_train_plans();
+    let train_peak_rss_bytes = status_bytes("/proc/self/status", "VmHWM:");
     let predict_ms = forward(&Deltas::Inputs(&[]), &Factors::default())?;
     let adapted_predict_ms = forward(&Deltas::Inputs(&sites), &factors)?;
     let merged_predict_ms = forward(&Deltas::Merged(&deltas), &Factors::default())?;
-    let train_step_ms = match sites.is_empty() {
-        true => None,
-        false => Some(train_step(&engine, &sites, &parts, seen.features, seen.classes, threads, options)?),
-    };
     let chosen = |name: &str| sites.iter().any(|(n, _)| n == name);
     let macs: u64 = seen.table.sites.iter().zip(&seen.macs).filter(|(s, _)| chosen(&s.name)).map(|(_, m)| *m).sum();
     let flop = 4.0 * macs as f64 * parts.len() as f64;
@@ -132,9 +151,11 @@ pub fn run(path: &Path, options: &Options) -> Result<Report> {
         adapted_predict_ms,
         merged_predict_ms,
         train_step_ms,
+        later_step_ms,
         gflops_effective: train_step_ms.map(|t| flop / t.median / 1e6),
         gflops_gemm: gemm_speed()?,
         swap_us: swap(&base, deltas)?,
+        train_peak_rss_bytes,
         peak_rss_bytes: status_bytes("/proc/self/status", "VmHWM:"),
         anonymous_bytes: status_bytes("/proc/self/smaps_rollup", "Anonymous:"),
     })
@@ -144,7 +165,8 @@ fn batches(base: &Base, bucket: &crate::base::Bucket, parts: &[Vec<Example>]) ->
     parts.iter().map(|p| Batch::new(base, bucket, &p.iter().collect::<Vec<_>>())).collect()
 }
 
-fn train_step(
+/// A step that computes everything, and one that finds the frozen part kept.
+fn train_steps(
     engine: &Engine,
     sites: &SiteKey,
     parts: &[Vec<Example>],
@@ -152,7 +174,7 @@ fn train_step(
     base_classes: usize,
     threads: usize,
     options: &Options,
-) -> Result<Timing> {
+) -> Result<(Option<Timing>, Option<Timing>)> {
     const CLASSES: usize = 8;
     let classes = if base_classes > 0 { base_classes } else { CLASSES };
     let lessons: Vec<Lesson> = parts
@@ -177,11 +199,18 @@ fn train_step(
         bias: ndarray::Array1::zeros(columns.len()),
         columns,
     };
-    let recipe = Recipe { batch: lessons.len(), micro_batch: lessons.len().div_ceil(threads), ..Recipe::default() };
+    let whole = lessons.len();
+    let recipe = Recipe { batch: whole, micro_batch: whole.div_ceil(threads), kept_bytes: 0, ..Recipe::default() };
+    let keeping = Recipe { kept_bytes: Recipe::default().kept_bytes, ..recipe.clone() };
     let all: Vec<usize> = (0..lessons.len()).collect();
     let weights = vec![1.0; lessons.len()];
-    let mut fit = Fit::new(engine, lessons.iter().collect(), sites, head, &recipe, threads)?;
-    time(options.repeats, || fit.step(&all, &weights, 1e-4).map(drop))
+    let steps = |recipe: &Recipe| {
+        let mut fit = Fit::new(engine, lessons.iter().collect(), sites, head.clone(), recipe, threads)?;
+        Ok::<_, Error>((time(options.repeats, || fit.step(&all, &weights, 1e-4).map(drop))?, fit.is_split()?))
+    };
+    let (first, split) = steps(&recipe)?;
+    let later = if split { Some(steps(&keeping)?.0) } else { None };
+    Ok((Some(first), later))
 }
 
 fn gemm_speed() -> Result<f64> {
@@ -237,7 +266,7 @@ fn swap(base: &Base, mut deltas: Vec<SiteDelta>) -> Result<Timing> {
         });
         Factors::from_slices(parts).map(drop)
     })?;
-    Ok(Timing { min: timing.min * 1e3, median: timing.median * 1e3 })
+    Ok(Timing { min: timing.min * 1e3, median: timing.median * 1e3, cpu: timing.cpu * 1e3 })
 }
 
 /// A `kB` line of a file under `/proc`; 0 where there is none.

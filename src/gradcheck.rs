@@ -113,8 +113,8 @@ pub fn gradients(
     let deltas = in_plan_order(&plan, deltas)?;
     let rows: Vec<&Example> = examples.iter().collect();
     rows.iter().try_for_each(|e| crate::plan::check(base, e))?;
-    let batch = Batch::new(base, &bucket, &rows)?;
     let mut worker = plan.worker()?;
+    let batch = worker.enter(Batch::new(base, &bucket, &rows)?)?;
     let (outputs, tape) = worker.forward_all(&batch, &Factors::of(&deltas)?)?;
     let mut rng = ChaCha8Rng::seed_from_u64(seed ^ 0x00c0_7a96);
     let cotangents = cotangents

@@ -72,8 +72,11 @@ pub mod input;
 pub mod inspect;
 pub mod journal;
 pub mod linalg;
+mod ops;
 #[cfg_attr(not(feature = "train"), allow(dead_code, unused_imports))] // training's share of it
 mod plan;
+#[cfg_attr(not(feature = "train"), allow(dead_code, unused_imports))] // training's share of it
+mod planes;
 #[cfg_attr(not(feature = "train"), allow(dead_code, unused_imports))] // training's share of it
 pub mod runtime;
 pub mod score;
@@ -84,6 +87,7 @@ pub mod sites;
 pub mod store;
 #[cfg(feature = "train")]
 pub mod train;
+mod wide;
 
 pub use error::{Error, ErrorKind, Result};
 pub use runtime::{Answer, Feedback, Home, InitOptions, Session};

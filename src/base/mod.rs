@@ -9,6 +9,7 @@ mod tail;
 use std::path::{Path, PathBuf};
 
 use tract_core::internal::*;
+use tract_onnx::pb::ModelProto;
 use tract_onnx::prelude::*;
 
 pub(crate) use guard::guarded;
@@ -62,19 +63,25 @@ impl Base {
         // SAFETY: the map is read once, here, and dropped before this function returns; a writer that shortens the file
         // in that moment would raise SIGBUS, as for any mapped file.
         let map = unsafe { memmap2::Mmap::map(&file) }.map_err(|e| Error::io("cannot map the model", path, e))?;
-        Base::from_bytes(&map, path)
+        let (fingerprint, proto) = (Fingerprint::of(&map), onnx::parse(&map).map_err(|e| e.at(path.display()))?);
+        // The file's pages are not needed any more: with them a load would hold the weights three times.
+        drop(map);
+        Base::of_proto(fingerprint, &proto, file_bytes, path)
     }
 
     /// Loads the model from `bytes`; `path` is where external data would lie and what errors name.
     pub fn from_bytes(bytes: &[u8], path: &Path) -> Result<Base> {
-        let fingerprint = Fingerprint::of(bytes);
         let proto = onnx::parse(bytes).map_err(|e| e.at(path.display()))?;
-        let onnx = onnx::summarise(&proto);
+        Base::of_proto(Fingerprint::of(bytes), &proto, bytes.len() as u64, path)
+    }
+
+    fn of_proto(fingerprint: Fingerprint, proto: &ModelProto, file_bytes: u64, path: &Path) -> Result<Base> {
+        let onnx = onnx::summarise(proto);
         let folder = path.parent().and_then(Path::to_str).map(str::to_string);
         let what = format!("cannot load {}", path.display());
         let typed = guarded(ErrorKind::UnsupportedModel, what, || {
             let framework = tract_onnx::onnx().with_ignore_value_info(true).with_ignore_output_shapes(true);
-            framework.parse(&proto, folder.as_deref())?.model.into_typed()
+            framework.parse(proto, folder.as_deref())?.model.into_typed()
         })
         .map_err(|e| {
             e.hint("the model uses an operator or a form that the runtime does not know; try another opset or exporter")
@@ -82,7 +89,6 @@ impl Base {
         let symbols = Symbols::of(&typed);
         let inputs = ports(&typed, &symbols, &typed.inputs, |ix| onnx.inputs.get(ix).cloned());
         let outputs = ports(&typed, &symbols, &typed.outputs, |ix| onnx.outputs.get(ix).cloned());
-        let file_bytes = bytes.len() as u64;
         Ok(Base { path: path.to_path_buf(), fingerprint, file_bytes, onnx, inputs, outputs, symbols, typed })
     }
 
@@ -131,6 +137,13 @@ impl Base {
             batch: self.fixed_batch().unwrap_or(batch.max(1)),
             sequence: if self.has_sequence() { sequence.max(1) } else { 0 },
         }
+    }
+
+    /// The model's larger f32 constants.
+    pub(crate) fn weights(&self) -> impl Iterator<Item = &Arc<Tensor>> {
+        const LARGE: usize = 4096;
+        let constants = self.typed.nodes().iter().flat_map(|n| &n.outputs).filter_map(|o| o.fact.konst.as_ref());
+        constants.filter(|k| k.datum_type() == f32::datum_type() && k.len() >= LARGE)
     }
 
     /// The typed graph at the sizes of `bucket`, constants propagated, nothing else rewritten.

@@ -54,7 +54,7 @@ impl Bench {
 }
 
 fn timing(t: Timing) -> Value {
-    json!({ "min": t.min, "median": t.median })
+    json!({ "min": t.min, "median": t.median, "cpu": t.cpu })
 }
 
 fn as_json(r: &Report, options: &Options) -> Value {
@@ -68,9 +68,11 @@ fn as_json(r: &Report, options: &Options) -> Value {
         "adapted_predict_ms": timing(r.adapted_predict_ms),
         "merged_predict_ms": timing(r.merged_predict_ms),
         "train_step_ms": r.train_step_ms.map(timing),
+        "later_step_ms": r.later_step_ms.map(timing),
         "gflops_effective": r.gflops_effective,
         "gflops_gemm": r.gflops_gemm,
         "swap_us": timing(r.swap_us),
+        "train_peak_rss_bytes": r.train_peak_rss_bytes,
         "peak_rss_bytes": r.peak_rss_bytes,
         "anonymous_bytes": r.anonymous_bytes,
     })
@@ -78,7 +80,8 @@ fn as_json(r: &Report, options: &Options) -> Value {
 
 fn for_people(r: &Report, options: &Options) -> String {
     let row = |name: &str, unit: &str, t: Timing| {
-        [name.to_string(), format!("{:.2} {unit}", t.median), format!("{:.2} {unit}", t.min)]
+        let shown = |v: f64| format!("{v:.2} {unit}");
+        [name.to_string(), shown(t.median), shown(t.min), shown(t.cpu)]
     };
     let mut rows = vec![
         row("prediction, base", "ms", r.predict_ms),
@@ -86,17 +89,19 @@ fn for_people(r: &Report, options: &Options) -> String {
         row("prediction, merged", "ms", r.merged_predict_ms),
     ];
     rows.extend(r.train_step_ms.map(|t| row("training step", "ms", t)));
+    rows.extend(r.later_step_ms.map(|t| row("the same, later epochs", "ms", t)));
     rows.push(row("swap of an adapter", "µs", r.swap_us));
     let effective = r.gflops_effective.map_or(String::new(), |g| format!("training at {g:.0} GFLOP/s, "));
     format!(
-        "batch {}, {} layers at rank {}, {} threads\n{}\n{effective}a plain product at {:.0} GFLOP/s\nmemory {} at most, {} of it not backed by a file",
+        "batch {}, {} layers at rank {}, {} threads\n{}\n{effective}a plain product at {:.0} GFLOP/s\nmemory {} at most, {} to the end of training; {} of it not backed by a file",
         options.batch,
         r.sites,
         options.rank,
         options.threads,
-        table(["", "median", "fastest"], rows, 1),
+        table(["", "median", "fastest", "processor"], rows, 1),
         r.gflops_gemm,
         bytes(r.peak_rss_bytes),
+        bytes(r.train_peak_rss_bytes),
         bytes(r.anonymous_bytes)
     )
 }

@@ -5,23 +5,25 @@ use std::sync::Arc;
 use ndarray::ArrayD;
 use tract_core::internal::*;
 
+use super::compiled::Compiled;
 use super::graph::{Deltas, Ends, adapted};
-use super::{Batch, Factors, Outputs, array, compile, tail_outputs};
+use super::{Batch, Factors, Outputs, array, tail_outputs};
 use crate::base::{Base, Bucket, guarded};
 use crate::error::{ErrorKind, Result};
 
 /// A compiled forward pass for one bucket; shared by any number of threads.
 pub(crate) struct ForwardPlan {
-    plan: Arc<TypedSimplePlan>,
+    plan: Arc<Compiled>,
     logits: Option<usize>,
     factors: usize,
 }
 
 impl ForwardPlan {
     pub fn new(base: &Base, ends: Ends, bucket: &Bucket, deltas: &Deltas) -> Result<ForwardPlan> {
-        let graph = adapted(base, ends, bucket, deltas)?;
+        let mut graph = adapted(base, ends, bucket, deltas)?;
+        guarded(ErrorKind::Internal, "cannot fuse operators", || crate::ops::fuse(&mut graph.model))?;
         let factors = graph.model.inputs.len() - graph.own_inputs;
-        let plan = compile(graph.model, "forward")?;
+        let plan = Compiled::new(base, graph.model, "forward")?;
         Ok(ForwardPlan { plan, logits: graph.logits, factors })
     }
 
@@ -35,7 +37,7 @@ impl ForwardPlan {
         guarded(ErrorKind::Internal, "the forward pass failed", || {
             ensure!(factors.0.len() == self.factors, "{} factors for a plan of {}", factors.0.len(), self.factors);
             let inputs: TVec<TValue> = batch.tensors.iter().chain(&factors.0).cloned().collect();
-            let values = self.plan.run(inputs)?;
+            let values = self.plan.state()?.run(inputs)?;
             values.iter().map(array).collect()
         })
     }

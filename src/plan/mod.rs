@@ -3,13 +3,15 @@
 //! Everything outside `base`, `sites`, `grad` and `plan` sees ndarray and plain slices only.
 
 mod batch;
+mod compiled;
 mod engine;
 mod forward;
+#[cfg(feature = "train")]
+mod frozen;
 mod graph;
+mod late;
 #[cfg(feature = "train")]
 mod train;
-
-use std::sync::Arc;
 
 use ndarray::{Array2, ArrayD};
 use tract_core::internal::*;
@@ -24,8 +26,7 @@ pub(crate) use graph::{Deltas, Ends, MergedWeight, Survey, merged_weights, surve
 pub(crate) use train::{Cotangents, TrainPlan, Worker};
 
 use crate::adapter::SiteDelta;
-use crate::base::guarded;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 
 /// What a forward pass answers.
 #[derive(Debug, Clone)]
@@ -65,12 +66,6 @@ fn factor(shape: &[usize], data: &[f32], scale: f32) -> Result<TValue> {
     tensor
         .map(|t| t.into_arc_tensor().into_tvalue())
         .map_err(|e| Error::bad_data("a low-rank factor has the wrong size").because(format!("{e:#}")))
-}
-
-fn compile(model: TypedModel, what: &str) -> Result<Arc<TypedSimplePlan>> {
-    guarded(ErrorKind::UnsupportedModel, format!("cannot compile the {what} plan"), || {
-        model.into_optimized()?.into_runnable()
-    })
 }
 
 fn array(value: &TValue) -> TractResult<ArrayD<f32>> {

@@ -5,11 +5,13 @@ use std::sync::Arc;
 use ndarray::{Array2, ArrayD};
 use tract_core::internal::*;
 
+use super::compiled::{Compiled, State};
 use super::graph::{Deltas, Ends, adapted};
-use super::{Batch, Factors, Outputs, array, compile, tail_outputs};
+use super::{Batch, Factors, Outputs, array, frozen, tail_outputs};
 use crate::base::{Base, Bucket, guarded};
 use crate::error::{Error, ErrorKind, Result};
 use crate::grad::{Blocked, differentiate};
+use crate::input::Example;
 use crate::sites::Site;
 
 /// Where an input of the backward plan comes from.
@@ -29,8 +31,10 @@ pub(crate) struct Cotangents {
 
 /// Compiled plans for training at one bucket; shared by the workers.
 pub(crate) struct TrainPlan {
-    forward: Arc<TypedSimplePlan>,
-    backward: Arc<TypedSimplePlan>,
+    /// What no trained site changes, where that is worth a plan of its own.
+    prefix: Option<Arc<Compiled>>,
+    forward: Arc<Compiled>,
+    backward: Arc<Compiled>,
     feed: Vec<Feed>,
     /// Number of leading outputs that are results; the rest is saved for the backward pass.
     ends: usize,
@@ -47,6 +51,7 @@ pub(crate) struct Reach {
 }
 
 struct Built {
+    prefix: Option<TypedModel>,
     forward: TypedModel,
     backward: TypedModel,
     feed: Vec<Feed>,
@@ -58,14 +63,33 @@ struct Built {
     obstructed: Vec<bool>,
 }
 
-fn build(base: &Base, ends: Ends, bucket: &Bucket, sites: &[(String, usize)], fused: bool) -> Result<Built> {
+/// How the plans are made.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Form {
+    /// Of tract's operators alone where there is a choice: the reference.
+    Composed,
+    Fused,
+    /// Fused, with what lies before the first trained site cut off.
+    Split,
+}
+
+fn build(base: &Base, ends: Ends, bucket: &Bucket, sites: &[(String, usize)], form: Form) -> Result<Built> {
     let graph = adapted(base, ends, bucket, &Deltas::Inputs(sites))?;
     let mut forward = graph.model;
     let what = format!("cannot differentiate {}", base.path().display());
     guarded(ErrorKind::UnsupportedModel, what, || {
-        let wrt: Vec<OutletId> = forward.inputs[graph.own_inputs..].to_vec();
+        if form != Form::Composed {
+            crate::ops::fuse(&mut forward)?;
+        }
+        let (mut prefix, mut own_inputs) = (None, graph.own_inputs);
+        if form == Form::Split
+            && let Some(split) = frozen::split(&forward, own_inputs)?
+        {
+            (prefix, forward, own_inputs) = (Some(split.prefix), split.suffix, split.passed);
+        }
+        let wrt: Vec<OutletId> = forward.inputs[own_inputs..].to_vec();
         let ends = forward.outputs.clone();
-        let back = differentiate(&forward, &ends, &wrt, fused)?;
+        let back = differentiate(&forward, &ends, &wrt, form != Form::Composed)?;
         let mut feed = vec![];
         let mut saved_bytes = 0;
         for outlet in &back.saved {
@@ -84,6 +108,7 @@ fn build(base: &Base, ends: Ends, bucket: &Bucket, sites: &[(String, usize)], fu
         let mut backward = back.model;
         backward.declutter()?;
         Ok(Built {
+            prefix,
             forward,
             backward,
             feed,
@@ -100,7 +125,7 @@ fn build(base: &Base, ends: Ends, bucket: &Bucket, sites: &[(String, usize)], fu
 impl TrainPlan {
     /// Differentiates without compiling: which of `sites` a gradient reaches, and what stands in the way of the others.
     pub fn reach(base: &Base, ends: Ends, bucket: &Bucket, sites: &[(String, usize)]) -> Result<Reach> {
-        let built = build(base, ends, bucket, sites, true)?;
+        let built = build(base, ends, bucket, sites, Form::Fused)?;
         let names =
             built.sites.iter().enumerate().filter(|(i, _)| !built.obstructed[2 * i]).map(|(_, (s, _))| s.name.clone());
         Ok(Reach { reachable: names.collect(), blocked: built.blocked, saved_bytes: built.saved_bytes })
@@ -111,7 +136,15 @@ impl TrainPlan {
     /// # Errors
     /// [`ErrorKind::UnsupportedModel`] naming the first node between a site and the output that has no gradient.
     pub fn new(base: &Base, ends: Ends, bucket: &Bucket, sites: &[(String, usize)], fused: bool) -> Result<TrainPlan> {
-        let built = build(base, ends, bucket, sites, fused)?;
+        let form = if fused { Form::Split } else { Form::Composed };
+        let plan = TrainPlan::of(base, build(base, ends, bucket, sites, form)?)?;
+        if plan.prefix_is_by_rows(base, bucket).unwrap_or(false) {
+            return Ok(plan);
+        }
+        TrainPlan::of(base, build(base, ends, bucket, sites, Form::Fused)?)
+    }
+
+    fn of(base: &Base, built: Built) -> Result<TrainPlan> {
         if let Some(at) = built.obstructed.iter().position(|o| *o) {
             let site = &built.sites[at / 2].0.name;
             let first = built.blocked.first();
@@ -123,8 +156,9 @@ impl TrainPlan {
                 .hint("sites after that node still train: choose them with --sites, or leave the choice to `acclimate init`"));
         }
         Ok(TrainPlan {
-            forward: compile(built.forward, "forward")?,
-            backward: compile(built.backward, "backward")?,
+            prefix: built.prefix.map(|p| Compiled::new(base, p, "frozen")).transpose()?,
+            forward: Compiled::new(base, built.forward, "training forward")?,
+            backward: Compiled::new(base, built.backward, "backward")?,
             feed: built.feed,
             ends: built.ends,
             logits: built.logits,
@@ -132,10 +166,30 @@ impl TrainPlan {
         })
     }
 
+    /// Whether part of the forward pass is the same in every epoch (see [`Worker::enter`]).
+    pub fn is_split(&self) -> bool {
+        self.prefix.is_some()
+    }
+
+    /// Whether what the prefix computes belongs to the examples of a batch one by one, tried on random ones: a model may mix
+    /// or transpose its batch.
+    fn prefix_is_by_rows(&self, base: &Base, bucket: &Bucket) -> Result<bool> {
+        let Some(prefix) = &self.prefix else { return Ok(true) };
+        let examples = base.random_examples(bucket, 0)?;
+        let n = examples.len();
+        let run = |first: usize| {
+            let turned: Vec<&Example> = (0..n).map(|i| &examples[(first + i) % n]).collect();
+            let batch = Batch::new(base, bucket, &turned)?;
+            guarded(ErrorKind::Internal, "the frozen pass failed", || prefix.state()?.run(batch.tensors.into()))
+        };
+        Ok(frozen::are_rows(&run(0)?, &run(n - 1)?, n))
+    }
+
     /// A worker with its own run states; one a thread.
     pub fn worker(self: &Arc<Self>) -> Result<Worker> {
         guarded(ErrorKind::Internal, "cannot start a worker", || {
-            Ok(Worker { forward: self.forward.spawn()?, backward: self.backward.spawn()?, plan: self.clone() })
+            let prefix = self.prefix.as_ref().map(Compiled::state).transpose()?;
+            Ok(Worker { prefix, forward: self.forward.state()?, backward: self.backward.state()?, plan: self.clone() })
         })
     }
 }
@@ -143,8 +197,9 @@ impl TrainPlan {
 /// Runs micro-batches on one thread.
 pub(crate) struct Worker {
     plan: Arc<TrainPlan>,
-    forward: TypedSimpleState,
-    backward: TypedSimpleState,
+    prefix: Option<State>,
+    forward: State,
+    backward: State,
 }
 
 /// What a forward pass left for its backward one.
@@ -153,7 +208,21 @@ pub(crate) struct Tape {
 }
 
 impl Worker {
-    /// Forward pass of one micro-batch.
+    /// Whether part of the forward pass is the same in every epoch.
+    pub fn is_split(&self) -> bool {
+        self.plan.is_split()
+    }
+
+    /// What enters the trained part of the model: the values of a frozen prefix, or the batch itself. Each row depends on its
+    /// example alone, so that it may be kept and put into other batches.
+    pub fn enter(&mut self, batch: Batch) -> Result<Batch> {
+        let Some(prefix) = &mut self.prefix else { return Ok(batch) };
+        let values =
+            guarded(ErrorKind::Internal, "the frozen pass failed", || prefix.run(batch.tensors.into_iter().collect()))?;
+        Ok(Batch { tensors: values.into_vec(), mask: batch.mask })
+    }
+
+    /// Forward pass of one micro-batch that has entered.
     pub fn forward(&mut self, batch: &Batch, factors: &Factors) -> Result<(Outputs, Tape)> {
         let (values, tape) = self.forward_all(batch, factors)?;
         Ok((tail_outputs(values, self.plan.logits)?, tape))
@@ -192,8 +261,7 @@ impl Worker {
             ensure!(cotangents.len() == plan.ends, "{} cotangents for {} outputs", cotangents.len(), plan.ends);
             let mut inputs: TVec<TValue> = tvec!();
             for (ix, c) in cotangents.into_iter().enumerate() {
-                let fact = self.backward.model().input_fact(ix)?;
-                let shape = fact.shape.as_concrete().context("open shape")?.to_vec();
+                let shape = self.backward.input_shape(ix)?;
                 inputs.push(c.into_tensor().into_shape(&shape)?.into_tvalue());
             }
             inputs.extend(tape.saved);

@@ -10,9 +10,10 @@ pub use choose::Pattern;
 pub(crate) use choose::last_block;
 pub(crate) use find::{Found, find};
 pub(crate) use insert::insert;
-#[cfg(feature = "train")]
-pub(crate) use op::LowRankBackward;
+pub(crate) use lowrank::Geometry;
 pub(crate) use op::{LowRank, floats};
+#[cfg(feature = "train")]
+pub(crate) use op::{LowRankBackward, Onto};
 
 pub use crate::adapter::SiteKind;
 

@@ -48,11 +48,23 @@ impl TypedOp for LowRank {
     as_op!();
 }
 
-/// `(x, saved, A, B, dy) → (dA, dB[, dx])`.
+/// `(x, saved, A, B, dy[, sum or W]) → (dA, dB[, dx])`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct LowRankBackward {
     pub geometry: Geometry,
     pub need_x: bool,
+    /// What the sixth input is to `dx`, if there is one.
+    pub onto: Onto,
+}
+
+/// What a low-rank product's gradient of its input starts from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Onto {
+    Nothing,
+    /// A gradient that it is added to.
+    Sum,
+    /// The frozen kernel of a depthwise convolution, whose gradient of the same input is then part of `dx`.
+    Kernel,
 }
 
 impl Op for LowRankBackward {
@@ -64,24 +76,33 @@ impl Op for LowRankBackward {
 
 impl EvalOp for LowRankBackward {
     op_out_of_plan!();
-    fn eval(&self, _ctx: &EvalContext, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
+    fn eval(&self, _ctx: &EvalContext, mut inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
+        let sixth = if self.onto == Onto::Nothing { None } else { inputs.pop() };
+        let (sum, kernel) = if self.onto == Onto::Kernel { (None, sixth) } else { (sixth, None) };
         let (x, saved, a, b, dy) = args_5!(inputs);
-        let g =
-            self.geometry.backward(floats(&x)?, floats(&saved)?, floats(&a)?, floats(&b)?, floats(&dy)?, self.need_x);
+        let kernel = kernel.as_deref().map(floats).transpose()?;
+        let mut dx = match sum {
+            Some(sum) => Some(sum.into_tensor()),
+            None if self.need_x => Some(Tensor::zero::<f32>(x.shape())?),
+            None => None,
+        };
+        let g = {
+            let mut plain = dx.as_mut().map(Tensor::try_as_plain_ram_mut).transpose()?;
+            let dx = plain.as_mut().map(|p| p.as_slice_mut::<f32>()).transpose()?;
+            self.geometry.backward(floats(&x)?, floats(&saved)?, floats(&a)?, floats(&b)?, floats(&dy)?, kernel, dx)
+        };
         let mut out = tvec!(
             Tensor::from_shape(a.shape(), &g.a)?.into_tvalue(),
             Tensor::from_shape(b.shape(), &g.b)?.into_tvalue()
         );
-        if let Some(dx) = g.x {
-            out.push(Tensor::from_shape(x.shape(), &dx)?.into_tvalue());
-        }
+        out.extend(dx.map(IntoTValue::into_tvalue));
         Ok(out)
     }
 }
 
 impl TypedOp for LowRankBackward {
     fn output_facts(&self, inputs: &[&TypedFact]) -> TractResult<TVec<TypedFact>> {
-        ensure!(inputs.len() == 5, "its backward takes x, saved, A, B and dy");
+        ensure!(inputs.len() == 5 + (self.onto != Onto::Nothing) as usize, "its backward takes x, saved, A, B and dy");
         let mut facts = tvec!(f32::fact(inputs[2].shape.clone()), f32::fact(inputs[3].shape.clone()));
         if self.need_x {
             facts.push(f32::fact(inputs[0].shape.clone()));

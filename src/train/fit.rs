@@ -7,6 +7,7 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
 use super::head::Head;
+use super::kept::Kept;
 use super::loss::{Target, cross_entropy};
 use super::optim::{AdamW, AdamWOptions, Decay, Grads, Group, ParamSet, Schedule, clip_global_norm};
 use super::sampler::{self, Sampler, SamplerOptions};
@@ -97,6 +98,8 @@ pub struct Recipe {
     pub scale: f32,
     /// Label smoothing.
     pub smoothing: f32,
+    /// Memory for what the layers before the first trained one computed, kept from one epoch to the next.
+    pub kept_bytes: usize,
     /// Seed of the start and of the order.
     pub seed: u64,
     /// Lessons per forward and backward pass; what a step sums over, so that results do not depend on the number of threads.
@@ -117,6 +120,7 @@ impl Default for Recipe {
             smoothing: 0.0,
             seed: 0,
             micro_batch: MICRO_BATCH,
+            kept_bytes: 64 << 20,
         }
     }
 }
@@ -173,6 +177,7 @@ pub(crate) struct Fit<'a> {
     head: Head,
     /// One set a thread; the locks are never contended, they only make the set shareable.
     workers: Vec<Mutex<Vec<(Bucket, Worker)>>>,
+    kept: Kept,
 }
 
 /// One micro-batch: rows of a batch and their weights.
@@ -231,7 +236,8 @@ impl<'a> Fit<'a> {
         params.add("head.bias", head.bias.to_vec(), head_group)?;
         let optimiser = AdamW::new(&params, AdamWOptions::default());
         let workers = (0..threads.max(1)).map(|_| Mutex::default()).collect();
-        Ok(Fit { engine, lessons, lengths, sites, recipe, threads, params, optimiser, deltas, head, workers })
+        let kept = Kept::new(recipe.kept_bytes);
+        Ok(Fit { engine, lessons, lengths, sites, recipe, threads, params, optimiser, deltas, head, workers, kept })
     }
 
     /// Continues from given factors instead of fresh ones; they must be in plan order.
@@ -239,6 +245,13 @@ impl<'a> Fit<'a> {
     pub fn with_deltas(mut self, deltas: Vec<SiteDelta>) -> Result<Fit<'a>> {
         let (lessons, lengths) = (std::mem::take(&mut self.lessons), std::mem::take(&mut self.lengths));
         Fit::from_start(self.engine, lessons, lengths, self.sites, deltas, self.head, self.recipe, self.threads)
+    }
+
+    /// Whether part of the forward pass is the same in every epoch.
+    pub fn is_split(&self) -> Result<bool> {
+        let longest = self.lengths.iter().copied().max().unwrap_or(0);
+        let bucket = self.engine.bucket(self.recipe.micro_batch.min(self.recipe.batch), longest);
+        Ok(self.engine.train_plan(self.sites, &bucket)?.is_split())
     }
 
     /// Trains for the recipe's epochs; `observe` sees the state after each epoch, `stop` is asked before each step.
@@ -356,6 +369,21 @@ impl<'a> Fit<'a> {
         Ok(results?.into_iter().flatten().collect())
     }
 
+    /// What enters the trained part: kept from an earlier epoch, or computed and kept where part of the model is frozen.
+    fn enter(&self, micro: &Micro, bucket: &Bucket, worker: &mut Worker) -> Result<Batch> {
+        let places: Vec<_> = micro.items.iter().map(|&i| (i, bucket.sequence)).collect();
+        let keeps = worker.is_split() && self.recipe.kept_bytes > 0;
+        if keeps && let Some(batch) = self.kept.batch(&places, bucket.batch)? {
+            return Ok(batch);
+        }
+        let examples: Vec<&Example> = micro.items.iter().map(|&i| &self.lessons[i].example).collect();
+        let batch = worker.enter(Batch::new(&self.engine.base, bucket, &examples)?)?;
+        if keeps {
+            self.kept.keep(&places, bucket.batch, &batch)?;
+        }
+        Ok(batch)
+    }
+
     fn run_micro(
         &self,
         micro: &Micro,
@@ -375,8 +403,7 @@ impl<'a> Fit<'a> {
             }
         };
         let worker = &mut workers[at].1;
-        let examples: Vec<&Example> = micro.items.iter().map(|&i| &self.lessons[i].example).collect();
-        let batch = Batch::new(&engine.base, &bucket, &examples)?;
+        let batch = self.enter(micro, &bucket, worker)?;
         let (outputs, tape) = worker.forward(&batch, factors)?;
         let shape = outputs.features.shape().to_vec();
         let rows = pool(engine.pooling, outputs, &batch.mask)?;

@@ -31,8 +31,17 @@ fn integers(all: &[NamedArray], name: &str) -> Vec<i64> {
     }
 }
 
-#[allow(clippy::type_complexity)]
-fn losses_of(name: &str, pooling: Pooling) -> (Vec<f32>, Vec<f32>, Vec<SiteDelta>, Vec<(String, DenseTensor)>) {
+/// The start of a recorded training.
+struct Fixture {
+    engine: Engine,
+    lessons: Vec<Lesson>,
+    order: Vec<i64>,
+    deltas: Vec<SiteDelta>,
+    head: Head,
+    recipe: Recipe,
+}
+
+fn fixture(name: &str, pooling: Pooling) -> Fixture {
     let folder = folder(name);
     let meta: Value = serde_json::from_slice(&std::fs::read(folder.join("meta.json")).unwrap()).unwrap();
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -91,6 +100,13 @@ fn losses_of(name: &str, pooling: Pooling) -> (Vec<f32>, Vec<f32>, Vec<SiteDelta
     let engine = Engine::new(std::sync::Arc::new(base), task, pooling);
     let recipe =
         Recipe { lr: 1e-3, head_lr: 1.0, weight_decay: 0.01, clip: 1.0, batch: 8, scale: 2.0, ..Recipe::default() };
+    Fixture { engine, lessons, order, deltas, head, recipe }
+}
+
+#[allow(clippy::type_complexity)]
+fn losses_of(name: &str, pooling: Pooling) -> (Vec<f32>, Vec<f32>, Vec<SiteDelta>, Vec<(String, DenseTensor)>) {
+    let Fixture { engine, lessons, order, deltas, head, recipe } = fixture(name, pooling);
+    let folder = folder(name);
     let key: SiteKey = deltas.iter().map(|d| (d.name.clone(), 8)).collect();
     let fit = Fit::new(&engine, lessons.iter().collect(), &key, head, &recipe, 2).unwrap();
     let mut fit = fit.with_deltas(deltas).unwrap();
@@ -127,4 +143,31 @@ fn bert_with_a_head_follows_torch_and_peft() {
 #[test]
 fn activity_cnn_follows_torch_and_peft() {
     check("har_cnn", Pooling::None);
+}
+
+/// Losses of three epochs of the last `sites` sites in micro-batches of 3, each epoch in another order.
+fn epochs(f: &Fixture, sites: usize, kept_bytes: usize) -> Vec<f32> {
+    let deltas = f.deltas[f.deltas.len() - sites..].to_vec();
+    let key: SiteKey = deltas.iter().map(|d| (d.name.clone(), 8)).collect();
+    let recipe = Recipe { kept_bytes, micro_batch: 3, ..f.recipe.clone() };
+    let fit = Fit::new(&f.engine, f.lessons.iter().collect(), &key, f.head.clone(), &recipe, 2).unwrap();
+    assert!(fit.is_split().unwrap());
+    let mut fit = fit.with_deltas(deltas).unwrap();
+    let n = f.lessons.len();
+    (0..9)
+        .map(|step| (0..8).map(|i| (step * 5 + i * 3) % n).collect::<Vec<_>>())
+        .map(|items| fit.step(&items, &[1.0; 8], 1e-3).unwrap())
+        .collect()
+}
+
+#[test]
+fn what_is_kept_changes_no_loss() {
+    for (name, pooling, sites) in [("bert2", Pooling::Mean, 3), ("har_cnn", Pooling::None, 2)] {
+        let f = fixture(name, pooling);
+        let plain = epochs(&f, sites, 0);
+        // Enough for all rows, and for a few only.
+        for kept in [64 << 20, 20 << 10] {
+            assert_eq!(epochs(&f, sites, kept), plain, "{name}, {kept} bytes");
+        }
+    }
 }

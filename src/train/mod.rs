@@ -2,6 +2,7 @@
 
 pub mod fit;
 pub use crate::head;
+mod kept;
 mod lbfgs;
 pub mod loss;
 pub mod optim;

@@ -3,17 +3,18 @@
 use tract_core::internal::*;
 
 use super::{backward_op, in_place};
+use crate::wide::wide;
 
-/// `(y, dy) → dy` where `y` is above (or below) the bound, else 0.
+/// `(y, dy) → dy` where `low < y < high`, else 0.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct ClipBackward {
-    bound: u32,
-    above: bool,
+    low: u32,
+    high: u32,
 }
 
 impl ClipBackward {
-    pub fn new(bound: f32, above: bool) -> ClipBackward {
-        ClipBackward { bound: bound.to_bits(), above }
+    pub fn new(low: f32, high: f32) -> ClipBackward {
+        ClipBackward { low: low.to_bits(), high: high.to_bits() }
     }
 }
 
@@ -23,14 +24,12 @@ impl EvalOp for ClipBackward {
     op_out_of_plan!();
     fn eval(&self, _ctx: &EvalContext, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
         let (y, dy) = args_2!(inputs);
-        let bound = f32::from_bits(self.bound);
+        let (low, high) = (f32::from_bits(self.low), f32::from_bits(self.high));
         in_place(y, dy, |y, dy| {
-            let pairs = dy.iter_mut().zip(y);
-            if self.above {
-                pairs.for_each(|(d, y)| *d = if *y > bound { *d } else { 0.0 });
-            } else {
-                pairs.for_each(|(d, y)| *d = if *y < bound { *d } else { 0.0 });
-            }
+            wide(|| {
+                let pairs = dy.iter_mut().zip(y);
+                pairs.for_each(|(d, y)| *d = if (*y > low) & (*y < high) { *d } else { 0.0 });
+            });
         })
     }
 }
@@ -53,18 +52,22 @@ impl EvalOp for GeluBackward {
             let (mut e, mut p) = ([0f32; BLOCK], [0f32; BLOCK]);
             for (x, dy) in x.chunks(BLOCK).zip(dy.chunks_mut(BLOCK)) {
                 let (e, p) = (&mut e[..x.len()], &mut p[..x.len()]);
-                for i in 0..x.len() {
-                    e[i] = x[i] * std::f32::consts::FRAC_1_SQRT_2;
-                    p[i] = -0.5 * x[i] * x[i];
-                }
+                wide(|| {
+                    for ((x, e), p) in x.iter().zip(e.iter_mut()).zip(p.iter_mut()) {
+                        *e = x * std::f32::consts::FRAC_1_SQRT_2;
+                        *p = -0.5 * x * x;
+                    }
+                });
                 if let Err(error) = erf.run(e).and_then(|()| exp.run(p)) {
                     failed = Some(error);
                     return;
                 }
-                for i in 0..x.len() {
-                    // 1/√(2π)
-                    dy[i] *= 0.5 * (1.0 + e[i]) + 0.398_942_3 * x[i] * p[i];
-                }
+                wide(|| {
+                    for (((x, dy), e), p) in x.iter().zip(dy).zip(e.iter()).zip(p.iter()) {
+                        // 1/√(2π)
+                        *dy *= 0.5 * (1.0 + e) + 0.398_942_3 * x * p;
+                    }
+                });
             }
         })?;
         failed.map_or(Ok(out), Err)

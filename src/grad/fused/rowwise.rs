@@ -3,8 +3,10 @@
 use tract_core::internal::*;
 
 use super::{backward_op, in_place};
+use crate::wide::wide;
 
 /// Sixteen partial sums, so that the compiler uses vector registers.
+#[inline(always)]
 fn dot(a: &[f32], b: &[f32]) -> f32 {
     let mut acc = [0f32; 16];
     let split = a.len() - a.len() % 16;
@@ -32,10 +34,12 @@ impl EvalOp for SoftmaxBackward {
         let (y, dy) = args_2!(inputs);
         let row = row_length(&dy);
         in_place(y, dy, |y, dy| {
-            for (y, dy) in y.chunks_exact(row).zip(dy.chunks_exact_mut(row)) {
-                let total = dot(y, dy);
-                dy.iter_mut().zip(y).for_each(|(d, y)| *d = (*d - total) * y);
-            }
+            wide(|| {
+                for (y, dy) in y.chunks_exact(row).zip(dy.chunks_exact_mut(row)) {
+                    let total = dot(y, dy);
+                    dy.iter_mut().zip(y).for_each(|(d, y)| *d = (*d - total) * y);
+                }
+            });
         })
     }
 }
@@ -61,11 +65,13 @@ impl EvalOp for RmsNormBackward {
         let row = row_length(&dy);
         let (n, eps) = (row as f32, f32::from_bits(self.eps));
         in_place(x, dy, |x, dy| {
-            for (x, dy) in x.chunks_exact(row).zip(dy.chunks_exact_mut(row)) {
-                let r = (dot(x, x) / n + eps).sqrt().recip();
-                let pull = dot(x, dy) * r * r * r / n;
-                dy.iter_mut().zip(x).for_each(|(d, x)| *d = *d * r - x * pull);
-            }
+            wide(|| {
+                for (x, dy) in x.chunks_exact(row).zip(dy.chunks_exact_mut(row)) {
+                    let r = (dot(x, x) / n + eps).sqrt().recip();
+                    let pull = dot(x, dy) * r * r * r / n;
+                    dy.iter_mut().zip(x).for_each(|(d, x)| *d = *d * r - x * pull);
+                }
+            });
         })
     }
 }

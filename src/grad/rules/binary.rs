@@ -114,7 +114,8 @@ fn extremum(cx: &mut Cx, node: &TypedNode, dy: OutletId, larger: bool) -> TractR
     let y = cx.value(OutletId::new(node.id, 0))?;
     if let (true, Some(k)) = (cx.fused, bound.filter(|k| k.len() == 1)) {
         let dy = cx.full(dy)?;
-        let op = ClipBackward::new(k.cast_to_scalar::<f32>()?, larger);
+        let k = k.cast_to_scalar::<f32>()?;
+        let op = if larger { ClipBackward::new(k, f32::INFINITY) } else { ClipBackward::new(f32::NEG_INFINITY, k) };
         return Ok(Answer::Gradient(tvec!((slot, cx.wire(op, &[y, dy])?))));
     }
     let bound = cx.value(node.inputs[1 - slot])?;

@@ -2,6 +2,7 @@
 
 mod activation;
 mod binary;
+mod clip;
 mod conv;
 mod einsum;
 mod layout;
@@ -60,6 +61,7 @@ const FAMILIES: &[&[Rule]] = &[
     einsum::RULES,
     conv::RULES,
     binary::RULES,
+    clip::RULES,
     unary::RULES,
     activation::RULES,
     norm::RULES,

@@ -25,12 +25,12 @@ pub(crate) struct ConvShape {
 
 /// One kernel tap along one axis: outputs `from..to` read input `from·stride + offset …`.
 #[derive(Clone, Copy)]
-pub(super) struct Span {
-    pub from: usize,
-    pub to: usize,
+struct Span {
+    from: usize,
+    to: usize,
     /// Input position read by output `from`.
-    pub start: usize,
-    pub stride: usize,
+    start: usize,
+    stride: usize,
 }
 
 impl ConvShape {
@@ -49,8 +49,9 @@ impl ConvShape {
     pub fn group_out(&self) -> usize {
         self.output / self.groups
     }
+    /// One input channel a group, over rows and columns only: three spatial axes take the general way.
     pub fn is_depthwise(&self) -> bool {
-        self.group_in() == 1 && self.groups > 1
+        self.group_in() == 1 && self.groups > 1 && self.in_size[0] == 1 && self.out_size[0] == 1
     }
     /// A 1×1 convolution that touches every input position once.
     fn is_pointwise(&self) -> bool {
@@ -58,7 +59,7 @@ impl ConvShape {
     }
 
     /// Outputs along `axis` for which tap `k` falls inside the input.
-    pub(super) fn span(&self, axis: usize, k: usize) -> Span {
+    fn span(&self, axis: usize, k: usize) -> Span {
         let (stride, pad) = (self.stride[axis], self.pad_before[axis]);
         let offset = k * self.dilation[axis];
         let from = if offset >= pad { 0 } else { (pad - offset).div_ceil(stride) };
@@ -70,7 +71,7 @@ impl ConvShape {
     }
 
     /// Calls `row(out_start, in_start, span)` for every row of outputs that tap `tap` reaches; positions are in planes.
-    pub(super) fn for_rows(&self, tap: usize, mut row: impl FnMut(usize, usize, Span)) {
+    fn for_rows(&self, tap: usize, mut row: impl FnMut(usize, usize, Span)) {
         let [_, kh, kw] = self.kernel;
         let (kd, kh, kw) = (tap / (kh * kw), tap / kw % kh, tap % kw);
         let (d, h, w) = (self.span(0, kd), self.span(1, kh), self.span(2, kw));
@@ -152,14 +153,13 @@ pub(super) fn backward(
     a: &[f32],
     b: &[f32],
     dy: &[f32],
-    need_x: bool,
+    mut dx: Option<&mut [f32]>,
 ) -> Gradients {
     let (ip, op, ci, co, r) = (s.in_plane(), s.out_plane(), s.group_in(), s.group_out(), s.rank);
     let taps_a = s.taps_first(a);
     let rows = s.taps() * r;
     let mut da_taps = vec![0f32; a.len()];
     let mut db = vec![0f32; b.len()];
-    let mut dx = need_x.then(|| vec![0f32; x.len()]);
     let mut dt = vec![0f32; r * op];
     let mut q = vec![0f32; if s.is_pointwise() { 0 } else { rows * ip }];
     for n in 0..s.batch {
@@ -185,13 +185,13 @@ pub(super) fn backward(
             gemm(1.0, q, xg.t(), 1.0, mat_mut(&mut da_taps, rows, ci));
             if let Some(dx) = &mut dx {
                 let dxg = mat_mut(&mut dx[ng * ci * ip..(ng + 1) * ci * ip], ci, ip);
-                gemm(1.0, mat(&taps_a, rows, ci).t(), q, 0.0, dxg);
+                gemm(1.0, mat(&taps_a, rows, ci).t(), q, 1.0, dxg);
             }
         }
     }
     let mut da = vec![0f32; a.len()];
     s.add_taps_last(&da_taps, &mut da);
-    Gradients { a: da, b: db, x: dx }
+    Gradients { a: da, b: db }
 }
 
 fn gather_add(into: &mut [f32], o: usize, from: &[f32], i: usize, w: Span) {

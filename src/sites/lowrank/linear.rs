@@ -44,13 +44,20 @@ pub(super) fn forward(d: Dims, x: &[f32], a: &[f32], b: &[f32], y: &mut [f32]) -
     t
 }
 
-/// `dt = dy·Bᵀ`, `dB = tᵀ·dy`, `dA = xᵀ·dt`, `dx = dt·Aᵀ`.
-pub(super) fn backward(d: Dims, x: &[f32], t: &[f32], a: &[f32], b: &[f32], dy: &[f32], need_x: bool) -> Gradients {
+/// `dt = dy·Bᵀ`, `dB = tᵀ·dy`, `dA = xᵀ·dt`, `dx += dt·Aᵀ`.
+pub(super) fn backward(
+    d: Dims,
+    x: &[f32],
+    t: &[f32],
+    a: &[f32],
+    b: &[f32],
+    dy: &[f32],
+    mut dx: Option<&mut [f32]>,
+) -> Gradients {
     let (batches, rows) = d.batches();
     let (a, b) = (mat(a, d.input, d.rank), mat(b, d.rank, d.output));
     let mut da = vec![0f32; d.input * d.rank];
     let mut db = vec![0f32; d.rank * d.output];
-    let mut dx = need_x.then(|| vec![0f32; x.len()]);
     let mut dt = vec![0f32; rows * d.rank];
     for i in 0..batches {
         let dyi = d.rows(dy, i, d.output);
@@ -59,8 +66,8 @@ pub(super) fn backward(d: Dims, x: &[f32], t: &[f32], a: &[f32], b: &[f32], dy: 
         gemm(1.0, ti.t(), dyi, 1.0, mat_mut(&mut db, d.rank, d.output));
         gemm(1.0, d.rows(x, i, d.input).t(), mat(&dt, rows, d.rank), 1.0, mat_mut(&mut da, d.input, d.rank));
         if let Some(dx) = &mut dx {
-            gemm(1.0, mat(&dt, rows, d.rank), a.t(), 0.0, d.rows_mut(dx, i, d.input));
+            gemm(1.0, mat(&dt, rows, d.rank), a.t(), 1.0, d.rows_mut(dx, i, d.input));
         }
     }
-    Gradients { a: da, b: db, x: dx }
+    Gradients { a: da, b: db }
 }

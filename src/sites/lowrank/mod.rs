@@ -21,8 +21,6 @@ pub(crate) use conv::ConvShape;
 pub(crate) struct Gradients {
     pub a: Vec<f32>,
     pub b: Vec<f32>,
-    /// Same shape as `x`; only when asked for.
-    pub x: Option<Vec<f32>>,
 }
 
 /// Shapes of one low-rank product.
@@ -78,14 +76,37 @@ impl Geometry {
         }
     }
 
-    /// Gradients from the cotangent `dy` of `y`.
-    pub fn backward(&self, x: &[f32], saved: &[f32], a: &[f32], b: &[f32], dy: &[f32], need_x: bool) -> Gradients {
+    /// Whether the delta goes into a kernel with one input channel a group.
+    pub fn is_depthwise(&self) -> bool {
+        matches!(self, Geometry::Conv(c) if c.is_depthwise())
+    }
+
+    /// `w += B·A` for the kernel of a depthwise convolution.
+    pub fn add_delta(&self, a: &[f32], b: &[f32], w: &mut [f32]) {
+        if let Geometry::Conv(c) = self {
+            depthwise::add_delta(c, a, b, w);
+        }
+    }
+
+    /// Gradients from the cotangent `dy` of `y`; the one of `x` is added to `dx`, where that is asked for: with the frozen `kernel`
+    /// of a depthwise convolution, the gradient through that kernel too.
+    #[allow(clippy::too_many_arguments)]
+    pub fn backward(
+        &self,
+        x: &[f32],
+        saved: &[f32],
+        a: &[f32],
+        b: &[f32],
+        dy: &[f32],
+        kernel: Option<&[f32]>,
+        dx: Option<&mut [f32]>,
+    ) -> Gradients {
         match self {
             &Geometry::Linear { outer, input, output, inner, rank } => {
-                linear::backward(linear::Dims { outer, input, output, inner, rank }, x, saved, a, b, dy, need_x)
+                linear::backward(linear::Dims { outer, input, output, inner, rank }, x, saved, a, b, dy, dx)
             }
-            Geometry::Conv(c) if c.is_depthwise() => depthwise::backward(c, x, a, b, dy, need_x),
-            Geometry::Conv(c) => conv::backward(c, x, saved, a, b, dy, need_x),
+            Geometry::Conv(c) if c.is_depthwise() => depthwise::backward(c, x, a, b, dy, kernel, dx),
+            Geometry::Conv(c) => conv::backward(c, x, saved, a, b, dy, dx),
         }
     }
 }

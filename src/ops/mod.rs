@@ -1,0 +1,30 @@
+//! Forward operators of our own, which gradients know: put in place of chains of tract's right after the graph is decluttered.
+
+mod clip;
+
+pub(crate) use clip::Clip;
+
+use tract_core::internal::*;
+
+/// Replaces chains by operators of this module.
+pub(crate) fn fuse(model: &mut TypedModel) -> TractResult<()> {
+    sweep(model, clip::rule)
+}
+
+/// Offers every node once to `rule`, in evaluation order.
+pub(crate) fn sweep(
+    model: &mut TypedModel,
+    rule: fn(&TypedModel, &TypedNode) -> TractResult<Option<TypedModelPatch>>,
+) -> TractResult<()> {
+    for id in model.eval_order()? {
+        if let Some(patch) = rule(model, model.node(id))? {
+            patch.apply(model)?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether `outlet` is read by one node only, and is no output of the model.
+pub(crate) fn read_once(model: &TypedModel, outlet: OutletId) -> bool {
+    model.node(outlet.node).outputs[outlet.slot].successors.len() == 1 && !model.outputs.contains(&outlet)
+}

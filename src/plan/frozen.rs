@@ -1,0 +1,124 @@
+//! The part of a model that no trained site changes, cut off as a plan of its own: what it computes for an example is the same in
+//! every epoch, and is kept.
+
+use std::collections::{HashMap, HashSet};
+
+use tract_core::internal::*;
+
+/// The two halves of a forward graph.
+pub(super) struct Split {
+    /// From the model's inputs to the values that the trained part reads.
+    pub prefix: TypedModel,
+    /// From those values and the low-rank factors to the model's outputs.
+    pub suffix: TypedModel,
+    /// Number of values that pass from one to the other: the suffix's first inputs.
+    pub passed: usize,
+}
+
+/// Least share of a forward pass's multiplications that must lie before the trained part for a cut to be worth its memory.
+const WORTH: f64 = 0.2;
+
+/// Cuts `model` where what depends on its low-rank inputs, those after the first `own_inputs`, begins. None where that saves little.
+pub(super) fn split(model: &TypedModel, own_inputs: usize) -> TractResult<Option<Split>> {
+    let order = model.eval_order()?;
+    let mut trained: HashSet<usize> = model.inputs[own_inputs..].iter().map(|i| i.node).collect();
+    let mut work = [0f64; 2];
+    for &id in &order {
+        let node = model.node(id);
+        if node.inputs.iter().any(|i| trained.contains(&i.node)) {
+            trained.insert(id);
+        }
+        work[trained.contains(&id) as usize] += multiplications(model, node)?;
+    }
+    if work[0] < WORTH * (work[0] + work[1]) {
+        return Ok(None);
+    }
+    let mut passed: Vec<OutletId> = vec![];
+    let read = order.iter().filter(|id| trained.contains(id)).flat_map(|id| &model.node(*id).inputs);
+    for outlet in read.chain(&model.outputs) {
+        let constant = model.outlet_fact(*outlet)?.konst.is_some();
+        if !constant && !trained.contains(&outlet.node) && !passed.contains(outlet) {
+            passed.push(*outlet);
+        }
+    }
+    let suffix = suffix(model, &order, &trained, &passed, own_inputs)?;
+    let mut prefix = model.clone();
+    prefix.inputs.truncate(own_inputs);
+    prefix.select_output_outlets(&passed)?;
+    Ok(Some(Split { prefix, suffix, passed: passed.len() }))
+}
+
+fn multiplications(model: &TypedModel, node: &TypedNode) -> TractResult<f64> {
+    let costs = node.op.cost(&model.node_input_facts(node.id)?)?;
+    let products = costs.into_iter().filter(|(cost, _)| matches!(cost, Cost::FMA(_)));
+    Ok(products.filter_map(|(_, n)| n.to_usize().ok()).sum::<usize>() as f64)
+}
+
+fn suffix(
+    model: &TypedModel,
+    order: &[usize],
+    trained: &HashSet<usize>,
+    passed: &[OutletId],
+    own_inputs: usize,
+) -> TractResult<TypedModel> {
+    let mut out = TypedModel { symbols: model.symbols.clone(), ..TypedModel::default() };
+    let mut at: HashMap<OutletId, OutletId> = HashMap::new();
+    for (ix, outlet) in passed.iter().chain(&model.inputs[own_inputs..]).enumerate() {
+        let fact = model.outlet_fact(*outlet)?;
+        let name = if ix < passed.len() { format!("passed.{ix}") } else { model.node(outlet.node).name.clone() };
+        at.insert(*outlet, out.add_source(name, fact.datum_type.fact(fact.shape.clone()))?);
+    }
+    for &id in order.iter().filter(|id| trained.contains(id)) {
+        let node = model.node(id);
+        if at.contains_key(&id.into()) {
+            continue;
+        }
+        let mut inputs = tvec!();
+        for input in &node.inputs {
+            if let (None, Some(k)) = (at.get(input), &model.outlet_fact(*input)?.konst) {
+                let name = format!("{}.{}", model.node(input.node).name, input.slot);
+                at.insert(*input, out.add_const(name, k.clone())?);
+            }
+            inputs.push(*at.get(input).context("a value lies on neither side of the cut")?);
+        }
+        let outputs = out.wire_node(&node.name, node.op.clone(), &inputs)?;
+        at.extend(outputs.iter().enumerate().map(|(slot, o)| (OutletId::new(id, slot), *o)));
+    }
+    let outputs: Vec<OutletId> = model.outputs.iter().filter_map(|o| at.get(o).copied()).collect();
+    ensure!(outputs.len() == model.outputs.len(), "an output lies on neither side of the cut");
+    out.select_output_outlets(&outputs)?;
+    Ok(out)
+}
+
+/// Rows of a batch's values: row `i` of `rows` is the `i`th equal part of each value along its first axis.
+pub(super) fn rows(values: &[TValue], rows: usize) -> TractResult<Vec<Vec<TValue>>> {
+    let row = |i: usize| -> TractResult<Vec<TValue>> {
+        let part = |v: &TValue| -> TractResult<TValue> {
+            let first = v.shape().first().copied().unwrap_or(0);
+            ensure!(first > 0 && first % rows == 0, "a value of shape {:?} is not made of {rows} rows", v.shape());
+            let len = first / rows;
+            Ok(v.slice(0, i * len, (i + 1) * len)?.into_tvalue())
+        };
+        values.iter().map(part).collect()
+    };
+    (0..rows).map(row).collect()
+}
+
+/// The batch whose rows these are.
+pub(super) fn stack(rows: &[&[TValue]]) -> TractResult<Vec<TValue>> {
+    let count = rows.first().map_or(0, |r| r.len());
+    (0..count)
+        .map(|ix| {
+            let parts: Vec<&Tensor> = rows.iter().map(|r| &*r[ix]).collect();
+            Ok(Tensor::stack_tensors(0, &parts)?.into_tvalue())
+        })
+        .collect()
+}
+
+/// Whether each row of `turned`, the values of a batch whose rows are turned on by one, is the row that it should be: the values
+/// then belong to the examples one by one.
+pub(super) fn are_rows(values: &[TValue], turned: &[TValue], n: usize) -> bool {
+    let (Ok(rows), Ok(turned)) = (rows(values, n), rows(turned, n)) else { return false };
+    let same = |a: &TValue, b: &TValue| a.close_enough(b, Approximation::Close).is_ok();
+    (0..n).all(|i| rows[i].iter().zip(&turned[(i + 1) % n]).all(|(a, b)| same(a, b)))
+}

@@ -1,0 +1,204 @@
+//! Every pass against the graph without it.
+
+use tract_core::internal::*;
+use tract_core::ops::binary::TypedBinOp;
+use tract_core::ops::cnn::{Conv, Deconv, KernelFormat, PaddingSpec, PoolSpec};
+use tract_core::ops::einsum::EinSum;
+use tract_core::ops::math;
+use tract_core::ops::nn::{DataFormat, Softmax, SoftmaxKind};
+use tract_core::ops::source::TypedSource as Source;
+
+use super::improve;
+
+fn values(shape: &[usize], seed: usize) -> Tensor {
+    let n: usize = shape.iter().product();
+    let data: Vec<f32> = (0..n).map(|i| ((i * 37 + seed * 11 + i / 7) % 41) as f32 * 0.05 - 1.0).collect();
+    Tensor::from_shape(shape, &data).unwrap()
+}
+
+/// Runs `model` plain and improved on the same values; both must agree, and the improved graph must hold `op`.
+fn check(model: TypedModel, op: &str) {
+    let inputs: TVec<TValue> = (0..model.inputs.len())
+        .map(|ix| values(model.input_fact(ix).unwrap().shape.as_concrete().unwrap(), ix).into_tvalue())
+        .collect();
+    let mut improved = model.clone();
+    improve(&mut improved, std::iter::empty()).unwrap();
+    assert!(improved.eval_order().unwrap().iter().any(|id| improved.node(*id).op.name() == op), "no {op}");
+    let run = |m: TypedModel| m.into_optimized().unwrap().into_runnable().unwrap().run(inputs.clone()).unwrap();
+    let (want, have) = (run(model), run(improved));
+    for (w, h) in want.iter().zip(&have) {
+        h.close_enough(w, Approximation::Approximate).unwrap();
+    }
+}
+
+fn einsum(expr: &str, a: &[usize], b: &[usize]) -> TypedModel {
+    let mut model = TypedModel::default();
+    let a = model.add_source("a", f32::fact(a)).unwrap();
+    let b = model.add_source("b", f32::fact(b)).unwrap();
+    let op = EinSum::new(expr.parse().unwrap(), f32::datum_type());
+    let c = model.wire_node("c", op, &[a, b]).unwrap();
+    model.select_output_outlets(&c).unwrap();
+    model
+}
+
+#[test]
+fn products_of_every_layout() {
+    for (expr, a, b) in [
+        ("amk,kn->amn", &[3, 5, 32][..], &[32, 40][..]),
+        ("amn,kn->amk", &[3, 5, 32], &[40, 32]),
+        ("ambk,bkn->amn", &[2, 5, 4, 16], &[4, 16, 33]),
+        ("amn,bkn->ambk", &[2, 5, 33], &[4, 16, 33]),
+        ("ambn,kbn->amk", &[2, 5, 4, 16], &[33, 4, 16]),
+        ("ambk,anbk->abmn", &[2, 17, 3, 16], &[2, 18, 3, 16]),
+        ("abmk,akbn->ambn", &[2, 3, 17, 16], &[2, 16, 3, 18]),
+        ("ambn,abmk->akbn", &[2, 17, 3, 16], &[2, 3, 17, 18]),
+        ("oc,nchw->nohw", &[24, 16], &[2, 16, 5, 7]),
+        ("nchw,oc->nohw", &[2, 16, 5, 7], &[24, 16]),
+        ("oc,nohw->nchw", &[24, 16], &[2, 24, 5, 7]),
+        ("abmk,bkn->abmn", &[2, 1, 17, 16], &[1, 16, 18]),
+    ] {
+        check(einsum(expr, a, b), "Product");
+    }
+}
+
+#[test]
+fn other_einsums_are_left_alone() {
+    for (expr, a, b) in [
+        // Two summed axes that do not run on into each other.
+        ("kml,knl->mn", &[8, 16, 9][..], &[8, 16, 9][..]),
+        // Summed in one operand only.
+        ("mkz,kn->mn", &[16, 32, 3], &[32, 16]),
+        // Too small.
+        ("mk,kn->mn", &[2, 3], &[3, 4]),
+    ] {
+        let mut model = einsum(expr, a, b);
+        improve(&mut model, std::iter::empty()).unwrap();
+        assert!(model.nodes().iter().any(|n| n.op_is::<EinSum>()), "{expr}");
+    }
+}
+
+#[test]
+fn a_sum_is_taken_by_the_product() {
+    for swap in [false, true] {
+        let mut model = einsum("mk,kn->mn", &[16, 32], &[32, 24]);
+        let x = model.add_source("x", f32::fact([16, 24])).unwrap();
+        let c = model.outputs[0];
+        let inputs = if swap { [c, x] } else { [x, c] };
+        let sum = model.wire_node("sum", math::add(), &inputs).unwrap();
+        model.select_output_outlets(&sum).unwrap();
+        check(model.clone(), "Product");
+        improve(&mut model, std::iter::empty()).unwrap();
+        let adds = |id: &&usize| model.node(**id).op_is::<TypedBinOp>();
+        assert_eq!(model.eval_order().unwrap().iter().filter(adds).count(), 0);
+    }
+}
+
+#[test]
+fn masked_softmax() {
+    for mask in [[2, 1, 1, 24], [1, 1, 8, 24], [2, 3, 8, 24], [1, 1, 1, 24]] {
+        let mut model = TypedModel::default();
+        let x = model.add_source("x", f32::fact([2, 3, 8, 24])).unwrap();
+        let mask = model.add_source("mask", f32::fact(mask)).unwrap();
+        let k = model.add_const("k", tensor0(0.3f32).broadcast_into_rank(4).unwrap()).unwrap();
+        let scaled = model.wire_node("scaled", math::mul(), &[x, k]).unwrap()[0];
+        let sum = model.wire_node("sum", math::add(), &[scaled, mask]).unwrap()[0];
+        let op = Softmax { axes: tvec!(3), quant_output_dt: None, kind: SoftmaxKind::Softmax };
+        let y = model.wire_node("y", op, &[sum]).unwrap();
+        model.select_output_outlets(&y).unwrap();
+        check(model, "MaskedSoftmax");
+    }
+}
+
+#[test]
+fn biases_and_clips_are_taken_by_the_product() {
+    // Along columns, along rows, and in several blocks of each kind.
+    for (expr, a, b, bias) in [
+        ("amk,kn->amn", &[3, 5, 32][..], &[32, 40][..], &[1, 1, 40][..]),
+        ("oc,nchw->nohw", &[24, 16], &[2, 16, 5, 7], &[1, 24, 1, 1]),
+        ("mk,kn->mn", &[300, 8], &[8, 1500], &[1, 1500]),
+        ("oc,cp->op", &[70, 4], &[4, 9000], &[70, 1]),
+        ("mk,kn->nm", &[300, 8], &[8, 1500], &[1500, 1]),
+    ] {
+        let mut model = einsum(expr, a, b);
+        let bias = model.add_const("bias", values(bias, 5)).unwrap();
+        let c = model.outputs[0];
+        let mut y = model.wire_node("sum", math::add(), &[c, bias]).unwrap()[0];
+        for (name, op, k) in [("low", math::max(), 0f32), ("high", math::min(), 0.5)] {
+            let rank = model.outlet_fact(y).unwrap().rank();
+            let k = model.add_const(format!("{name}.k"), tensor0(k).broadcast_into_rank(rank).unwrap()).unwrap();
+            y = model.wire_node(name, op, &[y, k]).unwrap()[0];
+        }
+        model.select_output_outlets(&[y]).unwrap();
+        let plain = model.clone();
+        crate::ops::fuse(&mut model).unwrap();
+        improve(&mut model, std::iter::empty()).unwrap();
+        assert_eq!(model.eval_order().unwrap().iter().filter(|id| !model.node(**id).op_is::<Source>()).count(), 2);
+        let inputs: TVec<TValue> = [a, b].iter().enumerate().map(|(i, s)| values(s, i).into_tvalue()).collect();
+        let run = |m: TypedModel| m.into_optimized().unwrap().into_runnable().unwrap().run(inputs.clone()).unwrap();
+        run(model)[0].close_enough(&run(plain)[0], Approximation::Approximate).unwrap();
+    }
+}
+
+#[test]
+fn a_reshaped_weight_is_shared() {
+    let original = values(&[40, 96], 3).into_arc_tensor();
+    let mut model = TypedModel::default();
+    let x = model.add_source("x", f32::fact([2, 8, 4, 10])).unwrap();
+    let folded = (*original).clone().into_shape(&[4, 10, 96]).unwrap();
+    let w = model.add_const("w", folded).unwrap();
+    let op = EinSum::new("ambk,bkn->amn".parse().unwrap(), f32::datum_type());
+    let y = model.wire_node("y", op, &[x, w]).unwrap();
+    model.select_output_outlets(&y).unwrap();
+    let plain = model.clone();
+    improve(&mut model, [&original].into_iter()).unwrap();
+    assert_eq!(Arc::strong_count(&original), 3, "the constant and its fact");
+    let inputs = tvec!(values(&[2, 8, 4, 10], 1).into_tvalue());
+    let run = |m: TypedModel| m.into_optimized().unwrap().into_runnable().unwrap().run(inputs.clone()).unwrap();
+    run(model)[0].close_enough(&run(plain)[0], Approximation::Approximate).unwrap();
+}
+
+#[test]
+fn a_transposed_weight_is_straightened_for_few_rows() {
+    let mut model = TypedModel::default();
+    let x = model.add_source("x", f32::fact([2, 8, 96])).unwrap();
+    let w = model.add_const("w", values(&[40, 96], 3)).unwrap();
+    let op = EinSum::new("amk,nk->amn".parse().unwrap(), f32::datum_type());
+    let y = model.wire_node("y", op, &[x, w]).unwrap();
+    model.select_output_outlets(&y).unwrap();
+    check(model, "Product");
+}
+
+/// Checks a convolution with one channel a group, or its transpose, against tract's.
+fn check_depthwise(transposed: bool, from: [usize; 2], kernel: [usize; 2], stride: usize, pads: [usize; 2]) {
+    let channels = 5;
+    let spec = PoolSpec::new(
+        DataFormat::NCHW,
+        TVec::from_slice(&kernel),
+        PaddingSpec::Explicit(tvec!(pads[0]; 2), tvec!(pads[1]; 2)),
+        None,
+        Some(tvec!(stride; 2)),
+        channels,
+        channels,
+    );
+    let mut model = TypedModel::default();
+    let x = model.add_source("x", f32::fact([2, channels, from[0], from[1]])).unwrap();
+    let w = model.add_const("w", values(&[channels, 1, kernel[0], kernel[1]], 3)).unwrap();
+    let bias = model.add_const("bias", values(&[channels], 4)).unwrap();
+    let y = if transposed {
+        let op = Deconv::new(spec, KernelFormat::OIHW, tvec!(1, 0), channels);
+        model.wire_node("y", op, &[x, w, bias]).unwrap()
+    } else {
+        model.wire_node("y", Conv::new(spec, KernelFormat::OIHW, channels, None), &[x, w, bias]).unwrap()
+    };
+    model.select_output_outlets(&y).unwrap();
+    check(model, "Depthwise");
+}
+
+#[test]
+fn depthwise_convolutions() {
+    for transposed in [false, true] {
+        check_depthwise(transposed, [7, 7], [5, 5], 2, [2, 2]);
+        check_depthwise(transposed, [9, 12], [3, 3], 2, [0, 1]);
+    }
+    check_depthwise(false, [14, 14], [3, 3], 1, [1, 1]);
+}
