@@ -74,6 +74,9 @@ pub mod journal;
 pub mod linalg;
 #[cfg_attr(not(feature = "train"), allow(dead_code, unused_imports))] // training's share of it
 mod plan;
+mod planted;
+#[cfg(test)]
+mod powerloss;
 #[cfg_attr(not(feature = "train"), allow(dead_code, unused_imports))] // training's share of it
 pub mod runtime;
 pub mod score;
