@@ -529,7 +529,8 @@ fn damage_is_named_repaired_and_quarantined() {
     assert_eq!(json(&["repair", &home])["repaired"], Value::Array(vec![]));
     let journal = bench.profile("journal.log");
     let mut bytes = std::fs::read(&journal).unwrap();
-    let middle = bytes.len() / 2;
+    // Inside a window, whose 3 KiB are far longer than what is said about it.
+    let middle = bytes.len() / 2 + 1000;
     bytes[middle] ^= 1;
     std::fs::write(&journal, &bytes).unwrap();
     says(&refused(&["status", &home], 65), "next", "acclimate repair");

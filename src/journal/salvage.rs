@@ -134,12 +134,12 @@ fn walk(disk: &dyn Disk, path: &Path, keep: &mut dyn FnMut(&Record) -> Result<()
     let (mut state, mut at, mut expected) = (JournalState::default(), FILE_HEADER_LEN as u64, 1);
     while at < source.len {
         let Some((record, sequence, length)) = source.frame(at).map_err(io)? else {
-            let next = source.next_frame(at).map_err(io)?;
-            if next >= source.len && is_torn(&source, at, expected).map_err(io)? {
+            if is_torn(&source, at, expected).map_err(io)? {
                 survey.torn = source.len.saturating_sub(at);
-            } else {
-                survey.damaged.push((at, next.saturating_sub(at)));
+                break;
             }
+            let next = source.next_frame(at).map_err(io)?;
+            survey.damaged.push((at, next.saturating_sub(at)));
             at = next;
             continue;
         };
@@ -156,7 +156,7 @@ fn walk(disk: &dyn Disk, path: &Path, keep: &mut dyn FnMut(&Record) -> Result<()
     Ok(survey)
 }
 
-/// Whether the end of the file, from `offset` on, is what a cut off write leaves.
+/// Whether the end of the file, from `offset` on, is what cut off writes leave, as a reader judges it.
 fn is_torn(source: &Source, offset: u64, sequence: u64) -> std::io::Result<bool> {
     let Some(header) = &source.header else { return Ok(false) };
     let tail = Tail { file: &*source.file, header, offset, len: source.len, sequence };

@@ -2,6 +2,7 @@
 
 mod oracle;
 mod story;
+mod wear;
 
 use oracle::Expected;
 use rand::{RngExt, SeedableRng};

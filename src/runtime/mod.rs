@@ -6,6 +6,7 @@ mod flusher;
 mod forget;
 mod home;
 mod journal_io;
+mod serving;
 mod session;
 #[cfg(feature = "train")]
 mod training;
