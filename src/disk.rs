@@ -185,7 +185,12 @@ impl Disk for RealDisk {
         Ok(all)
     }
     fn open_lock(&self, path: &Path) -> io::Result<Box<dyn LockFile>> {
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(FILE_MODE).open(path)?;
+        let made = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(FILE_MODE).open(path);
+        let file = match made {
+            // Where nothing can be written, readers still take turns; only the note is missing.
+            Err(e) if e.kind() == io::ErrorKind::ReadOnlyFilesystem => File::open(path)?,
+            other => other?,
+        };
         Ok(Box::new(RealFile(file)))
     }
 }

@@ -693,6 +693,34 @@ fn on_a_full_disk_predictions_go_on_and_nothing_stored_is_lost() {
     assert!(json(&["predict", &home, &input])[0]["id"].is_string());
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn on_a_read_only_disk_predictions_go_on() {
+    let Some(disk) = SmallDisk::new() else { return };
+    let home = disk.0.path().join("home").to_str().unwrap().to_string();
+    let elsewhere = tempfile::tempdir().unwrap();
+    let input = elsewhere.path().join("input.npy").to_str().unwrap().to_string();
+    save(Path::new(&input), &NamedArray::new("", vec![6, 128], ArrayData::F32(vec![0.1; 768])).unwrap());
+    json(&["init", &home, "--model", asset("har_cnn.onnx").to_str().unwrap()]);
+    let first = json(&["predict", &home, &input]);
+    let id = first[0]["id"].as_str().unwrap();
+    let remount = |how: &str| {
+        let done = Command::new("mount").args(["-o", how]).arg(disk.0.path()).status().unwrap();
+        assert!(done.success());
+    };
+    remount("remount,ro");
+    let output = run(&["predict", &home, &input, "--json"]);
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success() && text.contains("warning: not recorded"), "{text}");
+    let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&answer[0]["id"], &answer[0]["top"]), (&Value::Null, &first[0]["top"]));
+    assert_eq!(json(&["status", &home])["interactions"], 1);
+    assert_eq!(json(&["verify", &home])["ok"], true);
+    refused(&["feedback", &home, id, "--accept"], 74);
+    remount("remount,rw");
+    assert_eq!(json(&["feedback", &home, id, "--accept"])["durable"], true);
+}
+
 #[test]
 fn gradients_of_the_bundled_model_are_right_and_a_wrong_one_would_show() {
     let model = asset("har_cnn.onnx");

@@ -62,7 +62,12 @@ impl JournalWriter {
             rewrite(&*disk, path, |_| true)?;
             reader = FrameReader::open(&*disk, path)?;
         }
-        let file = disk.open_write(path).map_err(|e| Error::io("cannot open the journal for writing", path, e))?;
+        let (file, writable) = match disk.open_write(path) {
+            // A disk that takes no writes still answers reads: what is asked next fails by itself.
+            Err(e) if e.kind() == std::io::ErrorKind::ReadOnlyFilesystem => (disk.open_read(path), false),
+            other => (other, true),
+        };
+        let file = file.map_err(|e| Error::io("cannot open the journal", path, e))?;
         let mut state = JournalState::default();
         state.absorb(&mut reader)?;
         let mut writer = JournalWriter {
@@ -73,13 +78,13 @@ impl JournalWriter {
             end: 0,
             next_sequence: 0,
             synced: 0,
-            poisoned: false,
+            poisoned: !writable,
             repaired: None,
             disk,
         };
         writer.settle(&reader)?;
-        if writer.is_unsynced() {
-            // A disk that takes no writes still answers reads: what is asked next fails by itself.
+        if writable && writer.is_unsynced() {
+            // As above: a full disk.
             writer.poisoned = writer.sync().is_err();
         }
         Ok(writer)
@@ -89,7 +94,7 @@ impl JournalWriter {
     fn settle(&mut self, reader: &FrameReader) -> Result<()> {
         (self.end, self.next_sequence) = (reader.end(), reader.next_sequence());
         self.synced = self.synced.max(reader.synced());
-        if let Some(torn) = reader.torn_tail() {
+        if let Some(torn) = reader.torn_tail().filter(|_| !self.poisoned) {
             if planted(Bug::TailNotCut) {
                 return Ok(());
             }
@@ -173,7 +178,7 @@ impl JournalWriter {
     pub fn repaired(&self) -> Option<TornTail> {
         self.repaired
     }
-    /// Whether a write or sync has failed since the journal was opened.
+    /// Whether it takes no records: a write or sync has failed since it was opened, or the disk takes no writes.
     pub fn is_poisoned(&self) -> bool {
         self.poisoned
     }
@@ -182,7 +187,7 @@ impl JournalWriter {
         if !self.poisoned {
             return Ok(());
         }
-        Err(Error::new(ErrorKind::Io, "the journal takes no more records after a failed write")
+        Err(Error::new(ErrorKind::Io, "the journal takes no records: the disk is read-only, or a write has failed")
             .at(self.path.display())
             .hint("see to the disk, then open the journal again; what was acknowledged is kept"))
     }

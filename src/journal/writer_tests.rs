@@ -278,7 +278,7 @@ fn a_failed_sync_poisons_until_reopened() {
     for _ in 0..2 {
         let e = writer.append(interaction(1)).unwrap_err();
         assert_eq!(e.kind(), ErrorKind::Io);
-        assert!(e.to_string().contains("no more records") && e.next_step().is_some());
+        assert!(e.to_string().contains("takes no records") && e.next_step().is_some());
         assert!(writer.catch_up().is_err() && writer.sync().is_err());
     }
     assert_eq!(records(&place.path).unwrap(), [interaction(0)]);
