@@ -209,20 +209,25 @@ fn repair(file: &Path, what: String, quarantined: String) -> Repair {
     Repair { file: file.display().to_string(), what, quarantined }
 }
 
+/// `2 places`, `1 place`.
+fn counted(n: u64, one: &str) -> String {
+    if n == 1 { format!("1 {one}") } else { format!("{n} {one}s") }
+}
+
 fn journal_words(found: &Survey) -> String {
-    let mut words = format!("{} records", found.kept);
+    let mut words = counted(found.kept, "record");
     if !found.header {
         words += ", a damaged header";
     }
     if let Some((first, _)) = found.damaged.first() {
-        let bytes: u64 = found.damaged.iter().map(|(_, bytes)| bytes).sum();
-        words += &format!(", {bytes} damaged bytes in {} places, the first at byte {first}", found.damaged.len());
+        let bytes = counted(found.damaged.iter().map(|(_, bytes)| bytes).sum(), "damaged byte");
+        words += &format!(", {bytes} in {}, the first at byte {first}", counted(found.damaged.len() as u64, "place"));
     }
     if found.orphaned > 0 {
-        words += &format!(", {} records about what is lost", found.orphaned);
+        words += &format!(", {} about what is lost", counted(found.orphaned, "record"));
     }
     if found.torn > 0 {
-        words += &format!(", {} bytes of a write that was cut off", found.torn);
+        words += &format!(", {} of a write that was cut off", counted(found.torn, "byte"));
     }
     words
 }
