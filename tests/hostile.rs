@@ -1,5 +1,5 @@
-//! Files that somebody made up: mutations of sound ones, half of them with their checksums put right again, so that what lies behind
-//! the checksums is reached. Each ends in an answer or an error, without a panic, and in bounded memory.
+//! Files that somebody made up: mutations of sound ones, half of them with their checksums put right again, so that what lies
+//! behind the checksums is reached. Each ends in an answer or an error, without a panic, and in bounded memory.
 //! `ACCLIMATE_MUTATIONS` says how many a file (default 2000).
 
 use std::alloc::{GlobalAlloc, Layout, System};

@@ -6,6 +6,7 @@ mod support;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 
 use acclimate::input::LabelledSet;
+use acclimate::journal::{FrameReader, Record};
 use acclimate::store::{Cause, Selection};
 use acclimate::{ErrorKind, Feedback, Home, InitOptions, Session};
 use prost::Message;
@@ -245,6 +246,25 @@ fn forgetting_one_interaction_keeps_the_generations_that_never_saw_it() {
     assert_eq!(session.history().unwrap().len(), seen);
     let forgotten = session.forget(&Selection::Before(u64::MAX)).unwrap();
     assert_eq!((forgotten.generations, forgotten.generation), (vec![1], 0));
+}
+
+#[test]
+fn an_answer_that_nobody_speaks_about_is_on_the_medium_within_seconds() {
+    let folder = tempfile::tempdir().unwrap();
+    let session = home(&folder).session("p").unwrap();
+    session.predict(&person(23).input(0).unwrap()).unwrap();
+    let journal = session.home().path().join("profiles/p/journal.log");
+    let synced = || {
+        let frames = FrameReader::open(&acclimate::disk::RealDisk, &journal).unwrap();
+        frames.last().is_some_and(|last| last.unwrap().record == Record::Synced)
+    };
+    assert!(!synced(), "nobody waits for it");
+    let asked = std::time::Instant::now();
+    while !synced() {
+        // 5 seconds, half a second until the session looks, and what a busy machine takes.
+        assert!(asked.elapsed().as_secs() < 15);
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    }
 }
 
 /// Whatever happens to the file while it serves and is loaded again: no answer but generation 1's and the base's, and no signal.

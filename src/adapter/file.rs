@@ -73,8 +73,8 @@ pub struct SiteView<'a> {
     pub b: TensorView<'a>,
 }
 
-/// An adapter file in memory of its own, verified in full; tensors are read where they lie in it. It is not a mapping: a file that is
-/// overwritten or cut off while it is in use must neither change an answer nor raise a signal.
+/// An adapter file in memory of its own, verified in full; tensors are read where they lie in it. It is no mapping: a file that
+/// is overwritten or cut off while it is in use must neither change an answer nor raise a signal.
 #[derive(Debug)]
 pub struct MappedAdapter {
     path: PathBuf,

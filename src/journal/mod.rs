@@ -327,6 +327,30 @@ mod tests {
     }
 
     #[test]
+    fn questions_are_synced_together_or_one_by_one() {
+        use crate::disk::simulated::{SimulatedDisk, Step};
+        let (path, lock) = (Path::new("home/journal.log"), Path::new("home/journal.lock"));
+        for (policy, asked, syncs) in
+            [(SyncPolicy::Grouped, 31, 0), (SyncPolicy::Grouped, 70, 2), (SyncPolicy::Always, 5, 5)]
+        {
+            let disk = SimulatedDisk::default();
+            disk.create_dir_all(Path::new("home")).unwrap();
+            let counted =
+                |from: usize| disk.log().iter().skip(from).filter(|step| matches!(step, Step::Sync(_))).count();
+            let mut journal = Journal::open(Arc::new(disk.clone()), path, lock, Duration::ZERO, 1).unwrap();
+            journal.set_policy(policy);
+            let before = disk.log().len();
+            for n in 0..asked {
+                journal.record_interaction(n, StoredInput::Text("x".into()), vec![], 0).unwrap();
+            }
+            assert_eq!(counted(before), syncs, "{policy:?} {asked}");
+            drop(journal);
+            let left = usize::from(policy == SyncPolicy::Grouped);
+            assert_eq!(counted(before), syncs + left, "closing syncs what is left");
+        }
+    }
+
+    #[test]
     fn beyond_its_limit_a_journal_drops_old_questions_that_nobody_spoke_about() {
         let dir = tempfile::tempdir().unwrap();
         let mut journal = open(dir.path()).unwrap();

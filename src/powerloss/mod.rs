@@ -23,7 +23,8 @@ struct Tally {
     images: u64,
 }
 
-/// Cuts the power at every operation of the life and right after every promise, `seeds` times each, and once more at some operation of each recovery.
+/// Cuts the power at every operation of the life and right after every promise, `seeds` times each, and once more at some
+/// operation of each recovery.
 ///
 /// # Errors
 /// The first violation, and where.

@@ -11,8 +11,9 @@ use crate::store::{Forgotten, Selection};
 const WAIT: Duration = Duration::from_secs(2);
 
 impl Session {
-    /// Forgets what is selected. From the next prediction on the nearest generation answers that never saw it, or the base; training
-    /// again gives to the bit what would have been learned without it. When this returns, nothing of it is in the profile's files.
+    /// Forgets what is selected. From the next prediction on the nearest generation answers that never saw it, or the base;
+    /// training again gives to the bit what would have been learned without it. When this returns, nothing of it is in the
+    /// profile's files.
     ///
     /// # Errors
     /// [`ErrorKind::Usage`](crate::ErrorKind::Usage) if an id is unknown: nothing is forgotten then;
