@@ -8,13 +8,21 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
 use std::ops::Deref;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::path::Path;
 
 use crate::error::{Error, Result};
+use crate::planted::{Bug, planted};
+
+pub use staged::{StagedFile, UNFINISHED};
+
+mod staged;
 
 #[cfg(test)]
 pub(crate) mod faulty;
+#[cfg(test)]
+pub(crate) mod medium;
+#[cfg(test)]
+pub(crate) mod simulated;
 
 /// Mode of every folder this crate makes: its owner only.
 const DIR_MODE: u32 = 0o700;
@@ -35,14 +43,15 @@ pub trait Disk: fmt::Debug + Send + Sync {
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
     /// Makes the names in a folder durable.
     fn sync_dir(&self, path: &Path) -> io::Result<()>;
-    /// Removes a file. What is mapped or open of it stays usable.
+    /// Removes a file. What is open of it stays usable.
     fn remove(&self, path: &Path) -> io::Result<()>;
     /// File names in a folder, sorted; names that are not UTF-8 are left out.
     fn list(&self, path: &Path) -> io::Result<Vec<String>>;
     /// Whether something has this name.
     fn exists(&self, path: &Path) -> io::Result<bool>;
-    /// The bytes of a whole file that nobody changes in place, for as long as the answer lives. Refuses more than `max_len` bytes.
-    fn map(&self, path: &Path, max_len: u64) -> io::Result<Bytes>;
+    /// The bytes of a whole file, in memory of their own: what becomes of the file later changes none of them. Refuses more than
+    /// `max_len` bytes.
+    fn load(&self, path: &Path, max_len: u64) -> io::Result<Bytes>;
     /// Opens a lock file, making it if it is missing.
     fn open_lock(&self, path: &Path) -> io::Result<Box<dyn LockFile>>;
 }
@@ -75,34 +84,39 @@ pub trait LockFile: fmt::Debug + Send + Sync {
     fn set_note(&self, note: &str) -> io::Result<()>;
 }
 
-/// The whole contents of a file: mapped, or held in memory at an alignment fit for `f32`.
-#[derive(Debug)]
-pub struct Bytes(Storage);
+/// A cache line: what is made of these is aligned for any number.
+#[derive(Debug, Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C, align(64))]
+struct Line([u8; 64]);
 
+/// The whole contents of a file in memory, starting at a multiple of 64.
 #[derive(Debug)]
-enum Storage {
-    Mapped(memmap2::Mmap),
-    Owned { words: Vec<u64>, len: usize },
+pub struct Bytes {
+    lines: Vec<Line>,
+    len: usize,
 }
 
 impl Bytes {
-    /// A copy of `bytes` in memory.
+    fn zeros(len: usize) -> Bytes {
+        Bytes { lines: vec![bytemuck::Zeroable::zeroed(); len.div_ceil(size_of::<Line>())], len }
+    }
+
+    fn whole(&mut self) -> &mut [u8] {
+        bytemuck::cast_slice_mut::<Line, u8>(&mut self.lines).get_mut(..self.len).unwrap_or_default()
+    }
+
+    /// A copy of `bytes`.
     pub fn copy_of(bytes: &[u8]) -> Bytes {
-        let mut words = vec![0u64; bytes.len().div_ceil(8)];
-        for (place, byte) in bytemuck::cast_slice_mut::<u64, u8>(&mut words).iter_mut().zip(bytes) {
-            *place = *byte;
-        }
-        Bytes(Storage::Owned { words, len: bytes.len() })
+        let mut copy = Bytes::zeros(bytes.len());
+        copy.whole().copy_from_slice(bytes);
+        copy
     }
 }
 
 impl Deref for Bytes {
     type Target = [u8];
     fn deref(&self) -> &[u8] {
-        match &self.0 {
-            Storage::Mapped(map) => map,
-            Storage::Owned { words, len } => bytemuck::cast_slice::<u64, u8>(words).get(..*len).unwrap_or(&[]),
-        }
+        bytemuck::cast_slice::<Line, u8>(&self.lines).get(..self.len).unwrap_or_default()
     }
 }
 
@@ -159,22 +173,24 @@ impl Disk for RealDisk {
     fn exists(&self, path: &Path) -> io::Result<bool> {
         path.try_exists()
     }
-    fn map(&self, path: &Path, max_len: u64) -> io::Result<Bytes> {
-        let file = RealDisk::open(path, &mut OpenOptions::new())?.0;
-        let len = file.metadata()?.len();
-        if len == 0 {
-            return Ok(Bytes::copy_of(&[]));
-        }
-        if len > max_len {
+    fn load(&self, path: &Path, max_len: u64) -> io::Result<Bytes> {
+        let file = RealDisk::open(path, &mut OpenOptions::new())?;
+        let len = file.len()?;
+        let Some(bytes) = usize::try_from(len).ok().filter(|_| len <= max_len) else {
             return Err(too_long(len, max_len));
-        }
-        // SAFETY: the mapping is read-only and private to files that are written under another name, renamed once complete
-        // and never changed or shortened in place afterwards (docs/adapter-format.md); they are writable by their owner only.
-        let map = unsafe { memmap2::MmapOptions::new().map(&file)? };
-        Ok(Bytes(Storage::Mapped(map)))
+        };
+        let mut all = Bytes::zeros(bytes);
+        // A file that is shortened meanwhile is shorter here, too.
+        all.len = read_full(&file, all.whole(), 0)?;
+        Ok(all)
     }
     fn open_lock(&self, path: &Path) -> io::Result<Box<dyn LockFile>> {
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(FILE_MODE).open(path)?;
+        let made = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(FILE_MODE).open(path);
+        let file = match made {
+            // Where nothing can be written, readers still take turns; only the note is missing.
+            Err(e) if e.kind() == io::ErrorKind::ReadOnlyFilesystem => File::open(path)?,
+            other => other?,
+        };
         Ok(Box::new(RealFile(file)))
     }
 }
@@ -258,63 +274,33 @@ pub fn read_file(disk: &dyn Disk, path: &Path, max_len: u64) -> Result<Vec<u8>> 
     read().map_err(|e| Error::io("cannot read the file", path, e))
 }
 
-/// Ending of the files that a writer has not finished yet.
-pub const UNFINISHED: &str = ".tmp";
-
-/// A complete, synced file that has no final name yet. Dropped without [`StagedFile::publish`] it is removed.
-#[derive(Debug)]
-pub struct StagedFile<'a> {
-    disk: &'a dyn Disk,
-    path: PathBuf,
-    published: bool,
-}
-
-impl<'a> StagedFile<'a> {
-    /// Writes `bytes` into a new file in `folder` and syncs it.
-    ///
-    /// # Errors
-    /// `Io`; nothing is left behind where the disk still allows removal.
-    pub fn write(disk: &'a dyn Disk, folder: &Path, bytes: &[u8]) -> Result<StagedFile<'a>> {
-        static NUMBER: AtomicU64 = AtomicU64::new(0);
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let path = folder.join(format!(".{}-{number}{UNFINISHED}", std::process::id()));
-        // A name left by an earlier process of the same number is nobody's.
-        if disk.exists(&path).map_err(|e| Error::io("cannot look for a file", &path, e))? {
-            disk.remove(&path).map_err(|e| Error::io("cannot remove an unfinished file", &path, e))?;
-        }
-        let file = disk.create_new(&path).map_err(|e| Error::io("cannot create a file", &path, e))?;
-        let staged = StagedFile { disk, path, published: false };
-        file.write_at(bytes, 0).map_err(|e| Error::io("cannot write a file", &staged.path, e))?;
-        file.sync_data().map_err(|e| Error::io("cannot sync a file", &staged.path, e))?;
-        Ok(staged)
-    }
-
-    /// Gives the file its final name, in the same folder, and makes the name durable.
-    ///
-    /// # Errors
-    /// `Usage` if something has that name, `Io`.
-    pub fn publish(mut self, name: &Path) -> Result<()> {
-        if self.disk.exists(name).map_err(|e| Error::io("cannot look for a file", name, e))? {
-            return Err(Error::usage("will not overwrite an existing file")
-                .at(name.display())
-                .hint("choose another name"));
-        }
-        self.disk.rename(&self.path, name).map_err(|e| Error::io("cannot name a file", name, e))?;
-        self.published = true;
-        let folder = match name.parent() {
-            Some(folder) if !folder.as_os_str().is_empty() => folder,
-            _ => Path::new("."),
-        };
-        self.disk.sync_dir(folder).map_err(|e| Error::io("cannot sync a folder", folder, e))
+/// The folder that the name `path` stands in.
+pub fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
     }
 }
 
-impl Drop for StagedFile<'_> {
-    fn drop(&mut self) {
-        if !self.published {
-            let _ = self.disk.remove(&self.path);
+/// Makes a folder and its missing parents; returns when their names are on the medium. The name of the folder itself is made
+/// durable also if it was there: who made it may have been cut off before.
+///
+/// # Errors
+/// `Io`.
+pub fn make_folder(disk: &dyn Disk, path: &Path) -> Result<()> {
+    let io = |e| Error::io("cannot make a folder", path, e);
+    let mut above = vec![folder_of(path)];
+    while let Some(folder) = above.last().filter(|folder| folder.parent().is_some_and(|p| !p.as_os_str().is_empty())) {
+        if disk.exists(folder).map_err(io)? {
+            break;
         }
+        above.push(folder_of(folder));
     }
+    disk.create_dir_all(path).map_err(io)?;
+    if planted(Bug::FolderNotSynced) {
+        return Ok(());
+    }
+    above.iter().rev().try_for_each(|folder| disk.sync_dir(folder)).map_err(io)
 }
 
 #[cfg(test)]
@@ -335,25 +321,16 @@ mod tests {
     }
 
     #[test]
-    fn a_staged_file_never_overwrites_and_leaves_nothing() {
-        let dir = tempfile::tempdir().unwrap();
-        let name = dir.path().join("f");
-        StagedFile::write(&RealDisk, dir.path(), b"one").unwrap().publish(&name).unwrap();
-        let again = StagedFile::write(&RealDisk, dir.path(), b"two").unwrap().publish(&name).unwrap_err();
-        assert_eq!(again.kind(), crate::error::ErrorKind::Usage);
-        assert_eq!(read_file(&RealDisk, &name, 10).unwrap(), b"one");
-        assert!(read_file(&RealDisk, &name, 2).is_err());
-        assert_eq!(RealDisk.list(dir.path()).unwrap(), ["f"]);
-    }
-
-    #[test]
-    fn mapped_and_copied_bytes_agree() {
+    fn loaded_and_copied_bytes_agree_and_the_file_s_fate_is_not_theirs() {
         let dir = tempfile::tempdir().unwrap();
         let name = dir.path().join("f");
         StagedFile::write(&RealDisk, dir.path(), b"0123456789").unwrap().publish(&name).unwrap();
-        assert_eq!(&*RealDisk.map(&name, 10).unwrap(), b"0123456789");
-        assert_eq!(&*Bytes::copy_of(b"0123456789"), b"0123456789");
-        assert!(RealDisk.map(&name, 9).is_err());
-        assert!(RealDisk.map(dir.path(), 9).is_err());
+        let loaded = RealDisk.load(&name, 10).unwrap();
+        assert_eq!(&*Bytes::copy_of(b"0123456789"), &*loaded);
+        assert!(RealDisk.load(&name, 9).is_err());
+        assert!(RealDisk.load(dir.path(), 9).is_err());
+        fs::write(&name, b"").unwrap();
+        assert_eq!(&*loaded, b"0123456789");
+        assert_eq!(&*RealDisk.load(&name, 10).unwrap(), b"");
     }
 }

@@ -77,6 +77,9 @@ mod ops;
 mod plan;
 #[cfg_attr(not(feature = "train"), allow(dead_code, unused_imports))] // training's share of it
 mod planes;
+mod planted;
+#[cfg(test)]
+mod powerloss;
 #[cfg_attr(not(feature = "train"), allow(dead_code, unused_imports))] // training's share of it
 pub mod runtime;
 pub mod score;

@@ -444,9 +444,10 @@ fn a_base_that_changed_is_refused_by_both_hashes() {
 }
 
 #[test]
-fn a_flipped_byte_in_an_adapter_is_refused_and_the_rest_is_kept() {
+fn a_flipped_byte_in_an_adapter_never_answers_and_the_rest_is_kept() {
     let bench = Bench::new();
     let home = bench.home();
+    let before = json(&["predict", &home, &bench.input()])[0]["top"].clone();
     bench.teach(23, &(0..90).step_by(3).collect::<Vec<_>>());
     assert_eq!(json(&["train", &home])["promoted"], true);
     let file = bench.profile("generations/000001.adapter");
@@ -454,18 +455,112 @@ fn a_flipped_byte_in_an_adapter_is_refused_and_the_rest_is_kept() {
     for at in [9, 200, whole.len() / 2, whole.len() - 5] {
         let mut flipped = whole.clone();
         flipped[at] ^= 0x10;
-        std::fs::remove_file(&file).unwrap();
         std::fs::write(&file, &flipped).unwrap();
-        says(&refused(&["predict", &home, &bench.input()], 65), "at", "000001.adapter");
+        let output = run(&["predict", &home, &bench.input(), "--json"]);
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success() && text.contains("taken back") && text.contains("000001.adapter"), "{text}");
+        let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!((&answer[0]["generation"], &answer[0]["top"]), (&0.into(), &before));
+        let taken_back = &bench.status()["taken_back"];
+        assert_eq!(taken_back["generation"], 1);
+        says(taken_back, "reason", "cannot be used");
+        says(&json(&["history", &home])["generations"][0], "taken_back", "cannot be used");
+        // It is not chosen again while it is damaged.
+        says(&refused(&["rollback", &home, "--to", "1"], 65), "at", "000001.adapter");
+        std::fs::write(&file, &whole).unwrap();
+        assert_eq!(json(&["rollback", &home, "--to", "1"])["generation"], 1);
     }
-    // The way out that the error names works on the damaged file, too.
-    assert_eq!(json(&["rollback", &home])["generation"], 0);
-    assert_eq!(bench.status()["generation"], 0);
-    std::fs::remove_file(&file).unwrap();
-    std::fs::write(&file, &whole).unwrap();
-    assert_eq!(json(&["rollback", &home, "--to", "1"])["generation"], 1);
     let status = bench.status();
     assert_eq!((&status["generation"], &status["feedback"]), (&Value::from(1), &Value::from(30)));
+    assert_eq!(status["taken_back"], Value::Null);
+}
+
+/// A process that is killed while it tries a generation leaves it counted: the next one is back at the generation before.
+#[test]
+fn a_generation_whose_first_load_crashed_is_taken_back() {
+    let bench = Bench::new();
+    let home = bench.home();
+    bench.teach(23, &(0..90).step_by(3).collect::<Vec<_>>());
+    assert_eq!(json(&["train", &home])["promoted"], true);
+    assert_eq!(bench.status()["trial_left"], 20);
+    assert_eq!(json(&["predict", &home, &bench.input()])[0]["generation"], 1);
+    assert_eq!(bench.status()["trial_left"], 19);
+    let folder = acclimate::store::profile_folder(Path::new(&home), "default").unwrap();
+    let store = acclimate::store::Store::open(std::sync::Arc::new(acclimate::disk::RealDisk), &folder).unwrap();
+    drop(store.begin().unwrap());
+    assert_eq!(json(&["predict", &home, &bench.input()])[0]["generation"], 0);
+    says(&bench.status()["taken_back"], "reason", "while it was tried");
+    assert_eq!(json(&["rollback", &home, "--to", "1"])["generation"], 1);
+    assert_eq!(json(&["predict", &home, &bench.input()])[0]["generation"], 1);
+}
+
+#[test]
+fn what_is_forgotten_is_gone_and_what_it_taught_is_trained_again() {
+    let bench = Bench::new();
+    let home = bench.home();
+    let first = bench.predict();
+    bench.teach(23, &(0..120).step_by(3).collect::<Vec<_>>());
+    assert_eq!(json(&["train", &home])["generation"], 1);
+    for args in [&["forget", &home][..], &["forget", &home, &first, "--all"], &["forget", &home, "--before", "soon"]] {
+        refused(args, 2);
+    }
+    says(&refused(&["forget", &home, &first, "eeee"], 2), "error", "eeee");
+    assert_eq!((&bench.status()["generation"], &bench.status()["interactions"]), (&1.into(), &41.into()));
+    let gone = json(&["forget", &home, &first]);
+    assert_eq!((&gone["forgotten"], &gone["removed"]), (&1.into(), &serde_json::json!([1])));
+    assert_eq!((&gone["training"]["promoted"], &gone["generation"]), (&true.into(), &2.into()), "{gone}");
+    says(&refused(&["feedback", &home, &first, "--accept"], 2), "error", "no interaction");
+    // Everything was recorded before the end of time, and after 1970.
+    assert_eq!(json(&["forget", &home, "--before", "1970-01-02"])["forgotten"], 0);
+    let gone = json(&["forget", &home, "--before", "9999-01-01", "--no-train"]);
+    assert_eq!((&gone["forgotten"], &gone["generation"], &gone["training"]), (&40.into(), &0.into(), &Value::Null));
+    assert_eq!(json(&["history", &home])["trainings"].as_array().map(Vec::len), Some(2));
+    json(&["forget", &home, "--all"]);
+    assert_eq!(json(&["history", &home])["trainings"], Value::Array(vec![]));
+    assert_ne!(bench.predict(), first, "an id is not given out again");
+}
+
+#[test]
+fn damage_is_named_repaired_and_quarantined() {
+    let bench = Bench::new();
+    let home = bench.home();
+    bench.teach(23, &(0..30).step_by(3).collect::<Vec<_>>());
+    assert_eq!(json(&["verify", &home])["ok"], true);
+    assert_eq!(json(&["repair", &home])["repaired"], Value::Array(vec![]));
+    let journal = bench.profile("journal.log");
+    let mut bytes = std::fs::read(&journal).unwrap();
+    // Inside a window, whose 3 KiB are far longer than what is said about it.
+    let middle = bytes.len() / 2 + 1000;
+    bytes[middle] ^= 1;
+    std::fs::write(&journal, &bytes).unwrap();
+    says(&refused(&["status", &home], 65), "next", "acclimate repair");
+    let output = run(&["verify", &home, "--json"]);
+    assert_eq!(output.status.code(), Some(65));
+    let found: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let damaged: Vec<&Value> = found["files"].as_array().unwrap().iter().filter(|f| f["state"] == "damaged").collect();
+    assert!(found["ok"] == false && damaged.len() == 1, "{found}");
+    says(damaged[0], "file", "journal.log");
+    assert!(std::fs::read(&journal).unwrap() == bytes, "looking changes nothing");
+    let repaired = json(&["repair", &home]);
+    assert_eq!((&repaired["ok"], &repaired["left"]), (&true.into(), &Value::Array(vec![])), "{repaired}");
+    let kept_aside = repaired["repaired"][0]["quarantined"].as_str().unwrap();
+    assert!(std::fs::read(kept_aside).unwrap() == bytes);
+    let status = bench.status();
+    assert_eq!(
+        (&status["interactions"], &status["feedback"]),
+        (&9.into(), &9.into()),
+        "one window is lost, and its label"
+    );
+    // What no repair can help with is said.
+    let settings = bench.at("home/acclimate.toml");
+    let model = bench.at("home/base.onnx");
+    std::fs::write(&model, b"another").unwrap();
+    let output = run(&["repair", &home, "--json"]);
+    assert_eq!(output.status.code(), Some(65));
+    says(&serde_json::from_slice::<Value>(&output.stdout).unwrap()["left"][0], "what", "has changed");
+    std::fs::write(&settings, b"format = 9").unwrap();
+    assert_eq!(run(&["verify", &home]).status.code(), Some(65));
+    refused(&["verify", &bench.at("elsewhere")], 2);
 }
 
 #[test]
@@ -626,6 +721,34 @@ fn on_a_full_disk_predictions_go_on_and_nothing_stored_is_lost() {
     std::fs::remove_file(&filler).unwrap();
     assert_eq!(json(&["feedback", &home, &next, "--accept"])["waiting"], acknowledged + 1);
     assert!(json(&["predict", &home, &input])[0]["id"].is_string());
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn on_a_read_only_disk_predictions_go_on() {
+    let Some(disk) = SmallDisk::new() else { return };
+    let home = disk.0.path().join("home").to_str().unwrap().to_string();
+    let elsewhere = tempfile::tempdir().unwrap();
+    let input = elsewhere.path().join("input.npy").to_str().unwrap().to_string();
+    save(Path::new(&input), &NamedArray::new("", vec![6, 128], ArrayData::F32(vec![0.1; 768])).unwrap());
+    json(&["init", &home, "--model", asset("har_cnn.onnx").to_str().unwrap()]);
+    let first = json(&["predict", &home, &input]);
+    let id = first[0]["id"].as_str().unwrap();
+    let remount = |how: &str| {
+        let done = Command::new("mount").args(["-o", how]).arg(disk.0.path()).status().unwrap();
+        assert!(done.success());
+    };
+    remount("remount,ro");
+    let output = run(&["predict", &home, &input, "--json"]);
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success() && text.contains("warning: not recorded"), "{text}");
+    let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&answer[0]["id"], &answer[0]["top"]), (&Value::Null, &first[0]["top"]));
+    assert_eq!(json(&["status", &home])["interactions"], 1);
+    assert_eq!(json(&["verify", &home])["ok"], true);
+    refused(&["feedback", &home, id, "--accept"], 74);
+    remount("remount,rw");
+    assert_eq!(json(&["feedback", &home, id, "--accept"])["durable"], true);
 }
 
 #[test]

@@ -6,6 +6,9 @@ mod support;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 
 use acclimate::adapter::Depth;
+use acclimate::input::LabelledSet;
+use acclimate::journal::{FrameReader, Record};
+use acclimate::store::{Cause, Selection};
 use acclimate::{ErrorKind, Feedback, Home, InitOptions, Session};
 use prost::Message;
 use support::{RESTING, apart, asset, home, inputs, learned, person, teach, train, train_to};
@@ -119,13 +122,195 @@ fn an_adapter_of_another_base_is_refused() {
     let after = session.predict(&window).unwrap();
     assert_eq!((after.generation, &after.top), (0, &before.top));
 
-    // Where the head names it all the same, it never answers, and a rollback gets away from it.
+    // Where the head names it all the same, it never answers: it is taken back.
     std::fs::write(&head, &names_one).unwrap();
-    assert_eq!(session.predict(&window).unwrap_err().kind(), ErrorKind::BadData);
+    let after = session.predict(&window).unwrap();
+    assert_eq!((after.generation, &after.top), (0, &before.top));
+    let taken_back = session.status().unwrap().taken_back.unwrap();
+    assert_eq!((taken_back.generation, taken_back.cause), (1, Cause::Unusable));
     drop(session);
-    assert_eq!(other.session("p").map(drop).unwrap_err().kind(), ErrorKind::BadData);
-    assert_eq!(other.session_for_repair("p").unwrap().rollback(None).unwrap(), 0);
+    std::fs::write(&head, &names_one).unwrap();
+    let repair = other.session_for_repair("p").unwrap();
+    assert_eq!(repair.current_generation().unwrap(), 1, "looked at, and left as it is");
+    assert_eq!(repair.rollback(None).unwrap(), 0);
     assert_eq!(other.session("p").unwrap().predict(&window).unwrap().top, before.top);
+}
+
+/// Trains without a limit on how many uncorrected answers may change; the result must serve.
+#[track_caller]
+fn train_freely(session: &Session) -> u64 {
+    let mut settings = acclimate::adapt::Settings { threads: 2, ..session.settings() };
+    settings.limits.disagreement = 1.0;
+    let options = acclimate::TrainOptions { settings: Some(settings), ..Default::default() };
+    let report = session.train(&options).unwrap();
+    assert!(report.promoted, "{}: {:?}", report.verdict.reason, report.tried);
+    report.generation
+}
+
+/// The adapter that serves, without its number's and its time's traces.
+fn adapter_of(session: &Session) -> acclimate::adapter::Adapter {
+    let mut adapter = session.adapter().unwrap().unwrap();
+    (adapter.lineage.created_ms, adapter.lineage.parent) = (0, 0);
+    adapter
+}
+
+/// Shows some windows; `extra` is what happens between them.
+fn live(session: &Session, windows: &LabelledSet, rows: std::ops::Range<usize>, mut extra: impl FnMut(usize)) {
+    for i in rows.step_by(5) {
+        extra(i);
+        let id = session.predict(&windows.input(i).unwrap()).unwrap().id.unwrap();
+        // Every fourth answer is left as it is: those teach what is to be kept.
+        if i % 4 != 0 {
+            session.feedback(id, Feedback::NewLabel(windows.labels()[i].clone())).unwrap();
+        }
+    }
+}
+
+#[test]
+fn training_after_forgetting_is_to_the_bit_as_if_it_had_never_been() {
+    let folder = tempfile::tempdir().unwrap();
+    let home = home(&folder);
+    let (mine, others) = (person(23), person(24));
+    let half = mine.len() / 2;
+    let with = home.session("with").unwrap();
+    let mut forget = vec![];
+    // Another person's windows, with labels of their own, some of them never judged, all through the first half.
+    live(&with, &mine, 0..half, |i| {
+        if i % 3 == 0 {
+            let id = with.predict(&others.input(i).unwrap()).unwrap().id.unwrap();
+            if i % 2 == 0 {
+                with.feedback(id, Feedback::NewLabel(format!("secret {}", i % 5))).unwrap();
+            }
+            forget.push(id);
+        }
+    });
+    let kept = train_freely(&with);
+    let knew = adapter_of(&with);
+    let forgotten = with.forget(&Selection::Ids(forget.clone())).unwrap();
+    assert_eq!((forgotten.interactions, &forgotten.generations, forgotten.generation), (forget.len(), &vec![kept], 0));
+    assert_eq!(with.predict(&mine.input(1).unwrap()).unwrap().generation, 0, "off at once");
+    let last = with.predict(&mine.input(2).unwrap()).unwrap().id.unwrap();
+    assert!(!forget.contains(&last), "an id is not given out again");
+    live(&with, &mine, half..mine.len(), |_| ());
+    train_freely(&with);
+
+    let never = home.session("never").unwrap();
+    live(&never, &mine, 0..half, |_| ());
+    never.predict(&mine.input(1).unwrap()).unwrap();
+    never.predict(&mine.input(2).unwrap()).unwrap();
+    live(&never, &mine, half..mine.len(), |_| ());
+    train_freely(&never);
+    assert_eq!(adapter_of(&with), adapter_of(&never));
+    assert!(knew.labels.iter().any(|l| l.starts_with("secret")), "the first one had learned it");
+    assert_ne!(knew.head, adapter_of(&with).head);
+
+    // Nothing of it is in the files: neither its labels nor its inputs.
+    let window = match others.input(0).unwrap() {
+        acclimate::input::RawInput::Arrays(arrays) => arrays[0].data.to_f32(),
+        _ => panic!("not an array"),
+    };
+    let bytes: Vec<u8> = window.iter().take(16).flat_map(|v| v.to_le_bytes()).collect();
+    let profile = home.path().join("profiles/with");
+    for entry in walk(&profile) {
+        let file = std::fs::read(&entry).unwrap();
+        for needle in [&b"secret"[..], &bytes] {
+            assert!(!file.windows(needle.len()).any(|w| w == needle), "{}", entry.display());
+        }
+    }
+    let all = with.forget(&Selection::All).unwrap();
+    assert!(all.interactions > 0 && all.generation == 0);
+    let status = with.status().unwrap();
+    assert_eq!((status.interactions, status.feedback, status.generation), (0, 0, 0));
+    assert!(with.generations().unwrap().is_empty() && with.history().unwrap().is_empty());
+}
+
+/// All files below a folder.
+fn walk(folder: &std::path::Path) -> Vec<std::path::PathBuf> {
+    let entries = std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().path());
+    entries.flat_map(|path| if path.is_dir() { walk(&path) } else { vec![path] }).collect()
+}
+
+#[test]
+fn forgetting_one_interaction_keeps_the_generations_that_never_saw_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let session = learned(&home(&folder), "p");
+    let windows = person(23);
+    let seen = session.history().unwrap().len();
+    let before = session.predict_top(&windows.input(3).unwrap(), 9).unwrap();
+    let late = session.predict(&windows.input(4).unwrap()).unwrap().id.unwrap();
+    let e = session.forget(&Selection::Ids(vec![late, acclimate::journal::InteractionId(u32::MAX)])).unwrap_err();
+    assert_eq!(e.kind(), ErrorKind::Usage);
+    assert_eq!(session.status().unwrap().interactions, 2 + windows.len().div_ceil(5), "all or nothing");
+    let forgotten = session.forget(&Selection::Ids(vec![late])).unwrap();
+    assert_eq!((forgotten.interactions, forgotten.generations, forgotten.generation), (1, vec![], 1));
+    assert_eq!(session.predict_top(&windows.input(3).unwrap(), 9).unwrap().top, before.top);
+    assert_eq!(session.history().unwrap().len(), seen);
+    let forgotten = session.forget(&Selection::Before(u64::MAX)).unwrap();
+    assert_eq!((forgotten.generations, forgotten.generation), (vec![1], 0));
+}
+
+#[test]
+fn an_answer_that_nobody_speaks_about_is_on_the_medium_within_seconds() {
+    let folder = tempfile::tempdir().unwrap();
+    let session = home(&folder).session("p").unwrap();
+    session.predict(&person(23).input(0).unwrap()).unwrap();
+    let journal = session.home().path().join("profiles/p/journal.log");
+    let synced = || {
+        let frames = FrameReader::open(&acclimate::disk::RealDisk, &journal).unwrap();
+        frames.last().is_some_and(|last| last.unwrap().record == Record::Synced)
+    };
+    assert!(!synced(), "nobody waits for it");
+    let asked = std::time::Instant::now();
+    while !synced() {
+        // 5 seconds, half a second until the session looks, and what a busy machine takes.
+        assert!(asked.elapsed().as_secs() < 15);
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    }
+}
+
+/// Whatever happens to the file while it serves and is loaded again: no answer but generation 1's and the base's, and no signal.
+#[test]
+fn an_adapter_that_is_overwritten_and_cut_off_in_use_changes_no_answer() {
+    let folder = tempfile::tempdir().unwrap();
+    let session = learned(&home(&folder), "p");
+    let input = person(23).input(50).unwrap();
+    let one = session.predict_top(&input, 99).unwrap();
+    session.rollback(Some(0)).unwrap();
+    let zero = session.predict_top(&input, 99).unwrap();
+    session.rollback(Some(1)).unwrap();
+    let file = session.home().path().join("profiles/p/generations/000001.adapter");
+    let whole = std::fs::read(&file).unwrap();
+    let (stop, ruined) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let answered = |answer: acclimate::Answer| {
+        let expected = if answer.generation == 0 { &zero } else { &one };
+        assert_eq!(answer.top, expected.top);
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut round = 0;
+            while !stop.load(Relaxed) {
+                let mut bytes = whole.clone();
+                match round % 3 {
+                    0 => bytes.truncate(whole.len() * (round % 7) / 7),
+                    1 => bytes.iter_mut().skip(round % whole.len()).step_by(97).for_each(|b| *b ^= 0x55),
+                    _ => {}
+                }
+                std::fs::write(&file, &bytes).unwrap();
+                round += 1;
+                ruined.store(round, Relaxed);
+            }
+        });
+        for n in 0..2000 {
+            answered(session.predict_top(&input, 99).unwrap());
+            if n % 10 == 0 {
+                // Loaded anew, when it happens to be whole.
+                let _ = session.rollback(Some(0));
+                let _ = session.rollback(Some(1));
+            }
+        }
+        stop.store(true, Relaxed);
+    });
+    assert!(ruined.load(Relaxed) > 100);
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Adapter files: written once, opened by mapping, verified in full before use. Their bytes are in [`super::layout`].
+//! Adapter files: written once, loaded and verified in full before use. Their bytes are in [`super::layout`].
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -17,7 +17,7 @@ pub fn write_adapter(disk: &dyn Disk, path: &Path, adapter: &Adapter) -> Result<
     stage_adapter(disk, path.parent().unwrap_or(Path::new(".")), adapter)?.publish(path)
 }
 
-/// Writes and syncs an adapter file that has no name yet.
+/// Writes an adapter file that has no name yet.
 ///
 /// # Errors
 /// As [`write_adapter`].
@@ -46,12 +46,12 @@ pub fn read_header(disk: &dyn Disk, path: &Path) -> Result<(AdapterHeader, u64)>
     Ok((header, len))
 }
 
-/// A tensor in the map.
+/// A tensor in the file's bytes.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct TensorView<'a> {
     /// Length of each dimension.
     pub shape: &'a [usize],
-    /// Row-major values, 64-byte-aligned in a mapped file.
+    /// Row-major values, 64-byte-aligned.
     pub data: &'a [f32],
 }
 
@@ -62,7 +62,7 @@ impl TensorView<'_> {
     }
 }
 
-/// A site in the map.
+/// A site in the file's bytes.
 #[derive(Debug, Clone, Copy)]
 pub struct SiteView<'a> {
     /// Name, kind, rank, alpha.
@@ -73,7 +73,8 @@ pub struct SiteView<'a> {
     pub b: TensorView<'a>,
 }
 
-/// An adapter file in memory, verified in full; tensors are read straight from the map.
+/// An adapter file in memory of its own, verified in full; tensors are read where they lie in it. It is no mapping: a file that
+/// is overwritten or cut off while it is in use must neither change an answer nor raise a signal.
 #[derive(Debug)]
 pub struct MappedAdapter {
     path: PathBuf,
@@ -84,7 +85,7 @@ pub struct MappedAdapter {
 }
 
 impl MappedAdapter {
-    /// Maps and verifies an adapter file of the real disk; with `expected_base`, one that fits that base.
+    /// Loads and verifies an adapter file of the real disk; with `expected_base`, one that fits that base.
     ///
     /// # Errors
     /// `BadData` if the file is damaged or fits another base (both hashes are named), `Io`.
@@ -97,7 +98,7 @@ impl MappedAdapter {
     /// # Errors
     /// As [`MappedAdapter::open`].
     pub fn open_on(disk: &dyn Disk, path: &Path, expected_base: Option<&Fingerprint>) -> Result<MappedAdapter> {
-        let bytes = disk.map(path, MAX_FILE).map_err(|e| Error::io("cannot map the adapter", path, e))?;
+        let bytes = disk.load(path, MAX_FILE).map_err(|e| Error::io("cannot read the adapter", path, e))?;
         let mapped = MappedAdapter::of_bytes(path, bytes)?;
         let base = mapped.header.base;
         match expected_base {
@@ -140,7 +141,7 @@ impl MappedAdapter {
         TensorView { shape: &place.shape, data: floats(&self.bytes, range) }
     }
 
-    /// The sites, sorted by name, with their tensors in the map.
+    /// The sites, sorted by name, with their tensors.
     pub fn sites(&self) -> impl Iterator<Item = SiteView<'_>> {
         self.header.sites.iter().enumerate().map(|(i, header)| SiteView {
             header,

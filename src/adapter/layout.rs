@@ -11,7 +11,7 @@ use super::{
 use crate::error::{Error, Result};
 
 #[cfg(target_endian = "big")]
-compile_error!("adapter tensors are used straight from the map, which is little-endian");
+compile_error!("adapter tensors are used as they lie in the file, which is little-endian");
 
 /// First bytes of every adapter file.
 pub const MAGIC: [u8; 8] = *b"ACCLADPT";

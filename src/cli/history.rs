@@ -63,7 +63,9 @@ fn training_json(t: &TrainingEntry) -> Value {
 }
 
 fn generation_json(g: &GenerationInfo) -> Value {
-    let mut json = json!({ "generation": g.number, "serves": g.current, "previous": g.previous });
+    let taken_back = g.taken_back.map(|cause| cause.words());
+    let mut json =
+        json!({ "generation": g.number, "serves": g.current, "previous": g.previous, "taken_back": taken_back });
     match &g.header {
         Ok((header, length)) => {
             json["bytes"] = json!(length);
@@ -90,9 +92,10 @@ fn for_people(trainings: &[TrainingEntry], generations: &[GenerationInfo]) -> St
     let header = ["when (UTC)", "outcome", "guard", "feedback", "depth", "reason"];
     let mut text = table(header, trainings.iter().map(row), header.len());
     let row = |g: &GenerationInfo| {
-        let state = match (g.current, g.previous) {
-            (true, _) => "serves",
-            (_, true) => "previous",
+        let state = match (g.current, g.previous, g.taken_back) {
+            (true, ..) => "serves",
+            (.., Some(_)) => "taken back",
+            (_, true, _) => "previous",
             _ => "",
         };
         let (size, from) = match &g.header {

@@ -8,6 +8,7 @@ mod demo;
 mod eval;
 mod export;
 mod feedback;
+mod forget;
 #[cfg(feature = "train")]
 mod gradcheck;
 mod history;
@@ -17,6 +18,7 @@ pub mod output;
 #[cfg(feature = "train")]
 mod plot;
 mod predict;
+mod repair;
 mod rollback;
 #[cfg(feature = "train")]
 mod simulate;
@@ -25,6 +27,7 @@ mod status;
 mod stop;
 #[cfg(feature = "train")]
 mod train;
+mod verify;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -70,6 +73,7 @@ pub enum Command {
     Status(status::Status),
     History(history::History),
     Rollback(rollback::Rollback),
+    Forget(forget::Forget),
     #[cfg(feature = "train")]
     Simulate(simulate::Simulate),
     #[cfg(feature = "train")]
@@ -77,6 +81,8 @@ pub enum Command {
     #[cfg(feature = "train")]
     Bench(bench::Bench),
     Export(export::Export),
+    Verify(verify::Verify),
+    Repair(repair::Repair),
     Completions(completions::Completions),
 }
 
@@ -95,6 +101,7 @@ impl Command {
             Command::Status(c) => c.run(output),
             Command::History(c) => c.run(output),
             Command::Rollback(c) => c.run(output),
+            Command::Forget(c) => c.run(output),
             #[cfg(feature = "train")]
             Command::Simulate(c) => c.run(output),
             #[cfg(feature = "train")]
@@ -102,6 +109,8 @@ impl Command {
             #[cfg(feature = "train")]
             Command::Bench(c) => c.run(output),
             Command::Export(c) => c.run(output),
+            Command::Verify(c) => c.run(output),
+            Command::Repair(c) => c.run(output),
             Command::Completions(c) => c.run(output),
         }
     }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use acclimate::input::{ArrayData, Intake, NamedArray, RawInput};
+use acclimate::journal::SyncPolicy;
 use acclimate::{Answer, Error, Home, Result};
 use clap::Args;
 use serde_json::{Value, json};
@@ -27,11 +28,17 @@ pub struct Predict {
     /// Classes to show
     #[arg(long, value_name = "K", default_value_t = 3)]
     top: usize,
+    /// When answers are on the medium: together, at most 5 seconds later, or each before it is shown
+    #[arg(long, value_name = "WHEN", value_parser = ["grouped", "always"], default_value = "grouped")]
+    sync: String,
 }
 
 impl Predict {
     pub fn run(self, output: &Output) -> Result<ExitCode> {
         let session = self.profile.session(&self.home)?;
+        if self.sync == "always" {
+            session.set_sync(SyncPolicy::Always);
+        }
         let home = session.home();
         let mut inputs = vec![];
         for argument in &self.inputs {

@@ -34,6 +34,7 @@ impl Status {
             "task": home.config().task,
             "generation": s.generation,
             "trial_left": s.trial_left,
+            "taken_back": s.taken_back.map(|t| json!({ "generation": t.generation, "reason": t.cause.words() })),
             "interactions": s.interactions,
             "feedback": s.feedback,
             "waiting": s.waiting,
@@ -46,10 +47,14 @@ impl Status {
                 (n, 0) => format!("generation {n}, {}", bytes(s.adapter_bytes)),
                 (n, left) => format!("generation {n}, {}, on trial for {left} more predictions", bytes(s.adapter_bytes)),
             };
+            let taken_back = s.taken_back.map(|t| {
+                format!("\n          generation {} was taken back: {}", t.generation, t.cause.words())
+            });
             format!(
-                "profile   {} of {}\nserves    {serves}\nclasses   {}\nfeedback  {} on {} interactions, {} since the last training",
+                "profile   {} of {}\nserves    {serves}{}\nclasses   {}\nfeedback  {} on {} interactions, {} since the last training",
                 self.profile.profile,
                 profiles.join(", "),
+                taken_back.unwrap_or_default(),
                 s.classes,
                 s.feedback,
                 s.interactions,

@@ -103,9 +103,9 @@ impl Disk for FaultyDisk {
         self.0.step(Op::Other)?;
         RealDisk.exists(path)
     }
-    fn map(&self, path: &Path, max_len: u64) -> io::Result<Bytes> {
+    fn load(&self, path: &Path, max_len: u64) -> io::Result<Bytes> {
         self.0.step(Op::Other)?;
-        RealDisk.map(path, max_len)
+        RealDisk.load(path, max_len)
     }
     fn open_lock(&self, path: &Path) -> io::Result<Box<dyn LockFile>> {
         self.0.step(Op::Other)?;

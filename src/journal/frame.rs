@@ -5,8 +5,10 @@ use crate::error::{Error, Result};
 
 /// First bytes of every journal.
 pub const MAGIC: [u8; 8] = *b"ACCLJRNL";
-/// The format this code reads and writes.
-pub const VERSION: u32 = 1;
+/// The format this code writes.
+pub const VERSION: u32 = 2;
+/// The oldest format this code reads.
+pub const OLDEST_VERSION: u32 = 1;
 /// Bytes of the file header; the first frame starts there.
 pub const FILE_HEADER_LEN: usize = 64;
 /// Longest payload of a frame.
@@ -16,7 +18,8 @@ const VERSION_AT: usize = 8;
 const RESERVED_AT: usize = 12;
 const JOURNAL_ID_AT: usize = 16;
 const CREATED_AT: usize = 32;
-const RESERVED_2_AT: usize = 40;
+const NEXT_ID_AT: usize = 40;
+const RESERVED_2_AT: usize = 44;
 const FILE_CRC_AT: usize = 60;
 
 const SEQUENCE_AT: usize = 4;
@@ -26,6 +29,10 @@ const FRAME_CRC_AT: usize = 16;
 pub const FRAME_HEADER_LEN: usize = 20;
 /// Last byte of every frame: not zero, so that a block that was never written shows.
 pub const END: u8 = 0xA5;
+/// The payload of a *synced* frame.
+const SYNCED_PAYLOAD: [u8; 1] = [3];
+/// Bytes of a *synced* frame.
+pub const SYNCED_LEN: usize = FRAME_HEADER_LEN + SYNCED_PAYLOAD.len() + 1;
 
 /// Random name of one journal file.
 pub type JournalId = [u8; 16];
@@ -33,10 +40,14 @@ pub type JournalId = [u8; 16];
 /// The first bytes of a journal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FileHeader {
+    /// Format of this file.
+    pub version: u32,
     /// Name of this file.
     pub id: JournalId,
     /// Unix time in milliseconds.
     pub created_ms: u64,
+    /// No interaction below it is given out again.
+    pub next_id: u32,
 }
 
 fn chunk<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
@@ -49,9 +60,10 @@ impl FileHeader {
         let mut out = [0; FILE_HEADER_LEN];
         let mut put = |at: usize, bytes: &[u8]| out[at..at + bytes.len()].copy_from_slice(bytes);
         put(0, &MAGIC);
-        put(VERSION_AT, &VERSION.to_le_bytes());
+        put(VERSION_AT, &self.version.to_le_bytes());
         put(JOURNAL_ID_AT, &self.id);
         put(CREATED_AT, &self.created_ms.to_le_bytes());
+        put(NEXT_ID_AT, &self.next_id.to_le_bytes());
         let crc = crc32fast::hash(&out[..FILE_CRC_AT]);
         out[FILE_CRC_AT..].copy_from_slice(&crc.to_le_bytes());
         out
@@ -62,7 +74,7 @@ impl FileHeader {
     /// # Errors
     /// `BadData` if these are not the first bytes of a journal, or of one in another format.
     pub fn decode(bytes: &[u8]) -> Result<FileHeader> {
-        let kept = "the file is kept as it is; move it away to start a new journal";
+        let kept = "the file is kept as it is: see `acclimate verify`, and keep what is whole with `acclimate repair`";
         let bytes: &[u8; FILE_HEADER_LEN] = bytes
             .first_chunk()
             .ok_or_else(|| Error::bad_data(format!("not a journal: {} bytes are too few", bytes.len())).hint(kept))?;
@@ -74,15 +86,19 @@ impl FileHeader {
         if crc != chunk(bytes, FILE_CRC_AT).map(u32::from_le_bytes) {
             return Err(Error::bad_data("damaged journal: the checksum of its header does not match").hint(kept));
         }
-        match chunk(bytes, VERSION_AT).map(u32::from_le_bytes) {
-            Some(VERSION) if zero(RESERVED_AT..JOURNAL_ID_AT) && zero(RESERVED_2_AT..FILE_CRC_AT) => {}
-            version => {
-                return Err(Error::bad_data(format!("journal format {} is not known here", version.unwrap_or(0)))
-                    .hint("update acclimate to a version that reads it"));
-            }
+        let version = chunk(bytes, VERSION_AT).map(u32::from_le_bytes).unwrap_or_default();
+        let next_id = chunk(bytes, NEXT_ID_AT).map(u32::from_le_bytes).unwrap_or_default();
+        let known = (OLDEST_VERSION..=VERSION).contains(&version)
+            && zero(RESERVED_AT..JOURNAL_ID_AT)
+            && zero(RESERVED_2_AT..FILE_CRC_AT)
+            && (version > 1 || next_id == 0);
+        if !known {
+            return Err(Error::bad_data(format!("journal format {version} is not known here"))
+                .hint("update acclimate to a version that reads it"));
         }
         let id = chunk(bytes, JOURNAL_ID_AT).unwrap_or_default();
-        Ok(FileHeader { id, created_ms: chunk(bytes, CREATED_AT).map(u64::from_le_bytes).unwrap_or_default() })
+        let created_ms = chunk(bytes, CREATED_AT).map(u64::from_le_bytes).unwrap_or_default();
+        Ok(FileHeader { version, id, created_ms, next_id })
     }
 }
 
@@ -100,9 +116,15 @@ pub struct FrameHeader {
 impl FrameHeader {
     /// Reads a frame's header; `None` if it is not one of journal `id`.
     pub fn decode(bytes: &[u8], id: &JournalId) -> Option<FrameHeader> {
-        if chunk(bytes, FRAME_CRC_AT).map(u32::from_le_bytes) != Some(header_crc(id, bytes.get(..FRAME_CRC_AT)?)) {
+        let crc = chunk(bytes, FRAME_CRC_AT).map(u32::from_le_bytes);
+        if crc != Some(header_crc(id, bytes.get(..FRAME_CRC_AT)?)) {
             return None;
         }
+        FrameHeader::decode_unchecked(bytes)
+    }
+
+    /// As [`FrameHeader::decode`] where the journal's id is lost: only the payload's checksum tells whether it is one.
+    pub fn decode_unchecked(bytes: &[u8]) -> Option<FrameHeader> {
         let payload_len = usize::try_from(u32::from_le_bytes(chunk(bytes, 0)?)).ok()?;
         (1..=MAX_PAYLOAD).contains(&payload_len).then_some(FrameHeader {
             payload_len,
@@ -147,6 +169,20 @@ pub fn encode_frame(id: &JournalId, sequence: u64, record: &Record) -> Result<Ve
     Ok(frame)
 }
 
+/// The sequence number of the whole *synced* frame of journal `id` that `bytes` begin with, if there is one.
+pub fn synced_frame(bytes: &[u8], id: &JournalId) -> Option<u64> {
+    // The length first: this is asked of every byte of a damaged journal.
+    if !bytes.starts_with(&(SYNCED_PAYLOAD.len() as u32).to_le_bytes()) {
+        return None;
+    }
+    let frame: &[u8; SYNCED_LEN] = bytes.first_chunk()?;
+    let header = FrameHeader::decode(frame, id)?;
+    let sound = frame[FRAME_HEADER_LEN..SYNCED_LEN - 1] == SYNCED_PAYLOAD
+        && crc32fast::hash(&SYNCED_PAYLOAD) == header.payload_crc
+        && frame[SYNCED_LEN - 1] == END;
+    sound.then_some(header.sequence)
+}
+
 /// The record in a payload; `None` if it does not decode to exactly one sound record.
 pub fn decode_payload(payload: &[u8]) -> Option<Record> {
     match postcard::take_from_bytes(payload) {
@@ -162,9 +198,12 @@ mod tests {
 
     #[test]
     fn header_round_trip_and_every_flipped_bit() {
-        let header = FileHeader { id: *b"0123456789abcdef", created_ms: 1_760_000_000_000 };
+        let header =
+            FileHeader { version: VERSION, id: *b"0123456789abcdef", created_ms: 1_760_000_000_000, next_id: 9 };
         let mut bytes = header.encode();
         assert_eq!(FileHeader::decode(&bytes).unwrap(), header);
+        assert!(FileHeader::decode(&FileHeader { version: 1, ..header }.encode()).is_err(), "1 has no next_id");
+        assert!(FileHeader::decode(&FileHeader { version: 3, ..header }.encode()).is_err());
         for bit in 0..bytes.len() * 8 {
             bytes[bit / 8] ^= 1 << (bit % 8);
             assert!(FileHeader::decode(&bytes).is_err());
@@ -181,5 +220,19 @@ mod tests {
         assert_eq!(decode_payload(&frame[FRAME_HEADER_LEN..frame.len() - 1]), Some(record));
         assert!(FrameHeader::decode(&frame, &[2; 16]).is_none());
         assert!(FrameHeader::decode(&frame[..19], &[1; 16]).is_none());
+    }
+
+    #[test]
+    fn a_synced_frame_is_told_from_any_other() {
+        let mut frame = encode_frame(&[1; 16], 7, &Record::Synced).unwrap();
+        assert_eq!(frame.len(), SYNCED_LEN);
+        assert_eq!(synced_frame(&frame, &[1; 16]), Some(7));
+        assert_eq!(synced_frame(&frame, &[2; 16]), None);
+        assert_eq!(synced_frame(&frame[..SYNCED_LEN - 1], &[1; 16]), None);
+        for bit in 0..frame.len() * 8 {
+            frame[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(synced_frame(&frame, &[1; 16]), None);
+            frame[bit / 8] ^= 1 << (bit % 8);
+        }
     }
 }

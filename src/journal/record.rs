@@ -1,4 +1,4 @@
-//! What a journal records. These types are format 1 (see `docs/journal-format.md`): enumerations only grow at their end.
+//! What a journal records. These types are its format (see `docs/journal-format.md`): enumerations only grow at their end.
 
 use std::fmt;
 use std::str::FromStr;
@@ -177,6 +177,8 @@ pub enum Record {
         /// Duration.
         seconds: f32,
     },
+    /// Every byte before this record was on the medium before this record was written.
+    Synced,
 }
 
 /// Byte strings as one block, which postcard copies at once.

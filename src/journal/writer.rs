@@ -5,11 +5,14 @@ use std::hash::BuildHasher;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::frame::{FileHeader, JournalId, encode_frame};
-use super::reader::{FrameReader, JournalState, TornTail, read_frame_at};
+use super::frame::{FileHeader, JournalId, VERSION, encode_frame};
+use super::reader::{FrameReader, TornTail, read_frame_at};
 use super::record::{InteractionId, Record, StoredInput};
-use crate::disk::{Disk, DiskFile, StagedFile};
+use super::rewrite::rewrite;
+use super::state::JournalState;
+use crate::disk::{Disk, DiskFile, StagedFile, folder_of, read_full};
 use crate::error::{Error, ErrorKind, Result};
+use crate::planted::{Bug, planted};
 
 /// The one writer of a journal file. Writers of several processes take turns under a lock, which is the caller's duty, and
 /// call [`JournalWriter::catch_up`] first.
@@ -22,11 +25,14 @@ pub struct JournalWriter {
     state: JournalState,
     end: u64,
     next_sequence: u64,
+    /// Up to where the file is known to be on the medium.
+    synced: u64,
     poisoned: bool,
     repaired: Option<TornTail>,
 }
 
-fn random_id() -> JournalId {
+/// A random name for a new journal file.
+pub(super) fn random_id() -> JournalId {
     let mut id = [0; 16];
     for (half, salt) in id.chunks_exact_mut(8).zip(0u8..) {
         // Keys from the operating system's randomness.
@@ -41,38 +47,57 @@ impl JournalWriter {
     /// # Errors
     /// `Usage` if `path` exists, `Io`.
     pub fn create(disk: &dyn Disk, path: &Path, created_ms: u64) -> Result<()> {
-        let header = FileHeader { id: random_id(), created_ms };
-        StagedFile::write(disk, path.parent().unwrap_or(Path::new(".")), &header.encode())?.publish(path)
+        let header = FileHeader { version: VERSION, id: random_id(), created_ms, next_id: 0 };
+        StagedFile::write(disk, folder_of(path), &header.encode())?.publish(path)
     }
 
-    /// Opens a journal and reads its index; truncates a torn tail, see [`JournalWriter::repaired`].
+    /// Opens a journal and reads its index. A torn tail is truncated, see [`JournalWriter::repaired`]; an end that may not be
+    /// on the medium is synced; an older format is rewritten in this one.
     ///
     /// # Errors
     /// `BadData` if it is damaged: nothing is changed then. `Io`.
     pub fn open(disk: Arc<dyn Disk>, path: &Path) -> Result<JournalWriter> {
-        let file = disk.open_write(path).map_err(|e| Error::io("cannot open the journal for writing", path, e))?;
         let mut reader = FrameReader::open(&*disk, path)?;
+        if reader.header().version != VERSION {
+            rewrite(&*disk, path, |_| true)?;
+            reader = FrameReader::open(&*disk, path)?;
+        }
+        let (file, writable) = match disk.open_write(path) {
+            // A disk that takes no writes still answers reads: what is asked next fails by itself.
+            Err(e) if e.kind() == std::io::ErrorKind::ReadOnlyFilesystem => (disk.open_read(path), false),
+            other => (other, true),
+        };
+        let file = file.map_err(|e| Error::io("cannot open the journal", path, e))?;
         let mut state = JournalState::default();
         state.absorb(&mut reader)?;
         let mut writer = JournalWriter {
             path: path.to_owned(),
             file,
-            id: reader.journal_id(),
+            id: reader.header().id,
             state,
             end: 0,
             next_sequence: 0,
-            poisoned: false,
+            synced: 0,
+            poisoned: !writable,
             repaired: None,
             disk,
         };
         writer.settle(&reader)?;
+        if writable && writer.is_unsynced() {
+            // As above: a full disk.
+            writer.poisoned = writer.sync().is_err();
+        }
         Ok(writer)
     }
 
     /// Takes over where `reader` ended, and cuts off a torn tail.
     fn settle(&mut self, reader: &FrameReader) -> Result<()> {
         (self.end, self.next_sequence) = (reader.end(), reader.next_sequence());
-        if let Some(torn) = reader.torn_tail() {
+        self.synced = self.synced.max(reader.synced());
+        if let Some(torn) = reader.torn_tail().filter(|_| !self.poisoned) {
+            if planted(Bug::TailNotCut) {
+                return Ok(());
+            }
             let cut = self.file.truncate(torn.offset).and_then(|()| self.file.sync_data());
             cut.map_err(|e| Error::io("cannot cut off the journal's torn tail", &self.path, e))?;
             self.repaired = Some(torn);
@@ -88,7 +113,7 @@ impl JournalWriter {
         self.refuse_poisoned()?;
         let mut reader = FrameReader::open(&*self.disk, &self.path)?;
         let len = self.file.len().map_err(|e| Error::io("cannot read the journal", &self.path, e))?;
-        if reader.journal_id() != self.id || len < self.end {
+        if reader.header().id != self.id || len < self.end {
             // Rewritten under the same name, as forgetting does.
             *self = JournalWriter::open(self.disk.clone(), &self.path)?;
             return Ok(());
@@ -107,19 +132,53 @@ impl JournalWriter {
     /// # Errors
     /// As [`JournalWriter::open`].
     pub fn reopen(&mut self) -> Result<()> {
+        if self.poisoned {
+            self.write_again()?;
+        }
         *self = JournalWriter::open(self.disk.clone(), &self.path)?;
         Ok(())
+    }
+
+    /// Writes again what was appended since the last sync: pages whose sync failed look written and are not.
+    fn write_again(&self) -> Result<()> {
+        let io = |e| Error::io("cannot write the end of the journal again", &self.path, e);
+        let reader = FrameReader::open(&*self.disk, &self.path)?;
+        if reader.header().id != self.id {
+            return Ok(());
+        }
+        let mut at = self.synced;
+        while at < self.end {
+            let length = self.end.saturating_sub(at).min(1 << 20);
+            let mut bytes = vec![0; usize::try_from(length).unwrap_or_default()];
+            let n = read_full(&*self.file, &mut bytes, at).map_err(io)?;
+            self.file.write_at(bytes.get(..n).unwrap_or_default(), at).map_err(io)?;
+            at = at.saturating_add(length);
+        }
+        Ok(())
+    }
+
+    /// Puts a journal of the records that `keep` accepts in the place of this one.
+    ///
+    /// # Errors
+    /// As [`JournalWriter::open`].
+    pub fn rewrite(&mut self, keep: impl Fn(&Record) -> bool) -> Result<()> {
+        rewrite(&*self.disk, &self.path, keep)?;
+        self.reopen()
     }
 
     /// Index of the journal.
     pub fn state(&self) -> &JournalState {
         &self.state
     }
+    /// Where the file ends.
+    pub fn end(&self) -> u64 {
+        self.end
+    }
     /// The torn tail that was cut off last, if any.
     pub fn repaired(&self) -> Option<TornTail> {
         self.repaired
     }
-    /// Whether a write or sync has failed since the journal was opened.
+    /// Whether it takes no records: a write or sync has failed since it was opened, or the disk takes no writes.
     pub fn is_poisoned(&self) -> bool {
         self.poisoned
     }
@@ -128,7 +187,7 @@ impl JournalWriter {
         if !self.poisoned {
             return Ok(());
         }
-        Err(Error::new(ErrorKind::Io, "the journal takes no more records after a failed write")
+        Err(Error::new(ErrorKind::Io, "the journal takes no records: the disk is read-only, or a write has failed")
             .at(self.path.display())
             .hint("see to the disk, then open the journal again; what was acknowledged is kept"))
     }
@@ -153,8 +212,9 @@ impl JournalWriter {
         self.refuse_poisoned()?;
         self.state.check(&record)?;
         let frame = encode_frame(&self.id, self.next_sequence, &record)?;
+        let synced = durable && !planted(Bug::JournalNotSynced);
         let written = match self.file.write_at(&frame, self.end) {
-            Ok(()) if durable => self.file.sync_data().map_err(|e| ("cannot make the journal durable", e)),
+            Ok(()) if synced => self.file.sync_data().map_err(|e| ("cannot make the journal durable", e)),
             Ok(()) => Ok(()),
             Err(e) => Err(("cannot append to the journal", e)),
         };
@@ -164,9 +224,37 @@ impl JournalWriter {
             return Err(Error::io(what, &self.path, e));
         }
         self.state.apply(record, self.end);
-        self.end = self.end.saturating_add(frame.len() as u64);
-        self.next_sequence = self.next_sequence.saturating_add(1);
+        self.advance(frame.len());
+        if durable {
+            self.mark_synced();
+        }
         Ok(())
+    }
+
+    fn advance(&mut self, bytes: usize) {
+        self.end = self.end.saturating_add(bytes as u64);
+        self.next_sequence = self.next_sequence.saturating_add(1);
+    }
+
+    /// Says in the file that everything so far is on the medium. The records are there without it, so a failure is none of
+    /// theirs; but what is left of it must not stand in the way of the next one.
+    fn mark_synced(&mut self) {
+        self.synced = self.end;
+        let written = encode_frame(&self.id, self.next_sequence, &Record::Synced)
+            .ok()
+            .filter(|frame| self.file.write_at(frame, self.end).is_ok());
+        match written {
+            Some(frame) => {
+                self.advance(frame.len());
+                self.synced = self.end;
+            }
+            None => self.poisoned = self.file.truncate(self.end).is_err(),
+        }
+    }
+
+    /// Whether a record has been appended that may not be on the medium.
+    pub fn is_unsynced(&self) -> bool {
+        self.synced < self.end
     }
 
     /// Makes everything appended so far durable.
@@ -175,10 +263,15 @@ impl JournalWriter {
     /// `Io`; the writer is poisoned then.
     pub fn sync(&mut self) -> Result<()> {
         self.refuse_poisoned()?;
+        if planted(Bug::MarkedBeforeSync) {
+            self.mark_synced();
+        }
         self.file.sync_data().map_err(|e| {
             self.poisoned = true;
             Error::io("cannot make the journal durable", &self.path, e)
-        })
+        })?;
+        self.mark_synced();
+        Ok(())
     }
 
     /// The input of one interaction, read from the file.

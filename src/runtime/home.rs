@@ -7,7 +7,7 @@ use super::Session;
 use super::config::{Config, NewClasses};
 use crate::adapter::Pooling;
 use crate::base::{Base, Task};
-use crate::disk::{Disk, RealDisk, StagedFile, read_file};
+use crate::disk::{Disk, RealDisk, StagedFile, make_folder, read_file};
 use crate::error::{Error, Result};
 use crate::input::{Intake, Preprocessing, TextEncoder};
 use crate::plan::{Engine, Survey, survey};
@@ -146,7 +146,7 @@ impl Home {
             TextEncoder::load(file, config.max_length)?;
         }
         config.image = options.image.clone().or_else(|| guess_image(&base));
-        disk.create_dir_all(path).map_err(|e| Error::io("cannot make the home", path, e))?;
+        make_folder(&disk, path)?;
         let put = |from: &Path, name: &str, limit: u64| -> Result<()> {
             let bytes = read_file(&disk, from, limit)?;
             StagedFile::write(&disk, path, &bytes)?.publish(&path.join(name))
@@ -278,7 +278,7 @@ fn no_site(base: &Base, pattern: &Pattern) -> Error {
         .hint("`acclimate inspect` lists the names; `*` stands for anything")
 }
 
-fn read_labels(disk: &dyn Disk, file: &Path) -> Result<Vec<String>> {
+pub(super) fn read_labels(disk: &dyn Disk, file: &Path) -> Result<Vec<String>> {
     let bytes = read_file(disk, file, LONGEST_LABELS)?;
     let text = String::from_utf8(bytes)
         .map_err(|e| Error::bad_data("labels that are not UTF-8").at(file.display()).because(e))?;

@@ -2,11 +2,15 @@
 
 mod answer;
 mod config;
+mod flusher;
+mod forget;
 mod home;
 mod journal_io;
+mod serving;
 mod session;
 #[cfg(feature = "train")]
 mod training;
+mod verify;
 
 pub use answer::{Answer, Scored};
 pub use config::{Config, NewClasses};
@@ -14,6 +18,7 @@ pub use home::{Home, InitOptions, Summary};
 pub use session::{Feedback, FeedbackReceipt, Session, Status};
 #[cfg(feature = "train")]
 pub use training::{TrainOptions, TrainReport};
+pub use verify::{Health, repair, verify};
 
 /// Milliseconds since 1970.
 pub(crate) fn now_ms() -> u64 {

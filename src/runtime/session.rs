@@ -6,15 +6,14 @@ use ndarray::Array2;
 
 use super::answer::{Answer, ranked};
 use super::config::NewClasses;
+use super::flusher::Flusher;
+pub(crate) use super::serving::Serving;
 use super::{Home, journal_io, now_ms};
-use crate::adapter::HeadDelta;
-use crate::adapter::file::MappedAdapter;
 use crate::error::{Error, ErrorKind, Result};
-use crate::head;
 use crate::input::{Example, RawInput};
-use crate::journal::{FeedbackKind, InteractionId, Journal};
-use crate::plan::{Factors, Rows, SiteKey, Variant, lock};
-use crate::store::{DEFAULT_WAIT, GenerationInfo, Store, profile_folder};
+use crate::journal::{FeedbackKind, InteractionId, Journal, SyncPolicy};
+use crate::plan::{Variant, lock};
+use crate::store::{Cause, DEFAULT_WAIT, GenerationInfo, Store, TakenBack, Trial, profile_folder};
 
 /// What a person says about an answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,6 +46,8 @@ pub struct Status {
     pub generation: u64,
     /// Predictions until it is no longer on trial.
     pub trial_left: u32,
+    /// A generation that was taken back because it failed, and none has been committed or chosen since.
+    pub taken_back: Option<TakenBack>,
     /// Interactions recorded.
     pub interactions: usize,
     /// Feedback items recorded.
@@ -61,117 +62,42 @@ pub struct Status {
     pub adapter_bytes: u64,
 }
 
-/// The adapter that answers; immutable, so that one prediction never mixes two of them.
-pub(crate) struct Serving {
-    pub generation: u64,
-    pub labels: Vec<String>,
-    pub sites: SiteKey,
-    pub factors: Factors,
-    pub head: Option<head::Head>,
-    pub adapter_bytes: u64,
-    /// Feedback items that this generation has learned from.
-    pub examples: u64,
-    /// Deltas and their plans, while the weights are merged.
-    merged: Option<crate::plan::Merged>,
-}
-
-impl Serving {
-    fn base(home: &Home) -> Serving {
-        Serving {
-            generation: 0,
-            labels: home.labels().to_vec(),
-            sites: vec![],
-            factors: Factors::default(),
-            head: None,
-            adapter_bytes: 0,
-            examples: 0,
-            merged: None,
-        }
-    }
-
-    fn load(home: &Home, store: &Store, generation: u64, merged: bool) -> Result<Serving> {
-        if generation == 0 {
-            return Ok(Serving::base(home));
-        }
-        let mapped: MappedAdapter = store.open_generation(generation, Some(&home.base().fingerprint()))?;
-        let header = mapped.header();
-        let adapter = mapped.to_adapter();
-        let head = adapter.head.map(head_of).transpose()?;
-        let deltas = adapter.sites;
-        let sites: SiteKey = deltas.iter().map(|d| (d.name.clone(), d.rank as usize)).collect();
-        let parts = mapped.sites().flat_map(|s| {
-            let scale = s.header.alpha / s.header.rank as f32;
-            [(s.a.shape, s.a.data, 1.0), (s.b.shape, s.b.data, scale)]
-        });
-        Ok(Serving {
-            generation,
-            labels: header.labels.clone(),
-            factors: Factors::from_slices(parts)?,
-            sites,
-            head,
-            adapter_bytes: mapped.file_bytes(),
-            examples: header.lineage.examples,
-            merged: merged.then(|| crate::plan::Merged::new(deltas)),
-        })
-    }
-
-    /// The forward pass that this generation takes.
-    pub fn variant(&self) -> Variant<'_> {
-        match &self.merged {
-            _ if self.sites.is_empty() => Variant::Base,
-            Some(merged) => Variant::Merged(merged),
-            None => Variant::Adapted(&self.sites, &self.factors),
-        }
-    }
-
-    /// Logits over all classes; none while an encoder has no class.
-    pub fn logits(&self, rows: &Rows) -> Result<Option<Array2<f32>>> {
-        match &self.head {
-            Some(head) => head.forward(rows.features.view(), rows.logits.as_ref().map(|z| z.view())).map(Some),
-            None => Ok(rows.logits.clone()),
-        }
-    }
-}
-
-fn head_of(delta: HeadDelta) -> Result<head::Head> {
-    let shape = (delta.features, delta.columns.len());
-    let odd = |e| Error::bad_data("the head of the adapter has the wrong size").because(e);
-    let head = head::Head {
-        features: delta.features,
-        base_classes: delta.base_classes,
-        classes: delta.classes,
-        columns: delta.columns,
-        weight: Array2::from_shape_vec(shape, delta.weight.data).map_err(odd)?,
-        bias: delta.bias.into(),
-    };
-    head.check()?;
-    Ok(head)
-}
-
 /// A profile in use. `Send` and `Sync`: predict from several threads while another gives feedback or trains.
 pub struct Session {
     pub(crate) home: Home,
     pub(crate) store: Store,
-    pub(crate) journal: Mutex<Journal>,
+    pub(crate) journal: Arc<Mutex<Journal>>,
     serving: RwLock<Arc<Serving>>,
     merge: bool,
+    flusher: Flusher,
 }
 
 impl Session {
-    /// With `lenient`, a serving adapter that cannot be used is set aside for this session, so that it can be rolled back.
+    /// A generation that cannot be used is taken back. With `lenient` it is only set aside for this session, so that it can be
+    /// looked at and rolled back.
     pub(crate) fn open(home: Home, profile: &str, lenient: bool) -> Result<Session> {
         let folder = profile_folder(home.path(), profile)?;
         let store = Store::create(home.0.disk.clone(), &folder)?;
         let disk = home.0.disk.clone();
         let journal = Journal::open(disk, &store.journal_path(), &store.journal_lock_path(), DEFAULT_WAIT, now_ms())?;
-        let serving = match Serving::load(&home, &store, store.current()?, false) {
-            Err(e) if lenient && matches!(e.kind(), ErrorKind::BadData | ErrorKind::Usage) => {
-                tracing::warn!(error = %e, "the serving adapter cannot be used");
-                Serving::base(&home)
-            }
+        let journal = Arc::new(Mutex::new(journal));
+        let serving = RwLock::new(Arc::new(Serving::base(&home)));
+        let flusher = Flusher::new(&journal);
+        let session = Session { home, store, journal, serving, merge: false, flusher };
+        if !lenient {
+            session.follow()?;
+            return Ok(session);
+        }
+        match session.swap(session.store.current()?) {
+            Err(e) if is_unusable(&e) => tracing::warn!(error = %e, "the serving adapter cannot be used"),
             other => other?,
-        };
-        Ok(Session { home, store, journal: Mutex::new(journal), serving: RwLock::new(Arc::new(serving)), merge: false })
+        }
+        Ok(session)
+    }
+
+    /// Says when predictions are synced; feedback always is.
+    pub fn set_sync(&self, policy: SyncPolicy) {
+        lock(&self.journal).set_policy(policy);
     }
 
     /// Serves from merged weights: no cost per prediction, and a new plan to compile at every swap.
@@ -196,20 +122,50 @@ impl Session {
         Ok(())
     }
 
-    fn put(&self, next: Serving) {
-        *self.serving.write().unwrap_or_else(std::sync::PoisonError::into_inner) = Arc::new(next);
+    fn put(&self, next: Serving) -> Arc<Serving> {
+        let next = Arc::new(next);
+        *self.serving.write().unwrap_or_else(std::sync::PoisonError::into_inner) = next.clone();
+        next
     }
 
-    /// Follows what another process made of the profile.
-    fn follow(&self) -> Result<Arc<Serving>> {
-        let current = self.store.current()?;
+    /// Follows what was made of the profile, here or in another process.
+    pub(crate) fn follow(&self) -> Result<Arc<Serving>> {
         let serving = self.serving();
-        if current == serving.generation {
+        if self.store.current()? == serving.generation {
             return Ok(serving);
         }
-        let next = Serving::load(&self.home, &self.store, current, self.merge)?;
-        self.put(next);
-        Ok(self.serving())
+        let (serving, trial) = self.take_up()?;
+        ended(trial, 0);
+        Ok(serving)
+    }
+
+    /// The generation that serves, loaded, and a try of it where it is on trial. One that cannot be used is taken back.
+    fn take_up(&self) -> Result<(Arc<Serving>, Option<Trial>)> {
+        loop {
+            let (current, trial) = match self.store.begin() {
+                // On a disk that takes no writes, what serves goes on serving.
+                Err(e) if matches!(e.kind(), ErrorKind::Io | ErrorKind::Busy) => (self.store.current()?, None),
+                other => other?,
+            };
+            let serving = self.serving();
+            if current == serving.generation {
+                return Ok((serving, trial));
+            }
+            match Serving::load(&self.home, &self.store, current, self.merge) {
+                Ok(next) => return Ok((self.put(next), trial)),
+                Err(e) if is_unusable(&e) => self.take_back(current, Cause::Unusable, &e)?,
+                Err(e) => {
+                    ended(trial, 0);
+                    return Err(e);
+                }
+            }
+        }
+    }
+
+    fn take_back(&self, generation: u64, cause: Cause, why: &Error) -> Result<()> {
+        let serves = self.store.take_back(generation, cause)?;
+        tracing::warn!(generation, serves, error = %why, "taken back");
+        Ok(())
     }
 
     /// Answers one input and records it, so that feedback can be given on it.
@@ -223,17 +179,18 @@ impl Session {
     /// [`Session::predict`] with the `top` most probable classes.
     pub fn predict_top(&self, input: &RawInput, top: usize) -> Result<Answer> {
         let example = self.home.intake().example(input)?;
-        let mut serving = self.follow()?;
+        let (mut serving, trial) = self.take_up()?;
         let logits = match self.logits(&serving, &example) {
             Err(e) if serving.generation > 0 && e.kind() == ErrorKind::BadData && self.base_answers(&example) => {
                 // A generation that cannot answer what the base can is taken back at once.
-                tracing::warn!(generation = serving.generation, error = %e, "rolled back");
-                let back = self.store.rollback(None)?;
-                self.swap(back)?;
-                serving = self.serving();
+                self.take_back(serving.generation, Cause::BadAnswer, &e)?;
+                serving = self.follow()?;
                 self.logits(&serving, &example)?
             }
-            other => other?,
+            other => {
+                ended(trial, u32::from(other.is_ok()));
+                other?
+            }
         };
         let top = logits.map_or_else(Vec::new, |z| ranked(z.row(0), &serving.labels, top));
         let stored = journal_io::store(self.home.intake().stored(input)?)?;
@@ -250,9 +207,8 @@ impl Session {
             Err(e) if matches!(e.kind(), ErrorKind::Io | ErrorKind::Busy) => (None, Some(e.to_string())),
             Err(e) => return Err(e),
         };
-        if serving.generation > 0 && unrecorded.is_none() {
-            // A trial that cannot be counted now is counted by the next prediction.
-            let _ = self.store.served(serving.generation, 1);
+        if id.is_some() {
+            self.flusher.wake();
         }
         Ok(Answer { id, top, generation: serving.generation, unrecorded })
     }
@@ -372,12 +328,14 @@ impl Session {
     /// Where the profile stands.
     pub fn status(&self) -> Result<Status> {
         let serving = self.follow()?;
+        let head = self.store.head()?;
         let mut journal = lock(&self.journal);
         journal.refresh()?;
         let state = journal.state();
         Ok(Status {
             generation: serving.generation,
-            trial_left: self.store.head()?.trial_left,
+            trial_left: head.trial_left,
+            taken_back: head.taken_back,
             interactions: state.interactions().len(),
             feedback: state.feedback().len(),
             waiting: state.waiting(),
@@ -407,6 +365,16 @@ impl Session {
         }
         Ok(Some(self.store.open_generation(generation, Some(&self.home.base().fingerprint()))?.to_adapter()))
     }
+}
+
+/// A try that did not end the process. What cannot be counted now is counted by the next one.
+fn ended(trial: Option<Trial>, predictions: u32) {
+    let _ = trial.map(|trial| trial.passed(predictions));
+}
+
+/// Whether an adapter's file is to blame, and not the disk or the call.
+fn is_unusable(e: &Error) -> bool {
+    matches!(e.kind(), ErrorKind::BadData | ErrorKind::Usage)
 }
 
 fn check_label(label: String) -> Result<String> {

@@ -64,11 +64,8 @@ impl Session {
         let settings = options.settings.clone().unwrap_or_else(|| self.settings());
         let config = self.home().config();
         lock(&self.journal).refresh()?;
-        let current = self.store.current()?;
-        if current != self.serving().generation {
-            self.swap(current)?;
-        }
-        let serving = self.serving();
+        let serving = self.follow()?;
+        let current = serving.generation;
         let (labels, material) = self.material(&serving)?;
         let engine = &self.home().0.engine;
         let choice = crate::choice::choose(&engine.base, engine.task, &Pattern::new(&config.sites), config.rank)?;
@@ -94,15 +91,13 @@ impl Session {
         let generation = match winner {
             Some(winner) => {
                 let adapter = self.adapter_of(winner, labels, &material, &settings, &verdict, current);
-                let number = self.store.commit(&adapter)?;
-                self.swap(number)?;
-                Some(number)
+                Some(self.store.commit(&adapter)?)
             }
             None => None,
         };
         lock(&self.journal).record_training(now_ms(), generation, verdict.clone(), steps, seconds as f32)?;
-        let promoted = generation.is_some();
-        Ok(TrainReport { promoted, generation: generation.unwrap_or(current), steps, seconds, verdict, tried })
+        let serves = self.follow()?.generation;
+        Ok(TrainReport { promoted: generation == Some(serves), generation: serves, steps, seconds, verdict, tried })
     }
 
     fn adapter_of(
@@ -156,7 +151,7 @@ impl Session {
         let mut latest = 0;
         for (at, f) in state.feedback().iter().enumerate() {
             let Some(interaction) = state.interaction(f.id) else { continue };
-            let answered = interaction.answer.as_ref().and_then(|(label, _)| index.get(label).copied());
+            let answered = interaction.answer.as_ref().and_then(|(label, _)| index.get(&**label).copied());
             let goal = match (&f.kind, answered) {
                 (FeedbackKind::Label(label), _) => {
                     let next = labels.len();
@@ -184,7 +179,7 @@ impl Session {
             .filter(|i| state.feedback_on(i.id).is_none())
             .take(crate::adapt::MOST_IDLE)
         {
-            let class = i.answer.as_ref().and_then(|(label, _)| index.get(label)).copied();
+            let class = i.answer.as_ref().and_then(|(label, _)| index.get(&**label)).copied();
             if let Some(class) = class.filter(|c| *c < home.0.base_classes) {
                 idle.push((load(i.id)?, class));
             }

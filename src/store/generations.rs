@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use crate::adapter::file::{AdapterHeader, read_header};
 use crate::disk::{Disk, UNFINISHED};
 use crate::error::{Error, Result};
+use crate::planted::{Bug, planted};
 
-use super::head::Head;
+use super::head::{Cause, Head};
 
 /// Ending of the adapter files.
 const ENDING: &str = ".adapter";
@@ -20,6 +21,8 @@ pub struct GenerationInfo {
     pub current: bool,
     /// Whether a roll back without target goes there.
     pub previous: bool,
+    /// Why it was taken back, if it was the last one that failed.
+    pub taken_back: Option<Cause>,
     /// Its header and the length of its file; an error if it is damaged. Tensors are not checked.
     pub header: Result<(AdapterHeader, u64)>,
 }
@@ -51,8 +54,8 @@ impl Generations {
         Ok(number != 0 && disk.exists(&path).map_err(|e| Error::io("cannot look for a generation", &path, e))?)
     }
 
-    /// The nearest ancestor of `number` that has a file; 0 if there is none.
-    pub(super) fn ancestor(&self, disk: &dyn Disk, number: u64) -> u64 {
+    /// The nearest ancestor of `number` that has a file and is accepted; 0 if there is none.
+    pub(super) fn ancestor(&self, disk: &dyn Disk, number: u64, accept: impl Fn(u64) -> bool) -> u64 {
         let mut child = number;
         loop {
             let parent = match read_header(disk, &self.path(child)) {
@@ -60,18 +63,28 @@ impl Generations {
                 Ok((header, _)) if header.lineage.parent < child => header.lineage.parent,
                 _ => 0,
             };
-            if parent == 0 || self.exists(disk, parent).unwrap_or(false) {
+            if parent == 0 || (accept(parent) && self.exists(disk, parent).unwrap_or(false)) {
                 return parent;
             }
             child = parent;
         }
     }
 
+    /// Removes these generations; returns when they are gone from the medium.
+    pub(super) fn remove(&self, disk: &dyn Disk, numbers: &[u64]) -> Result<()> {
+        for number in numbers {
+            let path = self.path(*number);
+            disk.remove(&path).map_err(|e| Error::io("cannot remove a generation", &path, e))?;
+        }
+        disk.sync_dir(&self.folder).map_err(|e| Error::io("cannot sync a folder", &self.folder, e))
+    }
+
     /// Removes the oldest files beyond `limit`, but never what `head` refers to. The number of files removed.
     pub(super) fn prune(&self, disk: &dyn Disk, head: &Head, limit: usize) -> Result<usize> {
         let numbers = self.numbers(disk)?;
         let excess = numbers.len().saturating_sub(limit);
-        let removable = numbers.into_iter().filter(|n| *n != head.current && *n != head.previous);
+        let in_use = |n: &u64| (*n == head.current || *n == head.previous) && !planted(Bug::PrunedInUse);
+        let removable = numbers.into_iter().filter(|n| !in_use(n));
         let mut removed = 0;
         for number in removable.take(excess) {
             let path = self.path(number);
@@ -81,14 +94,26 @@ impl Generations {
         Ok(removed)
     }
 
-    /// Removes the files that writers did not finish; only while nobody writes one.
-    pub(super) fn sweep(&self, disk: &dyn Disk) -> Result<()> {
-        for name in self.names(disk)?.iter().filter(|name| name.ends_with(UNFINISHED)) {
-            let path = self.folder.join(name);
-            disk.remove(&path).map_err(|e| Error::io("cannot remove an unfinished file", &path, e))?;
+    /// Removes what writers left: unfinished files, and, where the head knows the highest number ever used, finished ones that
+    /// it never named. Only while nobody writes one.
+    pub(super) fn sweep(&self, disk: &dyn Disk, highest: Option<u64>) -> Result<()> {
+        sweep_unfinished(disk, &self.folder)?;
+        for number in self.numbers(disk)?.into_iter().filter(|n| highest.is_some_and(|highest| *n > highest)) {
+            let path = self.path(number);
+            disk.remove(&path).map_err(|e| Error::io("cannot remove an unfinished generation", &path, e))?;
         }
         Ok(())
     }
+}
+
+/// Removes the unfinished files in `folder`.
+pub(super) fn sweep_unfinished(disk: &dyn Disk, folder: &Path) -> Result<()> {
+    let names = disk.list(folder).map_err(|e| Error::io("cannot list a folder", folder, e))?;
+    for name in names.iter().filter(|name| name.ends_with(UNFINISHED)) {
+        let path = folder.join(name);
+        disk.remove(&path).map_err(|e| Error::io("cannot remove an unfinished file", &path, e))?;
+    }
+    Ok(())
 }
 
 /// The number of a generation's file name, if it is one.

@@ -2,23 +2,64 @@
 
 use std::path::Path;
 
-use crate::disk::{Disk, StagedFile, read_file};
+use crate::disk::{Disk, StagedFile, folder_of, read_file};
 use crate::error::{Error, Result};
+use crate::planted::{Bug, planted};
 
 const MAGIC: [u8; 8] = *b"ACCLHEAD";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 const VERSION_AT: usize = 8;
 const TRIAL_AT: usize = 12;
 const SEQUENCE_AT: usize = 16;
 const CURRENT_AT: usize = 24;
 const PREVIOUS_AT: usize = 32;
 const HIGHEST_AT: usize = 40;
-const RESERVED_AT: usize = 48;
+const TRIES_AT: usize = 48;
+const CAUSE_AT: usize = 50;
+const TAKEN_BACK_AT: usize = 52;
 const CRC_AT: usize = 60;
 const SLOT_LEN: usize = 64;
 /// Slots are a block apart, so that no write touches both.
 const SLOT_OFFSETS: [usize; 2] = [0, 4096];
 const FILE_LEN: usize = SLOT_OFFSETS[1] + SLOT_LEN;
+
+/// Tries that a generation on trial has: one that does not end takes it back.
+pub const TRIES: u16 = 1;
+
+/// Why acclimate took a generation back by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    /// The process ended while it loaded the generation, or while it answered with it for the first times.
+    Crash = 1,
+    /// Its file is missing, damaged, or of another base.
+    Unusable = 2,
+    /// It answered with something that is not a finite number.
+    BadAnswer = 3,
+}
+
+impl Cause {
+    fn of(code: u16) -> Option<Cause> {
+        [Cause::Crash, Cause::Unusable, Cause::BadAnswer].into_iter().find(|cause| *cause as u16 == code)
+    }
+
+    /// In words that follow "taken back: ".
+    pub fn words(self) -> &'static str {
+        match self {
+            Cause::Crash => "the process ended while it was tried",
+            Cause::Unusable => "its file cannot be used",
+            Cause::BadAnswer => "it gave no finite answer",
+        }
+    }
+}
+
+/// A generation that acclimate took back by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TakenBack {
+    /// Its number.
+    pub generation: u64,
+    /// Why.
+    pub cause: Cause,
+}
 
 /// What a slot says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -33,6 +74,10 @@ pub struct Head {
     pub highest: u64,
     /// Predictions until the current generation is trusted; 0: it is.
     pub trial_left: u32,
+    /// Tries that may still begin while the current generation is on trial.
+    pub tries_left: u16,
+    /// The last generation that was taken back, until the next one is committed or rolled back to.
+    pub taken_back: Option<TakenBack>,
 }
 
 impl Head {
@@ -46,6 +91,11 @@ impl Head {
         put(CURRENT_AT, &self.current.to_le_bytes());
         put(PREVIOUS_AT, &self.previous.to_le_bytes());
         put(HIGHEST_AT, &self.highest.to_le_bytes());
+        put(TRIES_AT, &self.tries_left.to_le_bytes());
+        if let Some(TakenBack { generation, cause }) = self.taken_back {
+            put(CAUSE_AT, &(cause as u16).to_le_bytes());
+            put(TAKEN_BACK_AT, &generation.to_le_bytes());
+        }
         let crc = crc32fast::hash(&out[..CRC_AT]);
         out[CRC_AT..].copy_from_slice(&crc.to_le_bytes());
         out
@@ -53,20 +103,31 @@ impl Head {
 
     /// `None` if the slot is not whole.
     fn decode(slot: &[u8]) -> Option<Head> {
+        let u16_at = |at: usize| slot.get(at..)?.first_chunk().map(|b| u16::from_le_bytes(*b));
         let u32_at = |at: usize| slot.get(at..)?.first_chunk().map(|b| u32::from_le_bytes(*b));
         let u64_at = |at: usize| slot.get(at..)?.first_chunk().map(|b| u64::from_le_bytes(*b));
-        let sound = slot.starts_with(&MAGIC)
-            && u32_at(CRC_AT)? == crc32fast::hash(slot.get(..CRC_AT)?)
-            && u32_at(VERSION_AT)? == VERSION
-            && slot.get(RESERVED_AT..CRC_AT)?.iter().all(|b| *b == 0);
+        let intact = u32_at(CRC_AT)? == crc32fast::hash(slot.get(..CRC_AT)?) || planted(Bug::HeadCrcIgnored);
+        if !slot.starts_with(&MAGIC) || !intact {
+            return None;
+        }
+        let (tries_left, code, generation) = (u16_at(TRIES_AT)?, u16_at(CAUSE_AT)?, u64_at(TAKEN_BACK_AT)?);
+        let taken_back = Cause::of(code).map(|cause| TakenBack { generation, cause });
+        let (tries_left, known) = match u32_at(VERSION_AT)? {
+            // Format 1 knew no tries and no causes; its bytes are zero here.
+            1 => (TRIES, (tries_left, code, generation) == (0, 0, 0)),
+            VERSION => (tries_left, taken_back.is_some() || (code, generation) == (0, 0)),
+            _ => return None,
+        };
         let head = Head {
             sequence: u64_at(SEQUENCE_AT)?,
             current: u64_at(CURRENT_AT)?,
             previous: u64_at(PREVIOUS_AT)?,
             highest: u64_at(HIGHEST_AT)?,
             trial_left: u32_at(TRIAL_AT)?,
+            tries_left,
+            taken_back,
         };
-        (sound && head.current.max(head.previous) <= head.highest).then_some(head)
+        (known && head.current.max(head.previous) <= head.highest).then_some(head)
     }
 }
 
@@ -75,23 +136,30 @@ struct Slots {
     /// Index of the slot that wins.
     newest: usize,
     head: Head,
+    /// Whether the other slot holds something that is not whole.
+    torn: bool,
 }
 
 impl Slots {
     fn read(disk: &dyn Disk, path: &Path) -> Result<Slots> {
         let bytes = read_file(disk, path, FILE_LEN as u64)?;
-        let slots = SLOT_OFFSETS.map(|at| bytes.get(at..at + SLOT_LEN).and_then(Head::decode));
+        let raw = SLOT_OFFSETS.map(|at| bytes.get(at..at + SLOT_LEN));
+        let slots = raw.map(|slot| slot.and_then(Head::decode));
+        let torn = raw.iter().zip(&slots).any(|(raw, slot)| {
+            let written = raw.is_none_or(|bytes| bytes.iter().any(|b| *b != 0));
+            slot.is_none() && written
+        });
         let (newest, head) = match slots {
-            [Some(a), Some(b)] if b.sequence > a.sequence => (1, b),
+            [Some(a), Some(b)] if b.sequence > a.sequence && !planted(Bug::HeadSequenceIgnored) => (1, b),
             [Some(a), _] => (0, a),
             [None, Some(b)] => (1, b),
             [None, None] => {
-                return Err(Error::bad_data("both slots of the head are damaged").at(path.display()).hint(
-                    "the generations are untouched: restore this file from a copy, or move it away to start again from the base",
-                ));
+                return Err(Error::bad_data("both slots of the head are damaged")
+                    .at(path.display())
+                    .hint("the generations are untouched: `acclimate repair` makes a new head for them"));
             }
         };
-        Ok(Slots { bytes, newest, head })
+        Ok(Slots { bytes, newest, head, torn })
     }
 }
 
@@ -100,9 +168,21 @@ impl Slots {
 /// # Errors
 /// `Usage` if there is one, `Io`.
 pub fn create(disk: &dyn Disk, path: &Path, highest: u64) -> Result<()> {
-    let mut bytes = Head { sequence: 1, highest, ..Head::default() }.encode().to_vec();
+    stage(disk, path, &Head { sequence: 1, highest, ..Head::default() })?.publish(path)
+}
+
+/// Puts a file with `head` alone in the place of the one at `path`.
+///
+/// # Errors
+/// `Io`.
+pub fn replace(disk: &dyn Disk, path: &Path, head: &Head) -> Result<()> {
+    stage(disk, path, head)?.replace(path)
+}
+
+fn stage<'a>(disk: &'a dyn Disk, path: &Path, head: &Head) -> Result<StagedFile<'a>> {
+    let mut bytes = head.encode().to_vec();
     bytes.resize(FILE_LEN, 0);
-    StagedFile::write(disk, path.parent().unwrap_or(Path::new(".")), &bytes)?.publish(path)
+    StagedFile::write(disk, folder_of(path), &bytes)
 }
 
 /// What the head says now.
@@ -113,6 +193,14 @@ pub fn read(disk: &dyn Disk, path: &Path) -> Result<Head> {
     Slots::read(disk, path).map(|slots| slots.head)
 }
 
+/// As [`read`], if no slot is torn: only then does the head surely know the highest number ever used.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_whole(disk: &dyn Disk, path: &Path) -> Result<Option<Head>> {
+    Slots::read(disk, path).map(|slots| (!slots.torn).then_some(slots.head))
+}
+
 /// Replaces the head by what `change` makes of it, durably; the head it wrote. To be called under the profile's short lock.
 ///
 /// # Errors
@@ -121,10 +209,12 @@ pub fn flip(disk: &dyn Disk, path: &Path, change: impl FnOnce(Head) -> Result<He
     let slots = Slots::read(disk, path)?;
     let changed = change(slots.head)?;
     let head = Head { sequence: slots.head.sequence.saturating_add(1), ..changed };
-    let at = if slots.newest == 0 { SLOT_OFFSETS[1] } else { SLOT_OFFSETS[0] };
+    let other = slots.newest == 0;
+    let at = if other != planted(Bug::StaleSlotWritten) { SLOT_OFFSETS[1] } else { SLOT_OFFSETS[0] };
     let io = |e| Error::io("cannot write the head", path, e);
     let file = disk.open_write(path).map_err(io)?;
-    if let Err(e) = file.write_at(&head.encode(), at as u64).and_then(|()| file.sync_data()) {
+    let sync = || if planted(Bug::HeadNotSynced) { Ok(()) } else { file.sync_data() };
+    if let Err(e) = file.write_at(&head.encode(), at as u64).and_then(|()| sync()) {
         // Unacknowledged, so not to be seen: put back what was there.
         let mut old: Vec<u8> = slots.bytes.iter().skip(at).take(SLOT_LEN).copied().collect();
         old.resize(SLOT_LEN, 0);
@@ -152,11 +242,28 @@ mod tests {
         create(&RealDisk, &path, 0).unwrap();
         for n in 1..6 {
             let head = flip(&RealDisk, &path, to(n)).unwrap();
-            assert_eq!(head, Head { sequence: n + 1, current: n, previous: n - 1, highest: n, trial_left: 20 });
+            let expected = Head { sequence: n + 1, current: n, previous: n - 1, highest: n, trial_left: 20, ..head };
+            assert_eq!(head, expected);
             assert_eq!(read(&RealDisk, &path).unwrap(), head);
         }
         assert_eq!(std::fs::metadata(&path).unwrap().len(), FILE_LEN as u64);
         assert_eq!(create(&RealDisk, &path, 0).unwrap_err().kind(), ErrorKind::Usage);
+    }
+
+    #[test]
+    fn what_a_slot_says_comes_back() {
+        for taken_back in [None, Some(TakenBack { generation: u64::MAX, cause: Cause::BadAnswer })] {
+            let head =
+                Head { sequence: 3, current: 2, previous: 1, highest: 9, trial_left: 7, tries_left: 1, taken_back };
+            assert_eq!(Head::decode(&head.encode()), Some(head));
+        }
+        let mut old = Head { sequence: 3, current: 2, previous: 1, highest: 9, trial_left: 7, ..Head::default() };
+        let mut bytes = old.encode();
+        bytes[VERSION_AT] = 1;
+        let crc = crc32fast::hash(&bytes[..CRC_AT]);
+        bytes[CRC_AT..].copy_from_slice(&crc.to_le_bytes());
+        old.tries_left = TRIES;
+        assert_eq!(Head::decode(&bytes), Some(old), "format 1");
     }
 
     #[test]

@@ -1,21 +1,28 @@
 //! A profile on disk: its generations, which of them serves, and its locks; see `docs/store.md`.
 
+pub mod check;
+pub mod forget;
 pub mod generations;
 pub mod head;
 pub mod lock;
+mod trial;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use check::{Finding, Repair, State};
+pub use forget::{Forgotten, Selection};
 pub use generations::GenerationInfo;
-pub use head::Head;
+pub use head::{Cause, Head, TRIES, TakenBack};
 pub use lock::WriterLock;
+pub use trial::Trial;
 
 use crate::adapter::file::{MappedAdapter, stage_adapter};
 use crate::adapter::{Adapter, Fingerprint};
-use crate::disk::Disk;
+use crate::disk::{Disk, folder_of, make_folder};
 use crate::error::{Error, ErrorKind, Result};
+use crate::planted::{Bug, planted};
 use generations::Generations;
 
 /// Generations kept on disk unless told otherwise.
@@ -76,19 +83,19 @@ impl Store {
     pub fn create(disk: Arc<dyn Disk>, folder: &Path) -> Result<Store> {
         let store = Store::at(disk, folder);
         let disk = &*store.disk;
-        let made = || {
-            disk.create_dir_all(&store.generations.folder)?;
-            disk.sync_dir(folder)?;
-            folder.parent().filter(|p| !p.as_os_str().is_empty()).map_or(Ok(()), |parent| disk.sync_dir(parent))
-        };
-        made().map_err(|e| Error::io("cannot make a profile", folder, e))?;
         let head = store.head_path();
-        let held = store.lock_short("making the profile")?;
-        if !disk.exists(&head).map_err(|e| Error::io("cannot look for a profile", &head, e))? {
-            let highest = store.generations.numbers(disk)?.last().copied().unwrap_or(0);
-            head::create(disk, &head, highest)?;
+        let is_made = || disk.exists(&head).map_err(|e| Error::io("cannot look for a profile", &head, e));
+        // The head comes last: where it is, all names above it are on the medium.
+        if !is_made()? {
+            for folder in [folder_of(folder), folder, &store.generations.folder] {
+                make_folder(disk, folder)?;
+            }
+            let _held = store.lock_short("making the profile")?;
+            if !is_made()? {
+                let highest = store.generations.numbers(disk)?.last().copied().unwrap_or(0);
+                head::create(disk, &head, highest)?;
+            }
         }
-        drop(held);
         store.head()?;
         Ok(store)
     }
@@ -130,7 +137,11 @@ impl Store {
     /// `Busy`, naming the holder; `Io`.
     pub fn lock_training(&self, wait: Duration, purpose: &str) -> Result<WriterLock> {
         let held = WriterLock::acquire(&*self.disk, &self.folder.join("train.lock"), wait, purpose)?;
-        self.generations.sweep(&*self.disk)?;
+        let highest = head::read_whole(&*self.disk, &self.head_path())?.map(|head| head.highest);
+        self.generations.sweep(&*self.disk, highest)?;
+        // The short lock, too: the journal's and the head's new files are written under it alone.
+        let _short = self.lock_short("cleaning up")?;
+        generations::sweep_unfinished(&*self.disk, &self.folder)?;
         Ok(held)
     }
 
@@ -168,20 +179,27 @@ impl Store {
             .hint("train again")),
         };
         still(self.current()?)?;
-        let staged = stage_adapter(disk, &self.generations.folder, adapter)?;
+        let mut staged = stage_adapter(disk, &self.generations.folder, adapter)?;
+        // The slow part, before anybody has to wait for the lock.
+        staged.sync()?;
         let _held = self.lock_short("committing a generation")?;
         let before = self.head()?;
         still(before.current)?;
         let on_disk = self.generations.numbers(disk)?.last().copied().unwrap_or(0);
-        let number =
-            before.highest.max(on_disk).checked_add(1).ok_or_else(|| Error::usage("no generation numbers left"))?;
+        let highest = if planted(Bug::NumberReused) { on_disk } else { before.highest.max(on_disk) };
+        let number = highest.checked_add(1).ok_or_else(|| Error::usage("no generation numbers left"))?;
         let path = self.generations.path(number);
-        let flipped = staged.publish(&path).and_then(|()| {
+        let flip = || {
             head::flip(disk, &self.head_path(), |h| {
-                Ok(Head { current: number, previous: h.current, highest: number, trial_left: TRIAL, ..h })
+                let (current, previous, highest) = (number, h.current, number);
+                Ok(Head { current, previous, highest, trial_left: TRIAL, tries_left: TRIES, taken_back: None, ..h })
             })
-        });
-        match flipped {
+        };
+        let named = match planted(Bug::FlippedBeforeNamed) {
+            true => flip().and_then(|head| staged.publish(&path).map(|()| head)),
+            false => staged.publish(&path).and_then(|()| flip()),
+        };
+        match named {
             // The commit stands; what could not be removed now goes with the next one.
             Ok(head) => drop(self.generations.prune(disk, &head, self.limit)),
             Err(e) => {
@@ -219,9 +237,15 @@ impl Store {
         if target != 0 {
             self.open_generation(target, None)?;
         }
-        let previous = if target == 0 { 0 } else { self.generations.ancestor(disk, target) };
-        head::flip(disk, &self.head_path(), |h| Ok(Head { current: target, previous, trial_left: 0, ..h }))?;
+        let previous = self.previous_of(target, |_| true);
+        let change = |h| Ok(Head { current: target, previous, trial_left: 0, taken_back: None, ..h });
+        head::flip(disk, &self.head_path(), change)?;
         Ok(target)
+    }
+
+    /// Where a roll back from `generation` goes, among those accepted.
+    fn previous_of(&self, generation: u64, accept: impl Fn(u64) -> bool) -> u64 {
+        if generation == 0 { 0 } else { self.generations.ancestor(&*self.disk, generation, accept) }
     }
 
     /// The generations on disk, oldest first.
@@ -234,12 +258,13 @@ impl Store {
             number,
             current: number == head.current,
             previous: number == head.previous,
+            taken_back: head.taken_back.filter(|t| t.generation == number).map(|t| t.cause),
             header: crate::adapter::file::read_header(&*self.disk, &self.generations.path(number)),
         };
         Ok(self.generations.numbers(&*self.disk)?.into_iter().map(info).collect())
     }
 
-    /// Maps a generation, verified in full; with `base`, one that fits that base.
+    /// Loads a generation, verified in full; with `base`, one that fits that base.
     ///
     /// # Errors
     /// `Usage` if there is none of that number, `BadData`, `Io`.
@@ -252,37 +277,6 @@ impl Store {
             return Err(Error::usage(what).at(self.folder.display()).hint("see history for those that are there"));
         }
         MappedAdapter::open_on(&*self.disk, &self.generations.path(number), base)
-    }
-
-    fn flip_trial(&self, generation: u64, left: impl FnOnce(u32) -> u32) -> Result<u32> {
-        let head = self.head()?;
-        if head.current != generation || head.trial_left == 0 {
-            return Ok(0);
-        }
-        let _held = self.lock_short("counting the trial")?;
-        let change = |h: Head| match h.current == generation {
-            true => Ok(Head { trial_left: left(h.trial_left), ..h }),
-            false => Ok(h),
-        };
-        head::flip(&*self.disk, &self.head_path(), change)
-            .map(|h| if h.current == generation { h.trial_left } else { 0 })
-    }
-
-    /// Counts `n` predictions that `generation` served without trouble; how many its trial still asks for. Costs a sync while
-    /// the trial lasts, and nothing after it.
-    ///
-    /// # Errors
-    /// `BadData`, `Busy`, `Io`.
-    pub fn served(&self, generation: u64, n: u32) -> Result<u32> {
-        self.flip_trial(generation, |left| left.saturating_sub(n))
-    }
-
-    /// Ends the trial of `generation`.
-    ///
-    /// # Errors
-    /// `BadData`, `Busy`, `Io`.
-    pub fn bless(&self, generation: u64) -> Result<()> {
-        self.flip_trial(generation, |_| 0).map(drop)
     }
 }
 

@@ -59,9 +59,9 @@ fn the_oldest_go_but_never_those_in_use() {
         store.commit(&adapter(n)).unwrap();
     }
     assert_eq!(numbers(&store), [3, 4, 5]);
-    let mapped = store.open_generation(3, None).unwrap();
+    let loaded = store.open_generation(3, None).unwrap();
     store.commit(&adapter(5)).unwrap();
-    assert_eq!(mapped.to_adapter(), adapter(2), "a mapped generation outlives its file");
+    assert_eq!(loaded.to_adapter(), adapter(2), "a loaded generation outlives its file");
     assert_eq!(store.rollback(Some(4)).unwrap(), 4);
     assert_eq!(store.head().unwrap().previous, 0, "3 is gone, and so are its ancestors");
     let store = store.keeping(1);
@@ -86,21 +86,89 @@ fn a_damaged_generation_is_listed_and_not_served() {
     assert_eq!(store.rollback(Some(0)).unwrap(), 0);
 }
 
+/// One try of what serves that ends well, with `predictions` answers.
+fn pass(store: &Store, predictions: u32) -> u32 {
+    store.begin().unwrap().1.unwrap().passed(predictions).unwrap()
+}
+
 #[test]
 fn a_trial_is_counted_and_ends() {
     let dir = tempfile::tempdir().unwrap();
     let store = create(dir.path());
+    assert!(store.begin().unwrap().1.is_none(), "the base is never on trial");
     let first = store.commit(&adapter(0)).unwrap();
-    assert_eq!(store.head().unwrap().trial_left, TRIAL);
-    assert_eq!(store.served(first, 5).unwrap(), 15);
-    assert_eq!(store.served(99, 5).unwrap(), 0, "not the one on trial");
-    assert_eq!(store.served(first, 50).unwrap(), 0);
+    assert_eq!((store.head().unwrap().trial_left, store.head().unwrap().tries_left), (TRIAL, TRIES));
+    assert_eq!((pass(&store, 0), pass(&store, 5)), (20, 15));
+    assert_eq!(store.head().unwrap().tries_left, TRIES);
+    let (generation, trial) = store.begin().unwrap();
+    assert_eq!((generation, store.head().unwrap().tries_left), (first, TRIES - 1));
+    assert!(matches!(store.begin().unwrap(), (1, None)), "tried elsewhere at this moment: not a failure");
+    assert_eq!(trial.unwrap().passed(50).unwrap(), 0);
     let sequence = store.head().unwrap().sequence;
-    store.served(first, 1).unwrap();
+    assert!(matches!(store.begin().unwrap(), (1, None)));
     assert_eq!(store.head().unwrap().sequence, sequence, "a trusted generation costs no write");
+}
+
+#[test]
+fn a_try_that_never_ended_takes_the_generation_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = create(dir.path());
+    let first = store.commit(&adapter(0)).unwrap();
+    pass(&store, TRIAL);
     let second = store.commit(&adapter(1)).unwrap();
-    store.bless(second).unwrap();
-    assert_eq!(store.head().unwrap().trial_left, 0);
+    drop(store.begin().unwrap());
+    assert_eq!(store.begin().unwrap().0, first);
+    let head = store.head().unwrap();
+    assert_eq!(head.taken_back, Some(TakenBack { generation: second, cause: Cause::Crash }));
+    assert_eq!((head.current, head.previous, head.trial_left), (1, 0, 0));
+    assert_eq!(store.rollback(Some(second)).unwrap(), second, "it can be rolled forward to");
+    assert_eq!(store.head().unwrap().taken_back, None);
+    let third = store.commit(&adapter(2)).unwrap();
+    drop(store.begin().unwrap());
+    assert_eq!(store.rollback(None).unwrap(), second, "or left by hand");
+    assert_eq!(store.begin().unwrap().0, second);
+    assert_eq!(third, 3);
+}
+
+#[test]
+fn what_cannot_be_used_is_left_for_the_nearest_that_can() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = create(dir.path());
+    for parent in 0..3 {
+        store.commit(&adapter(parent)).unwrap();
+    }
+    assert_eq!(store.take_back(2, Cause::Unusable).unwrap(), 3, "not the one that serves");
+    std::fs::write(dir.path().join("generations/000002.adapter"), b"damaged").unwrap();
+    assert_eq!(store.take_back(3, Cause::Unusable).unwrap(), 0, "2 is damaged, so its parent is not known");
+    let (dir, base) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let store = create(dir.path());
+    for parent in 0..3 {
+        store.commit(&adapter(parent)).unwrap();
+    }
+    std::fs::remove_file(dir.path().join("generations/000002.adapter")).unwrap();
+    assert_eq!(store.rollback(Some(1)).unwrap(), 1);
+    assert_eq!(store.rollback(Some(3)).unwrap(), 3);
+    assert_eq!(store.take_back(3, Cause::BadAnswer).unwrap(), 0, "an ancestor that has no file ends the line");
+    assert_eq!(create(base.path()).take_back(0, Cause::Unusable).unwrap(), 0);
+}
+
+#[test]
+fn finished_files_that_the_head_never_named_are_swept() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = create(dir.path());
+    store.commit(&adapter(0)).unwrap();
+    let orphan = dir.path().join("generations/000002.adapter");
+    let head = dir.path().join("head");
+    let whole = std::fs::read(&head).unwrap();
+    let mut torn = whole.clone();
+    torn[20] ^= 1;
+    for (bytes, swept) in [(&torn, false), (&whole, true)] {
+        std::fs::write(&head, bytes).unwrap();
+        std::fs::write(&orphan, b"an adapter").unwrap();
+        drop(store.lock_training(Duration::ZERO, "training").unwrap());
+        assert_eq!(!orphan.exists(), swept, "only where the head surely never named it");
+        assert!(dir.path().join("generations/000001.adapter").exists());
+    }
 }
 
 #[test]
@@ -164,4 +232,80 @@ fn names_of_profiles() {
     for bad in ["", ".", "..", ".x", "-x", "a/b", "a b", "é", &"x".repeat(65)] {
         assert_eq!(profile_folder(home, bad).unwrap_err().kind(), ErrorKind::Usage);
     }
+}
+
+/// A profile with two generations and a journal of one answered question.
+fn busy_profile(folder: &Path) -> (Store, crate::journal::Journal) {
+    let store = create(folder);
+    store.commit(&adapter(0)).unwrap();
+    store.commit(&adapter(1)).unwrap();
+    let disk = Arc::new(FaultyDisk::counting());
+    let (path, lock) = (store.journal_path(), store.journal_lock_path());
+    let mut journal = crate::journal::Journal::open(disk, &path, &lock, Duration::ZERO, 1).unwrap();
+    for n in 0..3 {
+        let text = crate::journal::StoredInput::Text(format!("question {n}"));
+        let id = journal.record_interaction(n, text, vec![("a".into(), 0.5)], 0).unwrap();
+        journal.record_feedback(id, n, crate::journal::FeedbackKind::Accept).unwrap();
+    }
+    (store, journal)
+}
+
+fn states(store: &Store) -> Vec<State> {
+    store.verify(&adapter(0).base).unwrap().iter().map(|f| f.state).collect()
+}
+
+#[test]
+fn a_sound_profile_is_sound_and_repairing_it_does_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _journal) = busy_profile(dir.path());
+    assert_eq!(states(&store), [State::Sound; 4], "head, two generations, journal");
+    assert_eq!(store.repair(&adapter(0).base, 5).unwrap(), []);
+    assert!(!store.quarantine_path().exists());
+}
+
+#[test]
+fn whatever_file_is_damaged_the_rest_is_kept_and_the_damaged_one_quarantined() {
+    let base = adapter(0).base;
+    for name in ["head", "generations/000001.adapter", "generations/000002.adapter", "journal.log"] {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, journal) = busy_profile(dir.path());
+        drop(journal);
+        let file = dir.path().join(name);
+        let whole = std::fs::read(&file).unwrap();
+        let mut damaged = whole.clone();
+        // A byte in each half, as both slots of the head are to be hit.
+        for at in [30, whole.len() - 25] {
+            damaged[at] ^= 0x40;
+        }
+        std::fs::write(&file, &damaged).unwrap();
+        let before = store.verify(&base).unwrap();
+        assert!(before.iter().any(|f| f.state == State::Damaged && f.file == file.display().to_string()), "{before:?}");
+        assert_eq!(std::fs::read(&file).unwrap(), damaged, "looking changes nothing");
+        let done = store.repair(&base, 5).unwrap();
+        assert_eq!(done.len(), 1, "{name}: {done:?}");
+        assert_eq!(std::fs::read(&done[0].quarantined).unwrap(), damaged, "{name}");
+        assert!(states(&store).iter().all(|s| *s == State::Sound), "{name}: {:?}", store.verify(&base));
+        let current = store.current().unwrap();
+        assert_eq!(current, if name.ends_with("2.adapter") { 1 } else { 2 }, "{name}");
+        assert_eq!(store.open_generation(current, Some(&base)).unwrap().to_adapter(), adapter(current - 1));
+        // Of the journal it is its name, and the payload of the third feedback.
+        let disk = Arc::new(FaultyDisk::counting());
+        let (path, lock) = (store.journal_path(), store.journal_lock_path());
+        let journal = crate::journal::Journal::open(disk, &path, &lock, Duration::ZERO, 1).unwrap();
+        let kept = (journal.state().interactions().len(), journal.state().feedback().len());
+        assert_eq!(kept, if name == "journal.log" { (3, 2) } else { (3, 3) }, "{name}");
+    }
+}
+
+#[test]
+fn what_an_interrupted_program_left_is_no_damage() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _journal) = busy_profile(dir.path());
+    std::fs::write(dir.path().join("generations/.1-2.tmp"), b"left over").unwrap();
+    std::fs::copy(dir.path().join("generations/000001.adapter"), dir.path().join("generations/000003.adapter"))
+        .unwrap();
+    let states = states(&store);
+    assert_eq!(states.iter().filter(|s| **s == State::Leftover).count(), 2);
+    assert!(!states.contains(&State::Damaged));
+    assert_eq!(store.repair(&adapter(0).base, 5).unwrap(), []);
 }

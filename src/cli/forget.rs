@@ -1,0 +1,156 @@
+//! `forget`: take something back for good, with everything that learned from it.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use acclimate::store::{Forgotten, Selection};
+use acclimate::{Error, Result, Session};
+use clap::Args;
+use serde_json::{Value, json};
+
+use super::ProfileArg;
+use super::output::Output;
+
+/// Forget interactions for good: records, and generations that learned from them; then train again
+#[derive(Args)]
+#[command(
+    after_help = "Example:\n  acclimate forget home 7f3a\n  acclimate forget home --before 2026-01-31\n  acclimate forget home --all"
+)]
+pub struct Forget {
+    /// The home
+    home: PathBuf,
+    #[command(flatten)]
+    what: WhatArg,
+    #[command(flatten)]
+    profile: ProfileArg,
+    /// Leave the training for later; until then the plain base, or an older generation, serves
+    #[arg(long)]
+    no_train: bool,
+}
+
+#[derive(Args)]
+#[group(required = true, multiple = false)]
+struct WhatArg {
+    /// Ids that predict printed
+    #[arg(value_name = "ID")]
+    ids: Vec<String>,
+    /// Everything of this profile: all interactions, feedback, trainings and generations
+    #[arg(long)]
+    all: bool,
+    /// Interactions before this date, in UTC: 2026-01-31
+    #[arg(long, value_name = "DATE")]
+    before: Option<String>,
+}
+
+impl WhatArg {
+    fn selection(self) -> Result<Selection> {
+        match self.before {
+            Some(date) => parse_date(&date).map(Selection::Before).ok_or_else(|| {
+                Error::usage(format!("{date:?} is not a date")).hint("give year-month-day, such as 2026-01-31")
+            }),
+            None if self.all => Ok(Selection::All),
+            None => self.ids.iter().map(|id| id.parse()).collect::<Result<_>>().map(Selection::Ids),
+        }
+    }
+}
+
+impl Forget {
+    pub fn run(self, output: &Output) -> Result<ExitCode> {
+        let what = self.what.selection()?;
+        let session = self.profile.repair_session(&self.home)?;
+        let forgotten = session.forget(&what)?;
+        let again = !forgotten.generations.is_empty() && what != Selection::All && !self.no_train;
+        let trained = if again { train(&session) } else { Ok(None) };
+        // It is forgotten, whatever becomes of the training.
+        let (training, failure) = trained.map_or_else(|e| (None, Some(e)), |training| (training, None));
+        let data = json!({
+            "forgotten": forgotten.interactions,
+            "removed": forgotten.generations,
+            "generation": session.current_generation()?,
+            "training": training,
+        });
+        let home = self.home.display().to_string();
+        output.data(&data, || for_people(&forgotten, training.as_ref(), &home))?;
+        failure.map_or(Ok(ExitCode::SUCCESS), Err)
+    }
+}
+
+#[cfg(feature = "train")]
+fn train(session: &Session) -> Result<Option<Value>> {
+    let stop = super::stop::on_signal()?;
+    let options = acclimate::TrainOptions { stop: Some(stop), ..Default::default() };
+    let report = session.train(&options)?;
+    Ok(Some(json!({
+        "promoted": report.promoted,
+        "generation": report.generation,
+        "seconds": report.seconds,
+        "reason": report.verdict.reason,
+    })))
+}
+
+#[cfg(not(feature = "train"))]
+fn train(_: &Session) -> Result<Option<Value>> {
+    Ok(None)
+}
+
+fn for_people(forgotten: &Forgotten, training: Option<&Value>, home: &str) -> String {
+    let mut text = match forgotten.interactions {
+        1 => "forgot 1 interaction".to_string(),
+        n => format!("forgot {n} interactions"),
+    };
+    let numbers: Vec<String> = forgotten.generations.iter().map(u64::to_string).collect();
+    match numbers.as_slice() {
+        [] => {}
+        [one] => text += &format!("; generation {one} had learned from it and is gone"),
+        _ => text += &format!("; generations {} had learned from it and are gone", numbers.join(", ")),
+    }
+    let name = |generation: u64| match generation {
+        0 => "the plain base serves".to_string(),
+        n => format!("generation {n} serves"),
+    };
+    match training {
+        Some(t) if t["promoted"] == true => {
+            text += &format!("\ntrained again: {}", name(t["generation"].as_u64().unwrap_or_default()));
+        }
+        Some(t) => {
+            let reason = t["reason"].as_str().unwrap_or_default();
+            text += &format!("\ntrained again, not promoted, {}: {reason}", name(forgotten.generation));
+        }
+        None if forgotten.generations.is_empty() => {}
+        None => {
+            text += &format!("\n{} until the next `acclimate train {home}`", name(forgotten.generation));
+        }
+    }
+    text
+}
+
+/// Unix milliseconds of the beginning of a day in UTC, from 1970 to 9999.
+fn parse_date(text: &str) -> Option<u64> {
+    let parts: Vec<u64> = text.split('-').map(|part| part.parse().ok()).collect::<Option<_>>()?;
+    let [year @ 1970..=9999, month @ 1..=12, day] = parts[..] else { return None };
+    let leap = |y: u64| y.is_multiple_of(4) && (!y.is_multiple_of(100) || y.is_multiple_of(400));
+    let lengths = [31, if leap(year) { 29 } else { 28 }, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
+    let before = usize::try_from(month - 1).ok()?;
+    let in_month = (1..=*lengths.get(before)?).contains(&day);
+    let years: u64 = (1970..year).map(|y| if leap(y) { 366 } else { 365 }).sum();
+    let months: u64 = lengths.iter().take(before).sum();
+    in_month.then_some((years + months + day - 1) * 86_400_000)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dates_are_read_as_they_are_printed() {
+        for text in ["1970-01-01", "2000-02-29", "2024-12-31", "2026-03-01", "2100-03-01"] {
+            let ms = parse_date(text).unwrap();
+            assert_eq!(super::super::output::date(ms), format!("{text} 00:00"));
+        }
+        for other in
+            ["", "2026", "2026-13-01", "2026-00-01", "2023-02-29", "2100-02-29", "2026-1-0", "1969-12-31", "a-b-c"]
+        {
+            assert_eq!(parse_date(other), None, "{other}");
+        }
+    }
+}

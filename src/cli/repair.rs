@@ -1,0 +1,44 @@
+//! `repair`: keep what can be kept, put the rest aside.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use acclimate::Result;
+use acclimate::runtime::{repair, verify};
+use acclimate::store::State;
+use clap::Args;
+use serde_json::{Value, json};
+
+use super::output::Output;
+use super::verify::exit_code;
+
+/// Keep all that can be kept of damaged files, and put them as they are into the quarantine; nothing is deleted
+#[derive(Args)]
+#[command(after_help = "Example:\n  acclimate repair home")]
+pub struct Repair {
+    /// The home
+    home: PathBuf,
+}
+
+impl Repair {
+    pub fn run(self, output: &Output) -> Result<ExitCode> {
+        let done = repair(&self.home)?;
+        let health = verify(&self.home)?;
+        let left: Vec<_> = health.findings.iter().filter(|f| f.state == State::Damaged).collect();
+        let data = json!({
+            "ok": health.is_sound(),
+            "repaired": done
+                .iter()
+                .map(|r| json!({ "file": r.file, "what": r.what, "quarantined": r.quarantined }))
+                .collect::<Vec<Value>>(),
+            "left": left.iter().map(|f| json!({ "file": f.file, "what": f.what })).collect::<Vec<Value>>(),
+        });
+        output.data(&data, || {
+            let mut lines: Vec<String> =
+                done.iter().map(|r| format!("{}: {}\n  as it was: {}", r.file, r.what, r.quarantined)).collect();
+            lines.extend(left.iter().map(|f| format!("{}: cannot be repaired: {}", f.file, f.what)));
+            if lines.is_empty() { "all is sound: nothing to repair".to_string() } else { lines.join("\n") }
+        })?;
+        Ok(exit_code(&health))
+    }
+}

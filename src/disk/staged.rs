@@ -1,0 +1,141 @@
+//! Files that become visible only when they are complete, and are on the medium when they do.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::{Disk, DiskFile, folder_of, read_full};
+use crate::error::{Error, Result};
+use crate::planted::{Bug, planted};
+
+/// Ending of the files that a writer has not finished yet.
+pub const UNFINISHED: &str = ".tmp";
+
+/// A file that has no final name yet. Dropped without [`StagedFile::publish`] or [`StagedFile::replace`] it is removed.
+#[derive(Debug)]
+pub struct StagedFile<'a> {
+    disk: &'a dyn Disk,
+    file: Box<dyn DiskFile>,
+    path: PathBuf,
+    synced: bool,
+    named: bool,
+}
+
+impl<'a> StagedFile<'a> {
+    /// Makes an empty file in `folder`.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn create(disk: &'a dyn Disk, folder: &Path) -> Result<StagedFile<'a>> {
+        static NUMBER: AtomicU64 = AtomicU64::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let path = folder.join(format!(".{}-{number}{UNFINISHED}", std::process::id()));
+        // A name left by an earlier process of the same number is nobody's.
+        if disk.exists(&path).map_err(|e| Error::io("cannot look for a file", &path, e))? {
+            disk.remove(&path).map_err(|e| Error::io("cannot remove an unfinished file", &path, e))?;
+        }
+        let file = disk.create_new(&path).map_err(|e| Error::io("cannot create a file", &path, e))?;
+        Ok(StagedFile { disk, file, path, synced: false, named: false })
+    }
+
+    /// Writes `bytes` into a new file in `folder`.
+    ///
+    /// # Errors
+    /// `Io`; nothing is left behind where the disk still allows removal.
+    pub fn write(disk: &'a dyn Disk, folder: &Path, bytes: &[u8]) -> Result<StagedFile<'a>> {
+        let mut staged = StagedFile::create(disk, folder)?;
+        staged.write_at(bytes, 0)?;
+        Ok(staged)
+    }
+
+    /// Copies the file `from` into a new file in `folder`.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn copy(disk: &'a dyn Disk, folder: &Path, from: &Path) -> Result<StagedFile<'a>> {
+        let io = |e| Error::io("cannot read the file", from, e);
+        let source = disk.open_read(from).map_err(io)?;
+        let mut staged = StagedFile::create(disk, folder)?;
+        let (mut at, mut piece) = (0u64, vec![0; 1 << 20]);
+        loop {
+            let n = read_full(&*source, &mut piece, at).map_err(io)?;
+            let Some(bytes) = piece.get(..n).filter(|bytes| !bytes.is_empty()) else { return Ok(staged) };
+            staged.write_at(bytes, at)?;
+            at = at.saturating_add(n as u64);
+        }
+    }
+
+    /// Writes `bytes` at `offset`.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn write_at(&mut self, bytes: &[u8], offset: u64) -> Result<()> {
+        self.synced = false;
+        self.file.write_at(bytes, offset).map_err(|e| Error::io("cannot write a file", &self.path, e))
+    }
+
+    /// Returns when the file's contents are on the medium.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn sync(&mut self) -> Result<()> {
+        if !self.synced && !planted(Bug::NamedBeforeSync) {
+            self.file.sync_data().map_err(|e| Error::io("cannot sync a file", &self.path, e))?;
+            self.synced = true;
+        }
+        Ok(())
+    }
+
+    /// Syncs the file, gives it its final name, in the same folder, and makes the name durable.
+    ///
+    /// # Errors
+    /// `Usage` if something has that name, `Io`.
+    pub fn publish(self, name: &Path) -> Result<()> {
+        if self.disk.exists(name).map_err(|e| Error::io("cannot look for a file", name, e))? {
+            return Err(Error::usage("will not overwrite an existing file")
+                .at(name.display())
+                .hint("choose another name"));
+        }
+        self.replace(name)
+    }
+
+    /// As [`StagedFile::publish`], in the place of the file that has that name, if there is one.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn replace(mut self, name: &Path) -> Result<()> {
+        self.sync()?;
+        self.disk.rename(&self.path, name).map_err(|e| Error::io("cannot name a file", name, e))?;
+        self.named = true;
+        let folder = folder_of(name);
+        if planted(Bug::NameNotSynced) {
+            return Ok(());
+        }
+        self.disk.sync_dir(folder).map_err(|e| Error::io("cannot sync a folder", folder, e))
+    }
+}
+
+impl Drop for StagedFile<'_> {
+    fn drop(&mut self) {
+        if !self.named {
+            let _ = self.disk.remove(&self.path);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disk::{RealDisk, read_file};
+
+    #[test]
+    fn a_staged_file_never_overwrites_and_leaves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let name = dir.path().join("f");
+        StagedFile::write(&RealDisk, dir.path(), b"one").unwrap().publish(&name).unwrap();
+        let again = StagedFile::write(&RealDisk, dir.path(), b"two").unwrap().publish(&name).unwrap_err();
+        assert_eq!(again.kind(), crate::error::ErrorKind::Usage);
+        assert_eq!(read_file(&RealDisk, &name, 10).unwrap(), b"one");
+        assert!(read_file(&RealDisk, &name, 2).is_err());
+        assert_eq!(RealDisk.list(dir.path()).unwrap(), ["f"]);
+    }
+}

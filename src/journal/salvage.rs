@@ -1,0 +1,249 @@
+//! What can be kept of a damaged journal: every whole frame that makes sense after those kept before it.
+
+use std::path::Path;
+
+use super::frame::{END, FILE_HEADER_LEN, FRAME_HEADER_LEN, FileHeader, FrameHeader, JournalId, decode_payload};
+use super::record::Record;
+use super::rewrite::Copy;
+use super::state::JournalState;
+use super::tail::{Broken, Tail};
+use crate::disk::{Disk, DiskFile, read_full};
+use crate::error::{Error, Result};
+
+/// Bytes that are searched for a frame in one go.
+const CHUNK: usize = 64 << 10;
+
+/// What was found in a journal, whole or not.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Survey {
+    /// Records that can be kept.
+    pub kept: u64,
+    /// Whole records that cannot: they speak of what is lost, or say something twice.
+    pub orphaned: u64,
+    /// Places that hold no whole frame, as (offset, bytes).
+    pub damaged: Vec<(u64, u64)>,
+    /// Bytes of a torn tail, which nobody was told is recorded.
+    pub torn: u64,
+    /// Whether the file's own header is whole.
+    pub header: bool,
+}
+
+impl Survey {
+    /// Whether nothing that was acknowledged is missing.
+    pub fn is_sound(&self) -> bool {
+        self.header && self.damaged.is_empty() && self.orphaned == 0
+    }
+}
+
+/// Looks at all of the journal at `path`, whatever is damaged in it.
+///
+/// # Errors
+/// `Io`.
+pub fn survey(disk: &dyn Disk, path: &Path) -> Result<Survey> {
+    walk(disk, path, &mut |_| Ok(()))
+}
+
+/// Puts a journal of what can be kept in the place of the one at `path`. To be called with the profile's short lock held.
+///
+/// # Errors
+/// `Io`; the old one is untouched then.
+pub fn salvage(disk: &dyn Disk, path: &Path) -> Result<Survey> {
+    let source = Source::open(disk, path)?;
+    let (created_ms, next_id) = source.header.as_ref().map_or((0, 0), |h| (h.created_ms, h.next_id));
+    let mut copy = Copy::begin(disk, path, created_ms)?;
+    let found = walk(disk, path, &mut |record| {
+        copy.note(record);
+        copy.push(record)
+    })?;
+    copy.finish(path, next_id)?;
+    Ok(found)
+}
+
+struct Source {
+    file: Box<dyn DiskFile>,
+    len: u64,
+    /// None if it is damaged; frames are then known by their other checksum alone.
+    header: Option<FileHeader>,
+}
+
+impl Source {
+    fn open(disk: &dyn Disk, path: &Path) -> Result<Source> {
+        let io = |e| Error::io("cannot read the journal", path, e);
+        let file = disk.open_read(path).map_err(io)?;
+        let len = file.len().map_err(io)?;
+        let mut bytes = [0; FILE_HEADER_LEN];
+        let n = read_full(&*file, &mut bytes, 0).map_err(io)?;
+        let header = FileHeader::decode(bytes.get(..n).unwrap_or_default()).ok();
+        Ok(Source { file, len, header })
+    }
+
+    fn bytes(&self, at: u64, len: usize) -> std::io::Result<Vec<u8>> {
+        let mut bytes = vec![0; len];
+        let n = read_full(&*self.file, &mut bytes, at)?;
+        bytes.truncate(n);
+        Ok(bytes)
+    }
+
+    fn id(&self) -> Option<&JournalId> {
+        self.header.as_ref().map(|h| &h.id)
+    }
+
+    /// The header of a frame that lies within the file.
+    fn frame_header(&self, bytes: &[u8], at: u64) -> Option<FrameHeader> {
+        let header = match self.id() {
+            Some(id) => FrameHeader::decode(bytes, id),
+            None => FrameHeader::decode_unchecked(bytes),
+        };
+        header.filter(|h| h.frame_len() <= self.len.saturating_sub(at))
+    }
+
+    /// The record of the whole frame at `at`, with its sequence number and the bytes it takes.
+    fn frame(&self, at: u64) -> std::io::Result<Option<(Record, u64, u64)>> {
+        let Some(header) = self.frame_header(&self.bytes(at, FRAME_HEADER_LEN)?, at) else { return Ok(None) };
+        let mut payload =
+            self.bytes(at.saturating_add(FRAME_HEADER_LEN as u64), header.payload_len.saturating_add(1))?;
+        let whole = payload.pop() == Some(END) && crc32fast::hash(&payload) == header.payload_crc;
+        let record = whole.then(|| decode_payload(&payload)).flatten();
+        Ok(record.map(|record| (record, header.sequence, header.frame_len())))
+    }
+
+    /// Where the next whole frame after `at` begins; the end of the file if there is none.
+    fn next_frame(&self, at: u64) -> std::io::Result<u64> {
+        let mut from = at.saturating_add(1);
+        while from < self.len {
+            let chunk = self.bytes(from, CHUNK)?;
+            for (offset, place) in (0..chunk.len()).zip(from..) {
+                let Some(start) = chunk.get(offset..) else { break };
+                if self.frame_header(start, place).is_some() && self.frame(place)?.is_some() {
+                    return Ok(place);
+                }
+            }
+            if chunk.len() < CHUNK {
+                break;
+            }
+            from = from.saturating_add((CHUNK - FRAME_HEADER_LEN + 1) as u64);
+        }
+        Ok(self.len)
+    }
+}
+
+fn walk(disk: &dyn Disk, path: &Path, keep: &mut dyn FnMut(&Record) -> Result<()>) -> Result<Survey> {
+    let io = |e| Error::io("cannot read the journal", path, e);
+    let source = Source::open(disk, path)?;
+    let mut survey = Survey { header: source.header.is_some(), ..Survey::default() };
+    let (mut state, mut at, mut expected) = (JournalState::default(), FILE_HEADER_LEN as u64, 1);
+    while at < source.len {
+        let Some((record, sequence, length)) = source.frame(at).map_err(io)? else {
+            if is_torn(&source, at, expected).map_err(io)? {
+                survey.torn = source.len.saturating_sub(at);
+                break;
+            }
+            let next = source.next_frame(at).map_err(io)?;
+            survey.damaged.push((at, next.saturating_sub(at)));
+            at = next;
+            continue;
+        };
+        match state.check(&record) {
+            Ok(()) => {
+                keep(&record)?;
+                state.apply(record.clone(), at);
+                survey.kept = survey.kept.saturating_add(u64::from(record != Record::Synced));
+            }
+            Err(_) => survey.orphaned = survey.orphaned.saturating_add(1),
+        }
+        (at, expected) = (at.saturating_add(length), sequence.saturating_add(1));
+    }
+    Ok(survey)
+}
+
+/// Whether the end of the file, from `offset` on, is what cut off writes leave, as a reader judges it.
+fn is_torn(source: &Source, offset: u64, sequence: u64) -> std::io::Result<bool> {
+    let Some(header) = &source.header else { return Ok(false) };
+    let tail = Tail { file: &*source.file, header, offset, len: source.len, sequence };
+    let rest = source.len.saturating_sub(offset);
+    let start = source.bytes(offset, FRAME_HEADER_LEN)?;
+    tail.is_torn(match FrameHeader::decode(&start, &header.id) {
+        _ if rest < FRAME_HEADER_LEN as u64 => Broken::Short,
+        None => Broken::Header,
+        Some(frame) if frame.frame_len() > rest => Broken::CutOff,
+        Some(frame) => Broken::Payload { end: offset.saturating_add(frame.frame_len()).saturating_sub(1) },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::super::record::{FeedbackKind, InteractionId, StoredInput};
+    use super::super::{FrameReader, JournalWriter};
+    use super::*;
+    use crate::disk::RealDisk;
+    use crate::disk::faulty::FaultyDisk;
+
+    fn story(n: u32) -> Vec<Record> {
+        let one = |n| {
+            let id = InteractionId(n);
+            let (input, top) = (StoredInput::Text(format!("question {n}")), vec![]);
+            let said = Record::Feedback { id, at_ms: 2, kind: FeedbackKind::Accept };
+            [Record::Interaction { id, at_ms: 1, input, top, generation: 0 }, said]
+        };
+        (0..n).flat_map(one).collect()
+    }
+
+    fn records(path: &Path) -> Vec<Record> {
+        let all: Result<Vec<_>> = FrameReader::open(&RealDisk, path).unwrap().map(|f| f.map(|f| f.record)).collect();
+        all.unwrap().into_iter().filter(|r| *r != Record::Synced).collect()
+    }
+
+    fn written(path: &Path) -> Vec<u8> {
+        JournalWriter::create(&RealDisk, path, 7).unwrap();
+        let mut writer = JournalWriter::open(Arc::new(FaultyDisk::counting()), path).unwrap();
+        story(5).into_iter().for_each(|record| writer.append(record).unwrap());
+        writer.sync().unwrap();
+        std::fs::read(path).unwrap()
+    }
+
+    #[test]
+    fn a_sound_journal_is_sound_and_salvaging_changes_no_record() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("journal.log");
+        written(&path);
+        let found = survey(&RealDisk, &path).unwrap();
+        assert_eq!(found, Survey { kept: 10, header: true, ..Survey::default() });
+        assert_eq!(salvage(&RealDisk, &path).unwrap(), found);
+        assert_eq!(records(&path), story(5));
+    }
+
+    #[test]
+    fn whatever_byte_is_damaged_all_other_records_are_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("journal.log");
+        let whole = written(&path);
+        for at in 0..whole.len() - super::super::frame::SYNCED_LEN {
+            let mut bytes = whole.clone();
+            bytes[at] ^= 0x41;
+            std::fs::write(&path, &bytes).unwrap();
+            let found = survey(&RealDisk, &path).unwrap();
+            assert!(!found.is_sound() && found.torn == 0, "byte {at}: {found:?}");
+            // A lost question takes what was said about it along; nothing else is lost.
+            let lost = if at < FILE_HEADER_LEN { 0 } else { 1 + found.orphaned };
+            assert_eq!(found.kept + lost, 10, "byte {at}: {found:?}");
+            salvage(&RealDisk, &path).unwrap();
+            let kept = records(&path);
+            assert_eq!(kept.len() as u64, found.kept);
+            assert!(survey(&RealDisk, &path).unwrap().is_sound());
+            let mut writer = JournalWriter::open(Arc::new(FaultyDisk::counting()), &path).unwrap();
+            assert!(writer.append(story(9).pop().unwrap()).is_err(), "of a question that is not there");
+        }
+    }
+
+    #[test]
+    fn a_torn_tail_is_no_damage() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("journal.log");
+        let whole = written(&path);
+        std::fs::write(&path, [&whole[..], &[1, 2, 3]].concat()).unwrap();
+        let found = survey(&RealDisk, &path).unwrap();
+        assert!(found.is_sound() && found.torn == 3, "{found:?}");
+    }
+}

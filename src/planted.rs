@@ -1,0 +1,87 @@
+//! Faults that tests plant into this crate, to show that the simulated power cuts would find them. No build but the tests' own
+//! has them.
+
+/// A fault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Bug {
+    /// Feedback is acknowledged without a sync.
+    JournalNotSynced,
+    /// The journal says that it is on the medium before the sync.
+    MarkedBeforeSync,
+    /// A record's checksum is not compared.
+    RecordCrcIgnored,
+    /// A torn tail stays where it is when the next record is appended.
+    TailNotCut,
+    /// A file gets its name before its contents are on the medium.
+    NamedBeforeSync,
+    /// A file's new name is not made durable.
+    NameNotSynced,
+    /// A new folder's name is not made durable.
+    FolderNotSynced,
+    /// The head is flipped without a sync.
+    HeadNotSynced,
+    /// The head is written into the slot that is valid, not into the other.
+    StaleSlotWritten,
+    /// The first valid slot of the head wins, whatever its sequence number.
+    HeadSequenceIgnored,
+    /// A slot's checksum is not compared.
+    HeadCrcIgnored,
+    /// The head names a generation that has no file yet.
+    FlippedBeforeNamed,
+    /// Old generations go by their number alone.
+    PrunedInUse,
+    /// A number is given to a second generation.
+    NumberReused,
+    /// A try is counted when it is over.
+    TrialCountedLate,
+    /// What is to be forgotten leaves the journal before what learned from it is off.
+    ForgottenBeforeOff,
+}
+
+impl Bug {
+    #[cfg(test)]
+    pub(crate) const ALL: [Bug; 16] = [
+        Bug::JournalNotSynced,
+        Bug::MarkedBeforeSync,
+        Bug::RecordCrcIgnored,
+        Bug::TailNotCut,
+        Bug::NamedBeforeSync,
+        Bug::NameNotSynced,
+        Bug::FolderNotSynced,
+        Bug::HeadNotSynced,
+        Bug::StaleSlotWritten,
+        Bug::HeadSequenceIgnored,
+        Bug::HeadCrcIgnored,
+        Bug::FlippedBeforeNamed,
+        Bug::PrunedInUse,
+        Bug::NumberReused,
+        Bug::TrialCountedLate,
+        Bug::ForgottenBeforeOff,
+    ];
+}
+
+#[cfg(test)]
+thread_local! {
+    static PLANTED: std::cell::Cell<Option<Bug>> = const { std::cell::Cell::new(None) };
+}
+
+/// Whether this thread runs with `bug`.
+#[cfg(test)]
+pub(crate) fn planted(bug: Bug) -> bool {
+    PLANTED.get() == Some(bug)
+}
+
+/// Never, outside of tests.
+#[cfg(not(test))]
+pub(crate) const fn planted(_: Bug) -> bool {
+    false
+}
+
+/// Runs `work` with `bug` in this thread.
+#[cfg(test)]
+pub(crate) fn with<T>(bug: Option<Bug>, work: impl FnOnce() -> T) -> T {
+    PLANTED.set(bug);
+    let done = work();
+    PLANTED.set(None);
+    done
+}

@@ -1,0 +1,27 @@
+//! A session forgets: the records leave the disk, and so does every generation that learned from them.
+
+use std::time::Duration;
+
+use super::Session;
+use crate::error::Result;
+use crate::plan::lock;
+use crate::store::{Forgotten, Selection};
+
+/// How long a training of the same profile is waited for.
+const WAIT: Duration = Duration::from_secs(2);
+
+impl Session {
+    /// Forgets what is selected. From the next prediction on the nearest generation answers that never saw it, or the base;
+    /// training again gives to the bit what would have been learned without it. When this returns, nothing of it is in the
+    /// profile's files.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Usage`](crate::ErrorKind::Usage) if an id is unknown: nothing is forgotten then;
+    /// [`ErrorKind::Busy`](crate::ErrorKind::Busy) while the profile is trained.
+    pub fn forget(&self, what: &Selection) -> Result<Forgotten> {
+        let _held = self.store.lock_training(WAIT, "forgetting")?;
+        let forgotten = self.store.forget(&mut lock(&self.journal), what)?;
+        self.follow()?;
+        Ok(forgotten)
+    }
+}

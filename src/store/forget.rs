@@ -1,0 +1,129 @@
+//! Forgetting: what is to be forgotten leaves the medium, and so does every generation that learned from it.
+
+use std::collections::HashSet;
+use std::path::PathBuf;
+
+use super::Store;
+use super::head::{self, Head};
+use crate::error::{Error, Result};
+use crate::journal::{InteractionId, Journal, JournalState, Record};
+use crate::planted::{Bug, planted};
+
+/// What to forget.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Selection {
+    /// These interactions.
+    Ids(Vec<InteractionId>),
+    /// Interactions older than this, in Unix milliseconds.
+    Before(u64),
+    /// All that was recorded and learned.
+    All,
+}
+
+/// What was forgotten.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Forgotten {
+    /// Interactions that are gone, with what was said about them.
+    pub interactions: usize,
+    /// Generations that are gone: they had learned from some of it.
+    pub generations: Vec<u64>,
+    /// The generation that serves now.
+    pub generation: u64,
+}
+
+impl Selection {
+    fn ids(&self, state: &JournalState) -> Result<HashSet<InteractionId>> {
+        let of = |keep: &dyn Fn(u64) -> bool| {
+            state.interactions().iter().filter(|i| keep(i.at_ms)).map(|i| i.id).collect::<HashSet<_>>()
+        };
+        match self {
+            Selection::All => Ok(of(&|_| true)),
+            Selection::Before(ms) => Ok(of(&|at| at < *ms)),
+            Selection::Ids(ids) => match ids.iter().find(|id| state.interaction(**id).is_none()) {
+                Some(unknown) => Err(Error::usage(format!("there is no interaction {unknown} in this profile"))
+                    .hint("give the id that predict printed, and the same profile; nothing was forgotten")),
+                None => Ok(ids.iter().copied().collect()),
+            },
+        }
+    }
+}
+
+impl Store {
+    /// Forgets: first no generation serves that learned from it, then those generations are gone, then the records. To be called
+    /// with the training lock held. Cut off on the way, it can be asked for again.
+    ///
+    /// # Errors
+    /// `Usage` if an id is unknown: nothing is changed then. `BadData`, `Busy`, `Io`.
+    pub fn forget(&self, journal: &mut Journal, what: &Selection) -> Result<Forgotten> {
+        journal.refresh()?;
+        let ids = what.ids(journal.state())?;
+        let seen = match what {
+            Selection::All => self.generations.numbers(&*self.disk)?,
+            _ => self.that_saw(&ids, journal.state())?,
+        };
+        let keep = |record: &Record| match record {
+            Record::Interaction { id, .. } | Record::Feedback { id, .. } => !ids.contains(id),
+            // What a training found out about everything that there was.
+            Record::Training { .. } => *what != Selection::All,
+            Record::Synced => true,
+        };
+        if planted(Bug::ForgottenBeforeOff) {
+            journal.rewrite(keep)?;
+        }
+        let generation = self.turn_off(&seen)?;
+        self.empty_quarantine()?;
+        if (!ids.is_empty() || *what == Selection::All) && !planted(Bug::ForgottenBeforeOff) {
+            journal.rewrite(keep)?;
+        }
+        Ok(Forgotten { interactions: ids.len(), generations: seen, generation })
+    }
+
+    /// The generations that may have learned from one of `ids`: a training learns from all that was recorded before it ends. One
+    /// whose training is not recorded may have seen anything.
+    fn that_saw(&self, ids: &HashSet<InteractionId>, state: &JournalState) -> Result<Vec<u64>> {
+        let first = state.interactions().iter().position(|i| ids.contains(&i.id));
+        let saw = |number: &u64| {
+            let training = state.trainings().iter().find(|t| t.generation == Some(*number));
+            first.is_some_and(|first| training.is_none_or(|t| first < t.interactions_before))
+        };
+        Ok(self.generations.numbers(&*self.disk)?.into_iter().filter(saw).collect())
+    }
+
+    /// Removes the generations `seen`; the nearest ancestor that is none of them serves instead. The generation that serves now.
+    fn turn_off(&self, seen: &[u64]) -> Result<u64> {
+        let _held = self.lock_short("forgetting")?;
+        if seen.is_empty() {
+            return self.current();
+        }
+        let innocent = |number: u64| !seen.contains(&number);
+        let nearest = |number| if innocent(number) { number } else { self.previous_of(number, innocent) };
+        let change = |h: Head| {
+            let current = nearest(h.current);
+            let trial_left = if current == h.current { h.trial_left } else { 0 };
+            let previous = if current == h.current { nearest(h.previous) } else { self.previous_of(current, innocent) };
+            let taken_back = h.taken_back.filter(|t| innocent(t.generation));
+            Ok(Head { current, previous, trial_left, taken_back, ..h })
+        };
+        let head = head::flip(&*self.disk, &self.head_path(), change)?;
+        self.generations.remove(&*self.disk, seen)?;
+        Ok(head.current)
+    }
+
+    /// Where `repair` puts what it could not use.
+    pub(crate) fn quarantine_path(&self) -> PathBuf {
+        self.folder.join("quarantine")
+    }
+
+    /// Removes what was quarantined: nobody can tell whether it holds what is to be forgotten.
+    fn empty_quarantine(&self) -> Result<()> {
+        let (disk, folder) = (&*self.disk, self.quarantine_path());
+        let io = |e| Error::io("cannot empty the quarantine", &folder, e);
+        if disk.exists(&folder).map_err(io)? {
+            for name in disk.list(&folder).map_err(io)? {
+                disk.remove(&folder.join(name)).map_err(io)?;
+            }
+            disk.sync_dir(&folder).map_err(io)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,87 @@
+//! `kill -9` at any moment, through the program: what it said is stored is stored. `ACCLIMATE_KILLS` says how often (default 50).
+#![cfg(all(unix, feature = "cli"))]
+
+use std::collections::BTreeSet;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use acclimate::input::{ArrayData, NamedArray, arrays};
+use assert_cmd::cargo::cargo_bin;
+use serde_json::Value;
+
+fn acclimate(args: &[&str]) -> Command {
+    let mut command = Command::new(cargo_bin("acclimate"));
+    command.args(args).arg("--json").env_remove("ACCLIMATE_LOG").stderr(Stdio::piped()).stdout(Stdio::piped());
+    command
+}
+
+/// Data of a command that must succeed.
+#[track_caller]
+fn json(args: &[&str]) -> Value {
+    let output = acclimate(args).output().unwrap();
+    assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// Kills a process after `delay`, or lets it end; the first line that it wrote to standard output.
+fn kill_after(mut child: Child, delay: Duration) -> Option<String> {
+    let (sender, receiver) = mpsc::channel();
+    let out = child.stdout.take().unwrap();
+    let reader = std::thread::spawn(move || {
+        let line = BufReader::new(out).lines().next().and_then(Result::ok);
+        let _ = sender.send(());
+        line
+    });
+    // The moment right after an acknowledgement is worth as much as any before.
+    let _ = receiver.recv_timeout(delay);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    reader.join().unwrap()
+}
+
+#[test]
+fn nothing_acknowledged_is_lost_to_kill_9() {
+    let kills: u64 = std::env::var("ACCLIMATE_KILLS").ok().and_then(|n| n.parse().ok()).unwrap_or(50);
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name).to_str().unwrap().to_string();
+    let (home, input) = (at("home"), at("input.npy"));
+    let window = NamedArray::new("", vec![6, 128], ArrayData::F32(vec![0.1; 768])).unwrap();
+    arrays::write_npy(input.as_ref(), &window).unwrap();
+    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/har_cnn.onnx");
+    json(&["init", &home, "--model", model.to_str().unwrap()]);
+    let started = std::time::Instant::now();
+    json(&["predict", &home, &input]);
+    let usual = started.elapsed().as_micros() as u64;
+
+    let mut acknowledged = BTreeSet::new();
+    let (mut killed_before, mut told) = (0, 0);
+    for kill in 0..kills {
+        let id = json(&["predict", &home, &input])[0]["id"].as_str().unwrap().to_string();
+        // Spread over the whole time that a command takes, and a little beyond.
+        let delay = Duration::from_micros(usual * 5 / 4 * (kill * 7 % 32) / 32);
+        let child = match kill % 3 {
+            0 => acclimate(&["predict", &home, &input]).spawn().unwrap(),
+            _ => acclimate(&["feedback", &home, &id, "--label", "3"]).spawn().unwrap(),
+        };
+        match kill_after(child, delay).and_then(|line| serde_json::from_str::<Value>(&line).ok()) {
+            Some(said) if said["durable"] == true => {
+                told += 1;
+                acknowledged.insert(id);
+            }
+            Some(_) => told += 1,
+            None => killed_before += 1,
+        }
+    }
+    println!("{kills} kills: {killed_before} before the answer, {told} after; {} acknowledged", acknowledged.len());
+    assert!(killed_before > 0 && told > 0, "the kills hit both sides of the answer");
+    assert_eq!(json(&["verify", &home])["ok"], true);
+    assert!(json(&["status", &home])["feedback"].as_u64().unwrap() >= acknowledged.len() as u64);
+    for id in &acknowledged {
+        let again = acclimate(&["feedback", &home, id, "--accept"]).output().unwrap();
+        let text = String::from_utf8_lossy(&again.stderr).into_owned();
+        assert!(again.status.code() == Some(2) && text.contains("already has feedback"), "{id} was lost: {text}");
+    }
+}
