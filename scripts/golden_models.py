@@ -180,14 +180,15 @@ class Site:
     parameter: str  # name of the torch parameter behind it
     weight: np.ndarray  # as ONNX uses it: [in, out], or [out, in/groups, k...]
     groups: int
+    transposed: bool  # torch keeps a linear weight as [out, in]
 
-    @property
-    def shapes(self):
-        """Shapes of A and B."""
+    def shapes(self, rank):
+        """Shapes of A and B; a rank above the weight's own is cut to it."""
+        rank = min(rank, self.weight.shape[0], self.weight[0].size)
         if self.kind == "linear":
             fan_in, fan_out = self.weight.shape
-            return (fan_in, RANK), (RANK, fan_out)
-        return (RANK, *self.weight.shape[1:]), (self.weight.shape[0], RANK)
+            return (fan_in, rank), (rank, fan_out)
+        return (rank, *self.weight.shape[1:]), (self.weight.shape[0], rank)
 
     def describe(self):
         w = self.weight.shape
@@ -209,10 +210,6 @@ def delta(kind, a, b, scale=SCALE):
     return scale * torch.einsum("or,r...->o...", b, a)
 
 
-def torch_orientation(kind, w):
-    return w.T if kind == "linear" else w
-
-
 def constants(graph):
     """Every value that is an initializer or follows from one through Transpose, Identity or Cast."""
     known = {t.name: numpy_helper.to_array(t) for t in graph.initializer}
@@ -232,12 +229,13 @@ def constants(graph):
 
 
 def find_sites(model, module):
-    """The sites of an ONNX model in graph order; each weight is recognised by its values among the module's parameters."""
+    """The sites of an ONNX model in graph order; each weight is recognised by its values among the module's parameters. Where
+    several parameters hold the same values (layers that share them in the file), the n-th site takes the n-th of them."""
     known = constants(model.graph)
-    parameters = {n: p.detach().float().numpy() for n, p in module.named_parameters() if p.dim() > 1}
+    parameters = {n: p.detach().float().numpy() for n, p in module.named_parameters(remove_duplicate=False) if p.dim() > 1}
     sites = []
     for node in model.graph.node:
-        if node.op_type not in ("MatMul", "Gemm", "Conv") or node.input[1] not in known:
+        if node.op_type not in ("MatMul", "Gemm", "Conv") or node.input[1] not in known or node.input[0] in known:
             continue
         attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
         weight = known[node.input[1]]
@@ -247,12 +245,18 @@ def find_sites(model, module):
         assert not attributes.get("transA", 0) and attributes.get("alpha", 1.0) == 1.0
         if kind == "linear" and weight.ndim != 2:
             continue
-        wanted = weight.T if kind == "linear" else weight
         name = node.name or node.output[0]
-        found = [n for n, p in parameters.items() if p.shape == wanted.shape and np.array_equal(p, wanted)]
-        assert len(found) == 1, f"{name}: weight matches {found}"
-        sites.append(Site(name, kind, found[0], weight, attributes.get("group", 1)))
+        same = lambda p, w: p.shape == w.shape and np.array_equal(p, w)  # noqa: E731
+        turned = [n for n, p in parameters.items() if kind == "linear" and same(p, weight.T)]
+        # a linear layer over a sequence is sometimes exported as a 1×1 convolution, and the other way round
+        found = turned or [n for n, p in parameters.items() if same(p, weight)]
+        assert found, f"{name}: no parameter holds its weight"
+        nth = sum(s.parameter in found for s in sites)
+        assert len(found) == 1 or nth < len(found), f"{name}: weight matches {found}"
+        parameter = found[0] if len(found) == 1 else found[nth]
+        sites.append(Site(name, kind, parameter, weight, attributes.get("group", 1), bool(turned)))
     assert len({s.name for s in sites}) == len(sites), "two sites of one name"
+    assert len({s.parameter for s in sites}) == len(sites), "two sites of one parameter"
     return sites
 
 

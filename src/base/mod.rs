@@ -2,6 +2,7 @@
 
 mod guard;
 mod onnx;
+mod recurrent;
 mod sample;
 mod shape;
 mod tail;

@@ -6,7 +6,7 @@ use tract_core::internal::*;
 
 use crate::error::{Error, ErrorKind, Result};
 
-use super::guard::guarded;
+use super::{guard::guarded, recurrent};
 
 /// One dimension of an input or output.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -144,6 +144,7 @@ impl Symbols {
         guarded(ErrorKind::UnsupportedModel, what, || {
             let mut concrete = model.set_symbols(&values)?;
             concrete.prop_consts()?;
+            recurrent::prepare(&mut concrete)?;
             Ok(concrete)
         })
     }

@@ -8,6 +8,7 @@ mod layout;
 mod lowrank;
 mod norm;
 mod pool;
+mod recurrent;
 mod reduce;
 mod unary;
 
@@ -66,6 +67,7 @@ const FAMILIES: &[&[Rule]] = &[
     reduce::RULES,
     pool::RULES,
     layout::RULES,
+    recurrent::RULES,
 ];
 
 pub(super) fn lookup(op: &str) -> Option<&'static Rule> {
