@@ -171,7 +171,7 @@ def adapted_loss(module, sites, adapter, inputs, cotangent):
     weights = dict(module.named_parameters())
     for s in sites:
         change = gm.delta(s.kind, adapter[f"{s.name}.lora_A"], adapter[f"{s.name}.lora_B"])
-        weights[s.parameter] = weights[s.parameter].detach() + (change.T if s.transposed else change)
+        weights[s.parameter] = weights[s.parameter].detach() + s.torch_delta(change)
     with StayDouble():
         y = functional_call(module, weights, tuple(inputs.values()))
     return (y * cotangent).sum(), y

@@ -1,10 +1,14 @@
 //! The frozen base model: loaded once, identified by the BLAKE3 of its bytes, never changed.
 
+mod check;
 mod guard;
+mod lower;
 mod onnx;
 mod recurrent;
+mod reload;
 mod sample;
 mod shape;
+mod straight;
 mod tail;
 
 use std::path::{Path, PathBuf};
@@ -12,10 +16,12 @@ use std::path::{Path, PathBuf};
 use tract_core::internal::*;
 use tract_onnx::prelude::*;
 
+pub use check::{MAX_OPSET, MAX_TENSOR_BYTES};
 pub(crate) use guard::guarded;
 pub use guard::in_guarded_call;
 pub use onnx::{OnnxGraph, OnnxNode};
 pub(crate) use onnx::{node_name, parse};
+use reload::Reload;
 pub(crate) use shape::Symbols;
 pub use shape::{Bucket, Dim, Element, Port};
 pub use tail::Task;
@@ -37,6 +43,8 @@ pub struct Base {
     outputs: Vec<Port>,
     symbols: Symbols,
     typed: TypedModel,
+    /// How a graph of other sizes is made, where symbols did not do.
+    reload: Option<Reload>,
 }
 
 impl Base {
@@ -69,22 +77,33 @@ impl Base {
     /// Loads the model from `bytes`; `path` is where external data would lie and what errors name.
     pub fn from_bytes(bytes: &[u8], path: &Path) -> Result<Base> {
         let fingerprint = Fingerprint::of(bytes);
-        let proto = onnx::parse(bytes).map_err(|e| e.at(path.display()))?;
+        let mut proto = onnx::parse(bytes).map_err(|e| e.at(path.display()))?;
         let onnx = onnx::summarise(&proto);
+        let operators = framework();
+        check::check(&proto, &|op| operators.op_register.0.contains_key(op) || lower::knows(op))
+            .map_err(|e| e.within(path.display()))?;
+        if let Some(graph) = &mut proto.graph {
+            lower::lower(graph);
+        }
         let folder = path.parent().and_then(Path::to_str).map(str::to_string);
-        let what = format!("cannot load {}", path.display());
-        let typed = guarded(ErrorKind::UnsupportedModel, what, || {
-            let framework = tract_onnx::onnx().with_ignore_value_info(true).with_ignore_output_shapes(true);
-            framework.parse(&proto, folder.as_deref())?.model.into_typed()
-        })
-        .map_err(|e| {
-            e.hint("the model uses an operator or a form that the runtime does not know; try another opset or exporter")
-        })?;
-        let symbols = Symbols::of(&typed);
-        let inputs = ports(&typed, &symbols, &typed.inputs, |ix| onnx.inputs.get(ix).cloned());
-        let outputs = ports(&typed, &symbols, &typed.outputs, |ix| onnx.outputs.get(ix).cloned());
+        let (typed, reload) = match typed(&proto, folder.as_deref()) {
+            Ok(typed) => (typed, None),
+            Err(e) => match Reload::new(proto, folder) {
+                Ok((reload, typed)) => (typed, Some(reload)),
+                Err(_) => return Err(e.at(path.display())),
+            },
+        };
+        let symbols = reload.as_ref().map_or_else(|| Symbols::of(&typed), Reload::symbols);
+        let mut outputs = ports(&typed, &symbols, &typed.outputs, |ix| onnx.outputs.get(ix).cloned());
+        let inputs = match &reload {
+            Some(reload) => {
+                outputs.iter_mut().for_each(|p| p.dims = reload.output_dims(&p.dims));
+                reload.input_ports()
+            }
+            None => ports(&typed, &symbols, &typed.inputs, |ix| onnx.inputs.get(ix).cloned()),
+        };
         let file_bytes = bytes.len() as u64;
-        Ok(Base { path: path.to_path_buf(), fingerprint, file_bytes, onnx, inputs, outputs, symbols, typed })
+        Ok(Base { path: path.to_path_buf(), fingerprint, file_bytes, onnx, inputs, outputs, symbols, typed, reload })
     }
 
     /// Where the model was loaded from.
@@ -136,7 +155,10 @@ impl Base {
 
     /// The typed graph at the sizes of `bucket`, constants propagated, nothing else rewritten.
     pub(crate) fn concrete(&self, bucket: &Bucket) -> Result<TypedModel> {
-        self.symbols.concretise(&self.typed, bucket)
+        match &self.reload {
+            Some(reload) => Symbols::default().concretise(&reload.at(bucket)?, bucket),
+            None => self.symbols.concretise(&self.typed, bucket),
+        }
     }
 }
 
@@ -144,6 +166,25 @@ impl std::fmt::Debug for Base {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Base({} {})", self.path.display(), self.fingerprint.short())
     }
+}
+
+/// The typed graph of `proto`; external data lies in `folder`.
+fn typed(proto: &tract_onnx::pb::ModelProto, folder: Option<&str>) -> Result<TypedModel> {
+    guarded(ErrorKind::UnsupportedModel, "cannot load the model", || {
+        framework().parse(proto, folder)?.model.into_typed()
+    })
+    .map_err(|e| {
+        e.hint("the model uses an operator or a form that the runtime does not know; try another opset or exporter")
+    })
+}
+
+/// The runtime's ONNX reader, with the operators that [`lower`] writes.
+fn framework() -> tract_onnx::Onnx {
+    use tract_onnx::tract_hir::ops::element_wise::ElementWiseIntoHir;
+    let mut framework = tract_onnx::onnx().with_ignore_value_info(true).with_ignore_output_shapes(true);
+    framework.op_register.insert(lower::ROUND, |_, _| Ok((straight::round_straight().into_hir(), vec![])));
+    framework.op_register.insert(lower::DETACH, |_, _| Ok((straight::detach().into_hir(), vec![])));
+    framework
 }
 
 fn ports(model: &TypedModel, symbols: &Symbols, at: &[OutletId], name: impl Fn(usize) -> Option<String>) -> Vec<Port> {

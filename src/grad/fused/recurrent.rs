@@ -150,8 +150,11 @@ impl EvalOp for ScanBackward {
         let mut gradients: Vec<Option<Tensor>> = vec![None; self.inputs.len()];
         let mut carried: Vec<Option<Tensor>> = vec![];
         for i in (0..steps).rev() {
-            let mut args =
-                self.ends.iter().map(|&end| self.cotangent(end, (i, steps), given, &carried)).collect::<TractResult<TVec<_>>>()?;
+            let mut args = self
+                .ends
+                .iter()
+                .map(|&end| self.cotangent(end, (i, steps), given, &carried))
+                .collect::<TractResult<TVec<_>>>()?;
             args.extend(tape.pop().context("a step without a tape")?);
             carried.clear();
             for (&slot, gradient) in self.wrt.iter().zip(body.run(args)?) {

@@ -4,12 +4,14 @@ mod activation;
 mod binary;
 mod conv;
 mod einsum;
+mod index;
 mod layout;
 mod lowrank;
 mod norm;
 mod pool;
 mod recurrent;
 mod reduce;
+mod resize;
 mod unary;
 
 use tract_core::internal::*;
@@ -67,6 +69,8 @@ const FAMILIES: &[&[Rule]] = &[
     reduce::RULES,
     pool::RULES,
     layout::RULES,
+    index::RULES,
+    resize::RULES,
     recurrent::RULES,
 ];
 

@@ -21,7 +21,11 @@ const fn rule(
 
 pub(super) const RULES: &[Rule] = &[
     rule("Scan", "the body's gradient, step by step from the last to the first", scan),
-    rule("LstmEpilogue", "dc' = dc + dh·o·(1-tanh²c); dp = [dc'·g·i(1-i), dh·tanh c·o(1-o), dc'·c₀·f(1-f), dc'·i·(1-g²)]", lstm),
+    rule(
+        "LstmEpilogue",
+        "dc' = dc + dh·o·(1-tanh²c); dp = [dc'·g·i(1-i), dh·tanh c·o(1-o), dc'·c₀·f(1-f), dc'·i·(1-g²)]",
+        lstm,
+    ),
     rule("GruEpilogue", "with da = dh·(1-z)·(1-n²): dx = [dz, dr, da], du = [dz, dr, da·r], dh₀ = dh·z", gru),
 ];
 

@@ -1,0 +1,508 @@
+//! Rewrites of the ONNX graph before the runtime reads it: operators that it has in no form which a gradient passes, or gets
+//! wrong, become others of the same values.
+//!
+//! A quantised model becomes a graph of floats. A quantised tensor is kept as floats that hold whole numbers,
+//! `q = clip(round(x/s) + z)`, and `(q - z)·s` is what it stands for. The rounding passes the gradient straight through, the
+//! clip cuts it off outside the range. Weights are dequantised, so that a low-rank product fits beside them. What cannot be
+//! rewritten stays as it is, and the runtime has the last word.
+
+use std::collections::{HashMap, HashSet};
+
+use tract_onnx::pb::attribute_proto::AttributeType;
+use tract_onnx::pb::tensor_proto::DataType;
+use tract_onnx::pb::{AttributeProto, GraphProto, NodeProto, TensorProto};
+
+use super::onnx::node_name;
+
+/// Rounding with the straight-through gradient.
+pub(super) const ROUND: &str = "AcclimateRound";
+/// Identity without a gradient: the scale of a dynamic quantisation follows the data, and is taken as given.
+pub(super) const DETACH: &str = "AcclimateDetach";
+
+/// Element types of two four-bit integers a byte, which the runtime's protobuf does not name.
+const UINT4: i32 = 21;
+const INT4: i32 = 22;
+
+/// Operators that are rewritten and that the runtime itself does not have.
+pub(super) fn knows(op: &str) -> bool {
+    const OPERATORS: &[&str] = &[
+        "QLinearConv",
+        "QLinearMatMul",
+        "QLinearAdd",
+        "QLinearMul",
+        "QGemm",
+        "QLinearGlobalAveragePool",
+        "QLinearAveragePool",
+        "QLinearSigmoid",
+        "QLinearLeakyRelu",
+        "QLinearConcat",
+    ];
+    OPERATORS.contains(&op)
+}
+
+/// Rewrites what there is to rewrite in `graph`.
+pub(super) fn lower(graph: &mut GraphProto) {
+    let needs =
+        |n: &NodeProto| n.op_type.contains("Quantize") || n.op_type.starts_with('Q') || n.op_type.ends_with("Integer");
+    if !graph.node.iter().any(|n| needs(n) || n.op_type == "Celu") {
+        return;
+    }
+    let old = std::mem::take(&mut graph.node);
+    let mut constants: Constants = graph.initializer.iter().map(|t| (t.name.as_str(), t)).collect();
+    for node in old.iter().filter(|n| n.op_type == "Constant") {
+        let value = node.attribute.iter().find(|a| a.name == "value").and_then(|a| a.t.as_ref());
+        if let (Some(t), Some(name)) = (value, node.output.first()) {
+            constants.insert(name, t);
+        }
+    }
+    let dynamic = dynamic_products(&old, &constants);
+    let mut to = Lowering { constants, nodes: vec![], initializers: vec![], serial: 0, at: String::new() };
+    for (position, node) in old.iter().enumerate() {
+        to.at = node_name(position, node);
+        if dynamic.absorbed.contains(&position) {
+            continue;
+        }
+        let mark = (to.nodes.len(), to.initializers.len());
+        if to.rewrite(node, dynamic.products.get(&position)).is_none() {
+            to.nodes.truncate(mark.0);
+            to.initializers.truncate(mark.1);
+            to.nodes.push(node.clone());
+        }
+    }
+    let Lowering { nodes, initializers, .. } = to;
+    graph.node = nodes;
+    graph.initializer.extend(initializers);
+}
+
+type Constants<'a> = HashMap<&'a str, &'a TensorProto>;
+
+/// An integer product whose operand was quantised on the fly, with the scaling of its result that follows.
+struct DynamicProduct {
+    /// Scale and zero point of the first operand, scale of the second.
+    a: (String, String),
+    b_scale: String,
+    /// Name of the scaled result.
+    result: String,
+}
+
+#[derive(Default)]
+struct Dynamic {
+    products: HashMap<usize, DynamicProduct>,
+    /// The nodes that convert and scale a product, which goes straight to floats.
+    absorbed: HashSet<usize>,
+}
+
+/// Finds `Mul(Cast(MatMulInteger(a, b)), a_scale·b_scale)`, with `a` from a `DynamicQuantizeLinear` and `b_scale` a constant.
+fn dynamic_products(nodes: &[NodeProto], constants: &Constants) -> Dynamic {
+    let mut readers: HashMap<&str, Vec<usize>> = HashMap::new();
+    let mut writers: HashMap<&str, usize> = HashMap::new();
+    for (position, node) in nodes.iter().enumerate() {
+        node.input.iter().for_each(|i| readers.entry(i).or_default().push(position));
+        writers.extend(node.output.iter().map(|o| (o.as_str(), position)));
+    }
+    let only_reader = |name: &str, op: &str| match readers.get(name).map(Vec::as_slice) {
+        Some(&[position]) if nodes[position].op_type == op => Some(position),
+        _ => None,
+    };
+    let mut found = Dynamic::default();
+    for (position, node) in nodes.iter().enumerate() {
+        let product = || {
+            let quantised = nodes.get(*writers.get(node.input.first()?.as_str())?)?;
+            let [_, scale, zero] = &quantised.output[..] else { return None };
+            if quantised.op_type != "DynamicQuantizeLinear" || node.input.get(2) != Some(zero) {
+                return None;
+            }
+            let cast = only_reader(node.output.first()?, "Cast")?;
+            let mul = only_reader(nodes[cast].output.first()?, "Mul")?;
+            let factor = nodes[mul].input.iter().find(|i| **i != nodes[cast].output[0])?;
+            let scales = nodes.get(*writers.get(factor.as_str())?).filter(|n| n.op_type == "Mul")?;
+            let b_scale = scales.input.iter().find(|i| *i != scale && scales.input.contains(scale))?;
+            constants.contains_key(b_scale.as_str()).then(|| {
+                let result = nodes[mul].output.first().cloned().unwrap_or_default();
+                let a = (scale.clone(), zero.clone());
+                ((cast, mul), DynamicProduct { a, b_scale: b_scale.clone(), result })
+            })
+        };
+        if node.op_type.ends_with("Integer")
+            && let Some(((cast, mul), product)) = product()
+        {
+            found.absorbed.extend([cast, mul]);
+            found.products.insert(position, product);
+        }
+    }
+    found
+}
+
+/// Names of the scale and the zero point as floats that broadcast against the tensor, and the range of its integers.
+struct Quant {
+    scale: String,
+    zero: String,
+    range: (f32, f32),
+}
+
+struct Lowering<'a> {
+    nodes: Vec<NodeProto>,
+    initializers: Vec<TensorProto>,
+    constants: Constants<'a>,
+    serial: usize,
+    /// Name of the node being rewritten.
+    at: String,
+}
+
+impl Lowering<'_> {
+    /// Writes what `node` becomes; none if it stays.
+    fn rewrite(&mut self, node: &NodeProto, dynamic: Option<&DynamicProduct>) -> Option<()> {
+        let input = |i: usize| node.input.get(i).map(String::as_str).filter(|n| !n.is_empty());
+        let output = node.output.first()?.as_str();
+        match node.op_type.as_str() {
+            "QuantizeLinear" if int(node, "block_size") == 0 => {
+                let q = self.quant(input(1)?, input(2), int_or(node, "axis", 1), self.rank(input(0)?))?;
+                self.quantise(input(0)?, &q, output)
+            }
+            "DequantizeLinear" => self.dequantise_to(node, input(0)?, input(1)?, input(2), output),
+            "DynamicQuantizeLinear" => self.dynamic_quantise(input(0)?, &node.output),
+            "QLinearConv" => {
+                let x = self.dequantise(input(0)?, input(1)?, input(2), 1)?;
+                let w = self.dequantise(input(3)?, input(4)?, input(5), 0)?;
+                let mut operands = vec![x, w];
+                if let Some(b) = input(8) {
+                    operands.push(self.bias(b, input(1)?, input(4)?)?);
+                }
+                let y = self.emit_main("Conv", &operands, &node.attribute);
+                self.quantise_by(&y, input(6)?, input(7), output)
+            }
+            "QLinearMatMul" | "QLinearAdd" | "QLinearMul" => {
+                let a = self.dequantise(input(0)?, input(1)?, input(2), 1)?;
+                let b = self.dequantise(input(3)?, input(4)?, input(5), 1)?;
+                let y = self.emit_main(node.op_type.strip_prefix("QLinear")?, &[a, b], &[]);
+                self.quantise_by(&y, input(6)?, input(7), output)
+            }
+            "QGemm" => {
+                let a = self.dequantise(input(0)?, input(1)?, input(2), 1)?;
+                let b = self.dequantise(input(3)?, input(4)?, input(5), 1 - int(node, "transB"))?;
+                let mut operands = vec![a, b];
+                if let Some(c) = input(6) {
+                    operands.push(self.bias(c, input(1)?, input(4)?)?);
+                }
+                let y = self.emit_main("Gemm", &operands, &node.attribute);
+                match input(7) {
+                    Some(scale) => self.quantise_by(&y, scale, input(8), output),
+                    None => self.rename(&y, output),
+                }
+            }
+            "QLinearGlobalAveragePool" | "QLinearAveragePool" | "QLinearSigmoid" | "QLinearLeakyRelu"
+                if int(node, "channels_last") == 0 =>
+            {
+                let x = self.dequantise(input(0)?, input(1)?, input(2), 1)?;
+                let known: Vec<AttributeProto> =
+                    node.attribute.iter().filter(|a| a.name != "channels_last").cloned().collect();
+                let y = self.emit_main(node.op_type.strip_prefix("QLinear")?, &[x], &known);
+                self.quantise_by(&y, input(3)?, input(4), output)
+            }
+            "QLinearConcat" => {
+                let mut parts = vec![];
+                for i in (2..node.input.len()).step_by(3) {
+                    parts.push(self.dequantise(input(i)?, input(i + 1)?, input(i + 2), 1)?);
+                }
+                let y = self.emit_main("Concat", &parts, &node.attribute);
+                self.quantise_by(&y, input(0)?, input(1), output)
+            }
+            "MatMulInteger" | "ConvInteger" => {
+                let op = node.op_type.strip_suffix("Integer")?;
+                let axis = if op == "Conv" { 0 } else { -1 };
+                let (a, b, result) = match dynamic {
+                    Some(d) => {
+                        let b = self.dequantise(input(1)?, &d.b_scale, input(3), axis)?;
+                        (self.dequantise(input(0)?, &d.a.0, Some(&d.a.1), 1)?, b, d.result.as_str())
+                    }
+                    None => {
+                        let one = self.floats(&[1.0], &[]);
+                        (
+                            self.dequantise(input(0)?, &one, input(2), 1)?,
+                            self.dequantise(input(1)?, &one, input(3), axis)?,
+                            output,
+                        )
+                    }
+                };
+                let y = self.emit_main(op, &[a, b], &node.attribute);
+                self.rename(&y, result)
+            }
+            // The runtime leaves out the factor of max(0, x) + min(0, α·(exp(x/α) - 1)).
+            "Celu" => {
+                let alpha = node.attribute.iter().find(|a| a.name == "alpha").map_or(1.0, |a| a.f);
+                let alpha = self.floats(&[alpha], &[]);
+                let scaled = self.emit("Div", &[input(0)?, &alpha]);
+                let y = self.emit("Elu", &[&scaled]);
+                self.emit_to("Mul", &[&y, &alpha], output);
+                Some(())
+            }
+            _ => None,
+        }
+    }
+
+    fn fresh(&mut self) -> String {
+        self.serial += 1;
+        format!("{}.lowered.{}", self.at, self.serial)
+    }
+
+    fn push(&mut self, name: String, op: &str, inputs: &[&str], output: &str, attribute: Vec<AttributeProto>) {
+        let input = inputs.iter().map(|s| s.to_string()).collect();
+        let (op_type, output) = (op.to_string(), vec![output.to_string()]);
+        self.nodes.push(NodeProto { name, op_type, input, output, attribute, ..NodeProto::default() });
+    }
+
+    fn emit_to(&mut self, op: &str, inputs: &[&str], output: &str) {
+        let name = self.fresh();
+        self.push(name, op, inputs, output, vec![]);
+    }
+
+    fn emit(&mut self, op: &str, inputs: &[&str]) -> String {
+        let output = self.fresh();
+        self.push(output.clone(), op, inputs, &output, vec![]);
+        output
+    }
+
+    /// The node that does the work: it keeps the name of the one that is rewritten.
+    fn emit_main(&mut self, op: &str, inputs: &[String], attributes: &[AttributeProto]) -> String {
+        let (name, output) = (self.at.clone(), self.fresh());
+        let inputs: Vec<&str> = inputs.iter().map(String::as_str).collect();
+        self.push(name, op, &inputs, &output, attributes.to_vec());
+        output
+    }
+
+    fn rename(&mut self, from: &str, to: &str) -> Option<()> {
+        self.emit_to("Identity", &[from], to);
+        Some(())
+    }
+
+    fn as_float(&mut self, x: &str) -> String {
+        let output = self.fresh();
+        let to = AttributeProto {
+            name: "to".into(),
+            r#type: AttributeType::Int as i32,
+            i: DataType::Float as i64,
+            ..AttributeProto::default()
+        };
+        self.push(output.clone(), "Cast", &[x], &output, vec![to]);
+        output
+    }
+
+    fn floats(&mut self, values: &[f32], dims: &[i64]) -> String {
+        let name = self.fresh();
+        self.initializers.push(float_tensor(name.clone(), values, dims));
+        name
+    }
+
+    fn rank(&self, name: &str) -> Option<usize> {
+        self.constants.get(name).map(|t| t.dims.len())
+    }
+
+    /// A parameter of a quantisation as floats along `axis` of a tensor of `rank`; a computed one is a scalar.
+    fn parameter(&mut self, name: &str, axis: i64, rank: Option<usize>) -> Option<String> {
+        let Some(tensor) = self.constants.get(name) else { return Some(self.as_float(name)) };
+        let values = numbers(tensor)?;
+        if values.len() == 1 {
+            return Some(self.floats(&values, &[]));
+        }
+        let rank = rank? as i64;
+        let axis = if axis < 0 { axis + rank } else { axis };
+        let behind = usize::try_from(rank - 1 - axis).ok()?;
+        let mut dims = vec![1; behind + 1];
+        dims[0] = values.len() as i64;
+        Some(self.floats(&values, &dims))
+    }
+
+    fn quant(&mut self, scale: &str, zero: Option<&str>, axis: i64, rank: Option<usize>) -> Option<Quant> {
+        let kind = zero.and_then(|z| self.constants.get(z)).map_or(DataType::Uint8 as i32, |t| t.data_type);
+        let scale = self.parameter(scale, axis, rank)?;
+        let zero = match zero {
+            Some(z) => self.parameter(z, axis, rank)?,
+            None => self.floats(&[0.0], &[]),
+        };
+        Some(Quant { scale, zero, range: range(kind)? })
+    }
+
+    /// `clip(round(x/s) + z)`.
+    fn quantise(&mut self, x: &str, q: &Quant, output: &str) -> Option<()> {
+        let scaled = self.emit("Div", &[x, &q.scale]);
+        let whole = self.emit(ROUND, &[&scaled]);
+        let moved = self.emit("Add", &[&whole, &q.zero]);
+        let (low, high) = (self.floats(&[q.range.0], &[]), self.floats(&[q.range.1], &[]));
+        let above = self.emit("Max", &[&moved, &low]);
+        self.emit_to("Min", &[&above, &high], output);
+        Some(())
+    }
+
+    fn quantise_by(&mut self, x: &str, scale: &str, zero: Option<&str>, output: &str) -> Option<()> {
+        let q = self.quant(scale, zero, 1, None)?;
+        self.quantise(x, &q, output)
+    }
+
+    /// `(q - z)·s`.
+    fn dequantise(&mut self, q: &str, scale: &str, zero: Option<&str>, axis: i64) -> Option<String> {
+        let rank = self.rank(q);
+        let scale = self.parameter(scale, axis, rank)?;
+        let mut x = self.as_float(q);
+        if let Some(z) = zero {
+            let zero = self.parameter(z, axis, rank)?;
+            x = self.emit("Sub", &[&x, &zero]);
+        }
+        Some(self.emit("Mul", &[&x, &scale]))
+    }
+
+    /// `DequantizeLinear`: four-bit integers and blocks are constants, and dequantised here.
+    fn dequantise_to(
+        &mut self,
+        node: &NodeProto,
+        q: &str,
+        scale: &str,
+        zero: Option<&str>,
+        output: &str,
+    ) -> Option<()> {
+        let (axis, block) = (int_or(node, "axis", 1), int(node, "block_size"));
+        let four_bits = self.constants.get(q).is_some_and(|t| [INT4, UINT4].contains(&t.data_type));
+        if block > 0 || four_bits {
+            let tensor = self.constants.get(q)?;
+            let zero = match zero {
+                Some(z) => Some(*self.constants.get(z)?),
+                None => None,
+            };
+            let values = dequantised(tensor, self.constants.get(scale)?, zero, axis, block)?;
+            let dims = tensor.dims.clone();
+            self.initializers.push(float_tensor(output.to_string(), &values, &dims));
+            return Some(());
+        }
+        let x = self.dequantise(q, scale, zero, axis)?;
+        self.rename(&x, output)
+    }
+
+    /// A bias in units of the product of two scales.
+    fn bias(&mut self, bias: &str, x_scale: &str, w_scale: &str) -> Option<String> {
+        let values = numbers(self.constants.get(bias)?)?;
+        let x = *numbers(self.constants.get(x_scale)?)?.first()?;
+        let w = numbers(self.constants.get(w_scale)?)?;
+        let scaled: Vec<f32> =
+            values.iter().enumerate().map(|(i, v)| v * x * w[if w.len() == 1 { 0 } else { i }]).collect();
+        Some(self.floats(&scaled, &[scaled.len() as i64]))
+    }
+
+    /// To eight bits without a sign, by the range of the data with 0 in it.
+    fn dynamic_quantise(&mut self, x: &str, outputs: &[String]) -> Option<()> {
+        let [y, scale, zero] = outputs else { return None };
+        let given = self.emit(DETACH, &[x]);
+        let none = self.floats(&[0.0], &[]);
+        let reduce = |to: &mut Lowering, op: &str, with: &str| {
+            let output = to.fresh();
+            let keep = AttributeProto {
+                name: "keepdims".into(),
+                r#type: AttributeType::Int as i32,
+                i: 0,
+                ..AttributeProto::default()
+            };
+            to.push(output.clone(), op, &[&given], &output, vec![keep]);
+            to.emit(with, &[&output, &none])
+        };
+        let (low, high) = (reduce(self, "ReduceMin", "Min"), reduce(self, "ReduceMax", "Max"));
+        let span = self.emit("Sub", &[&high, &low]);
+        let (least, most) = (self.floats(&[0.0], &[]), self.floats(&[255.0], &[]));
+        self.emit_to("Div", &[&span, &most], scale);
+        let offset = self.emit("Div", &[&low, scale]);
+        let offset = self.emit("Neg", &[&offset]);
+        let offset = self.emit("Max", &[&offset, &least]);
+        let offset = self.emit("Min", &[&offset, &most]);
+        self.emit_to(ROUND, &[&offset], zero);
+        let q = Quant { scale: scale.clone(), zero: zero.clone(), range: (0.0, 255.0) };
+        self.quantise(x, &q, y)
+    }
+}
+
+fn int_or(node: &NodeProto, name: &str, default: i64) -> i64 {
+    node.attribute.iter().find(|a| a.name == name).map_or(default, |a| a.i)
+}
+
+fn int(node: &NodeProto, name: &str) -> i64 {
+    int_or(node, name, 0)
+}
+
+/// The integers of an element type.
+fn range(kind: i32) -> Option<(f32, f32)> {
+    match kind {
+        k if k == DataType::Uint8 as i32 => Some((0.0, 255.0)),
+        k if k == DataType::Int8 as i32 => Some((-128.0, 127.0)),
+        k if k == DataType::Uint16 as i32 => Some((0.0, 65535.0)),
+        k if k == DataType::Int16 as i32 => Some((-32768.0, 32767.0)),
+        UINT4 => Some((0.0, 15.0)),
+        INT4 => Some((-8.0, 7.0)),
+        _ => None,
+    }
+}
+
+fn float_tensor(name: String, values: &[f32], dims: &[i64]) -> TensorProto {
+    let raw_data = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+    TensorProto { name, dims: dims.to_vec(), data_type: DataType::Float as i32, raw_data, ..TensorProto::default() }
+}
+
+/// The values of a tensor that is stored in the file itself, of a type that a quantisation uses.
+fn numbers(t: &TensorProto) -> Option<Vec<f32>> {
+    let raw = &t.raw_data;
+    let stored = |values: &[i32]| Some(values.iter().map(|v| *v as f32).collect());
+    let bytes = || if raw.is_empty() { t.int32_data.iter().map(|v| *v as u8).collect() } else { raw.clone() };
+    let nibbles = |sign: bool| {
+        let value = |n: u8| if sign && n > 7 { n as f32 - 16.0 } else { n as f32 };
+        let count: i64 = t.dims.iter().product();
+        let all = bytes().into_iter().flat_map(|b| [value(b & 15), value(b >> 4)]);
+        Some(all.take(usize::try_from(count).ok()?).collect())
+    };
+    match t.data_type {
+        k if k == DataType::Float as i32 && raw.is_empty() => Some(t.float_data.clone()),
+        k if k == DataType::Float as i32 => {
+            Some(raw.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect())
+        }
+        INT4 => nibbles(true),
+        UINT4 => nibbles(false),
+        _ if raw.is_empty() => stored(&t.int32_data),
+        k if k == DataType::Uint8 as i32 => Some(raw.iter().map(|b| *b as f32).collect()),
+        k if k == DataType::Int8 as i32 => Some(raw.iter().map(|b| *b as i8 as f32).collect()),
+        k if k == DataType::Uint16 as i32 => {
+            Some(raw.as_chunks::<2>().0.iter().map(|b| u16::from_le_bytes(*b) as f32).collect())
+        }
+        k if k == DataType::Int16 as i32 => {
+            Some(raw.as_chunks::<2>().0.iter().map(|b| i16::from_le_bytes(*b) as f32).collect())
+        }
+        k if k == DataType::Int32 as i32 => {
+            Some(raw.as_chunks::<4>().0.iter().map(|b| i32::from_le_bytes(*b) as f32).collect())
+        }
+        k if k == DataType::Float16 as i32 => {
+            Some(raw.as_chunks::<2>().0.iter().map(|b| half::f16::from_le_bytes(*b).to_f32()).collect())
+        }
+        _ => None,
+    }
+}
+
+/// `(q - z)·s`, with one scale for the tensor, for each place of `axis`, or for each `block` places of it.
+fn dequantised(
+    q: &TensorProto,
+    scale: &TensorProto,
+    zero: Option<&TensorProto>,
+    axis: i64,
+    block: i64,
+) -> Option<Vec<f32>> {
+    let shape: Vec<usize> = q.dims.iter().map(|&d| usize::try_from(d).ok()).collect::<Option<_>>()?;
+    let axis = usize::try_from(if axis < 0 { axis + shape.len() as i64 } else { axis }).ok()?;
+    let (values, scales) = (numbers(q)?, numbers(scale)?);
+    let zeros = zero.map(numbers).unwrap_or(Some(vec![0.0; scales.len()]))?;
+    let length = *shape.get(axis)?;
+    let inner: usize = shape[axis + 1..].iter().product();
+    let block = usize::try_from(block).ok()?;
+    let (blocks, each) = if block > 0 { (length.div_ceil(block), block) } else { (length, 1) };
+    let place = |i: usize| {
+        let (outer, at, inside) = (i / (length * inner), i / inner % length, i % inner);
+        match (scales.len(), block) {
+            (1, _) => 0,
+            (_, 0) => at,
+            _ => (outer * blocks + at / each) * inner + inside,
+        }
+    };
+    let value = |(i, v): (usize, &f32)| Some((v - zeros.get(place(i))?) * scales.get(place(i))?);
+    values.iter().enumerate().map(value).collect()
+}
