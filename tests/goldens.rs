@@ -76,8 +76,8 @@ fn check(name: &str, folder: &Path, tolerance: f64) {
             for (d, (ga, gb)) in got.deltas.iter().zip(&got.gradients) {
                 for (part, g) in [("A", ga), ("B", gb)] {
                     let error = relative(g, &find(&wanted, &format!("{}.lora_{part}", d.name)).data);
-                    // Not `>`: an error that is not a number is the worst.
-                    if !(error <= worst.0) {
+                    // An error that is not a number is the worst.
+                    if error > worst.0 || error.is_nan() {
                         worst = (error, format!("{} {part}", d.name));
                     }
                 }

@@ -71,7 +71,7 @@ quantised! {
     ds_cnn_qdq, 2e-2, |site| site.to_string();
     ds_cnn_qoperator, 2e-2, |site| format!("{site}_quant");
     squeezenet_qdq, 2e-2, |site| site.to_string();
-    bert_qdq, 2e-2, |site| site.to_string();
+    vit_qdq, 2e-2, |site| site.to_string();
     bert_dynamic, 2e-2, |site| format!("{site}_quant");
     bert_int8, 1e-5, |site| site.to_string();
     bert_int4, 1e-5, |site| site.to_string();

@@ -2,7 +2,7 @@
 //! wrong, become others of the same values.
 //!
 //! A quantised model becomes a graph of floats. A quantised tensor is kept as floats that hold whole numbers,
-//! `q = clip(round(x/s) + z)`, and `(q - z)·s` is what it stands for. The rounding passes the gradient straight through, the
+//! `q = round(x/s) + z` within its range, and `(q - z)·s` is what it stands for. The rounding passes the gradient straight through, the
 //! clip cuts it off outside the range. Weights are dequantised, so that a low-rank product fits beside them. What cannot be
 //! rewritten stays as it is, and the runtime has the last word.
 
@@ -18,6 +18,9 @@ use super::onnx::node_name;
 pub(super) const ROUND: &str = "AcclimateRound";
 /// Identity without a gradient: the scale of a dynamic quantisation follows the data, and is taken as given.
 pub(super) const DETACH: &str = "AcclimateDetach";
+
+/// How far beyond its range a number still rounds to the last integer of the range.
+const EDGE: f32 = 0.499;
 
 /// Element types of two four-bit integers a byte, which the runtime's protobuf does not name.
 const UINT4: i32 = 21;
@@ -43,7 +46,7 @@ pub(super) fn knows(op: &str) -> bool {
 /// Rewrites what there is to rewrite in `graph`.
 pub(super) fn lower(graph: &mut GraphProto) {
     let needs =
-        |n: &NodeProto| n.op_type.contains("Quantize") || n.op_type.starts_with('Q') || n.op_type.ends_with("Integer");
+        |n: &NodeProto| n.op_type.contains("uantize") || n.op_type.starts_with('Q') || n.op_type.ends_with("Integer");
     if !graph.node.iter().any(|n| needs(n) || n.op_type == "Celu") {
         return;
     }
@@ -70,8 +73,12 @@ pub(super) fn lower(graph: &mut GraphProto) {
         }
     }
     let Lowering { nodes, initializers, .. } = to;
-    graph.node = nodes;
+    // What was dequantised goes: it would be kept twice, and the runtime does not read four-bit integers.
+    let read: HashSet<&str> = nodes.iter().flat_map(|n| &n.input).map(String::as_str).collect();
+    let listed: HashSet<&str> = graph.input.iter().chain(&graph.output).map(|v| v.name.as_str()).collect();
+    graph.initializer.retain(|t| read.contains(t.name.as_str()) || listed.contains(t.name.as_str()));
     graph.initializer.extend(initializers);
+    graph.node = nodes;
 }
 
 type Constants<'a> = HashMap<&'a str, &'a TensorProto>;
@@ -322,14 +329,15 @@ impl Lowering<'_> {
         Some(Quant { scale, zero, range: range(kind)? })
     }
 
-    /// `clip(round(x/s) + z)`.
+    /// `clip(round(x/s) + z)`, clipped before it is rounded: the gradient then passes at the ends of the range, too.
     fn quantise(&mut self, x: &str, q: &Quant, output: &str) -> Option<()> {
         let scaled = self.emit("Div", &[x, &q.scale]);
-        let whole = self.emit(ROUND, &[&scaled]);
-        let moved = self.emit("Add", &[&whole, &q.zero]);
-        let (low, high) = (self.floats(&[q.range.0], &[]), self.floats(&[q.range.1], &[]));
-        let above = self.emit("Max", &[&moved, &low]);
-        self.emit_to("Min", &[&above, &high], output);
+        let (low, high) = (self.floats(&[q.range.0 - EDGE], &[]), self.floats(&[q.range.1 + EDGE], &[]));
+        let (low, high) = (self.emit("Sub", &[&low, &q.zero]), self.emit("Sub", &[&high, &q.zero]));
+        let above = self.emit("Max", &[&scaled, &low]);
+        let inside = self.emit("Min", &[&above, &high]);
+        let whole = self.emit(ROUND, &[&inside]);
+        self.emit_to("Add", &[&whole, &q.zero], output);
         Some(())
     }
 
@@ -338,8 +346,11 @@ impl Lowering<'_> {
         self.quantise(x, &q, output)
     }
 
-    /// `(q - z)·s`.
+    /// `(q - z)·s`: of a stored weight here, of a computed value by operators.
     fn dequantise(&mut self, q: &str, scale: &str, zero: Option<&str>, axis: i64) -> Option<String> {
+        if let Some(weight) = self.stored(q, scale, zero, axis, 0) {
+            return Some(weight);
+        }
         let rank = self.rank(q);
         let scale = self.parameter(scale, axis, rank)?;
         let mut x = self.as_float(q);
@@ -350,7 +361,18 @@ impl Lowering<'_> {
         Some(self.emit("Mul", &[&x, &scale]))
     }
 
-    /// `DequantizeLinear`: four-bit integers and blocks are constants, and dequantised here.
+    /// A stored weight with stored parameters, dequantised.
+    fn stored(&mut self, q: &str, scale: &str, zero: Option<&str>, axis: i64, block: i64) -> Option<String> {
+        let tensor = *self.constants.get(q)?;
+        let zero = match zero {
+            Some(z) => Some(*self.constants.get(z)?),
+            None => None,
+        };
+        let values = dequantised(tensor, self.constants.get(scale)?, zero, axis, block)?;
+        Some(self.floats(&values, &tensor.dims))
+    }
+
+    /// `DequantizeLinear`; blocks are of stored weights only.
     fn dequantise_to(
         &mut self,
         node: &NodeProto,
@@ -360,19 +382,8 @@ impl Lowering<'_> {
         output: &str,
     ) -> Option<()> {
         let (axis, block) = (int_or(node, "axis", 1), int(node, "block_size"));
-        let four_bits = self.constants.get(q).is_some_and(|t| [INT4, UINT4].contains(&t.data_type));
-        if block > 0 || four_bits {
-            let tensor = self.constants.get(q)?;
-            let zero = match zero {
-                Some(z) => Some(*self.constants.get(z)?),
-                None => None,
-            };
-            let values = dequantised(tensor, self.constants.get(scale)?, zero, axis, block)?;
-            let dims = tensor.dims.clone();
-            self.initializers.push(float_tensor(output.to_string(), &values, &dims));
-            return Some(());
-        }
-        let x = self.dequantise(q, scale, zero, axis)?;
+        let x =
+            if block > 0 { self.stored(q, scale, zero, axis, block)? } else { self.dequantise(q, scale, zero, axis)? };
         self.rename(&x, output)
     }
 
@@ -381,8 +392,8 @@ impl Lowering<'_> {
         let values = numbers(self.constants.get(bias)?)?;
         let x = *numbers(self.constants.get(x_scale)?)?.first()?;
         let w = numbers(self.constants.get(w_scale)?)?;
-        let scaled: Vec<f32> =
-            values.iter().enumerate().map(|(i, v)| v * x * w[if w.len() == 1 { 0 } else { i }]).collect();
+        let scaled = |(i, v): (usize, &f32)| Some(v * x * w.get(if w.len() == 1 { 0 } else { i })?);
+        let scaled: Vec<f32> = values.iter().enumerate().map(scaled).collect::<Option<_>>()?;
         Some(self.floats(&scaled, &[scaled.len() as i64]))
     }
 
@@ -488,9 +499,17 @@ fn dequantised(
     block: i64,
 ) -> Option<Vec<f32>> {
     let shape: Vec<usize> = q.dims.iter().map(|&d| usize::try_from(d).ok()).collect::<Option<_>>()?;
-    let axis = usize::try_from(if axis < 0 { axis + shape.len() as i64 } else { axis }).ok()?;
     let (values, scales) = (numbers(q)?, numbers(scale)?);
-    let zeros = zero.map(numbers).unwrap_or(Some(vec![0.0; scales.len()]))?;
+    if values.len() != shape.iter().product::<usize>() || values.is_empty() {
+        return None;
+    }
+    // One scale for all: any axis will do, and a tensor without axes is one of a single place.
+    let (shape, axis) = match scales.len() {
+        1 => (vec![values.len()], 0),
+        _ => (shape, axis),
+    };
+    let axis = usize::try_from(if axis < 0 { axis + shape.len() as i64 } else { axis }).ok()?;
+    let zeros = zero.map_or_else(|| Some(vec![0.0; scales.len()]), numbers)?;
     let length = *shape.get(axis)?;
     let inner: usize = shape[axis + 1..].iter().product();
     let block = usize::try_from(block).ok()?;

@@ -31,7 +31,7 @@ pub(super) const RULES: &[Rule] = &[
 
 fn scan(cx: &mut Cx, node: &TypedNode, _: OutletId) -> TractResult<Answer> {
     let op = node.op_as::<Scan>().context("not a loop")?;
-    let whole = |chunk: isize, len: usize| chunk == -1 || chunk > 0 && len % chunk as usize == 0;
+    let whole = |chunk: isize, len: usize| chunk == -1 || chunk > 0 && len.is_multiple_of(chunk.unsigned_abs());
     for (slot, mapping) in op.input_mapping.iter().enumerate() {
         if let InputMapping::Scan(info) = mapping
             && !whole(info.chunk, cx.dims(node.inputs[slot])?[info.axis])
