@@ -110,6 +110,18 @@ fn text() {
 }
 
 #[test]
+fn inputs_that_disagree_about_the_batch() {
+    let with = |dims: &[i64]| {
+        let mut two = model(vec![node("sum", "Add", &["x", "state"], &["y"])], vec![]);
+        two.graph.as_mut().unwrap().input.push(value("state", DataType::Float, dims));
+        two
+    };
+    assert!(Base::from_bytes(&with(&[2, 4]).encode_to_vec(), Path::new("good.onnx")).is_ok());
+    refused(&with(&[1, 4]), ErrorKind::UnsupportedModel, &["\"state\"", "\"x\""]);
+    refused(&with(&[]), ErrorKind::UnsupportedModel, &["\"state\"", "single number"]);
+}
+
+#[test]
 fn malformed_graphs() {
     let cycle =
         vec![node("a", "Add", &["x", "v"], &["u"]), node("b", "Neg", &["u"], &["v"]), node("c", "Neg", &["v"], &["y"])];

@@ -2,6 +2,7 @@
 
 mod check;
 mod guard;
+mod integers;
 mod lower;
 mod onnx;
 mod recurrent;
@@ -102,6 +103,7 @@ impl Base {
             }
             None => ports(&typed, &symbols, &typed.inputs, |ix| onnx.inputs.get(ix).cloned()),
         };
+        one_batch(&inputs).map_err(|e| e.within(path.display()))?;
         let file_bytes = bytes.len() as u64;
         Ok(Base { path: path.to_path_buf(), fingerprint, file_bytes, onnx, inputs, outputs, symbols, typed, reload })
     }
@@ -166,6 +168,30 @@ impl std::fmt::Debug for Base {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Base({} {})", self.path.display(), self.fingerprint.short())
     }
+}
+
+/// Every input must lead with the same number of examples.
+fn one_batch(inputs: &[Port]) -> Result<()> {
+    let hint = "export it with one leading batch dimension in every input; a state that is carried from call to call cannot be fed";
+    let leads = |p: &Port| p.dims.first().cloned();
+    for port in inputs {
+        let at = format!("the input {:?}", port.name);
+        match leads(port) {
+            None => return Err(Error::unsupported("a single number for all examples").at(at).hint(hint)),
+            Some(Dim::Fixed(n)) => {
+                let other = inputs.iter().find(|p| matches!(leads(p), Some(Dim::Fixed(m)) if m != n));
+                if let Some(other) = other {
+                    let what = format!(
+                        "the inputs lead with different numbers of examples: {n}, and others in {:?}",
+                        other.name
+                    );
+                    return Err(Error::unsupported(what).at(at).hint(hint));
+                }
+            }
+            Some(_) => {}
+        }
+    }
+    Ok(())
 }
 
 /// The typed graph of `proto`; external data lies in `folder`.
