@@ -80,11 +80,6 @@ class TextModel(nn.Module):
             mask = torch.where(allowed, 0.0, torch.finfo(torch.float32).min).to(dtype)
         return self.model(input_ids=input_ids, attention_mask=mask)[self.output]
 
-    def double(self):
-        """For the reference: the eager attention of transformers takes its softmax in float32, this one does not."""
-        self.model.config._attn_implementation = "sdpa"
-        return super().double()
-
 
 def llama_tiny(attention="eager"):
     """Two Llama layers: hidden 32, 4 query heads on 2 key heads, 90 tokens, untied output layer."""
@@ -180,14 +175,25 @@ class Site:
     parameter: str  # name of the torch parameter behind it
     weight: np.ndarray  # as ONNX uses it: [in, out], or [out, in/groups, k...]
     groups: int
+    transposed: bool  # torch keeps a linear weight as [out, in]
+    gates: tuple = (0,)  # ONNX's gate g of a recurrent layer is torch's gate gates[g]
 
-    @property
-    def shapes(self):
-        """Shapes of A and B."""
+    def torch_delta(self, change):
+        """A change of the ONNX weight, as a change of torch's parameter."""
+        if self.kind == "conv":
+            return change
+        if len(self.gates) > 1:
+            blocks = change.chunk(len(self.gates), 1)
+            change = torch.cat([blocks[self.gates.index(g)] for g in range(len(self.gates))], 1)
+        return change.T if self.transposed else change
+
+    def shapes(self, rank):
+        """Shapes of A and B; a rank above the weight's own is cut to it."""
+        rank = min(rank, self.weight.shape[0], self.weight[0].size)
         if self.kind == "linear":
             fan_in, fan_out = self.weight.shape
-            return (fan_in, RANK), (RANK, fan_out)
-        return (RANK, *self.weight.shape[1:]), (self.weight.shape[0], RANK)
+            return (fan_in, rank), (rank, fan_out)
+        return (rank, *self.weight.shape[1:]), (self.weight.shape[0], rank)
 
     def describe(self):
         w = self.weight.shape
@@ -209,10 +215,6 @@ def delta(kind, a, b, scale=SCALE):
     return scale * torch.einsum("or,r...->o...", b, a)
 
 
-def torch_orientation(kind, w):
-    return w.T if kind == "linear" else w
-
-
 def constants(graph):
     """Every value that is an initializer or follows from one through Transpose, Identity or Cast."""
     known = {t.name: numpy_helper.to_array(t) for t in graph.initializer}
@@ -231,28 +233,54 @@ def constants(graph):
     return known
 
 
+GATES = {"LSTM": (0, 3, 1, 2), "GRU": (1, 0, 2), "RNN": (0,)}  # torch: i f g o, and r z n; ONNX: i o f g, and z r n
+
+
+def computed_constants(graph):
+    """Names of all values that do not depend on an input."""
+    known = {t.name for t in graph.initializer}
+    for node in graph.node:
+        if all(i in known or not i for i in node.input) and not node.op_type.startswith("Random"):
+            known.update(node.output)
+    return known
+
+
 def find_sites(model, module):
-    """The sites of an ONNX model in graph order; each weight is recognised by its values among the module's parameters."""
+    """The sites of an ONNX model in graph order; each weight is recognised by its values among the module's parameters. Where
+    several parameters hold the same values (layers that share them in the file), the n-th site takes the n-th of them."""
     known = constants(model.graph)
-    parameters = {n: p.detach().float().numpy() for n, p in module.named_parameters() if p.dim() > 1}
+    parameters = {n: p.detach().float().numpy() for n, p in module.named_parameters(remove_duplicate=False) if p.dim() > 1}
     sites = []
+    fixed = computed_constants(model.graph)
     for node in model.graph.node:
-        if node.op_type not in ("MatMul", "Gemm", "Conv") or node.input[1] not in known:
+        if node.op_type not in ("MatMul", "Gemm", "Conv", *GATES) or node.input[1] not in known or node.input[0] in fixed:
             continue
         attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
         weight = known[node.input[1]]
         kind = "conv" if node.op_type == "Conv" else "linear"
         if attributes.get("transB", 0):
             weight = weight.T
+        if node.op_type in GATES:
+            if weight.shape[0] > 1:
+                continue  # both directions: no site
+            weight = weight[0].T
+        gates = GATES.get(node.op_type, (0,))
         assert not attributes.get("transA", 0) and attributes.get("alpha", 1.0) == 1.0
         if kind == "linear" and weight.ndim != 2:
             continue
-        wanted = weight.T if kind == "linear" else weight
         name = node.name or node.output[0]
-        found = [n for n, p in parameters.items() if p.shape == wanted.shape and np.array_equal(p, wanted)]
-        assert len(found) == 1, f"{name}: weight matches {found}"
-        sites.append(Site(name, kind, found[0], weight, attributes.get("group", 1)))
+        same = lambda p, w: p.shape == w.shape and np.array_equal(p, w)  # noqa: E731
+        kept = np.concatenate([np.split(weight, len(gates), 1)[gates.index(g)] for g in range(len(gates))], 1) if len(gates) > 1 else weight
+        turned = [n for n, p in parameters.items() if kind == "linear" and same(p, kept.T)]
+        # a linear layer over a sequence is sometimes exported as a 1×1 convolution, and the other way round
+        found = turned or [n for n, p in parameters.items() if same(p, weight)]
+        assert found, f"{name}: no parameter holds its weight"
+        nth = sum(s.parameter in found for s in sites)
+        assert len(found) == 1 or nth < len(found), f"{name}: weight matches {found}"
+        parameter = found[0] if len(found) == 1 else found[nth]
+        sites.append(Site(name, kind, parameter, weight, attributes.get("group", 1), bool(turned), gates))
     assert len({s.name for s in sites}) == len(sites), "two sites of one name"
+    assert len({s.parameter for s in sites}) == len(sites), "two sites of one parameter"
     return sites
 
 
@@ -266,6 +294,8 @@ def merged(model, sites, deltas):
         if name not in weights:
             continue
         w = (weights[name] + deltas[name]).astype(np.float32)
+        if node.op_type in GATES:
+            w = w.T[None]
         if any(a.name == "transB" and a.i for a in node.attribute):
             w = w.T
         node.input[1] = f"merged::{name}"

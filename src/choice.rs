@@ -1,9 +1,9 @@
 //! Which sites adapt, and what that costs: the runtime knows the architecture so that its user need not.
 
 use crate::adapt::Ladder;
-use crate::base::{Base, Task};
+use crate::base::{Base, Bucket, Task};
 use crate::error::Result;
-use crate::plan::{Ends, MICRO_BATCH, SiteKey, TrainPlan, survey};
+use crate::plan::{Ends, MICRO_BATCH, SiteKey, Survey, TrainPlan, survey};
 use crate::runtime::Summary;
 use crate::sites::{Pattern, Site};
 
@@ -21,8 +21,7 @@ pub(crate) struct Choice {
 /// Chooses among the reachable sites that the pattern names. The classifier is not among them: the head corrects its outputs
 /// directly, at full rank.
 pub(crate) fn choose(base: &Base, task: Task, pattern: &Pattern, rank: usize) -> Result<Choice> {
-    let bucket = base.bucket(MICRO_BATCH, TYPICAL_LENGTH);
-    let seen = survey(base, task, &bucket)?;
+    let (bucket, seen) = survey_at_typical_length(base, task)?;
     let body = |s: &Site| pattern.matches(&s.name) && seen.classifier.as_ref() != Some(&s.name);
     let wanted: SiteKey =
         seen.table.sites.iter().filter(|s| body(s)).map(|s| (s.name.clone(), s.clamp_rank(rank))).collect();
@@ -56,6 +55,18 @@ pub(crate) fn choose(base: &Base, task: Task, pattern: &Pattern, rank: usize) ->
     let workers = std::thread::available_parallelism().map_or(1, usize::from) as u64;
     let train_memory_bytes = 3 * weights + workers * (saved_bytes as u64) * 3 / 2;
     Ok(Choice { ladder, sites, unreachable, train_memory_bytes })
+}
+
+/// Surveys at the typical length, or at the longest half of it (and so on) that the model's table of positions allows.
+fn survey_at_typical_length(base: &Base, task: Task) -> Result<(Bucket, Survey)> {
+    let mut length = TYPICAL_LENGTH;
+    loop {
+        let bucket = base.bucket(MICRO_BATCH, length);
+        match survey(base, task, &bucket) {
+            Err(_) if base.has_sequence() && length > 1 => length /= 2,
+            seen => return seen.map(|s| (bucket, s)),
+        }
+    }
 }
 
 /// [`choose`], for people.

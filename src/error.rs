@@ -99,6 +99,15 @@ impl Error {
         self.0.place = Some(place.to_string());
         self
     }
+    /// Puts the file before the place within it.
+    #[must_use]
+    pub fn within(mut self, file: impl fmt::Display) -> Error {
+        self.0.place = Some(match self.0.place.take() {
+            Some(place) => format!("{file}: {place}"),
+            None => file.to_string(),
+        });
+        self
+    }
     /// Adds what to do next, as an imperative fragment.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Error {

@@ -1,9 +1,15 @@
 //! The frozen base model: loaded once, identified by the BLAKE3 of its bytes, never changed.
 
+mod check;
 mod guard;
+mod integers;
+mod lower;
 mod onnx;
+mod recurrent;
+mod reload;
 mod sample;
 mod shape;
+mod straight;
 mod tail;
 
 use std::path::{Path, PathBuf};
@@ -12,10 +18,12 @@ use tract_core::internal::*;
 use tract_onnx::pb::ModelProto;
 use tract_onnx::prelude::*;
 
+pub use check::{MAX_OPSET, MAX_TENSOR_BYTES};
 pub(crate) use guard::guarded;
 pub use guard::in_guarded_call;
 pub use onnx::{OnnxGraph, OnnxNode};
 pub(crate) use onnx::{node_name, parse};
+use reload::Reload;
 pub(crate) use shape::Symbols;
 pub use shape::{Bucket, Dim, Element, Port};
 pub use tail::Task;
@@ -37,6 +45,8 @@ pub struct Base {
     outputs: Vec<Port>,
     symbols: Symbols,
     typed: TypedModel,
+    /// How a graph of other sizes is made, where symbols did not do.
+    reload: Option<Reload>,
 }
 
 impl Base {
@@ -66,30 +76,42 @@ impl Base {
         let (fingerprint, proto) = (Fingerprint::of(&map), onnx::parse(&map).map_err(|e| e.at(path.display()))?);
         // The file's pages are not needed any more: with them a load would hold the weights three times.
         drop(map);
-        Base::of_proto(fingerprint, &proto, file_bytes, path)
+        Base::of_proto(fingerprint, proto, file_bytes, path)
     }
 
     /// Loads the model from `bytes`; `path` is where external data would lie and what errors name.
     pub fn from_bytes(bytes: &[u8], path: &Path) -> Result<Base> {
         let proto = onnx::parse(bytes).map_err(|e| e.at(path.display()))?;
-        Base::of_proto(Fingerprint::of(bytes), &proto, bytes.len() as u64, path)
+        Base::of_proto(Fingerprint::of(bytes), proto, bytes.len() as u64, path)
     }
 
-    fn of_proto(fingerprint: Fingerprint, proto: &ModelProto, file_bytes: u64, path: &Path) -> Result<Base> {
-        let onnx = onnx::summarise(proto);
+    fn of_proto(fingerprint: Fingerprint, mut proto: ModelProto, file_bytes: u64, path: &Path) -> Result<Base> {
+        let onnx = onnx::summarise(&proto);
+        let operators = framework();
+        check::check(&proto, &|op| operators.op_register.0.contains_key(op) || lower::knows(op))
+            .map_err(|e| e.within(path.display()))?;
+        if let Some(graph) = &mut proto.graph {
+            lower::lower(graph);
+        }
         let folder = path.parent().and_then(Path::to_str).map(str::to_string);
-        let what = format!("cannot load {}", path.display());
-        let typed = guarded(ErrorKind::UnsupportedModel, what, || {
-            let framework = tract_onnx::onnx().with_ignore_value_info(true).with_ignore_output_shapes(true);
-            framework.parse(proto, folder.as_deref())?.model.into_typed()
-        })
-        .map_err(|e| {
-            e.hint("the model uses an operator or a form that the runtime does not know; try another opset or exporter")
-        })?;
-        let symbols = Symbols::of(&typed);
-        let inputs = ports(&typed, &symbols, &typed.inputs, |ix| onnx.inputs.get(ix).cloned());
-        let outputs = ports(&typed, &symbols, &typed.outputs, |ix| onnx.outputs.get(ix).cloned());
-        Ok(Base { path: path.to_path_buf(), fingerprint, file_bytes, onnx, inputs, outputs, symbols, typed })
+        let (typed, reload) = match typed(&proto, folder.as_deref()) {
+            Ok(typed) => (typed, None),
+            Err(e) => match Reload::new(proto, folder) {
+                Ok((reload, typed)) => (typed, Some(reload)),
+                Err(_) => return Err(e.at(path.display())),
+            },
+        };
+        let symbols = reload.as_ref().map_or_else(|| Symbols::of(&typed), Reload::symbols);
+        let mut outputs = ports(&typed, &symbols, &typed.outputs, |ix| onnx.outputs.get(ix).cloned());
+        let inputs = match &reload {
+            Some(reload) => {
+                outputs.iter_mut().for_each(|p| p.dims = reload.output_dims(&p.dims));
+                reload.input_ports()
+            }
+            None => ports(&typed, &symbols, &typed.inputs, |ix| onnx.inputs.get(ix).cloned()),
+        };
+        one_batch(&inputs).map_err(|e| e.within(path.display()))?;
+        Ok(Base { path: path.to_path_buf(), fingerprint, file_bytes, onnx, inputs, outputs, symbols, typed, reload })
     }
 
     /// Where the model was loaded from.
@@ -148,7 +170,10 @@ impl Base {
 
     /// The typed graph at the sizes of `bucket`, constants propagated, nothing else rewritten.
     pub(crate) fn concrete(&self, bucket: &Bucket) -> Result<TypedModel> {
-        self.symbols.concretise(&self.typed, bucket)
+        match &self.reload {
+            Some(reload) => Symbols::default().concretise(&reload.at(bucket)?, bucket),
+            None => self.symbols.concretise(&self.typed, bucket),
+        }
     }
 }
 
@@ -156,6 +181,49 @@ impl std::fmt::Debug for Base {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Base({} {})", self.path.display(), self.fingerprint.short())
     }
+}
+
+/// Every input must lead with the same number of examples.
+fn one_batch(inputs: &[Port]) -> Result<()> {
+    let hint = "export it with one leading batch dimension in every input; a state that is carried from call to call cannot be fed";
+    let leads = |p: &Port| p.dims.first().cloned();
+    for port in inputs {
+        let at = format!("the input {:?}", port.name);
+        match leads(port) {
+            None => return Err(Error::unsupported("a single number for all examples").at(at).hint(hint)),
+            Some(Dim::Fixed(n)) => {
+                let other = inputs.iter().find(|p| matches!(leads(p), Some(Dim::Fixed(m)) if m != n));
+                if let Some(other) = other {
+                    let what = format!(
+                        "the inputs lead with different numbers of examples: {n}, and others in {:?}",
+                        other.name
+                    );
+                    return Err(Error::unsupported(what).at(at).hint(hint));
+                }
+            }
+            Some(_) => {}
+        }
+    }
+    Ok(())
+}
+
+/// The typed graph of `proto`; external data lies in `folder`.
+fn typed(proto: &ModelProto, folder: Option<&str>) -> Result<TypedModel> {
+    guarded(ErrorKind::UnsupportedModel, "cannot load the model", || {
+        framework().parse(proto, folder)?.model.into_typed()
+    })
+    .map_err(|e| {
+        e.hint("the model uses an operator or a form that the runtime does not know; try another opset or exporter")
+    })
+}
+
+/// The runtime's ONNX reader, with the operators that [`lower`] writes.
+fn framework() -> tract_onnx::Onnx {
+    use tract_onnx::tract_hir::ops::element_wise::ElementWiseIntoHir;
+    let mut framework = tract_onnx::onnx().with_ignore_value_info(true).with_ignore_output_shapes(true);
+    framework.op_register.insert(lower::ROUND, |_, _| Ok((straight::round_straight().into_hir(), vec![])));
+    framework.op_register.insert(lower::DETACH, |_, _| Ok((straight::detach().into_hir(), vec![])));
+    framework
 }
 
 fn ports(model: &TypedModel, symbols: &Symbols, at: &[OutletId], name: impl Fn(usize) -> Option<String>) -> Vec<Port> {

@@ -69,7 +69,8 @@ pub fn summarise(proto: &ModelProto) -> OnnxGraph {
     let mut parameters = 0u64;
     for t in &graph.initializer {
         let shape: Vec<usize> = t.dims.iter().map(|&d| usize::try_from(d).unwrap_or(0)).collect();
-        parameters = parameters.saturating_add(shape.iter().map(|&d| d as u64).product());
+        let count = shape.iter().fold(1u64, |n, &d| n.saturating_mul(d as u64));
+        parameters = parameters.saturating_add(count);
         initializers.insert(t.name.clone(), shape);
     }
     let mut constants: HashSet<String> = initializers.keys().cloned().collect();

@@ -6,7 +6,7 @@ use tract_core::internal::*;
 
 use crate::error::{Error, ErrorKind, Result};
 
-use super::guard::guarded;
+use super::{guard::guarded, recurrent};
 
 /// One dimension of an input or output.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -89,6 +89,29 @@ pub struct Bucket {
     pub sequence: usize,
 }
 
+impl Dim {
+    /// The size of a dimension called `name` in `bucket`.
+    pub(super) fn size(&self, bucket: &Bucket, name: &str) -> Result<usize> {
+        match self {
+            Dim::Fixed(n) => Ok(*n),
+            Dim::Batch => Ok(bucket.batch),
+            Dim::Sequence => Ok(bucket.sequence),
+            Dim::Open(_) => Err(Error::unsupported(format!("the model leaves the dimension {name:?} open"))
+                .hint("export it with a fixed size for every dimension but the batch and the sequence")),
+        }
+    }
+}
+
+/// What a named dimension of an input stands for: the leading one is the batch, the second of an integer matrix the
+/// sequence; anything else stays open.
+pub(super) fn role(axis: usize, float: bool, rank: usize, name: &str) -> Dim {
+    match axis {
+        0 => Dim::Batch,
+        1 if !float && rank == 2 => Dim::Sequence,
+        _ => Dim::Open(name.to_string()),
+    }
+}
+
 /// What each symbol of the typed model stands for.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Symbols {
@@ -96,19 +119,14 @@ pub(crate) struct Symbols {
 }
 
 impl Symbols {
-    /// Reads the roles off the input facts: the leading dimension is the batch, the second dimension of an integer
-    /// matrix is the sequence, anything else stays open.
+    /// Reads the [`role`]s off the input facts.
     pub fn of(model: &TypedModel) -> Symbols {
         let mut roles = BTreeMap::new();
         for ix in 0..model.inputs.len() {
             let Ok(fact) = model.input_fact(ix) else { continue };
             for (axis, dim) in fact.shape.iter().enumerate() {
                 if let TDim::Sym(s) = dim {
-                    let role = match axis {
-                        0 => Dim::Batch,
-                        1 if !fact.datum_type.is_float() && fact.rank() == 2 => Dim::Sequence,
-                        _ => Dim::Open(s.to_string()),
-                    };
+                    let role = role(axis, fact.datum_type.is_float(), fact.rank(), &s.to_string());
                     roles.entry(s.to_string()).or_insert(role);
                 }
             }
@@ -129,22 +147,19 @@ impl Symbols {
     pub fn concretise(&self, model: &TypedModel, bucket: &Bucket) -> Result<TypedModel> {
         let mut values = HashMap::new();
         for (name, role) in &self.roles {
-            let size = match role {
-                Dim::Batch => bucket.batch,
-                Dim::Sequence => bucket.sequence,
-                Dim::Fixed(n) => *n,
-                Dim::Open(_) => {
-                    return Err(Error::unsupported(format!("the model leaves the dimension {name:?} open"))
-                        .hint("export it with a fixed size for every dimension but the batch and the sequence"));
-                }
-            };
+            let size = role.size(bucket, name)?;
             values.insert(model.symbols.sym(name), size.to_dim());
         }
         let what = format!("cannot fix the model's shapes to batch {} × {}", bucket.batch, bucket.sequence);
         guarded(ErrorKind::UnsupportedModel, what, || {
             let mut concrete = model.set_symbols(&values)?;
             concrete.prop_consts()?;
+            recurrent::prepare(&mut concrete)?;
             Ok(concrete)
+        })
+        .map_err(|e| match bucket.sequence {
+            0 => e,
+            _ => e.hint("the model may take fewer positions than that: give it a shorter input"),
         })
     }
 }

@@ -114,11 +114,21 @@ fn tensor(name: String, dims: &[usize], values: &[f32]) -> TensorProto {
 fn replace_weight(graph: &mut GraphProto, weight: &MergedWeight) -> Result<()> {
     let at = position(graph, &weight.site).ok_or_else(|| Error::internal("a site went missing").at(&weight.site))?;
     let name = format!("{}.merged_weight", weight.site);
+    let mut shape = weight.shape.clone();
+    match graph.node[at].op_type.as_str() {
+        "MatMul" | "Gemm" | "Conv" | "Einsum" => {}
+        "LSTM" | "GRU" | "RNN" => shape.insert(0, 1),
+        op => {
+            return Err(Error::unsupported(format!("a {op} takes a quantised weight: its delta cannot be merged"))
+                .at(&weight.site)
+                .hint("keep serving with acclimate, which applies the delta beside the model"));
+        }
+    }
     match graph.node[at].input.get_mut(weight.slot) {
         Some(input) => *input = name.clone(),
         None => return Err(Error::internal("a site has no weight input").at(&weight.site)),
     }
-    graph.initializer.push(tensor(name, &weight.shape, &weight.values));
+    graph.initializer.push(tensor(name, &shape, &weight.values));
     Ok(())
 }
 

@@ -19,6 +19,7 @@ pub(crate) struct Cx<'a> {
     pub fused: bool,
     node: String,
     needed: Vec<bool>,
+    cotangents: TVec<Option<OutletId>>,
     out_shape: ShapeFact,
 }
 
@@ -27,13 +28,15 @@ impl<'a> Cx<'a> {
         let model = TypedModel { symbols: forward.symbols.clone(), ..TypedModel::default() };
         let out_shape = ShapeFact::scalar();
         let node = String::new();
-        Cx { forward, model, saved: vec![], values: HashMap::new(), serial: 0, fused, node, needed: vec![], out_shape }
+        let (saved, values, needed, cotangents) = (vec![], HashMap::new(), vec![], tvec!());
+        Cx { forward, model, saved, values, serial: 0, fused, node, needed, cotangents, out_shape }
     }
 
     /// Points the context at the forward node whose rule runs next.
-    pub fn enter(&mut self, node: &TypedNode, needed: Vec<bool>) {
+    pub fn enter(&mut self, node: &TypedNode, needed: Vec<bool>, cotangents: TVec<Option<OutletId>>) {
         self.node = node.name.clone();
         self.needed = needed;
+        self.cotangents = cotangents;
         self.out_shape = node.outputs[0].fact.shape.clone();
     }
     /// The graph and what it reads of the forward one; values that a rule asked for and did not use are dropped.
@@ -52,6 +55,10 @@ impl<'a> Cx<'a> {
     /// Whether input `slot` of the current node leads to a site.
     pub fn needs(&self, slot: usize) -> bool {
         self.needed.get(slot).copied().unwrap_or(false)
+    }
+    /// Cotangent of output `slot` of the current node, where one arrived; a rule is called with that of output 0, or zeros.
+    pub fn cotangent(&self, slot: usize) -> Option<OutletId> {
+        self.cotangents.get(slot).copied().flatten()
     }
     /// Fact of a forward outlet.
     pub fn fact(&self, forward: OutletId) -> TractResult<&'a TypedFact> {

@@ -59,8 +59,9 @@ pub(crate) fn differentiate(
     let mut blocked: Vec<(usize, Blocked)> = vec![];
     for &id in order.iter().rev() {
         let node = forward.node(id);
-        let Some(dy) = gradients.get(&OutletId::new(id, 0)).copied() else { continue };
-        if !node.inputs.iter().any(|i| active.contains(i)) {
+        let dys: TVec<Option<OutletId>> =
+            (0..node.outputs.len()).map(|slot| gradients.get(&OutletId::new(id, slot)).copied()).collect();
+        if dys.iter().all(Option::is_none) || !node.inputs.iter().any(|i| active.contains(i)) {
             continue;
         }
         let name = node.op.name();
@@ -72,7 +73,12 @@ pub(crate) fn differentiate(
             stop("there is no gradient rule for this operator".into());
             continue;
         };
-        cx.enter(node, node.inputs.iter().map(|i| active.contains(i)).collect());
+        let first = dys[0];
+        cx.enter(node, node.inputs.iter().map(|i| active.contains(i)).collect(), dys);
+        let dy = match first {
+            Some(dy) => dy,
+            None => cx.zeros(&node.outputs[0].fact.shape)?,
+        };
         let dy = if rule.lazy && !spread_by_op(forward, node, cx.shape(dy)?)? { dy } else { cx.full(dy)? };
         match (rule.apply)(&mut cx, node, dy)? {
             Answer::NoGradient => {}

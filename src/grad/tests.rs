@@ -4,13 +4,17 @@
 use super::*;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use tract_core::ops::array::{Gather, MultiBroadcastTo, Pad, PadMode, Slice, TypedConcat};
-use tract_core::ops::cnn::{Conv, KernelFormat, MaxPool, PaddingSpec, PoolSpec, SumPool};
+use tract_core::ops::array::{MultiBroadcastTo, Pad, PadMode, Slice, TypedConcat};
+use tract_core::ops::cnn::{Conv, Deconv, KernelFormat, MaxPool, PaddingSpec, PoolSpec, SumPool};
 use tract_core::ops::downsample::Downsample;
 use tract_core::ops::einsum::EinSum;
 use tract_core::ops::logic::Iff;
 use tract_core::ops::math;
 use tract_core::ops::nn::{self, DataFormat, Reduce, Reducer, RmsNorm, Softmax, SoftmaxKind};
+
+mod index;
+mod recurrent;
+mod resize;
 
 type Build<'a> = &'a dyn Fn(&mut TypedModel, &[OutletId]) -> TractResult<OutletId>;
 
@@ -142,6 +146,15 @@ fn elementwise() {
     check("tanh", &[&[3, 4]], &|m, x| wire(m, math::tanh(), x));
     check("erf", &[&[3, 4]], &|m, x| wire(m, math::erf(), x));
     check("neg", &[&[3, 4]], &|m, x| wire(m, math::neg(), x));
+    check("tan", &[&[3, 4]], &|m, x| wire(m, math::tan(), x));
+    check_in("asin", &[&[3, 4]], -0.8, 0.8, &|m, x| wire(m, math::asin(), x));
+    check_in("acos", &[&[3, 4]], -0.8, 0.8, &|m, x| wire(m, math::acos(), x));
+    check("atan", &[&[3, 4]], &|m, x| wire(m, math::atan(), x));
+    check("sinh", &[&[3, 4]], &|m, x| wire(m, math::sinh(), x));
+    check("cosh", &[&[3, 4]], &|m, x| wire(m, math::cosh(), x));
+    check("asinh", &[&[3, 4]], &|m, x| wire(m, math::asinh(), x));
+    check_in("acosh", &[&[3, 4]], 1.5, 3.0, &|m, x| wire(m, math::acosh(), x));
+    check_in("atanh", &[&[3, 4]], -0.8, 0.8, &|m, x| wire(m, math::atanh(), x));
     check_in("pow_const", &[&[3, 4]], 0.5, 2.0, &|m, x| wire(m, math::pow_const(2.5), x));
 }
 
@@ -186,6 +199,14 @@ fn products_in_every_orientation() {
     ] {
         check(expr, &shapes, &|m, x| wire(m, EinSum::new(expr.parse()?, f32::datum_type()), x));
     }
+    for (expr, shapes) in [
+        ("abc->ca", &[&[2usize, 3, 4][..]][..]),
+        ("abc->b", &[&[2, 3, 4]]),
+        ("ab,bc,cd->ad", &[&[2, 3], &[3, 4], &[4, 5]]),
+        ("ab,cb,ad->acd", &[&[2, 3], &[4, 3], &[2, 5]]),
+    ] {
+        check(expr, shapes, &|m, x| wire(m, EinSum::new(expr.parse()?, f32::datum_type()), x));
+    }
 }
 
 #[test]
@@ -198,15 +219,16 @@ fn layout() {
     check("slice", s, &|m, x| wire(m, Slice::new(2, 1, 3), x));
     check("concat", &[&[2, 3], &[2, 1], &[2, 2]], &|m, x| wire(m, TypedConcat { axis: 1 }, x));
     let pads = vec![(0, 0), (1, 2), (0, 1)];
-    check("pad", s, &|m, x| wire(m, Pad::new(pads.clone(), PadMode::Constant(rctensor0(0f32))), x));
+    for mode in [PadMode::Constant(rctensor0(0f32)), PadMode::Edge, PadMode::Reflect] {
+        check("pad", s, &|m, x| wire(m, Pad::new(pads.clone(), mode.clone()), x));
+    }
     check("broadcast", &[&[2, 1, 4]], &|m, x| {
         wire(m, MultiBroadcastTo { shape: ShapeFact::from_dims([2.to_dim(), 3.to_dim(), 4.to_dim()]) }, x)
     });
-    check("downsample", &[&[2, 7]], &|m, x| wire(m, Downsample { axis: 1, stride: 2, modulo: 1 }, x));
-    check("gather", &[&[2, 5, 3]], &|m, x| {
-        let index = m.add_const("index", tensor1(&[4i64, 0, 4]))?;
-        wire(m, Gather::new(1), &[x[0], index])
+    check("broadcast with a new axis", &[&[1, 4]], &|m, x| {
+        wire(m, MultiBroadcastTo { shape: ShapeFact::from_dims([2.to_dim(), 3.to_dim(), 4.to_dim()]) }, x)
     });
+    check("downsample", &[&[2, 7]], &|m, x| wire(m, Downsample { axis: 1, stride: 2, modulo: 1 }, x));
     check("iff", &[&[2, 3], &[1, 3]], &|m, x| {
         let condition = m.add_const("condition", tensor2(&[[true, false, true], [false, false, true]]))?;
         wire(m, Iff, &[condition, x[0], x[1]])
@@ -254,6 +276,30 @@ fn frozen_convolutions() {
 }
 
 #[test]
+fn transposed_convolutions() {
+    for (hw, kernel, stride, dilation, pad, adjust, (ci, co, groups)) in [
+        (&[4, 5][..], &[2, 2][..], 2, 1, 0, 0, (4, 3, 1)),
+        (&[4, 5], &[3, 3], 2, 1, 1, 1, (4, 6, 1)),
+        (&[4, 5], &[3, 3], 1, 2, 1, 0, (4, 6, 2)),
+        (&[4, 5], &[3, 3], 2, 1, 1, 0, (4, 4, 4)),
+        (&[7], &[4], 3, 1, 1, 2, (2, 5, 1)),
+        (&[2, 3, 3], &[2, 2, 2], 2, 1, 0, 0, (4, 2, 1)),
+    ] {
+        let each = |v: usize| -> TVec<usize> { hw.iter().map(|_| v).collect() };
+        let padding = PaddingSpec::Explicit(each(pad), each(pad));
+        let format = DataFormat::NCHW;
+        let spec = PoolSpec::new(format, kernel.into(), padding, Some(each(dilation)), Some(each(stride)), ci, co);
+        let weight = random(&[&[co, ci / groups][..], kernel].concat(), -1.0, 1.0, 5);
+        let shape = [&[2, ci][..], hw].concat();
+        check(&format!("deconv {hw:?} k{kernel:?} s{stride} d{dilation} p{pad} a{adjust}"), &[&shape], &|m, x| {
+            let w = m.add_const("w", weight.clone())?;
+            let b = m.add_const("b", Tensor::zero::<f32>(&[co])?)?;
+            wire(m, Deconv::new(spec.clone(), KernelFormat::OIHW, each(adjust), groups), &[x[0], w, b])
+        });
+    }
+}
+
+#[test]
 fn pools() {
     for (hw, k, s, p) in
         [([6, 6], [2, 2], [2, 2], [0, 0]), ([7, 6], [3, 3], [2, 2], [1, 1]), ([5, 5], [3, 3], [1, 1], [1, 1])]
@@ -276,10 +322,10 @@ fn pools() {
 fn an_operator_without_a_rule_blocks_only_what_lies_before_it() {
     let mut m = TypedModel::default();
     let (x, z) = (m.add_source("x", f32::fact([4])).unwrap(), m.add_source("z", f32::fact([4])).unwrap());
-    let bad = m.wire_node("bad", math::acos(), &[x]).unwrap()[0];
+    let bad = m.wire_node("bad", Reduce::new(tvec!(0), Reducer::Prod), &[x]).unwrap()[0];
     let out = m.wire_node("out", math::mul(), &[bad, z]).unwrap()[0];
     m.select_output_outlets(&[out]).unwrap();
     let back = differentiate(&m, &[out], &[x, z], true).unwrap();
     assert_eq!(back.obstructed, [true, false]);
-    assert_eq!((back.blocked[0].node.as_str(), back.blocked[0].op.as_str()), ("bad", "Acos"));
+    assert_eq!((back.blocked[0].node.as_str(), back.blocked[0].op.as_str()), ("bad", "Reduce<Prod>"));
 }

@@ -81,8 +81,9 @@ pub(crate) fn find(model: &TypedModel, onnx: &OnnxGraph) -> TractResult<(Vec<Fou
         match candidate {
             Ok(mut site) => {
                 site.site.name = onnx.nodes[position].name.clone();
-                if found.iter().any(|f| f.site.name == site.site.name) {
-                    reasons.insert(position, "it multiplies by more than one weight".into());
+                if reasons.contains_key(&position) || found.iter().any(|f| f.site.name == site.site.name) {
+                    found.retain(|f| f.site.name != site.site.name);
+                    reasons.insert(position, several_weights(&onnx.nodes[position].op));
                 } else {
                     found.push(site);
                 }
@@ -104,9 +105,9 @@ pub(crate) fn find(model: &TypedModel, onnx: &OnnxGraph) -> TractResult<(Vec<Fou
                 Some(shape) if shape.len() == 2 => "an embedding table is looked up, never trained".to_string(),
                 _ => continue,
             },
-            "LSTM" | "GRU" | "RNN" => {
-                "a recurrent cell: its weights are inside a loop, which is not adapted yet".into()
-            }
+            "LSTM" | "GRU" | "RNN" => reasons
+                .remove(&position)
+                .unwrap_or_else(|| "a recurrent layer whose input weights are inside its loop".into()),
             "MatMul" | "Gemm" | "Einsum" if !constant(0) && !constant(1) => {
                 "both operands are computed (for example attention scores): there is no weight".into()
             }
@@ -119,6 +120,14 @@ pub(crate) fn find(model: &TypedModel, onnx: &OnnxGraph) -> TractResult<(Vec<Fou
         table.skipped.push(Skipped { name: node.name.clone(), op: node.op.clone(), reason });
     }
     Ok((found, table))
+}
+
+/// Why a node with several products is no site: one pair of factors would not say which of them it belongs to.
+fn several_weights(op: &str) -> String {
+    match op {
+        "LSTM" | "GRU" | "RNN" => "a recurrent layer that runs in both directions, with weights for each".into(),
+        _ => "it multiplies by more than one weight".into(),
+    }
 }
 
 /// The ONNX node that a typed node comes from: the same name, or the name before a dotted suffix.

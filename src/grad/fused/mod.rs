@@ -2,11 +2,13 @@
 
 mod elementwise;
 mod pool;
+mod recurrent;
 mod rowwise;
 mod scatter;
 
 pub(crate) use elementwise::{ClipBackward, GeluBackward};
 pub(crate) use pool::{MaxPoolBackward, SumPoolBackward, Windows};
+pub(crate) use recurrent::ScanBackward;
 pub(crate) use rowwise::{RmsNormBackward, SoftmaxBackward};
 pub(crate) use scatter::{GatherBackward, UpsampleZeros};
 

@@ -6,12 +6,15 @@ use tract_core::ops::cnn::{Conv, Deconv, KernelFormat, PaddingSpec, PoolSpec};
 use super::{Answer, Rule};
 use crate::grad::Cx;
 
-pub(super) const RULES: &[Rule] = &[Rule {
-    op: "Conv",
-    equation: "dx = dy ∗ W flipped and transposed; at stride or dilation > 1, the transposed convolution",
-    lazy: false,
-    apply: conv,
-}];
+pub(super) const RULES: &[Rule] = &[
+    Rule {
+        op: "Conv",
+        equation: "dx = dy ∗ W flipped and transposed; at stride or dilation > 1, the transposed convolution",
+        lazy: false,
+        apply: conv,
+    },
+    Rule { op: "Deconv", equation: "dx = the convolution of dy with W", lazy: false, apply: deconv },
+];
 
 fn conv(cx: &mut Cx, node: &TypedNode, dy: OutletId) -> TractResult<Answer> {
     let op = node.op_as::<Conv>().context("not a convolution")?;
@@ -60,6 +63,33 @@ fn conv(cx: &mut Cx, node: &TypedNode, dy: OutletId) -> TractResult<Answer> {
         cx.wire(op, &[dy, kernel, bias])?
     };
     Answer::single(back)
+}
+
+/// Input `i` of a transposed convolution reaches the outputs `i·stride + tap·dilation - pad`: a convolution of `dy` reads them.
+fn deconv(cx: &mut Cx, node: &TypedNode, dy: OutletId) -> TractResult<Answer> {
+    let op = node.op_as::<Deconv>().context("not a transposed convolution")?;
+    let spec = &op.pool_spec;
+    if cx.needs(1) || cx.needs(2) {
+        return Answer::refused("its kernel is computed from an adapted layer");
+    }
+    if spec.data_format.c_is_last() || op.kernel_format != KernelFormat::OIHW {
+        return Answer::refused(format!("its layout is {:?} with kernel {:?}", spec.data_format, op.kernel_format));
+    }
+    let Some(kernel) = cx.fact(node.inputs[1])?.konst.clone() else {
+        return Answer::refused("its kernel is not a constant");
+    };
+    let (strides, dilations) = (spec.strides().into_owned(), spec.dilations().into_owned());
+    if op.adjustments.iter().zip(&strides).any(|(a, s)| a >= s) {
+        return Answer::refused("its output padding is not smaller than its stride");
+    }
+    let shape = cx.dims(node.inputs[0])?;
+    let hw = &shape[spec.data_format.h_axis()..];
+    let padding = spec.padding.compute_for_deconv(hw, &spec.kernel_shape, &dilations, &strides, &op.adjustments)?;
+    let (before, after) = padding.iter().map(|p| (p.pad_before, p.pad_after)).unzip();
+    let spec = transposed(spec, PaddingSpec::Explicit(before, after));
+    let kernel = cx.constant(transpose_kernel(&kernel, op.group, false)?.into_arc_tensor())?;
+    let bias = zero_bias(cx, spec.output_channels)?;
+    Answer::single(cx.wire(Conv::new(spec, KernelFormat::OIHW, op.group, None), &[dy, kernel, bias])?)
 }
 
 fn transposed(spec: &PoolSpec, padding: PaddingSpec) -> PoolSpec {

@@ -6,30 +6,41 @@ use tract_core::ops::einsum::EinSum;
 use super::{Answer, Rule};
 use crate::grad::Cx;
 
-pub(super) const RULES: &[Rule] =
-    &[Rule {
-        op: "EinSum", equation: "for ab→c: da = einsum(c b→a), db = einsum(c a→b)", lazy: false, apply: einsum
-    }];
+pub(super) const RULES: &[Rule] = &[Rule {
+    op: "EinSum",
+    equation: "for ab→c: da = einsum(c b→a), db = einsum(c a→b); so for any number of operands",
+    lazy: false,
+    apply: einsum,
+}];
 
 fn einsum(cx: &mut Cx, node: &TypedNode, dy: OutletId) -> TractResult<Answer> {
     let op = node.op_as::<EinSum>().context("not an einsum")?;
-    if op.q_params.is_some() || node.inputs.len() != 2 {
-        return Answer::refused("only products of two unquantised tensors have a gradient here");
+    if op.q_params.is_some() {
+        return Answer::refused("a quantised product");
     }
     let (ins, outs) = op.axes.to_strs();
     let mut parts = tvec!();
-    for slot in 0..2 {
+    for slot in 0..node.inputs.len() {
         if !cx.needs(slot) {
             continue;
         }
-        let (mine, other) = (&ins[slot], &ins[1 - slot]);
+        let mine = &ins[slot];
+        if mine.chars().enumerate().any(|(i, c)| mine.chars().skip(i + 1).any(|d| d == c)) {
+            return Answer::refused("it takes a diagonal");
+        }
+        let others: Vec<usize> = (0..node.inputs.len()).filter(|&other| other != slot).collect();
         // An axis that only this input has was summed over (a mean before a product ends up here): every position along it
         // gets the same gradient, which stays collapsed.
-        let alone = |c: &char| !outs[0].contains(*c) && !other.contains(*c);
+        let alone = |c: &char| !outs[0].contains(*c) && !others.iter().any(|&other| ins[other].contains(*c));
         let kept: String = mine.chars().filter(|c| !alone(c)).collect();
-        let expr = format!("{},{other}->{kept}", outs[0]);
-        let factor = cx.value(node.inputs[1 - slot])?;
-        let mut gradient = cx.wire(EinSum::new(expr.parse()?, f32::datum_type()), &[dy, factor])?;
+        let mut operands = tvec!(dy);
+        let mut expr = outs[0].to_string();
+        for &other in &others {
+            operands.push(cx.value(node.inputs[other])?);
+            expr = format!("{expr},{}", ins[other]);
+        }
+        let product = EinSum::new(format!("{expr}->{kept}").parse()?, f32::datum_type());
+        let mut gradient = cx.wire(product, &operands)?;
         for (axis, _) in mine.chars().enumerate().filter(|(_, c)| alone(c)) {
             gradient = cx.wire(AxisOp::Add(axis), &[gradient])?;
         }

@@ -1,7 +1,7 @@
 //! Operators that move, cut, join or spread values without computing.
 
 use tract_core::internal::*;
-use tract_core::ops::array::{Gather, Pad, PadMode, Slice, TypedConcat};
+use tract_core::ops::array::{Pad, PadMode, Slice, TypedConcat};
 use tract_core::ops::cast::{Cast, cast};
 use tract_core::ops::downsample::Downsample;
 
@@ -27,10 +27,9 @@ pub(super) const RULES: &[Rule] = &[
     rule("MultiBroadcastTo", "dx = Σ dy over the spread axes", broadcast),
     rule("Slice", "dy padded with zeros", slice),
     rule("Concat", "the slices of dy", concat),
-    rule("Pad", "dy without the border (constant padding)", pad),
+    rule("Pad", "dy without the border, or with the border added to what it repeats", pad),
     rule("Downsample", "dy with zeros between", downsample),
     rule("Cast", "dy, cast back", cast_rule),
-    rule("Gather", "dy added at the gathered places", gather),
 ];
 
 fn axis(cx: &mut Cx, node: &TypedNode, dy: OutletId) -> TractResult<Answer> {
@@ -38,9 +37,14 @@ fn axis(cx: &mut Cx, node: &TypedNode, dy: OutletId) -> TractResult<Answer> {
     Answer::single(cx.wire(op.recip(), &[dy])?)
 }
 
-fn broadcast(cx: &mut Cx, node: &TypedNode, dy: OutletId) -> TractResult<Answer> {
-    if cx.fact(node.inputs[0])?.rank() != node.outputs[0].fact.rank() {
-        return Answer::refused("it adds axes while it broadcasts");
+/// The walk sums over the axes that are spread; those that the operator adds go here.
+fn broadcast(cx: &mut Cx, node: &TypedNode, mut dy: OutletId) -> TractResult<Answer> {
+    let added = node.outputs[0].fact.rank() - cx.fact(node.inputs[0])?.rank();
+    if added > 0 {
+        dy = cx.sum(dy, &(0..added).collect::<Vec<_>>())?;
+        for _ in 0..added {
+            dy = cx.wire(AxisOp::Rm(0), &[dy])?;
+        }
     }
     Answer::single(dy)
 }
@@ -68,16 +72,36 @@ fn concat(cx: &mut Cx, node: &TypedNode, dy: OutletId) -> TractResult<Answer> {
 
 fn pad(cx: &mut Cx, node: &TypedNode, mut dy: OutletId) -> TractResult<Answer> {
     let op = node.op_as::<Pad>().context("not a padding")?;
-    if !matches!(op.mode, PadMode::Constant(_)) {
-        return Answer::refused("only padding with a constant has a gradient here");
-    }
     let shape = cx.dims(node.inputs[0])?;
     for (axis, &(before, after)) in op.pads.iter().enumerate() {
-        if before + after > 0 {
-            dy = cx.wire(Slice::new(axis, before, before + shape[axis]), &[dy])?;
+        if before + after == 0 {
+            continue;
         }
+        let len = shape[axis];
+        dy = match op.mode {
+            PadMode::Constant(_) => cx.wire(Slice::new(axis, before, before + len), &[dy])?,
+            PadMode::Edge | PadMode::Reflect => {
+                let read = border(&op.mode, len, before, after);
+                let mut shape: TVec<usize> = cx.shape(dy)?.as_concrete().context("open shape")?.into();
+                shape[axis] = len;
+                let index = cx.constant(tensor1(&read).into_arc_tensor())?;
+                cx.wire(GatherBackward { axis, shape }, &[index, dy])?
+            }
+        };
     }
     Answer::single(dy)
+}
+
+/// For each place of a padded axis, the place of the axis that it repeats.
+fn border(mode: &PadMode, len: usize, before: usize, after: usize) -> Vec<i64> {
+    let (before, last) = (before as i64, len as i64 - 1);
+    let places = -before..=last + after as i64;
+    let place = |at: i64| match mode {
+        PadMode::Reflect if at < 0 => -at,
+        PadMode::Reflect if at > last => 2 * last - at,
+        _ => at.clamp(0, last),
+    };
+    places.map(place).collect()
 }
 
 fn downsample(cx: &mut Cx, node: &TypedNode, dy: OutletId) -> TractResult<Answer> {
@@ -94,11 +118,4 @@ fn cast_rule(cx: &mut Cx, node: &TypedNode, dy: OutletId) -> TractResult<Answer>
         return Ok(Answer::NoGradient);
     }
     Answer::single(cx.wire(cast(from), &[dy])?)
-}
-
-fn gather(cx: &mut Cx, node: &TypedNode, dy: OutletId) -> TractResult<Answer> {
-    let op = node.op_as::<Gather>().context("not a gather")?;
-    let shape = cx.dims(node.inputs[0])?;
-    let index = cx.value(node.inputs[1])?;
-    Answer::single(cx.wire(GatherBackward { axis: op.axis, shape }, &[index, dy])?)
 }

@@ -5,11 +5,14 @@ mod binary;
 mod clip;
 mod conv;
 mod einsum;
+mod index;
 mod layout;
 mod lowrank;
 mod norm;
 mod pool;
+mod recurrent;
 mod reduce;
+mod resize;
 mod unary;
 
 use tract_core::internal::*;
@@ -68,6 +71,9 @@ const FAMILIES: &[&[Rule]] = &[
     reduce::RULES,
     pool::RULES,
     layout::RULES,
+    index::RULES,
+    resize::RULES,
+    recurrent::RULES,
 ];
 
 pub(super) fn lookup(op: &str) -> Option<&'static Rule> {

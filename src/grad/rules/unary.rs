@@ -20,6 +20,10 @@ macro_rules! elementwise {
         Rule { op: "Floor", equation: "none: constant almost everywhere", lazy: true, apply: none },
         Rule { op: "Ceil", equation: "none: constant almost everywhere", lazy: true, apply: none },
         Rule { op: "Round", equation: "none: constant almost everywhere", lazy: true, apply: none },
+        Rule { op: "RoundHalfToEven", equation: "none: constant almost everywhere", lazy: true, apply: none },
+        Rule { op: "RoundStraight", equation: "dx = dy: a quantisation, straight through", lazy: true, apply: |_, _, dy| Answer::single(dy) },
+        Rule { op: "Detach", equation: "none: taken as given", lazy: true, apply: none },
+        Rule { op: "Not", equation: "none: a logical value", lazy: true, apply: none },
     ] };
 }
 
@@ -34,6 +38,19 @@ pub(super) const RULES: &[Rule] = elementwise! {
     "Abs", "dx = dy·sign x", |cx, x, _| cx.wire(math::sign(), &[x]);
     "Sin", "dx = dy·cos x", |cx, x, _| cx.wire(math::cos(), &[x]);
     "Cos", "dx = -dy·sin x", |cx, x, _| { let s = cx.wire(math::sin(), &[x])?; cx.neg(s) };
+    "Tan", "dx = dy·(1 + y²)", |cx, _, y| { let y2 = cx.mul(y, y)?; cx.shift(y2, 1.0) };
+    "Asin", "dx = dy/√(1 - x²)", |cx, x, _| { let r = one_minus_square(cx, x)?; cx.wire(math::rsqrt(), &[r]) };
+    "Acos", "dx = -dy/√(1 - x²)", |cx, x, _| {
+        let r = one_minus_square(cx, x)?;
+        let r = cx.wire(math::rsqrt(), &[r])?;
+        cx.neg(r)
+    };
+    "Atan", "dx = dy/(1 + x²)", |cx, x, _| { let r = square_plus(cx, x, 1.0)?; cx.wire(math::recip(), &[r]) };
+    "Sinh", "dx = dy·√(1 + y²)", |cx, _, y| { let r = square_plus(cx, y, 1.0)?; cx.wire(math::sqrt(), &[r]) };
+    "Cosh", "dx = dy·sinh x", |cx, x, _| cx.wire(math::sinh(), &[x]);
+    "Asinh", "dx = dy/√(x² + 1)", |cx, x, _| { let r = square_plus(cx, x, 1.0)?; cx.wire(math::rsqrt(), &[r]) };
+    "Acosh", "dx = dy/√(x² - 1)", |cx, x, _| { let r = square_plus(cx, x, -1.0)?; cx.wire(math::rsqrt(), &[r]) };
+    "Atanh", "dx = dy/(1 - x²)", |cx, x, _| { let r = one_minus_square(cx, x)?; cx.wire(math::recip(), &[r]) };
     "Tanh", "dx = dy·(1 - y²)", |cx, _, y| { let y2 = cx.mul(y, y)?; let n = cx.neg(y2)?; cx.shift(n, 1.0) };
     "Erf", "dx = dy·2/√π·exp(-x²)", |cx, x, _| {
         let x2 = cx.mul(x, x)?;
@@ -48,6 +65,17 @@ fn by_slope(cx: &mut Cx, node: &TypedNode, dy: OutletId, slope: Slope) -> TractR
     let (x, y) = (cx.value(node.inputs[0])?, cx.value(OutletId::new(node.id, 0))?);
     let slope = slope(cx, x, y)?;
     Answer::single(cx.mul(dy, slope)?)
+}
+
+fn square_plus(cx: &mut Cx, v: OutletId, k: f32) -> TractResult<OutletId> {
+    let square = cx.mul(v, v)?;
+    cx.shift(square, k)
+}
+
+fn one_minus_square(cx: &mut Cx, v: OutletId) -> TractResult<OutletId> {
+    let square = cx.mul(v, v)?;
+    let negative = cx.neg(square)?;
+    cx.shift(negative, 1.0)
 }
 
 fn none(_: &mut Cx, _: &TypedNode, _: OutletId) -> TractResult<Answer> {

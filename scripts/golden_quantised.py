@@ -1,0 +1,133 @@
+#!/usr/bin/env python3
+"""Writes tests/goldens/quantised/NAME.zip: quantised forms of models of the zoo, and what ONNX Runtime answers. Run by hand.
+
+usage: golden_quantised.py [--zoo tests/goldens/zoo] [--out tests/goldens/quantised]
+needs: onnx, onnxruntime, numpy, and the zoo (golden_zoo.py)
+
+Each file holds model.onnx and, for the batch b3 of the zoo, inputs.b3.npz and outputs.b3.npz; meta.json names the float model
+that it was made of.
+  *_qdq        QuantizeLinear and DequantizeLinear around float operators, weights per channel
+  *_qoperator  QLinearConv, QGemm, …
+  *_dynamic    DynamicQuantizeLinear and MatMulInteger
+  *_int8       weights only: DequantizeLinear per channel
+  *_int4       weights only: four bits, a scale for every block of eight
+"""
+
+import argparse
+import json
+import shutil
+import tempfile
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+from onnx import helper, numpy_helper
+from onnxruntime import quantization as q
+
+import make_goldens as mg
+
+ort.set_default_logger_severity(3)
+
+
+class Reader(q.CalibrationDataReader):
+    def __init__(self, inputs):
+        self.rows = iter([inputs])
+
+    def get_next(self):
+        return next(self.rows, None)
+
+
+def static(form):
+    def run(source, target, inputs):
+        q.quantize_static(
+            source, target, Reader(inputs), quant_format=form, per_channel=True, weight_type=q.QuantType.QInt8,
+            activation_type=q.QuantType.QUInt8, extra_options={"ForceQuantizeNoInputCheck": True},
+        )  # fmt: skip
+
+    return run
+
+
+def dynamic(source, target, inputs):
+    q.quantize_dynamic(source, target, weight_type=q.QuantType.QInt8)
+
+
+def weight_only(bits):
+    """Replaces every constant MatMul weight [in, out] by its integers and a DequantizeLinear."""
+
+    def run(source, target, inputs):
+        model = onnx.load(source)
+        stored = {t.name: t for t in model.graph.initializer}
+        nodes = []
+        for node in model.graph.node:
+            if node.op_type == "MatMul" and node.input[1] in stored:
+                w = numpy_helper.to_array(stored[node.input[1]])
+                block = 8 if bits == 4 else w.shape[0]
+                high = 2 ** (bits - 1) - 1
+                blocks = w.reshape(w.shape[0] // block, block, w.shape[1])
+                scale = (np.abs(blocks).max(1) / high).astype(np.float32)
+                integers = np.clip(np.round(blocks / scale[:, None]), -high - 1, high).reshape(w.shape).astype(np.int8)
+                name = f"{node.name}.weight"
+                kind = onnx.TensorProto.INT4 if bits == 4 else onnx.TensorProto.INT8
+                model.graph.initializer.append(helper.make_tensor(f"{name}.q", kind, w.shape, integers.flatten()))
+                model.graph.initializer.append(
+                    numpy_helper.from_array(scale if bits == 4 else scale[0], f"{name}.scale")
+                )
+                more = {"axis": 0, "block_size": block} if bits == 4 else {"axis": 1}
+                nodes.append(
+                    helper.make_node("DequantizeLinear", [f"{name}.q", f"{name}.scale"], [name], f"{name}.dequantised", **more)
+                )
+                node.input[1] = name
+            nodes.append(node)
+        del model.graph.node[:]
+        model.graph.node.extend(nodes)
+        used = {i for n in model.graph.node for i in n.input}
+        kept = [t for t in model.graph.initializer if t.name in used]
+        del model.graph.initializer[:]
+        model.graph.initializer.extend(kept)
+        next(o for o in model.opset_import if o.domain == "").version = 21
+        model.ir_version = 10
+        onnx.save(model, target)
+
+    return run
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    goldens = Path(__file__).resolve().parent.parent / "tests/goldens"
+    parser.add_argument("--zoo", type=Path, default=goldens / "zoo")
+    parser.add_argument("--out", type=Path, default=goldens / "quantised")
+    options = parser.parse_args()
+    forms = {
+        "qdq": static(q.QuantFormat.QDQ), "qoperator": static(q.QuantFormat.QOperator), "dynamic": dynamic,
+        "int8": weight_only(8), "int4": weight_only(4),
+    }  # fmt: skip
+    for source, form in [
+        ("ds_cnn", "qdq"), ("ds_cnn", "qoperator"), ("squeezenet", "qdq"), ("vit", "qdq"), ("bert", "dynamic"), ("bert", "int8"),
+        ("bert", "int4"),
+    ]:  # fmt: skip
+        name = f"{source}_{form}"
+        with tempfile.TemporaryDirectory() as work:
+            work = Path(work)
+            zipfile.ZipFile(options.zoo / f"{source}.zip").extractall(work / "float")
+            inputs = dict(np.load(work / "float/inputs.b3.npz"))
+            folder = work / name
+            folder.mkdir()
+            forms[form](str(work / "float/model.onnx"), str(folder / "model.onnx"), inputs)
+            model = onnx.load(folder / "model.onnx")
+            output = model.graph.output[0].name
+            plain = ort.SessionOptions()
+            plain.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL  # as the file says, not as it is fused
+            session = ort.InferenceSession(str(folder / "model.onnx"), plain, providers=["CPUExecutionProvider"])
+            answer = session.run(None, inputs)[0]
+            shutil.copy(work / "float/inputs.b3.npz", folder)
+            np.savez(folder / "outputs.b3.npz", **{output: answer})
+            (folder / "meta.json").write_text(json.dumps({"float": source}) + "\n")
+            off = np.abs(answer - dict(np.load(work / "float/outputs.b3.npz")).popitem()[1]).max()
+            size = mg.pack(folder, options.out / f"{name}.zip")
+            print(f"{name}: {size // 1024} KiB, {len(model.graph.node)} nodes, {off:.1e} from the adapted float model")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,187 @@
+//! What a graph must satisfy before the runtime reads it. Everything here names the node that is at fault: the runtime would
+//! say less, give up, or ask for more memory than there is.
+
+use std::collections::{HashMap, HashSet};
+
+use tract_onnx::pb::tensor_proto::{DataLocation, DataType};
+use tract_onnx::pb::{GraphProto, ModelProto, NodeProto, TensorProto, type_proto};
+
+use super::onnx::node_name;
+use crate::error::{Error, Result};
+
+/// Newest opset whose operators are known.
+pub const MAX_OPSET: i64 = 25;
+/// Largest tensor that a model may ask for, in bytes.
+pub const MAX_TENSOR_BYTES: u64 = 4 << 30;
+
+const DOMAINS: &[&str] = &["", "ai.onnx", "ai.onnx.ml", "com.microsoft"];
+
+/// Checks the graph of `proto`; `known` tells which operators the runtime has.
+pub(super) fn check(proto: &ModelProto, known: &dyn Fn(&str) -> bool) -> Result<()> {
+    let Some(graph) = &proto.graph else { return Ok(()) };
+    let opset = proto.opset_import.iter().find(|o| DOMAINS[..2].contains(&o.domain.as_str())).map_or(0, |o| o.version);
+    if !(1..=MAX_OPSET).contains(&opset) {
+        return Err(Error::unsupported(format!("the model is of opset {opset}; 1 to {MAX_OPSET} are known"))
+            .hint("export it with opset 17"));
+    }
+    for tensor in &graph.initializer {
+        stored(tensor).map_err(|e| e.at(format!("the initializer {:?}", tensor.name)))?;
+    }
+    for input in &graph.input {
+        if let Some(type_proto::Value::TensorType(t)) = input.r#type.as_ref().and_then(|t| t.value.as_ref())
+            && t.elem_type == DataType::String as i32
+        {
+            return Err(Error::unsupported("the model takes text as it is").at(format!("the input {:?}", input.name)).hint(
+                "export it from behind its text preprocessing, with token ids as inputs; a home has its own tokenizer",
+            ));
+        }
+    }
+    for (position, node) in graph.node.iter().enumerate() {
+        operator(node, known).map_err(|e| e.at(node_name(position, node)))?;
+    }
+    order(graph)?;
+    sizes(graph)
+}
+
+fn operator(node: &NodeProto, known: &dyn Fn(&str) -> bool) -> Result<()> {
+    if !DOMAINS.contains(&node.domain.as_str()) || !known(&node.op_type) {
+        let domain = if node.domain.is_empty() { String::new() } else { format!(" of {:?}", node.domain) };
+        return Err(Error::unsupported(format!("the operator {}{domain} is not known", node.op_type))
+            .hint("export the model with standard operators only, or cut it before this node"));
+    }
+    if node.attribute.iter().filter_map(|a| a.t.as_ref()).any(|t| t.data_type == DataType::String as i32) {
+        return Err(Error::unsupported("it holds text").hint("export the model from behind its text preprocessing"));
+    }
+    let text = |name: &str| node.attribute.iter().find(|a| a.name == name);
+    if ["LSTM", "GRU", "RNN"].contains(&node.op_type.as_str()) {
+        // The runtime reads none of these.
+        let usual: &[&[u8]] = match node.op_type.as_str() {
+            "LSTM" => &[b"Sigmoid", b"Tanh", b"Tanh"],
+            "GRU" => &[b"Sigmoid", b"Tanh"],
+            _ => &[b"Tanh"],
+        };
+        let unusual =
+            text("activations").is_some_and(|a| a.strings.iter().zip(usual.iter().cycle()).any(|(s, u)| s != u));
+        let clipped = text("clip").is_some_and(|a| a.f != 0.0);
+        let coupled = text("input_forget").is_some_and(|a| a.i != 0);
+        let backwards = text("direction").is_some_and(|a| a.s == b"reverse");
+        if unusual || clipped || coupled || backwards {
+            return Err(Error::unsupported(format!(
+                "a {} with other activations, a clip, coupled gates, or backwards only",
+                node.op_type
+            ))
+            .hint("export the layer as plain operators"));
+        }
+    }
+    Ok(())
+}
+
+/// Every value is written once, and there is an order in which every node finds its inputs.
+fn order(graph: &GraphProto) -> Result<()> {
+    let given = graph.input.iter().map(|i| i.name.as_str()).chain(graph.initializer.iter().map(|t| t.name.as_str()));
+    let mut ready: HashSet<&str> = given.collect();
+    let mut writers: HashMap<&str, usize> = HashMap::new();
+    for (position, node) in graph.node.iter().enumerate() {
+        for output in node.output.iter().filter(|o| !o.is_empty()) {
+            if writers.insert(output, position).is_some() {
+                return Err(Error::bad_data(format!("two nodes write the value {output:?}"))
+                    .at(node_name(position, node))
+                    .hint("the file is damaged, or its exporter at fault"));
+            }
+        }
+    }
+    let mut waiting: Vec<usize> = (0..graph.node.len()).collect();
+    loop {
+        let before = waiting.len();
+        waiting.retain(|&position| {
+            let node = &graph.node[position];
+            let complete = node.input.iter().all(|i| i.is_empty() || ready.contains(i.as_str()));
+            if complete {
+                ready.extend(node.output.iter().map(String::as_str));
+            }
+            !complete
+        });
+        let Some(&position) = waiting.first() else { return Ok(()) };
+        if waiting.len() < before {
+            continue;
+        }
+        let node = &graph.node[position];
+        let missing = node
+            .input
+            .iter()
+            .find(|i| !i.is_empty() && !writers.contains_key(i.as_str()) && !ready.contains(i.as_str()));
+        let why = match missing {
+            Some(name) => format!("nothing writes its input {name:?}"),
+            None => "it waits for a value that depends on its own".to_string(),
+        };
+        return Err(Error::bad_data("the graph cannot be put in order")
+            .at(node_name(position, node))
+            .because(why)
+            .hint("the file is damaged, or its exporter at fault"));
+    }
+}
+
+/// Values that a tensor declares.
+fn volume(dims: impl IntoIterator<Item = i64>) -> Option<u64> {
+    dims.into_iter().try_fold(1u64, |n, d| n.checked_mul(u64::try_from(d).ok()?))
+}
+
+/// A stored tensor holds what its shape declares.
+fn stored(t: &TensorProto) -> Result<()> {
+    if t.data_type == DataType::String as i32 {
+        return Err(Error::unsupported("it holds text").hint("export the model from behind its text preprocessing"));
+    }
+    let declared = volume(t.dims.iter().copied()).filter(|n| *n <= MAX_TENSOR_BYTES);
+    let Some(declared) = declared else {
+        return Err(Error::bad_data(format!("a tensor of shape {:?}", t.dims))
+            .because(format!("a tensor may take up to {MAX_TENSOR_BYTES} bytes")));
+    };
+    let lists =
+        t.float_data.len() + t.int32_data.len() + t.int64_data.len() + t.double_data.len() + t.uint64_data.len();
+    let external = t.data_location == Some(DataLocation::External as i32);
+    // The shortest elements take half a byte.
+    let held = if t.raw_data.is_empty() { lists as u64 * 2 } else { t.raw_data.len() as u64 * 2 };
+    if !external && declared > held {
+        return Err(Error::bad_data(format!("a tensor of shape {:?} holds {} bytes", t.dims, t.raw_data.len()))
+            .hint("check that the file was copied whole"));
+    }
+    Ok(())
+}
+
+/// Shapes that the graph makes out of constants stay within the limit.
+fn sizes(graph: &GraphProto) -> Result<()> {
+    let mut constants: HashMap<&str, &TensorProto> = graph.initializer.iter().map(|t| (t.name.as_str(), t)).collect();
+    for node in graph.node.iter().filter(|n| n.op_type == "Constant") {
+        if let (Some(t), Some(name)) = (node.attribute.iter().find_map(|a| a.t.as_ref()), node.output.first()) {
+            constants.insert(name, t);
+        }
+    }
+    for (position, node) in graph.node.iter().enumerate() {
+        let slot = match node.op_type.as_str() {
+            "ConstantOfShape" => 0,
+            "Expand" | "Tile" | "Reshape" => 1,
+            _ => continue,
+        };
+        let Some(dims) = node.input.get(slot).and_then(|i| constants.get(i.as_str())).and_then(|t| integers(t)) else {
+            continue;
+        };
+        // -1 and 0 of a Reshape stand for what is there.
+        let dims = dims.into_iter().filter(|d| *d > 0);
+        if volume(dims.clone()).is_none_or(|n| n.saturating_mul(4) > MAX_TENSOR_BYTES) {
+            return Err(Error::unsupported(format!("it makes a tensor of shape {:?}", dims.collect::<Vec<_>>()))
+                .at(node_name(position, node))
+                .because(format!("a tensor may take up to {MAX_TENSOR_BYTES} bytes")));
+        }
+    }
+    Ok(())
+}
+
+fn integers(t: &TensorProto) -> Option<Vec<i64>> {
+    if t.data_type != DataType::Int64 as i32 {
+        return None;
+    }
+    Some(match t.raw_data.is_empty() {
+        true => t.int64_data.clone(),
+        false => t.raw_data.as_chunks::<8>().0.iter().map(|b| i64::from_le_bytes(*b)).collect(),
+    })
+}

@@ -1,0 +1,99 @@
+//! Integers as ONNX stores them, and what they stand for.
+
+use tract_onnx::pb::TensorProto;
+use tract_onnx::pb::tensor_proto::DataType;
+
+/// Element types of two four-bit integers a byte, which the runtime's protobuf does not name.
+const UINT4: i32 = 21;
+const INT4: i32 = 22;
+
+/// The integers of an element type.
+pub(super) fn range(kind: i32) -> Option<(f32, f32)> {
+    match kind {
+        k if k == DataType::Uint8 as i32 => Some((0.0, 255.0)),
+        k if k == DataType::Int8 as i32 => Some((-128.0, 127.0)),
+        k if k == DataType::Uint16 as i32 => Some((0.0, 65535.0)),
+        k if k == DataType::Int16 as i32 => Some((-32768.0, 32767.0)),
+        UINT4 => Some((0.0, 15.0)),
+        INT4 => Some((-8.0, 7.0)),
+        _ => None,
+    }
+}
+
+pub(super) fn float_tensor(name: String, values: &[f32], dims: &[i64]) -> TensorProto {
+    let raw_data = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+    TensorProto { name, dims: dims.to_vec(), data_type: DataType::Float as i32, raw_data, ..TensorProto::default() }
+}
+
+/// The values of a tensor that is stored in the file itself, of a type that a quantisation uses.
+pub(super) fn numbers(t: &TensorProto) -> Option<Vec<f32>> {
+    let raw = &t.raw_data;
+    let stored = |values: &[i32]| Some(values.iter().map(|v| *v as f32).collect());
+    let bytes = || if raw.is_empty() { t.int32_data.iter().map(|v| *v as u8).collect() } else { raw.clone() };
+    let nibbles = |sign: bool| {
+        let value = |n: u8| if sign && n > 7 { n as f32 - 16.0 } else { n as f32 };
+        let count: i64 = t.dims.iter().product();
+        let all = bytes().into_iter().flat_map(|b| [value(b & 15), value(b >> 4)]);
+        Some(all.take(usize::try_from(count).ok()?).collect())
+    };
+    match t.data_type {
+        k if k == DataType::Float as i32 && raw.is_empty() => Some(t.float_data.clone()),
+        k if k == DataType::Float as i32 => {
+            Some(raw.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect())
+        }
+        INT4 => nibbles(true),
+        UINT4 => nibbles(false),
+        _ if raw.is_empty() => stored(&t.int32_data),
+        k if k == DataType::Uint8 as i32 => Some(raw.iter().map(|b| *b as f32).collect()),
+        k if k == DataType::Int8 as i32 => Some(raw.iter().map(|b| *b as i8 as f32).collect()),
+        k if k == DataType::Uint16 as i32 => {
+            Some(raw.as_chunks::<2>().0.iter().map(|b| u16::from_le_bytes(*b) as f32).collect())
+        }
+        k if k == DataType::Int16 as i32 => {
+            Some(raw.as_chunks::<2>().0.iter().map(|b| i16::from_le_bytes(*b) as f32).collect())
+        }
+        k if k == DataType::Int32 as i32 => {
+            Some(raw.as_chunks::<4>().0.iter().map(|b| i32::from_le_bytes(*b) as f32).collect())
+        }
+        k if k == DataType::Float16 as i32 => {
+            Some(raw.as_chunks::<2>().0.iter().map(|b| half::f16::from_le_bytes(*b).to_f32()).collect())
+        }
+        _ => None,
+    }
+}
+
+/// `(q - z)·s`, with one scale for the tensor, for each place of `axis`, or for each `block` places of it.
+pub(super) fn dequantised(
+    q: &TensorProto,
+    scale: &TensorProto,
+    zero: Option<&TensorProto>,
+    axis: i64,
+    block: i64,
+) -> Option<Vec<f32>> {
+    let shape: Vec<usize> = q.dims.iter().map(|&d| usize::try_from(d).ok()).collect::<Option<_>>()?;
+    let (values, scales) = (numbers(q)?, numbers(scale)?);
+    if values.len() != shape.iter().product::<usize>() || values.is_empty() {
+        return None;
+    }
+    // One scale for all: any axis will do, and a tensor without axes is one of a single place.
+    let (shape, axis) = match scales.len() {
+        1 => (vec![values.len()], 0),
+        _ => (shape, axis),
+    };
+    let axis = usize::try_from(if axis < 0 { axis + shape.len() as i64 } else { axis }).ok()?;
+    let zeros = zero.map_or_else(|| Some(vec![0.0; scales.len()]), numbers)?;
+    let length = *shape.get(axis)?;
+    let inner: usize = shape[axis + 1..].iter().product();
+    let block = usize::try_from(block).ok()?;
+    let (blocks, each) = if block > 0 { (length.div_ceil(block), block) } else { (length, 1) };
+    let place = |i: usize| {
+        let (outer, at, inside) = (i / (length * inner), i / inner % length, i % inner);
+        match (scales.len(), block) {
+            (1, _) => 0,
+            (_, 0) => at,
+            _ => (outer * blocks + at / each) * inner + inside,
+        }
+    };
+    let value = |(i, v): (usize, &f32)| Some((v - zeros.get(place(i))?) * scales.get(place(i))?);
+    values.iter().enumerate().map(value).collect()
+}

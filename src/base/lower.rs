@@ -1,0 +1,433 @@
+//! Rewrites of the ONNX graph before the runtime reads it: operators that it has in no form which a gradient passes, or gets
+//! wrong, become others of the same values.
+//!
+//! A quantised model becomes a graph of floats. A quantised tensor is kept as floats that hold whole numbers,
+//! `q = round(x/s) + z` within its range, and `(q - z)·s` is what it stands for. The rounding passes the gradient straight through, the
+//! clip cuts it off outside the range. Weights are dequantised, so that a low-rank product fits beside them. What cannot be
+//! rewritten stays as it is, and the runtime has the last word.
+
+use std::collections::{HashMap, HashSet};
+
+use tract_onnx::pb::attribute_proto::AttributeType;
+use tract_onnx::pb::tensor_proto::DataType;
+use tract_onnx::pb::{AttributeProto, GraphProto, NodeProto, TensorProto};
+
+use super::integers::{dequantised, float_tensor, numbers, range};
+use super::onnx::node_name;
+
+/// Rounding with the straight-through gradient.
+pub(super) const ROUND: &str = "AcclimateRound";
+/// Identity without a gradient: the scale of a dynamic quantisation follows the data, and is taken as given.
+pub(super) const DETACH: &str = "AcclimateDetach";
+
+/// How far beyond its range a number still rounds to the last integer of the range.
+const EDGE: f32 = 0.499;
+
+/// Operators that are rewritten and that the runtime itself does not have.
+pub(super) fn knows(op: &str) -> bool {
+    const OPERATORS: &[&str] = &[
+        "QLinearConv",
+        "QLinearMatMul",
+        "QLinearAdd",
+        "QLinearMul",
+        "QGemm",
+        "QLinearGlobalAveragePool",
+        "QLinearAveragePool",
+        "QLinearSigmoid",
+        "QLinearLeakyRelu",
+        "QLinearConcat",
+    ];
+    OPERATORS.contains(&op)
+}
+
+/// Rewrites what there is to rewrite in `graph`.
+pub(super) fn lower(graph: &mut GraphProto) {
+    let needs =
+        |n: &NodeProto| n.op_type.contains("uantize") || n.op_type.starts_with('Q') || n.op_type.ends_with("Integer");
+    if !graph.node.iter().any(|n| needs(n) || n.op_type == "Celu") {
+        return;
+    }
+    let old = std::mem::take(&mut graph.node);
+    let mut constants: Constants = graph.initializer.iter().map(|t| (t.name.as_str(), t)).collect();
+    for node in old.iter().filter(|n| n.op_type == "Constant") {
+        let value = node.attribute.iter().find(|a| a.name == "value").and_then(|a| a.t.as_ref());
+        if let (Some(t), Some(name)) = (value, node.output.first()) {
+            constants.insert(name, t);
+        }
+    }
+    let dynamic = dynamic_products(&old, &constants);
+    let mut to = Lowering { constants, nodes: vec![], initializers: vec![], serial: 0, at: String::new() };
+    for (position, node) in old.iter().enumerate() {
+        to.at = node_name(position, node);
+        if dynamic.absorbed.contains(&position) {
+            continue;
+        }
+        let mark = (to.nodes.len(), to.initializers.len());
+        if to.rewrite(node, dynamic.products.get(&position)).is_none() {
+            to.nodes.truncate(mark.0);
+            to.initializers.truncate(mark.1);
+            to.nodes.push(node.clone());
+        }
+    }
+    let Lowering { nodes, initializers, .. } = to;
+    // What was dequantised goes: it would be kept twice, and the runtime does not read four-bit integers.
+    let read: HashSet<&str> = nodes.iter().flat_map(|n| &n.input).map(String::as_str).collect();
+    let listed: HashSet<&str> = graph.input.iter().chain(&graph.output).map(|v| v.name.as_str()).collect();
+    graph.initializer.retain(|t| read.contains(t.name.as_str()) || listed.contains(t.name.as_str()));
+    graph.initializer.extend(initializers);
+    graph.node = nodes;
+}
+
+type Constants<'a> = HashMap<&'a str, &'a TensorProto>;
+
+/// An integer product whose operand was quantised on the fly, with the scaling of its result that follows.
+struct DynamicProduct {
+    /// Scale and zero point of the first operand, scale of the second.
+    a: (String, String),
+    b_scale: String,
+    /// Name of the scaled result.
+    result: String,
+}
+
+#[derive(Default)]
+struct Dynamic {
+    products: HashMap<usize, DynamicProduct>,
+    /// The nodes that convert and scale a product, which goes straight to floats.
+    absorbed: HashSet<usize>,
+}
+
+/// Finds `Mul(Cast(MatMulInteger(a, b)), a_scale·b_scale)`, with `a` from a `DynamicQuantizeLinear` and `b_scale` a constant.
+fn dynamic_products(nodes: &[NodeProto], constants: &Constants) -> Dynamic {
+    let mut readers: HashMap<&str, Vec<usize>> = HashMap::new();
+    let mut writers: HashMap<&str, usize> = HashMap::new();
+    for (position, node) in nodes.iter().enumerate() {
+        node.input.iter().for_each(|i| readers.entry(i).or_default().push(position));
+        writers.extend(node.output.iter().map(|o| (o.as_str(), position)));
+    }
+    let only_reader = |name: &str, op: &str| match readers.get(name).map(Vec::as_slice) {
+        Some(&[position]) if nodes[position].op_type == op => Some(position),
+        _ => None,
+    };
+    let mut found = Dynamic::default();
+    for (position, node) in nodes.iter().enumerate() {
+        let product = || {
+            let quantised = nodes.get(*writers.get(node.input.first()?.as_str())?)?;
+            let [_, scale, zero] = &quantised.output[..] else { return None };
+            if quantised.op_type != "DynamicQuantizeLinear" || node.input.get(2) != Some(zero) {
+                return None;
+            }
+            let cast = only_reader(node.output.first()?, "Cast")?;
+            let mul = only_reader(nodes[cast].output.first()?, "Mul")?;
+            let factor = nodes[mul].input.iter().find(|i| **i != nodes[cast].output[0])?;
+            let scales = nodes.get(*writers.get(factor.as_str())?).filter(|n| n.op_type == "Mul")?;
+            let b_scale = scales.input.iter().find(|i| *i != scale && scales.input.contains(scale))?;
+            constants.contains_key(b_scale.as_str()).then(|| {
+                let result = nodes[mul].output.first().cloned().unwrap_or_default();
+                let a = (scale.clone(), zero.clone());
+                ((cast, mul), DynamicProduct { a, b_scale: b_scale.clone(), result })
+            })
+        };
+        if node.op_type.ends_with("Integer")
+            && let Some(((cast, mul), product)) = product()
+        {
+            found.absorbed.extend([cast, mul]);
+            found.products.insert(position, product);
+        }
+    }
+    found
+}
+
+/// Names of the scale and the zero point as floats that broadcast against the tensor, and the range of its integers.
+struct Quant {
+    scale: String,
+    zero: String,
+    range: (f32, f32),
+}
+
+struct Lowering<'a> {
+    nodes: Vec<NodeProto>,
+    initializers: Vec<TensorProto>,
+    constants: Constants<'a>,
+    serial: usize,
+    /// Name of the node being rewritten.
+    at: String,
+}
+
+impl Lowering<'_> {
+    /// Writes what `node` becomes; none if it stays.
+    fn rewrite(&mut self, node: &NodeProto, dynamic: Option<&DynamicProduct>) -> Option<()> {
+        let input = |i: usize| node.input.get(i).map(String::as_str).filter(|n| !n.is_empty());
+        let output = node.output.first()?.as_str();
+        match node.op_type.as_str() {
+            "QuantizeLinear" if int(node, "block_size") == 0 => {
+                let q = self.quant(input(1)?, input(2), int_or(node, "axis", 1), self.rank(input(0)?))?;
+                self.quantise(input(0)?, &q, output)
+            }
+            "DequantizeLinear" => self.dequantise_to(node, input(0)?, input(1)?, input(2), output),
+            "DynamicQuantizeLinear" => self.dynamic_quantise(input(0)?, &node.output),
+            "QLinearConv" => {
+                let x = self.dequantise(input(0)?, input(1)?, input(2), 1)?;
+                let w = self.dequantise(input(3)?, input(4)?, input(5), 0)?;
+                let mut operands = vec![x, w];
+                if let Some(b) = input(8) {
+                    operands.push(self.bias(b, input(1)?, input(4)?)?);
+                }
+                let y = self.emit_main("Conv", &operands, &node.attribute);
+                self.quantise_by(&y, input(6)?, input(7), output)
+            }
+            "QLinearMatMul" | "QLinearAdd" | "QLinearMul" => {
+                let a = self.dequantise(input(0)?, input(1)?, input(2), 1)?;
+                let b = self.dequantise(input(3)?, input(4)?, input(5), 1)?;
+                let y = self.emit_main(node.op_type.strip_prefix("QLinear")?, &[a, b], &[]);
+                self.quantise_by(&y, input(6)?, input(7), output)
+            }
+            "QGemm" => {
+                let a = self.dequantise(input(0)?, input(1)?, input(2), 1)?;
+                let b = self.dequantise(input(3)?, input(4)?, input(5), 1 - int(node, "transB"))?;
+                let mut operands = vec![a, b];
+                if let Some(c) = input(6) {
+                    operands.push(self.bias(c, input(1)?, input(4)?)?);
+                }
+                let y = self.emit_main("Gemm", &operands, &node.attribute);
+                match input(7) {
+                    Some(scale) => self.quantise_by(&y, scale, input(8), output),
+                    None => self.rename(&y, output),
+                }
+            }
+            "QLinearGlobalAveragePool" | "QLinearAveragePool" | "QLinearSigmoid" | "QLinearLeakyRelu"
+                if int(node, "channels_last") == 0 =>
+            {
+                let x = self.dequantise(input(0)?, input(1)?, input(2), 1)?;
+                let known: Vec<AttributeProto> =
+                    node.attribute.iter().filter(|a| a.name != "channels_last").cloned().collect();
+                let y = self.emit_main(node.op_type.strip_prefix("QLinear")?, &[x], &known);
+                self.quantise_by(&y, input(3)?, input(4), output)
+            }
+            "QLinearConcat" => {
+                let mut parts = vec![];
+                for i in (2..node.input.len()).step_by(3) {
+                    parts.push(self.dequantise(input(i)?, input(i + 1)?, input(i + 2), 1)?);
+                }
+                let y = self.emit_main("Concat", &parts, &node.attribute);
+                self.quantise_by(&y, input(0)?, input(1), output)
+            }
+            "MatMulInteger" | "ConvInteger" => {
+                let op = node.op_type.strip_suffix("Integer")?;
+                let axis = if op == "Conv" { 0 } else { -1 };
+                let (a, b, result) = match dynamic {
+                    Some(d) => {
+                        let b = self.dequantise(input(1)?, &d.b_scale, input(3), axis)?;
+                        (self.dequantise(input(0)?, &d.a.0, Some(&d.a.1), 1)?, b, d.result.as_str())
+                    }
+                    None => {
+                        let one = self.floats(&[1.0], &[]);
+                        (
+                            self.dequantise(input(0)?, &one, input(2), 1)?,
+                            self.dequantise(input(1)?, &one, input(3), axis)?,
+                            output,
+                        )
+                    }
+                };
+                let y = self.emit_main(op, &[a, b], &node.attribute);
+                self.rename(&y, result)
+            }
+            // The runtime leaves out the factor of max(0, x) + min(0, α·(exp(x/α) - 1)).
+            "Celu" => {
+                let alpha = node.attribute.iter().find(|a| a.name == "alpha").map_or(1.0, |a| a.f);
+                let alpha = self.floats(&[alpha], &[]);
+                let scaled = self.emit("Div", &[input(0)?, &alpha]);
+                let y = self.emit("Elu", &[&scaled]);
+                self.emit_to("Mul", &[&y, &alpha], output);
+                Some(())
+            }
+            _ => None,
+        }
+    }
+
+    fn fresh(&mut self) -> String {
+        self.serial += 1;
+        format!("{}.lowered.{}", self.at, self.serial)
+    }
+
+    fn push(&mut self, name: String, op: &str, inputs: &[&str], output: &str, attribute: Vec<AttributeProto>) {
+        let input = inputs.iter().map(|s| s.to_string()).collect();
+        let (op_type, output) = (op.to_string(), vec![output.to_string()]);
+        self.nodes.push(NodeProto { name, op_type, input, output, attribute, ..NodeProto::default() });
+    }
+
+    fn emit_to(&mut self, op: &str, inputs: &[&str], output: &str) {
+        let name = self.fresh();
+        self.push(name, op, inputs, output, vec![]);
+    }
+
+    fn emit(&mut self, op: &str, inputs: &[&str]) -> String {
+        let output = self.fresh();
+        self.push(output.clone(), op, inputs, &output, vec![]);
+        output
+    }
+
+    /// The node that does the work: it keeps the name of the one that is rewritten.
+    fn emit_main(&mut self, op: &str, inputs: &[String], attributes: &[AttributeProto]) -> String {
+        let (name, output) = (self.at.clone(), self.fresh());
+        let inputs: Vec<&str> = inputs.iter().map(String::as_str).collect();
+        self.push(name, op, &inputs, &output, attributes.to_vec());
+        output
+    }
+
+    fn rename(&mut self, from: &str, to: &str) -> Option<()> {
+        self.emit_to("Identity", &[from], to);
+        Some(())
+    }
+
+    fn as_float(&mut self, x: &str) -> String {
+        let output = self.fresh();
+        let to = AttributeProto {
+            name: "to".into(),
+            r#type: AttributeType::Int as i32,
+            i: DataType::Float as i64,
+            ..AttributeProto::default()
+        };
+        self.push(output.clone(), "Cast", &[x], &output, vec![to]);
+        output
+    }
+
+    fn floats(&mut self, values: &[f32], dims: &[i64]) -> String {
+        let name = self.fresh();
+        self.initializers.push(float_tensor(name.clone(), values, dims));
+        name
+    }
+
+    fn rank(&self, name: &str) -> Option<usize> {
+        self.constants.get(name).map(|t| t.dims.len())
+    }
+
+    /// A parameter of a quantisation as floats along `axis` of a tensor of `rank`; a computed one is a scalar.
+    fn parameter(&mut self, name: &str, axis: i64, rank: Option<usize>) -> Option<String> {
+        let Some(tensor) = self.constants.get(name) else { return Some(self.as_float(name)) };
+        let values = numbers(tensor)?;
+        if values.len() == 1 {
+            return Some(self.floats(&values, &[]));
+        }
+        let rank = rank? as i64;
+        let axis = if axis < 0 { axis + rank } else { axis };
+        let behind = usize::try_from(rank - 1 - axis).ok()?;
+        let mut dims = vec![1; behind + 1];
+        dims[0] = values.len() as i64;
+        Some(self.floats(&values, &dims))
+    }
+
+    fn quant(&mut self, scale: &str, zero: Option<&str>, axis: i64, rank: Option<usize>) -> Option<Quant> {
+        let kind = zero.and_then(|z| self.constants.get(z)).map_or(DataType::Uint8 as i32, |t| t.data_type);
+        let scale = self.parameter(scale, axis, rank)?;
+        let zero = match zero {
+            Some(z) => self.parameter(z, axis, rank)?,
+            None => self.floats(&[0.0], &[]),
+        };
+        Some(Quant { scale, zero, range: range(kind)? })
+    }
+
+    /// `clip(round(x/s) + z)`, clipped before it is rounded: the gradient then passes at the ends of the range, too.
+    fn quantise(&mut self, x: &str, q: &Quant, output: &str) -> Option<()> {
+        let scaled = self.emit("Div", &[x, &q.scale]);
+        let (low, high) = (self.floats(&[q.range.0 - EDGE], &[]), self.floats(&[q.range.1 + EDGE], &[]));
+        let (low, high) = (self.emit("Sub", &[&low, &q.zero]), self.emit("Sub", &[&high, &q.zero]));
+        let above = self.emit("Max", &[&scaled, &low]);
+        let inside = self.emit("Min", &[&above, &high]);
+        let whole = self.emit(ROUND, &[&inside]);
+        self.emit_to("Add", &[&whole, &q.zero], output);
+        Some(())
+    }
+
+    fn quantise_by(&mut self, x: &str, scale: &str, zero: Option<&str>, output: &str) -> Option<()> {
+        let q = self.quant(scale, zero, 1, None)?;
+        self.quantise(x, &q, output)
+    }
+
+    /// `(q - z)·s`: of a stored weight here, of a computed value by operators.
+    fn dequantise(&mut self, q: &str, scale: &str, zero: Option<&str>, axis: i64) -> Option<String> {
+        if let Some(weight) = self.stored(q, scale, zero, axis, 0) {
+            return Some(weight);
+        }
+        let rank = self.rank(q);
+        let scale = self.parameter(scale, axis, rank)?;
+        let mut x = self.as_float(q);
+        if let Some(z) = zero {
+            let zero = self.parameter(z, axis, rank)?;
+            x = self.emit("Sub", &[&x, &zero]);
+        }
+        Some(self.emit("Mul", &[&x, &scale]))
+    }
+
+    /// A stored weight with stored parameters, dequantised.
+    fn stored(&mut self, q: &str, scale: &str, zero: Option<&str>, axis: i64, block: i64) -> Option<String> {
+        let tensor = *self.constants.get(q)?;
+        let zero = match zero {
+            Some(z) => Some(*self.constants.get(z)?),
+            None => None,
+        };
+        let values = dequantised(tensor, self.constants.get(scale)?, zero, axis, block)?;
+        Some(self.floats(&values, &tensor.dims))
+    }
+
+    /// `DequantizeLinear`; blocks are of stored weights only.
+    fn dequantise_to(
+        &mut self,
+        node: &NodeProto,
+        q: &str,
+        scale: &str,
+        zero: Option<&str>,
+        output: &str,
+    ) -> Option<()> {
+        let (axis, block) = (int_or(node, "axis", 1), int(node, "block_size"));
+        let x =
+            if block > 0 { self.stored(q, scale, zero, axis, block)? } else { self.dequantise(q, scale, zero, axis)? };
+        self.rename(&x, output)
+    }
+
+    /// A bias in units of the product of two scales.
+    fn bias(&mut self, bias: &str, x_scale: &str, w_scale: &str) -> Option<String> {
+        let values = numbers(self.constants.get(bias)?)?;
+        let x = *numbers(self.constants.get(x_scale)?)?.first()?;
+        let w = numbers(self.constants.get(w_scale)?)?;
+        let scaled = |(i, v): (usize, &f32)| Some(v * x * w.get(if w.len() == 1 { 0 } else { i })?);
+        let scaled: Vec<f32> = values.iter().enumerate().map(scaled).collect::<Option<_>>()?;
+        Some(self.floats(&scaled, &[scaled.len() as i64]))
+    }
+
+    /// To eight bits without a sign, by the range of the data with 0 in it.
+    fn dynamic_quantise(&mut self, x: &str, outputs: &[String]) -> Option<()> {
+        let [y, scale, zero] = outputs else { return None };
+        let given = self.emit(DETACH, &[x]);
+        let none = self.floats(&[0.0], &[]);
+        let reduce = |to: &mut Lowering, op: &str, with: &str| {
+            let output = to.fresh();
+            let keep = AttributeProto {
+                name: "keepdims".into(),
+                r#type: AttributeType::Int as i32,
+                i: 0,
+                ..AttributeProto::default()
+            };
+            to.push(output.clone(), op, &[&given], &output, vec![keep]);
+            to.emit(with, &[&output, &none])
+        };
+        let (low, high) = (reduce(self, "ReduceMin", "Min"), reduce(self, "ReduceMax", "Max"));
+        let span = self.emit("Sub", &[&high, &low]);
+        let (least, most) = (self.floats(&[0.0], &[]), self.floats(&[255.0], &[]));
+        self.emit_to("Div", &[&span, &most], scale);
+        let offset = self.emit("Div", &[&low, scale]);
+        let offset = self.emit("Neg", &[&offset]);
+        let offset = self.emit("Max", &[&offset, &least]);
+        let offset = self.emit("Min", &[&offset, &most]);
+        self.emit_to(ROUND, &[&offset], zero);
+        let q = Quant { scale: scale.clone(), zero: zero.clone(), range: (0.0, 255.0) };
+        self.quantise(x, &q, y)
+    }
+}
+
+fn int_or(node: &NodeProto, name: &str, default: i64) -> i64 {
+    node.attribute.iter().find(|a| a.name == name).map_or(default, |a| a.i)
+}
+
+fn int(node: &NodeProto, name: &str) -> i64 {
+    int_or(node, name, 0)
+}

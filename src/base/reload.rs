@@ -1,0 +1,111 @@
+//! Models whose shapes the runtime cannot work out with symbols are read anew for every bucket, with the sizes filled in.
+
+use tract_core::internal::*;
+use tract_onnx::pb::tensor_proto::DataType;
+use tract_onnx::pb::tensor_shape_proto::dimension::Value;
+use tract_onnx::pb::{ModelProto, TensorShapeProto, ValueInfoProto, type_proto};
+
+use super::shape::role;
+use super::{Bucket, Dim, Element, Port, Symbols};
+use crate::error::Result;
+
+/// Sizes of the trial read. No dimension of a model is likely to have them, so they are recognised in its outputs.
+const TRIAL: Bucket = Bucket { batch: 3, sequence: 13 };
+
+/// The file's graph, kept for as long as the model.
+pub(super) struct Reload {
+    proto: ModelProto,
+    folder: Option<String>,
+    symbols: Symbols,
+}
+
+impl Reload {
+    /// Takes the roles of the dimensions from the file; the second result is the graph at the trial's sizes.
+    pub fn new(proto: ModelProto, folder: Option<String>) -> Result<(Reload, TypedModel)> {
+        let mut reload = Reload { proto, folder, symbols: Symbols::default() };
+        let inputs = reload.inputs();
+        for port in &inputs {
+            for dim in &port.dims {
+                if let Dim::Open(name) = dim {
+                    let axis = port.dims.iter().position(|d| d == dim).unwrap_or(0);
+                    let role = role(axis, port.element == Element::F32, port.dims.len(), name);
+                    reload.symbols.roles.entry(name.clone()).or_insert(role);
+                }
+            }
+        }
+        let typed = reload.at(&TRIAL)?;
+        Ok((reload, typed))
+    }
+
+    pub fn symbols(&self) -> Symbols {
+        self.symbols.clone()
+    }
+
+    /// The inputs, every named dimension still open.
+    fn inputs(&self) -> Vec<Port> {
+        let Some(graph) = &self.proto.graph else { return vec![] };
+        let stored = |i: &&ValueInfoProto| !graph.initializer.iter().any(|t| t.name == i.name);
+        graph.input.iter().filter(stored).filter_map(port).collect()
+    }
+
+    /// The inputs with the roles of their dimensions.
+    pub fn input_ports(&self) -> Vec<Port> {
+        let mut ports = self.inputs();
+        for dim in ports.iter_mut().flat_map(|p| &mut p.dims) {
+            if let Dim::Open(name) = dim {
+                *dim = self.symbols.roles.get(name).cloned().unwrap_or_else(|| Dim::Open(name.clone()));
+            }
+        }
+        ports
+    }
+
+    /// Recognises the trial's sizes in the dimensions of an output.
+    pub fn output_dims(&self, dims: &[Dim]) -> Vec<Dim> {
+        let one = |d: &Dim| match d {
+            Dim::Fixed(n) if *n == TRIAL.batch => Dim::Batch,
+            Dim::Fixed(n) if *n == TRIAL.sequence => Dim::Sequence,
+            other => other.clone(),
+        };
+        dims.iter().map(one).collect()
+    }
+
+    /// The typed graph at the sizes of `bucket`.
+    pub fn at(&self, bucket: &Bucket) -> Result<TypedModel> {
+        let mut proto = self.proto.clone();
+        for input in proto.graph.iter_mut().flat_map(|g| &mut g.input) {
+            for dim in shape_mut(input).into_iter().flat_map(|s| &mut s.dim) {
+                if let Some(Value::DimParam(name)) = &dim.value
+                    && let Some(role) = self.symbols.roles.get(name)
+                {
+                    dim.value = Some(Value::DimValue(role.size(bucket, name)? as i64));
+                }
+            }
+        }
+        super::typed(&proto, self.folder.as_deref())
+    }
+}
+
+fn shape_mut(input: &mut ValueInfoProto) -> Option<&mut TensorShapeProto> {
+    match input.r#type.as_mut()?.value.as_mut()? {
+        type_proto::Value::TensorType(t) => t.shape.as_mut(),
+        #[allow(unreachable_patterns)]
+        _ => None,
+    }
+}
+
+fn port(input: &ValueInfoProto) -> Option<Port> {
+    let type_proto::Value::TensorType(t) = input.r#type.as_ref()?.value.as_ref()?;
+    let element = match t.elem_type {
+        k if k == DataType::Float as i32 => Element::F32,
+        k if k == DataType::Int64 as i32 => Element::I64,
+        k if k == DataType::Int32 as i32 => Element::I32,
+        k if k == DataType::Bool as i32 => Element::Bool,
+        _ => Element::Other,
+    };
+    let dim = |d: &tract_onnx::pb::tensor_shape_proto::Dimension| match &d.value {
+        Some(Value::DimValue(n)) => Dim::Fixed(usize::try_from(*n).unwrap_or(0)),
+        Some(Value::DimParam(name)) => Dim::Open(name.clone()),
+        None => Dim::Open(String::new()),
+    };
+    Some(Port { name: input.name.clone(), element, dims: t.shape.as_ref()?.dim.iter().map(dim).collect() })
+}

@@ -1,0 +1,149 @@
+//! Loops over time and the cells inside them. A loop's gradient runs the gradient of its body backwards through time.
+
+use tract_core::internal::*;
+use tract_core::ops::array::{Slice, TypedConcat};
+use tract_core::ops::gru_cell::GruEpilogue;
+use tract_core::ops::lstm_cell::LstmEpilogue;
+use tract_core::ops::math;
+use tract_core::ops::nn::sigmoid;
+use tract_core::ops::scan::{InputMapping, Scan};
+
+use super::{Answer, Rule};
+use crate::grad::{Cx, differentiate, fused::ScanBackward};
+
+const fn rule(
+    op: &'static str,
+    equation: &'static str,
+    apply: fn(&mut Cx, &TypedNode, OutletId) -> TractResult<Answer>,
+) -> Rule {
+    Rule { op, equation, lazy: false, apply }
+}
+
+pub(super) const RULES: &[Rule] = &[
+    rule("Scan", "the body's gradient, step by step from the last to the first", scan),
+    rule(
+        "LstmEpilogue",
+        "dc' = dc + dh·o·(1-tanh²c); dp = [dc'·g·i(1-i), dh·tanh c·o(1-o), dc'·c₀·f(1-f), dc'·i·(1-g²)]",
+        lstm,
+    ),
+    rule("GruEpilogue", "with da = dh·(1-z)·(1-n²): dx = [dz, dr, da], du = [dz, dr, da·r], dh₀ = dh·z", gru),
+];
+
+fn scan(cx: &mut Cx, node: &TypedNode, _: OutletId) -> TractResult<Answer> {
+    let op = node.op_as::<Scan>().context("not a loop")?;
+    let whole = |chunk: isize, len: usize| chunk == -1 || chunk > 0 && len.is_multiple_of(chunk.unsigned_abs());
+    for (slot, mapping) in op.input_mapping.iter().enumerate() {
+        if let InputMapping::Scan(info) = mapping
+            && !whole(info.chunk, cx.dims(node.inputs[slot])?[info.axis])
+        {
+            return Answer::refused("its steps do not divide the sequence");
+        }
+    }
+    if op.skip != 0 || op.output_mapping.iter().any(|o| o.scan.is_some_and(|(_, info)| !whole(info.chunk, 0))) {
+        return Answer::refused("it skips steps, or runs backwards by more than one");
+    }
+    let mut body = op.body.clone();
+    let float = |o: &OutletId| body.outlet_fact(*o).is_ok_and(|f| f.datum_type.is_float());
+    let wrt: Vec<usize> = (0..body.inputs.len())
+        .filter(|&slot| float(&body.inputs[slot]) && (op.input_mapping[slot].is_state() || cx.needs(slot)))
+        .collect();
+    let ends: Vec<usize> = (0..body.outputs.len()).filter(|&ix| float(&body.outputs[ix])).collect();
+    let outlets = |which: &[usize], of: &[OutletId]| which.iter().map(|&ix| of[ix]).collect::<Vec<_>>();
+    let back = differentiate(&body, &outlets(&ends, &body.outputs), &outlets(&wrt, &body.inputs), cx.fused)?;
+    if let Some(b) = back.blocked.first() {
+        return Answer::refused(format!("inside the loop, {} ({}): {}", b.node, b.op, b.reason));
+    }
+    body.outputs.extend(&back.saved);
+    let cotangents: Vec<(usize, OutletId)> = (0..node.outputs.len())
+        .filter_map(|slot| cx.cotangent(slot).map(|dy| Ok((slot, cx.full_to(dy, &node.outputs[slot].fact.shape)?))))
+        .collect::<TractResult<_>>()?;
+    let wanted: Vec<usize> = wrt.iter().copied().filter(|&slot| cx.needs(slot)).collect();
+    let backward = ScanBackward {
+        forward: body.into_optimized()?.into_runnable()?,
+        backward: back.model.into_optimized()?.into_runnable()?,
+        inputs: op.input_mapping.clone(),
+        outputs: op.output_mapping.clone(),
+        ends,
+        wrt,
+        wanted: wanted.clone(),
+        cotangents: cotangents.iter().map(|(slot, _)| *slot).collect(),
+    };
+    let mut args = node.inputs.iter().map(|i| cx.value(*i)).collect::<TractResult<TVec<_>>>()?;
+    args.extend(cotangents.iter().map(|(_, dy)| *dy));
+    let gradients = cx.wire_all(backward, &args)?;
+    Ok(Answer::Gradient(wanted.into_iter().zip(gradients).collect()))
+}
+
+/// `x` cut into `n` gates along its last axis.
+fn gates(cx: &mut Cx, x: OutletId, n: usize, hidden: usize) -> TractResult<Vec<OutletId>> {
+    let axis = cx.shape(x)?.rank() - 1;
+    (0..n).map(|k| cx.wire(Slice::new(axis, k * hidden, (k + 1) * hidden), &[x])).collect()
+}
+
+/// `1 - x`.
+fn rest(cx: &mut Cx, x: OutletId) -> TractResult<OutletId> {
+    let n = cx.neg(x)?;
+    cx.shift(n, 1.0)
+}
+
+/// `dy·y·(1-y)`, back through a sigmoid.
+fn through_sigmoid(cx: &mut Cx, dy: OutletId, y: OutletId) -> TractResult<OutletId> {
+    let complement = rest(cx, y)?;
+    let slope = cx.mul(y, complement)?;
+    cx.mul(dy, slope)
+}
+
+/// `dy·(1-y²)`, back through a hyperbolic tangent.
+fn through_tanh(cx: &mut Cx, dy: OutletId, y: OutletId) -> TractResult<OutletId> {
+    let y2 = cx.mul(y, y)?;
+    let slope = rest(cx, y2)?;
+    cx.mul(dy, slope)
+}
+
+/// `(p, c₀) → (h, c)`: `[i, o, f] = σ(p)`, `g = tanh p`, `c = f·c₀ + i·g`, `h = o·tanh c`.
+fn lstm(cx: &mut Cx, node: &TypedNode, dh: OutletId) -> TractResult<Answer> {
+    let op = node.op_as::<LstmEpilogue>().context("not an LSTM cell")?;
+    let (p, c0) = (cx.value(node.inputs[0])?, cx.value(node.inputs[1])?);
+    let parts = gates(cx, p, 4, op.hidden)?;
+    let i = cx.wire(sigmoid(), &parts[..1])?;
+    let o = cx.wire(sigmoid(), &parts[1..2])?;
+    let f = cx.wire(sigmoid(), &parts[2..3])?;
+    let g = cx.wire(math::tanh(), &parts[3..])?;
+    let c = cx.value(OutletId::new(node.id, 1))?;
+    let t = cx.wire(math::tanh(), &[c])?;
+    let through = cx.mul(dh, o)?;
+    let mut dc = through_tanh(cx, through, t)?;
+    if let Some(direct) = cx.cotangent(1) {
+        dc = cx.add(dc, direct)?;
+    }
+    let (di, do_, df, dg) = (cx.mul(dc, g)?, cx.mul(dh, t)?, cx.mul(dc, c0)?, cx.mul(dc, i)?);
+    let dp = [
+        through_sigmoid(cx, di, i)?,
+        through_sigmoid(cx, do_, o)?,
+        through_sigmoid(cx, df, f)?,
+        through_tanh(cx, dg, g)?,
+    ];
+    let axis = node.outputs[0].fact.rank() - 1;
+    Ok(Answer::Gradient(tvec!((0, cx.wire(TypedConcat { axis }, &dp)?), (1, cx.mul(dc, f)?))))
+}
+
+/// `(x, u, h₀) → h`: `z = σ(x_z + u_z)`, `r = σ(x_r + u_r)`, `n = tanh(x_n + r·u_n)`, `h = n + z·(h₀ - n)`.
+fn gru(cx: &mut Cx, node: &TypedNode, dh: OutletId) -> TractResult<Answer> {
+    let op = node.op_as::<GruEpilogue>().context("not a GRU cell")?;
+    let (x, u, h0) = (cx.value(node.inputs[0])?, cx.value(node.inputs[1])?, cx.value(node.inputs[2])?);
+    let (xs, us) = (gates(cx, x, 3, op.hidden)?, gates(cx, u, 3, op.hidden)?);
+    let (z, r) = (cx.add(xs[0], us[0])?, cx.add(xs[1], us[1])?);
+    let (z, r) = (cx.wire(sigmoid(), &[z])?, cx.wire(sigmoid(), &[r])?);
+    let reset = cx.mul(r, us[2])?;
+    let n = cx.add(xs[2], reset)?;
+    let n = cx.wire(math::tanh(), &[n])?;
+    let keep = rest(cx, z)?;
+    let (dn, gap) = (cx.mul(dh, keep)?, cx.sub(h0, n)?);
+    let da = through_tanh(cx, dn, n)?;
+    let (dz, dr, du) = (cx.mul(dh, gap)?, cx.mul(da, us[2])?, cx.mul(da, r)?);
+    let (dz, dr) = (through_sigmoid(cx, dz, z)?, through_sigmoid(cx, dr, r)?);
+    let axis = node.outputs[0].fact.rank() - 1;
+    let dx = cx.wire(TypedConcat { axis }, &[dz, dr, da])?;
+    let du = cx.wire(TypedConcat { axis }, &[dz, dr, du])?;
+    Ok(Answer::Gradient(tvec!((0, dx), (1, du), (2, cx.mul(dh, z)?))))
+}

@@ -1,0 +1,36 @@
+//! Resizing by scales and to sizes.
+
+use tract_core::ops::nn::resize::{CoordTransformer, Interpolator, Nearest, NearestUpsample, Resize};
+
+use super::*;
+
+#[test]
+fn resizing() {
+    let coordinates = [
+        CoordTransformer::HalfPixel,
+        CoordTransformer::AlignCorners,
+        CoordTransformer::Asymmetric,
+        CoordTransformer::PytorchHalfPixel,
+    ];
+    for coord_transformer in coordinates {
+        for interpolator in [Interpolator::Linear, Interpolator::Nearest, Interpolator::Cubic] {
+            let op = Resize {
+                coord_transformer: coord_transformer.clone(),
+                interpolator,
+                nearest: Nearest::Floor,
+                optional_scales_input: Some(1),
+                optional_sizes_input: None,
+            };
+            check("resize by scales", &[&[2, 3, 4, 5]], &|m, x| {
+                let scales = m.add_const("scales", tensor1(&[1f32, 1.0, 2.0, 1.5]))?;
+                wire(m, op.clone(), &[x[0], scales])
+            });
+            let op = Resize { optional_scales_input: None, optional_sizes_input: Some(1), ..op };
+            check("resize to sizes", &[&[2, 3, 4, 5]], &|m, x| {
+                let sizes = m.add_const("sizes", tensor1(&[2i64, 3, 7, 3]))?;
+                wire(m, op.clone(), &[x[0], sizes])
+            });
+        }
+    }
+    check("nearest", &[&[2, 3, 4, 5]], &|m, x| wire(m, NearestUpsample { scales: tvec!(1, 1, 2, 3) }, x));
+}
