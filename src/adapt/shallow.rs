@@ -58,6 +58,7 @@ impl Adaptation<'_> {
             0 => blank.choose_l2(&taught.data(), &fold_of, &L2_GRID, &options)?,
             _ => blank.choose_gentle_l2(&taught.data(), &fold_of, &GENTLE_GRID, &options)?,
         };
+        tracing::debug!(l2 = choice.l2, "strength of the head's penalty");
         let (right, loss) = self.score(&choice.held_out.slice(ndarray::s![..all.len(), ..]).to_owned())?;
         let solved = self.solved_head(seen, &all, choice.l2)?;
         let retention = self.retention(seen, &Variant::Base, &solved)?;

@@ -104,7 +104,7 @@ pub struct Verdict {
 /// 1. *Better*: the paired test against what serves, at `alpha` over the whole ladder (Holm's step-down correction).
 /// 2. *Nothing forgotten*: the disagreement with the base within its limit.
 /// 3. Among those, the highest accuracy; on equal accuracy the lower loss; then the preferred.
-/// 4. A preferred one that is within one standard error of that best, in accuracy and in loss, is taken instead.
+/// 4. A preferred one that is within chance (one-sided 5 %: [`CHANCE`] standard errors) of that best, in accuracy and in loss, is taken instead.
 ///
 /// # Errors
 /// When the lists of items differ in length, or a limit is out of range.
@@ -215,9 +215,12 @@ fn mean_gap(a: &[f32], b: &[f32]) -> (f64, f64) {
     (gaps().sum::<f64>() / n, gaps().map(|g| g * g).sum::<f64>().sqrt() / n)
 }
 
-/// Whether a difference is within one standard error; the standard errors of two equals, so that a single item never decides.
+/// Standard errors that the difference of two equals exceeds once in twenty times.
+const CHANCE: f64 = 1.645;
+
+/// Whether a difference may be chance; by the standard error of two equals, so that a single item never decides.
 fn within((gap, error): (f64, f64)) -> bool {
-    gap <= error * (1.0 + 1e-9)
+    gap <= CHANCE * error
 }
 
 fn accuracy(correct: &[bool]) -> f64 {
