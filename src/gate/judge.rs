@@ -104,7 +104,7 @@ pub struct Verdict {
 /// 1. *Better*: the paired test against what serves, at `alpha` over the whole ladder (Holm's step-down correction).
 /// 2. *Nothing forgotten*: the disagreement with the base within its limit.
 /// 3. Among those, the highest accuracy; on equal accuracy the lower loss; then the preferred.
-/// 4. A preferred one that is within chance (one-sided 5 %: [`CHANCE`] standard errors) of that best, in accuracy and in loss, is taken instead.
+/// 4. A preferred one that is within chance (1.645 standard errors, one-sided 5 %) of that best, in accuracy and in loss, is taken instead.
 ///
 /// # Errors
 /// When the lists of items differ in length, or a limit is out of range.
