@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::{Session, journal_io, now_ms};
-use crate::adapt::{Adaptation, Incumbent, Material, Outcome, Progress, Settings, Winner, head_delta};
+use crate::adapt::{Adaptation, Incumbent, Material, Outcome, Progress, Settings, Standing, Winner, head_delta};
 use crate::adapter::{Adapter, Lineage, Verdict};
 use crate::error::{Error, Result};
 use crate::input::Example;
@@ -171,7 +171,8 @@ impl Session {
             latest = f.at_ms.max(latest);
             lessons.push(Lesson { example: load(f.id)?, goal, weight: 1.0, at_ms: latest, earlier, keep: vec![] });
         }
-        let mut idle = vec![];
+        let line = self.store.line(serving.generation);
+        let mut standing = vec![];
         for i in state
             .interactions()
             .iter()
@@ -181,14 +182,15 @@ impl Session {
         {
             let class = i.answer.as_ref().and_then(|(label, _)| index.get(&**label)).copied();
             if let Some(class) = class.filter(|c| *c < home.0.base_classes) {
-                idle.push((load(i.id)?, class));
+                let trusted = i.generation == 0 || line.contains(&i.generation);
+                standing.push(Standing { example: load(i.id)?, class, trusted });
             }
         }
         let classes = labels.len();
         let material = Material {
             lessons,
             served_right,
-            idle,
+            standing,
             base_classes: home.0.base_classes,
             classes,
             features: home.0.features,
