@@ -24,8 +24,9 @@ impl Adaptation<'_> {
     pub(super) fn recipe(&self, lessons: usize) -> Recipe {
         let mut recipe = Recipe { seed: self.settings.seed, ..self.settings.recipe.clone() };
         if self.corrects_only() {
-            // The head moves little: what has shifted is the input. Chosen on the activity people (see docs/training.md).
-            (recipe.lr, recipe.head_lr) = (recipe.lr * 2.5, 0.1);
+            // The head moves little: what has shifted is the input. Smoothed labels keep a delta from overshooting once an answer
+            // is right. Chosen on the activity people (see docs/training.md).
+            (recipe.lr, recipe.head_lr, recipe.smoothing) = (recipe.lr * 2.5, 0.1, 0.1);
         }
         let per_epoch = lessons.div_ceil(recipe.batch).max(1) as u64;
         recipe.epochs = recipe.epochs.min(ENOUGH_STEPS.div_ceil(per_epoch).max(FEWEST_EPOCHS));
