@@ -36,11 +36,13 @@ pub(crate) enum Bug {
     TrialCountedLate,
     /// What is to be forgotten leaves the journal before what learned from it is off.
     ForgottenBeforeOff,
+    /// Where a training stands that saw what is forgotten stays on the disk.
+    CheckpointKept,
 }
 
 impl Bug {
     #[cfg(test)]
-    pub(crate) const ALL: [Bug; 16] = [
+    pub(crate) const ALL: [Bug; 17] = [
         Bug::JournalNotSynced,
         Bug::MarkedBeforeSync,
         Bug::RecordCrcIgnored,
@@ -57,6 +59,7 @@ impl Bug {
         Bug::NumberReused,
         Bug::TrialCountedLate,
         Bug::ForgottenBeforeOff,
+        Bug::CheckpointKept,
     ];
 }
 

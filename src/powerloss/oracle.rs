@@ -182,7 +182,10 @@ impl Expected {
     }
 
     fn no_leftovers(&self, story: &Story) -> Result<(), String> {
-        for inside in [folder(), folder().join("generations")] {
+        for inside in [folder(), folder().join("generations"), folder().join("checkpoint")] {
+            if !story.disk.exists(&inside).map_err(|e| e.to_string())? {
+                continue;
+            }
             let names = story.disk.list(&inside).map_err(|e| e.to_string())?;
             if let Some(left) = names.iter().find(|n| n.ends_with(crate::disk::UNFINISHED)) {
                 return Err(format!("{left} is left over"));

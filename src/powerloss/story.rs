@@ -10,7 +10,7 @@ use crate::disk::make_folder;
 use crate::disk::simulated::SimulatedDisk;
 use crate::error::Result;
 use crate::journal::{FeedbackKind, InteractionId, Journal, Record, StoredInput};
-use crate::store::{Selection, Store, profile_folder};
+use crate::store::{Cut, Run, Selection, Store, profile_folder};
 
 /// What the interaction to be forgotten holds.
 pub(super) const SECRET: &str = "the code of the safe is 31415926";
@@ -119,6 +119,14 @@ impl Story {
         Ok(number)
     }
 
+    /// A training that ends with the program, after it has kept where it stands.
+    pub(super) fn begin_to_learn(&self, store: &Store, journal: &Journal) -> Result<()> {
+        let _held = store.lock_training(Duration::ZERO, "training")?;
+        let checkpoint = store.checkpoint();
+        checkpoint.begin(&Run { name: [5; 32], cut: Cut::all(journal.state())? })?;
+        checkpoint.keep(&[6; 32], format!("three steps on {SECRET}").as_bytes())
+    }
+
     /// Begins with the generation that serves, as a program that starts does, and answers with it; the generation.
     pub(super) fn start(&self, store: &Store, predictions: u32) -> Result<u64> {
         let head = store.head()?;
@@ -193,6 +201,8 @@ pub(super) fn live(story: &Story) -> Result<()> {
                 story.roll_back(&store, 0)?;
                 story.roll_back(&store, 3)?;
             }
+            // A training that is cut off; what it keeps holds what it has seen.
+            165 => story.begin_to_learn(&store, &journal)?,
             170 => story.forget(&store, &mut journal, secret)?,
             60 | 130 | 180 => {
                 // Another process.

@@ -101,6 +101,7 @@ impl Store {
             findings.push(finding);
         }
         findings.push(self.check_journal()?);
+        findings.extend(self.checkpoint().findings()?);
         for folder in [&self.folder, &self.generations.folder] {
             let names = disk.list(folder).map_err(|e| Error::io("cannot list a folder", folder, e))?;
             let unfinished = names.iter().filter(|name| name.ends_with(UNFINISHED));

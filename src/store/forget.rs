@@ -72,6 +72,9 @@ impl Store {
         }
         let generation = self.turn_off(&seen)?;
         self.empty_quarantine()?;
+        if !planted(Bug::CheckpointKept) {
+            self.checkpoint().forget(ids.iter(), *what == Selection::All)?;
+        }
         if (!ids.is_empty() || *what == Selection::All) && !planted(Bug::ForgottenBeforeOff) {
             journal.rewrite(keep)?;
         }
