@@ -36,11 +36,17 @@ pub(crate) enum Bug {
     TrialCountedLate,
     /// What is to be forgotten leaves the journal before what learned from it is off.
     ForgottenBeforeOff,
+    /// The names of segments that were rewritten are taken away without making that durable.
+    SegmentsNotSwept,
+    /// They are taken away before the list that does without them is in place.
+    SweptBeforeListed,
+    /// A segment loses what it held last.
+    SegmentCutShort,
 }
 
 impl Bug {
     #[cfg(test)]
-    pub(crate) const ALL: [Bug; 16] = [
+    pub(crate) const ALL: [Bug; 19] = [
         Bug::JournalNotSynced,
         Bug::MarkedBeforeSync,
         Bug::RecordCrcIgnored,
@@ -57,6 +63,9 @@ impl Bug {
         Bug::NumberReused,
         Bug::TrialCountedLate,
         Bug::ForgottenBeforeOff,
+        Bug::SegmentsNotSwept,
+        Bug::SweptBeforeListed,
+        Bug::SegmentCutShort,
     ];
 }
 

@@ -149,8 +149,9 @@ impl Session {
         let (mut lessons, mut served_right) = (vec![], vec![]);
         // A clock can step back (a Pi has none of its own): the order of the journal is the order of time.
         let mut latest = 0;
-        for (at, f) in state.feedback().iter().enumerate() {
-            let Some(interaction) = state.interaction(f.id) else { continue };
+        for (at, f) in state.all_feedback().enumerate() {
+            let f = f?;
+            let Some(interaction) = state.interaction(f.id)? else { continue };
             let answered = interaction.answer.as_ref().and_then(|(label, _)| index.get(&**label).copied());
             let goal = match (&f.kind, answered) {
                 (FeedbackKind::Label(label), _) => {
@@ -172,13 +173,7 @@ impl Session {
             lessons.push(Lesson { example: load(f.id)?, goal, weight: 1.0, at_ms: latest, earlier, keep: vec![] });
         }
         let mut idle = vec![];
-        for i in state
-            .interactions()
-            .iter()
-            .rev()
-            .filter(|i| state.feedback_on(i.id).is_none())
-            .take(crate::adapt::MOST_IDLE)
-        {
+        for i in state.latest_unspoken(crate::adapt::MOST_IDLE)? {
             let class = i.answer.as_ref().and_then(|(label, _)| index.get(&**label)).copied();
             if let Some(class) = class.filter(|c| *c < home.0.base_classes) {
                 idle.push((load(i.id)?, class));
