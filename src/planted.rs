@@ -38,11 +38,17 @@ pub(crate) enum Bug {
     ForgottenBeforeOff,
     /// Where a training stands that saw what is forgotten stays on the disk.
     CheckpointKept,
+    /// The names of segments that were rewritten are taken away without making that durable.
+    SegmentsNotSwept,
+    /// They are taken away before the list that does without them is in place.
+    SweptBeforeListed,
+    /// A segment loses what it held last.
+    SegmentCutShort,
 }
 
 impl Bug {
     #[cfg(test)]
-    pub(crate) const ALL: [Bug; 17] = [
+    pub(crate) const ALL: [Bug; 20] = [
         Bug::JournalNotSynced,
         Bug::MarkedBeforeSync,
         Bug::RecordCrcIgnored,
@@ -60,6 +66,9 @@ impl Bug {
         Bug::TrialCountedLate,
         Bug::ForgottenBeforeOff,
         Bug::CheckpointKept,
+        Bug::SegmentsNotSwept,
+        Bug::SweptBeforeListed,
+        Bug::SegmentCutShort,
     ];
 }
 

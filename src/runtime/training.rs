@@ -1,16 +1,16 @@
 //! A session trains: the journal becomes lessons, the winner becomes a generation, and the next prediction uses it.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::resume::{self, Checkpoints, Keeping};
 use super::{Session, journal_io, now_ms};
-use crate::adapt::{Adaptation, Incumbent, Material, Outcome, Progress, Settings, Winner, head_delta};
+use crate::adapt::{Adaptation, MOST_IDLE, Incumbent, Material, Outcome, Progress, Settings, Winner, head_delta};
 use crate::adapter::{Adapter, Lineage, Verdict};
 use crate::error::{Error, Result};
 use crate::input::Example;
-use crate::journal::{FeedbackKind, InteractionId};
+use crate::journal::{FeedbackKind, InteractionEntry, InteractionId, JournalState};
 use crate::plan::lock;
 use crate::sites::Pattern;
 use crate::store::{Checkpoint, Cut};
@@ -182,9 +182,9 @@ impl Session {
         let (mut lessons, mut served_right) = (vec![], vec![]);
         // A clock can step back (a Pi has none of its own): the order of the journal is the order of time.
         let mut latest = 0;
-        let said = &state.feedback()[..state.feedback().len().min(cut.feedback as usize)];
-        for (at, f) in said.iter().enumerate() {
-            let Some(interaction) = state.interaction(f.id) else { continue };
+        for (at, f) in state.all_feedback().take(cut.feedback as usize).enumerate() {
+            let f = f?;
+            let Some(interaction) = state.interaction(f.id)? else { continue };
             let answered = interaction.answer.as_ref().and_then(|(label, _)| index.get(&**label).copied());
             let goal = match (&f.kind, answered) {
                 (FeedbackKind::Label(label), _) => {
@@ -206,14 +206,7 @@ impl Session {
             lessons.push(Lesson { example: load(f.id)?, goal, weight: 1.0, at_ms: latest, earlier, keep: vec![] });
         }
         let mut idle = vec![];
-        let spoken: HashSet<InteractionId> = said.iter().map(|f| f.id).collect();
-        for i in state
-            .interactions()
-            .iter()
-            .rev()
-            .filter(|i| i.id.0 < cut.next_id && !spoken.contains(&i.id))
-            .take(crate::adapt::MOST_IDLE)
-        {
+        for i in silent(state, cut)? {
             let class = i.answer.as_ref().and_then(|(label, _)| index.get(&**label)).copied();
             if let Some(class) = class.filter(|c| *c < home.0.base_classes) {
                 idle.push((load(i.id)?, class));
@@ -230,4 +223,17 @@ impl Session {
         };
         Ok((labels, material))
     }
+}
+
+/// The latest interactions of `cut` that nobody had spoken about by then, the last one first.
+fn silent(state: &JournalState, cut: &Cut) -> Result<Vec<InteractionEntry>> {
+    let since = state.next_id()?.0.saturating_sub(cut.next_id) as usize;
+    let mut silent = state.latest_unspoken(MOST_IDLE.saturating_add(since))?;
+    for later in state.all_feedback().skip(cut.feedback as usize) {
+        silent.extend(state.interaction(later?.id)?);
+    }
+    silent.retain(|i| i.id.0 < cut.next_id);
+    silent.sort_unstable_by_key(|i| std::cmp::Reverse(i.id));
+    silent.truncate(MOST_IDLE);
+    Ok(silent)
 }

@@ -42,7 +42,7 @@ impl Cut {
     /// # Errors
     /// `Usage` after 2^32 interactions.
     pub fn all(state: &JournalState) -> Result<Cut> {
-        Ok(Cut { feedback: state.feedback().len() as u64, next_id: state.next_id()?.0 })
+        Ok(Cut { feedback: state.feedback() as u64, next_id: state.next_id()?.0 })
     }
     /// Whether `all` has everything that this has.
     pub fn is_within(&self, all: &Cut) -> bool {
