@@ -67,7 +67,7 @@ impl Adaptation<'_> {
             Ok(Outcome { verdict, winner, steps, seconds: started.elapsed().as_secs_f64(), tried: tried.clone() })
         };
         let Some(chosen) = call.chosen else { return done(verdict, None, steps) };
-        if let Some(reason) = self.no_gain_on_fresh(&ladder[chosen])? {
+        if let Some(reason) = self.behind_on_fresh(&ladder[chosen])? {
             verdict.reason = reason;
             return done(verdict, None, steps);
         }
@@ -92,9 +92,10 @@ impl Adaptation<'_> {
         done(verdict, Some(winner), steps)
     }
 
-    /// Against a serving generation the candidate must also show a gain on what came after that generation: more answers right,
-    /// or as many right and a smaller loss on clearly more than half of them.
-    pub(super) fn no_gain_on_fresh(&self, e: &Evidence) -> Result<Option<String>> {
+    /// Against a serving generation the candidate is judged on what came after that generation, which taught neither: it must not
+    /// have fewer answers right, nor as many and a larger loss on clearly more than half of them. On a tie it serves: it has
+    /// learned from all that the other has, and from more.
+    pub(super) fn behind_on_fresh(&self, e: &Evidence) -> Result<Option<String>> {
         let Some(incumbent) = &self.incumbent else { return Ok(None) };
         let lessons = &self.material.lessons;
         let fresh: Vec<usize> = (0..lessons.len()).filter(|&i| !lessons[i].earlier).collect();
@@ -126,11 +127,11 @@ impl Adaptation<'_> {
             .collect();
         let ours: Vec<bool> = fresh.iter().map(|&i| e.right[i]).collect();
         let test = Paired::count(&ours, &theirs);
-        let lower: Vec<bool> = fresh.iter().zip(&loss).map(|(&i, theirs)| e.loss[i] < *theirs).collect();
-        let higher: Vec<bool> = lower.iter().map(|l| !l).collect();
-        let surer = Paired::count(&lower, &higher).p() <= self.settings.limits.alpha;
-        let better = test.wins > test.losses || (test.wins == test.losses && surer);
-        Ok((!better).then(|| {
+        let higher: Vec<bool> = fresh.iter().zip(&loss).map(|(&i, theirs)| e.loss[i] > *theirs).collect();
+        let lower: Vec<bool> = higher.iter().map(|h| !h).collect();
+        let less_sure = Paired::count(&higher, &lower).p() <= self.settings.limits.alpha;
+        let behind = test.losses > test.wins || (test.wins == test.losses && less_sure);
+        Ok(behind.then(|| {
             format!(
                 "on the {} answers since generation {} the candidate has {} right that it had wrong, and {} wrong that it had right",
                 fresh.len(),

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use ndarray::ArrayView1;
 
 use evidence::Evidence;
-pub(crate) use seen::Material;
+pub(crate) use seen::{Material, Standing};
 
 use crate::adapter::{Depth, HeadDelta, SiteDelta};
 use crate::error::Result;

@@ -21,24 +21,33 @@ pub(crate) struct Material {
     pub lessons: Vec<Lesson>,
     /// For each lesson, whether the answer given at the time agreed with it.
     pub served_right: Vec<bool>,
-    /// Inputs that nobody corrected, with the base class that was answered and left standing.
-    pub idle: Vec<(Example, usize)>,
+    /// Inputs that nobody spoke about, the latest first.
+    pub standing: Vec<Standing>,
     pub base_classes: usize,
     pub classes: usize,
     pub features: usize,
+}
+
+/// An input whose answer was left standing.
+pub(crate) struct Standing {
+    pub example: Example,
+    /// The base class that was answered.
+    pub class: usize,
+    /// Whether the base answered, or a generation that the serving one descends from: not one that was rolled back.
+    pub trusted: bool,
 }
 
 /// What the frozen base says about lessons and other inputs, computed once.
 pub(super) struct Seen {
     pub features: Array2<f32>,
     pub logits: Option<Array2<f32>>,
-    /// What teaches that the base's own answers are to be kept.
+    /// What teaches which answers are to be kept.
     pub keep: Option<Kept>,
     /// What judges whether they were.
     pub idle: Option<Idle>,
 }
 
-/// Inputs whose answer by the base is to be kept.
+/// Inputs whose answer is to be kept, with the base's logits.
 pub(super) struct Kept {
     pub lessons: Vec<Lesson>,
     pub features: Array2<f32>,
@@ -62,33 +71,38 @@ impl Adaptation<'_> {
         };
         // Where classes are only corrected, deltas may reach far below the head: what they do elsewhere is rehearsed.
         if self.corrects_only() {
-            let pool: Vec<&Example> = examples.into_iter().chain(self.material.idle.iter().map(|(e, _)| e)).collect();
+            let pool: Vec<&Example> =
+                examples.into_iter().chain(self.material.standing.iter().map(|s| &s.example)).collect();
             keep = joined(keep, self.keep(rehearsal::made_up(&pool, self.settings.seed))?)?;
         }
         Ok(Seen { features: rows.features, logits: rows.logits, keep, idle })
     }
 
-    /// What teaches and what judges among the uncorrected inputs. No input does both: of every two blocks of consecutive
-    /// inputs one teaches, and the other judges.
+    /// What teaches and what judges among the uncorrected inputs. No input does both: of those that the base would answer as they were
+    /// answered, of every two blocks of consecutive ones one teaches, and the other judges. Those that a generation had learned to
+    /// answer otherwise only teach: a training starts from the base, and would unlearn what had no need to be said again.
     fn look_idle(&self) -> Result<Option<(Kept, Idle)>> {
-        let all: Vec<&Example> = self.material.idle.iter().map(|(e, _)| e).collect();
+        let all: Vec<&Example> = self.material.standing.iter().map(|s| &s.example).collect();
         if all.is_empty() || self.material.base_classes == 0 {
             return Ok(None);
         }
         let rows = self.engine.many(&Variant::Base, &all, self.settings.threads)?;
         let Some(logits) = rows.logits else { return Ok(None) };
-        let stood: Vec<usize> =
-            (0..all.len()).filter(|&i| argmax(logits.row(i)) == Some(self.material.idle[i].1)).collect();
+        let answered = |i: usize| self.material.standing[i].class;
+        let (stood, mut learned): (Vec<usize>, Vec<usize>) =
+            (0..all.len()).partition(|&i| argmax(logits.row(i)) == Some(answered(i)));
+        learned.retain(|&i| self.material.standing[i].trusted);
         let mut sides: [Vec<usize>; 2] = Default::default();
         for (at, i) in stood.into_iter().enumerate() {
             sides[at / KEEP_BLOCK % 2].push(i);
         }
-        let [teach, judge] = sides;
+        let [mut teach, judge] = sides;
         let pick = |side: &[usize]| side.iter().map(|&i| all[i].clone()).collect::<Vec<_>>();
         let at = |m: &Array2<f32>, side: &[usize]| m.select(Axis(0), side);
-        let taught = at(&logits, &teach);
-        let lessons = kept_lessons(pick(&teach), &taught);
-        let kept = Kept { lessons, features: at(&rows.features, &teach), logits: taught };
+        let mut lessons = kept_lessons(pick(&teach), &at(&logits, &teach));
+        lessons.extend(learned.iter().map(|&i| kept_lesson(all[i].clone(), sure_of(answered(i), logits.ncols()))));
+        teach.extend(learned);
+        let kept = Kept { lessons, features: at(&rows.features, &teach), logits: at(&logits, &teach) };
         let idle = Idle { examples: pick(&judge), features: at(&rows.features, &judge), logits: at(&logits, &judge) };
         Ok(Some((kept, idle)))
     }
@@ -136,15 +150,17 @@ impl Seen {
 }
 
 fn kept_lessons(examples: Vec<Example>, logits: &Array2<f32>) -> Vec<Lesson> {
-    let lesson = |(example, z): (Example, ArrayView1<f32>)| Lesson {
-        example,
-        goal: Goal::Keep(argmax(z).unwrap_or_default()),
-        weight: KEEP_WEIGHT,
-        at_ms: 0,
-        earlier: false,
-        keep: softmax(z),
-    };
-    examples.into_iter().zip(logits.rows()).map(lesson).collect()
+    examples.into_iter().zip(logits.rows()).map(|(example, z)| kept_lesson(example, softmax(z))).collect()
+}
+
+/// Teaches to go on answering with these probabilities, [base classes].
+fn kept_lesson(example: Example, keep: Vec<f32>) -> Lesson {
+    let class = argmax(ArrayView1::from(&keep[..])).unwrap_or_default();
+    Lesson { example, goal: Goal::Keep(class), weight: KEEP_WEIGHT, at_ms: 0, earlier: false, keep }
+}
+
+fn sure_of(class: usize, classes: usize) -> Vec<f32> {
+    (0..classes).map(|c| if c == class { 1.0 } else { 0.0 }).collect()
 }
 
 fn joined(first: Option<Kept>, second: Option<Kept>) -> Result<Option<Kept>> {

@@ -21,7 +21,6 @@ const WINDOWS: &[u8] = include_bytes!(concat!(env!("CARGO_MANIFEST_DIR"), "/mode
 const PEOPLE: [i64; 4] = [23, 24, 25, 26];
 /// The model's classes are 0 to 5; higher labels are postural transitions, which it was never taught.
 const ACTIVITIES: [&str; 6] = ["WALKING", "WALKING_UPSTAIRS", "WALKING_DOWNSTAIRS", "SITTING", "STANDING", "LAYING"];
-const TRAIN_EVERY: usize = 24;
 
 /// Watch a frozen activity model learn from four people whom it never met
 #[derive(Args)]
@@ -36,6 +35,12 @@ pub struct Demo {
     /// Seed of everything random
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
+    /// Only this person, 23 to 26; can be repeated
+    #[arg(long = "person", value_name = "N", value_parser = clap::value_parser!(i64).range(PEOPLE[0]..=PEOPLE[3]))]
+    people: Vec<i64>,
+    /// Corrections and accepts between two trainings; there is one at the end in any case
+    #[arg(long, value_name = "N", default_value_t = 24, value_parser = clap::value_parser!(u32).range(1..))]
+    train_every: u32,
     #[command(flatten)]
     threads: ThreadsArg,
 }
@@ -58,17 +63,18 @@ impl Demo {
             ..InitOptions::new(put("har_cnn.onnx", MODEL)?)
         };
         let everybody = LabelledSet::read(&put("hapt_users_23_26.npz", WINDOWS)?)?;
+        let who = PEOPLE.into_iter().filter(|who| self.people.is_empty() || self.people.contains(who));
         let people: Vec<(i64, LabelledSet)> =
-            PEOPLE.iter().map(|&who| Ok((who, known_windows(&everybody.filter_user(who)?)?))).collect::<Result<_>>()?;
-        let left_out = everybody.len() - people.iter().map(|(_, set)| set.len()).sum::<usize>();
+            who.map(|who| Ok((who, known_windows(&everybody.filter_user(who)?)?))).collect::<Result<_>>()?;
+        let left_out = everybody.len() - known_windows(&everybody)?.len();
         output.note(format_args!(
-            "A phone's activity model meets {} people whom it never saw. {left_out} windows of postural transitions, which are not among \
+            "A phone's activity model meets people whom it never saw. Of all {} windows, {left_out} of postural transitions, which are not among \
              its {} activities, are left out.",
-            people.len(),
+            everybody.len(),
             ACTIVITIES.len()
         ));
         let options = Options {
-            train_every: Some(TRAIN_EVERY),
+            train_every: Some(self.train_every as usize),
             seed: self.seed,
             threads: self.threads.count(),
             stop: Some(stop),

@@ -1,6 +1,6 @@
 //! The decision over a ladder of candidates.
 
-use super::paired::{Decision, Paired, Z95, detectable_gain, wilson};
+use super::paired::{Decision, Paired, Z95, detectable_gain, mean_gap, wilson, within};
 use super::retention::{Retention, RetentionCall};
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -199,28 +199,13 @@ fn choose(candidates: &[CandidateEvidence<'_>], verdicts: &[CandidateVerdict]) -
         .filter(|(_, (c, v))| {
             let gap = Paired::count(best.correct, c.correct);
             let accuracy = (gap.gain(), ((gap.wins + gap.losses) as f64).sqrt() / gap.n.max(1) as f64);
-            let tied = within(accuracy) && within(mean_gap(c.loss, best.loss));
+            let tied = within(accuracy) && within(mean_gap(c.loss, best.loss, std::iter::repeat(1.0)));
             tied || std::ptr::eq(*v, best_verdict)
         })
         .min_by(|(i, (_, a)), (j, (_, b))| {
             a.depth.cmp(&b.depth).then(b.accuracy.total_cmp(&a.accuracy)).then(a.loss.total_cmp(&b.loss)).then(i.cmp(j))
         })
         .map(|(index, _)| index)
-}
-
-/// Mean of `a - b` over the items, and its standard error if the truth were 0: `sqrt(sum of squares)/n`.
-fn mean_gap(a: &[f32], b: &[f32]) -> (f64, f64) {
-    let n = a.len().min(b.len()).max(1) as f64;
-    let gaps = || a.iter().zip(b).map(|(&a, &b)| f64::from(a) - f64::from(b));
-    (gaps().sum::<f64>() / n, gaps().map(|g| g * g).sum::<f64>().sqrt() / n)
-}
-
-/// Standard errors that the difference of two equals exceeds once in twenty times.
-const CHANCE: f64 = 1.645;
-
-/// Whether a difference may be chance; by the standard error of two equals, so that a single item never decides.
-fn within((gap, error): (f64, f64)) -> bool {
-    gap <= CHANCE * error
 }
 
 fn accuracy(correct: &[bool]) -> f64 {

@@ -7,6 +7,27 @@ use std::fmt;
 /// The 97.5 % quantile of the normal distribution, for two-sided 95 % intervals.
 pub const Z95: f64 = 1.959_963_985;
 
+/// Standard errors that the difference of two equals exceeds once in twenty times (one-sided).
+pub(crate) const CHANCE: f64 = 1.645;
+
+/// Weighted mean of `a - b` over the items, and its standard error if the truth were 0: `sqrt(Σ(w·gap)²)/Σw`.
+pub(crate) fn mean_gap(a: &[f32], b: &[f32], weights: impl Iterator<Item = f32>) -> (f64, f64) {
+    let (mut total, mut sum, mut squares) = (0.0, 0.0, 0.0);
+    for ((&a, &b), w) in a.iter().zip(b).zip(weights) {
+        let (w, gap) = (f64::from(w), f64::from(a) - f64::from(b));
+        total += w;
+        sum += w * gap;
+        squares += (w * gap).powi(2);
+    }
+    let total = if total > 0.0 { total } else { 1.0 };
+    (sum / total, squares.sqrt() / total)
+}
+
+/// Whether a difference may be chance; by the standard error of two equals, so that a single item never decides.
+pub(crate) fn within((gap, error): (f64, f64)) -> bool {
+    gap <= CHANCE * error
+}
+
 /// How two models differ on the same items.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Paired {

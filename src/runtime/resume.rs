@@ -39,10 +39,10 @@ pub(super) fn name(base: &Fingerprint, settings: &Settings, ladder: &Ladder, mat
     name.text(&format!("{:?}", Settings { threads: 0, budget: None, ..settings.clone() }));
     name.text(&format!("{:?} {:?}", ladder.last_block, ladder.all_sites));
     name.text(&format!("{} {} {}", material.base_classes, material.classes, material.features));
-    name.text(&format!("{:?} {}", material.served_right, material.idle.len()));
-    for (example, class) in &material.idle {
-        name.text(&class.to_string());
-        name.example(example);
+    name.text(&format!("{:?} {}", material.served_right, material.standing.len()));
+    for s in &material.standing {
+        name.text(&format!("{} {}", s.class, s.trusted));
+        name.example(&s.example);
     }
     material.lessons.iter().for_each(|l| name.lesson(l));
     *name.0.finalize().as_bytes()

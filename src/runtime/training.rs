@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::resume::{self, Checkpoints, Keeping};
 use super::{Session, journal_io, now_ms};
-use crate::adapt::{Adaptation, MOST_IDLE, Incumbent, Material, Outcome, Progress, Settings, Winner, head_delta};
+use crate::adapt::{Adaptation, Incumbent, MOST_IDLE, Material, Outcome, Progress, Settings, Standing, Winner, head_delta};
 use crate::adapter::{Adapter, Lineage, Verdict};
 use crate::error::{Error, Result};
 use crate::input::Example;
@@ -205,18 +205,20 @@ impl Session {
             latest = f.at_ms.max(latest);
             lessons.push(Lesson { example: load(f.id)?, goal, weight: 1.0, at_ms: latest, earlier, keep: vec![] });
         }
-        let mut idle = vec![];
+        let line = self.store.line(serving.generation);
+        let mut standing = vec![];
         for i in silent(state, cut)? {
             let class = i.answer.as_ref().and_then(|(label, _)| index.get(&**label)).copied();
             if let Some(class) = class.filter(|c| *c < home.0.base_classes) {
-                idle.push((load(i.id)?, class));
+                let trusted = i.generation == 0 || line.contains(&i.generation);
+                standing.push(Standing { example: load(i.id)?, class, trusted });
             }
         }
         let classes = labels.len();
         let material = Material {
             lessons,
             served_right,
-            idle,
+            standing,
             base_classes: home.0.base_classes,
             classes,
             features: home.0.features,

@@ -271,6 +271,15 @@ impl Store {
         Ok(self.generations.numbers(&*self.disk)?.into_iter().map(info).collect())
     }
 
+    /// A generation and those that it descends from, as far as their files are there; nothing for the plain base.
+    pub fn line(&self, generation: u64) -> Vec<u64> {
+        let parent = |&child: &u64| match self.generations.ancestor(&*self.disk, child, |_| true) {
+            0 => None,
+            parent => Some(parent),
+        };
+        std::iter::successors((generation != 0).then_some(generation), parent).collect()
+    }
+
     /// Loads a generation, verified in full; with `base`, one that fits that base.
     ///
     /// # Errors

@@ -11,6 +11,7 @@ use super::head::{Head, add_columns, padded_base, product};
 use super::lbfgs::{Stop, minimise};
 use super::loss::{Target, cross_entropy};
 use crate::error::{Error, Result};
+use crate::gate::paired::{mean_gap, within};
 use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis};
 
 /// What a head is solved on; all with the same number of rows.
@@ -89,7 +90,7 @@ pub struct Solved {
 /// The outcome of a cross-validation over penalty strengths.
 #[derive(Clone, Debug, PartialEq)]
 pub struct L2Choice {
-    /// The strength with the smallest held-out loss; the stronger one on a tie.
+    /// The strength chosen.
     pub l2: f32,
     /// Strengths tried, each with its weighted mean held-out loss. The path ends after two strengths in a row did worse.
     pub tried: Vec<(f32, f64)>,
@@ -143,7 +144,10 @@ impl Head {
     }
 
     /// Chooses the strength of the penalty by leaving out one fold at a time; `folds[i]` is the fold of row i (blocks of consecutive
-    /// rows, see [`crate::gate::split`]). The head itself is left alone. Scaling looks at the features of all rows, at no target.
+    /// rows, see [`crate::gate::split`]): the strongest whose held-out loss is above the smallest by no more than chance, as in the
+    /// one-standard-error rule (Breiman and others, *Classification and Regression Trees*, 1984, section 3.4.3). Few rows tell
+    /// strengths apart poorly, and the smallest loss alone is mostly reached by too weak a penalty. The head itself is left
+    /// alone. Scaling looks at the features of all rows, at no target.
     ///
     /// # Errors
     /// As [`Head::solve`]; fewer than two folds; an empty grid.
@@ -166,48 +170,39 @@ impl Head {
                 data.weights.len()
             )));
         }
-        let masked = |fold: u32, inside: bool| -> Vec<f32> {
-            data.weights.iter().zip(folds).map(|(&w, &f)| if (f == fold) == inside { w } else { 0.0 }).collect()
-        };
         let mut strengths = grid.to_vec();
         strengths.sort_by(|a, b| b.total_cmp(a));
-        let total: f64 = data.weights.iter().map(|&w| f64::from(w)).sum();
         let rough = SolveOptions { tolerance: options.tolerance * ROUGH, ..*options };
         let mut starts = vec![vec![0.0; problem.len()]; names.len()];
-        let mut best: Option<(f64, L2Choice)> = None;
-        let (mut tried, mut worse) = (Vec::new(), 0);
+        let mut path: Vec<Strength> = Vec::new();
+        let mut best = 0;
         for l2 in strengths {
-            let (mut sum, mut held_out) = (0.0, Array2::zeros((folds.len(), self.classes)));
-            for (&fold, start) in names.iter().zip(&mut starts) {
-                let teach = masked(fold, false);
-                if teach.iter().any(|&w| w > 0.0) {
-                    problem.minimise(start, l2, &teach, &rough)?;
-                }
-                let judge = masked(fold, true);
-                let logits = problem.logits(start)?;
-                let weight: f64 = judge.iter().map(|&w| f64::from(w)).sum();
-                sum += weight * f64::from(cross_entropy(logits.view(), data.targets, &judge, 0.0)?.mean);
-                for ((mut to, from), _) in
-                    held_out.rows_mut().into_iter().zip(logits.rows()).zip(folds).filter(|(_, f)| **f == fold)
-                {
-                    to.assign(&from);
-                }
+            let held_out = problem.held_out(data.weights, folds, &names, l2, &mut starts, &rough)?;
+            let loss = cross_entropy(held_out.view(), data.targets, data.weights, 0.0)?;
+            path.push(Strength { l2, mean: f64::from(loss.mean), rows: loss.rows, held_out });
+            if path[path.len() - 1].mean < path[best].mean {
+                best = path.len() - 1;
             }
-            let loss = sum / total;
-            tried.push((l2, loss));
-            if best.as_ref().is_none_or(|(b, _)| loss < *b) {
-                best = Some((loss, L2Choice { l2, tried: Vec::new(), held_out }));
-                worse = 0;
-            } else {
-                worse += 1;
-            }
-            if worse == 2 {
+            if path.len() - 1 == best + 2 {
                 break;
             }
         }
-        let (_, choice) = best.ok_or_else(|| Error::internal("no penalty strength to choose from"))?;
-        Ok(L2Choice { tried, ..choice })
+        let tried = path.iter().map(|s| (s.l2, s.mean)).collect();
+        let close = |s: &Strength| within(mean_gap(&s.rows, &path[best].rows, data.weights.iter().copied()));
+        let chosen = path.iter().position(close).unwrap_or(best);
+        let Some(Strength { l2, held_out, .. }) = path.into_iter().nth(chosen) else {
+            return Err(Error::internal("no penalty strength to choose from"));
+        };
+        Ok(L2Choice { l2, tried, held_out })
     }
+}
+
+/// One strength of the penalty, on rows that did not teach it.
+struct Strength {
+    l2: f32,
+    mean: f64,
+    rows: Vec<f32>,
+    held_out: Array2<f32>,
 }
 
 fn agrees(logits: ArrayView1<'_, f32>, target: &Target<'_>) -> bool {
@@ -283,6 +278,32 @@ impl<'a> Problem<'a> {
         let mut logits = self.offsets.clone();
         add_columns(&self.head.columns, &own, &mut logits);
         Ok(logits)
+    }
+
+    /// Logits of every row, [rows, classes], by a head that its fold did not teach. `starts` holds one solution a fold, from
+    /// which the next strength goes on.
+    fn held_out(
+        &self,
+        weights: &[f32],
+        folds: &[u32],
+        names: &[u32],
+        l2: f32,
+        starts: &mut [Vec<f32>],
+        options: &SolveOptions,
+    ) -> Result<Array2<f32>> {
+        let mut held_out = Array2::zeros((folds.len(), self.head.classes));
+        for (&fold, start) in names.iter().zip(starts) {
+            let teach: Vec<f32> = weights.iter().zip(folds).map(|(&w, &f)| if f == fold { 0.0 } else { w }).collect();
+            if teach.iter().any(|&w| w > 0.0) {
+                self.minimise(start, l2, &teach, options)?;
+            }
+            let logits = self.logits(start)?;
+            let judged = held_out.rows_mut().into_iter().zip(logits.rows()).zip(folds);
+            for ((mut to, from), _) in judged.filter(|(_, f)| **f == fold) {
+                to.assign(&from);
+            }
+        }
+        Ok(held_out)
     }
 
     fn minimise(&self, v: &mut [f32], l2: f32, weights: &[f32], options: &SolveOptions) -> Result<Solved> {
