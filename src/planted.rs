@@ -36,11 +36,19 @@ pub(crate) enum Bug {
     TrialCountedLate,
     /// What is to be forgotten leaves the journal before what learned from it is off.
     ForgottenBeforeOff,
+    /// Where a training stands that saw what is forgotten stays on the disk.
+    CheckpointKept,
+    /// The names of segments that were rewritten are taken away without making that durable.
+    SegmentsNotSwept,
+    /// They are taken away before the list that does without them is in place.
+    SweptBeforeListed,
+    /// A segment loses what it held last.
+    SegmentCutShort,
 }
 
 impl Bug {
     #[cfg(test)]
-    pub(crate) const ALL: [Bug; 16] = [
+    pub(crate) const ALL: [Bug; 20] = [
         Bug::JournalNotSynced,
         Bug::MarkedBeforeSync,
         Bug::RecordCrcIgnored,
@@ -57,6 +65,10 @@ impl Bug {
         Bug::NumberReused,
         Bug::TrialCountedLate,
         Bug::ForgottenBeforeOff,
+        Bug::CheckpointKept,
+        Bug::SegmentsNotSwept,
+        Bug::SweptBeforeListed,
+        Bug::SegmentCutShort,
     ];
 }
 

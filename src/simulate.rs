@@ -19,7 +19,7 @@ use rand_chacha::ChaCha8Rng;
 use crate::adapt::{Progress, Settings, depth_name};
 use crate::error::{Error, ErrorKind, Result};
 use crate::input::LabelledSet;
-use crate::runtime::{Feedback, Home, InitOptions, Session, TrainOptions, TrainReport};
+use crate::runtime::{Checkpoints, Feedback, Home, InitOptions, Session, TrainOptions, TrainReport};
 use crate::score::{Names, accuracy};
 
 /// Fewest feedback items between two trainings when nothing is said.
@@ -312,8 +312,13 @@ impl<'a> Run<'a> {
     fn train(&mut self, seen: usize) -> Result<()> {
         let of = self.stream.len();
         let tell = |p: Progress| (self.progress)(Step { seen, of, doing: format!("training: {}", p.stage) });
-        let options =
-            TrainOptions { settings: Some(self.settings.clone()), stop: self.options.stop, progress: Some(&tell) };
+        let options = TrainOptions {
+            settings: Some(self.settings.clone()),
+            stop: self.options.stop,
+            // Its home goes with it.
+            checkpoints: Checkpoints::Never,
+            progress: Some(&tell),
+        };
         let report = self.session.train(&options)?;
         let before = self.curve.last().map_or(self.base_accuracy, |p| p.adapted_accuracy);
         let adapted_accuracy = match report.promoted {

@@ -143,7 +143,7 @@ fn read_adapter(path: &Path) -> Result<()> {
 fn read_journal(path: &Path) -> Result<()> {
     let found = survey(&RealDisk, path)?;
     let state = Journal::load_state(&RealDisk, path)?;
-    assert!(found.is_sound() && found.kept >= state.feedback().len() as u64, "what opens is sound: {found:?}");
+    assert!(found.is_sound() && found.kept >= state.feedback() as u64, "what opens is sound: {found:?}");
     JournalWriter::open(Arc::new(RealDisk), path)?;
     Ok(())
 }

@@ -1,13 +1,18 @@
-//! `kill -9` at any moment, through the program: what it said is stored is stored. `ACCLIMATE_KILLS` says how often (default 50).
-#![cfg(all(unix, feature = "cli"))]
+//! `kill -9` at any moment, through the program: what it said is stored is stored, and a training goes on. `ACCLIMATE_KILLS` says how
+//! often (default 50, and 20).
+#![cfg(all(unix, feature = "cli", feature = "train"))]
+
+mod support;
 
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
+use acclimate::Home;
+use acclimate::adapter::Adapter;
 use acclimate::input::{ArrayData, NamedArray, arrays};
 use assert_cmd::cargo::cargo_bin;
 use serde_json::Value;
@@ -42,9 +47,13 @@ fn kill_after(mut child: Child, delay: Duration) -> Option<String> {
     reader.join().unwrap()
 }
 
+fn kills(usual: u64) -> u64 {
+    std::env::var("ACCLIMATE_KILLS").ok().and_then(|n| n.parse().ok()).unwrap_or(usual)
+}
+
 #[test]
 fn nothing_acknowledged_is_lost_to_kill_9() {
-    let kills: u64 = std::env::var("ACCLIMATE_KILLS").ok().and_then(|n| n.parse().ok()).unwrap_or(50);
+    let kills = kills(50);
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name).to_str().unwrap().to_string();
     let (home, input) = (at("home"), at("input.npy"));
@@ -84,4 +93,71 @@ fn nothing_acknowledged_is_lost_to_kill_9() {
         let text = String::from_utf8_lossy(&again.stderr).into_owned();
         assert!(again.status.code() == Some(2) && text.contains("already has feedback"), "{id} was lost: {text}");
     }
+}
+
+/// What is kept of a training: the names of the files, and when they were written.
+fn kept(home: &Path) -> Vec<(std::ffi::OsString, SystemTime)> {
+    let entries = std::fs::read_dir(home.join("profiles/ada/checkpoint")).into_iter().flatten();
+    let of = |entry: std::io::Result<std::fs::DirEntry>| {
+        let entry = entry.ok()?;
+        Some((entry.file_name(), entry.metadata().ok()?.modified().ok()?))
+    };
+    let mut kept: Vec<_> =
+        entries.filter_map(of).filter(|(name, _)| name.to_string_lossy().ends_with(".fit")).collect();
+    kept.sort();
+    kept
+}
+
+/// What ada's profile has learned, but for the time at which it did.
+fn learned(home: &Path) -> Adapter {
+    let mut adapter = Home::open(home).unwrap().session("ada").unwrap().adapter().unwrap().unwrap();
+    adapter.lineage.created_ms = 0;
+    adapter
+}
+
+#[test]
+fn a_training_that_is_killed_again_and_again_ends_in_the_same_bits() {
+    let kills = kills(20);
+    let folder = tempfile::tempdir().unwrap();
+    let (home, whole) = (support::home(&folder), folder.path().join("whole"));
+    support::teach(&home.session("ada").unwrap(), &support::person(23), 5);
+    support::copy(home.path(), &whole);
+    let train = |home: &Path| {
+        acclimate(&["train", home.to_str().unwrap(), "--profile", "ada", "--checkpoint-seconds", "0.001"])
+    };
+    let run = |home: &Path| -> Value { serde_json::from_slice(&train(home).output().unwrap().stdout).unwrap() };
+    let once = run(&whole);
+    assert_eq!((&once["promoted"], &once["resumed_steps"]), (&Value::Bool(true), &Value::from(0)), "{once}");
+
+    let home = home.path();
+    let mut before = kept(home);
+    for kill in 0..kills {
+        let mut child = train(home).spawn().unwrap();
+        // Not before it has got further.
+        while kept(home) == before {
+            assert_eq!(child.try_wait().unwrap(), None, "the training ended after {kill} kills");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        std::thread::sleep(Duration::from_millis(kill * 7 % 20));
+        if kill % 5 == 4 {
+            let id = child.id().to_string();
+            assert!(Command::new("kill").args(["-INT", &id]).status().unwrap().success());
+            assert_eq!(child.wait().unwrap().code(), Some(130), "SIGINT");
+        } else {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+        let now = kept(home);
+        assert!(before.iter().all(|(name, _)| now.iter().any(|(n, _)| n == name)), "it began anew after {kill} kills");
+        before = now;
+    }
+    assert_eq!(json(&["verify", home.to_str().unwrap()])["ok"], true);
+    let last = run(home);
+    println!("{kills} kills; the last run took over {} of {} steps", last["resumed_steps"], last["steps"]);
+    assert!(last["resumed_steps"].as_u64().unwrap() > 0);
+    for same in ["promoted", "steps", "tried", "guard", "reason"] {
+        assert_eq!(last[same], once[same], "{same}");
+    }
+    assert_eq!(learned(home), learned(&whole));
+    assert_eq!(kept(home), [], "nothing is left of a training that has ended");
 }

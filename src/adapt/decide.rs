@@ -152,7 +152,7 @@ impl Adaptation<'_> {
         let lessons: Vec<&Lesson> = self.material.lessons.iter().chain(seen.kept_lessons()).collect();
         let recipe = self.recipe(lessons.len());
         let fit = Fit::new(self.engine, lessons, &e.sites, head, &recipe, self.settings.threads)?;
-        let fitted = fit.run(self.stop, |epoch, _, _| {
+        let fitted = fit.run(self.stop, self.keeper, |epoch, _, _, _| {
             self.say("training on everything", 0.8 + 0.2 * (epoch + 1) as f32 / e.epochs as f32);
             Ok(if epoch + 1 >= e.epochs { Go::Enough } else { Go::On })
         })?;

@@ -118,9 +118,8 @@ impl Adaptation<'_> {
         let lessons: Vec<&Lesson> =
             teachers.iter().map(|&i| &self.material.lessons[i]).chain(seen.kept_lessons()).collect();
         let questions: Vec<&Example> = judges.iter().map(|&i| &self.material.lessons[i].example).collect();
-        let mut answers = vec![];
         let fit = Fit::new(self.engine, lessons, sites, head, recipe, threads)?;
-        let fitted = fit.run(self.stop, |epoch, deltas, head| {
+        let mut fitted = fit.run(self.stop, self.keeper, |epoch, deltas, head, answers| {
             for _ in looks.iter().filter(|l| **l == epoch + 1) {
                 let factors = Factors::of(deltas)?;
                 let rows = self.engine.many(&Variant::Adapted(sites, &factors), &questions, threads)?;
@@ -128,6 +127,7 @@ impl Adaptation<'_> {
             }
             Ok(Go::On)
         })?;
+        let mut answers = std::mem::take(&mut fitted.answers);
         match answers.last().cloned() {
             Some(last) => answers.resize(looks.len(), last),
             None => return Err(Error::internal("a fit without a look")),

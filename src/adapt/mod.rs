@@ -24,6 +24,7 @@ use crate::error::Result;
 use crate::gate::Limits;
 use crate::gate::split::{Folds, SplitOptions};
 use crate::plan::{Engine, Factors, SiteKey};
+use crate::train::fit::state::Keeper;
 use crate::train::fit::{Goal, Recipe};
 use crate::train::head::Head;
 
@@ -114,6 +115,8 @@ pub(crate) struct Adaptation<'a> {
     pub settings: &'a Settings,
     pub incumbent: Option<Incumbent<'a>>,
     pub stop: &'a (dyn Fn() -> bool + Sync),
+    /// Keeps where the fits stand, so that a training that was cut off goes on.
+    pub keeper: Option<&'a dyn Keeper>,
     pub progress: &'a (dyn Fn(Progress) + Sync),
 }
 

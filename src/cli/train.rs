@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use acclimate::adapt::{Progress, depth_name};
-use acclimate::runtime::{TrainOptions, TrainReport};
+use acclimate::runtime::{Checkpoints, TrainOptions, TrainReport};
 use acclimate::store::TRIAL;
 use acclimate::{Error, Result};
 use clap::Args;
@@ -31,6 +31,9 @@ pub struct Train {
     /// Seed of everything random; the home's when not given
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
+    /// Time between checkpoints, from which a training that is cut off goes on; 0 for none
+    #[arg(long, value_name = "S", default_value_t = 10.0)]
+    checkpoint_seconds: f64,
     #[command(flatten)]
     threads: ThreadsArg,
     /// Greatest share of uncorrected answers that may change, 0 to 1; the home's when not given
@@ -40,16 +43,16 @@ pub struct Train {
 
 impl Train {
     pub fn run(self, output: &Output) -> Result<ExitCode> {
-        let budget = self.budget_seconds.map(|s| {
-            Duration::try_from_secs_f64(s)
-                .map_err(|e| Error::usage(format!("a budget of {s} seconds")).because(e).hint("give a positive number"))
-        });
-        let budget = budget.transpose()?;
+        let budget = self.budget_seconds.map(|s| duration(s, "for the training")).transpose()?;
         if let Some(limit) = self.disagreement_limit.filter(|l| !(0.0..=1.0).contains(l)) {
             return Err(
                 Error::usage(format!("a disagreement limit of {limit}")).hint("choose 0 to 1; 0.1 is the default")
             );
         }
+        let checkpoints = match self.checkpoint_seconds {
+            0.0 => Checkpoints::Never,
+            s => Checkpoints::Every(duration(s, "between checkpoints")?),
+        };
         let stop = stop::on_signal()?;
         let session = self.profile.known_session(&self.home)?;
         let mut settings = session.settings();
@@ -63,7 +66,8 @@ impl Train {
             bar.set_message(p.stage);
             bar.set_position((1000.0 * p.done.clamp(0.0, 1.0)) as u64);
         };
-        let options = TrainOptions { settings: Some(settings), stop: Some(stop), progress: Some(&progress) };
+        let options =
+            TrainOptions { settings: Some(settings), stop: Some(stop), checkpoints, progress: Some(&progress) };
         let report = session.train(&options);
         bar.finish_and_clear();
         let report = report?;
@@ -72,6 +76,7 @@ impl Train {
             "promoted": report.promoted,
             "generation": report.generation,
             "steps": report.steps,
+            "resumed_steps": report.resumed_steps,
             "seconds": report.seconds,
             "guard": { "base": v.base_accuracy, "before": v.before, "after": v.after, "n": v.n },
             "retention": v.retention,
@@ -87,9 +92,18 @@ impl Train {
     }
 }
 
+fn duration(seconds: f64, what: &str) -> Result<Duration> {
+    Duration::try_from_secs_f64(seconds)
+        .map_err(|e| Error::usage(format!("{seconds} seconds {what}")).because(e).hint("give a positive number"))
+}
+
 fn for_people(report: &TrainReport) -> String {
     let v = &report.verdict;
     let mut lines: Vec<String> = report.tried.iter().map(|t| format!("  {t}")).collect();
+    if report.resumed_steps > 0 {
+        lines
+            .insert(0, format!("went on from an earlier run after {} of {} steps", report.resumed_steps, report.steps));
+    }
     let guard = format!("guard {:.0} → {}", 100.0 * v.before, percent(v.after));
     if report.promoted {
         lines.push(format!(

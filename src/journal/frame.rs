@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 /// First bytes of every journal.
 pub const MAGIC: [u8; 8] = *b"ACCLJRNL";
 /// The format this code writes.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 /// The oldest format this code reads.
 pub const OLDEST_VERSION: u32 = 1;
 /// Bytes of the file header; the first frame starts there.
@@ -15,11 +15,11 @@ pub const FILE_HEADER_LEN: usize = 64;
 pub const MAX_PAYLOAD: usize = 64 << 20;
 
 const VERSION_AT: usize = 8;
-const RESERVED_AT: usize = 12;
+const SEGMENT_AT: usize = 12;
 const JOURNAL_ID_AT: usize = 16;
 const CREATED_AT: usize = 32;
 const NEXT_ID_AT: usize = 40;
-const RESERVED_2_AT: usize = 44;
+const RESERVED_AT: usize = 44;
 const FILE_CRC_AT: usize = 60;
 
 const SEQUENCE_AT: usize = 4;
@@ -48,6 +48,8 @@ pub struct FileHeader {
     pub created_ms: u64,
     /// No interaction below it is given out again.
     pub next_id: u32,
+    /// Number of the segment that this file is; 0 is the file that grows.
+    pub segment: u32,
 }
 
 fn chunk<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
@@ -61,6 +63,7 @@ impl FileHeader {
         let mut put = |at: usize, bytes: &[u8]| out[at..at + bytes.len()].copy_from_slice(bytes);
         put(0, &MAGIC);
         put(VERSION_AT, &self.version.to_le_bytes());
+        put(SEGMENT_AT, &self.segment.to_le_bytes());
         put(JOURNAL_ID_AT, &self.id);
         put(CREATED_AT, &self.created_ms.to_le_bytes());
         put(NEXT_ID_AT, &self.next_id.to_le_bytes());
@@ -88,17 +91,18 @@ impl FileHeader {
         }
         let version = chunk(bytes, VERSION_AT).map(u32::from_le_bytes).unwrap_or_default();
         let next_id = chunk(bytes, NEXT_ID_AT).map(u32::from_le_bytes).unwrap_or_default();
+        let segment = chunk(bytes, SEGMENT_AT).map(u32::from_le_bytes).unwrap_or_default();
         let known = (OLDEST_VERSION..=VERSION).contains(&version)
-            && zero(RESERVED_AT..JOURNAL_ID_AT)
-            && zero(RESERVED_2_AT..FILE_CRC_AT)
-            && (version > 1 || next_id == 0);
+            && zero(RESERVED_AT..FILE_CRC_AT)
+            && (version > 1 || next_id == 0)
+            && (version > 2 || segment == 0);
         if !known {
             return Err(Error::bad_data(format!("journal format {version} is not known here"))
                 .hint("update acclimate to a version that reads it"));
         }
         let id = chunk(bytes, JOURNAL_ID_AT).unwrap_or_default();
         let created_ms = chunk(bytes, CREATED_AT).map(u64::from_le_bytes).unwrap_or_default();
-        Ok(FileHeader { version, id, created_ms, next_id })
+        Ok(FileHeader { version, id, created_ms, next_id, segment })
     }
 }
 
@@ -198,12 +202,18 @@ mod tests {
 
     #[test]
     fn header_round_trip_and_every_flipped_bit() {
-        let header =
-            FileHeader { version: VERSION, id: *b"0123456789abcdef", created_ms: 1_760_000_000_000, next_id: 9 };
+        let header = FileHeader {
+            version: VERSION,
+            id: *b"0123456789abcdef",
+            created_ms: 1_760_000_000_000,
+            next_id: 9,
+            segment: 4,
+        };
         let mut bytes = header.encode();
         assert_eq!(FileHeader::decode(&bytes).unwrap(), header);
         assert!(FileHeader::decode(&FileHeader { version: 1, ..header }.encode()).is_err(), "1 has no next_id");
-        assert!(FileHeader::decode(&FileHeader { version: 3, ..header }.encode()).is_err());
+        assert!(FileHeader::decode(&FileHeader { version: 2, ..header }.encode()).is_err(), "2 has no segments");
+        assert!(FileHeader::decode(&FileHeader { version: VERSION + 1, ..header }.encode()).is_err());
         for bit in 0..bytes.len() * 8 {
             bytes[bit / 8] ^= 1 << (bit % 8);
             assert!(FileHeader::decode(&bytes).is_err());

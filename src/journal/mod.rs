@@ -1,14 +1,18 @@
 //! The append-only record of what a profile's model was asked, what it answered and what the person said.
 //!
-//! `record` says what is recorded, `frame` how it looks in the file, `reader` and `writer` go through the file, `tail` judges
-//! where it ends, `state` is its index, `rewrite` makes a new file of a part of it, `salvage` keeps what is whole of a damaged
-//! one, and [`Journal`] shares one file among processes.
+//! `record` says what is recorded, `frame` how it looks in a file, `reader` and `writer` go through the file that grows, `tail`
+//! judges where it ends, `segment` is the older part with its index, `state` and `lookup` are the index of all, `rewrite` makes
+//! a new journal of a part of one, `limit` says what goes first, `salvage` keeps what is whole of a damaged one, and [`Journal`]
+//! shares one among processes.
 
 pub mod frame;
+mod limit;
+mod lookup;
 pub mod reader;
 pub mod record;
 mod rewrite;
 pub mod salvage;
+pub mod segment;
 pub mod state;
 mod tail;
 pub mod writer;
@@ -18,8 +22,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+pub use limit::ALWAYS_KEPT;
 pub use reader::{Frame, FrameReader, TornTail};
 pub use record::{Dtype, FeedbackKind, InteractionId, Record, StoredArray, StoredInput};
+pub use segment::{SegmentInfo, SegmentSize};
 pub use state::{FeedbackEntry, InteractionEntry, JournalState, TrainingEntry};
 pub use writer::JournalWriter;
 
@@ -35,8 +41,6 @@ pub const GROUP_TIME: Duration = Duration::from_secs(5);
 
 /// Size from which on a journal drops interactions by itself, unless told otherwise.
 pub const DEFAULT_LIMIT: u64 = 512 << 20;
-/// Interactions without feedback that always stay, the latest.
-pub const ALWAYS_KEPT: usize = 256;
 
 /// When interactions are synced; feedback and training records always are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -62,8 +66,11 @@ pub struct Journal {
     oldest: Option<Instant>,
     /// See [`Journal::set_limit`].
     limit: u64,
+    always_kept: usize,
     /// Size at which the limit is looked at next.
     next_look: u64,
+    /// Size of the growing file at which sealing is tried next: not for each record where it fails.
+    next_seal: u64,
 }
 
 impl Journal {
@@ -87,14 +94,28 @@ impl Journal {
             waiting: 0,
             oldest: None,
             limit: DEFAULT_LIMIT,
+            always_kept: ALWAYS_KEPT,
             next_look: DEFAULT_LIMIT,
+            next_seal: 0,
         })
     }
 
-    /// Beyond `bytes`, the older half of the interactions that nobody spoke about goes, but never the latest [`ALWAYS_KEPT`] of
-    /// them. What people spoke about stays, however much it is.
+    /// Beyond `bytes`, the oldest interactions that nobody spoke about go, but never the latest [`ALWAYS_KEPT`] of them. What
+    /// people spoke about stays, however much it is.
     pub fn set_limit(&mut self, bytes: u64) {
         (self.limit, self.next_look) = (bytes, bytes);
+        let size = self.writer.size();
+        self.set_segment_size(SegmentSize { bytes: size.bytes.min(bytes / limit::PARTS), ..size });
+    }
+
+    /// Says how many of the latest interactions without feedback stay whatever the limit, instead of [`ALWAYS_KEPT`].
+    pub fn set_always_kept(&mut self, n: usize) {
+        self.always_kept = n;
+    }
+
+    /// Says how large the growing file becomes before it is sealed.
+    pub fn set_segment_size(&mut self, size: SegmentSize) {
+        self.writer.set_size(size);
     }
 
     /// Says when interactions are synced.
@@ -102,12 +123,17 @@ impl Journal {
         self.policy = policy;
     }
 
-    /// All frames, one after the other; needs no lock.
+    /// All records that tell of something, of all files, oldest first; needs no lock.
     ///
     /// # Errors
     /// `BadData`, `Io`.
-    pub fn read(disk: &dyn Disk, path: &Path) -> Result<FrameReader> {
-        FrameReader::open(disk, path)
+    pub fn read(disk: &dyn Disk, path: &Path) -> Result<impl Iterator<Item = Result<Record>>> {
+        let segments = rewrite::listed(disk, path)?;
+        let open = |info: &SegmentInfo| FrameReader::open_sealed(disk, &segment::segment_path(path, info.number));
+        let mut readers = segments.iter().map(open).collect::<Result<Vec<FrameReader>>>()?;
+        readers.push(FrameReader::open(disk, path)?);
+        let told = |frame: &Result<Frame>| frame.as_ref().map_or(true, |f| f.record.is_told());
+        Ok(readers.into_iter().flatten().filter(told).map(|frame| frame.map(|f| f.record)))
     }
 
     /// The index of a journal without opening it for writing; needs no lock.
@@ -115,9 +141,15 @@ impl Journal {
     /// # Errors
     /// `BadData`, `Io`.
     pub fn load_state(disk: &dyn Disk, path: &Path) -> Result<JournalState> {
-        let mut state = JournalState::default();
-        state.absorb(&mut FrameReader::open(disk, path)?)?;
-        Ok(state)
+        loop {
+            let mut reader = FrameReader::open(disk, path)?;
+            let mut state = JournalState::default();
+            match state.absorb(disk, &mut reader) {
+                // A rewrite may have taken segments away meanwhile.
+                Err(_) if FrameReader::open(disk, path)?.header().id != reader.header().id => {}
+                other => return other.map(|()| state),
+            }
+        }
     }
 
     /// Index as of the last call that took the lock.
@@ -175,26 +207,26 @@ impl Journal {
             self.writer.sync()?;
             self.settled();
         }
-        if self.writer.end() > self.next_look {
-            self.shrink()?;
-        }
+        self.tidy();
         Ok(id)
     }
 
-    /// Drops what the limit asks for. To be called with the lock held.
-    fn shrink(&mut self) -> Result<()> {
-        let state = self.state();
-        let passive: Vec<InteractionId> =
-            state.interactions().iter().map(|i| i.id).filter(|id| state.feedback_on(*id).is_none()).collect();
-        let drop = passive.len().saturating_sub(ALWAYS_KEPT).min(passive.len() / 2);
-        let going: HashSet<InteractionId> = passive.into_iter().take(drop).collect();
-        if !going.is_empty() {
-            self.writer.rewrite(|record| !matches!(record, Record::Interaction { id, .. } if going.contains(id)))?;
-            self.settled();
+    /// Seals what has grown large, and drops what the limit asks for. The record that was the occasion is recorded either way:
+    /// what fails here is tried again later. To be called with the lock held.
+    fn tidy(&mut self) {
+        if self.writer.is_full() && self.writer.end() >= self.next_seal {
+            match self.writer.seal() {
+                Ok(()) => self.settled(),
+                Err(_) => self.next_seal = self.writer.end().saturating_add(self.writer.size().bytes / 8),
+            }
         }
-        // Where what stays is more than the limit, it is not looked at again for every record.
-        self.next_look = self.limit.max(self.writer.end().saturating_add(self.limit / 8));
-        Ok(())
+        if self.writer.bytes() > self.next_look {
+            if limit::shrink(&mut self.writer, self.limit, self.always_kept).is_ok() {
+                self.settled();
+            }
+            // Where what stays is more than the limit, it is not looked at again for every record.
+            self.next_look = self.limit.max(self.writer.bytes().saturating_add(self.limit / limit::PARTS));
+        }
     }
 
     /// Whether interactions have waited for the medium as long, or are as many, as the policy allows.
@@ -234,6 +266,7 @@ impl Journal {
         let _held = self.turn("recording feedback")?;
         self.writer.append_durable(Record::Feedback { id, at_ms, kind })?;
         self.settled();
+        self.tidy();
         Ok(self.state().waiting())
     }
 
@@ -255,14 +288,14 @@ impl Journal {
         Ok(())
     }
 
-    /// Writes the journal anew with the records that `keep` accepts, and puts it in the place of this one, durably. What is
-    /// left out is not in the file any more.
+    /// Drops the interactions `ids` with what was said about them, and with `trainings` all records of training runs, durably.
+    /// They are in no file any more. What is not concerned is not written again.
     ///
     /// # Errors
-    /// `BadData`, `Busy`, `Io`; the journal is as before then.
-    pub fn rewrite(&mut self, keep: impl Fn(&Record) -> bool) -> Result<()> {
-        let _held = self.turn("rewriting the journal")?;
-        self.writer.rewrite(keep)?;
+    /// `BadData`, `Busy`, `Io`; where it fails, all of it may still be there, or none.
+    pub fn forget(&mut self, ids: &HashSet<InteractionId>, trainings: bool) -> Result<()> {
+        let _held = self.turn("forgetting")?;
+        self.writer.forget(ids, trainings)?;
         self.settled();
         Ok(())
     }
@@ -363,53 +396,29 @@ mod tests {
                 journal.record_feedback(id, n, FeedbackKind::Accept).unwrap();
                 spoken.push(id);
             }
-            largest = largest.max(std::fs::metadata(dir.path().join("journal.log")).unwrap().len());
+            let all = [dir.path().to_owned(), dir.path().join("journal.segments")];
+            let files = all.iter().flat_map(|folder| std::fs::read_dir(folder).into_iter().flatten());
+            largest = largest.max(files.map(|file| file.unwrap().metadata().unwrap().len()).sum());
         }
-        // By as much as one record and its marks.
-        assert!(largest < 50_000 + 500, "{largest}");
+        // By as much as one record and its marks, the folder and the lock.
+        assert!(largest < 50_000 + 5000, "{largest}");
         let state = journal.state();
-        assert!(spoken.iter().all(|id| state.feedback_on(*id).is_some() && state.interaction(*id).is_some()));
-        let latest = state.interactions().iter().rev().take(ALWAYS_KEPT).map(|i| i.id.0);
-        assert!(latest.eq((2000 - ALWAYS_KEPT as u32..2000).rev()), "the latest stay");
+        assert!(state.segments().len() <= 10, "{:?}", state.segments());
+        assert_eq!(spoken.len(), state.feedback());
+        assert!(
+            spoken
+                .iter()
+                .all(|id| { state.feedback_on(*id).unwrap().is_some() && state.interaction(*id).unwrap().is_some() })
+        );
+        let ids: Vec<u32> = state.all_interactions().map(|i| i.unwrap().id.0).collect();
+        assert!(
+            ids.iter().rev().take(ALWAYS_KEPT).copied().eq((2000 - ALWAYS_KEPT as u32..2000).rev()),
+            "the latest stay"
+        );
+        assert!(ids.len() < 600 && state.interactions() == ids.len(), "the oldest are gone");
         drop(journal);
         let journal = open(dir.path()).unwrap();
         assert_eq!(journal.state().next_id().unwrap(), InteractionId(2000));
-    }
-
-    /// Resident memory in MiB, where the system tells.
-    fn resident() -> f64 {
-        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-        let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:")).unwrap_or("0 kB");
-        line.trim().trim_end_matches(" kB").parse::<f64>().unwrap_or(0.0) / 1024.0
-    }
-
-    #[test]
-    #[ignore = "a measurement: opening and appending at 1,000, 100,000 and 1,000,000 interactions"]
-    fn cost_of_opening_and_appending() {
-        for (interactions, bytes) in [(1_000u32, 20usize), (100_000, 20), (1_000_000, 20), (100_000, 3072)] {
-            let dir = tempfile::tempdir().unwrap();
-            let path = dir.path().join("journal.log");
-            JournalWriter::create(&RealDisk, &path, 1).unwrap();
-            let mut copy = rewrite::Copy::begin(&RealDisk, &path, 1).unwrap();
-            for n in 0..interactions {
-                let input = StoredInput::Text("x".repeat(bytes));
-                let (id, top) = (InteractionId(n), vec![("turn on".into(), 0.5), ("turn off".into(), 0.3)]);
-                copy.push(&Record::Interaction { id, at_ms: 1, input, top, generation: 0 }).unwrap();
-            }
-            copy.finish(&path, 0).unwrap();
-            let (before, start) = (resident(), Instant::now());
-            let mut journal = open(dir.path()).unwrap();
-            let opened = start.elapsed();
-            let (memory, start) = (resident() - before, Instant::now());
-            for n in 0..1000 {
-                let input = StoredInput::Text("x".repeat(bytes));
-                journal.record_interaction(n, input, vec![("a".into(), 0.5)], 0).unwrap();
-            }
-            let (appended, file) = (start.elapsed() / 1000, std::fs::metadata(&path).unwrap().len() >> 20);
-            eprintln!(
-                "{interactions} interactions of {bytes} bytes, {file} MiB: opened in {opened:?} with {memory:.0} MiB; an append {appended:?}"
-            );
-        }
     }
 
     #[test]

@@ -52,11 +52,28 @@ pub struct FrameReader {
 const AHEAD: usize = 256 << 10;
 
 impl FrameReader {
-    /// Opens the journal at `path`.
+    /// Opens the growing file of the journal at `path`. What comes before it is in the segments that its first record lists.
     ///
     /// # Errors
     /// `BadData` if it is not a journal, `Io`.
     pub fn open(disk: &dyn Disk, path: &Path) -> Result<FrameReader> {
+        let reader = FrameReader::of_file(disk, path)?;
+        match reader.header.segment {
+            0 => Ok(reader),
+            _ => Err(damaged(path, 0, "this is a segment of a journal")),
+        }
+    }
+
+    /// Opens one sealed segment: it is whole, or damaged.
+    pub(super) fn open_sealed(disk: &dyn Disk, path: &Path) -> Result<FrameReader> {
+        let reader = FrameReader::of_file(disk, path)?;
+        match reader.header.segment {
+            0 => Err(damaged(path, 0, "this is not a segment of a journal")),
+            _ => Ok(reader),
+        }
+    }
+
+    fn of_file(disk: &dyn Disk, path: &Path) -> Result<FrameReader> {
         let io = |e| Error::io("cannot read the journal", path, e);
         let file = disk.open_read(path).map_err(io)?;
         let mut bytes = [0; FILE_HEADER_LEN];
@@ -132,7 +149,10 @@ impl FrameReader {
     fn broken(&mut self, broken: Broken) -> Result<Option<Frame>> {
         let (offset, len) = (self.next, self.len);
         let tail = Tail { file: &*self.file, header: &self.header, offset, len, sequence: self.next_sequence };
-        if !tail.is_torn(broken).map_err(|e| Error::io("cannot read the journal", &self.path, e))? {
+        // A segment was on the medium before it had its name.
+        if self.header.segment != 0
+            || !tail.is_torn(broken).map_err(|e| Error::io("cannot read the journal", &self.path, e))?
+        {
             return Err(self.damaged(broken.words()));
         }
         self.torn = Some(TornTail { offset, bytes: len.saturating_sub(offset) });
@@ -169,8 +189,15 @@ impl FrameReader {
             _ => return self.broken(Broken::Payload { end: end.saturating_sub(1) }),
         };
         let record = record.ok_or_else(|| self.damaged("a record does not decode"))?;
-        if record == Record::Synced {
-            self.synced = end;
+        match record {
+            Record::Synced => self.synced = end,
+            Record::Segments(_) if self.next_sequence != 1 => {
+                return Err(self.damaged("a list of segments is not first"));
+            }
+            Record::Index(_) | Record::Footer(_) if self.header.segment == 0 => {
+                return Err(self.damaged("an index is not in a segment"));
+            }
+            _ => {}
         }
         let frame = Frame { offset: self.next, sequence: header.sequence, record };
         self.next = end;

@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use super::segment::{Footer, Place, SegmentInfo};
 use crate::adapter::Verdict;
 use crate::error::{Error, Result};
 
@@ -179,6 +180,27 @@ pub enum Record {
     },
     /// Every byte before this record was on the medium before this record was written.
     Synced,
+    /// The segments that come before what this file holds, oldest first; only ever the first record of a file.
+    Segments(Vec<SegmentInfo>),
+    /// In a sealed segment: where the records of these interactions stand, by growing id.
+    Index(Vec<Place>),
+    /// In a sealed segment: what it holds.
+    Footer(Box<Footer>),
+}
+
+impl Record {
+    /// Whether it tells of something that happened, and not of the file.
+    pub fn is_told(&self) -> bool {
+        matches!(self, Record::Interaction { .. } | Record::Feedback { .. } | Record::Training { .. })
+    }
+
+    /// The interaction that it is or speaks of.
+    pub fn interaction(&self) -> Option<InteractionId> {
+        match self {
+            Record::Interaction { id, .. } | Record::Feedback { id, .. } => Some(*id),
+            _ => None,
+        }
+    }
 }
 
 /// Byte strings as one block, which postcard copies at once.

@@ -1,17 +1,30 @@
 //! What can be kept of a damaged journal: every whole frame that makes sense after those kept before it.
 
-use std::path::Path;
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
 
 use super::frame::{END, FILE_HEADER_LEN, FRAME_HEADER_LEN, FileHeader, FrameHeader, JournalId, decode_payload};
-use super::record::Record;
+use super::record::{InteractionId, Record};
 use super::rewrite::Copy;
-use super::state::JournalState;
+use super::segment::{Place, SegmentInfo, SegmentSize, segment_names, segment_number, segment_path};
+use super::state::check_input;
 use super::tail::{Broken, Tail};
 use crate::disk::{Disk, DiskFile, read_full};
 use crate::error::{Error, Result};
 
 /// Bytes that are searched for a frame in one go.
 const CHUNK: usize = 64 << 10;
+
+/// A place that holds no whole frame.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Damage {
+    /// The file.
+    pub file: PathBuf,
+    /// Where it starts.
+    pub offset: u64,
+    /// Its bytes.
+    pub bytes: u64,
+}
 
 /// What was found in a journal, whole or not.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -20,12 +33,14 @@ pub struct Survey {
     pub kept: u64,
     /// Whole records that cannot: they speak of what is lost, or say something twice.
     pub orphaned: u64,
-    /// Places that hold no whole frame, as (offset, bytes).
-    pub damaged: Vec<(u64, u64)>,
+    /// Places that hold no whole frame. A file that is missing is one of no bytes.
+    pub damaged: Vec<Damage>,
     /// Bytes of a torn tail, which nobody was told is recorded.
     pub torn: u64,
-    /// Whether the file's own header is whole.
+    /// Whether the headers of all files are whole.
     pub header: bool,
+    /// Files of segments that no list names: what an interrupted rewrite left.
+    pub stray: Vec<PathBuf>,
 }
 
 impl Survey {
@@ -40,7 +55,7 @@ impl Survey {
 /// # Errors
 /// `Io`.
 pub fn survey(disk: &dyn Disk, path: &Path) -> Result<Survey> {
-    walk(disk, path, &mut |_| Ok(()))
+    walk_all(disk, path, &mut |_| Ok(()))
 }
 
 /// Puts a journal of what can be kept in the place of the one at `path`. To be called with the profile's short lock held.
@@ -48,15 +63,38 @@ pub fn survey(disk: &dyn Disk, path: &Path) -> Result<Survey> {
 /// # Errors
 /// `Io`; the old one is untouched then.
 pub fn salvage(disk: &dyn Disk, path: &Path) -> Result<Survey> {
-    let source = Source::open(disk, path)?;
-    let (created_ms, next_id) = source.header.as_ref().map_or((0, 0), |h| (h.created_ms, h.next_id));
-    let mut copy = Copy::begin(disk, path, created_ms)?;
-    let found = walk(disk, path, &mut |record| {
+    let header = Source::open(disk, path)?.header;
+    let (created_ms, next_id) = header.map_or((0, 0), |h| (h.created_ms, h.next_id));
+    let mut copy = Copy::begin(disk, path, SegmentSize::default(), created_ms)?;
+    copy.reserve(next_id);
+    let found = walk_all(disk, path, &mut |record| {
         copy.note(record);
         copy.push(record)
     })?;
-    copy.finish(path, next_id)?;
+    copy.finish()?;
     Ok(found)
+}
+
+/// What may follow the records seen so far, in 4 bytes an interaction.
+#[derive(Debug, Default)]
+struct Seen {
+    ids: Vec<InteractionId>,
+    spoken: HashSet<InteractionId>,
+}
+
+impl Seen {
+    /// Whether `record` makes sense here; it then counts as seen.
+    fn take(&mut self, record: &Record) -> bool {
+        match record {
+            Record::Interaction { id, input, .. } => {
+                let fits = self.ids.last().is_none_or(|last| last < id) && check_input(input).is_ok();
+                self.ids.extend(fits.then_some(*id));
+                fits
+            }
+            Record::Feedback { id, .. } => self.ids.binary_search(id).is_ok() && self.spoken.insert(*id),
+            _ => true,
+        }
+    }
 }
 
 struct Source {
@@ -127,38 +165,118 @@ impl Source {
     }
 }
 
-fn walk(disk: &dyn Disk, path: &Path, keep: &mut dyn FnMut(&Record) -> Result<()>) -> Result<Survey> {
-    let io = |e| Error::io("cannot read the journal", path, e);
+/// The segments that the journal's own file lists; where that cannot be read, those that are there.
+fn segments(disk: &dyn Disk, path: &Path, source: &Source) -> Result<(Vec<u32>, Option<Vec<SegmentInfo>>)> {
+    let first = source.frame(FILE_HEADER_LEN as u64).map_err(|e| Error::io("cannot read the journal", path, e))?;
+    let there = || -> Result<Vec<u32>> {
+        // By the ids that they may hold. Of two of the same range the later one took the other's place.
+        let mut ordered = std::collections::BTreeMap::new();
+        let mut numbers: Vec<u32> = segment_names(disk, path)?.iter().filter_map(|name| segment_number(name)).collect();
+        numbers.sort_unstable();
+        for number in numbers {
+            let header = Source::open(disk, &segment_path(path, number))?.header;
+            let range = header.map_or((u32::MAX, number), |header| (header.next_id, 0));
+            ordered.insert(range, number);
+        }
+        Ok(ordered.into_values().collect())
+    };
+    match first {
+        Some((Record::Segments(list), _, _)) => Ok((list.iter().map(|info| info.number).collect(), Some(list))),
+        // A sound journal whose first record is another one has no segments.
+        Some(_) if source.header.is_some() => Ok((vec![], None)),
+        _ if source.len <= FILE_HEADER_LEN as u64 && source.header.is_some() => Ok((vec![], None)),
+        _ => Ok((there()?, None)),
+    }
+}
+
+fn walk_all(disk: &dyn Disk, path: &Path, keep: &mut dyn FnMut(&Record) -> Result<()>) -> Result<Survey> {
     let source = Source::open(disk, path)?;
     let mut survey = Survey { header: source.header.is_some(), ..Survey::default() };
-    let (mut state, mut at, mut expected) = (JournalState::default(), FILE_HEADER_LEN as u64, 1);
+    let mut seen = Seen::default();
+    let (numbers, list) = segments(disk, path, &source)?;
+    for number in &numbers {
+        let (file, info) = (segment_path(path, *number), list.iter().flatten().find(|info| info.number == *number));
+        match Source::open(disk, &file) {
+            Ok(segment) => walk_segment(&segment, &file, info, &mut survey, &mut seen, keep)?,
+            Err(_) if !disk.exists(&file).map_err(|e| Error::io("cannot look for a segment", &file, e))? => {
+                survey.damaged.push(Damage { file, offset: 0, bytes: 0 });
+            }
+            Err(e) => return Err(e),
+        }
+    }
+    let stray = segment_names(disk, path)?.into_iter().filter_map(|name| segment_number(&name));
+    survey.stray = stray.filter(|n| !numbers.contains(n)).map(|n| segment_path(path, n)).collect();
+    walk(&source, path, &mut survey, &mut seen, keep, &mut |_, _| ())?;
+    Ok(survey)
+}
+
+/// Goes through one segment: as the growing file, and its index must say where its records stand.
+fn walk_segment(
+    source: &Source,
+    file: &Path,
+    info: Option<&SegmentInfo>,
+    survey: &mut Survey,
+    seen: &mut Seen,
+    keep: &mut dyn FnMut(&Record) -> Result<()>,
+) -> Result<()> {
+    let whole = source.header.as_ref().is_some_and(|header| header.segment != 0)
+        && info.is_none_or(|info| source.id() == Some(&info.id) && source.len == info.bytes);
+    survey.header &= source.header.is_some();
+    let before = survey.damaged.len();
+    let (mut stand, mut indexed, mut footer) = (vec![], vec![], None);
+    walk(source, file, survey, seen, keep, &mut |record, offset| match record {
+        Record::Index(block) => indexed.extend(block.iter().copied()),
+        Record::Footer(_) => footer = Some(offset),
+        other => stand.extend(other.interaction().map(|id| Place { id, offset })),
+    })?;
+    stand.sort_unstable();
+    indexed.sort_unstable();
+    let agrees = whole && stand == indexed && footer.is_some() && info.is_none_or(|info| footer == Some(info.footer));
+    if survey.damaged.len() == before && !agrees {
+        survey.damaged.push(Damage { file: file.to_owned(), offset: footer.unwrap_or(source.len), bytes: 0 });
+    }
+    Ok(())
+}
+
+fn walk(
+    source: &Source,
+    file: &Path,
+    survey: &mut Survey,
+    seen: &mut Seen,
+    keep: &mut dyn FnMut(&Record) -> Result<()>,
+    note: &mut dyn FnMut(&Record, u64),
+) -> Result<()> {
+    let io = |e| Error::io("cannot read the journal", file, e);
+    let (mut at, mut expected) = (FILE_HEADER_LEN as u64, 1);
     while at < source.len {
         let Some((record, sequence, length)) = source.frame(at).map_err(io)? else {
-            if is_torn(&source, at, expected).map_err(io)? {
+            if is_torn(source, at, expected).map_err(io)? {
                 survey.torn = source.len.saturating_sub(at);
                 break;
             }
             let next = source.next_frame(at).map_err(io)?;
-            survey.damaged.push((at, next.saturating_sub(at)));
+            survey.damaged.push(Damage { file: file.to_owned(), offset: at, bytes: next.saturating_sub(at) });
             at = next;
             continue;
         };
-        match state.check(&record) {
-            Ok(()) => {
-                keep(&record)?;
-                state.apply(record.clone(), at);
-                survey.kept = survey.kept.saturating_add(u64::from(record != Record::Synced));
+        note(&record, at);
+        if record.is_told() {
+            match seen.take(&record) {
+                true => {
+                    keep(&record)?;
+                    survey.kept = survey.kept.saturating_add(1);
+                }
+                false => survey.orphaned = survey.orphaned.saturating_add(1),
             }
-            Err(_) => survey.orphaned = survey.orphaned.saturating_add(1),
         }
         (at, expected) = (at.saturating_add(length), sequence.saturating_add(1));
     }
-    Ok(survey)
+    Ok(())
 }
 
 /// Whether the end of the file, from `offset` on, is what cut off writes leave, as a reader judges it.
 fn is_torn(source: &Source, offset: u64, sequence: u64) -> std::io::Result<bool> {
-    let Some(header) = &source.header else { return Ok(false) };
+    let Some(header) = source.header.as_ref().filter(|header| header.segment == 0) else { return Ok(false) };
     let tail = Tail { file: &*source.file, header, offset, len: source.len, sequence };
     let rest = source.len.saturating_sub(offset);
     let start = source.bytes(offset, FRAME_HEADER_LEN)?;
@@ -192,7 +310,7 @@ mod tests {
 
     fn records(path: &Path) -> Vec<Record> {
         let all: Result<Vec<_>> = FrameReader::open(&RealDisk, path).unwrap().map(|f| f.map(|f| f.record)).collect();
-        all.unwrap().into_iter().filter(|r| *r != Record::Synced).collect()
+        all.unwrap().into_iter().filter(Record::is_told).collect()
     }
 
     fn written(path: &Path) -> Vec<u8> {

@@ -1,11 +1,15 @@
-//! The index of a journal: everything but the inputs.
+//! The index of a journal: everything but the inputs. In memory is that of the growing file; that of the segments stays in them,
+//! see `lookup`.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::reader::{FrameReader, damaged};
 use super::record::{FeedbackKind, InteractionId, Record, StoredInput};
+use super::rewrite::{after, check_list};
+use super::segment::{Sealed, SegmentInfo};
 use crate::adapter::Verdict;
+use crate::disk::Disk;
 use crate::error::{Error, Result};
 
 /// What the index keeps of an interaction; its input stays in the file.
@@ -15,7 +19,7 @@ pub struct InteractionEntry {
     pub id: InteractionId,
     /// Unix time in milliseconds.
     pub at_ms: u64,
-    /// Where its frame starts.
+    /// Where its frame starts in its file.
     pub offset: u64,
     /// The best label and its probability; `None` if there was no label.
     pub answer: Option<(Arc<str>, f32)>,
@@ -51,90 +55,116 @@ pub struct TrainingEntry {
     pub feedback_before: usize,
     /// Interactions recorded before it.
     pub interactions_before: usize,
+    /// Every interaction recorded before it has an id below this, and every one after it none.
+    pub ids_before: u32,
 }
 
 /// Index of a journal: everything but the inputs.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct JournalState {
-    interactions: Vec<InteractionEntry>,
-    feedback: Vec<FeedbackEntry>,
-    trainings: Vec<TrainingEntry>,
+    pub(super) sealed: Vec<Arc<Sealed>>,
+    /// Of the growing file.
+    pub(super) interactions: Vec<InteractionEntry>,
+    pub(super) feedback: Vec<FeedbackEntry>,
+    pub(super) feedback_by_id: HashMap<InteractionId, usize>,
     /// Labels of the answers, each of them once.
     labels: HashSet<Arc<str>>,
-    feedback_by_id: HashMap<InteractionId, usize>,
+    /// Of all of it.
+    trainings: Vec<TrainingEntry>,
+    /// Labels that feedback named, each of them once, in order.
+    named: Vec<Arc<str>>,
+    named_once: HashSet<Arc<str>>,
+    counts: Counts,
+    /// The last id of the segments.
+    last_sealed: Option<InteractionId>,
     /// No interaction below it is given out again.
     next_id: u32,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Counts {
+    interactions: usize,
+    feedback: usize,
+    rejected: usize,
+}
+
+fn size(n: u64) -> usize {
+    usize::try_from(n).unwrap_or(usize::MAX)
+}
+
 impl JournalState {
-    /// Interactions in the order of the journal.
-    pub fn interactions(&self) -> &[InteractionEntry] {
-        &self.interactions
+    /// Number of interactions.
+    pub fn interactions(&self) -> usize {
+        self.counts.interactions
     }
-    /// Feedback in the order of the journal.
-    pub fn feedback(&self) -> &[FeedbackEntry] {
-        &self.feedback
+    /// Number of feedback items.
+    pub fn feedback(&self) -> usize {
+        self.counts.feedback
+    }
+    /// Number of feedback items that called an answer wrong without saying what is right.
+    pub fn rejected(&self) -> usize {
+        self.counts.rejected
     }
     /// Training runs in the order of the journal.
     pub fn trainings(&self) -> &[TrainingEntry] {
         &self.trainings
     }
-    /// One interaction.
-    pub fn interaction(&self, id: InteractionId) -> Option<&InteractionEntry> {
-        // Ids grow in the order of the journal.
-        let at = self.interactions.binary_search_by_key(&id, |i| i.id).ok()?;
-        self.interactions.get(at)
+    /// Labels that feedback named, each once, in the order of the journal.
+    pub fn named_labels(&self) -> &[Arc<str>] {
+        &self.named
     }
-    /// The feedback on one interaction.
-    pub fn feedback_on(&self, id: InteractionId) -> Option<&FeedbackEntry> {
-        self.feedback_by_id.get(&id).and_then(|i| self.feedback.get(*i))
+    /// The sealed segments, oldest first.
+    pub fn segments(&self) -> Vec<SegmentInfo> {
+        self.sealed.iter().map(|segment| segment.info.clone()).collect()
+    }
+    pub(super) fn sealed(&self) -> &[Arc<Sealed>] {
+        &self.sealed
+    }
+    /// Records of the growing file.
+    pub(super) fn growing(&self) -> u64 {
+        self.interactions.len().saturating_add(self.feedback.len()) as u64
     }
     /// Feedback items recorded since the last training run.
     pub fn waiting(&self) -> usize {
-        self.feedback.len().saturating_sub(self.trainings.last().map_or(0, |t| t.feedback_before))
+        self.counts.feedback.saturating_sub(self.trainings.last().map_or(0, |t| t.feedback_before))
+    }
+    /// The last interaction's id.
+    fn last(&self) -> Option<InteractionId> {
+        self.interactions.last().map(|i| i.id).or(self.last_sealed)
     }
     /// Id of the next interaction.
     ///
     /// # Errors
     /// `Usage` after 2^32 interactions.
     pub fn next_id(&self) -> Result<InteractionId> {
-        let after_last = match self.interactions.last() {
-            None => Some(0),
-            Some(last) => last.id.0.checked_add(1),
-        };
+        let after_last = self.last().map_or(Some(0), |last| last.0.checked_add(1));
         after_last
             .map(|id| InteractionId(id.max(self.next_id)))
             .ok_or_else(|| Error::usage("the journal has no interaction ids left").hint("start a new profile"))
+    }
+
+    pub(super) fn growing_interaction(&self, id: InteractionId) -> Option<&InteractionEntry> {
+        // Ids grow in the order of the journal.
+        let at = self.interactions.binary_search_by_key(&id, |i| i.id).ok()?;
+        self.interactions.get(at)
     }
 
     /// Whether `record` may follow what is there.
     ///
     /// # Errors
     /// `Usage`: an interaction id that does not grow, an unknown id, an id that already has feedback, an unsound input.
+    /// `BadData`, `Io` where a segment cannot be read.
     pub fn check(&self, record: &Record) -> Result<()> {
         match record {
             Record::Interaction { id, input, .. } => {
-                if self.interactions.last().is_some_and(|last| last.id >= *id) {
+                if self.last().is_some_and(|last| last >= *id) {
                     return Err(Error::usage("the id of a new interaction is not new").at(id));
                 }
-                if let StoredInput::Arrays(arrays) = input
-                    && let Some(bad) = arrays.iter().find(|a| !a.is_sound())
-                {
-                    let what =
-                        format!("{} bytes do not fill an array of {:?} {:?}", bad.data.len(), bad.shape, bad.dtype);
-                    return Err(Error::usage(what).at(&bad.name));
-                }
-                Ok(())
+                check_input(input)
             }
-            Record::Feedback { id, .. } if self.interaction(*id).is_none() => {
-                Err(Error::usage(format!("there is no interaction {id} in this profile"))
-                    .hint("give the id that predict printed, and the same profile"))
-            }
-            Record::Feedback { id, .. } if self.feedback_by_id.contains_key(id) => {
-                Err(Error::usage(format!("interaction {id} already has feedback"))
-                    .hint("predict again and give feedback on the new id"))
-            }
-            Record::Feedback { .. } | Record::Training { .. } | Record::Synced => Ok(()),
+            Record::Feedback { id, .. } if self.locate(*id)?.is_none() => Err(no_such_interaction(*id)),
+            Record::Feedback { id, .. } if self.has_feedback(*id)? => Err(already_has_feedback(*id)),
+            _ => Ok(()),
         }
     }
 
@@ -147,19 +177,35 @@ impl JournalState {
         label
     }
 
-    /// Takes in a record that passed [`JournalState::check`] and stands at `offset`.
+    fn name(&mut self, label: &str) {
+        if !self.named_once.contains(label) {
+            let label: Arc<str> = label.into();
+            self.named_once.insert(label.clone());
+            self.named.push(label);
+        }
+    }
+
+    /// Takes in a record that passed [`JournalState::check`] and stands at `offset` of the growing file.
     pub(super) fn apply(&mut self, record: Record, offset: u64) {
         match record {
             Record::Interaction { id, at_ms, top, generation, input: _ } => {
                 let answer = top.into_iter().next().map(|(label, p)| (self.shared(label), p));
                 self.interactions.push(InteractionEntry { id, at_ms, offset, answer, generation });
+                self.counts.interactions = self.counts.interactions.saturating_add(1);
             }
             Record::Feedback { id, at_ms, kind } => {
+                match &kind {
+                    FeedbackKind::Label(label) => self.name(label),
+                    FeedbackKind::Reject => self.counts.rejected = self.counts.rejected.saturating_add(1),
+                    FeedbackKind::Accept => {}
+                }
                 self.feedback_by_id.insert(id, self.feedback.len());
                 self.feedback.push(FeedbackEntry { id, at_ms, kind });
+                self.counts.feedback = self.counts.feedback.saturating_add(1);
             }
             Record::Training { at_ms, generation, verdict, steps, seconds } => {
-                let (feedback_before, interactions_before) = (self.feedback.len(), self.interactions.len());
+                let (feedback_before, interactions_before) = (self.counts.feedback, self.counts.interactions);
+                let ids_before = after(self.last());
                 self.trainings.push(TrainingEntry {
                     at_ms,
                     generation,
@@ -168,23 +214,80 @@ impl JournalState {
                     seconds,
                     feedback_before,
                     interactions_before,
+                    ids_before,
                 });
             }
-            Record::Synced => {}
+            Record::Synced | Record::Segments(_) | Record::Index(_) | Record::Footer(_) => {}
         }
     }
 
+    /// Takes in a sealed segment, before anything of the growing file.
+    fn take_segment(&mut self, segment: Sealed) -> Result<()> {
+        let footer = &segment.footer;
+        for place in &footer.trainings {
+            let Record::Training { at_ms, generation, verdict, steps, seconds } = segment.record(place.offset)? else {
+                return Err(damaged(&segment.path, place.offset, "a training is not where it was"));
+            };
+            self.trainings.push(TrainingEntry {
+                at_ms,
+                generation,
+                verdict,
+                steps,
+                seconds,
+                feedback_before: self.counts.feedback.saturating_add(size(place.feedback)),
+                interactions_before: self.counts.interactions.saturating_add(size(place.interactions)),
+                ids_before: after(place.last.or(self.last_sealed)),
+            });
+        }
+        footer.labels.iter().for_each(|label| self.name(label));
+        let counts = &mut self.counts;
+        counts.interactions = counts.interactions.saturating_add(size(footer.interactions));
+        counts.feedback = counts.feedback.saturating_add(size(footer.feedback));
+        counts.rejected = counts.rejected.saturating_add(size(footer.rejected));
+        self.last_sealed = footer.last.or(self.last_sealed);
+        self.sealed.push(Arc::new(segment));
+        Ok(())
+    }
+
     /// Takes in all that `reader` still has.
-    pub(super) fn absorb(&mut self, reader: &mut FrameReader) -> Result<()> {
+    pub(super) fn absorb(&mut self, disk: &dyn Disk, reader: &mut FrameReader) -> Result<()> {
         self.next_id = reader.header().next_id;
         while let Some(frame) = reader.next() {
             let frame = frame?;
-            if let Err(e) = self.check(&frame.record) {
+            let taken = match &frame.record {
+                Record::Segments(segments) => check_list(reader.path(), frame.offset, segments).and_then(|()| {
+                    segments.iter().try_for_each(|info| self.take_segment(Sealed::open(disk, reader.path(), info)?))
+                }),
+                record => self.check(record).map_err(|e| match e.kind() {
+                    crate::ErrorKind::Usage => damaged(reader.path(), frame.offset, e.what()),
+                    _ => e,
+                }),
+            };
+            if let Err(e) = taken {
                 reader.skip_to(frame.offset, frame.sequence);
-                return Err(damaged(reader.path(), frame.offset, e.what()));
+                return Err(e);
             }
             self.apply(frame.record, frame.offset);
         }
         Ok(())
     }
+}
+
+pub(super) fn check_input(input: &StoredInput) -> Result<()> {
+    if let StoredInput::Arrays(arrays) = input
+        && let Some(bad) = arrays.iter().find(|a| !a.is_sound())
+    {
+        let what = format!("{} bytes do not fill an array of {:?} {:?}", bad.data.len(), bad.shape, bad.dtype);
+        return Err(Error::usage(what).at(&bad.name));
+    }
+    Ok(())
+}
+
+pub(super) fn no_such_interaction(id: InteractionId) -> Error {
+    Error::usage(format!("there is no interaction {id} in this profile"))
+        .hint("give the id that predict printed, and the same profile")
+}
+
+fn already_has_feedback(id: InteractionId) -> Error {
+    Error::usage(format!("interaction {id} already has feedback")).hint("predict again and give feedback on the new id")
 }

@@ -1,14 +1,17 @@
 //! Appends to a journal: what is acknowledged stays, what fails is taken back and poisons the writer.
 
+use std::collections::HashSet;
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::frame::{FileHeader, JournalId, VERSION, encode_frame};
+use super::lookup::Located;
 use super::reader::{FrameReader, TornTail, read_frame_at};
 use super::record::{InteractionId, Record, StoredInput};
-use super::rewrite::rewrite;
+use super::rewrite::{Change, rewrite, sweep};
+use super::segment::{Sealed, SegmentSize};
 use super::state::JournalState;
 use crate::disk::{Disk, DiskFile, StagedFile, folder_of, read_full};
 use crate::error::{Error, ErrorKind, Result};
@@ -20,6 +23,7 @@ use crate::planted::{Bug, planted};
 pub struct JournalWriter {
     disk: Arc<dyn Disk>,
     path: PathBuf,
+    size: SegmentSize,
     file: Box<dyn DiskFile>,
     id: JournalId,
     state: JournalState,
@@ -47,31 +51,48 @@ impl JournalWriter {
     /// # Errors
     /// `Usage` if `path` exists, `Io`.
     pub fn create(disk: &dyn Disk, path: &Path, created_ms: u64) -> Result<()> {
-        let header = FileHeader { version: VERSION, id: random_id(), created_ms, next_id: 0 };
+        let header = FileHeader { version: VERSION, id: random_id(), created_ms, next_id: 0, segment: 0 };
         StagedFile::write(disk, folder_of(path), &header.encode())?.publish(path)
     }
 
-    /// Opens a journal and reads its index. A torn tail is truncated, see [`JournalWriter::repaired`]; an end that may not be
-    /// on the medium is synced; an older format is rewritten in this one.
+    /// Opens a journal and reads the index of its growing part. A torn tail is truncated, see [`JournalWriter::repaired`]; an end
+    /// that may not be on the medium is synced; an older format is rewritten in this one, in segments of the usual size.
     ///
     /// # Errors
     /// `BadData` if it is damaged: nothing is changed then. `Io`.
     pub fn open(disk: Arc<dyn Disk>, path: &Path) -> Result<JournalWriter> {
+        JournalWriter::open_sized(disk, path, SegmentSize::default())
+    }
+
+    /// As [`JournalWriter::open`], with segments of another size.
+    ///
+    /// # Errors
+    /// As [`JournalWriter::open`].
+    pub fn open_sized(disk: Arc<dyn Disk>, path: &Path, size: SegmentSize) -> Result<JournalWriter> {
         let mut reader = FrameReader::open(&*disk, path)?;
+        let mut writable = true;
         if reader.header().version != VERSION {
-            rewrite(&*disk, path, |_| true)?;
-            reader = FrameReader::open(&*disk, path)?;
+            match rewrite(&*disk, path, size, &Change::NONE) {
+                Ok(()) => reader = FrameReader::open(&*disk, path)?,
+                // A disk that takes no writes still answers reads: what is asked next fails by itself.
+                Err(e) if e.kind() == ErrorKind::Io => writable = false,
+                Err(e) => return Err(e),
+            }
         }
-        let (file, writable) = match disk.open_write(path) {
-            // A disk that takes no writes still answers reads: what is asked next fails by itself.
-            Err(e) if e.kind() == std::io::ErrorKind::ReadOnlyFilesystem => (disk.open_read(path), false),
-            other => (other, true),
+        let file = match disk.open_write(path) {
+            // As above.
+            Err(e) if e.kind() == std::io::ErrorKind::ReadOnlyFilesystem => {
+                writable = false;
+                disk.open_read(path)
+            }
+            other => other,
         };
         let file = file.map_err(|e| Error::io("cannot open the journal", path, e))?;
         let mut state = JournalState::default();
-        state.absorb(&mut reader)?;
+        state.absorb(&*disk, &mut reader)?;
         let mut writer = JournalWriter {
             path: path.to_owned(),
+            size,
             file,
             id: reader.header().id,
             state,
@@ -87,7 +108,18 @@ impl JournalWriter {
             // As above: a full disk.
             writer.poisoned = writer.sync().is_err();
         }
+        if writable && !writer.poisoned {
+            writer.poisoned = writer.sync_name().is_err();
+            // What cannot be removed now is removed by the next one.
+            let _ = sweep(&*writer.disk, path, &writer.state.segments());
+        }
         Ok(writer)
+    }
+
+    /// Makes the name of the journal's file durable: whoever gave it the name may have been cut off before.
+    fn sync_name(&self) -> Result<()> {
+        let folder = folder_of(&self.path);
+        self.disk.sync_dir(folder).map_err(|e| Error::io("cannot sync a folder", folder, e))
     }
 
     /// Takes over where `reader` ended, and cuts off a torn tail.
@@ -115,11 +147,10 @@ impl JournalWriter {
         let len = self.file.len().map_err(|e| Error::io("cannot read the journal", &self.path, e))?;
         if reader.header().id != self.id || len < self.end {
             // Rewritten under the same name, as forgetting does.
-            *self = JournalWriter::open(self.disk.clone(), &self.path)?;
-            return Ok(());
+            return self.open_again();
         }
         reader.skip_to(self.end, self.next_sequence);
-        let absorbed = self.state.absorb(&mut reader);
+        let absorbed = self.state.absorb(&*self.disk, &mut reader);
         if let Err(e) = absorbed {
             (self.end, self.next_sequence) = (reader.end(), reader.next_sequence());
             return Err(e);
@@ -135,7 +166,11 @@ impl JournalWriter {
         if self.poisoned {
             self.write_again()?;
         }
-        *self = JournalWriter::open(self.disk.clone(), &self.path)?;
+        self.open_again()
+    }
+
+    fn open_again(&mut self) -> Result<()> {
+        *self = JournalWriter::open_sized(self.disk.clone(), &self.path, self.size)?;
         Ok(())
     }
 
@@ -157,13 +192,51 @@ impl JournalWriter {
         Ok(())
     }
 
-    /// Puts a journal of the records that `keep` accepts in the place of this one.
+    /// Puts a changed journal in the place of this one.
     ///
     /// # Errors
     /// As [`JournalWriter::open`].
-    pub fn rewrite(&mut self, keep: impl Fn(&Record) -> bool) -> Result<()> {
-        rewrite(&*self.disk, &self.path, keep)?;
+    pub(super) fn rewrite(&mut self, change: &Change<'_>) -> Result<()> {
+        rewrite(&*self.disk, &self.path, self.size, change)?;
         self.reopen()
+    }
+
+    /// Drops the interactions `ids` with what was said about them, and with `trainings` all records of training runs.
+    ///
+    /// # Errors
+    /// As [`JournalWriter::open`].
+    pub fn forget(&mut self, ids: &HashSet<InteractionId>, trainings: bool) -> Result<()> {
+        let touches = |segment: &Sealed| Ok((trainings && segment.has_trainings()) || segment.holds_any(ids)?);
+        let keep = |record: &Record| match record {
+            Record::Training { .. } => !trainings,
+            other => other.interaction().is_none_or(|id| !ids.contains(&id)),
+        };
+        self.rewrite(&Change { touches: &touches, keep: &keep, ..Change::NONE })
+    }
+
+    /// Moves what the growing file holds into a segment of its own.
+    ///
+    /// # Errors
+    /// As [`JournalWriter::open`].
+    pub fn seal(&mut self) -> Result<()> {
+        self.rewrite(&Change::SEAL)
+    }
+
+    /// Says how large the growing file becomes before it is sealed.
+    pub fn set_size(&mut self, size: SegmentSize) {
+        self.size = size;
+    }
+    /// See [`JournalWriter::set_size`].
+    pub fn size(&self) -> SegmentSize {
+        self.size
+    }
+    /// Whether the growing file is as large as a segment.
+    pub fn is_full(&self) -> bool {
+        self.end >= self.size.bytes || self.state.growing() >= self.size.records
+    }
+    /// Bytes of all files.
+    pub fn bytes(&self) -> u64 {
+        self.state.sealed().iter().fold(self.end, |sum, segment| sum.saturating_add(segment.info.bytes))
     }
 
     /// Index of the journal.
@@ -211,6 +284,9 @@ impl JournalWriter {
     fn write(&mut self, record: Record, durable: bool) -> Result<()> {
         self.refuse_poisoned()?;
         self.state.check(&record)?;
+        if !record.is_told() {
+            return Err(Error::usage("this record is the journal's own"));
+        }
         let frame = encode_frame(&self.id, self.next_sequence, &record)?;
         let synced = durable && !planted(Bug::JournalNotSynced);
         let written = match self.file.write_at(&frame, self.end) {
@@ -279,13 +355,17 @@ impl JournalWriter {
     /// # Errors
     /// `Usage` if the id is unknown, `BadData`, `Io`.
     pub fn input(&self, id: InteractionId) -> Result<StoredInput> {
-        let Some(entry) = self.state.interaction(id) else {
-            return Err(Error::usage(format!("there is no interaction {id} in this profile"))
-                .hint("give the id that predict printed, and the same profile"));
+        let found = match self.state.locate(id)? {
+            None => {
+                return Err(Error::usage(format!("there is no interaction {id} in this profile"))
+                    .hint("give the id that predict printed, and the same profile"));
+            }
+            Some(Located::Growing(offset)) => read_frame_at(&*self.file, &self.path, &self.id, offset)?,
+            Some(Located::Sealed(segment, offset)) => segment.record(offset)?,
         };
-        match read_frame_at(&*self.file, &self.path, &self.id, entry.offset)? {
+        match found {
             Record::Interaction { id: found, input, .. } if found == id => Ok(input),
-            _ => Err(super::reader::damaged(&self.path, entry.offset, "an interaction is not where it was")),
+            _ => Err(super::reader::damaged(&self.path, 0, "an interaction is not where it was")),
         }
     }
 }

@@ -7,10 +7,11 @@ mod wear;
 use oracle::Expected;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use story::{Story, live};
+use story::{Story, live, move_in};
 
 use crate::disk::medium::Medium;
 use crate::disk::simulated::{SimulatedDisk, Step};
+use crate::error::Result;
 use crate::planted::{Bug, with};
 
 /// Damage seeds an operation in the test that always runs.
@@ -23,14 +24,14 @@ struct Tally {
     images: u64,
 }
 
-/// Cuts the power at every operation of the life and right after every promise, `seeds` times each, and once more at some
+/// Cuts the power at every operation of a life and right after every promise, `seeds` times each, and once more at some
 /// operation of each recovery.
 ///
 /// # Errors
 /// The first violation, and where.
-fn examine(seeds: u64) -> Result<Tally, String> {
+fn examine(seeds: u64, life: impl Fn(&Story) -> Result<()>) -> std::result::Result<Tally, String> {
     let story = Story::on(SimulatedDisk::default());
-    let lived = live(&story);
+    let lived = life(&story);
     let (facts, mut tally) = (story.facts(), Tally::default());
     let (mut medium, mut expected) = (Medium::default(), Expected::default());
     for (at, step) in story.disk.log().iter().enumerate() {
@@ -61,7 +62,7 @@ fn examine(seeds: u64) -> Result<Tally, String> {
 }
 
 /// A second power cut, at some operation of the recovery from the first.
-fn cut_again(expected: &Expected, mut medium: Medium, recovery: &Story, seed: u64) -> Result<(), String> {
+fn cut_again(expected: &Expected, mut medium: Medium, recovery: &Story, seed: u64) -> std::result::Result<(), String> {
     let (log, facts, mut expected) = (recovery.disk.log(), recovery.facts(), expected.clone());
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let end = rng.random_range(0..=log.len());
@@ -77,9 +78,20 @@ fn cut_again(expected: &Expected, mut medium: Medium, recovery: &Story, seed: u6
 
 #[test]
 fn no_power_cut_loses_what_was_acknowledged() {
-    let tally = examine(SEEDS).unwrap();
+    let tally = examine(SEEDS, live).unwrap();
     println!("{} power cuts at {} places, no violation", tally.images, tally.places);
     assert!(tally.images >= 100_000, "{tally:?}");
+}
+
+#[test]
+fn no_power_cut_loses_the_journal_of_an_older_version() {
+    for old in [
+        &include_bytes!("../../tests/fixtures/journal-v1.bin")[..],
+        include_bytes!("../../tests/fixtures/journal-v2.bin"),
+    ] {
+        let tally = examine(SEEDS, |story| move_in(story, old)).unwrap();
+        println!("{} power cuts at {} places, no violation", tally.images, tally.places);
+    }
 }
 
 /// By hand, with as many seeds as `ACCLIMATE_SEEDS` says.
@@ -87,14 +99,14 @@ fn no_power_cut_loses_what_was_acknowledged() {
 #[ignore = "takes long; ACCLIMATE_SEEDS=1000 for 1000 seeds an operation"]
 fn many_more_power_cuts() {
     let seeds = std::env::var("ACCLIMATE_SEEDS").ok().and_then(|s| s.parse().ok()).unwrap_or(1000);
-    println!("{:?}", examine(seeds).unwrap());
+    println!("{:?}", examine(seeds, live).unwrap());
 }
 
 #[test]
 fn every_planted_bug_is_found() {
     let missed: Vec<Bug> = Bug::ALL
         .into_iter()
-        .filter(|bug| match with(Some(*bug), || examine(16)) {
+        .filter(|bug| match with(Some(*bug), || examine(16, live)) {
             Ok(_) => {
                 println!("{bug:?}: MISSED");
                 true

@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::story::{Fact, SECRET, Story, folder};
 use crate::adapter::Adapter;
 use crate::disk::Disk;
-use crate::journal::{InteractionId, JournalState, Record, StoredInput};
+use crate::journal::salvage::survey;
+use crate::journal::{InteractionId, Journal, JournalState, Record, StoredInput};
 use crate::store::Store;
 
 /// A try of a generation on trial.
@@ -30,6 +31,8 @@ pub(super) struct Expected {
     used: BTreeSet<u64>,
     forgetting: Option<(Vec<u64>, u64)>,
     forgotten: bool,
+    /// See [`Fact::Shrinking`].
+    shrinking: Option<usize>,
 }
 
 fn is_secret(record: &Record) -> bool {
@@ -77,9 +80,13 @@ impl Expected {
                 self.records = without_secret(&self.records);
                 (self.acknowledged, self.current, self.forgotten) = (self.records.len(), to, true);
             }
+            Fact::Shrinking(kept) => self.shrinking = Some(*kept),
+            Fact::Shrunk(records) => {
+                (self.records, self.acknowledged, self.shrinking) = (records.clone(), records.len(), None);
+            }
             Fact::Found(records, generation) => {
                 (self.records, self.acknowledged, self.current) = (records.clone(), records.len(), *generation);
-                (self.going_to, self.forgetting) = (None, None);
+                (self.going_to, self.forgetting, self.shrinking) = (None, None, None);
             }
         }
     }
@@ -100,7 +107,7 @@ impl Expected {
         let mut journal = story.journal(&store).map_err(failed("the journal does not open"))?;
         let found = records(&story.disk, &store)?;
         self.check_records(&found)?;
-        self.check_forgetting(&store, generation, journal.state(), &found)?;
+        self.check_forgetting(story, &store, generation, journal.state(), &found)?;
 
         let secret = self.forgetting.as_ref().and_then(|_| found.iter().find(|r| is_secret(r)));
         story.say(Fact::Found(found.clone(), generation));
@@ -149,6 +156,12 @@ impl Expected {
         if fits(&self.records, self.acknowledged) || (self.forgetting.is_some() && *found == *forgotten()) {
             return Ok(());
         }
+        if let Some(kept) = self.shrinking {
+            let (left, least) = without_oldest(&self.records, found, kept, self.acknowledged)?;
+            if fits(&left, least) {
+                return Ok(());
+            }
+        }
         let differs = found.iter().zip(&self.records).position(|(a, b)| a != b);
         Err(format!(
             "{} records of {}, {} acknowledged; the first that differs: {differs:?}",
@@ -161,6 +174,7 @@ impl Expected {
     /// While the secret is being forgotten: where the record is gone, so is what learned from it.
     fn check_forgetting(
         &self,
+        story: &Story,
         store: &Store,
         generation: u64,
         state: &JournalState,
@@ -170,6 +184,9 @@ impl Expected {
         let next: Option<InteractionId> = state.next_id().ok();
         if found.iter().any(is_secret) {
             return Ok(());
+        }
+        if story.disk.holds(SECRET.as_bytes()) {
+            return Err("the record is gone, but a file still holds it".into());
         }
         if next.is_none_or(|next| next.0 < 171) {
             return Err(format!("{next:?} is given out again"));
@@ -182,19 +199,52 @@ impl Expected {
     }
 
     fn no_leftovers(&self, story: &Story) -> Result<(), String> {
-        for inside in [folder(), folder().join("generations")] {
+        for inside in ["", "generations", "journal.segments", "checkpoint"].map(|name| folder().join(name)) {
+            if !story.disk.exists(&inside).map_err(|e| e.to_string())? {
+                continue;
+            }
             let names = story.disk.list(&inside).map_err(|e| e.to_string())?;
             if let Some(left) = names.iter().find(|n| n.ends_with(crate::disk::UNFINISHED)) {
                 return Err(format!("{left} is left over"));
             }
         }
+        let path = profile_journal();
+        let found = survey(&story.disk, &path).map_err(|e| format!("{e:?}"))?;
+        if !found.is_sound() || !found.stray.is_empty() || found.torn > 0 {
+            return Err(format!("the journal is not as it should be: {found:?}"));
+        }
         Ok(())
     }
 }
 
+fn profile_journal() -> std::path::PathBuf {
+    folder().join("journal.log")
+}
+
+/// `records` without those interactions that nobody spoke about that are missing in `found`, which must be the oldest of them and
+/// not the latest `kept`; and how many of the first `acknowledged` are left.
+fn without_oldest(
+    records: &[Record],
+    found: &[Record],
+    kept: usize,
+    acknowledged: usize,
+) -> Result<(Vec<Record>, usize), String> {
+    let spoken: BTreeSet<InteractionId> =
+        records.iter().filter(|r| matches!(r, Record::Feedback { .. })).filter_map(Record::interaction).collect();
+    let silent = |r: &Record| matches!(r, Record::Interaction { id, .. } if !spoken.contains(id));
+    let all: Vec<InteractionId> = records.iter().filter(|r| silent(r)).filter_map(Record::interaction).collect();
+    let left: Vec<InteractionId> = found.iter().filter(|r| silent(r)).filter_map(Record::interaction).collect();
+    let first = left.first().copied().ok_or("all that nobody spoke about is gone")?;
+    let gone = all.iter().filter(|id| **id < first).count();
+    if gone > all.len().saturating_sub(kept) {
+        return Err(format!("{gone} of {} that nobody spoke about are gone", all.len()));
+    }
+    let stays = |r: &&Record| !silent(r) || r.interaction() >= Some(first);
+    let least = records.iter().take(acknowledged).filter(stays).count();
+    Ok((records.iter().filter(stays).cloned().collect(), least))
+}
+
 fn records(disk: &dyn Disk, store: &Store) -> Result<Vec<Record>, String> {
     let failed = |e: crate::Error| format!("the journal cannot be read: {e:?}");
-    let frames = crate::journal::FrameReader::open(disk, &store.journal_path()).map_err(failed)?;
-    let all: crate::Result<Vec<Record>> = frames.map(|f| f.map(|f| f.record)).collect();
-    Ok(all.map_err(failed)?.into_iter().filter(|r| *r != Record::Synced).collect())
+    Journal::read(disk, &store.journal_path()).and_then(Iterator::collect).map_err(failed)
 }

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::adapter::{Adapter, samples};
-use crate::disk::make_folder;
 use crate::disk::simulated::SimulatedDisk;
+use crate::disk::{StagedFile, make_folder};
 use crate::error::Result;
-use crate::journal::{FeedbackKind, InteractionId, Journal, Record, StoredInput};
-use crate::store::{Selection, Store, profile_folder};
+use crate::journal::{FeedbackKind, InteractionId, Journal, Record, SegmentSize, StoredInput};
+use crate::store::{Cut, Run, Selection, Store, profile_folder};
 
 /// What the interaction to be forgotten holds.
 pub(super) const SECRET: &str = "the code of the safe is 31415926";
@@ -40,6 +40,10 @@ pub(super) enum Fact {
     Forgetting(Vec<u64>, u64),
     /// The secret is forgotten.
     Forgot,
+    /// The oldest of what nobody spoke about is being dropped, but never the latest of it, so many.
+    Shrinking(usize),
+    /// It is dropped, and these are left.
+    Shrunk(Vec<Record>),
     /// After a power cut, this is what is there, on the medium, and the generation that serves.
     Found(Vec<Record>, u64),
 }
@@ -80,7 +84,9 @@ impl Story {
     }
     pub(super) fn journal(&self, store: &Store) -> Result<Journal> {
         let (path, lock) = (store.journal_path(), store.journal_lock_path());
-        Journal::open(Arc::new(self.disk.clone()), &path, &lock, Duration::ZERO, 1)
+        let mut journal = Journal::open(Arc::new(self.disk.clone()), &path, &lock, Duration::ZERO, 1)?;
+        journal.set_segment_size(SegmentSize { bytes: 5000, records: 1000 });
+        Ok(journal)
     }
 
     /// One question, of a length of its own.
@@ -105,7 +111,7 @@ impl Story {
         let _held = store.lock_training(Duration::ZERO, "training")?;
         let head = store.head()?;
         let mut adapter = samples::adapter(head.current);
-        adapter.lineage.examples = journal.state().feedback().len() as u64;
+        adapter.lineage.examples = journal.state().feedback() as u64;
         // A file that a torn head may or may not have named keeps its number.
         let last = store.list()?.last().map_or(0, |g| g.number).max(head.highest);
         self.say(Fact::Committing(last + 1, Box::new(adapter.clone())));
@@ -117,6 +123,14 @@ impl Story {
         journal.record_training(7, generation, verdict, 3, 0.5)?;
         self.say(Fact::Acknowledged);
         Ok(number)
+    }
+
+    /// A training that ends with the program, after it has kept where it stands.
+    pub(super) fn begin_to_learn(&self, store: &Store, journal: &Journal) -> Result<()> {
+        let _held = store.lock_training(Duration::ZERO, "training")?;
+        let checkpoint = store.checkpoint();
+        checkpoint.begin(&Run { name: [5; 32], cut: Cut::all(journal.state())? })?;
+        checkpoint.keep(&[6; 32], format!("three steps on {SECRET}").as_bytes())
     }
 
     /// Begins with the generation that serves, as a program that starts does, and answers with it; the generation.
@@ -143,6 +157,19 @@ impl Story {
         Ok(())
     }
 
+    /// Asks once more where the journal may not grow by that.
+    pub(super) fn shrink(&self, store: &Store, journal: &mut Journal) -> Result<()> {
+        let bytes = journal.writer().bytes();
+        journal.set_limit(bytes - 4000);
+        journal.set_always_kept(20);
+        self.say(Fact::Shrinking(20));
+        self.ask(journal, "one more".into())?;
+        journal.flush()?;
+        let left: Result<Vec<Record>> = Journal::read(&self.disk, &store.journal_path())?.collect();
+        self.say(Fact::Shrunk(left?));
+        Ok(())
+    }
+
     pub(super) fn forget(&self, store: &Store, journal: &mut Journal, id: InteractionId) -> Result<()> {
         let _held = store.lock_training(Duration::ZERO, "forgetting")?;
         // Every generation of this story learned from it.
@@ -154,8 +181,9 @@ impl Story {
     }
 }
 
-/// A profile's life: 200 interactions, most of them corrected, four promotions, trials, a crash of the program while it tries a
-/// generation, a roll back, pruning, and the forgetting of one interaction.
+/// A profile's life: 200 interactions, most of them corrected, in a journal of several segments, four promotions, trials, a crash of
+/// the program while it tries a generation, a roll back, pruning, the limit of the journal's size, and the forgetting of one
+/// interaction.
 pub(super) fn live(story: &Story) -> Result<()> {
     let store = story.store()?;
     let mut journal = story.journal(&store)?;
@@ -193,7 +221,10 @@ pub(super) fn live(story: &Story) -> Result<()> {
                 story.roll_back(&store, 0)?;
                 story.roll_back(&store, 3)?;
             }
+            // A training that is cut off; what it keeps holds what it has seen.
+            165 => story.begin_to_learn(&store, &journal)?,
             170 => story.forget(&store, &mut journal, secret)?,
+            175 => story.shrink(&store, &mut journal)?,
             60 | 130 | 180 => {
                 // Another process.
                 drop(journal);
@@ -201,6 +232,25 @@ pub(super) fn live(story: &Story) -> Result<()> {
             }
             _ => {}
         }
+    }
+    Ok(())
+}
+
+/// A program that finds the journal of an older one, opens it and goes on with it.
+pub(super) fn move_in(story: &Story, old: &[u8]) -> Result<()> {
+    let store = story.store()?;
+    let staged = StagedFile::write(&story.disk, &folder(), old)?;
+    let elsewhere = SimulatedDisk::default();
+    make_folder(&elsewhere, &folder())?;
+    StagedFile::write(&elsewhere, &folder(), old)?.publish(&store.journal_path())?;
+    let records: Vec<Record> = Journal::read(&elsewhere, &store.journal_path())?.collect::<Result<_>>()?;
+    records.iter().for_each(|record| story.say(Fact::Appending(record.clone())));
+    staged.publish(&store.journal_path())?;
+    story.say(Fact::Found(records, 0));
+    let mut journal = story.journal(&store)?;
+    for n in 0..3 {
+        let id = story.ask(&mut journal, format!("question {n} to the newer one"))?;
+        story.correct(&mut journal, id)?;
     }
     Ok(())
 }

@@ -6,6 +6,8 @@ mod flusher;
 mod forget;
 mod home;
 mod journal_io;
+#[cfg(feature = "train")]
+mod resume;
 mod serving;
 mod session;
 #[cfg(feature = "train")]
@@ -15,6 +17,8 @@ mod verify;
 pub use answer::{Answer, Scored};
 pub use config::{Config, NewClasses};
 pub use home::{Home, InitOptions, Summary};
+#[cfg(feature = "train")]
+pub use resume::Checkpoints;
 pub use session::{Feedback, FeedbackReceipt, Session, Status};
 #[cfg(feature = "train")]
 pub use training::{TrainOptions, TrainReport};

@@ -258,11 +258,9 @@ impl Session {
     /// Labels that feedback may name: those of the serving generation, and those named since.
     pub fn known_labels(&self) -> Vec<String> {
         let mut labels = self.labels();
-        for f in lock(&self.journal).state().feedback() {
-            if let FeedbackKind::Label(l) = &f.kind
-                && !labels.contains(l)
-            {
-                labels.push(l.clone());
+        for named in lock(&self.journal).state().named_labels() {
+            if !labels.iter().any(|label| **label == **named) {
+                labels.push(named.to_string());
             }
         }
         labels
@@ -278,7 +276,7 @@ impl Session {
         let kind = match feedback {
             Feedback::Accept | Feedback::Reject => {
                 let journal = lock(&self.journal);
-                let answered = journal.state().interaction(id).is_none_or(|i| i.answer.is_some());
+                let answered = journal.state().interaction(id)?.is_none_or(|i| i.answer.is_some());
                 if !answered {
                     return Err(Error::usage("there was no answer to accept or reject")
                         .at(id)
@@ -336,10 +334,10 @@ impl Session {
             generation: serving.generation,
             trial_left: head.trial_left,
             taken_back: head.taken_back,
-            interactions: state.interactions().len(),
-            feedback: state.feedback().len(),
+            interactions: state.interactions(),
+            feedback: state.feedback(),
             waiting: state.waiting(),
-            known_answers: state.feedback().iter().filter(|f| f.kind != FeedbackKind::Reject).count(),
+            known_answers: state.feedback().saturating_sub(state.rejected()),
             classes: serving.labels.len(),
             adapter_bytes: serving.adapter_bytes,
         })

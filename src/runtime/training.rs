@@ -4,14 +4,17 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use super::resume::{self, Checkpoints, Keeping};
 use super::{Session, journal_io, now_ms};
-use crate::adapt::{Adaptation, Incumbent, Material, Outcome, Progress, Settings, Standing, Winner, head_delta};
+use crate::adapt::{Adaptation, Incumbent, MOST_IDLE, Material, Outcome, Progress, Settings, Standing, Winner, head_delta};
 use crate::adapter::{Adapter, Lineage, Verdict};
 use crate::error::{Error, Result};
 use crate::input::Example;
-use crate::journal::{FeedbackKind, InteractionId};
+use crate::journal::{FeedbackKind, InteractionEntry, InteractionId, JournalState};
 use crate::plan::lock;
 use crate::sites::Pattern;
+use crate::store::{Checkpoint, Cut};
+use crate::train::fit::state::Keeper;
 use crate::train::fit::{Goal, Lesson};
 
 /// How long another training of the same profile is waited for.
@@ -24,6 +27,8 @@ pub struct TrainOptions<'a> {
     pub settings: Option<Settings>,
     /// Set by the caller to stop; checked before every step.
     pub stop: Option<&'a AtomicBool>,
+    /// When it is kept where the training stands.
+    pub checkpoints: Checkpoints,
     /// Told about progress.
     pub progress: Option<&'a (dyn Fn(Progress) + Sync)>,
 }
@@ -37,6 +42,8 @@ pub struct TrainReport {
     pub generation: u64,
     /// Optimiser steps over all candidates.
     pub steps: u64,
+    /// How many of them an earlier run took, which was cut off.
+    pub resumed_steps: u64,
     /// Duration.
     pub seconds: f64,
     /// The gate's figures and reason.
@@ -56,6 +63,9 @@ impl Session {
 
     /// Trains on all feedback; when the gate finds the result better, it is committed and answers from the next prediction on.
     ///
+    /// A training of the same settings that was cut off goes on instead, and ends in the bits that it would have ended in; it
+    /// learns from what was recorded before it began, and leaves later feedback to the next training.
+    ///
     /// # Errors
     /// [`ErrorKind::Busy`](crate::ErrorKind::Busy) while another training of this profile runs;
     /// [`ErrorKind::Interrupted`](crate::ErrorKind::Interrupted) when stopped: feedback and serving generation are as before.
@@ -66,9 +76,26 @@ impl Session {
         lock(&self.journal).refresh()?;
         let serving = self.follow()?;
         let current = serving.generation;
-        let (labels, material) = self.material(&serving)?;
         let engine = &self.home().0.engine;
         let choice = crate::choice::choose(&engine.base, engine.task, &Pattern::new(&config.sites), config.rank)?;
+        let all = Cut::all(lock(&self.journal).state())?;
+        let named = |cut: &Cut| -> Result<_> {
+            let (labels, material) = self.material(&serving, cut)?;
+            let name = resume::name(&engine.base.fingerprint(), &settings, &choice.ladder, &material);
+            Ok((labels, material, name))
+        };
+        let (checkpoint, every) = match options.checkpoints {
+            Checkpoints::Every(time) => (Some(self.store.checkpoint()), time),
+            Checkpoints::Never => (None, Duration::ZERO),
+        };
+        // The training that was cut off, if that is what is asked for again.
+        let left = checkpoint.as_ref().and_then(Checkpoint::run).filter(|run| run.cut.is_within(&all));
+        let left = left.map(|run| named(&run.cut).map(|now| (run, now))).transpose()?;
+        let (cut, (labels, material, name)) = match left {
+            Some((run, now)) if run.name == now.2 => (run.cut, now),
+            _ => (all, named(&all)?),
+        };
+        let keeping = checkpoint.map(|c| Keeping::new(c, name, cut, every));
         let silent = |_: Progress| {};
         let stop = || options.stop.is_some_and(|s| s.load(Ordering::Relaxed));
         let adaptation = Adaptation {
@@ -83,6 +110,7 @@ impl Session {
                 head: serving.head.as_ref(),
             }),
             stop: &stop,
+            keeper: keeping.as_ref().map(|k| k as &dyn Keeper),
             progress: options.progress.unwrap_or(&silent),
         };
         let outcome = adaptation.run();
@@ -96,8 +124,13 @@ impl Session {
             None => None,
         };
         lock(&self.journal).record_training(now_ms(), generation, verdict.clone(), steps, seconds as f32)?;
+        if keeping.is_some() {
+            self.store.checkpoint().clear()?;
+        }
+        let resumed_steps = keeping.map_or(0, |k| k.steps());
         let serves = self.follow()?.generation;
-        Ok(TrainReport { promoted: generation == Some(serves), generation: serves, steps, seconds, verdict, tried })
+        let promoted = generation == Some(serves);
+        Ok(TrainReport { promoted, generation: serves, steps, resumed_steps, seconds, verdict, tried })
     }
 
     fn adapter_of(
@@ -132,8 +165,8 @@ impl Session {
         }
     }
 
-    /// Everything the journal has to teach, in order of time, and the labels of all classes.
-    fn material(&self, serving: &super::session::Serving) -> Result<(Vec<String>, Material)> {
+    /// Everything that the journal has to teach up to `cut`, in order of time, and the labels of all classes.
+    fn material(&self, serving: &super::session::Serving, cut: &Cut) -> Result<(Vec<String>, Material)> {
         let journal = lock(&self.journal);
         let state = journal.state();
         let home = self.home();
@@ -149,8 +182,9 @@ impl Session {
         let (mut lessons, mut served_right) = (vec![], vec![]);
         // A clock can step back (a Pi has none of its own): the order of the journal is the order of time.
         let mut latest = 0;
-        for (at, f) in state.feedback().iter().enumerate() {
-            let Some(interaction) = state.interaction(f.id) else { continue };
+        for (at, f) in state.all_feedback().take(cut.feedback as usize).enumerate() {
+            let f = f?;
+            let Some(interaction) = state.interaction(f.id)? else { continue };
             let answered = interaction.answer.as_ref().and_then(|(label, _)| index.get(&**label).copied());
             let goal = match (&f.kind, answered) {
                 (FeedbackKind::Label(label), _) => {
@@ -173,13 +207,7 @@ impl Session {
         }
         let line = self.store.line(serving.generation);
         let mut standing = vec![];
-        for i in state
-            .interactions()
-            .iter()
-            .rev()
-            .filter(|i| state.feedback_on(i.id).is_none())
-            .take(crate::adapt::MOST_IDLE)
-        {
+        for i in silent(state, cut)? {
             let class = i.answer.as_ref().and_then(|(label, _)| index.get(&**label)).copied();
             if let Some(class) = class.filter(|c| *c < home.0.base_classes) {
                 let trusted = i.generation == 0 || line.contains(&i.generation);
@@ -197,4 +225,17 @@ impl Session {
         };
         Ok((labels, material))
     }
+}
+
+/// The latest interactions of `cut` that nobody had spoken about by then, the last one first.
+fn silent(state: &JournalState, cut: &Cut) -> Result<Vec<InteractionEntry>> {
+    let since = state.next_id()?.0.saturating_sub(cut.next_id) as usize;
+    let mut silent = state.latest_unspoken(MOST_IDLE.saturating_add(since))?;
+    for later in state.all_feedback().skip(cut.feedback as usize) {
+        silent.extend(state.interaction(later?.id)?);
+    }
+    silent.retain(|i| i.id.0 < cut.next_id);
+    silent.sort_unstable_by_key(|i| std::cmp::Reverse(i.id));
+    silent.truncate(MOST_IDLE);
+    Ok(silent)
 }

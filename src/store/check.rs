@@ -100,7 +100,8 @@ impl Store {
             }
             findings.push(finding);
         }
-        findings.push(self.check_journal()?);
+        findings.extend(self.check_journal()?);
+        findings.extend(self.checkpoint().findings()?);
         for folder in [&self.folder, &self.generations.folder] {
             let names = disk.list(folder).map_err(|e| Error::io("cannot list a folder", folder, e))?;
             let unfinished = names.iter().filter(|name| name.ends_with(UNFINISHED));
@@ -125,19 +126,27 @@ impl Store {
         Ok(finding)
     }
 
-    fn check_journal(&self) -> Result<Finding> {
-        let path = self.journal_path();
-        let there = self.disk.exists(&path).map_err(|e| Error::io("cannot look for the journal", &path, e))?;
-        if !there {
-            return Ok(Finding::new(&path, State::Sound, "none yet"));
-        }
-        let found = survey(&*self.disk, &path)?;
+    /// The journal as one finding, and the files that a cut off rewrite of it left.
+    fn check_journal(&self) -> Result<Vec<Finding>> {
+        let Some(found) = self.survey_journal()? else {
+            return Ok(vec![Finding::new(&self.journal_path(), State::Sound, "none yet")]);
+        };
         let state = match found.is_sound() {
             true if found.torn > 0 => State::Leftover,
             true => State::Sound,
             false => State::Damaged,
         };
-        Ok(Finding::new(&path, state, journal_words(&found)))
+        let path = self.journal_path();
+        let mut findings = vec![Finding::new(&path, state, journal_words(&found, &path))];
+        let stray = |file| Finding::new(file, State::Leftover, "a segment that the journal does not name");
+        findings.extend(found.stray.iter().map(|file| stray(file)));
+        Ok(findings)
+    }
+
+    fn survey_journal(&self) -> Result<Option<Survey>> {
+        let path = self.journal_path();
+        let there = self.disk.exists(&path).map_err(|e| Error::io("cannot look for the journal", &path, e))?;
+        if there { survey(&*self.disk, &path).map(Some) } else { Ok(None) }
     }
 
     /// Repairs what can be repaired. Keeps all generations and records that are whole; the others are in the quarantine.
@@ -166,12 +175,22 @@ impl Store {
             self.generations.remove(disk, &[number])?;
             done.push(repair(&path, format!("generation {number} cannot be used"), quarantined));
         }
-        if self.check_journal()?.state == State::Damaged {
+        if self.survey_journal()?.is_some_and(|found| !found.is_sound()) {
             let path = self.journal_path();
             let _short = self.lock_short("repairing the journal")?;
-            let quarantined = self.quarantine(&path, now_ms)?;
+            let found = survey(disk, &path)?;
+            // What is in a segment that is damaged, or in none, goes with the growing file.
+            let mut files: Vec<&Path> = found.damaged.iter().map(|d| &*d.file).chain([&*path]).collect();
+            files.sort_unstable();
+            files.dedup();
+            let mut quarantined = String::new();
+            for file in files.into_iter().chain(found.stray.iter().map(|file| &**file)) {
+                if disk.exists(file).map_err(|e| Error::io("cannot look for a file", file, e))? {
+                    quarantined = self.quarantine(file, now_ms)?;
+                }
+            }
             let found = salvage(disk, &path)?;
-            done.push(repair(&path, journal_words(&found), quarantined));
+            done.push(repair(&path, journal_words(&found, &path), quarantined));
         }
         Ok(done)
     }
@@ -214,14 +233,21 @@ fn counted(n: u64, one: &str) -> String {
     if n == 1 { format!("1 {one}") } else { format!("{n} {one}s") }
 }
 
-fn journal_words(found: &Survey) -> String {
+fn journal_words(found: &Survey, path: &Path) -> String {
     let mut words = counted(found.kept, "record");
     if !found.header {
         words += ", a damaged header";
     }
-    if let Some((first, _)) = found.damaged.first() {
-        let bytes = counted(found.damaged.iter().map(|(_, bytes)| bytes).sum(), "damaged byte");
-        words += &format!(", {bytes} in {}, the first at byte {first}", counted(found.damaged.len() as u64, "place"));
+    if let Some(first) = found.damaged.first() {
+        let bytes = counted(found.damaged.iter().map(|d| d.bytes).sum(), "damaged byte");
+        words += &format!(
+            ", {bytes} in {}, the first at byte {}",
+            counted(found.damaged.len() as u64, "place"),
+            first.offset
+        );
+        if first.file != path {
+            words += &format!(" of {}", first.file.display());
+        }
     }
     if found.orphaned > 0 {
         words += &format!(", {} about what is lost", counted(found.orphaned, "record"));

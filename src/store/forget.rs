@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use super::Store;
 use super::head::{self, Head};
 use crate::error::{Error, Result};
-use crate::journal::{InteractionId, Journal, JournalState, Record};
+use crate::journal::{InteractionId, Journal, JournalState};
 use crate::planted::{Bug, planted};
 
 /// What to forget.
@@ -33,17 +33,21 @@ pub struct Forgotten {
 
 impl Selection {
     fn ids(&self, state: &JournalState) -> Result<HashSet<InteractionId>> {
-        let of = |keep: &dyn Fn(u64) -> bool| {
-            state.interactions().iter().filter(|i| keep(i.at_ms)).map(|i| i.id).collect::<HashSet<_>>()
-        };
         match self {
-            Selection::All => Ok(of(&|_| true)),
-            Selection::Before(ms) => Ok(of(&|at| at < *ms)),
-            Selection::Ids(ids) => match ids.iter().find(|id| state.interaction(**id).is_none()) {
-                Some(unknown) => Err(Error::usage(format!("there is no interaction {unknown} in this profile"))
-                    .hint("give the id that predict printed, and the same profile; nothing was forgotten")),
-                None => Ok(ids.iter().copied().collect()),
-            },
+            Selection::All => state.all_ids(),
+            Selection::Before(ms) => {
+                let older = state.all_interactions().filter(|i| i.as_ref().map_or(true, |i| i.at_ms < *ms));
+                older.map(|i| i.map(|i| i.id)).collect()
+            }
+            Selection::Ids(ids) => {
+                for id in ids {
+                    if state.interaction(*id)?.is_none() {
+                        return Err(Error::usage(format!("there is no interaction {id} in this profile"))
+                            .hint("give the id that predict printed, and the same profile; nothing was forgotten"));
+                    }
+                }
+                Ok(ids.iter().copied().collect())
+            }
         }
     }
 }
@@ -61,19 +65,18 @@ impl Store {
             Selection::All => self.generations.numbers(&*self.disk)?,
             _ => self.that_saw(&ids, journal.state())?,
         };
-        let keep = |record: &Record| match record {
-            Record::Interaction { id, .. } | Record::Feedback { id, .. } => !ids.contains(id),
-            // What a training found out about everything that there was.
-            Record::Training { .. } => *what != Selection::All,
-            Record::Synced => true,
-        };
+        // With everything goes what a training found out about it.
+        let all = *what == Selection::All;
         if planted(Bug::ForgottenBeforeOff) {
-            journal.rewrite(keep)?;
+            journal.forget(&ids, all)?;
         }
         let generation = self.turn_off(&seen)?;
         self.empty_quarantine()?;
-        if (!ids.is_empty() || *what == Selection::All) && !planted(Bug::ForgottenBeforeOff) {
-            journal.rewrite(keep)?;
+        if !planted(Bug::CheckpointKept) {
+            self.checkpoint().forget(ids.iter(), all)?;
+        }
+        if (!ids.is_empty() || all) && !planted(Bug::ForgottenBeforeOff) {
+            journal.forget(&ids, all)?;
         }
         Ok(Forgotten { interactions: ids.len(), generations: seen, generation })
     }
@@ -81,10 +84,10 @@ impl Store {
     /// The generations that may have learned from one of `ids`: a training learns from all that was recorded before it ends. One
     /// whose training is not recorded may have seen anything.
     fn that_saw(&self, ids: &HashSet<InteractionId>, state: &JournalState) -> Result<Vec<u64>> {
-        let first = state.interactions().iter().position(|i| ids.contains(&i.id));
+        let first = ids.iter().min();
         let saw = |number: &u64| {
             let training = state.trainings().iter().find(|t| t.generation == Some(*number));
-            first.is_some_and(|first| training.is_none_or(|t| first < t.interactions_before))
+            first.is_some_and(|first| training.is_none_or(|t| first.0 < t.ids_before))
         };
         Ok(self.generations.numbers(&*self.disk)?.into_iter().filter(saw).collect())
     }

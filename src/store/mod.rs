@@ -1,6 +1,7 @@
 //! A profile on disk: its generations, which of them serves, and its locks; see `docs/store.md`.
 
 pub mod check;
+pub mod checkpoint;
 pub mod forget;
 pub mod generations;
 pub mod head;
@@ -12,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use check::{Finding, Repair, State};
+pub use checkpoint::{Checkpoint, Cut, Run};
 pub use forget::{Forgotten, Selection};
 pub use generations::GenerationInfo;
 pub use head::{Cause, Head, TRIES, TakenBack};
@@ -123,6 +125,10 @@ impl Store {
     pub fn journal_lock_path(&self) -> PathBuf {
         self.folder.join("journal.lock")
     }
+    /// Where a training that was cut off stands.
+    pub fn checkpoint(&self) -> Checkpoint {
+        Checkpoint::new(self.disk.clone(), &self.folder)
+    }
     fn head_path(&self) -> PathBuf {
         self.folder.join("head")
     }
@@ -139,6 +145,7 @@ impl Store {
         let held = WriterLock::acquire(&*self.disk, &self.folder.join("train.lock"), wait, purpose)?;
         let highest = head::read_whole(&*self.disk, &self.head_path())?.map(|head| head.highest);
         self.generations.sweep(&*self.disk, highest)?;
+        self.checkpoint().sweep()?;
         // The short lock, too: the journal's and the head's new files are written under it alone.
         let _short = self.lock_short("cleaning up")?;
         generations::sweep_unfinished(&*self.disk, &self.folder)?;

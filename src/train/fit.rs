@@ -1,81 +1,26 @@
 //! Trains one candidate: low-rank factors at some sites and the head, together, from a start to a number of epochs.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 
-use ndarray::{Array1, Array2};
+use ndarray::Array2;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
 use super::head::Head;
 use super::kept::Kept;
-use super::loss::{Target, cross_entropy};
+pub use super::lesson::{Goal, Lesson};
 use super::optim::{AdamW, AdamWOptions, Decay, Grads, Group, ParamSet, Schedule, clip_global_norm};
 use super::sampler::{self, Sampler, SamplerOptions};
 use crate::adapter::{DenseTensor, SiteDelta};
 use crate::base::Bucket;
 use crate::error::{Error, ErrorKind, Result};
-use crate::input::Example;
-use crate::plan::{
-    Batch, Cotangents, Engine, Factors, MICRO_BATCH, SiteKey, TrainPlan, Worker, in_parallel, lock, pool,
-    sequence_length, unpool,
-};
+use crate::plan::{Engine, Factors, MICRO_BATCH, SiteKey, Worker, sequence_length};
 use crate::sites::Site;
+use micro::Micro;
+use state::{FitName, FitState, Keeper};
 
-/// What one example should have been answered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Goal {
-    /// This class is right.
-    Class(usize),
-    /// This class is wrong; the right one is not known.
-    Not(usize),
-    /// Nobody said anything about the base's answer, this class: what the base thinks is to be kept (distillation, as in
-    /// *Learning without Forgetting*, Li and Hoiem 2016).
-    Keep(usize),
-}
-
-impl Goal {
-    /// Group for class-balanced sampling.
-    pub fn class(self) -> usize {
-        match self {
-            Goal::Class(c) | Goal::Not(c) | Goal::Keep(c) => c,
-        }
-    }
-    /// Whether the answer `class` agrees with what is known.
-    pub fn agrees(self, class: usize) -> bool {
-        match self {
-            Goal::Class(c) | Goal::Keep(c) => c == class,
-            Goal::Not(c) => c != class,
-        }
-    }
-}
-
-impl Lesson {
-    /// The target of the loss.
-    pub fn target(&self) -> Target<'_> {
-        match self.goal {
-            Goal::Class(c) => Target::Class(c),
-            Goal::Not(c) => Target::Not(c),
-            Goal::Keep(_) => Target::Soft(&self.keep),
-        }
-    }
-}
-
-/// One thing to learn from.
-#[derive(Debug, Clone)]
-pub struct Lesson {
-    /// The input.
-    pub example: Example,
-    /// What should be answered.
-    pub goal: Goal,
-    /// Weight in the loss.
-    pub weight: f32,
-    /// When the feedback came, in milliseconds since 1970.
-    pub at_ms: u64,
-    /// Whether an earlier generation has learned from it.
-    pub earlier: bool,
-    /// The base's probabilities, for [`Goal::Keep`]; empty otherwise.
-    pub keep: Vec<f32>,
-}
+mod micro;
+pub(crate) mod state;
 
 /// Hyper-parameters of a fit. The defaults are argued in `docs/training.md`.
 #[derive(Debug, Clone, PartialEq)]
@@ -132,6 +77,8 @@ pub(crate) struct Fitted {
     pub deltas: Vec<SiteDelta>,
     pub head: Head,
     pub steps: u64,
+    /// What the observer added.
+    pub answers: Vec<Array2<f32>>,
 }
 
 /// What an observer of a fit may decide after each epoch.
@@ -163,6 +110,13 @@ pub(crate) fn start(sites: &[(Site, usize)], scale: f32, seed: u64) -> Vec<SiteD
     sites.iter().map(delta).collect()
 }
 
+/// Where a fit was left: the place of its next step, and whether there is none.
+#[derive(Default)]
+struct Left {
+    place: (u64, u64),
+    finished: bool,
+}
+
 /// A fit in progress.
 pub(crate) struct Fit<'a> {
     engine: &'a Engine,
@@ -178,19 +132,6 @@ pub(crate) struct Fit<'a> {
     /// One set a thread; the locks are never contended, they only make the set shareable.
     workers: Vec<Mutex<Vec<(Bucket, Worker)>>>,
     kept: Kept,
-}
-
-/// One micro-batch: rows of a batch and their weights.
-struct Micro {
-    items: Vec<usize>,
-    weights: Vec<f32>,
-}
-
-struct MicroResult {
-    loss: f32,
-    factors: Vec<Vec<f32>>,
-    head_weight: Array2<f32>,
-    head_bias: Array1<f32>,
 }
 
 impl<'a> Fit<'a> {
@@ -254,46 +195,84 @@ impl<'a> Fit<'a> {
         Ok(self.engine.train_plan(self.sites, &bucket)?.is_split())
     }
 
-    /// Trains for the recipe's epochs; `observe` sees the state after each epoch, `stop` is asked before each step.
+    /// Trains for the recipe's epochs, or goes on from where `keeper` knows that this fit was left; `stop` is asked before each step.
+    /// `observe` sees the number of each epoch that ends, the state after it, and the answers collected so far, to which it may add.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Interrupted`] when stopped: `keeper` has the state then.
     pub fn run(
         mut self,
         stop: &(dyn Fn() -> bool + Sync),
-        mut observe: impl FnMut(u64, &[SiteDelta], &Head) -> Result<Go>,
+        keeper: Option<&dyn Keeper>,
+        mut observe: impl FnMut(u64, &[SiteDelta], &Head, &mut Vec<Array2<f32>>) -> Result<Go>,
     ) -> Result<Fitted> {
-        let items: Vec<sampler::Item> = self
-            .lessons
-            .iter()
-            .zip(&self.lengths)
-            .map(|(l, length)| sampler::Item {
-                class: l.goal.class() as u32,
-                weight: l.weight,
-                length: *length as u32,
-                earlier: false,
-            })
-            .collect();
+        let keeper = keeper.map(|k| (k, self.name()));
+        let left = keeper.and_then(|(k, name)| self.go_on(k, &name));
+        let (state, mut answers) = left.unwrap_or_default();
+        if state.finished {
+            return Ok(self.fitted(answers));
+        }
+        let sampler = self.sampler()?;
+        let total = self.recipe.epochs * sampler.batches() as u64;
+        let warmup = (total as f32 * self.recipe.warmup).ceil() as u64;
+        let schedule = Schedule { warmup, total, decay: Decay::Cosine, floor: 0.1 };
+        let (first, done) = state.place;
+        for epoch in first..self.recipe.epochs {
+            let done = if epoch == first { done } else { 0 };
+            for (at, batch) in (0u64..).zip(sampler.epoch(epoch)).skip(done as usize) {
+                if stop() {
+                    if let Some((keeper, name)) = keeper {
+                        keeper.stopped(&name, self.state((epoch, at), &answers));
+                    }
+                    return Err(Error::new(ErrorKind::Interrupted, "training was stopped"));
+                }
+                let lr = self.recipe.lr * schedule.factor(self.optimiser.steps());
+                self.step(&batch.items, &batch.weights, lr)?;
+                if let Some((keeper, name)) = keeper {
+                    keeper.stepped(&name, &|| self.state((epoch, at + 1), &answers));
+                }
+            }
+            if observe(epoch, &self.deltas, &self.head, &mut answers)? == Go::Enough {
+                break;
+            }
+        }
+        if let Some((keeper, name)) = keeper {
+            keeper.finished(&name, self.last_state(&answers));
+        }
+        Ok(self.fitted(answers))
+    }
+
+    /// Takes up what is known of this fit.
+    fn go_on(&mut self, keeper: &dyn Keeper, name: &FitName) -> Option<(Left, Vec<Array2<f32>>)> {
+        let state: FitState = keeper.left(name)?;
+        match self.take_up(&state) {
+            Ok(answers) => Some((Left { place: state.place, finished: state.finished }, answers)),
+            Err(e) => {
+                tracing::warn!(error = %e, "a fit starts anew");
+                None
+            }
+        }
+    }
+
+    fn fitted(self, answers: Vec<Array2<f32>>) -> Fitted {
+        Fitted { deltas: self.deltas, head: self.head, steps: self.optimiser.steps(), answers }
+    }
+
+    fn sampler(&self) -> Result<Sampler> {
+        let item = |(l, length): (&&Lesson, &usize)| sampler::Item {
+            class: l.goal.class() as u32,
+            weight: l.weight,
+            length: *length as u32,
+            earlier: false,
+        };
+        let items: Vec<sampler::Item> = self.lessons.iter().zip(&self.lengths).map(item).collect();
         let options = SamplerOptions {
             batch: self.recipe.batch,
             seed: self.recipe.seed,
             bucket: self.lengths.iter().any(|l| *l > 0),
             ..SamplerOptions::default()
         };
-        let sampler = Sampler::new(&items, options)?;
-        let total = self.recipe.epochs * sampler.batches() as u64;
-        let warmup = (total as f32 * self.recipe.warmup).ceil() as u64;
-        let schedule = Schedule { warmup, total, decay: Decay::Cosine, floor: 0.1 };
-        for epoch in 0..self.recipe.epochs {
-            for batch in sampler.epoch(epoch) {
-                if stop() {
-                    return Err(Error::new(ErrorKind::Interrupted, "training was stopped"));
-                }
-                let lr = self.recipe.lr * schedule.factor(self.optimiser.steps());
-                self.step(&batch.items, &batch.weights, lr)?;
-            }
-            if observe(epoch, &self.deltas, &self.head)? == Go::Enough {
-                break;
-            }
-        }
-        Ok(Fitted { deltas: self.deltas, head: self.head, steps: self.optimiser.steps() })
+        Sampler::new(&items, options)
     }
 
     /// One optimiser step on these lessons; returns the mean loss before it.
@@ -356,73 +335,6 @@ impl<'a> Fit<'a> {
         if let Some(v) = values.next() {
             self.head.bias.iter_mut().zip(v).for_each(|(b, v)| *b = *v);
         }
-    }
-
-    fn run_micros(&self, micros: &[Micro], factors: &Factors, total: f32) -> Result<Vec<MicroResult>> {
-        let threads = self.threads.min(micros.len()).max(1);
-        // Each thread keeps its own workers and a fixed share of the micro-batches.
-        let jobs: Vec<_> = micros.chunks(micros.len().div_ceil(threads)).zip(&self.workers).collect();
-        let results = in_parallel(threads, &jobs, |(micros, workers)| {
-            let mut workers = lock(workers);
-            micros.iter().map(|m| self.run_micro(m, factors, total, &mut workers)).collect::<Result<Vec<_>>>()
-        });
-        Ok(results?.into_iter().flatten().collect())
-    }
-
-    /// What enters the trained part: kept from an earlier epoch, or computed and kept where part of the model is frozen.
-    fn enter(&self, micro: &Micro, bucket: &Bucket, worker: &mut Worker) -> Result<Batch> {
-        let places: Vec<_> = micro.items.iter().map(|&i| (i, bucket.sequence)).collect();
-        let keeps = worker.is_split() && self.recipe.kept_bytes > 0;
-        if keeps && let Some(batch) = self.kept.batch(&places, bucket.batch)? {
-            return Ok(batch);
-        }
-        let examples: Vec<&Example> = micro.items.iter().map(|&i| &self.lessons[i].example).collect();
-        let batch = worker.enter(Batch::new(&self.engine.base, bucket, &examples)?)?;
-        if keeps {
-            self.kept.keep(&places, bucket.batch, &batch)?;
-        }
-        Ok(batch)
-    }
-
-    fn run_micro(
-        &self,
-        micro: &Micro,
-        factors: &Factors,
-        total: f32,
-        workers: &mut Vec<(Bucket, Worker)>,
-    ) -> Result<MicroResult> {
-        let engine = self.engine;
-        let longest = micro.items.iter().map(|&i| self.lengths[i]).max().unwrap_or(0);
-        let bucket = engine.bucket(self.recipe.micro_batch.min(self.recipe.batch), longest);
-        let at = match workers.iter().position(|(b, _)| *b == bucket) {
-            Some(at) => at,
-            None => {
-                let plan: Arc<TrainPlan> = engine.train_plan(self.sites, &bucket)?;
-                workers.push((bucket.clone(), plan.worker()?));
-                workers.len() - 1
-            }
-        };
-        let worker = &mut workers[at].1;
-        let batch = self.enter(micro, &bucket, worker)?;
-        let (outputs, tape) = worker.forward(&batch, factors)?;
-        let shape = outputs.features.shape().to_vec();
-        let rows = pool(engine.pooling, outputs, &batch.mask)?;
-        let logits = self.head.forward(rows.features.view(), rows.logits.as_ref().map(|l| l.view()))?;
-        // Rows that only fill the bucket weigh nothing.
-        let mut weights = micro.weights.clone();
-        weights.resize(logits.nrows(), 0.0);
-        let target = |row: usize| self.lessons[micro.items[row.min(micro.items.len() - 1)]].target();
-        let targets: Vec<Target> = (0..logits.nrows()).map(target).collect();
-        let loss = cross_entropy(logits.view(), &targets, &weights, self.recipe.smoothing)?;
-        let share = weights.iter().sum::<f32>() / total;
-        let dlogits = loss.dlogits * share;
-        let head = self.head.backward(rows.features.view(), dlogits.view())?;
-        let cotangents = Cotangents {
-            features: unpool(engine.pooling, &shape, &batch.mask, head.features)?,
-            logits: rows.logits.as_ref().map(|_| self.head.base_grad(&dlogits).to_owned()),
-        };
-        let factors = worker.backward(tape, cotangents)?;
-        Ok(MicroResult { loss: loss.mean * share, factors, head_weight: head.weight, head_bias: head.bias })
     }
 }
 

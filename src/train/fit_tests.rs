@@ -3,12 +3,13 @@
 
 use std::path::{Path, PathBuf};
 
+use ndarray::Array1;
 use serde_json::Value;
 
 use super::*;
 use crate::adapter::Pooling;
 use crate::base::{Base, Task};
-use crate::input::{ArrayData, NamedArray, arrays};
+use crate::input::{ArrayData, Example, NamedArray, arrays};
 
 fn folder(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens/training").join(name)
@@ -170,4 +171,89 @@ fn what_is_kept_changes_no_loss() {
             assert_eq!(epochs(&f, sites, kept), plain, "{name}, {kept} bytes");
         }
     }
+}
+
+/// Keeps everything in memory, the last state of each fit.
+#[derive(Default)]
+struct Memory(std::sync::Mutex<std::collections::HashMap<FitName, FitState>>);
+
+impl Keeper for Memory {
+    fn left(&self, name: &FitName) -> Option<FitState> {
+        let bytes = self.0.lock().unwrap().get(name)?.to_bytes().unwrap();
+        assert!(FitState::from_bytes(&bytes[1..]).is_none());
+        FitState::from_bytes(&bytes)
+    }
+    fn stepped(&self, name: &FitName, state: &dyn Fn() -> FitState) {
+        self.0.lock().unwrap().insert(*name, state());
+    }
+    fn finished(&self, name: &FitName, end: FitState) {
+        self.0.lock().unwrap().insert(*name, end);
+    }
+    fn stopped(&self, name: &FitName, state: FitState) {
+        self.0.lock().unwrap().insert(*name, state);
+    }
+}
+
+/// Three epochs of the last `sites` sites, the first half of the last layer's values as an answer to each of the first two;
+/// stopped before step `end`.
+fn run_to(f: &Fixture, sites: usize, keeper: Option<&dyn Keeper>, threads: usize, end: usize) -> Result<Fitted> {
+    let deltas = f.deltas[f.deltas.len() - sites..].to_vec();
+    let key: SiteKey = deltas.iter().map(|d| (d.name.clone(), 8)).collect();
+    let recipe = Recipe { epochs: 3, micro_batch: 3, ..f.recipe.clone() };
+    let fit = Fit::new(&f.engine, f.lessons.iter().collect(), &key, f.head.clone(), &recipe, threads).unwrap();
+    let asked = std::sync::atomic::AtomicUsize::new(0);
+    let stop = || asked.fetch_add(1, std::sync::atomic::Ordering::Relaxed) == end;
+    fit.run(&stop, keeper, |epoch, deltas, _, answers| {
+        if epoch < 2 {
+            answers.push(Array2::from_shape_vec((1, 4), deltas.last().unwrap().b.data[..4].to_vec()).unwrap());
+        }
+        Ok(Go::On)
+    })
+}
+
+#[test]
+fn a_fit_that_is_stopped_anywhere_ends_in_the_same_bits() {
+    for (name, pooling, sites) in [("bert2", Pooling::Mean, 3), ("har_cnn", Pooling::None, 2)] {
+        let f = fixture(name, pooling);
+        let whole = run_to(&f, sites, None, 2, usize::MAX).unwrap();
+        assert!(whole.steps >= 6 && whole.answers.len() == 2 && whole.answers[0] != whole.answers[1]);
+        let same = |fitted: &Fitted, place: &str| {
+            assert_eq!(fitted.deltas, whole.deltas, "{name} {place}");
+            assert_eq!(fitted.head, whole.head, "{name} {place}");
+            assert_eq!((fitted.steps, &fitted.answers), (whole.steps, &whole.answers), "{name} {place}");
+        };
+        for end in 0..whole.steps as usize {
+            let memory = Memory::default();
+            let e = run_to(&f, sites, Some(&memory), 1, end).unwrap_err();
+            assert_eq!(e.kind(), ErrorKind::Interrupted);
+            // Once more after a step, and then to the end.
+            if end % 2 == 0 {
+                let again = run_to(&f, sites, Some(&memory), 2, 1);
+                assert!(again.is_err() || end + 1 >= whole.steps as usize);
+            }
+            same(&run_to(&f, sites, Some(&memory), 2, usize::MAX).unwrap(), &format!("stopped before step {end}"));
+            // What is over is passed by, without a step.
+            same(&run_to(&f, sites, Some(&memory), 2, 0).unwrap(), "finished");
+        }
+        let names = |recipe: &Recipe, lessons: &[Lesson]| {
+            let key: SiteKey = f.deltas[f.deltas.len() - sites..].iter().map(|d| (d.name.clone(), 8)).collect();
+            Fit::new(&f.engine, lessons.iter().collect(), &key, f.head.clone(), recipe, 1).unwrap().name()
+        };
+        let (first, fewer) = (names(&f.recipe, &f.lessons), names(&f.recipe, &f.lessons[1..]));
+        let other = Recipe { seed: 9, ..f.recipe.clone() };
+        assert!(first == names(&f.recipe, &f.lessons) && first != fewer && first != names(&other, &f.lessons));
+    }
+}
+
+#[test]
+fn a_state_of_another_fit_is_refused_and_changes_nothing() {
+    let f = fixture("har_cnn", Pooling::None);
+    let memory = Memory::default();
+    run_to(&f, 2, Some(&memory), 1, 2).unwrap_err();
+    let state = memory.0.lock().unwrap().values().next().unwrap().clone();
+    let key: SiteKey = f.deltas.iter().map(|d| (d.name.clone(), 8)).collect();
+    let mut fit = Fit::new(&f.engine, f.lessons.iter().collect(), &key, f.head.clone(), &f.recipe, 1).unwrap();
+    let before = fit.deltas.clone();
+    assert_eq!(fit.take_up(&state).unwrap_err().kind(), ErrorKind::BadData);
+    assert_eq!((fit.deltas, fit.optimiser.steps()), (before, 0));
 }

@@ -4,6 +4,7 @@ pub mod fit;
 pub use crate::head;
 mod kept;
 mod lbfgs;
+mod lesson;
 pub mod loss;
 pub mod optim;
 pub mod sampler;

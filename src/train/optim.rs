@@ -236,6 +236,10 @@ impl AdamW {
                 .hint("start the training anew"))
         }
     }
+    /// Stands for an optimiser that takes no more steps; only their number is of use.
+    pub(crate) fn finished(state: AdamWState) -> AdamW {
+        AdamW { state }
+    }
     /// The state, to store.
     pub fn state(&self) -> &AdamWState {
         &self.state

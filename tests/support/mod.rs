@@ -36,6 +36,17 @@ pub fn home(folder: &TempDir) -> Home {
     Home::init(folder.path().join("home"), &InitOptions::new(asset("har_cnn.onnx"))).unwrap()
 }
 
+/// Copies a folder.
+pub fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap().map(|e| e.unwrap()) {
+        match entry.file_type().unwrap().is_dir() {
+            true => copy(&entry.path(), &to.join(entry.file_name())),
+            false => drop(std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap()),
+        }
+    }
+}
+
 /// Shows every `step`-th window and says what it was; class 5 is called [`RESTING`].
 pub fn teach(session: &Session, windows: &LabelledSet, step: usize) {
     for i in (0..windows.len()).step_by(step) {

@@ -1,0 +1,183 @@
+//! Finds records of the index, in memory or in the segments.
+
+use std::collections::HashSet;
+
+use super::reader::damaged;
+use super::record::{InteractionId, Record};
+use super::segment::{Place, Sealed};
+use super::state::{FeedbackEntry, InteractionEntry, JournalState};
+use crate::error::Result;
+
+/// Where an interaction stands.
+#[derive(Debug)]
+pub(super) enum Located<'a> {
+    /// In the growing file, at this byte.
+    Growing(u64),
+    /// In a segment, at this byte.
+    Sealed(&'a Sealed, u64),
+}
+
+impl JournalState {
+    pub(super) fn locate(&self, id: InteractionId) -> Result<Option<Located<'_>>> {
+        if let Some(entry) = self.growing_interaction(id) {
+            return Ok(Some(Located::Growing(entry.offset)));
+        }
+        // Ids grow from segment to segment; some have no interaction at all.
+        for segment in self.sealed.iter().filter(|segment| segment.footer.last >= Some(id)) {
+            if segment.footer.blocks.first().is_some_and(|first| first.id > id) {
+                break;
+            }
+            if let Some(offset) = segment.find(id)? {
+                return Ok(Some(Located::Sealed(segment, offset)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// One interaction.
+    ///
+    /// # Errors
+    /// `BadData`, `Io` where its segment cannot be read.
+    pub fn interaction(&self, id: InteractionId) -> Result<Option<InteractionEntry>> {
+        match self.locate(id)? {
+            Some(Located::Sealed(segment, offset)) => sealed_interaction(segment, Place { id, offset }).map(Some),
+            _ => Ok(self.growing_interaction(id).cloned()),
+        }
+    }
+
+    /// The feedback on one interaction.
+    ///
+    /// # Errors
+    /// As [`JournalState::interaction`].
+    pub fn feedback_on(&self, id: InteractionId) -> Result<Option<FeedbackEntry>> {
+        if let Some(at) = self.feedback_by_id.get(&id) {
+            return Ok(self.feedback.get(*at).cloned());
+        }
+        for segment in &self.sealed {
+            if let Some(offset) = segment.find_feedback(id)? {
+                return sealed_feedback(segment, Place { id, offset }).map(Some);
+            }
+        }
+        Ok(None)
+    }
+
+    /// Feedback in the order of the journal, read from the segments as it goes.
+    pub fn all_feedback(&self) -> impl Iterator<Item = Result<FeedbackEntry>> {
+        let sealed = self.sealed.iter().filter(|segment| segment.footer.feedback > 0).flat_map(|segment| {
+            let places: Result<Vec<Vec<Place>>> = segment.feedback_places().collect();
+            let (places, failed) = match places {
+                Ok(blocks) => (blocks.concat(), None),
+                Err(e) => (vec![], Some(Err(e))),
+            };
+            let mut places = places;
+            places.sort_unstable_by_key(|place| place.offset);
+            failed.into_iter().chain(places.into_iter().map(|place| sealed_feedback(segment, place)))
+        });
+        sealed.chain(self.feedback.iter().cloned().map(Ok))
+    }
+
+    /// Interactions in the order of the journal, read from the segments as it goes.
+    pub fn all_interactions(&self) -> impl Iterator<Item = Result<InteractionEntry>> {
+        let sealed = self.sealed.iter().flat_map(|segment| {
+            segment.places().flat_map(|block| {
+                let (block, failed) = match block {
+                    Ok(block) => (block, None),
+                    Err(e) => (vec![], Some(Err(e))),
+                };
+                failed.into_iter().chain(block.into_iter().map(|place| sealed_interaction(segment, place)))
+            })
+        });
+        sealed.chain(self.interactions.iter().cloned().map(Ok))
+    }
+
+    /// Ids of all interactions.
+    ///
+    /// # Errors
+    /// As [`JournalState::interaction`].
+    pub fn all_ids(&self) -> Result<HashSet<InteractionId>> {
+        let mut ids: HashSet<InteractionId> = self.interactions.iter().map(|i| i.id).collect();
+        for block in self.sealed.iter().flat_map(|segment| segment.places()) {
+            ids.extend(block?.iter().map(|place| place.id));
+        }
+        Ok(ids)
+    }
+
+    /// The latest interactions that nobody spoke about, at most `n`, the last one first.
+    ///
+    /// # Errors
+    /// As [`JournalState::interaction`].
+    pub fn latest_unspoken(&self, n: usize) -> Result<Vec<InteractionEntry>> {
+        let silent = |id: &InteractionId| !self.feedback_by_id.contains_key(id);
+        let mut found: Vec<InteractionEntry> =
+            self.interactions.iter().rev().filter(|i| silent(&i.id)).take(n).cloned().collect();
+        // What feedback in later segments is about.
+        let mut later = HashSet::new();
+        for segment in self.sealed.iter().rev() {
+            if found.len() >= n {
+                break;
+            }
+            for block in segment.feedback_places() {
+                later.extend(block?.iter().map(|place| place.id));
+            }
+            if segment.info.spoken_only {
+                continue;
+            }
+            for block in segment.places().rev() {
+                for place in block?.into_iter().rev().filter(|p| silent(&p.id) && !later.contains(&p.id)) {
+                    if found.len() < n {
+                        found.push(sealed_interaction(segment, place)?);
+                    }
+                }
+                if found.len() >= n {
+                    break;
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// The interactions of segment `number` that nobody spoke about, by growing id.
+    pub(super) fn unspoken_in(&self, number: u32) -> Result<Vec<InteractionId>> {
+        let Some(from) = self.sealed.iter().position(|segment| segment.info.number == number) else {
+            return Ok(vec![]);
+        };
+        let mut spoken: HashSet<InteractionId> = self.feedback_by_id.keys().copied().collect();
+        for block in self.sealed.iter().skip(from).flat_map(|segment| segment.feedback_places()) {
+            spoken.extend(block?.iter().map(|place| place.id));
+        }
+        let mut silent = vec![];
+        for block in self.sealed.iter().skip(from).take(1).flat_map(|segment| segment.places()) {
+            silent.extend(block?.iter().map(|place| place.id).filter(|id| !spoken.contains(id)));
+        }
+        Ok(silent)
+    }
+
+    pub(super) fn has_feedback(&self, id: InteractionId) -> Result<bool> {
+        if self.feedback_by_id.contains_key(&id) {
+            return Ok(true);
+        }
+        for segment in &self.sealed {
+            if segment.find_feedback(id)?.is_some() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}
+
+fn sealed_interaction(segment: &Sealed, place: Place) -> Result<InteractionEntry> {
+    match segment.record(place.offset)? {
+        Record::Interaction { id, at_ms, top, generation, input: _ } if id == place.id => {
+            let answer = top.into_iter().next().map(|(label, p)| (label.into(), p));
+            Ok(InteractionEntry { id, at_ms, offset: place.offset, answer, generation })
+        }
+        _ => Err(damaged(&segment.path, place.offset, "an interaction is not where it was")),
+    }
+}
+
+fn sealed_feedback(segment: &Sealed, place: Place) -> Result<FeedbackEntry> {
+    match segment.record(place.offset)? {
+        Record::Feedback { id, at_ms, kind } if id == place.id => Ok(FeedbackEntry { id, at_ms, kind }),
+        _ => Err(damaged(&segment.path, place.offset, "a feedback is not where it was")),
+    }
+}
