@@ -53,9 +53,14 @@ impl Feedback {
             SaidArg { .. } => Said::Reject,
         };
         let receipt = session.feedback(id, said)?;
-        let data = json!({ "id": receipt.id.to_string(), "durable": receipt.durable, "waiting": receipt.waiting });
+        let data = json!({ "id": receipt.id.to_string(), "durable": receipt.durable, "waiting": receipt.waiting, "taken_back": receipt.taken_back });
         let home = self.home.display().to_string();
         output.data(&data, || format!("saved. {}", next(&session, receipt.waiting, &home)))?;
+        if let Some(generation) = receipt.taken_back {
+            output.note(format_args!(
+                "generation {generation} was taken back: the plain base would have been right more often (see `acclimate status {home}`)"
+            ));
+        }
         Ok(ExitCode::SUCCESS)
     }
 }

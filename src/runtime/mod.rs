@@ -13,6 +13,8 @@ mod session;
 #[cfg(feature = "train")]
 mod training;
 mod verify;
+#[cfg(feature = "train")]
+mod watch;
 
 pub use answer::{Answer, Scored};
 pub use config::{Config, NewClasses};

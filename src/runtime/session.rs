@@ -37,6 +37,9 @@ pub struct FeedbackReceipt {
     pub durable: bool,
     /// Feedback items since the last training.
     pub waiting: usize,
+    /// The generation that this feedback showed to be worse than the base, and that was taken back (never without the feature
+    /// `train`).
+    pub taken_back: Option<u64>,
 }
 
 /// Where a profile stands.
@@ -162,7 +165,7 @@ impl Session {
         }
     }
 
-    fn take_back(&self, generation: u64, cause: Cause, why: &Error) -> Result<()> {
+    pub(super) fn take_back(&self, generation: u64, cause: Cause, why: &Error) -> Result<()> {
         let serves = self.store.take_back(generation, cause)?;
         tracing::warn!(generation, serves, error = %why, "taken back");
         Ok(())
@@ -301,7 +304,22 @@ impl Session {
             journal.reopen()?;
         }
         let waiting = journal.record_feedback(id, now_ms(), kind)?;
-        Ok(FeedbackReceipt { id, durable: true, waiting })
+        drop(journal);
+        Ok(FeedbackReceipt { id, durable: true, waiting, taken_back: self.watched() })
+    }
+
+    /// What [`Session::watch`] took back. The feedback is on the medium by now, so its failure is no failure of the feedback.
+    #[cfg(feature = "train")]
+    fn watched(&self) -> Option<u64> {
+        self.watch().unwrap_or_else(|e| {
+            tracing::warn!(error = %e, "the serving generation could not be compared with the base");
+            None
+        })
+    }
+
+    #[cfg(not(feature = "train"))]
+    fn watched(&self) -> Option<u64> {
+        None
     }
 
     /// Goes back to `to`, or to the generation before the serving one; the generation that serves now.

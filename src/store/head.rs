@@ -35,11 +35,13 @@ pub enum Cause {
     Unusable = 2,
     /// It answered with something that is not a finite number.
     BadAnswer = 3,
+    /// On what was said about its answers, the base would have been right more often.
+    Worse = 4,
 }
 
 impl Cause {
     fn of(code: u16) -> Option<Cause> {
-        [Cause::Crash, Cause::Unusable, Cause::BadAnswer].into_iter().find(|cause| *cause as u16 == code)
+        [Cause::Crash, Cause::Unusable, Cause::BadAnswer, Cause::Worse].into_iter().find(|cause| *cause as u16 == code)
     }
 
     /// In words that follow "taken back: ".
@@ -48,6 +50,7 @@ impl Cause {
             Cause::Crash => "the process ended while it was tried",
             Cause::Unusable => "its file cannot be used",
             Cause::BadAnswer => "it gave no finite answer",
+            Cause::Worse => "its answers were corrected more often than the base's would have been",
         }
     }
 }

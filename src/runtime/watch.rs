@@ -1,0 +1,190 @@
+//! A serving generation is watched: on what is said about its own answers, would the plain base have been right more often?
+//!
+//! The gate judges before a generation serves, on what was met by then; what comes after may be different. So each correction of an
+//! answer that a generation gave asks again, by the same paired test, and a generation that proves worse than the base is
+//! taken back (docs/gate.md).
+
+use super::{Session, journal_io};
+use crate::error::{Error, Result};
+use crate::gate::paired::Paired;
+use crate::input::Example;
+use crate::journal::{FeedbackEntry, FeedbackKind, InteractionEntry};
+use crate::plan::{Variant, lock};
+use crate::store::Cause;
+
+/// Level of the test. It is asked anew after each correction, so it is stricter than the gate's: five answers that the base would
+/// have had right, and none the other way, are the fewest that pass.
+const ALPHA: f64 = 0.02;
+/// Wrong answers without which the test cannot pass.
+const FEWEST_WRONG: usize = 5;
+/// The latest answers looked at: an old success does not excuse what goes wrong now.
+const MOST: usize = 64;
+
+/// An answer of the serving generation that somebody spoke about.
+struct Judged {
+    entry: InteractionEntry,
+    kind: FeedbackKind,
+}
+
+impl Judged {
+    fn answered(&self) -> Option<&str> {
+        self.entry.answer.as_ref().map(|(label, _)| &**label)
+    }
+    /// Whether `label` agrees with what was said.
+    fn agrees(&self, label: Option<&str>) -> bool {
+        match &self.kind {
+            FeedbackKind::Label(right) => label == Some(right),
+            FeedbackKind::Accept => label == self.answered(),
+            FeedbackKind::Reject => label != self.answered(),
+        }
+    }
+}
+
+impl Session {
+    /// Takes the serving generation back if it is worse than the base on what is said about its own answers; its number then.
+    ///
+    /// # Errors
+    /// When the journal cannot be read or the head not be written; nothing has changed then.
+    pub(super) fn watch(&self) -> Result<Option<u64>> {
+        let generation = self.serving().generation;
+        if generation == 0 || self.home.0.base_classes == 0 {
+            return Ok(None);
+        }
+        let judged = self.judged(generation)?;
+        let right: Vec<bool> = judged.iter().map(|j| j.agrees(j.answered())).collect();
+        if right.iter().filter(|r| !**r).count() < FEWEST_WRONG {
+            return Ok(None);
+        }
+        let base_right = self.base_right(&judged)?;
+        let test = Paired::count(&base_right, &right);
+        if test.p() > ALPHA {
+            return Ok(None);
+        }
+        let why = Error::bad_data(format!(
+            "of {} answers that somebody spoke about, {} were wrong where the base is right, and {} right where it is wrong",
+            test.n, test.wins, test.losses
+        ));
+        self.take_back(generation, Cause::Worse, &why)?;
+        self.follow()?;
+        Ok(Some(generation))
+    }
+
+    fn judged(&self, generation: u64) -> Result<Vec<Judged>> {
+        let journal = lock(&self.journal);
+        let state = journal.state();
+        let learned = usize::try_from(self.serving().examples).unwrap_or(usize::MAX);
+        let mut judged = vec![];
+        for said in state.all_feedback().skip(learned) {
+            let FeedbackEntry { id, kind, .. } = said?;
+            if let Some(entry) = state.interaction(id)?.filter(|i| i.generation == generation) {
+                judged.push(Judged { entry, kind });
+            }
+        }
+        judged.drain(..judged.len().saturating_sub(MOST));
+        Ok(judged)
+    }
+
+    fn base_right(&self, judged: &[Judged]) -> Result<Vec<bool>> {
+        let load = |j: &Judged| -> Result<Example> {
+            let input = lock(&self.journal).input(j.entry.id).and_then(journal_io::load)?;
+            self.home.intake().example(&input).map_err(|e| e.at(format!("interaction {} in the journal", j.entry.id)))
+        };
+        let examples: Vec<Example> = judged.iter().map(load).collect::<Result<_>>()?;
+        let questions: Vec<&Example> = examples.iter().collect();
+        let rows = self.home.0.engine.many(&Variant::Base, &questions, 1)?;
+        let Some(logits) = rows.logits else { return Ok(vec![false; judged.len()]) };
+        let labels = self.home.labels();
+        let answer = |row: ndarray::ArrayView1<f32>| crate::adapt::argmax(row).and_then(|class| labels.get(class));
+        Ok(logits.rows().into_iter().zip(judged).map(|(row, j)| j.agrees(answer(row).map(String::as_str))).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use crate::adapter::{DenseTensor, Depth, HeadDelta, samples};
+    use crate::input::LabelledSet;
+    use crate::runtime::{Feedback, Home, InitOptions, Session};
+    use crate::store::Cause;
+
+    /// A home whose generation 1 answers its class 0 whatever it is asked.
+    fn stubborn(folder: &Path) -> Session {
+        let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/har_cnn.onnx");
+        let home = Home::init(folder.join("home"), &InitOptions::new(model)).unwrap();
+        let session = home.session("default").unwrap();
+        let features = home.0.features;
+        let mut adapter = samples::adapter(0);
+        adapter.base = home.base().fingerprint();
+        adapter.labels = home.labels().to_vec();
+        adapter.sites.clear();
+        adapter.head = Some(HeadDelta {
+            features,
+            base_classes: 6,
+            classes: 6,
+            pooling: home.0.engine.pooling,
+            columns: vec![0],
+            weight: DenseTensor::zeros(&[features, 1]),
+            bias: vec![1000.0],
+        });
+        adapter.lineage.depth = Depth::HeadOnly;
+        adapter.lineage.examples = 0;
+        session.store.commit(&adapter).unwrap();
+        session.follow().unwrap();
+        session
+    }
+
+    /// Windows of which the base answers every one right, and class 0 is none of them.
+    fn windows(session: &Session) -> (LabelledSet, Vec<usize>) {
+        let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/hapt_users_23_26.npz");
+        let all = LabelledSet::read(&data).unwrap().filter_user(26).unwrap();
+        let good: Vec<usize> = (0..all.len())
+            .filter(|&i| all.labels()[i] != "0")
+            .filter(|&i| {
+                let p = session.evaluate(&[all.input(i).unwrap()], true, 1).unwrap().unwrap();
+                crate::adapt::argmax(p.row(0)).map(|c| c.to_string()).as_ref() == Some(&all.labels()[i])
+            })
+            .take(8)
+            .collect();
+        (all, good)
+    }
+
+    #[test]
+    fn a_generation_that_proves_worse_than_the_base_is_taken_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let session = stubborn(folder.path());
+        let (all, good) = windows(&session);
+        for (given, &i) in good.iter().take(5).enumerate() {
+            let answer = session.predict(&all.input(i).unwrap()).unwrap();
+            assert_eq!((answer.generation, answer.label()), (1, Some("0")));
+            let said = match given % 2 {
+                0 => Feedback::Label(all.labels()[i].clone()),
+                _ => Feedback::Reject,
+            };
+            let receipt = session.feedback(answer.id.unwrap(), said).unwrap();
+            assert_eq!(receipt.taken_back, (given == 4).then_some(1), "after {} corrections", given + 1);
+        }
+        let status = session.status().unwrap();
+        assert_eq!((status.generation, status.feedback), (0, 5));
+        let taken_back = status.taken_back.unwrap();
+        assert_eq!((taken_back.generation, taken_back.cause), (1, Cause::Worse));
+        let answer = session.predict(&all.input(good[5]).unwrap()).unwrap();
+        assert_eq!((answer.generation, answer.label()), (0, Some(all.labels()[good[5]].as_str())));
+        assert_eq!(session.rollback(Some(1)).unwrap(), 1, "it stays on disk, and can be chosen again");
+    }
+
+    #[test]
+    fn corrections_that_the_base_needs_as_well_take_nothing_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let session = stubborn(folder.path());
+        let (all, good) = windows(&session);
+        for &i in &good {
+            let answer = session.predict(&all.input(i).unwrap()).unwrap();
+            // Neither class 0 nor what the base answers.
+            let other = (1..6).map(|c| c.to_string()).find(|c| *c != all.labels()[i]).unwrap();
+            let receipt = session.feedback(answer.id.unwrap(), Feedback::Label(other)).unwrap();
+            assert_eq!(receipt.taken_back, None);
+        }
+        assert_eq!(session.status().unwrap().generation, 1);
+    }
+}
