@@ -142,10 +142,17 @@ fn the_penalty_is_chosen_on_held_out_blocks() {
     let noise: Vec<usize> = (0..60).map(|i| (i * i * 31 + i * 17) / 13 % 3).collect();
     assert!(learnable.l2 < choose(&noise).l2, "{:?}", learnable.tried);
     assert!(accuracy(&learnable.held_out, &y) > 0.75);
-    // Not the strength with the smallest loss, but the strongest that chance may separate from it.
-    let (least, smallest) = learnable.tried.iter().copied().min_by(|a, b| a.1.total_cmp(&b.1)).unwrap();
-    let chosen = learnable.tried.iter().find(|(l2, _)| *l2 == learnable.l2).unwrap().1;
-    assert!(learnable.l2 > least && chosen < 1.2 * smallest, "{:?} chosen of {:?}", learnable.l2, learnable.tried);
+    // Where some labels are wrong, strengths are hard to tell apart: not the one with the smallest loss is taken, but a stronger one.
+    let mut stronger = 0;
+    for every in 3..9 {
+        let wrong: Vec<usize> = y.iter().enumerate().map(|(i, c)| (c + usize::from(i % every == 0)) % 3).collect();
+        let choice = choose(&wrong);
+        let (least, smallest) = choice.tried.iter().copied().min_by(|a, b| a.1.total_cmp(&b.1)).unwrap();
+        let (_, taken) = choice.tried.iter().copied().find(|(l2, _)| *l2 == choice.l2).unwrap();
+        assert!(choice.l2 >= least && taken < 1.5 * smallest, "{:?} chosen of {:?}", choice.l2, choice.tried);
+        stronger += usize::from(choice.l2 > least);
+    }
+    assert!(stronger > 0);
     let targets = classes(&y);
     let data = HeadData { features: x.view(), base: None, targets: &targets, weights: &weights };
     assert!(head.choose_l2(&data, &[0; 60], &L2_GRID, &SolveOptions::default()).is_err());
