@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use super::resume::{self, Checkpoints, Keeping};
 use super::{Session, journal_io, now_ms};
-use crate::adapt::{Adaptation, Incumbent, MOST_IDLE, Material, Outcome, Progress, Settings, Standing, Winner, head_delta};
+use crate::adapt::{
+    Adaptation, Incumbent, MOST_IDLE, Material, Outcome, Progress, Settings, Standing, Winner, head_delta,
+};
 use crate::adapter::{Adapter, Lineage, Verdict};
 use crate::error::{Error, Result};
 use crate::input::Example;
