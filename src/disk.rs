@@ -10,6 +10,7 @@ use std::ops::Deref;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::Path;
 
+use crate::cipher::Cipher;
 use crate::error::{Error, Result};
 use crate::planted::{Bug, planted};
 
@@ -54,6 +55,10 @@ pub trait Disk: fmt::Debug + Send + Sync {
     fn load(&self, path: &Path, max_len: u64) -> io::Result<Bytes>;
     /// Opens a lock file, making it if it is missing.
     fn open_lock(&self, path: &Path) -> io::Result<Box<dyn LockFile>>;
+    /// What seals the records and files that are written through this disk; `None` where they are stored as they are.
+    fn cipher(&self) -> Option<&Cipher> {
+        None
+    }
 }
 
 /// An open file.

@@ -20,6 +20,8 @@ pub enum ErrorKind {
     Io,
     /// Somebody else holds what is needed (exit 75).
     Busy,
+    /// Something is encrypted, and its key is missing or another one (exit 77).
+    NoKey,
     /// The user stopped the work; everything acknowledged is kept (exit 130).
     Interrupted,
     /// A fault of acclimate itself: please report it (exit 70).
@@ -36,6 +38,7 @@ impl ErrorKind {
             ErrorKind::Internal => 70,
             ErrorKind::Io => 74,
             ErrorKind::Busy => 75,
+            ErrorKind::NoKey => 77,
             ErrorKind::Interrupted => 130,
         }
     }

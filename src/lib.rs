@@ -55,8 +55,11 @@ pub mod adapter;
 pub mod base;
 #[cfg(feature = "train")]
 pub mod bench;
+#[cfg(feature = "bundles")]
+pub mod bundle;
 #[cfg(feature = "train")]
 mod choice;
+pub mod cipher;
 pub mod disk;
 pub mod error;
 pub mod export;
@@ -90,6 +93,7 @@ pub mod sites;
 pub mod store;
 #[cfg(feature = "train")]
 pub mod train;
+pub mod vet;
 mod wide;
 
 pub use error::{Error, ErrorKind, Result};

@@ -176,3 +176,95 @@ fn recurrent_layers_that_the_runtime_would_read_wrongly() {
         refused(&model(vec![lstm], weights.into()), ErrorKind::UnsupportedModel, &["(bad.onnx: cell)", "LSTM"]);
     }
 }
+
+/// The first load in a child process: the program that is tested is the child.
+#[cfg(feature = "cli")]
+mod first_load {
+    use super::*;
+    use acclimate::vet::{Limits, Vetting};
+    use std::path::PathBuf;
+
+    fn vetting(mib: u64, seconds: u64) -> Vetting {
+        let program = assert_cmd::cargo::cargo_bin("acclimate");
+        Vetting { program, limits: Some(Limits { memory: mib << 20, seconds }) }
+    }
+
+    fn write(folder: &tempfile::TempDir, name: &str, model: &ModelProto) -> PathBuf {
+        let path = folder.path().join(name);
+        std::fs::write(&path, model.encode_to_vec()).unwrap();
+        path
+    }
+
+    /// `x` repeated 2^20 times, the result 2^16 times, and the start of that: 2 TiB on the way.
+    fn multiplies() -> ModelProto {
+        let nodes = vec![
+            node("first", "Tile", &["x", "many"], &["a"]),
+            node("second", "Tile", &["a", "more"], &["b"]),
+            node("most", "ReduceMax", &["b"], &["c"]),
+            node("end", "Add", &["x", "c"], &["y"]),
+        ];
+        model(nodes, vec![shape("many", &[1, 1 << 20]), shape("more", &[1, 1 << 16])])
+    }
+
+    /// Products of large matrices that are known before anything is asked.
+    fn computes() -> ModelProto {
+        let mut nodes = vec![node("ones", "ConstantOfShape", &["size"], &["m0"])];
+        nodes.extend((0..8).map(|n| {
+            let name = |n: usize| format!("m{n}");
+            node(&format!("product{n}"), "MatMul", &[&name(n), &name(n)], &[&name(n + 1)])
+        }));
+        nodes.push(node("most", "ReduceMax", &["m8"], &["c"]));
+        nodes.push(node("end", "Add", &["x", "c"], &["y"]));
+        model(nodes, vec![shape("size", &[3000, 3000])])
+    }
+
+    #[test]
+    fn a_sound_model_is_good() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/har_cnn.onnx");
+        let fingerprint = Base::open(&path).unwrap().fingerprint();
+        assert_eq!(Vetting::new(vetting(1, 1).program).check(&path).unwrap(), fingerprint);
+    }
+
+    #[test]
+    fn what_loading_it_says_comes_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let unknown = model(vec![node("here", "Frobnicate", &["x"], &["y"])], vec![]);
+        let path = write(&folder, "unknown.onnx", &unknown);
+        let (said, own) = (vetting(2048, 20).check(&path).unwrap_err(), Base::open(&path).unwrap_err());
+        assert_eq!((said.kind(), said.to_string(), said.next_step()), (own.kind(), own.to_string(), own.next_step()));
+        let missing = vetting(2048, 20).check(&folder.path().join("absent.onnx")).unwrap_err();
+        assert_eq!(missing.kind(), ErrorKind::Io);
+    }
+
+    #[test]
+    fn a_model_whose_sizes_multiply_past_memory_costs_a_child() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = write(&folder, "multiplies.onnx", &multiplies());
+        let e = vetting(1024, 20).check(&path).unwrap_err();
+        let said = e.to_string();
+        assert_eq!(e.kind(), ErrorKind::UnsupportedModel, "{said}");
+        assert!(said.contains("1024 MiB of memory") && said.contains("multiplies.onnx"), "{said}");
+        assert!(e.next_step().unwrap().contains("--load-memory-mib"));
+
+        // Through the program.
+        let home = folder.path().join("home");
+        let run = std::process::Command::new(assert_cmd::cargo::cargo_bin("acclimate"))
+            .args(["init", home.to_str().unwrap(), "--model", path.to_str().unwrap(), "--load-memory-mib", "1024"])
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&run.stderr);
+        assert_eq!(run.status.code(), Some(69), "{said}");
+        assert!(said.contains("1024 MiB of memory"), "{said}");
+        assert!(!home.exists());
+    }
+
+    #[test]
+    fn a_model_that_computes_without_end_costs_a_child() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = write(&folder, "computes.onnx", &computes());
+        let e = vetting(4096, 1).check(&path).unwrap_err();
+        let said = e.to_string();
+        assert_eq!(e.kind(), ErrorKind::UnsupportedModel, "{said}");
+        assert!(said.contains("1 seconds of processor time") && said.contains("computes.onnx"), "{said}");
+    }
+}

@@ -3,10 +3,12 @@
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+pub(crate) use super::layout::MAX_FILE;
 pub use super::layout::{AdapterHeader, HeadHeader, SiteHeader, TensorPlace};
-use super::layout::{MAX_FILE, PREAMBLE_LEN, Preamble, damaged, decode_header, encode, floats, verify};
+use super::layout::{PREAMBLE_LEN, Preamble, damaged, decode_header, encode, floats, verify};
 use super::{Adapter, DenseTensor, Fingerprint, HeadDelta, SiteDelta};
-use crate::disk::{Bytes, Disk, RealDisk, StagedFile, read_full};
+use crate::cipher::{is_sealed, open_file, seal_file};
+use crate::disk::{Bytes, Disk, RealDisk, StagedFile, folder_of, read_full};
 use crate::error::{Error, Result};
 
 /// Writes an adapter file: temporary file, fsync, rename, fsync of the folder.
@@ -14,18 +16,19 @@ use crate::error::{Error, Result};
 /// # Errors
 /// `Usage` if `path` exists, `BadData` if the adapter is not valid, `Io`.
 pub fn write_adapter(disk: &dyn Disk, path: &Path, adapter: &Adapter) -> Result<()> {
-    stage_adapter(disk, path.parent().unwrap_or(Path::new(".")), adapter)?.publish(path)
+    stage_adapter(disk, path, adapter)?.publish(path)
 }
 
-/// Writes an adapter file that has no name yet.
+/// Writes an adapter file that is to be called `name` and does not have that name yet; encrypted where the disk has a key.
 ///
 /// # Errors
 /// As [`write_adapter`].
-pub fn stage_adapter<'a>(disk: &'a dyn Disk, folder: &Path, adapter: &Adapter) -> Result<StagedFile<'a>> {
-    StagedFile::write(disk, folder, &encode(adapter)?)
+pub fn stage_adapter<'a>(disk: &'a dyn Disk, name: &Path, adapter: &Adapter) -> Result<StagedFile<'a>> {
+    StagedFile::write(disk, folder_of(name), &seal_file(disk, name, encode(adapter)?)?)
 }
 
-/// Reads the header alone, checked by its checksums but not by the hash over the file; and the file's length.
+/// Reads the header alone, checked by its checksums but not by the hash over the file; and the file's length. An encrypted file is
+/// read as a whole.
 ///
 /// # Errors
 /// `BadData`, `Io`.
@@ -35,6 +38,9 @@ pub fn read_header(disk: &dyn Disk, path: &Path) -> Result<(AdapterHeader, u64)>
     let len = file.len().map_err(io)?;
     let mut start = [0; PREAMBLE_LEN];
     let n = read_full(&*file, &mut start, 0).map_err(io)?;
+    if disk.cipher().is_some() || is_sealed(&start) {
+        return MappedAdapter::open_on(disk, path, None).map(|adapter| (adapter.header, len));
+    }
     let preamble = Preamble::decode(start.get(..n).unwrap_or(&[])).map_err(|e| e.at(path.display()))?;
     if len != preamble.total_len {
         let what = format!("damaged adapter: {len} bytes instead of {}", preamble.total_len);
@@ -99,20 +105,36 @@ impl MappedAdapter {
     /// As [`MappedAdapter::open`].
     pub fn open_on(disk: &dyn Disk, path: &Path, expected_base: Option<&Fingerprint>) -> Result<MappedAdapter> {
         let bytes = disk.load(path, MAX_FILE).map_err(|e| Error::io("cannot read the adapter", path, e))?;
+        let bytes = open_file(disk, path, &bytes)?.map_or(bytes, |plain| Bytes::copy_of(&plain));
         let mapped = MappedAdapter::of_bytes(path, bytes)?;
-        let base = mapped.header.base;
-        match expected_base {
-            Some(expected) if *expected != base => Err(Error::bad_data(format!(
-                "this adapter belongs to another base: it was trained on {base}, the model here is {expected}"
-            ))
-            .at(path.display())
-            .hint("use the model file it was trained on, or train a new adapter for this one")),
-            _ => Ok(mapped),
+        expected_base.map_or(Ok(()), |base| mapped.fits(base))?;
+        Ok(mapped)
+    }
+
+    /// Whether it belongs to that base.
+    ///
+    /// # Errors
+    /// `BadData` if not; both hashes are named.
+    pub(crate) fn fits(&self, expected: &Fingerprint) -> Result<()> {
+        let base = self.header.base;
+        if *expected == base {
+            return Ok(());
         }
+        Err(Error::bad_data(format!(
+            "this adapter belongs to another base: it was trained on {base}, the model here is {expected}"
+        ))
+        .at(self.path.display())
+        .hint("use the model file it was trained on, or train a new adapter for this one"))
+    }
+
+    /// The bytes of the file, as they are without encryption.
+    #[cfg(feature = "bundles")]
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.bytes
     }
 
     /// Verifies the bytes of the adapter file at `path`.
-    pub(super) fn of_bytes(path: &Path, bytes: Bytes) -> Result<MappedAdapter> {
+    pub(crate) fn of_bytes(path: &Path, bytes: Bytes) -> Result<MappedAdapter> {
         let (header, ranges) = verify(&bytes).map_err(|e| {
             let place = match e.place() {
                 Some(name) => format!("{name} in {}", path.display()),

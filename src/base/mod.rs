@@ -56,7 +56,11 @@ impl Base {
     /// [`ErrorKind::Io`] when the file cannot be read, [`ErrorKind::BadData`] when it is not an ONNX model,
     /// [`ErrorKind::UnsupportedModel`] when the runtime cannot type it.
     pub fn open(path: impl AsRef<Path>) -> Result<Base> {
-        let path = path.as_ref();
+        Base::open_if(path.as_ref(), &|_| Ok(()))
+    }
+
+    /// [`Base::open`] of a model whose hash is accepted; it is not looked into before.
+    pub(crate) fn open_if(path: &Path, accept: &dyn Fn(&Fingerprint) -> Result<()>) -> Result<Base> {
         let file = std::fs::File::open(path).map_err(|e| Error::io("cannot open the model", path, e))?;
         let length = file.metadata().map_err(|e| Error::io("cannot read the model", path, e))?;
         if length.is_dir() {
@@ -73,7 +77,9 @@ impl Base {
         // SAFETY: the map is read once, here, and dropped before this function returns; a writer that shortens the file
         // in that moment would raise SIGBUS, as for any mapped file.
         let map = unsafe { memmap2::Mmap::map(&file) }.map_err(|e| Error::io("cannot map the model", path, e))?;
-        let (fingerprint, proto) = (Fingerprint::of(&map), onnx::parse(&map).map_err(|e| e.at(path.display()))?);
+        let fingerprint = Fingerprint::of(&map);
+        accept(&fingerprint)?;
+        let proto = onnx::parse(&map).map_err(|e| e.at(path.display()))?;
         // The file's pages are not needed any more: with them a load would hold the weights three times.
         drop(map);
         Base::of_proto(fingerprint, proto, file_bytes, path)

@@ -10,6 +10,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::output::{Output, bytes, table};
+use super::vet::VetArgs;
 
 /// Time predictions, training steps and swaps of a model on this machine
 #[derive(Args)]
@@ -35,6 +36,8 @@ pub struct Bench {
     /// Runs of each measurement
     #[arg(long, value_name = "N", default_value_t = 12, value_parser = clap::value_parser!(u16).range(1..))]
     repeats: u16,
+    #[command(flatten)]
+    vet: VetArgs,
 }
 
 impl Bench {
@@ -47,6 +50,7 @@ impl Bench {
             threads: self.threads.into(),
             repeats: self.repeats.into(),
         };
+        self.vet.check(&self.model)?;
         let report = acclimate::bench::run(&self.model, &options)?;
         output.data(&as_json(&report, &options), || for_people(&report, &options))?;
         Ok(ExitCode::SUCCESS)

@@ -1,32 +1,86 @@
-//! `export`: what was learned, for other programs.
+//! `export`: what was learned, for other programs; and all of a profile, for another home.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use acclimate::Result;
+#[cfg(feature = "bundles")]
+use acclimate::bundle::{self, Lock};
 use clap::Args;
 use serde_json::json;
 
 use super::ProfileArg;
 use super::output::{Output, bytes};
 
-/// Write what serves now as one ONNX file that any runtime can use
+/// Write what serves now as one ONNX file that any runtime can use, or a whole profile as one encrypted file
 #[derive(Args)]
-#[command(after_help = "Example:\n  acclimate export home --merged mine.onnx")]
+#[command(after_help = "Example:\n  acclimate export home --merged mine.onnx\n  \
+    acclimate export home --profile ada --bundle ada.age --passphrase-file secret.txt")]
 pub struct Export {
     /// The home
     home: PathBuf,
-    /// File to write: the base with everything learned merged into its weights
-    #[arg(long, value_name = "OUT.onnx", required = true)]
-    merged: PathBuf,
+    #[command(flatten)]
+    what: WhatArg,
     #[command(flatten)]
     profile: ProfileArg,
+    #[cfg(feature = "bundles")]
+    #[command(flatten)]
+    lock: LockArg,
+}
+
+#[derive(Args)]
+#[group(required = true, multiple = false)]
+struct WhatArg {
+    /// File to write: the base with everything learned merged into its weights
+    #[arg(long, value_name = "OUT.onnx")]
+    merged: Option<PathBuf>,
+    /// File to write: the profile's journal, generations and settings, encrypted; `acclimate import` takes it in
+    #[cfg(feature = "bundles")]
+    #[arg(long, value_name = "FILE", requires = "lock")]
+    bundle: Option<PathBuf>,
+}
+
+#[cfg(feature = "bundles")]
+#[derive(Args)]
+#[group(id = "lock", multiple = false, requires = "bundle")]
+struct LockArg {
+    /// Lock the bundle with the first line of this file
+    #[arg(long, value_name = "F")]
+    passphrase_file: Option<PathBuf>,
+    /// Lock the bundle for the holder of a key pair, as `age-keygen` makes one
+    #[arg(long, value_name = "age1…")]
+    recipient: Option<String>,
 }
 
 impl Export {
     pub fn run(self, output: &Output) -> Result<ExitCode> {
+        #[cfg(feature = "bundles")]
+        if let Some(file) = &self.what.bundle {
+            let lock = match (&self.lock.passphrase_file, &self.lock.recipient) {
+                (Some(file), _) => Lock::passphrase_file(file)?,
+                (None, recipient) => Lock::recipient(recipient.as_deref().unwrap_or_default())?,
+            };
+            let session = self.profile.known_session(&self.home)?;
+            let written = bundle::export(&session, file, &lock)?;
+            let path = written.file.display().to_string();
+            let data = json!({
+                "written": path,
+                "bytes": written.bytes,
+                "records": written.records,
+                "generations": written.generations,
+            });
+            let line = format!(
+                "{path}, {}: {} records, {} generations",
+                bytes(written.bytes),
+                written.records,
+                written.generations.len()
+            );
+            output.data(&data, || line)?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        let out = self.what.merged.unwrap_or_default();
         let session = self.profile.known_session(&self.home)?;
-        let written = acclimate::export::merged(&session, &self.merged)?;
+        let written = acclimate::export::merged(&session, &out)?;
         let path = written.path.display().to_string();
         let data = json!({ "written": path, "bytes": written.bytes });
         output.data(&data, || format!("{path}, {}", bytes(written.bytes)))?;

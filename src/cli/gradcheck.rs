@@ -11,6 +11,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::output::{Output, table};
+use super::vet::VetArgs;
 use super::{TASKS, task};
 
 /// Exit code when a gradient is wrong.
@@ -48,6 +49,8 @@ pub struct Gradcheck {
     /// What the model answers; read off its outputs when not given
     #[arg(long, value_parser = TASKS)]
     task: Option<String>,
+    #[command(flatten)]
+    vet: VetArgs,
 }
 
 impl Gradcheck {
@@ -55,6 +58,7 @@ impl Gradcheck {
         if !(self.tolerance > 0.0 && self.tolerance.is_finite()) {
             return Err(Error::usage(format!("a tolerance of {}", self.tolerance)).hint("give a positive number"));
         }
+        self.vet.check(&self.model)?;
         let base = Base::open(&self.model)?;
         let task = task(self.task.as_deref())?.map_or_else(|| base.guess_task(), Ok)?;
         let options = Options {

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use acclimate::cipher::KeySource;
 use acclimate::runtime::NewClasses;
 use acclimate::sites::Pattern;
 use acclimate::{Home, InitOptions, Result};
@@ -10,6 +11,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::output::{Output, bytes};
+use super::vet::VetArgs;
 use super::{TASKS, task};
 
 /// Make a home: a folder that holds a model and what it learns
@@ -39,6 +41,30 @@ pub struct Init {
     /// Let feedback name new classes without --new-class
     #[arg(long)]
     new_classes: bool,
+    /// Encrypt what the profiles store
+    #[arg(long, requires = "key")]
+    encrypt: bool,
+    #[command(flatten)]
+    key: KeyArg,
+    #[command(flatten)]
+    vet: VetArgs,
+}
+
+#[derive(Args)]
+#[group(id = "key", multiple = false, requires = "encrypt")]
+struct KeyArg {
+    /// With the key in this file, outside of the home; one that is not there is made
+    #[arg(long, value_name = "F")]
+    key_file: Option<PathBuf>,
+    /// With the key of this name in the kernel's keyring of this user
+    #[arg(long, value_name = "NAME")]
+    keyring: Option<String>,
+}
+
+impl KeyArg {
+    fn source(self) -> Option<KeySource> {
+        self.key_file.map(KeySource::KeyFile).or(self.keyring.map(KeySource::Keyring))
+    }
 }
 
 impl Init {
@@ -50,6 +76,8 @@ impl Init {
             rank: self.rank,
             sites: Pattern::new(&self.sites),
             new_classes: self.new_classes.then_some(NewClasses::Allow),
+            vetting: Some(self.vet.vetting(&self.model)?),
+            key: self.key.source(),
             ..InitOptions::new(self.model)
         };
         let home = Home::init(&self.home, &options)?;
@@ -61,6 +89,7 @@ impl Init {
             "task": config.task,
             "classes": home.labels().len(),
             "takes": home.intake().takes(),
+            "encrypted": config.encryption.is_some(),
         });
         let mut lines = format!("{shown}: {} model that takes {}", config.task, home.intake().takes());
         if !home.labels().is_empty() {
@@ -85,6 +114,15 @@ impl Init {
             for site in &summary.unreachable {
                 output.note(format_args!("not trained: {site}"));
             }
+        }
+        if let Some(encryption) = &config.encryption {
+            let place = match &encryption.key {
+                KeySource::KeyFile(file) => file.display().to_string(),
+                KeySource::Keyring(name) => format!("the keyring ({name})"),
+            };
+            lines += &format!(
+                "\nencrypted with the key in {place}: keep a copy of it elsewhere, without it everything learned is lost"
+            );
         }
         lines += &format!("\nnext: acclimate predict {shown} INPUT");
         output.data(&data, || lines)?;

@@ -12,6 +12,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::output::{Output, bytes, table};
+use super::vet::VetArgs;
 use super::{TASKS, task};
 
 /// Show which layers of a model can adapt, which cannot and why, and what training would cost
@@ -29,11 +30,14 @@ pub struct Inspect {
     /// Layers that may adapt: names with * between commas; all when not given
     #[arg(long, value_name = "PATTERN", default_value = "all")]
     sites: String,
+    #[command(flatten)]
+    vet: VetArgs,
 }
 
 impl Inspect {
     pub fn run(self, output: &Output) -> Result<ExitCode> {
         let options = Options { task: task(self.task.as_deref())?, rank: self.rank, sites: Pattern::new(&self.sites) };
+        self.vet.check(&self.model)?;
         let report = acclimate::inspect::inspect(&self.model, &options)?;
         output.data(&as_json(&report), || for_people(&report))?;
         Ok(ExitCode::SUCCESS)

@@ -12,6 +12,8 @@ mod forget;
 #[cfg(feature = "train")]
 mod gradcheck;
 mod history;
+#[cfg(feature = "bundles")]
+mod import;
 mod init;
 mod inspect;
 pub mod output;
@@ -28,6 +30,7 @@ mod stop;
 #[cfg(feature = "train")]
 mod train;
 mod verify;
+mod vet;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -45,7 +48,7 @@ use output::Output;
     arg_required_else_help = true,
     after_help = "First steps:\n  acclimate demo\n  acclimate init home --model model.onnx\n  acclimate predict home input.npy\n  \
                   acclimate feedback home 7f3a --label cat\n  acclimate train home\n\n\
-                  Exit codes: 0 done, 2 usage, 65 bad data, 69 model not supported, 70 internal error, 74 I/O, 75 busy, 130 stopped.\n\
+                  Exit codes: 0 done, 2 usage, 65 bad data, 69 model not supported, 70 internal error, 74 I/O, 75 busy, 77 no key, 130 stopped.\n\
                   Data goes to stdout, messages and progress to stderr. ACCLIMATE_LOG sets the log filter."
 )]
 pub struct Cli {
@@ -81,9 +84,13 @@ pub enum Command {
     #[cfg(feature = "train")]
     Bench(bench::Bench),
     Export(export::Export),
+    #[cfg(feature = "bundles")]
+    Import(import::Import),
     Verify(verify::Verify),
     Repair(repair::Repair),
     Completions(completions::Completions),
+    #[command(hide = true)]
+    VetModel(vet::VetModel),
 }
 
 impl Command {
@@ -109,9 +116,12 @@ impl Command {
             #[cfg(feature = "train")]
             Command::Bench(c) => c.run(output),
             Command::Export(c) => c.run(output),
+            #[cfg(feature = "bundles")]
+            Command::Import(c) => c.run(output),
             Command::Verify(c) => c.run(output),
             Command::Repair(c) => c.run(output),
             Command::Completions(c) => c.run(output),
+            Command::VetModel(c) => c.run(),
         }
     }
 }

@@ -12,6 +12,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::output::{Output, bytes, percent_1, table};
+use super::vet::VetArgs;
 use super::{TASKS, ThreadsArg, plot, stop, task};
 
 /// Play labelled data to a model as a person would, and show how it learns
@@ -64,6 +65,8 @@ pub struct Simulate {
     plot: Option<PathBuf>,
     #[command(flatten)]
     threads: ThreadsArg,
+    #[command(flatten)]
+    vet: VetArgs,
 }
 
 impl Simulate {
@@ -89,6 +92,7 @@ impl Simulate {
             tokenizer: self.tokenizer.clone(),
             rank: self.rank,
             sites: Pattern::new(&self.sites),
+            vetting: Some(self.vet.vetting(&self.model)?),
             ..InitOptions::new(&self.model)
         };
         let options = Options {

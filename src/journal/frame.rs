@@ -1,6 +1,7 @@
 //! The bytes of a journal: file header and frames, as `docs/journal-format.md` lays them out.
 
 use super::record::Record;
+use crate::cipher::Cipher;
 use crate::error::{Error, Result};
 
 /// First bytes of every journal.
@@ -150,14 +151,25 @@ fn header_crc(id: &JournalId, header: &[u8]) -> u32 {
     crc.finalize()
 }
 
-/// The bytes of one frame.
+/// What an encrypted payload begins with; no record does.
+const SEALED: u8 = 0xEE;
+
+/// The bytes of one frame; its payload is encrypted where there is a cipher. A *synced* frame never is: it says nothing, and
+/// has to be known when everything around it is damaged.
 ///
 /// # Errors
-/// `Usage` if the record is too large.
-pub fn encode_frame(id: &JournalId, sequence: u64, record: &Record) -> Result<Vec<u8>> {
+/// `Usage` if the record is too large; `Io` if it cannot be encrypted.
+pub fn encode_frame(cipher: Option<&Cipher>, id: &JournalId, sequence: u64, record: &Record) -> Result<Vec<u8>> {
     let frame = postcard::to_extend(record, vec![0; FRAME_HEADER_LEN])
         .map_err(|e| Error::internal("cannot encode a record").because(e));
     let mut frame = frame?;
+    if let Some(cipher) = cipher.filter(|_| *record != Record::Synced) {
+        let sealed = cipher.seal(&place(id, sequence), frame.get(FRAME_HEADER_LEN..).unwrap_or_default())?;
+        frame.truncate(FRAME_HEADER_LEN);
+        frame.push(SEALED);
+        frame.extend(id);
+        frame.extend(sealed);
+    }
     let payload = frame.get(FRAME_HEADER_LEN..).unwrap_or_default();
     if payload.len() > MAX_PAYLOAD {
         return Err(Error::usage(format!("a record of {} bytes is too large for the journal", payload.len()))
@@ -187,9 +199,33 @@ pub fn synced_frame(bytes: &[u8], id: &JournalId) -> Option<u64> {
     sound.then_some(header.sequence)
 }
 
-/// The record in a payload; `None` if it does not decode to exactly one sound record.
-pub fn decode_payload(payload: &[u8]) -> Option<Record> {
-    match postcard::take_from_bytes(payload) {
+/// Where an encrypted payload belongs: it opens nowhere else.
+fn place(id: &JournalId, sequence: u64) -> Vec<u8> {
+    [b"frame ", &id[..], &sequence.to_le_bytes()].concat()
+}
+
+/// Whether a payload is encrypted.
+pub fn is_sealed(payload: &[u8]) -> bool {
+    payload.first() == Some(&SEALED)
+}
+
+/// The record in the payload of frame `sequence` of journal `id`, or of the journal that the payload names where the id is lost;
+/// `None` if it does not decode to exactly one sound record. With a cipher it must be encrypted, without one it must not.
+pub fn decode_payload(
+    cipher: Option<&Cipher>,
+    id: Option<&JournalId>,
+    sequence: u64,
+    payload: &[u8],
+) -> Option<Record> {
+    let opened = match cipher {
+        Some(cipher) if payload != SYNCED_PAYLOAD => {
+            let (named, sealed) = payload.strip_prefix(&[SEALED])?.split_first_chunk()?;
+            let named = id.is_none_or(|id| id == named).then_some(named)?;
+            Some(cipher.open(&place(named, sequence), sealed)?)
+        }
+        _ => None,
+    };
+    match postcard::take_from_bytes(opened.as_deref().unwrap_or(payload)) {
         Ok((record, [])) => Some(record),
         _ => None,
     }
@@ -224,17 +260,17 @@ mod tests {
     #[test]
     fn frames_belong_to_their_journal() {
         let record = Record::Feedback { id: InteractionId(3), at_ms: 5, kind: FeedbackKind::Label("cat".into()) };
-        let frame = encode_frame(&[1; 16], 9, &record).unwrap();
+        let frame = encode_frame(None, &[1; 16], 9, &record).unwrap();
         let header = FrameHeader::decode(&frame, &[1; 16]).unwrap();
         assert_eq!((header.sequence, header.frame_len()), (9, frame.len() as u64));
-        assert_eq!(decode_payload(&frame[FRAME_HEADER_LEN..frame.len() - 1]), Some(record));
+        assert_eq!(decode_payload(None, Some(&[1; 16]), 9, &frame[FRAME_HEADER_LEN..frame.len() - 1]), Some(record));
         assert!(FrameHeader::decode(&frame, &[2; 16]).is_none());
         assert!(FrameHeader::decode(&frame[..19], &[1; 16]).is_none());
     }
 
     #[test]
     fn a_synced_frame_is_told_from_any_other() {
-        let mut frame = encode_frame(&[1; 16], 7, &Record::Synced).unwrap();
+        let mut frame = encode_frame(None, &[1; 16], 7, &Record::Synced).unwrap();
         assert_eq!(frame.len(), SYNCED_LEN);
         assert_eq!(synced_frame(&frame, &[1; 16]), Some(7));
         assert_eq!(synced_frame(&frame, &[2; 16]), None);
@@ -244,5 +280,29 @@ mod tests {
             assert_eq!(synced_frame(&frame, &[1; 16]), None);
             frame[bit / 8] ^= 1 << (bit % 8);
         }
+    }
+
+    #[test]
+    fn an_encrypted_frame_opens_in_its_place_alone() {
+        let cipher = |key: u8| Cipher::new(&crate::cipher::Key::of([key; 32]), "ada");
+        let record = Record::Feedback { id: InteractionId(3), at_ms: 5, kind: FeedbackKind::Label("secret".into()) };
+        let frame = encode_frame(Some(&cipher(1)), &[1; 16], 9, &record).unwrap();
+        assert!(!frame.windows(6).any(|w| w == b"secret"));
+        let payload = &frame[FRAME_HEADER_LEN..frame.len() - 1];
+        let open =
+            |key, id: Option<[u8; 16]>, sequence| decode_payload(Some(&cipher(key)), id.as_ref(), sequence, payload);
+        assert_eq!(open(1, Some([1; 16]), 9), Some(record.clone()));
+        assert_eq!(open(1, None, 9), Some(record.clone()), "where the journal's header is lost");
+        assert_eq!(open(1, Some([1; 16]), 8), None, "another place");
+        assert_eq!(open(1, Some([2; 16]), 9), None, "another journal");
+        assert_eq!(open(2, Some([1; 16]), 9), None, "another key");
+        assert!(is_sealed(payload) && decode_payload(None, Some(&[1; 16]), 9, payload).is_none());
+        let plain = encode_frame(None, &[1; 16], 9, &record).unwrap();
+        let payload = &plain[FRAME_HEADER_LEN..plain.len() - 1];
+        assert!(!is_sealed(payload));
+        assert_eq!(decode_payload(Some(&cipher(1)), Some(&[1; 16]), 9, payload), None, "a forged plain record");
+        let synced = encode_frame(Some(&cipher(1)), &[1; 16], 9, &Record::Synced).unwrap();
+        assert_eq!(synced_frame(&synced, &[1; 16]), Some(9));
+        assert_eq!(decode_payload(Some(&cipher(1)), Some(&[1; 16]), 9, &SYNCED_PAYLOAD), Some(Record::Synced));
     }
 }

@@ -127,13 +127,34 @@ impl Journal {
     ///
     /// # Errors
     /// `BadData`, `Io`.
-    pub fn read(disk: &dyn Disk, path: &Path) -> Result<impl Iterator<Item = Result<Record>>> {
+    pub fn read(disk: &dyn Disk, path: &Path) -> Result<impl Iterator<Item = Result<Record>> + use<>> {
         let segments = rewrite::listed(disk, path)?;
         let open = |info: &SegmentInfo| FrameReader::open_sealed(disk, &segment::segment_path(path, info.number));
         let mut readers = segments.iter().map(open).collect::<Result<Vec<FrameReader>>>()?;
         readers.push(FrameReader::open(disk, path)?);
         let told = |frame: &Result<Frame>| frame.as_ref().map_or(true, |f| f.record.is_told());
         Ok(readers.into_iter().flatten().filter(told).map(|frame| frame.map(|f| f.record)))
+    }
+
+    /// Makes a journal of the records that `next` gives until `None`, at a path where there is none, for a profile that nobody uses yet.
+    /// No id below `next_id` is given out again.
+    ///
+    /// # Errors
+    /// What `next` says; `Usage` if a record is too large, `Io`.
+    pub fn write(
+        disk: &dyn Disk,
+        path: &Path,
+        next_id: u32,
+        now_ms: u64,
+        mut next: impl FnMut() -> Result<Option<Record>>,
+    ) -> Result<()> {
+        let mut copy = rewrite::Copy::begin(disk, path, SegmentSize::default(), now_ms)?;
+        copy.reserve(next_id);
+        while let Some(record) = next()? {
+            copy.note(&record);
+            copy.push(&record)?;
+        }
+        copy.finish()
     }
 
     /// The index of a journal without opening it for writing; needs no lock.

@@ -3,10 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use super::frame::{
-    END, FILE_HEADER_LEN, FRAME_HEADER_LEN, FileHeader, FrameHeader, JournalId, MAX_PAYLOAD, decode_payload,
+    END, FILE_HEADER_LEN, FRAME_HEADER_LEN, FileHeader, FrameHeader, JournalId, MAX_PAYLOAD, decode_payload, is_sealed,
 };
 use super::record::Record;
 use super::tail::{Broken, Tail};
+use crate::cipher::{Cipher, locked};
 use crate::disk::{Disk, DiskFile, read_full};
 use crate::error::{Error, Result};
 use crate::planted::{Bug, planted};
@@ -36,6 +37,7 @@ pub struct TornTail {
 pub struct FrameReader {
     file: Box<dyn DiskFile>,
     path: PathBuf,
+    cipher: Option<Cipher>,
     header: FileHeader,
     len: u64,
     next: u64,
@@ -84,6 +86,7 @@ impl FrameReader {
         Ok(FrameReader {
             file,
             path: path.to_owned(),
+            cipher: disk.cipher().cloned(),
             header,
             len,
             next,
@@ -179,12 +182,16 @@ impl FrameReader {
         }
         let end = self.next.saturating_add(header.frame_len());
         let after_header = self.next.saturating_add(FRAME_HEADER_LEN as u64);
+        let cipher = self.cipher.clone();
         let body = self.bytes(after_header, header.payload_len.saturating_add(1))?;
+        if cipher.is_none() && is_sealed(body) {
+            return Err(sealed(&self.path));
+        }
         let record = match body.split_last() {
             Some((&END, payload))
                 if crc32fast::hash(payload) == header.payload_crc || planted(Bug::RecordCrcIgnored) =>
             {
-                decode_payload(payload)
+                decode_payload(cipher.as_ref(), Some(&id), header.sequence, payload)
             }
             _ => return self.broken(Broken::Payload { end: end.saturating_sub(1) }),
         };
@@ -224,8 +231,18 @@ pub(super) fn damaged(path: &Path, offset: u64, what: &str) -> Error {
         .hint("the file is kept as it is: see `acclimate verify`, and keep what is whole with `acclimate repair`")
 }
 
+fn sealed(path: &Path) -> Error {
+    locked("this journal is encrypted").at(path.display())
+}
+
 /// Reads the one frame at `offset`.
-pub(super) fn read_frame_at(file: &dyn DiskFile, path: &Path, id: &JournalId, offset: u64) -> Result<Record> {
+pub(super) fn read_frame_at(
+    file: &dyn DiskFile,
+    cipher: Option<&Cipher>,
+    path: &Path,
+    id: &JournalId,
+    offset: u64,
+) -> Result<Record> {
     let io = |e| Error::io("cannot read the journal", path, e);
     let mut start = [0; FRAME_HEADER_LEN];
     read_full(file, &mut start, offset).map_err(io)?;
@@ -240,5 +257,9 @@ pub(super) fn read_frame_at(file: &dyn DiskFile, path: &Path, id: &JournalId, of
     if crc32fast::hash(&payload) != header.payload_crc {
         return Err(damaged(path, offset, "the checksum of a record does not match"));
     }
-    decode_payload(&payload).ok_or_else(|| damaged(path, offset, "a record does not decode"))
+    if cipher.is_none() && is_sealed(&payload) {
+        return Err(sealed(path));
+    }
+    decode_payload(cipher, Some(id), header.sequence, &payload)
+        .ok_or_else(|| damaged(path, offset, "a record does not decode"))
 }

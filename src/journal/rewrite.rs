@@ -10,6 +10,7 @@ use super::segment::{
     segments_folder,
 };
 use super::writer::random_id;
+use crate::cipher::Cipher;
 use crate::disk::{Disk, StagedFile, UNFINISHED, folder_of, make_folder};
 use crate::error::{Error, Result};
 use crate::planted::{Bug, planted};
@@ -120,6 +121,7 @@ pub(super) struct Copy<'a> {
 
 /// The records since the last segment, in memory.
 struct Part {
+    cipher: Option<Cipher>,
     id: JournalId,
     /// Where they start in a sealed file.
     start: u64,
@@ -136,7 +138,7 @@ impl<'a> Copy<'a> {
     pub(super) fn begin(disk: &'a dyn Disk, path: &Path, size: SegmentSize, created_ms: u64) -> Result<Copy<'a>> {
         let highest = segment_names(disk, path)?.iter().filter_map(|name| segment_number(name)).max().unwrap_or(0);
         let next_number = highest.checked_add(1).ok_or_else(|| Error::usage("the journal has no segments left"))?;
-        let (segments, path, part) = (vec![], path.to_owned(), Part::begin()?);
+        let (segments, path, part) = (vec![], path.to_owned(), Part::begin(disk.cipher().cloned())?);
         let (next_id, highest, spoken_only) = (0, None, false);
         Ok(Copy { disk, path, size, created_ms, segments, next_number, next_id, highest, part, spoken_only })
     }
@@ -180,7 +182,7 @@ impl<'a> Copy<'a> {
         if !self.part.frames.is_empty() {
             let number = self.next_number;
             self.next_number = number.checked_add(1).ok_or_else(|| Error::usage("the journal has no segments left"))?;
-            let mut part = std::mem::replace(&mut self.part, Part::begin()?);
+            let mut part = std::mem::replace(&mut self.part, Part::begin(self.disk.cipher().cloned())?);
             if planted(Bug::SegmentCutShort) {
                 part.interactions.pop();
             }
@@ -195,7 +197,7 @@ impl<'a> Copy<'a> {
 
     /// Completes it, and puts it in the place of what was there.
     pub(super) fn finish(mut self) -> Result<()> {
-        let mut part = std::mem::replace(&mut self.part, Part::begin()?);
+        let mut part = std::mem::replace(&mut self.part, Part::begin(self.disk.cipher().cloned())?);
         if planted(Bug::SweptBeforeListed) {
             sweep(self.disk, &self.path, &self.segments)?;
         }
@@ -205,11 +207,11 @@ impl<'a> Copy<'a> {
 }
 
 impl Part {
-    fn begin() -> Result<Part> {
+    fn begin(cipher: Option<Cipher>) -> Result<Part> {
         let id = random_id();
-        let start = (FILE_HEADER_LEN + encode_frame(&id, 1, &Record::Segments(vec![]))?.len()) as u64;
+        let start = (FILE_HEADER_LEN + encode_frame(cipher.as_ref(), &id, 1, &Record::Segments(vec![]))?.len()) as u64;
         let (footer, interactions, feedback) = (Footer::default(), vec![], vec![]);
-        Ok(Part { id, start, frames: vec![], sequence: 2, footer, interactions, feedback })
+        Ok(Part { cipher, id, start, frames: vec![], sequence: 2, footer, interactions, feedback })
     }
 
     fn records(&self) -> u64 {
@@ -221,7 +223,7 @@ impl Part {
     }
 
     fn frame(&mut self, record: &Record) -> Result<()> {
-        self.frames.extend(encode_frame(&self.id, self.sequence, record)?);
+        self.frames.extend(encode_frame(self.cipher.as_ref(), &self.id, self.sequence, record)?);
         self.sequence = self.sequence.saturating_add(1);
         Ok(())
     }
@@ -280,7 +282,7 @@ impl Part {
         let (id, created_ms) = (self.id, copy.created_ms);
         let next_id = if segment == 0 { copy.next_id } else { after(copy.highest) };
         let mut start = FileHeader { version: VERSION, id, created_ms, next_id, segment }.encode().to_vec();
-        start.extend(encode_frame(&id, 1, &Record::Segments(before.to_vec()))?);
+        start.extend(encode_frame(self.cipher.as_ref(), &id, 1, &Record::Segments(before.to_vec()))?);
         if segment != 0 && start.len() as u64 != self.start {
             return Err(Error::internal("the list of a segment has an unexpected length"));
         }

@@ -3,12 +3,15 @@
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
-use super::frame::{END, FILE_HEADER_LEN, FRAME_HEADER_LEN, FileHeader, FrameHeader, JournalId, decode_payload};
+use super::frame::{
+    END, FILE_HEADER_LEN, FRAME_HEADER_LEN, FileHeader, FrameHeader, JournalId, decode_payload, is_sealed,
+};
 use super::record::{InteractionId, Record};
 use super::rewrite::Copy;
 use super::segment::{Place, SegmentInfo, SegmentSize, segment_names, segment_number, segment_path};
 use super::state::check_input;
 use super::tail::{Broken, Tail};
+use crate::cipher::Cipher;
 use crate::disk::{Disk, DiskFile, read_full};
 use crate::error::{Error, Result};
 
@@ -99,6 +102,7 @@ impl Seen {
 
 struct Source {
     file: Box<dyn DiskFile>,
+    cipher: Option<Cipher>,
     len: u64,
     /// None if it is damaged; frames are then known by their other checksum alone.
     header: Option<FileHeader>,
@@ -112,7 +116,7 @@ impl Source {
         let mut bytes = [0; FILE_HEADER_LEN];
         let n = read_full(&*file, &mut bytes, 0).map_err(io)?;
         let header = FileHeader::decode(bytes.get(..n).unwrap_or_default()).ok();
-        Ok(Source { file, len, header })
+        Ok(Source { file, cipher: disk.cipher().cloned(), len, header })
     }
 
     fn bytes(&self, at: u64, len: usize) -> std::io::Result<Vec<u8>> {
@@ -141,7 +145,11 @@ impl Source {
         let mut payload =
             self.bytes(at.saturating_add(FRAME_HEADER_LEN as u64), header.payload_len.saturating_add(1))?;
         let whole = payload.pop() == Some(END) && crc32fast::hash(&payload) == header.payload_crc;
-        let record = whole.then(|| decode_payload(&payload)).flatten();
+        let cipher = self.cipher.as_ref();
+        if whole && cipher.is_none() && is_sealed(&payload) {
+            return Err(std::io::Error::other("it is encrypted, and there is no key"));
+        }
+        let record = whole.then(|| decode_payload(cipher, self.id(), header.sequence, &payload)).flatten();
         Ok(record.map(|record| (record, header.sequence, header.frame_len())))
     }
 

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::frame::{FILE_HEADER_LEN, FileHeader, JournalId};
 use super::reader::{damaged, read_frame_at};
 use super::record::{InteractionId, Record};
+use crate::cipher::Cipher;
 use crate::disk::{Disk, DiskFile, read_full};
 use crate::error::{Error, Result};
 
@@ -119,6 +120,7 @@ pub struct Sealed {
     pub(super) footer: Footer,
     pub(super) path: PathBuf,
     file: Box<dyn DiskFile>,
+    cipher: Option<Cipher>,
 }
 
 impl PartialEq for Sealed {
@@ -145,15 +147,16 @@ impl Sealed {
         if header.id != info.id || header.segment != info.number || file.len().map_err(io)? != info.bytes {
             return Err(damaged(&path, 0, "this is not the segment that was sealed"));
         }
-        match read_frame_at(&*file, &path, &info.id, info.footer)? {
-            Record::Footer(footer) => Ok(Sealed { info: info.clone(), footer: *footer, path, file }),
+        let cipher = disk.cipher().cloned();
+        match read_frame_at(&*file, cipher.as_ref(), &path, &info.id, info.footer)? {
+            Record::Footer(footer) => Ok(Sealed { info: info.clone(), footer: *footer, path, file, cipher }),
             _ => Err(damaged(&path, info.footer, "a segment's footer is not where it was")),
         }
     }
 
     /// The record at `offset`.
     pub(super) fn record(&self, offset: u64) -> Result<Record> {
-        read_frame_at(&*self.file, &self.path, &self.info.id, offset)
+        read_frame_at(&*self.file, self.cipher.as_ref(), &self.path, &self.info.id, offset)
     }
 
     fn block(&self, offset: u64) -> Result<Vec<Place>> {

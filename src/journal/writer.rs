@@ -287,7 +287,7 @@ impl JournalWriter {
         if !record.is_told() {
             return Err(Error::usage("this record is the journal's own"));
         }
-        let frame = encode_frame(&self.id, self.next_sequence, &record)?;
+        let frame = encode_frame(self.disk.cipher(), &self.id, self.next_sequence, &record)?;
         let synced = durable && !planted(Bug::JournalNotSynced);
         let written = match self.file.write_at(&frame, self.end) {
             Ok(()) if synced => self.file.sync_data().map_err(|e| ("cannot make the journal durable", e)),
@@ -316,7 +316,7 @@ impl JournalWriter {
     /// theirs; but what is left of it must not stand in the way of the next one.
     fn mark_synced(&mut self) {
         self.synced = self.end;
-        let written = encode_frame(&self.id, self.next_sequence, &Record::Synced)
+        let written = encode_frame(self.disk.cipher(), &self.id, self.next_sequence, &Record::Synced)
             .ok()
             .filter(|frame| self.file.write_at(frame, self.end).is_ok());
         match written {
@@ -360,7 +360,9 @@ impl JournalWriter {
                 return Err(Error::usage(format!("there is no interaction {id} in this profile"))
                     .hint("give the id that predict printed, and the same profile"));
             }
-            Some(Located::Growing(offset)) => read_frame_at(&*self.file, &self.path, &self.id, offset)?,
+            Some(Located::Growing(offset)) => {
+                read_frame_at(&*self.file, self.disk.cipher(), &self.path, &self.id, offset)?
+            }
             Some(Located::Sealed(segment, offset)) => segment.record(offset)?,
         };
         match found {

@@ -9,6 +9,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use story::{Story, live, move_in};
 
+use crate::cipher::{Cipher, Key};
 use crate::disk::medium::Medium;
 use crate::disk::simulated::{SimulatedDisk, Step};
 use crate::error::Result;
@@ -30,7 +31,16 @@ struct Tally {
 /// # Errors
 /// The first violation, and where.
 fn examine(seeds: u64, life: impl Fn(&Story) -> Result<()>) -> std::result::Result<Tally, String> {
-    let story = Story::on(SimulatedDisk::default());
+    examine_with(None, seeds, life)
+}
+
+/// As [`examine`], of an encrypted profile, where there is a cipher.
+fn examine_with(
+    cipher: Option<Cipher>,
+    seeds: u64,
+    life: impl Fn(&Story) -> Result<()>,
+) -> std::result::Result<Tally, String> {
+    let story = Story::with(cipher.clone(), SimulatedDisk::default());
     let lived = life(&story);
     let (facts, mut tally) = (story.facts(), Tally::default());
     let (mut medium, mut expected) = (Medium::default(), Expected::default());
@@ -50,7 +60,7 @@ fn examine(seeds: u64, life: impl Fn(&Story) -> Result<()>) -> std::result::Resu
         for seed in 0..seeds {
             let image = before.as_ref().unwrap_or(&medium).cut(at, seed);
             let place = |e: String| format!("step {at} ({step}), seed {seed}: {e}");
-            let recovery = Story::on(SimulatedDisk::holding(image.clone()));
+            let recovery = Story::with(cipher.clone(), SimulatedDisk::holding(image.clone()));
             expected.check(&recovery).map_err(place)?;
             cut_again(&expected, Medium::holding(image), &recovery, (at as u64) << 32 | seed).map_err(place)?;
             tally.images += 2;
@@ -72,7 +82,7 @@ fn cut_again(expected: &Expected, mut medium: Medium, recovery: &Story, seed: u6
             step => medium.follow(step),
         }
     }
-    let again = Story::on(SimulatedDisk::holding(medium.cut(end, rng.random_range(0..64))));
+    let again = recovery.again(SimulatedDisk::holding(medium.cut(end, rng.random_range(0..64))));
     expected.check(&again).map_err(|e| format!("and again at step {end} of the recovery: {e}"))
 }
 
@@ -92,6 +102,14 @@ fn no_power_cut_loses_the_journal_of_an_older_version() {
         let tally = examine(SEEDS, |story| move_in(story, old)).unwrap();
         println!("{} power cuts at {} places, no violation", tally.images, tally.places);
     }
+}
+
+#[test]
+fn an_encrypted_profile_survives_them_too_and_is_never_in_the_clear() {
+    let cipher = Cipher::new(&Key::of([7; 32]), "ada");
+    let tally = examine_with(Some(cipher), 2, live).unwrap();
+    println!("{} power cuts at {} places, no violation", tally.images, tally.places);
+    assert!(tally.images >= 4000, "{tally:?}");
 }
 
 /// By hand, with as many seeds as `ACCLIMATE_SEEDS` says.

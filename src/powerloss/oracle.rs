@@ -97,15 +97,15 @@ impl Expected {
             let what = what.to_owned();
             move |e: crate::Error| format!("{what}: {e:?}")
         };
-        if self.forgotten && story.disk.holds(SECRET.as_bytes()) {
-            return Err("a file still holds what was forgotten".into());
+        if (self.forgotten || story.is_encrypted()) && story.disk.holds(SECRET.as_bytes()) {
+            return Err("a file holds what was forgotten, or is to be encrypted".into());
         }
         let store = story.store().map_err(failed("the profile does not open"))?;
         let named = store.current().map_err(failed("no head"))?;
         let generation = story.start(&store, 1).map_err(failed("what serves does not start"))?;
         self.check_generation(&store, named, generation)?;
         let mut journal = story.journal(&store).map_err(failed("the journal does not open"))?;
-        let found = records(&story.disk, &store)?;
+        let found = records(&*story.seen(), &store)?;
         self.check_records(&found)?;
         self.check_forgetting(story, &store, generation, journal.state(), &found)?;
 
@@ -209,7 +209,7 @@ impl Expected {
             }
         }
         let path = profile_journal();
-        let found = survey(&story.disk, &path).map_err(|e| format!("{e:?}"))?;
+        let found = survey(&*story.seen(), &path).map_err(|e| format!("{e:?}"))?;
         if !found.is_sound() || !found.stray.is_empty() || found.torn > 0 {
             return Err(format!("the journal is not as it should be: {found:?}"));
         }

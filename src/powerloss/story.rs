@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::adapter::{Adapter, samples};
+use crate::cipher::{Cipher, KeyedDisk};
 use crate::disk::simulated::SimulatedDisk;
-use crate::disk::{StagedFile, make_folder};
+use crate::disk::{Disk, StagedFile, make_folder};
 use crate::error::Result;
 use crate::journal::{FeedbackKind, InteractionId, Journal, Record, SegmentSize, StoredInput};
 use crate::store::{Cut, Run, Selection, Store, profile_folder};
@@ -58,6 +59,8 @@ impl Fact {
 /// A profile on a simulated disk, and what has been said about it.
 pub(super) struct Story {
     pub(super) disk: SimulatedDisk,
+    /// With which the profile is encrypted.
+    cipher: Option<Cipher>,
     facts: RefCell<Vec<Fact>>,
 }
 
@@ -67,7 +70,26 @@ pub(super) fn folder() -> PathBuf {
 
 impl Story {
     pub(super) fn on(disk: SimulatedDisk) -> Story {
-        Story { disk, facts: RefCell::default() }
+        Story::with(None, disk)
+    }
+    /// An encrypted one, where there is a cipher.
+    pub(super) fn with(cipher: Option<Cipher>, disk: SimulatedDisk) -> Story {
+        Story { disk, cipher, facts: RefCell::default() }
+    }
+    /// The same profile on another disk.
+    pub(super) fn again(&self, disk: SimulatedDisk) -> Story {
+        Story::with(self.cipher.clone(), disk)
+    }
+    pub(super) fn is_encrypted(&self) -> bool {
+        self.cipher.is_some()
+    }
+    /// The disk as the profile sees it.
+    pub(super) fn seen(&self) -> Arc<dyn Disk> {
+        let disk = Arc::new(self.disk.clone());
+        match &self.cipher {
+            Some(cipher) => Arc::new(KeyedDisk::new(disk, cipher.clone())),
+            None => disk,
+        }
     }
     pub(super) fn say(&self, fact: Fact) {
         let mut facts = self.facts.borrow_mut();
@@ -80,11 +102,11 @@ impl Story {
 
     pub(super) fn store(&self) -> Result<Store> {
         make_folder(&self.disk, Path::new("home"))?;
-        Ok(Store::create(Arc::new(self.disk.clone()), &folder())?.keeping(2))
+        Ok(Store::create(self.seen(), &folder())?.keeping(2))
     }
     pub(super) fn journal(&self, store: &Store) -> Result<Journal> {
         let (path, lock) = (store.journal_path(), store.journal_lock_path());
-        let mut journal = Journal::open(Arc::new(self.disk.clone()), &path, &lock, Duration::ZERO, 1)?;
+        let mut journal = Journal::open(self.seen(), &path, &lock, Duration::ZERO, 1)?;
         journal.set_segment_size(SegmentSize { bytes: 5000, records: 1000 });
         Ok(journal)
     }
@@ -165,7 +187,7 @@ impl Story {
         self.say(Fact::Shrinking(20));
         self.ask(journal, "one more".into())?;
         journal.flush()?;
-        let left: Result<Vec<Record>> = Journal::read(&self.disk, &store.journal_path())?.collect();
+        let left: Result<Vec<Record>> = Journal::read(&*self.seen(), &store.journal_path())?.collect();
         self.say(Fact::Shrunk(left?));
         Ok(())
     }

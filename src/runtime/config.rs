@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::cipher::{Key, KeySource};
 use crate::disk::{Disk, StagedFile, read_file};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::input::Preprocessing;
 
 /// Name of the file in a home.
@@ -58,6 +59,39 @@ pub struct Config {
     /// How pictures become arrays.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<Preprocessing>,
+    /// With which key the profiles are encrypted; they are not when not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encryption: Option<Encryption>,
+}
+
+/// With which key the profiles of a home are encrypted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Encryption {
+    /// [`Key::mark`] of the key, by which another one is told.
+    pub mark: String,
+    /// Where the key is.
+    pub key: KeySource,
+}
+
+impl Encryption {
+    /// The key.
+    ///
+    /// # Errors
+    /// `NoKey` if it is not there or another one is, `BadData` if what is there is no key, `Io`.
+    fn load(&self, disk: &dyn Disk) -> Result<Key> {
+        let key = self.key.load(disk)?;
+        self.check(&key)?;
+        Ok(key)
+    }
+
+    fn check(&self, key: &Key) -> Result<()> {
+        if key.mark() == self.mark {
+            return Ok(());
+        }
+        let what = format!("the wrong key: its mark is {}, the home was made with {}", key.mark(), self.mark);
+        Err(Error::new(ErrorKind::NoKey, what).hint("give the key that the home was made with; nothing was changed"))
+    }
 }
 
 fn default_max_length() -> usize {
@@ -93,6 +127,16 @@ impl Config {
             }
         }
         Ok(config)
+    }
+
+    /// The key of the home, or `given` if it is the right one; `None` where nothing is encrypted.
+    pub(crate) fn key(&self, disk: &dyn Disk, home: &Path, given: Option<Key>) -> Result<Option<Key>> {
+        let Some(encryption) = &self.encryption else { return Ok(None) };
+        let key = match given {
+            Some(key) => encryption.check(&key).map(|()| key),
+            None => encryption.load(disk),
+        };
+        key.map(Some).map_err(|e| e.within(home.display()))
     }
 
     pub(crate) fn write(&self, disk: &dyn Disk, home: &Path) -> Result<()> {

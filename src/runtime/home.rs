@@ -4,14 +4,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::Session;
-use super::config::{Config, NewClasses};
+use super::config::{Config, Encryption, NewClasses};
 use crate::adapter::Pooling;
 use crate::base::{Base, Task};
+use crate::cipher::{Cipher, Key, KeySource, KeyedDisk};
 use crate::disk::{Disk, RealDisk, StagedFile, make_folder, read_file};
 use crate::error::{Error, Result};
 use crate::input::{Intake, Preprocessing, TextEncoder};
 use crate::plan::{Engine, Survey, survey};
 use crate::sites::Pattern;
+use crate::vet::Vetting;
 
 const MODEL_FILE: &str = "base.onnx";
 const LABELS_FILE: &str = "labels.txt";
@@ -39,6 +41,10 @@ pub struct InitOptions {
     pub image: Option<Preprocessing>,
     /// Whether feedback may name new classes; by default only where no list of classes is known.
     pub new_classes: Option<NewClasses>,
+    /// How the model is loaded for the first time, before it is loaded in this process; it is not tried first when not given.
+    pub vetting: Option<Vetting>,
+    /// Where the key is with which the profiles are encrypted; they are not when not given. A key file that is not there is made.
+    pub key: Option<KeySource>,
 }
 
 impl InitOptions {
@@ -53,6 +59,8 @@ impl InitOptions {
             sites: Pattern::default(),
             image: None,
             new_classes: None,
+            vetting: None,
+            key: None,
         }
     }
 }
@@ -84,6 +92,8 @@ pub(crate) struct HomeInner {
     /// Labels of the base's classes, or the ones listed for an encoder.
     pub labels: Vec<String>,
     pub disk: Arc<dyn Disk>,
+    /// With which the profiles are encrypted.
+    pub key: Option<Key>,
     /// Feature width and number of base classes that the head works with.
     pub features: usize,
     pub base_classes: usize,
@@ -108,7 +118,13 @@ impl Home {
         if !(1..=256).contains(&options.rank) {
             return Err(Error::usage(format!("a rank of {}", options.rank)).hint("choose 1 to 256; 8 is the default"));
         }
-        let base = Base::open(&options.model)?;
+        let vetted = options.vetting.as_ref().map(|vetting| vetting.check(&options.model)).transpose()?;
+        let base = Base::open_if(&options.model, &|found| match &vetted {
+            Some(vetted) if vetted != found => Err(Error::bad_data("the model changed while it was tried")
+                .at(options.model.display())
+                .hint("try again")),
+            _ => Ok(()),
+        })?;
         let task = options.task.map_or_else(|| base.guess_task(), Ok)?;
         let mut config = Config {
             format: 1,
@@ -124,6 +140,7 @@ impl Home {
             disagreement_limit: 0.10,
             seed: 0,
             image: None,
+            encryption: None,
         };
         let seen = survey(&base, task, &base.bucket(1, SURVEY_LENGTH))?;
         if !options.sites.is_all() && !seen.table.sites.iter().any(|s| options.sites.matches(&s.name)) {
@@ -146,6 +163,10 @@ impl Home {
             TextEncoder::load(file, config.max_length)?;
         }
         config.image = options.image.clone().or_else(|| guess_image(&base));
+        if let Some(source) = &options.key {
+            let key = made_key(&disk, path, source)?;
+            config.encryption = Some(Encryption { mark: key.mark(), key: absolute(source)? });
+        }
         make_folder(&disk, path)?;
         let put = |from: &Path, name: &str, limit: u64| -> Result<()> {
             let bytes = read_file(&disk, from, limit)?;
@@ -169,17 +190,33 @@ impl Home {
     /// # Errors
     /// [`ErrorKind::Usage`](crate::ErrorKind::Usage) when it is no home; [`ErrorKind::BadData`](crate::ErrorKind::BadData) when its
     /// settings are damaged or its base model has changed.
+    ///
+    /// [`ErrorKind::NoKey`](crate::ErrorKind::NoKey) when it is encrypted and its key is not where the settings say.
     pub fn open(path: impl AsRef<Path>) -> Result<Home> {
-        let (path, disk): (&Path, Arc<dyn Disk>) = (path.as_ref(), Arc::new(RealDisk));
+        Home::open_keyed(path.as_ref(), None)
+    }
+
+    /// [`Home::open`] of an encrypted home whose key the caller keeps: in a secure element, or behind a password.
+    ///
+    /// # Errors
+    /// As [`Home::open`]; [`ErrorKind::NoKey`](crate::ErrorKind::NoKey) when it is not the home's key.
+    pub fn open_with_key(path: impl AsRef<Path>, key: Key) -> Result<Home> {
+        Home::open_keyed(path.as_ref(), Some(key))
+    }
+
+    fn open_keyed(path: &Path, key: Option<Key>) -> Result<Home> {
+        let disk: Arc<dyn Disk> = Arc::new(RealDisk);
         let config = Config::read(&*disk, path)?;
+        let key = config.key(&*disk, path, key)?;
         let model = path.join(&config.model);
-        let base = Base::open(&model)?;
-        if base.fingerprint().to_string() != config.sha {
-            return Err(Error::bad_data("the home's base model has changed")
+        // A model that nobody has looked at is not even parsed.
+        let base = Base::open_if(&model, &|found| match found.to_string() == config.sha {
+            true => Ok(()),
+            false => Err(Error::bad_data("the home's base model has changed")
                 .at(model.display())
-                .because(format!("its hash is {}, the home was made for {}", base.fingerprint(), config.sha))
-                .hint("put the old file back, or make a new home for the new model: adapters fit one base only"));
-        }
+                .because(format!("its hash is {found}, the home was made for {}", config.sha))
+                .hint("put the old file back, or make a new home for the new model: adapters fit one base only")),
+        })?;
         let declared: Task = config.task.parse().map_err(|e: Error| Error::bad_data(e.what()).at(path.display()))?;
         let seen: Survey = survey(&base, declared, &base.bucket(1, SURVEY_LENGTH))?;
         let own = base.guess_task()?;
@@ -215,7 +252,7 @@ impl Home {
             _ => Engine::new(base, declared, pooling),
         };
         let path = path.to_path_buf();
-        Ok(Home(Arc::new(HomeInner { path, config, engine, intake, labels, disk, features, base_classes })))
+        Ok(Home(Arc::new(HomeInner { path, config, engine, intake, labels, disk, key, features, base_classes })))
     }
 
     /// The home's folder.
@@ -250,11 +287,16 @@ impl Home {
     pub fn session_for_repair(&self, profile: &str) -> Result<Session> {
         Session::open(self.clone(), profile, true)
     }
+    /// The disk through which the files of a profile are used: with its cipher, where the home is encrypted.
+    #[cfg(feature = "bundles")]
+    pub(crate) fn profile_disk(&self, profile: &str) -> Arc<dyn Disk> {
+        keyed(self.0.disk.clone(), self.0.key.as_ref(), profile)
+    }
     /// Names of the profiles, sorted.
     pub fn profiles(&self) -> Result<Vec<String>> {
         let folder = self.0.path.join("profiles");
         match self.0.disk.exists(&folder).and_then(|there| if there { self.0.disk.list(&folder) } else { Ok(vec![]) }) {
-            Ok(names) => Ok(names.into_iter().filter(|n| folder.join(n).is_dir()).collect()),
+            Ok(names) => Ok(names.into_iter().filter(|n| !n.starts_with('.') && folder.join(n).is_dir()).collect()),
             Err(e) => Err(Error::io("cannot list the profiles", &folder, e)),
         }
     }
@@ -270,6 +312,41 @@ impl Home {
             inner.config.rank,
         )
     }
+}
+
+/// `disk` with the cipher of a profile, where there is a key.
+pub(super) fn keyed(disk: Arc<dyn Disk>, key: Option<&Key>, profile: &str) -> Arc<dyn Disk> {
+    match key {
+        Some(key) => Arc::new(KeyedDisk::new(disk, Cipher::new(key, profile))),
+        None => disk,
+    }
+}
+
+/// The key of a new home in `home`: the one that `source` has, or a new one in a file that is not there yet.
+fn made_key(disk: &dyn Disk, home: &Path, source: &KeySource) -> Result<Key> {
+    let KeySource::KeyFile(file) = source else { return source.load(disk) };
+    let inside = |path: &Path| std::path::absolute(path).map_err(|e| Error::io("cannot find the folder of", path, e));
+    if inside(file)?.starts_with(inside(home)?) {
+        return Err(Error::usage("the key is to be in the home that it encrypts")
+            .at(file.display())
+            .hint("keep it elsewhere, best on another medium: who has both has everything"));
+    }
+    if disk.exists(file).map_err(|e| Error::io("cannot look for the key file", file, e))? {
+        return source.load(disk);
+    }
+    let key = Key::random()?;
+    key.write(disk, file)?;
+    Ok(key)
+}
+
+/// The source by a path that is the same from everywhere.
+fn absolute(source: &KeySource) -> Result<KeySource> {
+    Ok(match source {
+        KeySource::KeyFile(file) => {
+            KeySource::KeyFile(std::path::absolute(file).map_err(|e| Error::io("cannot find the folder of", file, e))?)
+        }
+        other => other.clone(),
+    })
 }
 
 fn no_site(base: &Base, pattern: &Pattern) -> Error {

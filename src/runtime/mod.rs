@@ -17,7 +17,7 @@ mod verify;
 mod watch;
 
 pub use answer::{Answer, Scored};
-pub use config::{Config, NewClasses};
+pub use config::{Config, Encryption, NewClasses};
 pub use home::{Home, InitOptions, Summary};
 #[cfg(feature = "train")]
 pub use resume::Checkpoints;

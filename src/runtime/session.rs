@@ -7,6 +7,7 @@ use ndarray::Array2;
 use super::answer::{Answer, ranked};
 use super::config::NewClasses;
 use super::flusher::Flusher;
+use super::home::keyed;
 pub(crate) use super::serving::Serving;
 use super::{Home, journal_io, now_ms};
 use crate::error::{Error, ErrorKind, Result};
@@ -80,8 +81,8 @@ impl Session {
     /// looked at and rolled back.
     pub(crate) fn open(home: Home, profile: &str, lenient: bool) -> Result<Session> {
         let folder = profile_folder(home.path(), profile)?;
-        let store = Store::create(home.0.disk.clone(), &folder)?;
-        let disk = home.0.disk.clone();
+        let disk = keyed(home.0.disk.clone(), home.0.key.as_ref(), profile);
+        let store = Store::create(disk.clone(), &folder)?;
         let journal = Journal::open(disk, &store.journal_path(), &store.journal_lock_path(), DEFAULT_WAIT, now_ms())?;
         let journal = Arc::new(Mutex::new(journal));
         let serving = RwLock::new(Arc::new(Serving::base(&home)));
@@ -113,6 +114,27 @@ impl Session {
     /// The home.
     pub fn home(&self) -> &Home {
         &self.home
+    }
+
+    /// Name of the profile.
+    pub fn profile(&self) -> String {
+        self.store.folder().file_name().unwrap_or_default().to_string_lossy().into_owned()
+    }
+
+    /// The profile on disk.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Makes everything that was recorded durable; no interaction so far has an id from the returned one on.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Busy`], [`ErrorKind::BadData`], [`ErrorKind::Io`].
+    pub fn settle(&self) -> Result<InteractionId> {
+        let mut journal = lock(&self.journal);
+        journal.refresh()?;
+        journal.flush()?;
+        journal.state().next_id()
     }
 
     pub(crate) fn serving(&self) -> Arc<Serving> {

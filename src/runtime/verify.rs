@@ -4,8 +4,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::config::{Config, FILE};
+use super::home::keyed;
 use super::now_ms;
 use crate::adapter::Fingerprint;
+use crate::cipher::Key;
 use crate::disk::{Disk, RealDisk, read_full};
 use crate::error::{Error, Result};
 use crate::input::TextEncoder;
@@ -52,7 +54,8 @@ pub fn verify(path: &Path) -> Result<Health> {
     }
     // Adapters are held against the hash in the settings, so that a changed model is one finding and not many.
     if let Ok(base) = config.sha.parse::<Fingerprint>() {
-        for store in stores(path)? {
+        let key = config.key(&disk, path, None)?;
+        for store in stores(path, key.as_ref())? {
             findings.extend(store.verify(&base)?);
         }
     }
@@ -67,8 +70,9 @@ pub fn verify(path: &Path) -> Result<Health> {
 pub fn repair(path: &Path) -> Result<Vec<Repair>> {
     let config = Config::read(&RealDisk, path)?;
     let base: Fingerprint = config.sha.parse().map_err(|e: Error| e.at(path.join(FILE).display()))?;
+    let key = config.key(&RealDisk, path, None)?;
     let mut done = vec![];
-    for store in stores(path)? {
+    for store in stores(path, key.as_ref())? {
         done.extend(store.repair(&base, now_ms())?);
     }
     Ok(done)
@@ -96,13 +100,14 @@ fn check_model(disk: &dyn Disk, model: &Path, sha: &str) -> Result<String> {
 }
 
 /// The profiles, by the names of their folders.
-fn stores(home: &Path) -> Result<Vec<Store>> {
+fn stores(home: &Path, key: Option<&Key>) -> Result<Vec<Store>> {
     let folder = home.join("profiles");
     let io = |e| Error::io("cannot list the profiles", &folder, e);
     if !RealDisk.exists(&folder).map_err(io)? {
         return Ok(vec![]);
     }
     let names = RealDisk.list(&folder).map_err(io)?;
-    let folders = names.iter().filter_map(|name| profile_folder(home, name).ok()).filter(|f| f.join("head").exists());
-    Ok(folders.map(|f| Store::unchecked(Arc::new(RealDisk), &f)).collect())
+    let folders = names.iter().filter_map(|name| Some((name, profile_folder(home, name).ok()?)));
+    let made = folders.filter(|(_, folder)| folder.join("head").exists());
+    Ok(made.map(|(name, folder)| Store::unchecked(keyed(Arc::new(RealDisk), key, name), &folder)).collect())
 }

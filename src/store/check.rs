@@ -158,8 +158,10 @@ impl Store {
         // Without cleaning up: a repair removes nothing.
         let _training = WriterLock::acquire(disk, &self.folder.join("train.lock"), WAIT, "repairing")?;
         let mut done = vec![];
-        let damaged =
-            |number: &u64| self.open_generation(*number, Some(base)).is_err_and(|e| e.kind() != crate::ErrorKind::Io);
+        let damaged = |number: &u64| {
+            self.open_generation(*number, Some(base))
+                .is_err_and(|e| !matches!(e.kind(), crate::ErrorKind::Io | crate::ErrorKind::NoKey))
+        };
         let bad: Vec<u64> = self.generations.numbers(disk)?.into_iter().filter(damaged).collect();
         if self.head().is_err_and(|e| e.kind() != crate::ErrorKind::Io) {
             done.push(self.repair_head(&bad, now_ms)?);

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::check::{Finding, State};
 use super::generations::sweep_unfinished;
+use crate::cipher::{open_file, seal_file};
 use crate::disk::{Disk, StagedFile, UNFINISHED, make_folder, read_file};
 use crate::error::{Error, ErrorKind, Result};
 use crate::journal::{InteractionId, JournalState};
@@ -179,12 +180,13 @@ impl Checkpoint {
     fn read(&self, file: &str) -> Result<([u8; 32], Vec<u8>)> {
         let path = self.folder.join(file);
         let bytes = read_file(&*self.disk, &path, LONGEST)?;
+        let bytes = open_file(&*self.disk, &path, &bytes)?.unwrap_or(bytes);
         unwrap(&bytes).ok_or_else(|| Error::bad_data("a damaged checkpoint").at(path.display()))
     }
 
     fn write(&self, file: &str, name: &[u8; 32], payload: &[u8]) -> Result<()> {
         let path = self.folder.join(file);
-        let bytes = wrap(name, payload);
+        let bytes = seal_file(&*self.disk, &path, wrap(name, payload))?;
         StagedFile::write(&*self.disk, &self.folder, &bytes)?.replace(&path)
     }
 }

@@ -6,6 +6,7 @@ pub mod forget;
 pub mod generations;
 pub mod head;
 pub mod lock;
+mod transfer;
 mod trial;
 
 use std::path::{Path, PathBuf};
@@ -18,6 +19,7 @@ pub use forget::{Forgotten, Selection};
 pub use generations::GenerationInfo;
 pub use head::{Cause, Head, TRIES, TakenBack};
 pub use lock::WriterLock;
+pub use transfer::{Contents, Incoming};
 pub use trial::Trial;
 
 use crate::adapter::file::{MappedAdapter, stage_adapter};
@@ -185,17 +187,27 @@ impl Store {
             .at(self.folder.display())
             .hint("train again")),
         };
-        still(self.current()?)?;
-        let mut staged = stage_adapter(disk, &self.generations.folder, adapter)?;
+        let next = |head: &Head| {
+            let on_disk = self.generations.numbers(disk)?.last().copied().unwrap_or(0);
+            let highest = if planted(Bug::NumberReused) { on_disk } else { head.highest.max(on_disk) };
+            highest.checked_add(1).ok_or_else(|| Error::usage("no generation numbers left"))
+        };
+        let head = self.head()?;
+        still(head.current)?;
+        // Nobody else uses up a number while the training lock is held.
+        let number = next(&head)?;
+        let path = self.generations.path(number);
+        let mut staged = stage_adapter(disk, &path, adapter)?;
         // The slow part, before anybody has to wait for the lock.
         staged.sync()?;
         let _held = self.lock_short("committing a generation")?;
         let before = self.head()?;
         still(before.current)?;
-        let on_disk = self.generations.numbers(disk)?.last().copied().unwrap_or(0);
-        let highest = if planted(Bug::NumberReused) { on_disk } else { before.highest.max(on_disk) };
-        let number = highest.checked_add(1).ok_or_else(|| Error::usage("no generation numbers left"))?;
-        let path = self.generations.path(number);
+        if next(&before)? != number {
+            return Err(Error::new(ErrorKind::Busy, format!("another generation {number} was made meanwhile"))
+                .at(self.folder.display())
+                .hint("train again"));
+        }
         let flip = || {
             head::flip(disk, &self.head_path(), |h| {
                 let (current, previous, highest) = (number, h.current, number);

@@ -1,0 +1,58 @@
+//! `vet-model`: the child process in which an unknown model is loaded first; and how the other commands start it.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use acclimate::vet::{Limits, Vetting, answer};
+use acclimate::{Error, Result};
+use clap::Args;
+
+/// Load a model under limits and say how that went; other commands run it
+#[derive(Args)]
+#[command(after_help = "Example:\n  acclimate vet-model model.onnx --memory 1000000000 --seconds 10 > answer")]
+pub struct VetModel {
+    /// The ONNX file
+    model: PathBuf,
+    /// Address space, bytes
+    #[arg(long, value_name = "N")]
+    memory: u64,
+    /// Processor time
+    #[arg(long, value_name = "S")]
+    seconds: u64,
+}
+
+impl VetModel {
+    pub fn run(self) -> Result<ExitCode> {
+        let limits = Limits { memory: self.memory, seconds: self.seconds };
+        answer(&self.model, &limits, &mut std::io::stdout().lock())?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// What the first load of a model may use, in a process of its own.
+#[derive(Args)]
+pub struct VetArgs {
+    /// Memory that the first load of the model may use, MiB; 2048 and 16 times the file when not given
+    #[arg(long, value_name = "M", value_parser = clap::value_parser!(u64).range(16..1 << 40))]
+    load_memory_mib: Option<u64>,
+    /// Processor time that the first load of the model may use, seconds; 60 and one for each MiB when not given
+    #[arg(long, value_name = "S", value_parser = clap::value_parser!(u64).range(1..1 << 40))]
+    load_seconds: Option<u64>,
+}
+
+impl VetArgs {
+    /// How to load `model` for the first time.
+    pub fn vetting(&self, model: &Path) -> Result<Vetting> {
+        let program =
+            std::env::current_exe().map_err(|e| Error::io("cannot find this program", Path::new("acclimate"), e))?;
+        let usual = Limits::for_bytes(std::fs::metadata(model).map_or(0, |m| m.len()));
+        let memory = self.load_memory_mib.map_or(usual.memory, |m| m << 20);
+        let limits = Limits { memory, seconds: self.load_seconds.unwrap_or(usual.seconds) };
+        Ok(Vetting { program, limits: Some(limits) })
+    }
+
+    /// Loads `model` in a process of its own before it is loaded here.
+    pub fn check(&self, model: &Path) -> Result<()> {
+        self.vetting(model)?.check(model).map(drop)
+    }
+}

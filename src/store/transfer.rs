@@ -1,0 +1,170 @@
+//! A profile from and to elsewhere: what it holds, and a new one that is there as a whole or not at all.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::head::{self, Head, TRIES};
+use super::{Store, TRIAL, WriterLock};
+use crate::adapter::Fingerprint;
+use crate::adapter::file::MappedAdapter;
+use crate::cipher::seal_file;
+use crate::disk::{Bytes, Disk, StagedFile, folder_of, make_folder};
+use crate::error::{Error, Result};
+use crate::journal::salvage::survey;
+use crate::journal::{Journal, Record};
+
+/// How long another import into the same home is waited for.
+const WAIT: Duration = Duration::from_secs(5);
+/// Start of the name of a folder in which a profile is being made. No profile's name begins with a dot.
+const UNFINISHED: &str = ".incoming-";
+
+/// Which generations a profile has, and which of them serves.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Contents {
+    /// The one that serves; 0 is the plain base.
+    pub current: u64,
+    /// Where a roll back goes.
+    pub previous: u64,
+    /// Highest number ever used.
+    pub highest: u64,
+    /// Predictions until the one that serves is trusted.
+    pub trial_left: u32,
+    /// Those that have a file, increasing.
+    pub generations: Vec<u64>,
+}
+
+impl Contents {
+    fn is_sound(&self) -> bool {
+        let has = |number: u64| number == 0 || self.generations.binary_search(&number).is_ok();
+        has(self.current)
+            && self.trial_left <= TRIAL
+            && self.generations.is_sorted_by(|a, b| a < b)
+            && self.generations.first().is_none_or(|first| *first > 0)
+            && self.generations.last().is_none_or(|last| *last <= self.highest)
+    }
+}
+
+impl Store {
+    /// What there is to take elsewhere. To be called with the training lock held.
+    ///
+    /// # Errors
+    /// `BadData`, `Io`.
+    pub fn contents(&self) -> Result<Contents> {
+        let head = self.head()?;
+        let generations = self.generations.numbers(&*self.disk)?;
+        let Head { current, previous, highest, trial_left, .. } = head;
+        Ok(Contents { current, previous, highest, trial_left, generations })
+    }
+
+    /// The records of the journal, oldest first.
+    ///
+    /// # Errors
+    /// `BadData`, `Io`; also of each record.
+    pub fn records(&self) -> Result<impl Iterator<Item = Result<Record>> + use<>> {
+        Journal::read(&*self.disk, &self.journal_path())
+    }
+}
+
+/// A profile that is being made of what comes from elsewhere, in a folder of its own. Removed when it is dropped before
+/// [`Incoming::publish`].
+#[derive(Debug)]
+pub struct Incoming {
+    store: Store,
+    folder: PathBuf,
+    published: bool,
+    _held: WriterLock,
+}
+
+impl Incoming {
+    /// Begins with an empty profile that is to be `folder`.
+    ///
+    /// # Errors
+    /// `Usage` if there is such a profile, `Busy` while another one is made, `Io`.
+    pub fn begin(disk: Arc<dyn Disk>, folder: &Path) -> Result<Incoming> {
+        absent(&*disk, folder)?;
+        let profiles = folder_of(folder);
+        make_folder(&*disk, profiles)?;
+        let held = WriterLock::acquire(&*disk, &profiles.join(".incoming.lock"), WAIT, "importing")?;
+        let io = |e| Error::io("cannot list the profiles", profiles, e);
+        for left in disk.list(profiles).map_err(io)?.iter().filter(|name| name.starts_with(UNFINISHED)) {
+            let left = profiles.join(left);
+            std::fs::remove_dir_all(&left).map_err(|e| Error::io("cannot remove an unfinished profile", &left, e))?;
+        }
+        let name = folder.file_name().unwrap_or_default().to_string_lossy();
+        let store = Store::at(disk, &profiles.join(format!("{UNFINISHED}{name}")));
+        let incoming = Incoming { store, folder: folder.to_owned(), published: false, _held: held };
+        for folder in [&incoming.store.folder, &incoming.store.generations.folder] {
+            make_folder(&*incoming.store.disk, folder)?;
+        }
+        Ok(incoming)
+    }
+
+    /// Makes its journal of the records that `next` gives until `None`; no id below `next_id` is given out again.
+    ///
+    /// # Errors
+    /// `BadData` if the records do not make a journal, what `next` says, `Io`.
+    pub fn journal(&self, next_id: u32, now_ms: u64, next: impl FnMut() -> Result<Option<Record>>) -> Result<()> {
+        let path = self.store.journal_path();
+        Journal::write(&*self.store.disk, &path, next_id, now_ms, next)?;
+        match survey(&*self.store.disk, &path)?.is_sound() {
+            true => Ok(()),
+            false => Err(Error::bad_data("these records do not make a journal")),
+        }
+    }
+
+    /// Adds the generation `number`, whose adapter file has these bytes.
+    ///
+    /// # Errors
+    /// `BadData` if they are no adapter, a damaged one, or one of another base; `Io`.
+    pub fn generation(&self, number: u64, bytes: &[u8], base: &Fingerprint) -> Result<()> {
+        let path = self.store.generations.path(number);
+        let adapter = MappedAdapter::of_bytes(&path, Bytes::copy_of(bytes))?;
+        adapter.fits(base)?;
+        let sealed = seal_file(&*self.store.disk, &path, bytes.to_vec())?;
+        StagedFile::write(&*self.store.disk, &self.store.generations.folder, &sealed)?.publish(&path)
+    }
+
+    /// Gives it its name; the generation that serves.
+    ///
+    /// # Errors
+    /// `BadData` if `contents` are not what is there; `Usage` if there is such a profile by now; `Io`.
+    pub fn publish(mut self, contents: &Contents) -> Result<u64> {
+        let disk = &*self.store.disk;
+        if !contents.is_sound() || self.store.generations.numbers(disk)? != contents.generations {
+            return Err(Error::bad_data("the list of generations is not that of the generations"));
+        }
+        let Contents { current, highest, trial_left, .. } = *contents;
+        let previous = if contents.generations.contains(&contents.previous) { contents.previous } else { 0 };
+        let head = Head { sequence: 1, current, previous, highest, trial_left, tries_left: TRIES, taken_back: None };
+        head::replace(disk, &self.store.head_path(), &head)?;
+        absent(disk, &self.folder)?;
+        let rename = || {
+            std::fs::rename(&self.store.folder, &self.folder)?;
+            disk.sync_dir(folder_of(&self.folder))
+        };
+        rename().map_err(|e| Error::io("cannot name the profile", &self.folder, e))?;
+        self.published = true;
+        Ok(current)
+    }
+}
+
+impl Drop for Incoming {
+    fn drop(&mut self) {
+        if !self.published {
+            let _ = std::fs::remove_dir_all(&self.store.folder);
+        }
+    }
+}
+
+fn absent(disk: &dyn Disk, folder: &Path) -> Result<()> {
+    match disk.exists(folder) {
+        Ok(false) => Ok(()),
+        Ok(true) => Err(Error::usage("there is such a profile already")
+            .at(folder.display())
+            .hint("give another name with --profile; nothing is ever overwritten")),
+        Err(e) => Err(Error::io("cannot look for the profile", folder, e)),
+    }
+}
