@@ -92,6 +92,8 @@ impl Base {
             .map_err(|e| e.within(path.display()))?;
         if let Some(graph) = &mut proto.graph {
             lower::lower(graph);
+            scaled::fold(graph);
+            half::widen(graph, path.parent()).map_err(|e| e.within(path.display()))?;
         }
         let folder = path.parent().and_then(Path::to_str).map(str::to_string);
         let (typed, reload) = match typed(&proto, folder.as_deref()) {
@@ -111,7 +113,8 @@ impl Base {
             None => ports(&typed, &symbols, &typed.inputs, |ix| onnx.inputs.get(ix).cloned()),
         };
         one_batch(&inputs).map_err(|e| e.within(path.display()))?;
-        Ok(Base { path: path.to_path_buf(), fingerprint, file_bytes, onnx, inputs, outputs, symbols, typed, reload })
+        let (path, window) = (path.to_path_buf(), window::Window::default());
+        Ok(Base { path, fingerprint, file_bytes, onnx, inputs, outputs, symbols, typed, reload, window })
     }
 
     /// Where the model was loaded from.
@@ -205,6 +208,18 @@ fn one_batch(inputs: &[Port]) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// The concrete graph of a model that need not have a batch: single operators, for tests of gradients.
+#[cfg(all(test, feature = "train"))]
+pub(crate) fn graph_of(bytes: &[u8]) -> Result<TypedModel> {
+    let mut proto = onnx::parse(bytes)?;
+    if let Some(graph) = &mut proto.graph {
+        lower::lower(graph);
+        half::widen(graph, None)?;
+    }
+    let model = typed(&proto, None)?;
+    Symbols::of(&model).concretise(&model, &Bucket { batch: 1, sequence: 1 })
 }
 
 /// The typed graph of `proto`; external data lies in `folder`.

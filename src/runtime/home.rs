@@ -143,6 +143,10 @@ impl Home {
             _ => NewClasses::Ask,
         });
         if let Some(file) = &options.tokenizer {
+            // The shorter of what the model and the tokenizer take, up to the default.
+            let takes = base.longest(1, config.max_length).unwrap_or(config.max_length);
+            let declared = TextEncoder::load(file, takes)?.declared_max_length();
+            config.max_length = declared.map_or(takes, |d| d.min(takes));
             TextEncoder::load(file, config.max_length)?;
         }
         config.image = options.image.clone().or_else(|| guess_image(&base));
@@ -213,6 +217,10 @@ impl Home {
         let engine = match (own, declared) {
             (Task::Classification, Task::Encoder) => Engine::new(base, own, pooling).without_classes(),
             _ => Engine::new(base, declared, pooling),
+        };
+        let engine = match &intake {
+            IntakeKind::Text(encoder) => engine.within(encoder.max_length()),
+            _ => engine,
         };
         let path = path.to_path_buf();
         Ok(Home(Arc::new(HomeInner { path, config, engine, intake, labels, disk, features, base_classes })))
