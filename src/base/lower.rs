@@ -13,12 +13,16 @@ use tract_onnx::pb::tensor_proto::DataType;
 use tract_onnx::pb::{AttributeProto, GraphProto, NodeProto, TensorProto};
 
 use super::integers::{dequantised, float_tensor, numbers, range};
+use super::narrow::quantised_weight;
 use super::onnx::node_name;
 
 /// Rounding with the straight-through gradient.
 pub(super) const ROUND: &str = "AcclimateRound";
 /// Identity without a gradient: the scale of a dynamic quantisation follows the data, and is taken as given.
 pub(super) const DETACH: &str = "AcclimateDetach";
+
+/// Quantisation by stored numbers.
+pub(super) const QUANTISE: &str = "AcclimateQuantise";
 
 /// How far beyond its range a number still rounds to the last integer of the range.
 const EDGE: f32 = 0.499;
@@ -142,6 +146,8 @@ struct Quant {
     scale: String,
     zero: String,
     range: (f32, f32),
+    /// Both of them, where they are stored numbers.
+    stored: Option<(f32, f32)>,
 }
 
 struct Lowering<'a> {
@@ -318,16 +324,34 @@ impl Lowering<'_> {
 
     fn quant(&mut self, scale: &str, zero: Option<&str>, axis: i64, rank: Option<usize>) -> Option<Quant> {
         let kind = zero.and_then(|z| self.constants.get(z)).map_or(DataType::Uint8 as i32, |t| t.data_type);
+        let number = |name: &str| match numbers(self.constants.get(name)?)?[..] {
+            [number] => Some(number),
+            _ => None,
+        };
+        let stored = number(scale).zip(zero.map_or(Some(0.0), number));
         let scale = self.parameter(scale, axis, rank)?;
         let zero = match zero {
             Some(z) => self.parameter(z, axis, rank)?,
             None => self.floats(&[0.0], &[]),
         };
-        Some(Quant { scale, zero, range: range(kind)? })
+        Some(Quant { scale, zero, range: range(kind)?, stored })
     }
 
     /// `clip(round(x/s) + z)`, clipped before it is rounded: the gradient then passes at the ends of the range, too.
     fn quantise(&mut self, x: &str, q: &Quant, output: &str) -> Option<()> {
+        if let Some((scale, zero)) = q.stored {
+            let (low, high) = (q.range.0 - EDGE - zero, q.range.1 + EDGE - zero);
+            let attributes = [("scale", scale), ("zero", zero), ("low", low), ("high", high)];
+            let attributes = attributes.map(|(name, f)| AttributeProto {
+                name: name.into(),
+                r#type: AttributeType::Float as i32,
+                f,
+                ..AttributeProto::default()
+            });
+            let name = self.fresh();
+            self.push(name, QUANTISE, &[x], output, attributes.to_vec());
+            return Some(());
+        }
         let scaled = self.emit("Div", &[x, &q.scale]);
         let (low, high) = (self.floats(&[q.range.0 - EDGE], &[]), self.floats(&[q.range.1 + EDGE], &[]));
         let (low, high) = (self.emit("Sub", &[&low, &q.zero]), self.emit("Sub", &[&high, &q.zero]));
@@ -358,14 +382,20 @@ impl Lowering<'_> {
         Some(self.emit("Mul", &[&x, &scale]))
     }
 
-    /// A stored weight with stored parameters, dequantised.
+    /// A stored weight with stored parameters: large ones stay narrow, others are dequantised.
     fn stored(&mut self, q: &str, scale: &str, zero: Option<&str>, axis: i64, block: i64) -> Option<String> {
         let tensor = *self.constants.get(q)?;
         let zero = match zero {
             Some(z) => Some(*self.constants.get(z)?),
             None => None,
         };
-        let values = dequantised(tensor, self.constants.get(scale)?, zero, axis, block)?;
+        let scale = *self.constants.get(scale)?;
+        let name = self.fresh();
+        if let Some(weight) = quantised_weight(&name, tensor, scale, zero, axis, block) {
+            self.nodes.push(weight);
+            return Some(name);
+        }
+        let values = dequantised(tensor, scale, zero, axis, block)?;
         Some(self.floats(&values, &tensor.dims))
     }
 
@@ -419,7 +449,7 @@ impl Lowering<'_> {
         let offset = self.emit("Max", &[&offset, &least]);
         let offset = self.emit("Min", &[&offset, &most]);
         self.emit_to(ROUND, &[&offset], zero);
-        let q = Quant { scale: scale.clone(), zero: zero.clone(), range: (0.0, 255.0) };
+        let q = Quant { scale: scale.clone(), zero: zero.clone(), range: (0.0, 255.0), stored: None };
         self.quantise(x, &q, y)
     }
 }
