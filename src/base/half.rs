@@ -117,3 +117,59 @@ fn bring_in(t: &mut TensorProto, folder: Option<&Path>) -> Result<()> {
     t.external_data.clear();
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tract_onnx::pb::StringStringEntryProto;
+
+    fn stored(name: &str, kind: DataType, dims: &[i64]) -> TensorProto {
+        let count: i64 = dims.iter().product();
+        let raw_data = (0..count).flat_map(|i| half::bf16::from_f32(i as f32 * 0.5).to_le_bytes()).collect();
+        TensorProto {
+            name: name.into(),
+            dims: dims.to_vec(),
+            data_type: kind as i32,
+            raw_data,
+            ..TensorProto::default()
+        }
+    }
+
+    /// The same tensor with its data at `offset` of `location`.
+    fn outside(t: &TensorProto, location: &str, offset: usize) -> TensorProto {
+        let entry = |key: &str, value: String| StringStringEntryProto { key: key.into(), value };
+        TensorProto {
+            raw_data: vec![],
+            data_location: Some(DataLocation::External as i32),
+            external_data: vec![entry("location", location.into()), entry("offset", offset.to_string())],
+            ..t.clone()
+        }
+    }
+
+    fn widened(initializer: Vec<TensorProto>, folder: &Path) -> Result<GraphProto> {
+        let mut graph = GraphProto { initializer, ..GraphProto::default() };
+        widen(&mut graph, Some(folder))?;
+        Ok(graph)
+    }
+
+    #[test]
+    fn data_beside_the_model_is_read_and_no_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let within = folder.path().join("model");
+        std::fs::create_dir(&within).unwrap();
+        let small = stored("small", DataType::Bfloat16, &[3, 4]);
+        let large = stored("large", DataType::Bfloat16, &[64, 64]);
+        let bytes = [&[7u8; 10][..], &small.raw_data, &large.raw_data].concat();
+        std::fs::write(within.join("weights"), &bytes).unwrap();
+        std::fs::write(folder.path().join("elsewhere"), &bytes).unwrap();
+        let apart = vec![outside(&small, "weights", 10), outside(&large, "weights", 34)];
+        let inline = widened(vec![small.clone(), large], &within).unwrap();
+        assert_eq!(widened(apart, &within).unwrap(), inline);
+        assert_eq!((inline.initializer.len(), inline.node.len()), (1, 1), "the large matrix stays narrow");
+        assert_eq!(numbers(&inline.initializer[0]).unwrap()[..3], [0.0, 0.5, 1.0]);
+        for (location, offset) in [("../elsewhere", 10), ("absent", 0), ("weights", bytes.len() - 20)] {
+            let e = widened(vec![outside(&small, location, offset)], &within);
+            assert!(e.is_err(), "{location} at {offset}");
+        }
+    }
+}

@@ -48,7 +48,13 @@ pub(super) fn load_quantise(_: &ParsingContext, node: &NodeProto) -> TractResult
         let found = node.attribute.iter().find(|a| a.name == name).map(|a| a.f);
         found.with_context(|| format!("{} has no {name}", node.name))
     };
-    let op = Quantise { scale: float("scale")?, zero: float("zero")?, low: float("low")?, high: float("high")? };
+    let op = Quantise {
+        scale: float("scale")?,
+        unit: float("unit")?,
+        zero: float("zero")?,
+        low: float("low")?,
+        high: float("high")?,
+    };
     ensure!(op.scale.is_finite() && op.scale != 0.0 && op.low <= op.high, "{} has no scale", node.name);
     Ok((expand(Quantised(op)), vec![]))
 }

@@ -10,7 +10,9 @@ pub(crate) use packed::{Kind, Packed, Scales};
 pub(crate) use quantise::Quantise;
 #[cfg(feature = "train")]
 pub(crate) use quantise::QuantiseBackward;
-pub(crate) use widen::{Lookup, Widen, behind, constant, copy_constant, is_constant};
+#[cfg(feature = "train")]
+pub(crate) use widen::copy_constant;
+pub(crate) use widen::{Lookup, Widen, behind, constant, is_constant};
 
 use tract_core::internal::*;
 

@@ -4,11 +4,12 @@ use tract_core::internal::*;
 
 use crate::wide::wide;
 
-/// `x → (round(clip(x/scale, low, high)) + zero, mask)`: the whole numbers that a quantised tensor stores, as floats, and which of them were
-/// not clipped, eight a byte.
+/// `x → (round(clip(x/scale, low, high))·unit + zero, mask)`: with a unit of 1 the whole numbers that a quantised tensor stores, as floats; with the
+/// scale as the unit what they stand for. The mask says which values were not clipped, eight a byte.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Quantise {
     pub scale: f32,
+    pub unit: f32,
     pub zero: f32,
     /// Bounds of `x/scale`.
     pub low: f32,
@@ -34,13 +35,13 @@ impl EvalOp for Quantise {
     fn eval(&self, _ctx: &EvalContext, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
         let mut y = args_1!(inputs).into_tensor();
         let mut mask = vec![0u8; mask_bytes(y.len())];
-        let Quantise { scale, zero, low, high } = *self;
+        let Quantise { scale, unit, zero, low, high } = *self;
         for (values, mask) in y.try_as_plain_ram_mut()?.as_slice_mut::<f32>()?.chunks_mut(8).zip(&mut mask) {
             wide(|| {
                 for (bit, v) in values.iter_mut().enumerate() {
                     let scaled = *v / scale;
                     *mask |= u8::from(scaled > low && scaled < high) << bit;
-                    *v = scaled.max(low).min(high).round_ties_even() + zero;
+                    *v = scaled.max(low).min(high).round_ties_even() * unit + zero;
                 }
             });
         }
@@ -56,11 +57,11 @@ impl TypedOp for Quantise {
     as_op!();
 }
 
-/// `(mask, dy) → dx`: `dy / scale` where nothing was clipped.
+/// `(mask, dy) → dx`: `dy·slope` where nothing was clipped.
 #[cfg(feature = "train")]
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct QuantiseBackward {
-    pub scale: f32,
+    pub slope: f32,
 }
 
 #[cfg(feature = "train")]
@@ -85,7 +86,7 @@ impl EvalOp for QuantiseBackward {
         ensure!(mask.len() == mask_bytes(dx.len()), "a mask of {} bytes for {} values", mask.len(), dx.len());
         for (values, mask) in dx.try_as_plain_ram_mut()?.as_slice_mut::<f32>()?.chunks_mut(8).zip(mask) {
             for (bit, v) in values.iter_mut().enumerate() {
-                *v = if mask >> bit & 1 == 1 { *v / self.scale } else { 0.0 };
+                *v = if mask >> bit & 1 == 1 { *v * self.slope } else { 0.0 };
             }
         }
         Ok(tvec!(dx.into_tvalue()))
@@ -107,7 +108,7 @@ mod tests {
 
     #[test]
     fn whole_numbers_within_the_range_and_a_bit_for_each() {
-        let op = Quantise { scale: 0.5, zero: 3.0, low: -3.499, high: 4.499 };
+        let op = Quantise { scale: 0.5, unit: 1.0, zero: 3.0, low: -3.499, high: 4.499 };
         let x = [-9.0f32, -1.7, -1.5, -0.26, 0.0, 0.24, 0.26, 1.2, 2.2, 2.3, 80.0];
         let out = op.eval(&EvalContext::out_of_plan(), tvec!(tensor1(&x).into_tvalue())).unwrap();
         assert_eq!(floats(&out[0]).unwrap(), [0.0, 0.0, 0.0, 2.0, 3.0, 3.0, 4.0, 5.0, 7.0, 7.0, 7.0]);

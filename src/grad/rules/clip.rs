@@ -10,7 +10,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule { op: "Clip", equation: "dx = dy where low < y < high", lazy: false, apply: clip },
     Rule {
         op: "Quantise",
-        equation: "dx = dy/scale where nothing was clipped: the rounding passes it straight through",
+        equation: "dx = dy·unit/scale where nothing was clipped: the rounding passes it straight through",
         lazy: false,
         apply: quantise,
     },
@@ -19,7 +19,7 @@ pub(super) const RULES: &[Rule] = &[
 fn quantise(cx: &mut Cx, node: &TypedNode, dy: OutletId) -> TractResult<Answer> {
     let op = node.op_as::<Quantise>().context("not a quantisation")?;
     let mask = cx.value(OutletId::new(node.id, 1))?;
-    Answer::single(cx.wire(QuantiseBackward { scale: op.scale }, &[mask, dy])?)
+    Answer::single(cx.wire(QuantiseBackward { slope: op.unit / op.scale }, &[mask, dy])?)
 }
 
 /// At a bound itself the gradient is 0, as for a ReLU.
