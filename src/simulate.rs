@@ -312,8 +312,12 @@ impl<'a> Run<'a> {
     fn train(&mut self, seen: usize) -> Result<()> {
         let of = self.stream.len();
         let tell = |p: Progress| (self.progress)(Step { seen, of, doing: format!("training: {}", p.stage) });
-        let options =
-            TrainOptions { settings: Some(self.settings.clone()), stop: self.options.stop, progress: Some(&tell) };
+        let options = TrainOptions {
+            settings: Some(self.settings.clone()),
+            means: None,
+            stop: self.options.stop,
+            progress: Some(&tell),
+        };
         let report = self.session.train(&options)?;
         let before = self.curve.last().map_or(self.base_accuracy, |p| p.adapted_accuracy);
         let adapted_accuracy = match report.promoted {

@@ -3,8 +3,10 @@
 
 #[path = "support/golden.rs"]
 mod golden;
+mod support;
 
 use acclimate::input::RawInput;
+use acclimate::runtime::{Means, TrainOptions};
 use acclimate::{Feedback, Home, InitOptions};
 use golden::unpack;
 
@@ -44,4 +46,28 @@ fn a_model_of_77_positions_takes_every_length_up_to_77() {
         // Training pads to the longest of a batch.
         session.train(&acclimate::runtime::TrainOptions::default()).unwrap();
     }
+}
+
+/// The gradient of the person's own feedback says which layers matter, and the profile keeps what was chosen.
+#[test]
+fn a_training_within_limits_says_what_it_chose() {
+    let folder = tempfile::tempdir().unwrap();
+    let home = support::home(&folder);
+    let session = home.session("default").unwrap();
+    support::teach(&session, &support::person(23), 12);
+    let settings = acclimate::adapt::Settings { steps: Some(8), ..session.settings() };
+    let train = |means: Means| {
+        let options = TrainOptions { settings: Some(settings.clone()), means: Some(means), ..TrainOptions::default() };
+        session.train(&options).unwrap()
+    };
+    let chosen = train(Means { memory_bytes: Some(16 << 30), seconds: Some(600.0) }).choice.unwrap();
+    assert!(chosen.sites.len() > 1 && chosen.sites.len() <= chosen.reachable, "{chosen:?}");
+    let shares: f64 = chosen.sites.iter().map(|s| s.share.unwrap()).sum();
+    assert!(shares > 0.5 && shares < 1.0 + 1e-9 && chosen.seconds.unwrap() > 0.0, "{chosen:?}");
+    let kept = std::fs::read_to_string(folder.path().join("home/profiles/default/choice.toml")).unwrap();
+    assert!(chosen.sites.iter().all(|s| kept.contains(&s.name)), "{kept}");
+    let report = train(Means { memory_bytes: Some(1 << 20), seconds: None });
+    assert_eq!(report.choice.unwrap().sites, []);
+    assert_eq!(report.verdict.depth, acclimate::adapter::Depth::HeadOnly, "{:?}", report.tried);
+    assert!(train(Means::default()).choice.is_none());
 }

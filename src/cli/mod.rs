@@ -14,6 +14,7 @@ mod gradcheck;
 mod history;
 mod init;
 mod inspect;
+mod means;
 pub mod output;
 #[cfg(feature = "train")]
 mod plot;

@@ -58,6 +58,28 @@ pub struct Config {
     /// How pictures become arrays.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<Preprocessing>,
+    /// What training may cost.
+    #[serde(default, skip_serializing_if = "Means::are_unlimited")]
+    pub means: Means,
+}
+
+/// What training may cost. Without a limit every site that a gradient reaches may adapt.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Means {
+    /// Most memory of the process, bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_bytes: Option<u64>,
+    /// Longest training, seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seconds: Option<f64>,
+}
+
+impl Means {
+    /// True when nothing is limited.
+    pub fn are_unlimited(&self) -> bool {
+        *self == Means::default()
+    }
 }
 
 fn default_max_length() -> usize {

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::Session;
-use super::config::{Config, NewClasses};
+use super::config::{Config, Means, NewClasses};
 use crate::adapter::Pooling;
 use crate::base::{Base, Task};
 use crate::disk::{Disk, RealDisk, StagedFile, make_folder, read_file};
@@ -39,6 +39,8 @@ pub struct InitOptions {
     pub image: Option<Preprocessing>,
     /// Whether feedback may name new classes; by default only where no list of classes is known.
     pub new_classes: Option<NewClasses>,
+    /// What training may cost.
+    pub means: Means,
 }
 
 impl InitOptions {
@@ -53,6 +55,7 @@ impl InitOptions {
             sites: Pattern::default(),
             image: None,
             new_classes: None,
+            means: Means::default(),
         }
     }
 }
@@ -66,6 +69,8 @@ pub struct Summary {
     pub trainable_parameters: usize,
     /// Estimate of the memory that training needs, bytes.
     pub train_memory_bytes: u64,
+    /// Why these, where memory or time is limited.
+    pub reason: Option<String>,
     /// Sites that cannot be trained, with what stands in the way.
     pub unreachable: Vec<String>,
 }
@@ -124,6 +129,7 @@ impl Home {
             disagreement_limit: 0.10,
             seed: 0,
             image: None,
+            means: options.means,
         };
         let seen = survey(&base, task, &base.bucket(1, SURVEY_LENGTH))?;
         if !options.sites.is_all() && !seen.table.sites.iter().any(|s| options.sites.matches(&s.name)) {
@@ -276,6 +282,7 @@ impl Home {
             inner.engine.task,
             &Pattern::new(&inner.config.sites),
             inner.config.rank,
+            &inner.config.means,
         )
     }
 }

@@ -12,8 +12,10 @@ mod session;
 mod training;
 mod verify;
 
+#[cfg(feature = "train")]
+pub use crate::choice::{Chosen, ChosenSite};
 pub use answer::{Answer, Scored};
-pub use config::{Config, NewClasses};
+pub use config::{Config, Means, NewClasses};
 pub use home::{Home, InitOptions, Summary};
 pub use session::{Feedback, FeedbackReceipt, Session, Status};
 #[cfg(feature = "train")]

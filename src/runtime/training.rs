@@ -4,9 +4,11 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use super::{Session, journal_io, now_ms};
+use super::{Means, Session, journal_io, now_ms};
 use crate::adapt::{Adaptation, Incumbent, Material, Outcome, Progress, Settings, Winner, head_delta};
 use crate::adapter::{Adapter, Lineage, Verdict};
+use crate::choice::{Chosen, Costs};
+use crate::disk::StagedFile;
 use crate::error::{Error, Result};
 use crate::input::Example;
 use crate::journal::{FeedbackKind, InteractionId};
@@ -14,6 +16,8 @@ use crate::plan::lock;
 use crate::sites::Pattern;
 use crate::train::fit::{Goal, Lesson};
 
+/// Which sites the last training chose within its means.
+const CHOICE_FILE: &str = "choice.toml";
 /// How long another training of the same profile is waited for.
 const TRAIN_LOCK_WAIT: Duration = Duration::from_millis(200);
 
@@ -22,6 +26,8 @@ const TRAIN_LOCK_WAIT: Duration = Duration::from_millis(200);
 pub struct TrainOptions<'a> {
     /// Settings; the home's seed, rank and limits apply on top of the defaults when none are given.
     pub settings: Option<Settings>,
+    /// What it may cost; the home's limits when none are given.
+    pub means: Option<Means>,
     /// Set by the caller to stop; checked before every step.
     pub stop: Option<&'a AtomicBool>,
     /// Told about progress.
@@ -43,6 +49,8 @@ pub struct TrainReport {
     pub verdict: Verdict,
     /// One line a candidate.
     pub tried: Vec<String>,
+    /// Which sites were allowed to adapt, where memory or time is limited.
+    pub choice: Option<Chosen>,
 }
 
 impl Session {
@@ -61,7 +69,7 @@ impl Session {
     /// [`ErrorKind::Interrupted`](crate::ErrorKind::Interrupted) when stopped: feedback and serving generation are as before.
     pub fn train(&self, options: &TrainOptions<'_>) -> Result<TrainReport> {
         let _held = self.store.lock_training(TRAIN_LOCK_WAIT, "training")?;
-        let settings = options.settings.clone().unwrap_or_else(|| self.settings());
+        let mut settings = options.settings.clone().unwrap_or_else(|| self.settings());
         let config = self.home().config();
         lock(&self.journal).refresh()?;
         let serving = self.follow()?;
@@ -71,33 +79,61 @@ impl Session {
         let choice = crate::choice::choose(&engine.base, engine.task, &Pattern::new(&config.sites), config.rank)?;
         let silent = |_: Progress| {};
         let stop = || options.stop.is_some_and(|s| s.load(Ordering::Relaxed));
-        let adaptation = Adaptation {
-            engine,
-            material: &material,
-            ladder: &choice.ladder,
-            settings: &settings,
-            incumbent: (serving.generation > 0).then_some(Incumbent {
-                generation: serving.generation,
-                sites: &serving.sites,
-                factors: &serving.factors,
-                head: serving.head.as_ref(),
-            }),
-            stop: &stop,
-            progress: options.progress.unwrap_or(&silent),
+        let incumbent = (serving.generation > 0).then_some(Incumbent {
+            generation: serving.generation,
+            sites: &serving.sites,
+            factors: &serving.factors,
+            head: serving.head.as_ref(),
+        });
+        let progress = options.progress.unwrap_or(&silent);
+        let means = options.means.unwrap_or(config.means);
+        let (material, stop) = (&material, &stop);
+        let (ladder, chosen) = if means.are_unlimited() {
+            (choice.ladder, None)
+        } else {
+            let costs = Costs::new(&engine.base, engine.task, &choice, &means, settings.threads);
+            let (ladder, chosen) = costs.choose(config.rank, None)?;
+            settings.recipe.micro_batch = chosen.micro_batch;
+            if let Some(limit) = means.memory_bytes {
+                let room = limit.saturating_sub(chosen.memory_bytes) / settings.threads.max(1) as u64;
+                settings.recipe.kept_bytes =
+                    settings.recipe.kept_bytes.min(usize::try_from(room).unwrap_or(usize::MAX));
+            }
+            if let Some(most) = means.seconds {
+                let most = Duration::try_from_secs_f64(most).unwrap_or(Duration::MAX);
+                settings.budget = Some(settings.budget.map_or(most, |b| b.min(most)));
+            }
+            let measuring =
+                Adaptation { engine, material, ladder: &ladder, settings: &settings, incumbent, stop, progress };
+            let measured = measuring.measure(&ladder.all_sites);
+            engine.drop_train_plans();
+            let (ladder, chosen) = costs.choose(config.rank, measured?.as_ref())?;
+            self.keep_choice(&chosen)?;
+            (ladder, Some(chosen))
         };
+        let adaptation =
+            Adaptation { engine, material, ladder: &ladder, settings: &settings, incumbent, stop, progress };
         let outcome = adaptation.run();
         engine.drop_train_plans();
         let Outcome { verdict, winner, steps, seconds, tried } = outcome?;
         let generation = match winner {
             Some(winner) => {
-                let adapter = self.adapter_of(winner, labels, &material, &settings, &verdict, current);
+                let adapter = self.adapter_of(winner, labels, material, &settings, &verdict, current);
                 Some(self.store.commit(&adapter)?)
             }
             None => None,
         };
         lock(&self.journal).record_training(now_ms(), generation, verdict.clone(), steps, seconds as f32)?;
         let serves = self.follow()?.generation;
-        Ok(TrainReport { promoted: generation == Some(serves), generation: serves, steps, seconds, verdict, tried })
+        let promoted = generation == Some(serves);
+        Ok(TrainReport { promoted, generation: serves, steps, seconds, verdict, tried, choice: chosen })
+    }
+
+    /// Writes what was chosen into the profile's folder, for people.
+    fn keep_choice(&self, chosen: &Chosen) -> Result<()> {
+        let text = toml::to_string_pretty(chosen).map_err(|e| Error::internal("cannot write the choice").because(e))?;
+        let folder = self.store.folder();
+        StagedFile::write(&*self.home().0.disk, folder, text.as_bytes())?.replace(&folder.join(CHOICE_FILE))
     }
 
     fn adapter_of(
