@@ -176,11 +176,12 @@ class Site:
     weight: np.ndarray  # as ONNX uses it: [in, out], or [out, in/groups, k...]
     groups: int
     transposed: bool  # torch keeps a linear weight as [out, in]
+    direction: int | None = None  # 0 or 1 in a recurrent layer of both directions
     gates: tuple = (0,)  # ONNX's gate g of a recurrent layer is torch's gate gates[g]
 
     def torch_delta(self, change):
         """A change of the ONNX weight, as a change of torch's parameter."""
-        if self.kind == "conv":
+        if self.kind != "linear":
             return change
         if len(self.gates) > 1:
             blocks = change.chunk(len(self.gates), 1)
@@ -193,16 +194,20 @@ class Site:
         if self.kind == "linear":
             fan_in, fan_out = self.weight.shape
             return (fan_in, rank), (rank, fan_out)
+        if self.kind == "conv_transpose":
+            rank = min(rank, self.weight.shape[1])
+            return (self.weight.shape[0], rank, *self.weight.shape[2:]), (self.weight.shape[1], rank)
         return (rank, *self.weight.shape[1:]), (self.weight.shape[0], rank)
 
     def describe(self):
         w = self.weight.shape
         linear = self.kind == "linear"
+        turned = self.kind == "conv_transpose"
         return {
             "name": self.name,
             "kind": self.kind,
-            "in": w[0] if linear else w[1] * self.groups,
-            "out": w[1] if linear else w[0],
+            "in": w[0] if linear or turned else w[1] * self.groups,
+            "out": w[1] if linear or turned else w[0],
             "kernel": [] if linear else list(w[2:]),
             "groups": self.groups,
         }
@@ -212,6 +217,8 @@ def delta(kind, a, b, scale=SCALE):
     """What LoRA adds to the weight in ONNX orientation; torch tensors."""
     if kind == "linear":
         return scale * (a @ b)
+    if kind == "conv_transpose":
+        return scale * torch.einsum("or,ir...->io...", b, a)
     return scale * torch.einsum("or,r...->o...", b, a)
 
 
@@ -253,32 +260,36 @@ def find_sites(model, module):
     sites = []
     fixed = computed_constants(model.graph)
     for node in model.graph.node:
-        if node.op_type not in ("MatMul", "Gemm", "Conv", *GATES) or node.input[1] not in known or node.input[0] in fixed:
+        if node.op_type not in ("MatMul", "Gemm", "Conv", "ConvTranspose", *GATES) or node.input[1] not in known or node.input[0] in fixed:
             continue
         attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
         weight = known[node.input[1]]
-        kind = "conv" if node.op_type == "Conv" else "linear"
+        kind = {"Conv": "conv", "ConvTranspose": "conv_transpose"}.get(node.op_type, "linear")
+        assert kind != "conv_transpose" or attributes.get("group", 1) == 1
         if attributes.get("transB", 0):
             weight = weight.T
-        if node.op_type in GATES:
-            if weight.shape[0] > 1:
-                continue  # both directions: no site
-            weight = weight[0].T
         gates = GATES.get(node.op_type, (0,))
         assert not attributes.get("transA", 0) and attributes.get("alpha", 1.0) == 1.0
-        if kind == "linear" and weight.ndim != 2:
-            continue
         name = node.name or node.output[0]
-        same = lambda p, w: p.shape == w.shape and np.array_equal(p, w)  # noqa: E731
-        kept = np.concatenate([np.split(weight, len(gates), 1)[gates.index(g)] for g in range(len(gates))], 1) if len(gates) > 1 else weight
-        turned = [n for n, p in parameters.items() if kind == "linear" and same(p, kept.T)]
-        # a linear layer over a sequence is sometimes exported as a 1×1 convolution, and the other way round
-        found = turned or [n for n, p in parameters.items() if same(p, weight)]
-        assert found, f"{name}: no parameter holds its weight"
-        nth = sum(s.parameter in found for s in sites)
-        assert len(found) == 1 or nth < len(found), f"{name}: weight matches {found}"
-        parameter = found[0] if len(found) == 1 else found[nth]
-        sites.append(Site(name, kind, parameter, weight, attributes.get("group", 1), bool(turned), gates))
+        found = [(name, weight, None)]
+        if node.op_type in GATES:
+            found = [(name, weight[0].T, None)]
+            if weight.shape[0] > 1:
+                found = [(f"{name}:forward", weight[0].T, 0), (f"{name}:backward", weight[1].T, 1)]
+        for name, weight, direction in found:
+            if kind == "linear" and weight.ndim != 2:
+                continue
+            same = lambda p, w: p.shape == w.shape and np.array_equal(p, w)  # noqa: E731
+            kept = np.concatenate([np.split(weight, len(gates), 1)[gates.index(g)] for g in range(len(gates))], 1) if len(gates) > 1 else weight
+            turned = [n for n, p in parameters.items() if kind == "linear" and same(p, kept.T)]
+            # a linear layer over a sequence is sometimes exported as a 1×1 convolution, and the other way round
+            found = turned or [n for n, p in parameters.items() if same(p, weight)]
+            assert found, f"{name}: no parameter holds its weight"
+            nth = sum(s.parameter in found for s in sites)
+            assert len(found) == 1 or nth < len(found), f"{name}: weight matches {found}"
+            parameter = found[0] if len(found) == 1 else found[nth]
+            group = attributes.get("group", 1)
+            sites.append(Site(name, kind, parameter, weight, group, bool(turned), direction, gates))
     assert len({s.name for s in sites}) == len(sites), "two sites of one name"
     assert len({s.parameter for s in sites}) == len(sites), "two sites of one parameter"
     return sites
@@ -291,11 +302,13 @@ def merged(model, sites, deltas):
     weights = {s.name: s.weight for s in sites}
     for node in copy.graph.node:
         name = node.name or node.output[0]
-        if name not in weights:
+        both = [n for n in (f"{name}:forward", f"{name}:backward") if n in weights]
+        if name not in weights and not both:
             continue
-        w = (weights[name] + deltas[name]).astype(np.float32)
         if node.op_type in GATES:
-            w = w.T[None]
+            w = np.stack([(weights[n] + deltas[n]).astype(np.float32).T for n in both or [name]])
+        else:
+            w = (weights[name] + deltas[name]).astype(np.float32)
         if any(a.name == "transB" and a.i for a in node.attribute):
             w = w.T
         node.input[1] = f"merged::{name}"

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Writes tests/goldens/quantised/NAME.zip: quantised forms of models of the zoo, and what ONNX Runtime answers. Run by hand.
 
-usage: golden_quantised.py [--zoo tests/goldens/zoo] [--out tests/goldens/quantised]
+usage: golden_quantised.py [NAME...] [--zoo tests/goldens/zoo] [--out tests/goldens/quantised]
 needs: onnx, onnxruntime, numpy, and the zoo (golden_zoo.py)
 
 Each file holds model.onnx and, for the batch b3 of the zoo, inputs.b3.npz and outputs.b3.npz; meta.json names the float model
@@ -10,6 +10,7 @@ that it was made of.
   *_qoperator  QLinearConv, QGemm, …
   *_dynamic    DynamicQuantizeLinear and MatMulInteger
   *_int8       weights only: DequantizeLinear per channel
+  *_scaled     weights only: Cast and Mul
   *_int4       weights only: four bits, a scale for every block of eight
 """
 
@@ -93,21 +94,46 @@ def weight_only(bits):
     return run
 
 
+def scaled(source, target, inputs):
+    """Every larger matrix as integers, a Cast and a Mul: for each column of a weight, for each row of a table."""
+    model = onnx.load(source)
+    readers = {n.input[0]: n.op_type for n in model.graph.node if n.op_type == "Gather"}
+    nodes, kept = [], []
+    for t in model.graph.initializer:
+        w = numpy_helper.to_array(t)
+        if w.dtype != np.float32 or w.ndim != 2 or w.size < 1000:
+            kept.append(t)
+            continue
+        scale = (np.abs(w).max(1 if t.name in readers else 0, keepdims=True) / 127).astype(np.float32)
+        kept.append(numpy_helper.from_array(np.round(w / scale).astype(np.int8), f"{t.name}.q"))
+        kept.append(numpy_helper.from_array(scale, f"{t.name}.scale"))
+        nodes.append(helper.make_node("Cast", [f"{t.name}.q"], [f"{t.name}.f"], f"{t.name}.cast", to=onnx.TensorProto.FLOAT))
+        nodes.append(helper.make_node("Mul", [f"{t.name}.f", f"{t.name}.scale"], [t.name], f"{t.name}.mul"))
+    nodes += model.graph.node
+    del model.graph.node[:], model.graph.initializer[:]
+    model.graph.node.extend(nodes)
+    model.graph.initializer.extend(kept)
+    onnx.save(model, target)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     goldens = Path(__file__).resolve().parent.parent / "tests/goldens"
     parser.add_argument("--zoo", type=Path, default=goldens / "zoo")
     parser.add_argument("--out", type=Path, default=goldens / "quantised")
+    parser.add_argument("names", nargs="*", metavar="NAME")
     options = parser.parse_args()
     forms = {
         "qdq": static(q.QuantFormat.QDQ), "qoperator": static(q.QuantFormat.QOperator), "dynamic": dynamic,
-        "int8": weight_only(8), "int4": weight_only(4),
+        "int8": weight_only(8), "int4": weight_only(4), "scaled": scaled,
     }  # fmt: skip
     for source, form in [
         ("ds_cnn", "qdq"), ("ds_cnn", "qoperator"), ("squeezenet", "qdq"), ("vit", "qdq"), ("bert", "dynamic"), ("bert", "int8"),
-        ("bert", "int4"),
+        ("bert", "int4"), ("bert_wide", "int8"), ("bert_wide", "int4"), ("bert_wide", "dynamic"), ("bert_wide", "scaled"), ("mobilenet_v2", "qoperator"),
     ]:  # fmt: skip
         name = f"{source}_{form}"
+        if options.names and name not in options.names:
+            continue
         with tempfile.TemporaryDirectory() as work:
             work = Path(work)
             zipfile.ZipFile(options.zoo / f"{source}.zip").extractall(work / "float")

@@ -86,8 +86,11 @@ def hf_image(model, output="logits", size=16, **more):
 def encoder_config(kind, attention="eager", **more):
     """A configuration of the BERT kind: two layers of width 16."""
     return kind(
-        vocab_size=VOCAB, hidden_size=WIDTH, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32,
-        max_position_embeddings=32, attn_implementation=attention, **more,
+        attn_implementation=attention,
+        **{
+            "vocab_size": VOCAB, "hidden_size": WIDTH, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32,
+            "max_position_embeddings": 32, **more,
+        },
     )  # fmt: skip
 
 
@@ -135,12 +138,17 @@ def texts():
     gpt2 = lambda a="eager": t.GPT2Config(  # noqa: E731
         vocab_size=VOCAB, n_positions=32, n_embd=WIDTH, n_layer=2, n_head=2, use_cache=False, attn_implementation=a
     )
+    clip = dict(eos_token_id=2, bos_token_id=1, pad_token_id=0, max_position_embeddings=77)
     phi = lambda a: t.PhiConfig(  # noqa: E731
         vocab_size=VOCAB, hidden_size=WIDTH, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
         max_position_embeddings=32, partial_rotary_factor=0.5, use_cache=False, attn_implementation=a,
     )  # fmt: skip
     roberta = dict(pad_token_id=0)
     return {
+        # wide enough for weights that the runtime keeps as narrow as a quantised or half-precision file has them
+        "bert_wide": bare(
+            "BertModel", lambda: e(t.BertConfig, hidden_size=64, intermediate_size=128, num_hidden_layers=1, vocab_size=100), "bert"
+        ),
         "bert": bare("BertModel", lambda: e(t.BertConfig), "bert"),
         "bert_dynamo": bare("BertModel", lambda: e(t.BertConfig, "sdpa"), "bert", exporter="dynamo", opset=20),
         "distilbert": bare("DistilBertModel", distil, "distilbert"),
@@ -171,10 +179,10 @@ def texts():
             exporter="dynamo",
         ),
         "clip_text": lambda: text(
-            t.CLIPTextModel(e(t.CLIPTextConfig, eos_token_id=2, bos_token_id=1, pad_token_id=0)), causal=True
+            t.CLIPTextModel(e(t.CLIPTextConfig, **clip)), causal=True
         ),
         "clip_text_dynamo": lambda: text(
-            t.CLIPTextModel(e(t.CLIPTextConfig, "sdpa", eos_token_id=2, bos_token_id=1, pad_token_id=0)),
+            t.CLIPTextModel(e(t.CLIPTextConfig, "sdpa", **clip)),
             "pooler_output", exporter="dynamo",
         ),
     }  # fmt: skip
@@ -523,6 +531,7 @@ def others():
         "tcn_dynamo": lambda: signal(Tcn(), (4, 20), "dynamo"),
         "ds_cnn": lambda: signal(DsCnn(), (1, 20, 10)),
         "crnn": lambda: signal(Crnn(), (1, 8, 12)),
+        "crnn_bilstm": lambda: signal(Crnn(nn.LSTM), (1, 8, 12)),
         "crnn_lstm_dynamo": lambda: signal(Crnn(nn.LSTM, False), (1, 8, 12), "dynamo"),
         "lstm": lambda: signal(Recurrent(nn.LSTM), (10, 4)),
         "gru": lambda: signal(Recurrent(nn.GRU), (10, 4), opset=14),

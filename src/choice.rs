@@ -1,10 +1,15 @@
 //! Which sites adapt, and what that costs: the runtime knows the architecture so that its user need not.
 
+mod within;
+
+pub use within::{Chosen, ChosenSite};
+pub(crate) use within::{Costs, Measured};
+
 use crate::adapt::Ladder;
 use crate::base::{Base, Bucket, Task};
 use crate::error::Result;
 use crate::plan::{Ends, MICRO_BATCH, SiteKey, Survey, TrainPlan, survey};
-use crate::runtime::Summary;
+use crate::runtime::{Means, Summary};
 use crate::sites::{Pattern, Site};
 
 /// Sequence length at which costs are estimated.
@@ -13,7 +18,11 @@ const TYPICAL_LENGTH: usize = 64;
 /// The sites of every rung of the ladder, and what was left out.
 pub(crate) struct Choice {
     pub ladder: Ladder,
+    /// Those that a gradient reaches, in evaluation order, and the multiplications of each at `bucket`.
     pub sites: Vec<Site>,
+    pub macs: Vec<u64>,
+    /// Sizes at which costs are estimated.
+    pub bucket: Bucket,
     pub unreachable: Vec<String>,
     pub train_memory_bytes: u64,
 }
@@ -49,12 +58,13 @@ pub(crate) fn choose(base: &Base, task: Task, pattern: &Pattern, rank: usize) ->
         key
     };
     let ladder = Ladder { last_block: key(&|i| seen.last_block[i]), all_sites: key(&|_| true) };
-    let sites: Vec<Site> = seen.table.sites.iter().filter(|s| reachable.contains(&s.name)).cloned().collect();
+    let reached = || seen.table.sites.iter().zip(&seen.macs).filter(|(s, _)| reachable.contains(&s.name));
+    let (sites, macs): (Vec<Site>, Vec<u64>) = reached().map(|(s, m)| (s.clone(), *m)).unzip();
     // The graph's constants, packed weights of a forward and of a backward plan, and what one micro-batch a worker keeps.
-    let weights = base.onnx().parameters * 4;
+    let weights = base.weight_bytes();
     let workers = std::thread::available_parallelism().map_or(1, usize::from) as u64;
     let train_memory_bytes = 3 * weights + workers * (saved_bytes as u64) * 3 / 2;
-    Ok(Choice { ladder, sites, unreachable, train_memory_bytes })
+    Ok(Choice { ladder, sites, macs, bucket, unreachable, train_memory_bytes })
 }
 
 /// Surveys at the typical length, or at the longest half of it (and so on) that the model's table of positions allows.
@@ -69,13 +79,26 @@ fn survey_at_typical_length(base: &Base, task: Task) -> Result<(Bucket, Survey)>
     }
 }
 
-/// [`choose`], for people.
-pub fn summarise(base: &Base, task: Task, pattern: &Pattern, rank: usize) -> Result<Summary> {
+/// [`choose`], for people; within the means, as far as they can be kept to before there is feedback.
+pub fn summarise(base: &Base, task: Task, pattern: &Pattern, rank: usize, means: &Means) -> Result<Summary> {
     let choice = choose(base, task, pattern, rank)?;
-    Ok(Summary {
+    let mut summary = Summary {
         sites: choice.sites.iter().map(|s| s.name.clone()).collect(),
         trainable_parameters: choice.sites.iter().map(|s| s.trainable(s.clamp_rank(rank))).sum(),
         train_memory_bytes: choice.train_memory_bytes,
-        unreachable: choice.unreachable,
-    })
+        reason: None,
+        unreachable: choice.unreachable.clone(),
+    };
+    if !means.are_unlimited() {
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        let (ladder, chosen) = Costs::new(base, task, &choice, means, threads).choose(rank, None)?;
+        let numbers = |(name, rank): &(String, usize)| {
+            choice.sites.iter().find(|s| s.name == *name).map_or(0, |s| s.trainable(*rank))
+        };
+        summary.trainable_parameters = ladder.all_sites.iter().map(numbers).sum();
+        summary.sites = chosen.sites.into_iter().map(|s| s.name).collect();
+        summary.train_memory_bytes = chosen.memory_bytes;
+        summary.reason = Some(chosen.reason);
+    }
+    Ok(summary)
 }

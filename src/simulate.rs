@@ -314,6 +314,7 @@ impl<'a> Run<'a> {
         let tell = |p: Progress| (self.progress)(Step { seen, of, doing: format!("training: {}", p.stage) });
         let options = TrainOptions {
             settings: Some(self.settings.clone()),
+            means: None,
             stop: self.options.stop,
             // Its home goes with it.
             checkpoints: Checkpoints::Never,

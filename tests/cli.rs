@@ -353,22 +353,40 @@ fn an_operator_without_a_gradient_is_named_and_what_lies_behind_it_trains() {
         ints,
         ..Default::default()
     };
-    let mut product = link("ReduceProd", &["a"], "p");
-    product.attribute.push(attribute("axes", 0, vec![1]));
-    let mut wide = link("Concat", &["p", "p", "p", "p"], "b");
-    wide.attribute.push(attribute("axis", 1, vec![]));
+    let mut rest = link("Mod", &["a", "x"], "b");
+    rest.attribute.push(attribute("fmod", 1, vec![]));
     let (first, second) = (link("MatMul", &["x", "w"], "a"), link("MatMul", &["b", "w"], "c"));
-    tiny_model(&file, vec![first, product, wide, second, link("MatMul", &["c", "w"], "y")]);
+    tiny_model(&file, vec![first, rest, second, link("MatMul", &["c", "w"], "y")]);
     let model = file.to_str().unwrap();
     let report = json(&["inspect", model]);
     let adapts: Vec<bool> =
         report["sites"].as_array().unwrap().iter().map(|s| s["adapts"].as_bool().unwrap()).collect();
     assert_eq!(adapts, [false, true, false], "cut off, trains, classifier: {report}");
-    says(&report["sites"][0], "reason", "p_of_ReduceProd");
+    says(&report["sites"][0], "reason", "b_of_Mod");
     assert_eq!(json(&["gradcheck", model])["ok"], true);
     let e = refused(&["gradcheck", model, "--sites", "a_of_MatMul"], 69);
-    says(&e, "because", "p_of_ReduceProd");
+    says(&e, "because", "b_of_Mod");
     says(&e, "next", "--sites");
+}
+
+#[test]
+fn limits_choose_the_layers() {
+    let dir = tempfile::tempdir().unwrap();
+    let model = asset("har_cnn.onnx");
+    let init = |name: &str, limits: &[&str]| {
+        let home = dir.path().join(name);
+        let arguments = ["init", home.to_str().unwrap(), "--model", model.to_str().unwrap()];
+        json(&[&arguments[..], limits].concat())
+    };
+    let free = init("free", &[]);
+    let (tight, wide) = (init("tight", &["--memory", "1MiB"]), init("wide", &["--memory", "64GiB", "--time", "10min"]));
+    assert_eq!(tight["sites"], Value::Array(vec![]));
+    says(&tight, "reason", "only a head is trained");
+    assert_eq!(wide["sites"], free["sites"]);
+    says(&wide, "reason", "64");
+    assert_eq!(free["reason"], Value::Null);
+    let settings = std::fs::read_to_string(dir.path().join("wide/acclimate.toml")).unwrap();
+    assert!(settings.contains("[means]\nmemory_bytes = 68719476736\nseconds = 600.0"), "{settings}");
 }
 
 #[test]

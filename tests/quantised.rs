@@ -77,4 +77,10 @@ quantised! {
     bert_dynamic, 2e-2, 0.9, |site| format!("{site}_quant");
     bert_int8, 1e-5, 0.9, |site| site.to_string();
     bert_int4, 1e-5, 0.7, |site| site.to_string();
+    // Wide enough for weights that stay narrow in memory.
+    bert_wide_dynamic, 2e-2, 0.9, |site| format!("{site}_quant");
+    bert_wide_int8, 1e-5, 0.9, |site| site.to_string();
+    bert_wide_int4, 1e-5, 0.7, |site| site.to_string();
+    bert_wide_scaled, 1e-5, 0.9, |site| site.to_string();
+    mobilenet_v2_qoperator, 2e-2, 0.6, |site| format!("{site}_quant");
 }

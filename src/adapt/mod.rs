@@ -10,6 +10,7 @@ mod deep;
 mod evidence;
 mod rehearsal;
 mod seen;
+mod sensitivity;
 mod shallow;
 
 use std::time::{Duration, Instant};
@@ -73,6 +74,7 @@ pub(crate) struct Ladder {
 }
 
 /// The adapter that serves while a new one is trained.
+#[derive(Clone, Copy)]
 pub(crate) struct Incumbent<'a> {
     pub generation: u64,
     pub sites: &'a SiteKey,
@@ -108,6 +110,7 @@ pub struct Progress {
     pub done: f32,
 }
 
+#[derive(Clone, Copy)]
 pub(crate) struct Adaptation<'a> {
     pub engine: &'a Engine,
     pub material: &'a Material,

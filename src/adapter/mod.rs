@@ -62,6 +62,8 @@ pub enum SiteKind {
     Linear,
     /// Convolution; A: [r, in/groups, k…], B: [out, r].
     Conv,
+    /// Transposed convolution; A: [in, r, k…], B: [out, r].
+    ConvTranspose,
 }
 
 /// How a sequence of vectors becomes one.
@@ -269,7 +271,9 @@ pub(crate) fn check_order<'a>(names: impl Iterator<Item = &'a str>) -> Result<()
 pub(crate) fn check_site(name: &str, kind: SiteKind, rank: u32, alpha: f32, a: &[usize], b: &[usize]) -> Result<()> {
     let fits = match (kind, a, b) {
         (SiteKind::Linear, [_, ra], [rb, _]) => ra == rb && *ra == rank as usize,
-        (SiteKind::Conv, [ra, _, _, ..], [_, rb]) => ra == rb && *ra == rank as usize,
+        (SiteKind::Conv, [ra, _, _, ..], [_, rb]) | (SiteKind::ConvTranspose, [_, ra, _, ..], [_, rb]) => {
+            ra == rb && *ra == rank as usize
+        }
         _ => false,
     };
     if !fits || rank == 0 || a.contains(&0) || b.contains(&0) {

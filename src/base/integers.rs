@@ -4,8 +4,8 @@ use tract_onnx::pb::TensorProto;
 use tract_onnx::pb::tensor_proto::DataType;
 
 /// Element types of two four-bit integers a byte, which the runtime's protobuf does not name.
-const UINT4: i32 = 21;
-const INT4: i32 = 22;
+pub(super) const UINT4: i32 = 21;
+pub(super) const INT4: i32 = 22;
 
 /// The integers of an element type.
 pub(super) fn range(kind: i32) -> Option<(f32, f32)> {
@@ -41,6 +41,17 @@ pub(super) fn numbers(t: &TensorProto) -> Option<Vec<f32>> {
         k if k == DataType::Float as i32 => {
             Some(raw.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect())
         }
+        k if k == DataType::Float16 as i32 || k == DataType::Bfloat16 as i32 => {
+            let bits: Vec<u16> = match raw.is_empty() {
+                true => t.int32_data.iter().map(|v| *v as u16).collect(),
+                false => raw.as_chunks::<2>().0.iter().map(|b| u16::from_le_bytes(*b)).collect(),
+            };
+            let value = |b: u16| match k == DataType::Float16 as i32 {
+                true => half::f16::from_bits(b).to_f32(),
+                false => half::bf16::from_bits(b).to_f32(),
+            };
+            Some(bits.into_iter().map(value).collect())
+        }
         INT4 => nibbles(true),
         UINT4 => nibbles(false),
         _ if raw.is_empty() => stored(&t.int32_data),
@@ -54,9 +65,6 @@ pub(super) fn numbers(t: &TensorProto) -> Option<Vec<f32>> {
         }
         k if k == DataType::Int32 as i32 => {
             Some(raw.as_chunks::<4>().0.iter().map(|b| i32::from_le_bytes(*b) as f32).collect())
-        }
-        k if k == DataType::Float16 as i32 => {
-            Some(raw.as_chunks::<2>().0.iter().map(|b| half::f16::from_le_bytes(*b).to_f32()).collect())
         }
         _ => None,
     }

@@ -6,19 +6,24 @@
 //! clip cuts it off outside the range. Weights are dequantised, so that a low-rank product fits beside them. What cannot be
 //! rewritten stays as it is, and the runtime has the last word.
 
+mod quantisation;
+
 use std::collections::{HashMap, HashSet};
 
 use tract_onnx::pb::attribute_proto::AttributeType;
 use tract_onnx::pb::tensor_proto::DataType;
 use tract_onnx::pb::{AttributeProto, GraphProto, NodeProto, TensorProto};
 
-use super::integers::{dequantised, float_tensor, numbers, range};
+use super::integers::float_tensor;
 use super::onnx::node_name;
 
 /// Rounding with the straight-through gradient.
 pub(super) const ROUND: &str = "AcclimateRound";
 /// Identity without a gradient: the scale of a dynamic quantisation follows the data, and is taken as given.
 pub(super) const DETACH: &str = "AcclimateDetach";
+
+/// Quantisation by stored numbers.
+pub(super) const QUANTISE: &str = "AcclimateQuantise";
 
 /// How far beyond its range a number still rounds to the last integer of the range.
 const EDGE: f32 = 0.499;
@@ -56,7 +61,15 @@ pub(super) fn lower(graph: &mut GraphProto) {
         }
     }
     let dynamic = dynamic_products(&old, &constants);
-    let mut to = Lowering { constants, nodes: vec![], initializers: vec![], serial: 0, at: String::new() };
+    let mut to = Lowering {
+        constants,
+        nodes: vec![],
+        initializers: vec![],
+        serial: 0,
+        at: String::new(),
+        quantised: HashMap::new(),
+        rounded: HashMap::new(),
+    };
     for (position, node) in old.iter().enumerate() {
         to.at = node_name(position, node);
         if dynamic.absorbed.contains(&position) {
@@ -65,6 +78,8 @@ pub(super) fn lower(graph: &mut GraphProto) {
         let mark = (to.nodes.len(), to.initializers.len());
         if to.rewrite(node, dynamic.products.get(&position)).is_none() {
             to.nodes.truncate(mark.0);
+            to.quantised.retain(|_, q| q.at < mark.0);
+            to.rounded.retain(|_, (_, at)| *at < mark.0);
             to.initializers.truncate(mark.1);
             to.nodes.push(node.clone());
         }
@@ -142,6 +157,8 @@ struct Quant {
     scale: String,
     zero: String,
     range: (f32, f32),
+    /// Both of them, where they are stored numbers.
+    stored: Option<(f32, f32)>,
 }
 
 struct Lowering<'a> {
@@ -151,6 +168,21 @@ struct Lowering<'a> {
     serial: usize,
     /// Name of the node being rewritten.
     at: String,
+    /// What was quantised by stored numbers, by the name of the result.
+    quantised: HashMap<String, Quantised>,
+    /// What of it was asked for dequantised again, with the position of its node.
+    rounded: HashMap<String, (String, usize)>,
+}
+
+#[derive(Clone)]
+struct Quantised {
+    x: String,
+    scale: f32,
+    zero: f32,
+    /// Bounds of `x/scale`.
+    bounds: (f32, f32),
+    /// Position of its node.
+    at: usize,
 }
 
 impl Lowering<'_> {
@@ -299,128 +331,6 @@ impl Lowering<'_> {
 
     fn rank(&self, name: &str) -> Option<usize> {
         self.constants.get(name).map(|t| t.dims.len())
-    }
-
-    /// A parameter of a quantisation as floats along `axis` of a tensor of `rank`; a computed one is a scalar.
-    fn parameter(&mut self, name: &str, axis: i64, rank: Option<usize>) -> Option<String> {
-        let Some(tensor) = self.constants.get(name) else { return Some(self.as_float(name)) };
-        let values = numbers(tensor)?;
-        if values.len() == 1 {
-            return Some(self.floats(&values, &[]));
-        }
-        let rank = rank? as i64;
-        let axis = if axis < 0 { axis + rank } else { axis };
-        let behind = usize::try_from(rank - 1 - axis).ok()?;
-        let mut dims = vec![1; behind + 1];
-        dims[0] = values.len() as i64;
-        Some(self.floats(&values, &dims))
-    }
-
-    fn quant(&mut self, scale: &str, zero: Option<&str>, axis: i64, rank: Option<usize>) -> Option<Quant> {
-        let kind = zero.and_then(|z| self.constants.get(z)).map_or(DataType::Uint8 as i32, |t| t.data_type);
-        let scale = self.parameter(scale, axis, rank)?;
-        let zero = match zero {
-            Some(z) => self.parameter(z, axis, rank)?,
-            None => self.floats(&[0.0], &[]),
-        };
-        Some(Quant { scale, zero, range: range(kind)? })
-    }
-
-    /// `clip(round(x/s) + z)`, clipped before it is rounded: the gradient then passes at the ends of the range, too.
-    fn quantise(&mut self, x: &str, q: &Quant, output: &str) -> Option<()> {
-        let scaled = self.emit("Div", &[x, &q.scale]);
-        let (low, high) = (self.floats(&[q.range.0 - EDGE], &[]), self.floats(&[q.range.1 + EDGE], &[]));
-        let (low, high) = (self.emit("Sub", &[&low, &q.zero]), self.emit("Sub", &[&high, &q.zero]));
-        let above = self.emit("Max", &[&scaled, &low]);
-        let inside = self.emit("Min", &[&above, &high]);
-        let whole = self.emit(ROUND, &[&inside]);
-        self.emit_to("Add", &[&whole, &q.zero], output);
-        Some(())
-    }
-
-    fn quantise_by(&mut self, x: &str, scale: &str, zero: Option<&str>, output: &str) -> Option<()> {
-        let q = self.quant(scale, zero, 1, None)?;
-        self.quantise(x, &q, output)
-    }
-
-    /// `(q - z)·s`: of a stored weight here, of a computed value by operators.
-    fn dequantise(&mut self, q: &str, scale: &str, zero: Option<&str>, axis: i64) -> Option<String> {
-        if let Some(weight) = self.stored(q, scale, zero, axis, 0) {
-            return Some(weight);
-        }
-        let rank = self.rank(q);
-        let scale = self.parameter(scale, axis, rank)?;
-        let mut x = self.as_float(q);
-        if let Some(z) = zero {
-            let zero = self.parameter(z, axis, rank)?;
-            x = self.emit("Sub", &[&x, &zero]);
-        }
-        Some(self.emit("Mul", &[&x, &scale]))
-    }
-
-    /// A stored weight with stored parameters, dequantised.
-    fn stored(&mut self, q: &str, scale: &str, zero: Option<&str>, axis: i64, block: i64) -> Option<String> {
-        let tensor = *self.constants.get(q)?;
-        let zero = match zero {
-            Some(z) => Some(*self.constants.get(z)?),
-            None => None,
-        };
-        let values = dequantised(tensor, self.constants.get(scale)?, zero, axis, block)?;
-        Some(self.floats(&values, &tensor.dims))
-    }
-
-    /// `DequantizeLinear`; blocks are of stored weights only.
-    fn dequantise_to(
-        &mut self,
-        node: &NodeProto,
-        q: &str,
-        scale: &str,
-        zero: Option<&str>,
-        output: &str,
-    ) -> Option<()> {
-        let (axis, block) = (int_or(node, "axis", 1), int(node, "block_size"));
-        let x =
-            if block > 0 { self.stored(q, scale, zero, axis, block)? } else { self.dequantise(q, scale, zero, axis)? };
-        self.rename(&x, output)
-    }
-
-    /// A bias in units of the product of two scales.
-    fn bias(&mut self, bias: &str, x_scale: &str, w_scale: &str) -> Option<String> {
-        let values = numbers(self.constants.get(bias)?)?;
-        let x = *numbers(self.constants.get(x_scale)?)?.first()?;
-        let w = numbers(self.constants.get(w_scale)?)?;
-        let scaled = |(i, v): (usize, &f32)| Some(v * x * w.get(if w.len() == 1 { 0 } else { i })?);
-        let scaled: Vec<f32> = values.iter().enumerate().map(scaled).collect::<Option<_>>()?;
-        Some(self.floats(&scaled, &[scaled.len() as i64]))
-    }
-
-    /// To eight bits without a sign, by the range of the data with 0 in it.
-    fn dynamic_quantise(&mut self, x: &str, outputs: &[String]) -> Option<()> {
-        let [y, scale, zero] = outputs else { return None };
-        let given = self.emit(DETACH, &[x]);
-        let none = self.floats(&[0.0], &[]);
-        let reduce = |to: &mut Lowering, op: &str, with: &str| {
-            let output = to.fresh();
-            let keep = AttributeProto {
-                name: "keepdims".into(),
-                r#type: AttributeType::Int as i32,
-                i: 0,
-                ..AttributeProto::default()
-            };
-            to.push(output.clone(), op, &[&given], &output, vec![keep]);
-            to.emit(with, &[&output, &none])
-        };
-        let (low, high) = (reduce(self, "ReduceMin", "Min"), reduce(self, "ReduceMax", "Max"));
-        let span = self.emit("Sub", &[&high, &low]);
-        let (least, most) = (self.floats(&[0.0], &[]), self.floats(&[255.0], &[]));
-        self.emit_to("Div", &[&span, &most], scale);
-        let offset = self.emit("Div", &[&low, scale]);
-        let offset = self.emit("Neg", &[&offset]);
-        let offset = self.emit("Max", &[&offset, &least]);
-        let offset = self.emit("Min", &[&offset, &most]);
-        self.emit_to(ROUND, &[&offset], zero);
-        let q = Quant { scale: scale.clone(), zero: zero.clone(), range: (0.0, 255.0) };
-        self.quantise(x, &q, y)
     }
 }
 

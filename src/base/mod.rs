@@ -2,15 +2,19 @@
 
 mod check;
 mod guard;
+mod half;
 mod integers;
 mod lower;
+mod narrow;
 mod onnx;
 mod recurrent;
 mod reload;
 mod sample;
+mod scaled;
 mod shape;
 mod straight;
 mod tail;
+mod window;
 
 use std::path::{Path, PathBuf};
 
@@ -47,6 +51,7 @@ pub struct Base {
     typed: TypedModel,
     /// How a graph of other sizes is made, where symbols did not do.
     reload: Option<Reload>,
+    window: window::Window,
 }
 
 impl Base {
@@ -98,6 +103,8 @@ impl Base {
             .map_err(|e| e.within(path.display()))?;
         if let Some(graph) = &mut proto.graph {
             lower::lower(graph);
+            scaled::fold(graph);
+            half::widen(graph, path.parent()).map_err(|e| e.within(path.display()))?;
         }
         let folder = path.parent().and_then(Path::to_str).map(str::to_string);
         let (typed, reload) = match typed(&proto, folder.as_deref()) {
@@ -117,7 +124,8 @@ impl Base {
             None => ports(&typed, &symbols, &typed.inputs, |ix| onnx.inputs.get(ix).cloned()),
         };
         one_batch(&inputs).map_err(|e| e.within(path.display()))?;
-        Ok(Base { path: path.to_path_buf(), fingerprint, file_bytes, onnx, inputs, outputs, symbols, typed, reload })
+        let (path, window) = (path.to_path_buf(), window::Window::default());
+        Ok(Base { path, fingerprint, file_bytes, onnx, inputs, outputs, symbols, typed, reload, window })
     }
 
     /// Where the model was loaded from.
@@ -174,6 +182,25 @@ impl Base {
         constants.filter(|k| k.datum_type() == f32::datum_type() && k.len() >= LARGE)
     }
 
+    /// Memory that the model's weights take as they are held, bytes: quantised and half-precision ones stay narrow.
+    pub fn weight_bytes(&self) -> u64 {
+        let mut counted = std::collections::HashSet::new();
+        let mut bytes = 0;
+        for node in self.typed.nodes() {
+            if let Some(widen) = node.op_as::<crate::ops::Widen>()
+                && counted.insert(Arc::as_ptr(&widen.weight).cast::<u8>())
+            {
+                bytes += widen.weight.bytes() as u64;
+            }
+            for k in node.outputs.iter().filter_map(|o| o.fact.konst.as_ref()) {
+                if counted.insert(Arc::as_ptr(k).cast::<u8>()) {
+                    bytes += (k.len() * k.datum_type().size_of()) as u64;
+                }
+            }
+        }
+        bytes
+    }
+
     /// The typed graph at the sizes of `bucket`, constants propagated, nothing else rewritten.
     pub(crate) fn concrete(&self, bucket: &Bucket) -> Result<TypedModel> {
         match &self.reload {
@@ -213,6 +240,18 @@ fn one_batch(inputs: &[Port]) -> Result<()> {
     Ok(())
 }
 
+/// The concrete graph of a model that need not have a batch: single operators, for tests of gradients.
+#[cfg(all(test, feature = "train"))]
+pub(crate) fn graph_of(bytes: &[u8]) -> Result<TypedModel> {
+    let mut proto = onnx::parse(bytes)?;
+    if let Some(graph) = &mut proto.graph {
+        lower::lower(graph);
+        half::widen(graph, None)?;
+    }
+    let model = typed(&proto, None)?;
+    Symbols::of(&model).concretise(&model, &Bucket { batch: 1, sequence: 1 })
+}
+
 /// The typed graph of `proto`; external data lies in `folder`.
 fn typed(proto: &ModelProto, folder: Option<&str>) -> Result<TypedModel> {
     guarded(ErrorKind::UnsupportedModel, "cannot load the model", || {
@@ -228,6 +267,8 @@ fn framework() -> tract_onnx::Onnx {
     use tract_onnx::tract_hir::ops::element_wise::ElementWiseIntoHir;
     let mut framework = tract_onnx::onnx().with_ignore_value_info(true).with_ignore_output_shapes(true);
     framework.op_register.insert(lower::ROUND, |_, _| Ok((straight::round_straight().into_hir(), vec![])));
+    framework.op_register.insert(lower::QUANTISE, straight::load_quantise);
+    framework.op_register.insert(narrow::WEIGHT, narrow::load);
     framework.op_register.insert(lower::DETACH, |_, _| Ok((straight::detach().into_hir(), vec![])));
     framework
 }

@@ -3,7 +3,7 @@
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use super::{Base, Bucket, Dim, Element};
+use super::{Base, Bucket, Dim, Element, OnnxNode};
 use crate::error::{Error, Result};
 use crate::input::{ArrayData, Example, NamedArray};
 
@@ -63,7 +63,16 @@ impl Base {
 
     /// Rows of the smallest table that the values of `input` index.
     fn table_size(&self, input: &str) -> usize {
-        let rows = self.onnx.nodes.iter().filter(|n| n.op == "Gather" && n.inputs.get(1).is_some_and(|i| i == input));
+        // The values pass unchanged through these.
+        const SAME: &[&str] = &["Identity", "Cast", "Reshape", "Unsqueeze", "Squeeze", "Flatten"];
+        let mut names = vec![input];
+        for node in &self.onnx.nodes {
+            if SAME.contains(&node.op.as_str()) && node.inputs.first().is_some_and(|i| names.contains(&i.as_str())) {
+                names.extend(node.outputs.iter().map(String::as_str));
+            }
+        }
+        let looks_up = |n: &&OnnxNode| n.op == "Gather" && n.inputs.get(1).is_some_and(|i| names.contains(&i.as_str()));
+        let rows = self.onnx.nodes.iter().filter(looks_up);
         let sizes = rows.filter_map(|n| self.onnx.initializers.get(&n.inputs[0])?.first().copied());
         sizes.min().unwrap_or(DEFAULT_VOCABULARY).max(1)
     }

@@ -7,6 +7,7 @@ use tract_core::ops::einsum::EinSum;
 use tract_core::ops::nn::Softmax;
 
 use crate::error::{Error, Result};
+use crate::ops::is_constant;
 
 /// What the model answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,7 +89,7 @@ fn ends_in_vector(model: &TypedModel) -> bool {
     let mut at = output;
     for _ in 0..16 {
         let node = model.node(at.node);
-        let is_const = |o: &&OutletId| model.outlet_fact(**o).is_ok_and(|f| f.konst.is_some());
+        let is_const = |o: &&OutletId| is_constant(model, **o);
         let computed: Vec<_> = node.inputs.iter().filter(|o| !is_const(o)).collect();
         let binary = node.op_as::<TypedBinOp>().map(|b| b.0.name().to_string());
         match (binary.as_deref(), &computed[..]) {
@@ -135,7 +136,7 @@ fn before_softmax(model: &TypedModel, output: OutletId) -> OutletId {
 
 /// Walks back from the logits over bias additions to the product with a constant matrix.
 fn classifier_input(model: &TypedModel, logits: OutletId) -> Option<(OutletId, usize)> {
-    let is_const = |o: &OutletId| model.outlet_fact(*o).map(|f| f.konst.is_some()).unwrap_or(false);
+    let is_const = |o: &OutletId| is_constant(model, *o);
     let mut at = logits;
     for _ in 0..8 {
         let node = model.node(at.node);

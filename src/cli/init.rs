@@ -4,12 +4,13 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use acclimate::cipher::KeySource;
-use acclimate::runtime::NewClasses;
+use acclimate::runtime::{Means, NewClasses};
 use acclimate::sites::Pattern;
 use acclimate::{Home, InitOptions, Result};
 use clap::Args;
 use serde_json::json;
 
+use super::means::MeansArg;
 use super::output::{Output, bytes};
 use super::vet::VetArgs;
 use super::{TASKS, task};
@@ -38,6 +39,8 @@ pub struct Init {
     /// Layers that may adapt: names with * between commas (see `acclimate inspect`); all when not given
     #[arg(long, value_name = "PATTERN", default_value = "all")]
     sites: String,
+    #[command(flatten)]
+    means: MeansArg,
     /// Let feedback name new classes without --new-class
     #[arg(long)]
     new_classes: bool,
@@ -75,6 +78,7 @@ impl Init {
             tokenizer: self.tokenizer,
             rank: self.rank,
             sites: Pattern::new(&self.sites),
+            means: self.means.or(Means::default()),
             new_classes: self.new_classes.then_some(NewClasses::Allow),
             vetting: Some(self.vet.vetting(&self.model)?),
             key: self.key.source(),
@@ -108,6 +112,10 @@ impl Init {
                 summary.trainable_parameters,
                 bytes(summary.train_memory_bytes)
             );
+            data["reason"] = json!(summary.reason);
+            if let Some(reason) = &summary.reason {
+                lines += &format!("\n{reason}");
+            }
             if summary.sites.is_empty() {
                 output.note("no layer of this model can adapt: only a head will be trained");
             }

@@ -48,6 +48,7 @@ fn kind(kind: SiteKind) -> &'static str {
     match kind {
         SiteKind::Linear => "linear",
         SiteKind::Conv => "conv",
+        SiteKind::ConvTranspose => "conv_transpose",
     }
 }
 
@@ -108,8 +109,11 @@ fn for_people(r: &Report) -> String {
             let kernel: Vec<String> = s.site.kernel.iter().map(usize::to_string).collect();
             let sort = match (s.site.kind, s.site.groups) {
                 (SiteKind::Linear, _) => "linear".to_string(),
-                (SiteKind::Conv, 1) => format!("conv {}", kernel.join("×")),
-                (SiteKind::Conv, groups) => format!("conv {}, {groups} groups", kernel.join("×")),
+                (kind, groups) => {
+                    let transposed = if kind == SiteKind::ConvTranspose { "transposed " } else { "" };
+                    let groups = if groups > 1 { format!(", {groups} groups") } else { String::new() };
+                    format!("{transposed}conv {}{groups}", kernel.join("×"))
+                }
             };
             let size = format!("{} → {}", s.site.inputs, s.site.outputs);
             let adapts =

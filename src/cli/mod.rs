@@ -16,6 +16,7 @@ mod history;
 mod import;
 mod init;
 mod inspect;
+mod means;
 pub mod output;
 #[cfg(feature = "train")]
 mod plot;

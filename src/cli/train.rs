@@ -5,13 +5,14 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use acclimate::adapt::{Progress, depth_name};
-use acclimate::runtime::{Checkpoints, TrainOptions, TrainReport};
+use acclimate::runtime::{Checkpoints, Chosen, TrainOptions, TrainReport};
 use acclimate::store::TRIAL;
 use acclimate::{Error, Result};
 use clap::Args;
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::output::{Output, percent};
+use super::means::MeansArg;
+use super::output::{Output, bytes, percent};
 use super::{ProfileArg, ThreadsArg, stop};
 
 /// Learn from the feedback; what was learned serves only if it proves better on feedback that it has not seen
@@ -28,6 +29,8 @@ pub struct Train {
     /// Most time for the whole training
     #[arg(long, value_name = "S")]
     budget_seconds: Option<f64>,
+    #[command(flatten)]
+    means: MeansArg,
     /// Seed of everything random; the home's when not given
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
@@ -66,8 +69,9 @@ impl Train {
             bar.set_message(p.stage);
             bar.set_position((1000.0 * p.done.clamp(0.0, 1.0)) as u64);
         };
+        let means = Some(self.means.or(session.home().config().means));
         let options =
-            TrainOptions { settings: Some(settings), stop: Some(stop), checkpoints, progress: Some(&progress) };
+            TrainOptions { settings: Some(settings), means, stop: Some(stop), checkpoints, progress: Some(&progress) };
         let report = session.train(&options);
         bar.finish_and_clear();
         let report = report?;
@@ -86,6 +90,7 @@ impl Train {
             "power": v.power,
             "reason": v.reason,
             "tried": report.tried,
+            "choice": report.choice.as_ref().map(choice),
         });
         output.data(&data, || for_people(&report))?;
         Ok(ExitCode::SUCCESS)
@@ -97,13 +102,36 @@ fn duration(seconds: f64, what: &str) -> Result<Duration> {
         .map_err(|e| Error::usage(format!("{seconds} seconds {what}")).because(e).hint("give a positive number"))
 }
 
+fn choice(chosen: &Chosen) -> Value {
+    json!({
+        "reason": chosen.reason,
+        "reachable": chosen.reachable,
+        "rank": chosen.rank,
+        "micro_batch": chosen.micro_batch,
+        "memory_bytes": chosen.memory_bytes,
+        "seconds": chosen.seconds,
+        "sites": chosen.sites.iter().map(|s| json!({ "name": s.name, "share": s.share })).collect::<Vec<_>>(),
+    })
+}
+
 fn for_people(report: &TrainReport) -> String {
     let v = &report.verdict;
-    let mut lines: Vec<String> = report.tried.iter().map(|t| format!("  {t}")).collect();
-    if report.resumed_steps > 0 {
-        lines
-            .insert(0, format!("went on from an earlier run after {} of {} steps", report.resumed_steps, report.steps));
+    let mut lines = vec![];
+    if let Some(c) = &report.choice {
+        let time = c.seconds.map_or(String::new(), |s| format!(" and {s:.0} s"));
+        lines.push(format!(
+            "{} of {} layers may adapt at rank {}, about {}{time}: {}",
+            c.sites.len(),
+            c.reachable,
+            c.rank,
+            bytes(c.memory_bytes),
+            c.reason
+        ));
     }
+    if report.resumed_steps > 0 {
+        lines.push(format!("went on from an earlier run after {} of {} steps", report.resumed_steps, report.steps));
+    }
+    lines.extend(report.tried.iter().map(|t| format!("  {t}")));
     let guard = format!("guard {:.0} → {}", 100.0 * v.before, percent(v.after));
     if report.promoted {
         lines.push(format!(

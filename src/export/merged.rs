@@ -7,12 +7,14 @@ use std::path::{Path, PathBuf};
 use prost::Message;
 use tract_onnx::pb::{self, GraphProto, ModelProto, NodeProto, TensorProto};
 
+use super::tensors::{answers_half, floats, tensor, weight_type};
 use crate::adapter::{Adapter, HeadDelta, Pooling};
 use crate::base::{Base, Task, node_name, parse};
 use crate::disk::{RealDisk, StagedFile};
 use crate::error::{Error, Result};
 use crate::plan::{MergedWeight, merged_weights};
 use crate::runtime::Session;
+use crate::sites::direction;
 
 /// A file that was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -101,34 +103,45 @@ fn position(graph: &GraphProto, site: &str) -> Option<usize> {
     graph.node.iter().enumerate().position(|(i, n)| node_name(i, n) == site)
 }
 
-fn tensor(name: String, dims: &[usize], values: &[f32]) -> TensorProto {
-    TensorProto {
-        name,
-        dims: dims.iter().map(|&d| d as i64).collect(),
-        data_type: pb::tensor_proto::DataType::Float as i32,
-        raw_data: values.iter().flat_map(|v| v.to_le_bytes()).collect(),
-        ..TensorProto::default()
-    }
-}
-
 fn replace_weight(graph: &mut GraphProto, weight: &MergedWeight) -> Result<()> {
-    let at = position(graph, &weight.site).ok_or_else(|| Error::internal("a site went missing").at(&weight.site))?;
+    let (node, direction) = match direction(&weight.site) {
+        (node, Some(direction)) if position(graph, &weight.site).is_none() => (node, direction),
+        _ => (weight.site.as_str(), 0),
+    };
+    let at = position(graph, node).ok_or_else(|| Error::internal("a site went missing").at(&weight.site))?;
     let name = format!("{}.merged_weight", weight.site);
-    let mut shape = weight.shape.clone();
+    let (mut shape, mut values) = (weight.shape.clone(), weight.values.clone());
     match graph.node[at].op_type.as_str() {
-        "MatMul" | "Gemm" | "Conv" | "Einsum" => {}
-        "LSTM" | "GRU" | "RNN" => shape.insert(0, 1),
+        "MatMul" | "Gemm" | "Conv" | "ConvTranspose" | "Einsum" => {}
+        "LSTM" | "GRU" | "RNN" => {
+            // Both directions share one tensor.
+            let stored = graph.node[at]
+                .input
+                .get(weight.slot)
+                .and_then(|name| graph.initializer.iter().find(|t| t.name == *name));
+            let both = stored.filter(|t| t.dims.first() == Some(&2)).and_then(floats);
+            shape.insert(0, 1);
+            if let Some(mut both) = both.filter(|b| b.len() == 2 * values.len()) {
+                both[direction * values.len()..][..values.len()].copy_from_slice(&values);
+                (shape[0], values) = (2, both);
+            } else if direction > 0 || node != weight.site {
+                return Err(Error::unsupported("its weights are computed: a delta of one direction cannot be merged")
+                    .at(&weight.site)
+                    .hint("keep serving with acclimate, which applies the delta beside the model"));
+            }
+        }
         op => {
             return Err(Error::unsupported(format!("a {op} takes a quantised weight: its delta cannot be merged"))
                 .at(&weight.site)
                 .hint("keep serving with acclimate, which applies the delta beside the model"));
         }
     }
-    match graph.node[at].input.get_mut(weight.slot) {
-        Some(input) => *input = name.clone(),
+    let kind = match graph.node[at].input.get(weight.slot) {
+        Some(input) => weight_type(graph, input),
         None => return Err(Error::internal("a site has no weight input").at(&weight.site)),
-    }
-    graph.initializer.push(tensor(name, &shape, &weight.values));
+    };
+    graph.node[at].input[weight.slot] = name.clone();
+    graph.initializer.push(tensor(name, &shape, &values, kind));
     Ok(())
 }
 
@@ -187,24 +200,15 @@ fn into_classifier(graph: &mut GraphProto, classifier: &MergedWeight, head: &Hea
     }
     let (weight_name, new_bias) =
         (format!("{}.merged_weight", classifier.site), format!("{}.merged_bias", classifier.site));
+    let kind = weight_type(graph, &graph.node[at].input[classifier.slot]);
     graph.node[at].input[classifier.slot] = weight_name.clone();
     let inputs = &mut graph.node[bias_node].input;
     inputs.resize(inputs.len().max(bias_slot + 1), String::new());
     inputs[bias_slot] = new_bias.clone();
-    graph.initializer.push(tensor(weight_name, &new_shape, &weight));
-    graph.initializer.push(tensor(new_bias, &[head.classes], &bias));
+    graph.initializer.push(tensor(weight_name, &new_shape, &weight, kind));
+    graph.initializer.push(tensor(new_bias, &[head.classes], &bias, kind));
     set_last_dim(graph, head.classes);
     Ok(())
-}
-
-fn floats(t: &TensorProto) -> Option<Vec<f32>> {
-    if t.data_type != pb::tensor_proto::DataType::Float as i32 {
-        return None;
-    }
-    match t.raw_data.is_empty() {
-        true => Some(t.float_data.clone()),
-        false => Some(t.raw_data.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect()),
-    }
 }
 
 /// Declares the number of classes on the first output.
@@ -217,6 +221,15 @@ fn set_last_dim(graph: &mut GraphProto, classes: usize) {
     });
     if let Some(last) = shape.and_then(|s| s.dim.last_mut()) {
         *last = Dimension { value: Some(dimension::Value::DimValue(classes as i64)), ..Dimension::default() };
+    }
+}
+
+fn to_float() -> pb::AttributeProto {
+    pb::AttributeProto {
+        name: "to".into(),
+        i: pb::tensor_proto::DataType::Float as i64,
+        r#type: pb::attribute_proto::AttributeType::Int as i32,
+        ..pb::AttributeProto::default()
     }
 }
 
@@ -240,15 +253,15 @@ fn append_head(graph: &mut GraphProto, base: &Base, features: &str, head: &HeadD
     };
     let mask = base.inputs().iter().find(|p| p.name.contains("mask")).map(|p| p.name.clone());
     let mut nodes = vec![];
+    let mut features = features.to_string();
+    if answers_half(graph) {
+        nodes.push(node("Cast", "features", &[&features], vec![to_float()]));
+        features = "acclimate.features.out".into();
+    }
+    let features = features.as_str();
     let pooled = match (head.pooling, mask) {
         (Pooling::Mean, Some(mask)) => {
-            let float = pb::AttributeProto {
-                name: "to".into(),
-                i: pb::tensor_proto::DataType::Float as i64,
-                r#type: pb::attribute_proto::AttributeType::Int as i32,
-                ..pb::AttributeProto::default()
-            };
-            nodes.push(node("Cast", "mask", &[&mask], vec![float]));
+            nodes.push(node("Cast", "mask", &[&mask], vec![to_float()]));
             nodes.push(node("Einsum", "sum", &["acclimate.mask.out", features], equation("bs,bsf->bf")));
             nodes.push(node("Einsum", "count", &["acclimate.mask.out"], equation("bs->b")));
             nodes.push(node("Reciprocal", "share", &["acclimate.count.out"], vec![]));
@@ -297,8 +310,9 @@ fn append_head(graph: &mut GraphProto, base: &Base, features: &str, head: &HeadD
         }
         bias[c as usize] = head.bias[j];
     }
-    graph.initializer.push(tensor("acclimate.head_weight".into(), &[head.features, head.classes], &weight));
-    graph.initializer.push(tensor("acclimate.head_bias".into(), &[head.classes], &bias));
+    let float = pb::tensor_proto::DataType::Float as i32;
+    graph.initializer.push(tensor("acclimate.head_weight".into(), &[head.features, head.classes], &weight, float));
+    graph.initializer.push(tensor("acclimate.head_bias".into(), &[head.classes], &bias, float));
     let mut gemm = node("Gemm", "head", &[&pooled, "acclimate.head_weight", "acclimate.head_bias"], vec![]);
     gemm.output = vec!["logits".into()];
     nodes.push(gemm);
@@ -343,3 +357,7 @@ fn drop_unused_initializers(graph: &mut GraphProto) {
     graph.node.retain(|_| flags.next().unwrap_or(true));
     graph.initializer.retain(|t| needed.contains(&t.name));
 }
+
+#[cfg(all(test, feature = "train"))]
+#[path = "merged_tests.rs"]
+mod tests;

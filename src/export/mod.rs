@@ -3,5 +3,6 @@
 #[cfg(feature = "train")]
 pub(crate) mod dump;
 mod merged;
+mod tensors;
 
 pub use merged::{Written, merged};

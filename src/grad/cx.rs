@@ -8,6 +8,8 @@ use tract_core::ops::logic::Iff;
 use tract_core::ops::math;
 use tract_core::ops::nn::{Reduce, Reducer};
 
+use crate::ops::{constant, copy_constant};
+
 /// The backward graph under construction.
 pub(crate) struct Cx<'a> {
     forward: &'a TypedModel,
@@ -68,6 +70,10 @@ impl<'a> Cx<'a> {
     pub fn forward(&self) -> &'a TypedModel {
         self.forward
     }
+    /// Value of a forward outlet that is the same in every run.
+    pub fn fixed(&self, forward: OutletId) -> TractResult<Option<Arc<Tensor>>> {
+        constant(self.forward, forward)
+    }
     /// Concrete shape of a forward outlet.
     pub fn dims(&self, forward: OutletId) -> TractResult<TVec<usize>> {
         let fact = self.fact(forward)?;
@@ -88,8 +94,10 @@ impl<'a> Cx<'a> {
             return Ok(known);
         }
         let fact = self.forward.outlet_fact(forward)?;
-        let value = match &fact.konst {
-            Some(k) => self.constant(k.clone())?,
+        self.serial += 1;
+        let name = format!("const.{}", self.serial);
+        let value = match copy_constant(self.forward, forward, &mut self.model, &name)? {
+            Some(constant) => constant,
             None => {
                 self.saved.push(forward);
                 let name = format!("saved.{}.{}", self.forward.node(forward.node).name, forward.slot);

@@ -13,6 +13,7 @@ use tract_core::ops::math;
 use tract_core::ops::nn::{self, DataFormat, Reduce, Reducer, RmsNorm, Softmax, SoftmaxKind};
 
 mod index;
+mod nodes;
 mod recurrent;
 mod resize;
 
@@ -180,7 +181,7 @@ fn norms_and_reductions() {
         let op = RmsNorm { axis, eps: rctensor0(1e-3f32) };
         check("rms_norm", &[&[2, 3, 8]], &|m, x| wire(m, op.clone(), x));
     }
-    for reducer in [Reducer::Sum, Reducer::MeanOfSquares, Reducer::Max, Reducer::Min] {
+    for reducer in [Reducer::Sum, Reducer::MeanOfSquares, Reducer::Max, Reducer::Min, Reducer::Prod] {
         for axes in [tvec!(1), tvec!(0, 2)] {
             check("reduce", &[&[2, 3, 4]], &|m, x| wire(m, Reduce::new(axes.clone(), reducer), x));
         }
@@ -318,14 +319,41 @@ fn pools() {
     }
 }
 
+/// A rounding has no slope that a difference would show: the gradient is that of the clip alone.
+#[test]
+fn quantisations_pass_straight_through_where_they_do_not_clip() {
+    let mut m = TypedModel::default();
+    let x = m.add_source("x", f32::fact([11])).unwrap();
+    let op = crate::ops::Quantise { scale: 0.5, unit: 1.0, zero: 3.0, low: -3.499, high: 4.499 };
+    let y = m.wire_node("y", op, &[x]).unwrap()[0];
+    m.select_output_outlets(&[y]).unwrap();
+    let back = differentiate(&m, &[y], &[x], true).unwrap();
+    let values = tensor1(&[-9.0f32, -1.7, -1.5, -0.26, 0.0, 0.24, 0.26, 1.2, 2.2, 2.3, 80.0]);
+    m.outputs.extend(&back.saved);
+    let mask = run(&m, vec![values])[1].clone().into_tensor();
+    let dy = tensor1(&[1f32; 11]);
+    let dx = run(&back.model, vec![dy, mask]);
+    let inside = [0, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0].map(|b| 2.0 * b as f32);
+    assert_eq!(crate::sites::floats(&dx[0]).unwrap(), inside);
+}
+
+#[test]
+fn local_response_normalisation() {
+    for size in [1, 2, 3, 5] {
+        let op = tract_onnx_opl::lrn::Lrn { alpha: 0.9, beta: 0.75, bias: 1.5, size };
+        check("lrn", &[&[2, 6, 3, 2]], &|m, x| wire(m, op.clone(), x));
+    }
+}
+
 #[test]
 fn an_operator_without_a_rule_blocks_only_what_lies_before_it() {
     let mut m = TypedModel::default();
     let (x, z) = (m.add_source("x", f32::fact([4])).unwrap(), m.add_source("z", f32::fact([4])).unwrap());
-    let bad = m.wire_node("bad", Reduce::new(tvec!(0), Reducer::Prod), &[x]).unwrap()[0];
+    let two = m.add_const("two", tensor1(&[2f32])).unwrap();
+    let bad = m.wire_node("bad", math::rem(), &[x, two]).unwrap()[0];
     let out = m.wire_node("out", math::mul(), &[bad, z]).unwrap()[0];
     m.select_output_outlets(&[out]).unwrap();
     let back = differentiate(&m, &[out], &[x, z], true).unwrap();
     assert_eq!(back.obstructed, [true, false]);
-    assert_eq!((back.blocked[0].node.as_str(), back.blocked[0].op.as_str()), ("bad", "Reduce<Prod>"));
+    assert_eq!((back.blocked[0].node.as_str(), back.blocked[0].op.as_str()), ("bad", "Rem"));
 }

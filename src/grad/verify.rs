@@ -5,6 +5,8 @@ use tract_core::internal::*;
 const ALLOWED: &[&str] = &[
     "Source",
     "Const",
+    "Widen",
+    "Identity",
     "Add",
     "Sub",
     "Mul",
@@ -64,6 +66,10 @@ const ALLOWED: &[&str] = &[
     "MaxPoolBackward",
     "SumPoolBackward",
     "GatherBackward",
+    "GatherNdBackward",
+    "GridSampleBackward",
+    "ProdBackward",
+    "QuantiseBackward",
     "ScanBackward",
 ];
 

@@ -1,8 +1,18 @@
-//! Forward operators of our own, which gradients know: put in place of chains of tract's right after the graph is decluttered.
+//! Forward operators of our own: narrow weights, and those that are put in place of chains of tract's right after the graph is decluttered.
 
 mod clip;
+mod packed;
+mod quantise;
+mod widen;
 
 pub(crate) use clip::Clip;
+pub(crate) use packed::{Kind, Packed, Scales};
+pub(crate) use quantise::Quantise;
+#[cfg(feature = "train")]
+pub(crate) use quantise::QuantiseBackward;
+#[cfg(feature = "train")]
+pub(crate) use widen::copy_constant;
+pub(crate) use widen::{Lookup, Widen, behind, constant, is_constant};
 
 use tract_core::internal::*;
 

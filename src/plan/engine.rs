@@ -65,6 +65,8 @@ pub(crate) struct Engine {
     pub base: Arc<Base>,
     pub task: Task,
     pub pooling: Pooling,
+    /// No example has more positions.
+    window: usize,
     ends: Ends,
     forward: Mutex<HashMap<(Key, Bucket), Arc<ForwardPlan>>>,
     #[cfg(feature = "train")]
@@ -77,6 +79,7 @@ impl Engine {
             base,
             task,
             pooling,
+            window: usize::MAX,
             ends: Ends::Tail(task),
             forward: Mutex::default(),
             #[cfg(feature = "train")]
@@ -89,9 +92,19 @@ impl Engine {
         Engine { ends: Ends::Features, ..self }
     }
 
-    /// The bucket for `batch` examples of which the longest has `length` positions.
+    /// The same for examples of at most `positions` positions.
+    pub fn within(self, positions: usize) -> Engine {
+        Engine { window: positions, ..self }
+    }
+
+    /// The bucket for `batch` examples of which the longest has `length` positions: no longer than examples are or the model takes.
     pub fn bucket(&self, batch: usize, length: usize) -> Bucket {
-        self.base.bucket(batch, if length == 0 { 0 } else { text::bucket(length) })
+        if length == 0 {
+            return self.base.bucket(batch, 0);
+        }
+        let rounded = text::bucket(length).min(self.window.max(length));
+        // Where no length works out, compiling says why.
+        self.base.bucket(batch, self.base.longest(length, rounded).unwrap_or(rounded))
     }
 
     fn forward_plan(&self, variant: &Variant, bucket: &Bucket) -> Result<Arc<ForwardPlan>> {

@@ -5,6 +5,8 @@ use std::collections::{HashMap, HashSet};
 
 use tract_core::internal::*;
 
+use crate::ops::{copy_constant, is_constant};
+
 /// The two halves of a forward graph.
 pub(super) struct Split {
     /// From the model's inputs to the values that the trained part reads.
@@ -36,8 +38,7 @@ pub(super) fn split(model: &TypedModel, own_inputs: usize) -> TractResult<Option
     let mut passed: Vec<OutletId> = vec![];
     let read = order.iter().filter(|id| trained.contains(id)).flat_map(|id| &model.node(*id).inputs);
     for outlet in read.chain(&model.outputs) {
-        let constant = model.outlet_fact(*outlet)?.konst.is_some();
-        if !constant && !trained.contains(&outlet.node) && !passed.contains(outlet) {
+        if !is_constant(model, *outlet) && !trained.contains(&outlet.node) && !passed.contains(outlet) {
             passed.push(*outlet);
         }
     }
@@ -75,9 +76,9 @@ fn suffix(
         }
         let mut inputs = tvec!();
         for input in &node.inputs {
-            if let (None, Some(k)) = (at.get(input), &model.outlet_fact(*input)?.konst) {
+            if !at.contains_key(input) {
                 let name = format!("{}.{}", model.node(input.node).name, input.slot);
-                at.insert(*input, out.add_const(name, k.clone())?);
+                at.extend(copy_constant(model, *input, &mut out, &name)?.map(|copy| (*input, copy)));
             }
             inputs.push(*at.get(input).context("a value lies on neither side of the cut")?);
         }

@@ -6,6 +6,7 @@ use tract_core::internal::*;
 use crate::adapter::{SiteDelta, SiteKind};
 use crate::base::{Base, Bucket, Task, find_tail, guarded};
 use crate::error::{Error, ErrorKind, Result};
+use crate::ops::constant;
 use crate::sites::{Found, Site, SiteTable, find, floats, insert, last_block};
 
 /// What the runtime knows of a model's sites at some bucket.
@@ -179,40 +180,69 @@ pub(crate) fn merged_weights(
     let tail = find_tail(&model, task)?;
     let (found, _) = find_sites(&model, base)?;
     guarded(ErrorKind::UnsupportedModel, "cannot merge the deltas", || {
-        let constant = |f: &Found| {
+        let weight = |f: &Found| {
             let outlet = model.node(f.node).inputs[f.weight_slot];
-            model.outlet_fact(outlet)?.konst.clone().context("the weight is not a constant")
+            constant(&model, outlet)?.context("the weight is not a constant")
         };
         let plain = |f: &Found, values: &Tensor| -> TractResult<MergedWeight> {
             // Axes of size 1 that the graph put before a matrix are not in the ONNX file.
             let lead = if f.site.kind == SiteKind::Linear { values.rank().saturating_sub(2) } else { 0 };
             let (k, n) = f.weight_axes;
+            let (shape, values) = match f.site.kind {
+                SiteKind::ConvTranspose => in_file_order(f, values)?,
+                _ => (values.shape()[lead..].to_vec(), floats(values)?.to_vec()),
+            };
             Ok(MergedWeight {
                 site: f.site.name.clone(),
                 slot: f.weight_slot,
-                shape: values.shape()[lead..].to_vec(),
-                values: floats(values)?.to_vec(),
+                shape,
+                values,
                 axes: (k.saturating_sub(lead), n.saturating_sub(lead)),
             })
         };
         let mut merged = vec![];
         for delta in deltas {
             let f = by_name(&found, &delta.name)?;
-            merged.push(plain(f, &*merged_weight(&*constant(f)?, f, delta)?)?);
+            merged.push(plain(f, &*merged_weight(&*weight(f)?, f, delta)?)?);
         }
         let classifier = match found.iter().find(|f| Some(f.node) == tail.classifier) {
-            Some(f) => Some(plain(f, &*constant(f)?)?),
+            Some(f) => Some(plain(f, &*weight(f)?)?),
             None => None,
         };
         Ok((merged, classifier))
     })
 }
 
+/// Sizes of the kernel of a transposed convolution, which the graph keeps as `[groups·co, ci, taps]` and the file as `[groups·ci, co, taps]`.
+struct Widths {
+    groups: usize,
+    co: usize,
+    ci: usize,
+    taps: usize,
+}
+
+impl Widths {
+    fn of(found: &Found, shape: &[usize]) -> Widths {
+        let groups = found.site.groups;
+        Widths { groups, co: shape[0] / groups, ci: shape[1], taps: shape[2..].iter().product() }
+    }
+}
+
+fn in_file_order(found: &Found, kernel: &Tensor) -> TractResult<(Vec<usize>, Vec<f32>)> {
+    let Widths { groups, co, ci, taps } = Widths::of(found, kernel.shape());
+    let (from, mut to) = (floats(kernel)?, vec![0f32; kernel.len()]);
+    for (i, line) in to.chunks_exact_mut(taps).enumerate() {
+        let (c, o) = (i / co, i % co);
+        line.copy_from_slice(&from[((c / ci * co + o) * ci + c % ci) * taps..][..taps]);
+    }
+    Ok(([&[groups * ci, co][..], &kernel.shape()[2..]].concat(), to))
+}
+
 /// Replaces the weight of `found` by `W + ΔW`.
 fn merge(model: &mut TypedModel, found: &Found, delta: &SiteDelta) -> TractResult<()> {
     let node = model.node(found.node);
     let (op, inputs, name) = (node.op.clone(), node.inputs.clone(), node.name.clone());
-    let weight = model.outlet_fact(inputs[found.weight_slot])?.konst.clone().context("the weight is not a constant")?;
+    let weight = constant(model, inputs[found.weight_slot])?.context("the weight is not a constant")?;
     let merged = merged_weight(&weight, found, delta)?;
     let mut patch = TypedModelPatch::new("merge a low-rank delta");
     let mut taps = patch.taps(model, &inputs)?;
@@ -238,6 +268,18 @@ fn merged_weight(weight: &Tensor, found: &Found, delta: &SiteDelta) -> TractResu
                     let d: f32 = (0..rank).map(|r| a[k * rank + r] * b[r * output + n]).sum();
                     values[k * stride(k_axis) + n * stride(n_axis)] += scale * d;
                 }
+            }
+        }
+        SiteKind::ConvTranspose => {
+            let Widths { groups, co, ci, taps } = Widths::of(found, shape);
+            ensure!(
+                a.len() == groups * ci * rank * taps && b.len() == groups * co * rank,
+                "the delta has another shape than the kernel"
+            );
+            for (i, v) in values.iter_mut().enumerate() {
+                let (o, c, t) = (i / (ci * taps), i / taps % ci, i % taps);
+                let c = o / co * ci + c;
+                *v += scale * (0..rank).map(|r| a[(c * rank + r) * taps + t] * b[o * rank + r]).sum::<f32>();
             }
         }
         SiteKind::Conv => {

@@ -62,6 +62,9 @@ pub struct Config {
     /// With which key the profiles are encrypted; they are not when not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub encryption: Option<Encryption>,
+    /// What training may cost.
+    #[serde(default, skip_serializing_if = "Means::are_unlimited")]
+    pub means: Means,
 }
 
 /// With which key the profiles of a home are encrypted.
@@ -91,6 +94,25 @@ impl Encryption {
         }
         let what = format!("the wrong key: its mark is {}, the home was made with {}", key.mark(), self.mark);
         Err(Error::new(ErrorKind::NoKey, what).hint("give the key that the home was made with; nothing was changed"))
+    }
+}
+
+/// What training may cost. Without a limit every site that a gradient reaches may adapt.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Means {
+    /// Most memory of the process, bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_bytes: Option<u64>,
+    /// Longest training, seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seconds: Option<f64>,
+}
+
+impl Means {
+    /// True when nothing is limited.
+    pub fn are_unlimited(&self) -> bool {
+        *self == Means::default()
     }
 }
 

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::Session;
-use super::config::{Config, Encryption, NewClasses};
+use super::config::{Config, Encryption, Means, NewClasses};
 use crate::adapter::Pooling;
 use crate::base::{Base, Task};
 use crate::cipher::{Cipher, Key, KeySource, KeyedDisk};
@@ -45,6 +45,8 @@ pub struct InitOptions {
     pub vetting: Option<Vetting>,
     /// Where the key is with which the profiles are encrypted; they are not when not given. A key file that is not there is made.
     pub key: Option<KeySource>,
+    /// What training may cost.
+    pub means: Means,
 }
 
 impl InitOptions {
@@ -61,6 +63,7 @@ impl InitOptions {
             new_classes: None,
             vetting: None,
             key: None,
+            means: Means::default(),
         }
     }
 }
@@ -74,6 +77,8 @@ pub struct Summary {
     pub trainable_parameters: usize,
     /// Estimate of the memory that training needs, bytes.
     pub train_memory_bytes: u64,
+    /// Why these, where memory or time is limited.
+    pub reason: Option<String>,
     /// Sites that cannot be trained, with what stands in the way.
     pub unreachable: Vec<String>,
 }
@@ -141,6 +146,7 @@ impl Home {
             seed: 0,
             image: None,
             encryption: None,
+            means: options.means,
         };
         let seen = survey(&base, task, &base.bucket(1, SURVEY_LENGTH))?;
         if !options.sites.is_all() && !seen.table.sites.iter().any(|s| options.sites.matches(&s.name)) {
@@ -160,6 +166,10 @@ impl Home {
             _ => NewClasses::Ask,
         });
         if let Some(file) = &options.tokenizer {
+            // The shorter of what the model and the tokenizer take, up to the default.
+            let takes = base.longest(1, config.max_length).unwrap_or(config.max_length);
+            let declared = TextEncoder::load(file, takes)?.declared_max_length();
+            config.max_length = declared.map_or(takes, |d| d.min(takes));
             TextEncoder::load(file, config.max_length)?;
         }
         config.image = options.image.clone().or_else(|| guess_image(&base));
@@ -251,6 +261,10 @@ impl Home {
             (Task::Classification, Task::Encoder) => Engine::new(base, own, pooling).without_classes(),
             _ => Engine::new(base, declared, pooling),
         };
+        let engine = match &intake {
+            IntakeKind::Text(encoder) => engine.within(encoder.max_length()),
+            _ => engine,
+        };
         let path = path.to_path_buf();
         Ok(Home(Arc::new(HomeInner { path, config, engine, intake, labels, disk, key, features, base_classes })))
     }
@@ -310,6 +324,7 @@ impl Home {
             inner.engine.task,
             &Pattern::new(&inner.config.sites),
             inner.config.rank,
+            &inner.config.means,
         )
     }
 }

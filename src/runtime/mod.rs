@@ -7,6 +7,8 @@ mod forget;
 mod home;
 mod journal_io;
 #[cfg(feature = "train")]
+mod prepare;
+#[cfg(feature = "train")]
 mod resume;
 mod serving;
 mod session;
@@ -16,8 +18,10 @@ mod verify;
 #[cfg(feature = "train")]
 mod watch;
 
+#[cfg(feature = "train")]
+pub use crate::choice::{Chosen, ChosenSite};
 pub use answer::{Answer, Scored};
-pub use config::{Config, Encryption, NewClasses};
+pub use config::{Config, Encryption, Means, NewClasses};
 pub use home::{Home, InitOptions, Summary};
 #[cfg(feature = "train")]
 pub use resume::Checkpoints;

@@ -4,21 +4,25 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use super::resume::{self, Checkpoints, Keeping};
-use super::{Session, journal_io, now_ms};
+use super::prepare::Prepared;
+use super::resume::{Checkpoints, Keeping};
+use super::{Means, Session, journal_io, now_ms};
 use crate::adapt::{
     Adaptation, Incumbent, MOST_IDLE, Material, Outcome, Progress, Settings, Standing, Winner, head_delta,
 };
 use crate::adapter::{Adapter, Lineage, Verdict};
+use crate::choice::Chosen;
+use crate::disk::StagedFile;
 use crate::error::{Error, Result};
 use crate::input::Example;
 use crate::journal::{FeedbackKind, InteractionEntry, InteractionId, JournalState};
 use crate::plan::lock;
-use crate::sites::Pattern;
 use crate::store::{Checkpoint, Cut};
 use crate::train::fit::state::Keeper;
 use crate::train::fit::{Goal, Lesson};
 
+/// Which sites the last training chose within its means.
+const CHOICE_FILE: &str = "choice.toml";
 /// How long another training of the same profile is waited for.
 const TRAIN_LOCK_WAIT: Duration = Duration::from_millis(200);
 
@@ -27,6 +31,8 @@ const TRAIN_LOCK_WAIT: Duration = Duration::from_millis(200);
 pub struct TrainOptions<'a> {
     /// Settings; the home's seed, rank and limits apply on top of the defaults when none are given.
     pub settings: Option<Settings>,
+    /// What it may cost; the home's limits when none are given.
+    pub means: Option<Means>,
     /// Set by the caller to stop; checked before every step.
     pub stop: Option<&'a AtomicBool>,
     /// When it is kept where the training stands.
@@ -52,6 +58,8 @@ pub struct TrainReport {
     pub verdict: Verdict,
     /// One line a candidate.
     pub tried: Vec<String>,
+    /// Which sites were allowed to adapt, where memory or time is limited.
+    pub choice: Option<Chosen>,
 }
 
 impl Session {
@@ -73,47 +81,40 @@ impl Session {
     /// [`ErrorKind::Interrupted`](crate::ErrorKind::Interrupted) when stopped: feedback and serving generation are as before.
     pub fn train(&self, options: &TrainOptions<'_>) -> Result<TrainReport> {
         let _held = self.store.lock_training(TRAIN_LOCK_WAIT, "training")?;
-        let settings = options.settings.clone().unwrap_or_else(|| self.settings());
-        let config = self.home().config();
         lock(&self.journal).refresh()?;
         let serving = self.follow()?;
         let current = serving.generation;
         let engine = &self.home().0.engine;
-        let choice = crate::choice::choose(&engine.base, engine.task, &Pattern::new(&config.sites), config.rank)?;
+        let silent = |_: Progress| {};
+        let progress = options.progress.unwrap_or(&silent);
+        let stop = || options.stop.is_some_and(|s| s.load(Ordering::Relaxed));
         let all = Cut::all(lock(&self.journal).state())?;
-        let named = |cut: &Cut| -> Result<_> {
-            let (labels, material) = self.material(&serving, cut)?;
-            let name = resume::name(&engine.base.fingerprint(), &settings, &choice.ladder, &material);
-            Ok((labels, material, name))
-        };
+        let prepare = |cut: &Cut| self.prepare(options, &serving, cut, &stop, progress);
         let (checkpoint, every) = match options.checkpoints {
             Checkpoints::Every(time) => (Some(self.store.checkpoint()), time),
             Checkpoints::Never => (None, Duration::ZERO),
         };
         // The training that was cut off, if that is what is asked for again.
         let left = checkpoint.as_ref().and_then(Checkpoint::run).filter(|run| run.cut.is_within(&all));
-        let left = left.map(|run| named(&run.cut).map(|now| (run, now))).transpose()?;
-        let (cut, (labels, material, name)) = match left {
-            Some((run, now)) if run.name == now.2 => (run.cut, now),
-            _ => (all, named(&all)?),
+        let left = left.map(|run| prepare(&run.cut).map(|now| (run, now))).transpose()?;
+        let (cut, prepared) = match left {
+            Some((run, now)) if run.name == now.name => (run.cut, now),
+            _ => (all, prepare(&all)?),
         };
+        let Prepared { labels, material, ladder, settings, chosen, name } = prepared;
+        if let Some(chosen) = &chosen {
+            self.keep_choice(chosen)?;
+        }
         let keeping = checkpoint.map(|c| Keeping::new(c, name, cut, every));
-        let silent = |_: Progress| {};
-        let stop = || options.stop.is_some_and(|s| s.load(Ordering::Relaxed));
         let adaptation = Adaptation {
             engine,
             material: &material,
-            ladder: &choice.ladder,
+            ladder: &ladder,
             settings: &settings,
-            incumbent: (serving.generation > 0).then_some(Incumbent {
-                generation: serving.generation,
-                sites: &serving.sites,
-                factors: &serving.factors,
-                head: serving.head.as_ref(),
-            }),
+            incumbent: incumbent(&serving),
             stop: &stop,
             keeper: keeping.as_ref().map(|k| k as &dyn Keeper),
-            progress: options.progress.unwrap_or(&silent),
+            progress,
         };
         let outcome = adaptation.run();
         engine.drop_train_plans();
@@ -132,7 +133,14 @@ impl Session {
         let resumed_steps = keeping.map_or(0, |k| k.steps());
         let serves = self.follow()?.generation;
         let promoted = generation == Some(serves);
-        Ok(TrainReport { promoted, generation: serves, steps, resumed_steps, seconds, verdict, tried })
+        Ok(TrainReport { promoted, generation: serves, steps, resumed_steps, seconds, verdict, tried, choice: chosen })
+    }
+
+    /// Writes what was chosen into the profile's folder, for people.
+    fn keep_choice(&self, chosen: &Chosen) -> Result<()> {
+        let text = toml::to_string_pretty(chosen).map_err(|e| Error::internal("cannot write the choice").because(e))?;
+        let folder = self.store.folder();
+        StagedFile::write(&*self.home().0.disk, folder, text.as_bytes())?.replace(&folder.join(CHOICE_FILE))
     }
 
     fn adapter_of(
@@ -168,7 +176,7 @@ impl Session {
     }
 
     /// Everything that the journal has to teach up to `cut`, in order of time, and the labels of all classes.
-    fn material(&self, serving: &super::session::Serving, cut: &Cut) -> Result<(Vec<String>, Material)> {
+    pub(super) fn material(&self, serving: &super::session::Serving, cut: &Cut) -> Result<(Vec<String>, Material)> {
         let journal = lock(&self.journal);
         let state = journal.state();
         let home = self.home();
@@ -227,6 +235,16 @@ impl Session {
         };
         Ok((labels, material))
     }
+}
+
+/// What serves while a training runs, unless that is the base.
+pub(super) fn incumbent(serving: &super::session::Serving) -> Option<Incumbent<'_>> {
+    (serving.generation > 0).then_some(Incumbent {
+        generation: serving.generation,
+        sites: &serving.sites,
+        factors: &serving.factors,
+        head: serving.head.as_ref(),
+    })
 }
 
 /// The latest interactions of `cut` that nobody had spoken about by then, the last one first.

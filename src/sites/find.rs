@@ -3,14 +3,15 @@
 use std::collections::HashMap;
 
 use tract_core::internal::*;
-use tract_core::ops::cnn::{Conv, KernelFormat};
+use tract_core::ops::cnn::{Conv, Deconv, KernelFormat};
 use tract_core::ops::einsum::EinSum;
 use tract_core::ops::nn::DataFormat;
 
 use super::lowrank::{ConvShape, Geometry};
 use super::{Site, SiteTable, Skipped};
 use crate::adapter::SiteKind;
-use crate::base::OnnxGraph;
+use crate::base::{OnnxGraph, OnnxNode};
+use crate::ops::is_constant;
 
 /// A site in a concrete typed graph.
 pub(crate) struct Found {
@@ -29,7 +30,10 @@ pub(crate) struct Found {
 impl Found {
     /// Multiply-accumulates of the frozen product.
     pub fn macs(&self) -> u64 {
-        let positions = self.geometry.y_len() / self.site.outputs.max(1);
+        let positions = match &self.geometry {
+            Geometry::Deconv(c) => c.batch * c.out_plane(),
+            other => other.y_len() / self.site.outputs.max(1),
+        };
         (positions * self.site.outputs * self.site.fan_in()) as u64
     }
 
@@ -40,6 +44,7 @@ impl Found {
                 Geometry::Linear { outer, input, output, inner, rank }
             }
             Geometry::Conv(c) => Geometry::Conv(ConvShape { rank, ..c }),
+            Geometry::Deconv(c) => Geometry::Deconv(ConvShape { rank, ..c }),
         }
     }
 }
@@ -63,6 +68,8 @@ const CANDIDATES: &[&str] = &[
     "Attention",
 ];
 
+const RECURRENT: &[&str] = &["LSTM", "GRU", "RNN"];
+
 /// All sites of a concrete typed graph in evaluation order, and what was passed over.
 pub(crate) fn find(model: &TypedModel, onnx: &OnnxGraph) -> TractResult<(Vec<Found>, SiteTable)> {
     let positions: HashMap<&str, usize> = onnx.nodes.iter().enumerate().map(|(i, n)| (n.name.as_str(), i)).collect();
@@ -72,6 +79,8 @@ pub(crate) fn find(model: &TypedModel, onnx: &OnnxGraph) -> TractResult<(Vec<Fou
         let node = model.node(id);
         let candidate = if node.op_is::<Conv>() {
             conv(model, id)
+        } else if node.op_is::<Deconv>() {
+            deconv(model, id)
         } else if node.op_is::<EinSum>() {
             linear(model, id)
         } else {
@@ -80,10 +89,10 @@ pub(crate) fn find(model: &TypedModel, onnx: &OnnxGraph) -> TractResult<(Vec<Fou
         let Some(position) = owner(&positions, &node.name) else { continue };
         match candidate {
             Ok(mut site) => {
-                site.site.name = onnx.nodes[position].name.clone();
+                site.site.name = site_name(&onnx.nodes[position], &node.name);
                 if reasons.contains_key(&position) || found.iter().any(|f| f.site.name == site.site.name) {
                     found.retain(|f| f.site.name != site.site.name);
-                    reasons.insert(position, several_weights(&onnx.nodes[position].op));
+                    reasons.insert(position, several_weights());
                 } else {
                     found.push(site);
                 }
@@ -93,9 +102,11 @@ pub(crate) fn find(model: &TypedModel, onnx: &OnnxGraph) -> TractResult<(Vec<Fou
             }
         }
     }
+    name_directions(&mut found);
     let mut table = SiteTable { sites: found.iter().map(|f| f.site.clone()).collect(), skipped: vec![] };
     for (position, node) in onnx.nodes.iter().enumerate() {
-        if !CANDIDATES.contains(&node.op.as_str()) || table.sites.iter().any(|s| s.name == node.name) {
+        let is_site = |s: &Site| direction(&s.name).0 == node.name || s.name == node.name;
+        if !CANDIDATES.contains(&node.op.as_str()) || table.sites.iter().any(is_site) {
             continue;
         }
         let constant = |i: usize| node.inputs.get(i).is_some_and(|n| onnx.constants.contains(n));
@@ -122,12 +133,35 @@ pub(crate) fn find(model: &TypedModel, onnx: &OnnxGraph) -> TractResult<(Vec<Fou
     Ok((found, table))
 }
 
-/// Why a node with several products is no site: one pair of factors would not say which of them it belongs to.
-fn several_weights(op: &str) -> String {
-    match op {
-        "LSTM" | "GRU" | "RNN" => "a recurrent layer that runs in both directions, with weights for each".into(),
-        _ => "it multiplies by more than one weight".into(),
+/// A recurrent layer of both directions has a site for each, named `NODE:forward` and `NODE:backward` (the runtime calls what runs
+/// backwards `NODE.back`); any other site is named by its node.
+fn site_name(node: &OnnxNode, typed: &str) -> String {
+    let back = typed.strip_prefix(&node.name).is_some_and(|rest| rest.split('.').nth(1) == Some("back"));
+    if back && RECURRENT.contains(&node.op.as_str()) { format!("{}:backward", node.name) } else { node.name.clone() }
+}
+
+/// Names the forward direction of layers that have both.
+fn name_directions(found: &mut [Found]) {
+    let both: Vec<String> =
+        found.iter().filter_map(|f| f.site.name.strip_suffix(":backward").map(str::to_string)).collect();
+    for f in found.iter_mut().filter(|f| both.contains(&f.site.name)) {
+        f.site.name.push_str(":forward");
     }
+}
+
+/// The node of a site, and the direction of a recurrent layer that it is, 0 or 1, if it says.
+pub(crate) fn direction(site: &str) -> (&str, Option<usize>) {
+    for (ending, direction) in [(":forward", 0), (":backward", 1)] {
+        if let Some(node) = site.strip_suffix(ending) {
+            return (node, Some(direction));
+        }
+    }
+    (site, None)
+}
+
+/// Why a node with several products is no site: one pair of factors would not say which of them it belongs to.
+fn several_weights() -> String {
+    "it multiplies by more than one weight".into()
 }
 
 /// The ONNX node that a typed node comes from: the same name, or the name before a dotted suffix.
@@ -156,7 +190,7 @@ fn linear(model: &TypedModel, id: usize) -> Candidate {
     if op.q_params.is_some() || facts.len() != 2 {
         return Err("a quantised product".into());
     }
-    let slot = match (facts[0].konst.is_some(), facts[1].konst.is_some()) {
+    let slot = match (is_constant(model, node.inputs[0]), is_constant(model, node.inputs[1])) {
         (false, true) => 1,
         (true, false) => 0,
         (false, false) => return Err("both operands are computed: there is no weight".into()),
@@ -206,6 +240,59 @@ fn linear(model: &TypedModel, id: usize) -> Candidate {
     Ok(Found { site, node: id, x_slot: 1 - slot, weight_slot: slot, weight_axes, geometry })
 }
 
+/// Spatial axes are right-aligned in three; the missing leading ones are `fill`.
+fn three(values: &mut dyn Iterator<Item = usize>, fill: usize) -> [usize; 3] {
+    let values: Vec<usize> = values.collect();
+    let mut out = [fill; 3];
+    out[3 - values.len()..].copy_from_slice(&values);
+    out
+}
+
+fn deconv(model: &TypedModel, id: usize) -> Candidate {
+    let node = model.node(id);
+    let words = |e: TractError| format!("{e:#}");
+    let facts = model.node_input_facts(id).map_err(words)?;
+    let op = node.op_as::<Deconv>().ok_or("not a transposed convolution")?;
+    let spec = &op.pool_spec;
+    if !is_constant(model, node.inputs[1]) {
+        return Err("its kernel is computed: there is no weight".into());
+    }
+    if spec.data_format != DataFormat::NCHW || op.kernel_format != KernelFormat::OIHW {
+        return Err(format!("its layout is {:?}, not channels first", spec.data_format));
+    }
+    if spec.rank() > 3 {
+        return Err("it has more than three spatial axes".into());
+    }
+    let (strides, dilations) = (spec.strides(), spec.dilations());
+    let (x, y) = (concrete(facts[0])?, concrete(&node.outputs[0].fact)?);
+    let padding = spec
+        .padding
+        .compute_for_deconv(&x[2..], &spec.kernel_shape, &dilations, &strides, &op.adjustments)
+        .map_err(words)?;
+    let c = ConvShape {
+        batch: x[0],
+        input: spec.output_channels,
+        output: spec.input_channels,
+        groups: op.group,
+        rank: 1,
+        in_size: three(&mut y[2..].iter().copied(), 1),
+        out_size: three(&mut x[2..].iter().copied(), 1),
+        kernel: three(&mut spec.kernel_shape.iter().copied(), 1),
+        stride: three(&mut strides.iter().copied(), 1),
+        dilation: three(&mut dilations.iter().copied(), 1),
+        pad_before: three(&mut padding.iter().map(|p| p.pad_before), 0),
+    };
+    let site = Site {
+        name: String::new(),
+        kind: SiteKind::ConvTranspose,
+        inputs: c.output,
+        outputs: c.input,
+        kernel: spec.kernel_shape.to_vec(),
+        groups: op.group,
+    };
+    Ok(Found { site, node: id, x_slot: 0, weight_slot: 1, weight_axes: (0, 0), geometry: Geometry::Deconv(c) })
+}
+
 fn conv(model: &TypedModel, id: usize) -> Candidate {
     let node = model.node(id);
     let facts = model.node_input_facts(id).map_err(|e| format!("{e:#}"))?;
@@ -214,7 +301,7 @@ fn conv(model: &TypedModel, id: usize) -> Candidate {
     if op.q_params.is_some() || facts[0].datum_type != DatumType::F32 {
         return Err("a quantised convolution".into());
     }
-    if facts[1].konst.is_none() {
+    if !is_constant(model, node.inputs[1]) {
         return Err("its kernel is computed: there is no weight".into());
     }
     if spec.data_format != DataFormat::NCHW || op.kernel_fmt != KernelFormat::OIHW {
@@ -225,13 +312,6 @@ fn conv(model: &TypedModel, id: usize) -> Candidate {
     }
     let shape = concrete(facts[0])?;
     let padding = spec.computed_padding(&shape[2..]);
-    // Spatial axes are right-aligned in three; the missing leading ones have size 1.
-    let three = |values: &mut dyn Iterator<Item = usize>, fill: usize| {
-        let values: Vec<usize> = values.collect();
-        let mut out = [fill; 3];
-        out[3 - values.len()..].copy_from_slice(&values);
-        out
-    };
     let c = ConvShape {
         batch: shape[0],
         input: spec.input_channels,

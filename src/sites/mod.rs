@@ -8,7 +8,7 @@ mod op;
 
 pub use choose::Pattern;
 pub(crate) use choose::last_block;
-pub(crate) use find::{Found, find};
+pub(crate) use find::{Found, direction, find};
 pub(crate) use insert::insert;
 pub(crate) use lowrank::Geometry;
 pub(crate) use op::{LowRank, floats};
@@ -20,7 +20,7 @@ pub use crate::adapter::SiteKind;
 /// A node of the ONNX file whose weight can get a low-rank delta.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Site {
-    /// Name of the ONNX node.
+    /// Name of the ONNX node; of a recurrent layer of both directions, with `:forward` or `:backward` behind it.
     pub name: String,
     /// Linear or convolution.
     pub kind: SiteKind,
@@ -35,18 +35,19 @@ pub struct Site {
 }
 
 impl Site {
-    /// Shape of `A` at `rank`: `[in, r]`, or `[r, in/groups, k…]` for a convolution.
+    /// Shape of `A` at `rank`: `[in, r]`, `[r, in/groups, k…]` for a convolution, `[in, r, k…]` for a transposed one.
     pub fn a_shape(&self, rank: usize) -> Vec<usize> {
         match self.kind {
             SiteKind::Linear => vec![self.inputs, rank],
             SiteKind::Conv => [&[rank, self.inputs / self.groups][..], &self.kernel].concat(),
+            SiteKind::ConvTranspose => [&[self.inputs, rank][..], &self.kernel].concat(),
         }
     }
     /// Shape of `B` at `rank`: `[r, out]`, or `[out, r]` for a convolution.
     pub fn b_shape(&self, rank: usize) -> Vec<usize> {
         match self.kind {
             SiteKind::Linear => vec![rank, self.outputs],
-            SiteKind::Conv => vec![self.outputs, rank],
+            SiteKind::Conv | SiteKind::ConvTranspose => vec![self.outputs, rank],
         }
     }
     /// Rank that this site can use: a rank above the weight's own adds nothing.

@@ -277,6 +277,26 @@ impl<'a> Fit<'a> {
 
     /// One optimiser step on these lessons; returns the mean loss before it.
     pub fn step(&mut self, items: &[usize], weights: &[f32], lr: f32) -> Result<f32> {
+        let (mut grads, loss) = self.gradients(items, weights)?;
+        if self.recipe.clip > 0.0 {
+            clip_global_norm(&mut grads, self.recipe.clip)?;
+        }
+        self.optimiser.step(&mut self.params, &grads, lr)?;
+        self.read_back();
+        Ok(loss)
+    }
+
+    /// Squared size of the loss's gradient at each site, over all lessons. At the start `B` is zero, and so is `A`'s gradient: it is `B`'s.
+    pub fn site_gradients(&self) -> Result<Vec<(String, f64)>> {
+        let items: Vec<usize> = (0..self.lessons.len()).collect();
+        let (grads, _) = self.gradients(&items, &vec![1.0; items.len()])?;
+        let square = |g: &[f32]| g.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>();
+        let pairs = self.deltas.iter().zip(grads.0.chunks_exact(2));
+        Ok(pairs.map(|(d, g)| (d.name.clone(), square(&g[0]) + square(&g[1]))).collect())
+    }
+
+    /// Gradients of every parameter over these lessons, and their mean loss.
+    fn gradients(&self, items: &[usize], weights: &[f32]) -> Result<(Grads, f32)> {
         let total: f32 = weights.iter().sum();
         if total <= 0.0 {
             return Err(Error::internal("a batch without weight"));
@@ -307,12 +327,7 @@ impl<'a> Fit<'a> {
             let scale = d.scale();
             grads.0[2 * i + 1].iter_mut().for_each(|g| *g *= scale);
         }
-        if self.recipe.clip > 0.0 {
-            clip_global_norm(&mut grads, self.recipe.clip)?;
-        }
-        self.optimiser.step(&mut self.params, &grads, lr)?;
-        self.read_back();
-        Ok(loss)
+        Ok((grads, loss))
     }
 
     fn factors(&self) -> Result<Factors> {

@@ -3,14 +3,18 @@
 mod elementwise;
 mod pool;
 mod recurrent;
+mod reduce;
 mod rowwise;
+mod sample;
 mod scatter;
 
 pub(crate) use elementwise::{ClipBackward, GeluBackward};
 pub(crate) use pool::{MaxPoolBackward, SumPoolBackward, Windows};
 pub(crate) use recurrent::ScanBackward;
+pub(crate) use reduce::ProdBackward;
 pub(crate) use rowwise::{RmsNormBackward, SoftmaxBackward};
-pub(crate) use scatter::{GatherBackward, UpsampleZeros};
+pub(crate) use sample::GridSampleBackward;
+pub(crate) use scatter::{GatherBackward, GatherNdBackward, UpsampleZeros};
 
 use tract_core::internal::*;
 

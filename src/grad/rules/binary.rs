@@ -2,6 +2,7 @@
 
 use tract_core::internal::*;
 use tract_core::ops::binary::TypedBinOp;
+use tract_core::ops::cast::cast;
 use tract_core::ops::logic::{comp_eq, comp_gt, comp_lt};
 use tract_core::ops::math;
 
@@ -78,7 +79,10 @@ fn div(cx: &mut Cx, node: &TypedNode, dy: OutletId) -> TractResult<Answer> {
 }
 
 fn pow(cx: &mut Cx, node: &TypedNode, dy: OutletId) -> TractResult<Answer> {
-    let (a, b) = (cx.value(node.inputs[0])?, cx.value(node.inputs[1])?);
+    let (a, mut b) = (cx.value(node.inputs[0])?, cx.value(node.inputs[1])?);
+    if !cx.fact(node.inputs[1])?.datum_type.is_float() {
+        b = cx.wire(cast(f32::datum_type()), &[b])?;
+    }
     let mut parts = tvec!();
     if cx.needs(0) {
         let less = cx.shift(b, -1.0)?;

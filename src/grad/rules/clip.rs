@@ -1,13 +1,26 @@
-//! Clips to constant bounds.
+//! Clips to constant bounds, and quantisations, which clip and round.
 
 use tract_core::internal::*;
 
 use super::{Answer, Rule};
 use crate::grad::{Cx, fused::ClipBackward};
-use crate::ops::Clip;
+use crate::ops::{Clip, Quantise, QuantiseBackward};
 
-pub(super) const RULES: &[Rule] =
-    &[Rule { op: "Clip", equation: "dx = dy where low < y < high", lazy: false, apply: clip }];
+pub(super) const RULES: &[Rule] = &[
+    Rule { op: "Clip", equation: "dx = dy where low < y < high", lazy: false, apply: clip },
+    Rule {
+        op: "Quantise",
+        equation: "dx = dy·unit/scale where nothing was clipped: the rounding passes it straight through",
+        lazy: false,
+        apply: quantise,
+    },
+];
+
+fn quantise(cx: &mut Cx, node: &TypedNode, dy: OutletId) -> TractResult<Answer> {
+    let op = node.op_as::<Quantise>().context("not a quantisation")?;
+    let mask = cx.value(OutletId::new(node.id, 1))?;
+    Answer::single(cx.wire(QuantiseBackward { slope: op.unit / op.scale }, &[mask, dy])?)
+}
 
 /// At a bound itself the gradient is 0, as for a ReLU.
 fn clip(cx: &mut Cx, node: &TypedNode, dy: OutletId) -> TractResult<Answer> {

@@ -28,7 +28,7 @@ fn conv(cx: &mut Cx, node: &TypedNode, dy: OutletId) -> TractResult<Answer> {
     if spec.data_format.c_is_last() || op.kernel_fmt != KernelFormat::OIHW {
         return Answer::refused(format!("its layout is {:?} with kernel {:?}", spec.data_format, op.kernel_fmt));
     }
-    let Some(kernel) = cx.fact(node.inputs[1])?.konst.clone() else {
+    let Some(kernel) = cx.fixed(node.inputs[1])? else {
         return Answer::refused("its kernel is not a constant");
     };
     let shape = cx.dims(node.inputs[0])?;
@@ -75,7 +75,7 @@ fn deconv(cx: &mut Cx, node: &TypedNode, dy: OutletId) -> TractResult<Answer> {
     if spec.data_format.c_is_last() || op.kernel_format != KernelFormat::OIHW {
         return Answer::refused(format!("its layout is {:?} with kernel {:?}", spec.data_format, op.kernel_format));
     }
-    let Some(kernel) = cx.fact(node.inputs[1])?.konst.clone() else {
+    let Some(kernel) = cx.fixed(node.inputs[1])? else {
         return Answer::refused("its kernel is not a constant");
     };
     let (strides, dilations) = (spec.strides().into_owned(), spec.dilations().into_owned());

@@ -7,7 +7,8 @@ use tract_core::ops::array::{
 use tract_core::ops::nn::{Reduce, Reducer};
 
 use super::{Answer, Rule};
-use crate::grad::{Cx, fused::GatherBackward};
+use crate::grad::Cx;
+use crate::grad::fused::{GatherBackward, GatherNdBackward};
 
 const fn rule(
     op: &'static str,
@@ -57,7 +58,8 @@ fn gather_elements(cx: &mut Cx, node: &TypedNode, dy: OutletId) -> TractResult<A
 fn gather_nd(cx: &mut Cx, node: &TypedNode, dy: OutletId) -> TractResult<Answer> {
     let op = node.op_as::<GatherNd>().context("not a gather")?;
     if op.batch_dims != 0 {
-        return Answer::refused("it gathers within batch axes");
+        let (shape, index) = (cx.dims(node.inputs[0])?, cx.value(node.inputs[1])?);
+        return Answer::single(cx.wire(GatherNdBackward { batch_dims: op.batch_dims, shape }, &[index, dy])?);
     }
     let (zeros, index) = (zeros_like(cx, node.inputs[0])?, cx.value(node.inputs[1])?);
     Answer::single(cx.wire(ScatterNd { reduction: ScatterReduction::Add }, &[zeros, index, dy])?)

@@ -8,6 +8,7 @@ use tract_core::ops::nn::Reduce;
 
 use super::{Answer, Rule};
 use crate::grad::Cx;
+use crate::grad::fused::ProdBackward;
 
 const fn rule(
     op: &'static str,
@@ -22,6 +23,7 @@ pub(super) const RULES: &[Rule] = &[
     rule("Reduce<MeanOfSquares>", "dx = 2·x·dy/n", mean_of_squares),
     rule("Reduce<Max>", "dy to the largest, shared at a tie", extremum),
     rule("Reduce<Min>", "dy to the smallest, shared at a tie", extremum),
+    rule("Reduce<Prod>", "dx = dy times the product of the other factors", product),
     rule("Reduce<ArgMax>", "none: an index", |_, _, _| Ok(Answer::NoGradient)),
     rule("Reduce<ArgMin>", "none: an index", |_, _, _| Ok(Answer::NoGradient)),
 ];
@@ -33,6 +35,12 @@ fn mean_of_squares(cx: &mut Cx, node: &TypedNode, dy: OutletId) -> TractResult<A
     let x = cx.value(node.inputs[0])?;
     let slope = cx.scale(x, 2.0 / n as f32)?;
     Answer::single(cx.mul(slope, dy)?)
+}
+
+fn product(cx: &mut Cx, node: &TypedNode, dy: OutletId) -> TractResult<Answer> {
+    let op = node.op_as::<Reduce>().context("not a reduction")?;
+    let (x, dy) = (cx.value(node.inputs[0])?, cx.full(dy)?);
+    Answer::single(cx.wire(ProdBackward { axes: op.axes.clone() }, &[x, dy])?)
 }
 
 fn extremum(cx: &mut Cx, node: &TypedNode, dy: OutletId) -> TractResult<Answer> {

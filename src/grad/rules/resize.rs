@@ -1,17 +1,37 @@
-//! Resizing. Along one axis it is a product with a constant matrix, which is read off the operator itself.
+//! Resizing and sampling. A resize: along one axis it is a product with a constant matrix, which is read off the operator itself.
 
 use tract_core::internal::*;
 use tract_core::ops::einsum::EinSum;
+use tract_core::ops::nn::grid_sample::GridSample;
 
 use super::{Answer, Rule};
 use crate::grad::Cx;
+use crate::grad::fused::GridSampleBackward;
 
 pub(super) const RULES: &[Rule] = &[
     Rule { op: "Resize", equation: "along each axis, for y = M·x: dx = Mᵀ·dy", lazy: false, apply: resize },
     Rule {
         op: "NearestUpsample", equation: "along each axis, for y = M·x: dx = Mᵀ·dy", lazy: false, apply: resize
     },
+    Rule {
+        op: "GridSample",
+        equation: "dy added at the sampled places, by their weights",
+        lazy: false,
+        apply: grid_sample,
+    },
 ];
+
+fn grid_sample(cx: &mut Cx, node: &TypedNode, dy: OutletId) -> TractResult<Answer> {
+    let op = node.op_as::<GridSample>().context("not a sampling")?;
+    if cx.needs(1) {
+        return Answer::refused("its places are computed from an adapted layer");
+    }
+    if !GridSampleBackward::covers(op) {
+        return Answer::refused("it interpolates by cubics");
+    }
+    let (grid, shape) = (cx.value(node.inputs[1])?, cx.dims(node.inputs[0])?);
+    Answer::single(cx.wire(GridSampleBackward { op: op.clone(), shape }, &[grid, dy])?)
+}
 
 fn resize(cx: &mut Cx, node: &TypedNode, mut dy: OutletId) -> TractResult<Answer> {
     let (from, to) = (cx.dims(node.inputs[0])?, cx.dims(OutletId::new(node.id, 0))?);
@@ -28,7 +48,7 @@ fn resize(cx: &mut Cx, node: &TypedNode, mut dy: OutletId) -> TractResult<Answer
     let labels: Vec<char> = ('a'..='w').take(from.len()).collect();
     for axis in (1..from.len()).filter(|&axis| from[axis] != to[axis]) {
         let Some(matrix) = along_axis(node, &settings, axis, &from, to[axis])? else {
-            return Answer::refused("it fills places beyond the border with a value");
+            return Answer::refused("it fills places beyond the border with a value, or is told of some axes only");
         };
         let matrix = cx.constant(matrix.into_arc_tensor())?;
         let before: String = labels.iter().collect();
@@ -66,7 +86,9 @@ fn along_axis(
     };
     let out = op.eval(&EvalContext::out_of_plan(), inputs)?.remove(0);
     let values = crate::sites::floats(&out)?;
-    ensure!(values.len() == (from + 1) * to, "a resize of {from} to {to} made {:?}", out.shape());
+    if values.len() != (from + 1) * to {
+        return Ok(None);
+    }
     let (matrix, nothing) = values.split_at(from * to);
     if nothing.iter().any(|v| *v != 0.0) {
         return Ok(None);

@@ -30,6 +30,20 @@ fn gathers() {
 }
 
 #[test]
+fn gathers_within_batch_axes() {
+    check("gather nd", &[&[2, 3, 4, 2]], &|m, x| {
+        let index = Tensor::from_shape(&[2, 3, 1], &[0i32, 3, 0, 1, 2, 2])?;
+        let index = m.add_const("index", index)?;
+        wire(m, GatherNd { batch_dims: 2 }, &[x[0], index])
+    });
+    check("gather nd", &[&[2, 3, 4]], &|m, x| {
+        let index = Tensor::from_shape(&[2, 2, 2], &[0i32, 3, 2, 1, 0, 3, 0, 3])?;
+        let index = m.add_const("index", index)?;
+        wire(m, GatherNd { batch_dims: 1 }, &[x[0], index])
+    });
+}
+
+#[test]
 fn scatters() {
     for reduction in [ScatterReduction::None, ScatterReduction::Add] {
         check("scatter elements", &[&[3, 4], &[2, 4]], &|m, x| {

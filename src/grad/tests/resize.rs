@@ -1,5 +1,6 @@
 //! Resizing by scales and to sizes.
 
+use tract_core::ops::nn::grid_sample::{GridSample, InterpolationMode, PaddingMode};
 use tract_core::ops::nn::resize::{CoordTransformer, Interpolator, Nearest, NearestUpsample, Resize};
 
 use super::*;
@@ -33,4 +34,21 @@ fn resizing() {
         }
     }
     check("nearest", &[&[2, 3, 4, 5]], &|m, x| wire(m, NearestUpsample { scales: tvec!(1, 1, 2, 3) }, x));
+}
+
+#[test]
+fn sampling() {
+    // Coordinates within the picture, at its border, and far beyond.
+    let grid: Vec<f32> = (0..24).map(|i| ((i * 7 % 13) as f32 - 6.0) * 0.31).collect();
+    for mode in [InterpolationMode::Bilinear, InterpolationMode::Nearest] {
+        for padding_mode in [PaddingMode::Zeros, PaddingMode::Border, PaddingMode::Reflection] {
+            for align_corners in [true, false] {
+                let op = GridSample { mode: mode.clone(), padding_mode: padding_mode.clone(), align_corners };
+                check(&format!("{op:?}"), &[&[2, 3, 4, 5]], &|m, x| {
+                    let grid = m.add_const("grid", Tensor::from_shape(&[2, 2, 3, 2], &grid)?)?;
+                    wire(m, op.clone(), &[x[0], grid])
+                });
+            }
+        }
+    }
 }

@@ -7,11 +7,13 @@
 //! | `accumulate` | sums of gradients are taken by the product that makes the second term |
 //! | `epilogue` | biases and clips are taken by the product, on results that are still in cache |
 //! | `depthwise` | EfficientNet's depthwise convolutions by `planes`, with their low-rank deltas and clips |
+//! | `packed` | products read quantised and half-precision weights as they are stored, a panel at a time |
 //! | `softmax` | scale, mask and softmax of attention scores in one pass over memory |
 
 mod accumulate;
 mod depthwise;
 mod epilogue;
+mod packed;
 mod product;
 mod softmax;
 
@@ -33,6 +35,8 @@ pub(super) fn improve<'a>(model: &mut TypedModel, originals: impl Iterator<Item 
     #[cfg(feature = "train")]
     sweep(model, depthwise::backward_rule)?;
     sweep(model, softmax::rule)?;
+    sweep(model, packed::rule)?;
+    sweep(model, packed::lookup_rule)?;
     product::share(model, originals)
 }
 

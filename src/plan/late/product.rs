@@ -7,6 +7,7 @@ use tract_core::internal::*;
 use tract_core::ops::einsum::EinSum;
 
 use super::dims;
+use super::packed::Operand;
 use crate::linalg::{MatMut, MatRef, gemm};
 use crate::ops::Clip;
 use crate::sites::floats;
@@ -15,14 +16,14 @@ use crate::wide::wide;
 /// An axis of the product with its step in elements in the operands and the result; 0 where it is absent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub(super) struct Axis {
-    len: usize,
-    a: usize,
-    b: usize,
-    c: usize,
+    pub len: usize,
+    pub a: usize,
+    pub b: usize,
+    pub c: usize,
 }
 
 /// `(a, b[, sum][, bias]) → clip([sum +] a·b [+ bias])`: for each position of the loops, an m×k by k×n product.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Product {
     pub shape: TVec<usize>,
     pub loops: TVec<Axis>,
@@ -34,6 +35,8 @@ pub(super) struct Product {
     /// Adds the last input, a vector along this side of the result.
     pub bias: Option<Side>,
     pub clip: Option<Clip>,
+    /// A narrow weight instead of `a` or `b`.
+    pub weight: Option<Operand>,
 }
 
 /// A side of the matrices that the result is made of.
@@ -77,7 +80,7 @@ impl Product {
         let n = longest(merged(n, |x| x.b), &mut loops);
         let [k] = merged(k, |x| x.a)[..] else { return None };
         loops.sort_by_key(|x| std::cmp::Reverse(x.c));
-        Some(Product { shape: c.into(), loops, m, n, k, accumulates: false, bias: None, clip: None })
+        Some(Product { shape: c.into(), loops, m, n, k, accumulates: false, bias: None, clip: None, weight: None })
     }
 
     /// The side of the result along which axis `axis` of its shape lies, if it is all of that side.
@@ -98,7 +101,7 @@ impl Product {
         self.m.len * self.n.len * self.k.len
     }
 
-    fn run(&self, a: &[f32], b: &[f32], c: &mut [f32], bias: &[f32]) -> TractResult<()> {
+    pub(super) fn run(&self, a: &[f32], b: &[f32], c: &mut [f32], bias: &[f32]) -> TractResult<()> {
         let beta = if self.accumulates { 1.0 } else { 0.0 };
         let positions: usize = self.loops.iter().map(|x| x.len).product();
         for position in 0..positions {
@@ -233,7 +236,14 @@ impl EvalOp for Product {
         let sum = if self.accumulates { inputs.pop() } else { None };
         let mut c = sum.map_or_else(|| unfilled(&self.shape), |c| Ok(c.into_tensor()))?;
         let bias = bias.as_deref().map_or(Ok(&[][..]), floats)?;
-        self.run(floats(&inputs[0])?, floats(&inputs[1])?, c.try_as_plain_ram_mut()?.as_slice_mut::<f32>()?, bias)?;
+        {
+            let mut plain = c.try_as_plain_ram_mut()?;
+            let c = plain.as_slice_mut::<f32>()?;
+            match &self.weight {
+                Some(weight) => self.run_packed(weight, floats(&inputs[0])?, c, bias)?,
+                None => self.run(floats(&inputs[0])?, floats(&inputs[1])?, c, bias)?,
+            }
+        }
         Ok(tvec!(c.into_tvalue()))
     }
 }
@@ -248,7 +258,12 @@ fn unfilled(shape: &[usize]) -> TractResult<Tensor> {
 impl TypedOp for Product {
     fn output_facts(&self, inputs: &[&TypedFact]) -> TractResult<TVec<TypedFact>> {
         let extra = self.accumulates as usize + self.bias.is_some() as usize;
-        ensure!(inputs.len() == 2 + extra, "a product takes two tensors, {extra} more, and got {}", inputs.len());
+        let operands = if self.weight.is_some() { 1 } else { 2 };
+        ensure!(
+            inputs.len() == operands + extra,
+            "a product takes {operands} + {extra} tensors and got {}",
+            inputs.len()
+        );
         Ok(tvec!(f32::fact(&self.shape)))
     }
     as_op!();

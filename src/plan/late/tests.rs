@@ -1,6 +1,7 @@
 //! Every pass against the graph without it.
 
 use tract_core::internal::*;
+use tract_core::ops::array::Gather;
 use tract_core::ops::binary::TypedBinOp;
 use tract_core::ops::cnn::{Conv, Deconv, KernelFormat, PaddingSpec, PoolSpec};
 use tract_core::ops::einsum::EinSum;
@@ -9,6 +10,8 @@ use tract_core::ops::nn::{DataFormat, Softmax, SoftmaxKind};
 use tract_core::ops::source::TypedSource as Source;
 
 use super::improve;
+use super::product::Product;
+use crate::ops::{Kind, Packed, Scales, Widen};
 
 fn values(shape: &[usize], seed: usize) -> Tensor {
     let n: usize = shape.iter().product();
@@ -201,4 +204,73 @@ fn depthwise_convolutions() {
         check_depthwise(transposed, [9, 12], [3, 3], 2, [0, 1]);
     }
     check_depthwise(false, [14, 14], [3, 3], 1, [1, 1]);
+}
+
+/// A weight of `shape` in eight bits, with a scale for each place of its last axis.
+fn narrow(shape: &[usize]) -> Widen {
+    let (len, last): (usize, usize) = (shape.iter().product(), *shape.last().unwrap());
+    let scales = (0..last).map(|i| 0.01 + i as f32 * 1e-4).collect();
+    let zeros = (0..last).map(|i| (i % 5) as f32 - 2.0).collect();
+    let scales = Scales { scales, zeros, length: last, inner: 1, each: 1, by_block: false };
+    let bytes = (0..len).map(|i| (i * 37 % 251) as u8).collect();
+    Widen { shape: shape.into(), weight: Arc::new(Packed::new(Kind::I8, len, bytes, Some(scales)).unwrap()) }
+}
+
+#[test]
+fn products_read_narrow_weights_panel_by_panel() {
+    // The weight right and left, cut along its sum and along its side, in one panel and in several, in loops and not.
+    for (expr, a, b, left, bias) in [
+        ("amk,kn->amn", &[3, 5, 32][..], &[32, 40][..], false, &[1, 1, 40][..]),
+        ("amk,kn->amn", &[3, 5, 300], &[300, 200], false, &[1, 1, 200]),
+        ("amk,nk->amn", &[3, 5, 300], &[200, 300], false, &[1, 1, 200]),
+        ("oc,nchw->nohw", &[250, 160], &[2, 160, 5, 7], true, &[1, 250, 1, 1]),
+        ("co,nchw->nohw", &[160, 250], &[2, 160, 5, 7], true, &[1, 250, 1, 1]),
+        ("mk,kn->nm", &[3, 40000], &[40000, 2], false, &[1, 3]),
+    ] {
+        let mut model = TypedModel::default();
+        let widen = narrow(if left { a } else { b });
+        let x = model.add_source("x", f32::fact(if left { b } else { a })).unwrap();
+        let w = model.wire_node("w", widen.clone(), &[]).unwrap()[0];
+        let wired = |model: &mut TypedModel, w: OutletId| {
+            let op = EinSum::new(expr.parse().unwrap(), f32::datum_type());
+            let c = model.wire_node("c", op, &if left { [w, x] } else { [x, w] }).unwrap()[0];
+            let bias = model.add_const("bias", values(bias, 5)).unwrap();
+            let sum = model.wire_node("sum", math::add(), &[c, bias]).unwrap()[0];
+            let other = model.add_source("other", f32::fact(model.outlet_fact(sum).unwrap().shape.clone())).unwrap();
+            let y = model.wire_node("y", math::add(), &[sum, other]).unwrap();
+            model.select_output_outlets(&y).unwrap();
+        };
+        let mut plain = model.clone();
+        let weight = plain.add_const("floats", widen.tensor().unwrap()).unwrap();
+        wired(&mut plain, weight);
+        wired(&mut model, w);
+        improve(&mut model, std::iter::empty()).unwrap();
+        let product = model.eval_order().unwrap().into_iter().find_map(|id| model.node(id).op_as::<Product>()).unwrap();
+        assert!(product.weight.is_some(), "{expr}");
+        assert!(!model.eval_order().unwrap().iter().any(|id| model.node(*id).op_is::<Widen>()), "{expr}");
+        let shape = |ix: usize| plain.input_fact(ix).unwrap().shape.as_concrete().unwrap().to_vec();
+        let inputs: TVec<TValue> = (0..2).map(|i| values(&shape(i), i).into_tvalue()).collect();
+        let run = |m: TypedModel| m.into_optimized().unwrap().into_runnable().unwrap().run(inputs.clone()).unwrap();
+        run(model)[0].close_enough(&run(plain.clone())[0], Approximation::Approximate).unwrap();
+    }
+}
+
+#[test]
+fn rows_of_a_narrow_table_are_looked_up() {
+    let mut model = TypedModel::default();
+    let table = narrow(&[50, 8]);
+    let index = model.add_source("index", i64::fact([2, 3])).unwrap();
+    let w = model.wire_node("w", table.clone(), &[]).unwrap()[0];
+    let y = model.wire_node("y", Gather { axis: 0, output_type: None }, &[w, index]).unwrap();
+    model.select_output_outlets(&y).unwrap();
+    let plain = model.clone();
+    improve(&mut model, std::iter::empty()).unwrap();
+    assert!(model.eval_order().unwrap().iter().any(|id| model.node(*id).op.name() == "Lookup"));
+    let run = |m: &TypedModel, rows: [i64; 6]| {
+        let index = Tensor::from_shape(&[2, 3], &rows).unwrap();
+        m.clone().into_optimized().unwrap().into_runnable().unwrap().run(tvec!(index.into_tvalue()))
+    };
+    let rows = [0, 49, 7, 7, -1, 3];
+    assert_eq!(run(&model, rows).unwrap()[0], run(&plain, rows).unwrap()[0]);
+    assert!(run(&model, [0, 50, 0, 0, 0, 0]).is_err() && run(&model, [-51, 0, 0, 0, 0, 0]).is_err());
 }

@@ -25,7 +25,7 @@ pub(crate) struct ConvShape {
 
 /// One kernel tap along one axis: outputs `from..to` read input `from·stride + offset …`.
 #[derive(Clone, Copy)]
-struct Span {
+pub(super) struct Span {
     from: usize,
     to: usize,
     /// Input position read by output `from`.
@@ -71,7 +71,7 @@ impl ConvShape {
     }
 
     /// Calls `row(out_start, in_start, span)` for every row of outputs that tap `tap` reaches; positions are in planes.
-    fn for_rows(&self, tap: usize, mut row: impl FnMut(usize, usize, Span)) {
+    pub(super) fn for_rows(&self, tap: usize, mut row: impl FnMut(usize, usize, Span)) {
         let [_, kh, kw] = self.kernel;
         let (kd, kh, kw) = (tap / (kh * kw), tap / kw % kh, tap % kw);
         let (d, h, w) = (self.span(0, kd), self.span(1, kh), self.span(2, kw));
@@ -194,7 +194,7 @@ pub(super) fn backward(
     Gradients { a: da, b: db }
 }
 
-fn gather_add(into: &mut [f32], o: usize, from: &[f32], i: usize, w: Span) {
+pub(super) fn gather_add(into: &mut [f32], o: usize, from: &[f32], i: usize, w: Span) {
     let n = w.to - w.from;
     let out = &mut into[o..o + n];
     if w.stride == 1 {
@@ -212,5 +212,14 @@ fn scatter(into: &mut [f32], i: usize, from: &[f32], o: usize, w: Span) {
         into[i..i + n].copy_from_slice(dt);
     } else {
         into[i..].iter_mut().step_by(w.stride).zip(dt).for_each(|(q, d)| *q = *d);
+    }
+}
+
+pub(super) fn scatter_add(into: &mut [f32], i: usize, from: &[f32], o: usize, w: Span) {
+    let from = &from[o..o + w.to - w.from];
+    if w.stride == 1 {
+        into[i..i + from.len()].iter_mut().zip(from).for_each(|(y, x)| *y += x);
+    } else {
+        into[i..].iter_mut().step_by(w.stride).zip(from).for_each(|(y, x)| *y += x);
     }
 }

@@ -6,11 +6,13 @@
 //! - linear, `W: [in, out]`: `A: [in, r]`, `B: [r, out]`, `y += (x·A)·B`;
 //! - convolution, `W: [out, in/groups, k…]`: `A: [r, in/groups, k…]`, `B: [out, r]`,
 //!   `ΔW[o, c, k] = Σ_r B[o, r]·A[r, c, k]`. For one group this is a k×k convolution to `r` channels and a 1×1 convolution
-//!   to the output; for several groups every group shares `A`, so that a merge stays a grouped convolution.
+//!   to the output; for several groups every group shares `A`, so that a merge stays a grouped convolution;
+//! - transposed convolution, `W: [in, out/groups, k…]`: `A: [in, r, k…]`, `B: [out, r]`, `ΔW[c, o, k] = Σ_r A[c, r, k]·B[o, r]`.
 //!
 //! Formulas: LoRA (Hu et al. 2021, arXiv:2106.09685), section 4.1, on the weight seen as a matrix.
 
 mod conv;
+mod deconv;
 mod depthwise;
 mod linear;
 mod mat;
@@ -30,6 +32,8 @@ pub(crate) enum Geometry {
     Linear { outer: usize, input: usize, output: usize, inner: usize, rank: usize },
     /// `x: [batch, in, D, H, W]`, `y: [batch, out, D', H', W']`.
     Conv(ConvShape),
+    /// A transposed convolution, by the shapes of the convolution from `y` to `x` that it transposes.
+    Deconv(ConvShape),
 }
 
 impl Geometry {
@@ -39,6 +43,7 @@ impl Geometry {
             Geometry::Linear { outer, inner, rank, .. } => outer * inner * rank,
             Geometry::Conv(c) if c.is_depthwise() => 1,
             Geometry::Conv(c) => c.batch * c.groups * c.rank * c.out_plane(),
+            Geometry::Deconv(c) => c.batch * c.groups * c.rank * c.in_plane(),
         }
     }
     /// Length of `x`.
@@ -47,6 +52,7 @@ impl Geometry {
         match self {
             Geometry::Linear { outer, input, inner, .. } => outer * input * inner,
             Geometry::Conv(c) => c.batch * c.input * c.in_plane(),
+            Geometry::Deconv(c) => c.batch * c.output * c.out_plane(),
         }
     }
     /// Length of `y`.
@@ -54,6 +60,7 @@ impl Geometry {
         match self {
             Geometry::Linear { outer, output, inner, .. } => outer * output * inner,
             Geometry::Conv(c) => c.batch * c.output * c.out_plane(),
+            Geometry::Deconv(c) => c.batch * c.input * c.in_plane(),
         }
     }
     /// Lengths of `A` and `B`.
@@ -62,6 +69,7 @@ impl Geometry {
         match self {
             Geometry::Linear { input, output, rank, .. } => (input * rank, rank * output),
             Geometry::Conv(c) => (c.rank * c.group_in() * c.taps(), c.output * c.rank),
+            Geometry::Deconv(c) => (c.output * c.rank * c.taps(), c.input * c.rank),
         }
     }
 
@@ -73,6 +81,7 @@ impl Geometry {
             }
             Geometry::Conv(c) if c.is_depthwise() => depthwise::forward(c, x, a, b, y),
             Geometry::Conv(c) => conv::forward(c, x, a, b, y),
+            Geometry::Deconv(c) => deconv::forward(c, x, a, b, y),
         }
     }
 
@@ -107,6 +116,7 @@ impl Geometry {
             }
             Geometry::Conv(c) if c.is_depthwise() => depthwise::backward(c, x, a, b, dy, kernel, dx),
             Geometry::Conv(c) => conv::backward(c, x, saved, a, b, dy, dx),
+            Geometry::Deconv(c) => deconv::backward(c, x, saved, a, b, dy, dx),
         }
     }
 }

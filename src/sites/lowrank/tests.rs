@@ -52,6 +52,30 @@ fn naive(g: &Geometry, x: &[f64], a: &[f64], b: &[f64]) -> Vec<f64> {
                 }
             }
         }
+        // Each product of the convolution from y to x, the other way.
+        Geometry::Deconv(s) => {
+            let (co, ci, taps) = (s.group_in(), s.group_out(), s.taps());
+            for (n, c) in (0..s.batch).flat_map(|n| (0..s.output).map(move |c| (n, c))) {
+                for (p, o, t) in (0..s.out_plane())
+                    .flat_map(|p| (0..co).map(move |o| (p, o)))
+                    .flat_map(|(p, o)| (0..taps).map(move |t| (p, o, t)))
+                {
+                    let (p3, k3) = (split(p, s.out_size), split(t, s.kernel));
+                    let q3: Vec<isize> = (0..3)
+                        .map(|ax| {
+                            (p3[ax] * s.stride[ax] + k3[ax] * s.dilation[ax]) as isize - s.pad_before[ax] as isize
+                        })
+                        .collect();
+                    if (0..3).any(|ax| q3[ax] < 0 || q3[ax] >= s.in_size[ax] as isize) {
+                        continue;
+                    }
+                    let q = (q3[0] as usize * s.in_size[1] + q3[1] as usize) * s.in_size[2] + q3[2] as usize;
+                    let o = c / ci * co + o;
+                    let w: f64 = (0..s.rank).map(|r| a[(c * s.rank + r) * taps + t] * b[o * s.rank + r]).sum();
+                    y[(n * s.input + o) * s.in_plane() + q] += w * x[(n * s.output + c) * s.out_plane() + p];
+                }
+            }
+        }
     }
     y
 }
@@ -173,6 +197,35 @@ fn convolutions_of_every_kind() {
         pad_before: [0; 3],
         kernel: [1, 3, 2],
         out_size: [1, 4, 6],
+        ..base
+    }));
+}
+
+#[test]
+fn transposed_convolutions() {
+    // Shapes of the convolution that is transposed: `in_size` is that of y.
+    let base = ConvShape {
+        batch: 2,
+        input: 4,
+        output: 6,
+        groups: 1,
+        rank: 3,
+        in_size: [1, 8, 9],
+        out_size: [1, 4, 5],
+        kernel: [1, 2, 3],
+        stride: [1, 2, 2],
+        dilation: [1; 3],
+        pad_before: [0, 0, 1],
+    };
+    check(Geometry::Deconv(base.clone()));
+    check(Geometry::Deconv(ConvShape { groups: 2, ..base.clone() }));
+    check(Geometry::Deconv(ConvShape { input: 6, output: 6, groups: 6, batch: 1, ..base.clone() }));
+    check(Geometry::Deconv(ConvShape { in_size: [1, 5, 7], stride: [1; 3], dilation: [1, 2, 1], ..base.clone() }));
+    check(Geometry::Deconv(ConvShape {
+        in_size: [1, 1, 10],
+        out_size: [1, 1, 5],
+        kernel: [1, 1, 4],
+        stride: [1, 1, 2],
         ..base
     }));
 }

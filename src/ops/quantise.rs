@@ -1,0 +1,118 @@
+//! Quantisation of activations in one pass: as a chain of operators it would keep four arrays where a bit a value is all that a gradient needs.
+
+use tract_core::internal::*;
+
+use crate::wide::wide;
+
+/// `x → (round(clip(x/scale, low, high))·unit + zero, mask)`: with a unit of 1 the whole numbers that a quantised tensor stores, as floats; with the
+/// scale as the unit what they stand for. The mask says which values were not clipped, eight a byte.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Quantise {
+    pub scale: f32,
+    pub unit: f32,
+    pub zero: f32,
+    /// Bounds of `x/scale`.
+    pub low: f32,
+    pub high: f32,
+}
+
+impl Eq for Quantise {}
+
+/// Bytes of a mask for `len` values.
+fn mask_bytes(len: usize) -> usize {
+    len.div_ceil(8)
+}
+
+impl Op for Quantise {
+    fn name(&self) -> StaticName {
+        "Quantise".into()
+    }
+    op_as_typed_op!();
+}
+
+impl EvalOp for Quantise {
+    op_out_of_plan!();
+    fn eval(&self, _ctx: &EvalContext, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
+        let mut y = args_1!(inputs).into_tensor();
+        let mut mask = vec![0u8; mask_bytes(y.len())];
+        let Quantise { scale, unit, zero, low, high } = *self;
+        for (values, mask) in y.try_as_plain_ram_mut()?.as_slice_mut::<f32>()?.chunks_mut(8).zip(&mut mask) {
+            wide(|| {
+                for (bit, v) in values.iter_mut().enumerate() {
+                    let scaled = *v / scale;
+                    *mask |= u8::from(scaled > low && scaled < high) << bit;
+                    *v = scaled.max(low).min(high).round_ties_even() * unit + zero;
+                }
+            });
+        }
+        Ok(tvec!(y.into_tvalue(), tensor1(&mask).into_tvalue()))
+    }
+}
+
+impl TypedOp for Quantise {
+    fn output_facts(&self, inputs: &[&TypedFact]) -> TractResult<TVec<TypedFact>> {
+        let len = inputs[0].shape.volume();
+        Ok(tvec!(f32::fact(inputs[0].shape.clone()), u8::fact([(len + 7) / 8])))
+    }
+    as_op!();
+}
+
+/// `(mask, dy) → dx`: `dy·slope` where nothing was clipped.
+#[cfg(feature = "train")]
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct QuantiseBackward {
+    pub slope: f32,
+}
+
+#[cfg(feature = "train")]
+impl Eq for QuantiseBackward {}
+
+#[cfg(feature = "train")]
+impl Op for QuantiseBackward {
+    fn name(&self) -> StaticName {
+        "QuantiseBackward".into()
+    }
+    op_as_typed_op!();
+}
+
+#[cfg(feature = "train")]
+impl EvalOp for QuantiseBackward {
+    op_out_of_plan!();
+    fn eval(&self, _ctx: &EvalContext, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
+        let (mask, dy) = args_2!(inputs);
+        let mut dx = dy.into_tensor();
+        let plain = mask.try_as_plain_ram()?;
+        let mask = plain.as_slice::<u8>()?;
+        ensure!(mask.len() == mask_bytes(dx.len()), "a mask of {} bytes for {} values", mask.len(), dx.len());
+        for (values, mask) in dx.try_as_plain_ram_mut()?.as_slice_mut::<f32>()?.chunks_mut(8).zip(mask) {
+            for (bit, v) in values.iter_mut().enumerate() {
+                *v = if mask >> bit & 1 == 1 { *v * self.slope } else { 0.0 };
+            }
+        }
+        Ok(tvec!(dx.into_tvalue()))
+    }
+}
+
+#[cfg(feature = "train")]
+impl TypedOp for QuantiseBackward {
+    fn output_facts(&self, inputs: &[&TypedFact]) -> TractResult<TVec<TypedFact>> {
+        Ok(tvec!(f32::fact(inputs[1].shape.clone())))
+    }
+    as_op!();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sites::floats;
+
+    #[test]
+    fn whole_numbers_within_the_range_and_a_bit_for_each() {
+        let op = Quantise { scale: 0.5, unit: 1.0, zero: 3.0, low: -3.499, high: 4.499 };
+        let x = [-9.0f32, -1.7, -1.5, -0.26, 0.0, 0.24, 0.26, 1.2, 2.2, 2.3, 80.0];
+        let out = op.eval(&EvalContext::out_of_plan(), tvec!(tensor1(&x).into_tvalue())).unwrap();
+        assert_eq!(floats(&out[0]).unwrap(), [0.0, 0.0, 0.0, 2.0, 3.0, 3.0, 4.0, 5.0, 7.0, 7.0, 7.0]);
+        let plain = out[1].try_as_plain_ram().unwrap();
+        assert_eq!(plain.as_slice::<u8>().unwrap(), [0b1111_1110, 0b001]);
+    }
+}

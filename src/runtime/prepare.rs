@@ -1,0 +1,76 @@
+//! What a training works on: the lessons of a cut of the journal, and the sites and settings that its means allow.
+
+use std::time::Duration;
+
+use super::session::Serving;
+use super::training::incumbent;
+use super::{Session, TrainOptions, resume};
+use crate::adapt::{Adaptation, Ladder, Material, Progress, Settings};
+use crate::choice::{Chosen, Costs};
+use crate::error::Result;
+use crate::sites::Pattern;
+use crate::store::Cut;
+
+/// A training before its first fit.
+pub(super) struct Prepared {
+    /// Of all classes.
+    pub labels: Vec<String>,
+    pub material: Material,
+    pub ladder: Ladder,
+    pub settings: Settings,
+    /// Which sites may adapt, where memory or time is limited.
+    pub chosen: Option<Chosen>,
+    /// Names the training by all that decides its result.
+    pub name: [u8; 32],
+}
+
+impl Session {
+    /// Reads `cut` of the journal; where memory or time is limited, measures and chooses.
+    pub(super) fn prepare(
+        &self,
+        options: &TrainOptions<'_>,
+        serving: &Serving,
+        cut: &Cut,
+        stop: &(dyn Fn() -> bool + Sync),
+        progress: &(dyn Fn(Progress) + Sync),
+    ) -> Result<Prepared> {
+        let config = self.home().config();
+        let engine = &self.home().0.engine;
+        let mut settings = options.settings.clone().unwrap_or_else(|| self.settings());
+        let (labels, material) = self.material(serving, cut)?;
+        let choice = crate::choice::choose(&engine.base, engine.task, &Pattern::new(&config.sites), config.rank)?;
+        let means = options.means.unwrap_or(config.means);
+        let (ladder, chosen) = if means.are_unlimited() {
+            (choice.ladder, None)
+        } else {
+            let costs = Costs::new(&engine.base, engine.task, &choice, &means, settings.threads);
+            let (ladder, chosen) = costs.choose(config.rank, None)?;
+            settings.recipe.micro_batch = chosen.micro_batch;
+            if let Some(limit) = means.memory_bytes {
+                let room = limit.saturating_sub(chosen.memory_bytes) / settings.threads.max(1) as u64;
+                settings.recipe.kept_bytes =
+                    settings.recipe.kept_bytes.min(usize::try_from(room).unwrap_or(usize::MAX));
+            }
+            if let Some(most) = means.seconds {
+                let most = Duration::try_from_secs_f64(most).unwrap_or(Duration::MAX);
+                settings.budget = Some(settings.budget.map_or(most, |b| b.min(most)));
+            }
+            let measuring = Adaptation {
+                engine,
+                material: &material,
+                ladder: &ladder,
+                settings: &settings,
+                incumbent: incumbent(serving),
+                stop,
+                keeper: None,
+                progress,
+            };
+            let measured = measuring.measure(&ladder.all_sites);
+            engine.drop_train_plans();
+            let (ladder, chosen) = costs.choose(config.rank, measured?.as_ref())?;
+            (ladder, Some(chosen))
+        };
+        let name = resume::name(&engine.base.fingerprint(), &settings, &ladder, &material);
+        Ok(Prepared { labels, material, ladder, settings, chosen, name })
+    }
+}

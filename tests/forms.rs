@@ -1,0 +1,73 @@
+//! Models of unusual sizes and types, as a user meets them: from `init` to an answer.
+#![cfg(feature = "train")]
+
+#[path = "support/golden.rs"]
+mod golden;
+mod support;
+
+use acclimate::input::RawInput;
+use acclimate::runtime::{Means, TrainOptions};
+use acclimate::{Feedback, Home, InitOptions};
+use golden::unpack;
+
+/// A tokenizer of the words `w0` to `w57`, between a start and an end token as CLIP has them.
+fn words() -> String {
+    let vocabulary: Vec<String> = (0..58).map(|i| format!("\"w{i}\": {}", i + 2)).collect();
+    format!(
+        r#"{{"version": "1.0", "truncation": null, "padding": null, "added_tokens": [], "normalizer": null, "decoder": null,
+        "pre_tokenizer": {{"type": "Whitespace"}}, "post_processor": null,
+        "model": {{"type": "WordLevel", "vocab": {{"[PAD]": 0, "[UNK]": 1, {}}}, "unk_token": "[UNK]"}}}}"#,
+        vocabulary.join(", ")
+    )
+}
+
+/// The table of positions of CLIP's text tower has 77 rows: no power of two.
+#[test]
+fn a_model_of_77_positions_takes_every_length_up_to_77() {
+    for name in ["clip_text", "clip_text_dynamo"] {
+        let folder = unpack("zoo", name);
+        let (tokenizer, labels) = (folder.path().join("tokenizer.json"), folder.path().join("labels.txt"));
+        std::fs::write(&tokenizer, words()).unwrap();
+        std::fs::write(&labels, "short\nlong\n").unwrap();
+        let options = InitOptions {
+            tokenizer: Some(tokenizer),
+            labels: Some(labels),
+            ..InitOptions::new(folder.path().join("model.onnx"))
+        };
+        let home = Home::init(folder.path().join("home"), &options).unwrap();
+        assert_eq!(home.config().max_length, 77, "{name}");
+        let session = home.session("default").unwrap();
+        for length in [3, 63, 65, 77, 300, 40, 70, 5, 76, 8] {
+            let text: Vec<String> = (0..length).map(|i| format!("w{}", (i * 7 + length) % 58)).collect();
+            let answer = session.predict(&RawInput::Text(text.join(" "))).unwrap();
+            let label = if length > 50 { "long" } else { "short" };
+            session.feedback(answer.id.unwrap(), Feedback::Label(label.into())).unwrap();
+        }
+        // Training pads to the longest of a batch.
+        session.train(&acclimate::runtime::TrainOptions::default()).unwrap();
+    }
+}
+
+/// The gradient of the person's own feedback says which layers matter, and the profile keeps what was chosen.
+#[test]
+fn a_training_within_limits_says_what_it_chose() {
+    let folder = tempfile::tempdir().unwrap();
+    let home = support::home(&folder);
+    let session = home.session("default").unwrap();
+    support::teach(&session, &support::person(23), 12);
+    let settings = acclimate::adapt::Settings { steps: Some(8), ..session.settings() };
+    let train = |means: Means| {
+        let options = TrainOptions { settings: Some(settings.clone()), means: Some(means), ..TrainOptions::default() };
+        session.train(&options).unwrap()
+    };
+    let chosen = train(Means { memory_bytes: Some(16 << 30), seconds: Some(600.0) }).choice.unwrap();
+    assert!(chosen.sites.len() > 1 && chosen.sites.len() <= chosen.reachable, "{chosen:?}");
+    let shares: f64 = chosen.sites.iter().map(|s| s.share.unwrap()).sum();
+    assert!(shares > 0.5 && shares < 1.0 + 1e-9 && chosen.seconds.unwrap() > 0.0, "{chosen:?}");
+    let kept = std::fs::read_to_string(folder.path().join("home/profiles/default/choice.toml")).unwrap();
+    assert!(chosen.sites.iter().all(|s| kept.contains(&s.name)), "{kept}");
+    let report = train(Means { memory_bytes: Some(1 << 20), seconds: None });
+    assert_eq!(report.choice.unwrap().sites, []);
+    assert_eq!(report.verdict.depth, acclimate::adapter::Depth::HeadOnly, "{:?}", report.tried);
+    assert!(train(Means::default()).choice.is_none());
+}
