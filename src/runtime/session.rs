@@ -1,6 +1,6 @@
 //! A profile in use: predictions from any number of threads, feedback, and the swap of generations between them.
 
-use std::sync::{Arc, Mutex, RwLock};
+use std::sync::{Arc, Mutex};
 
 use ndarray::Array2;
 
@@ -8,6 +8,7 @@ use super::answer::{Answer, ranked};
 use super::config::NewClasses;
 use super::flusher::Flusher;
 pub(crate) use super::serving::Serving;
+use super::slot::Slot;
 use super::{Home, journal_io, now_ms};
 use crate::error::{Error, ErrorKind, Result};
 use crate::input::{Example, RawInput};
@@ -67,7 +68,7 @@ pub struct Session {
     pub(crate) home: Home,
     pub(crate) store: Store,
     pub(crate) journal: Arc<Mutex<Journal>>,
-    serving: RwLock<Arc<Serving>>,
+    serving: Slot<Serving>,
     merge: bool,
     flusher: Flusher,
 }
@@ -81,7 +82,7 @@ impl Session {
         let disk = home.0.disk.clone();
         let journal = Journal::open(disk, &store.journal_path(), &store.journal_lock_path(), DEFAULT_WAIT, now_ms())?;
         let journal = Arc::new(Mutex::new(journal));
-        let serving = RwLock::new(Arc::new(Serving::base(&home)));
+        let serving = Slot::new(Serving::base(&home));
         let flusher = Flusher::new(&journal);
         let session = Session { home, store, journal, serving, merge: false, flusher };
         if !lenient {
@@ -113,19 +114,13 @@ impl Session {
     }
 
     pub(crate) fn serving(&self) -> Arc<Serving> {
-        self.serving.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+        self.serving.get()
     }
 
     /// Makes `generation` the one that answers from the next prediction on.
     pub(crate) fn swap(&self, generation: u64) -> Result<()> {
-        self.put(Serving::load(&self.home, &self.store, generation, self.merge)?);
+        self.serving.put(Serving::load(&self.home, &self.store, generation, self.merge)?);
         Ok(())
-    }
-
-    fn put(&self, next: Serving) -> Arc<Serving> {
-        let next = Arc::new(next);
-        *self.serving.write().unwrap_or_else(std::sync::PoisonError::into_inner) = next.clone();
-        next
     }
 
     /// Follows what was made of the profile, here or in another process.
@@ -152,7 +147,7 @@ impl Session {
                 return Ok((serving, trial));
             }
             match Serving::load(&self.home, &self.store, current, self.merge) {
-                Ok(next) => return Ok((self.put(next), trial)),
+                Ok(next) => return Ok((self.serving.put(next), trial)),
                 Err(e) if is_unusable(&e) => self.take_back(current, Cause::Unusable, &e)?,
                 Err(e) => {
                     ended(trial, 0);
@@ -311,7 +306,7 @@ impl Session {
         let next = Serving::load(&self.home, &self.store, target, self.merge)?;
         let now = self.store.rollback(to)?;
         if now == target {
-            self.put(next);
+            self.serving.put(next);
         } else {
             self.swap(now)?;
         }

@@ -16,7 +16,7 @@ pub use forget::{Forgotten, Selection};
 pub use generations::GenerationInfo;
 pub use head::{Cause, Head, TRIES, TakenBack};
 pub use lock::WriterLock;
-pub use trial::Trial;
+pub use trial::{Trial, end_tries};
 
 use crate::adapter::file::{MappedAdapter, stage_adapter};
 use crate::adapter::{Adapter, Fingerprint};
