@@ -17,7 +17,14 @@ fn main() {
     if only.as_deref() == Some("corpus") {
         return targets::write_seeds(Path::new("fuzz/corpus")).expect("the seeds are written");
     }
-    let folder = tempfile::tempdir().expect("a folder for the files");
+    let folder = targets::folder();
+    let usual = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        // What panics in a library and becomes an error.
+        if !acclimate::base::in_guarded_call() {
+            usual(info);
+        }
+    }));
     let chosen: Vec<_> = targets::ALL.iter().filter(|t| only.as_ref().is_none_or(|name| name == t.name)).collect();
     if chosen.is_empty() {
         eprintln!("no such target; there are: {}", targets::ALL.map(|t| t.name).join(", "));

@@ -66,6 +66,11 @@ fn inflated(_: usize) -> usize {
 
 fn nothing(_: &mut [u8]) {}
 
+/// A folder for the files: in memory where the system has one, since nothing here is about the medium.
+pub fn folder() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).expect("a folder")
+}
+
 /// Damages `seed` in up to three places, as accidents and forgers do.
 pub fn mutate(seed: &[u8], rng: &mut ChaCha8Rng) -> Vec<u8> {
     let mut bytes = seed.to_vec();
@@ -383,7 +388,7 @@ fn read_settings(bytes: &[u8], folder: &Path) -> Result<()> {
 /// Reads `bytes` once, in a folder of the process.
 pub fn fuzz(name: &str, bytes: &[u8]) {
     static FOLDER: std::sync::OnceLock<tempfile::TempDir> = std::sync::OnceLock::new();
-    let folder = FOLDER.get_or_init(|| tempfile::tempdir().expect("a folder"));
+    let folder = FOLDER.get_or_init(folder);
     if let Some(target) = target(name) {
         let mut bytes = bytes.to_vec();
         (target.mend)(&mut bytes);

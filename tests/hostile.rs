@@ -4,8 +4,8 @@
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::path::Path;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 use std::time::{Duration, Instant};
 
 use acclimate::base::Base;
@@ -41,12 +41,24 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// The counters are the process's: one measurement at a time.
-static TURN: Mutex<()> = Mutex::new(());
+/// The counters are the process's: one test at a time. What panics in a library and becomes an error says nothing, as in the
+/// program: its trace would take more memory than the reader.
+fn alone() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    static QUIET: Once = Once::new();
+    QUIET.call_once(|| {
+        let usual = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            if !acclimate::base::in_guarded_call() {
+                usual(info);
+            }
+        }));
+    });
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// What `read` returned, the most memory it took, and how long.
 fn measured(read: impl FnOnce() -> Result<()>) -> (Result<()>, usize, Duration) {
-    let _turn = TURN.lock();
     let (before, started) = (LIVE.load(Relaxed), Instant::now());
     PEAK.store(before, Relaxed);
     let outcome = read();
@@ -55,9 +67,10 @@ fn measured(read: impl FnOnce() -> Result<()>) -> (Result<()>, usize, Duration) 
 
 #[test]
 fn no_file_makes_a_reader_panic_or_take_more_memory_than_it_may() {
+    let _alone = alone();
     let mutations: u64 = std::env::var("ACCLIMATE_MUTATIONS").ok().and_then(|n| n.parse().ok()).unwrap_or(2000);
     for target in &targets::ALL {
-        let (seeds, folder) = ((target.seeds)(), tempfile::tempdir().unwrap());
+        let (seeds, folder) = ((target.seeds)(), targets::folder());
         let (mut accepted, mut longest, mut most) = (0, Duration::ZERO, 0);
         let runs = mutations / target.cost;
         for n in 0..runs {
@@ -81,8 +94,9 @@ fn no_file_makes_a_reader_panic_or_take_more_memory_than_it_may() {
 
 #[test]
 fn every_beginning_of_a_sound_file_is_read_or_refused() {
+    let _alone = alone();
     for name in ["journal", "adapter", "head", "array", "archive", "settings", "tokenizer"] {
-        let (target, folder) = (targets::target(name).unwrap(), tempfile::tempdir().unwrap());
+        let (target, folder) = (targets::target(name).unwrap(), targets::folder());
         for seed in (target.seeds)() {
             for len in (0..seed.len()).step_by(if seed.len() > 2000 { 7 } else { 1 }) {
                 let (outcome, taken, _) = measured(|| (target.read)(&seed[..len], folder.path()));
@@ -119,6 +133,7 @@ fn png_bomb(width: u32, height: u32) -> Vec<u8> {
 
 #[test]
 fn pictures_that_declare_more_than_they_hold_are_refused_before_memory_is_taken() {
+    let _alone = alone();
     for (width, height) in [(60_000, 60_000), (8192, 8192), (u32::MAX, 1), (8193, 10)] {
         let bomb = png_bomb(width, height);
         refused("png", || image::decode(&bomb).map(drop), 4 << 20);
@@ -132,6 +147,7 @@ fn pictures_that_declare_more_than_they_hold_are_refused_before_memory_is_taken(
 
 #[test]
 fn arrays_that_declare_or_inflate_to_more_than_is_allowed_are_refused() {
+    let _alone = alone();
     let folder = tempfile::tempdir().unwrap();
     let declared = "{'descr': '<f4', 'fortran_order': False, 'shape': (1099511627776, 4), }";
     let mut npy = b"\x93NUMPY\x01\x00".to_vec();
@@ -157,6 +173,7 @@ fn external(location: &str, length: &str) -> Vec<u8> {
 
 #[test]
 fn external_data_comes_from_the_model_s_own_folder_and_is_as_long_as_it_says() {
+    let _alone = alone();
     let folder = tempfile::tempdir().unwrap();
     let (inside, outside) = (folder.path().join("model"), folder.path().join("secret.bin"));
     std::fs::create_dir(&inside).unwrap();
