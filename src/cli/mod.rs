@@ -23,7 +23,6 @@ mod rollback;
 #[cfg(feature = "train")]
 mod simulate;
 mod status;
-#[cfg(feature = "train")]
 mod stop;
 #[cfg(feature = "train")]
 mod train;
