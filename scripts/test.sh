@@ -3,7 +3,7 @@
 #
 #   scripts/test.sh [--keep-going] [STEP...]
 #
-#   STEP           any of: fmt clippy clippy-predict test doctest doc demo (default: all, in this order)
+#   STEP           any of: fmt clippy clippy-predict test swap doctest doc demo (default: all, in this order)
 #   --keep-going   run the later steps after one has failed
 #
 # Tests that want a model too big for the repository run when ACCLIMATE_MODELS names the folder that scripts/fetch-models.sh
@@ -12,7 +12,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-all=(fmt clippy clippy-predict test doctest doc demo)
+all=(fmt clippy clippy-predict test swap doctest doc demo)
 steps=()
 keep_going=
 for arg in "$@"; do
@@ -46,6 +46,8 @@ run_test() {
         cargo test --release --locked --no-fail-fast --lib --bins --tests --examples "${checks[@]}"
     fi
 }
+# The hot swap in every order of its threads: a package of its own, see loom/Cargo.toml.
+run_swap() { cargo test --release --locked --manifest-path loom/Cargo.toml; }
 run_doctest() { cargo test --release --locked --doc "${checks[@]}"; }
 run_doc() { RUSTDOCFLAGS="${RUSTDOCFLAGS:-} -D warnings" cargo doc --release --locked --no-deps; }
 run_demo() {
@@ -99,7 +101,7 @@ for step in "${steps[@]}"; do
     "run_$step" 2>&1 | tee "$work/$step.log" || status=$?
     echo "== $step: $([ "$status" = 0 ] && echo ok || echo "FAILED (exit $status)"), $((SECONDS - started)) s"
     case $step in
-        test | doctest)
+        test | swap | doctest)
             passed=$((passed + $(count "$work/$step.log" passed)))
             failed=$((failed + $(count "$work/$step.log" failed)))
             skipped=$((skipped + $(count "$work/$step.log" "(skipped|ignored)")))

@@ -300,9 +300,9 @@ fn an_adapter_that_is_overwritten_and_cut_off_in_use_changes_no_answer() {
                 ruined.store(round, Relaxed);
             }
         });
-        for n in 0..2000 {
+        for n in 0..10_000 {
             answered(session.predict_top(&input, 99).unwrap());
-            if n % 10 == 0 {
+            if n % 50 == 0 {
                 // Loaded anew, when it happens to be whole.
                 let _ = session.rollback(Some(0));
                 let _ = session.rollback(Some(1));

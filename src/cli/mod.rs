@@ -26,7 +26,6 @@ mod rollback;
 #[cfg(feature = "train")]
 mod simulate;
 mod status;
-#[cfg(feature = "train")]
 mod stop;
 #[cfg(feature = "train")]
 mod train;
@@ -140,11 +139,13 @@ struct ProfileArg {
 impl ProfileArg {
     /// The session, making the profile when it is new.
     fn session(&self, home: &Path) -> Result<Session> {
+        stop::between_tries();
         Home::open(home)?.session(&self.profile)
     }
 
     /// The session of a profile that is there already, so that a slip in its name makes no new one.
     fn known_session(&self, home: &Path) -> Result<Session> {
+        stop::between_tries();
         self.known_home(home)?.session(&self.profile)
     }
 

@@ -1,7 +1,10 @@
-//! SIGINT and SIGTERM: the first asks the work to stop where nothing is lost, the second ends it at once.
+//! SIGINT, SIGTERM and SIGHUP: the first asks the work to stop where nothing is lost, the second ends it at once.
 
+use std::sync::Once;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
+use acclimate::store::end_tries;
 use acclimate::{Error, Result};
 
 static STOP: AtomicBool = AtomicBool::new(false);
@@ -9,13 +12,38 @@ static STOP: AtomicBool = AtomicBool::new(false);
 /// Exit code after a signal.
 const STOPPED: i32 = 130;
 
-/// From now on the first signal sets the flag. Commands that never look at it keep the system's own way to stop.
+/// Longest that a signal waits for the answer of a generation on trial.
+const WAIT: Duration = Duration::from_secs(5);
+
+/// Whether the command looks at [`STOP`].
+static LOOKED_AT: AtomicBool = AtomicBool::new(false);
+
+/// From now on a signal ends the process between two tries of a generation on trial, and not within one: the generation is not to
+/// blame for it. What cannot be watched for keeps the system's own way to stop.
+pub fn between_tries() {
+    let _ = watch();
+}
+
+/// From now on the first signal sets the flag.
 pub fn on_signal() -> Result<&'static AtomicBool> {
+    watch()?;
+    LOOKED_AT.store(true, Ordering::SeqCst);
+    Ok(&STOP)
+}
+
+fn watch() -> Result<()> {
+    static WATCHED: Once = Once::new();
     let handler = || {
-        if STOP.swap(true, Ordering::SeqCst) {
+        let again = STOP.swap(true, Ordering::SeqCst);
+        if again || !LOOKED_AT.load(Ordering::SeqCst) {
+            end_tries(if again { Duration::ZERO } else { WAIT });
             std::process::exit(STOPPED);
         }
     };
-    ctrlc::set_handler(handler).map_err(|e| Error::internal("cannot watch for signals").because(e))?;
-    Ok(&STOP)
+    let mut outcome = Ok(());
+    WATCHED.call_once(|| {
+        let watched = ctrlc::set_handler(handler);
+        outcome = watched.map_err(|e| Error::internal("cannot watch for signals").because(e));
+    });
+    outcome
 }

@@ -16,6 +16,8 @@ pub(crate) enum Fault {
     Broken,
     /// EIO from then on, whatever the operation.
     Dead,
+    /// EIO from then on at every sync of a file or folder; everything else is done.
+    Unsynced,
 }
 
 #[derive(Debug)]
@@ -28,6 +30,7 @@ struct Plan {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Op {
     Grows,
+    Syncs,
     Other,
 }
 
@@ -38,6 +41,7 @@ impl Plan {
             Fault::Full => n == self.fail_at || (n > self.fail_at && op == Op::Grows),
             Fault::Broken => n == self.fail_at,
             Fault::Dead => n >= self.fail_at,
+            Fault::Unsynced => n >= self.fail_at && op == Op::Syncs,
         };
         match (fails, self.fault) {
             (false, _) => Ok(()),
@@ -89,7 +93,7 @@ impl Disk for FaultyDisk {
         RealDisk.rename(from, to)
     }
     fn sync_dir(&self, _path: &Path) -> io::Result<()> {
-        self.0.step(Op::Other)
+        self.0.step(Op::Syncs)
     }
     fn remove(&self, path: &Path) -> io::Result<()> {
         self.0.step(Op::Other)?;
@@ -141,6 +145,6 @@ impl DiskFile for FaultyFile {
     }
     fn sync_data(&self) -> io::Result<()> {
         // The step is what is tested; a real sync would only cost time.
-        self.plan.step(Op::Other)
+        self.plan.step(Op::Syncs)
     }
 }

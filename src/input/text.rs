@@ -8,7 +8,8 @@ use tokenizers::{PostProcessor, Tokenizer, TruncationParams};
 
 use super::Example;
 use super::arrays::{ArrayData, NamedArray};
-use crate::error::{Error, Result};
+use crate::base::guarded;
+use crate::error::{Error, ErrorKind, Result};
 
 /// Largest `tokenizer.json` that is read: 64 MiB.
 const MAX_TOKENIZER_BYTES: u64 = 64 << 20;
@@ -42,11 +43,11 @@ impl TextEncoder {
 
     /// As [`TextEncoder::load`], from the file's content.
     pub fn from_bytes(bytes: &[u8], max_length: usize) -> Result<TextEncoder> {
-        let mut tokenizer = Tokenizer::from_bytes(bytes).map_err(|e| {
-            Error::bad_data("cannot use the tokenizer")
-                .because(e)
-                .hint("give the tokenizer.json that belongs to the model (Hugging Face format)")
-        })?;
+        let what = "cannot use the tokenizer";
+        // The crate panics on some of what is malformed.
+        let mut tokenizer = guarded(ErrorKind::BadData, what, || Ok(Tokenizer::from_bytes(bytes)))
+            .and_then(|loaded| loaded.map_err(|e| Error::bad_data(what).because(e)))
+            .map_err(|e| e.hint("give the tokenizer.json that belongs to the model (Hugging Face format)"))?;
         let special = tokenizer.get_post_processor().map_or(0, |p| p.added_tokens(false));
         if max_length <= special {
             return Err(Error::usage(format!(
@@ -92,10 +93,9 @@ impl TextEncoder {
         if text.len() > MAX_TEXT_BYTES {
             return Err(Error::bad_data(format!("a text of {} bytes; at most {MAX_TEXT_BYTES} are read", text.len())));
         }
-        let encoding = self
-            .tokenizer
-            .encode_fast(text, true)
-            .map_err(|e| Error::bad_data("cannot tokenise the text").because(e))?;
+        let what = "cannot tokenise the text";
+        let encoding = guarded(ErrorKind::BadData, what, || Ok(self.tokenizer.encode_fast(text, true)))?
+            .map_err(|e| Error::bad_data(what).because(e))?;
         if encoding.get_special_tokens_mask().iter().all(|&m| m == 1) {
             return Err(Error::bad_data("the tokenizer finds nothing to read in the text"));
         }

@@ -7,7 +7,7 @@ use super::frame::{
     END, FILE_HEADER_LEN, FRAME_HEADER_LEN, FileHeader, FrameHeader, JournalId, decode_payload, is_sealed,
 };
 use super::record::{InteractionId, Record};
-use super::rewrite::Copy;
+use super::rewrite::{Copy, check_list};
 use super::segment::{Place, SegmentInfo, SegmentSize, segment_names, segment_number, segment_path};
 use super::state::check_input;
 use super::tail::{Broken, Tail};
@@ -199,9 +199,13 @@ fn segments(disk: &dyn Disk, path: &Path, source: &Source) -> Result<(Vec<u32>, 
 
 fn walk_all(disk: &dyn Disk, path: &Path, keep: &mut dyn FnMut(&Record) -> Result<()>) -> Result<Survey> {
     let source = Source::open(disk, path)?;
-    let mut survey = Survey { header: source.header.is_some(), ..Survey::default() };
+    let header = source.header.as_ref().is_some_and(|header| header.segment == 0);
+    let mut survey = Survey { header, ..Survey::default() };
     let mut seen = Seen::default();
     let (numbers, list) = segments(disk, path, &source)?;
+    if list.as_ref().is_some_and(|list| check_list(path, 0, list).is_err()) {
+        survey.damaged.push(Damage { file: path.to_owned(), offset: FILE_HEADER_LEN as u64, bytes: 0 });
+    }
     for number in &numbers {
         let (file, info) = (segment_path(path, *number), list.iter().flatten().find(|info| info.number == *number));
         match Source::open(disk, &file) {
@@ -231,17 +235,28 @@ fn walk_segment(
         && info.is_none_or(|info| source.id() == Some(&info.id) && source.len == info.bytes);
     survey.header &= source.header.is_some();
     let before = survey.damaged.len();
-    let (mut stand, mut indexed, mut footer) = (vec![], vec![], None);
+    let (mut asked, mut spoken, mut trainings) = (vec![], vec![], vec![]);
+    let (mut indexed, mut footer) = (vec![], None);
     walk(source, file, survey, seen, keep, &mut |record, offset| match record {
+        Record::Interaction { id, .. } => asked.push(Place { id: *id, offset }),
+        Record::Feedback { id, .. } => spoken.push(Place { id: *id, offset }),
+        Record::Training { .. } => trainings.push(offset),
         Record::Index(block) => indexed.extend(block.iter().copied()),
-        Record::Footer(_) => footer = Some(offset),
-        other => stand.extend(other.interaction().map(|id| Place { id, offset })),
+        Record::Footer(found) => footer = Some((offset, found.clone())),
+        Record::Synced | Record::Segments(_) => {}
     })?;
-    stand.sort_unstable();
-    indexed.sort_unstable();
-    let agrees = whole && stand == indexed && footer.is_some() && info.is_none_or(|info| footer == Some(info.footer));
-    if survey.damaged.len() == before && !agrees {
-        survey.damaged.push(Damage { file: file.to_owned(), offset: footer.unwrap_or(source.len), bytes: 0 });
+    spoken.sort_unstable();
+    let agrees = footer.as_ref().is_some_and(|(offset, footer)| {
+        let last = |places: &[Place]| places.last().map(|place| place.id);
+        info.is_none_or(|info| *offset == info.footer)
+            && (footer.interactions, footer.feedback) == (asked.len() as u64, spoken.len() as u64)
+            && (footer.last, footer.last_feedback) == (last(&asked), last(&spoken))
+            && footer.trainings.iter().map(|place| place.offset).eq(trainings)
+            && indexed.iter().eq(asked.iter().chain(&spoken))
+    });
+    if survey.damaged.len() == before && !(whole && agrees) {
+        let offset = footer.map_or(source.len, |(offset, _)| offset);
+        survey.damaged.push(Damage { file: file.to_owned(), offset, bytes: 0 });
     }
     Ok(())
 }
@@ -255,18 +270,28 @@ fn walk(
     note: &mut dyn FnMut(&Record, u64),
 ) -> Result<()> {
     let io = |e| Error::io("cannot read the journal", file, e);
-    let (mut at, mut expected) = (FILE_HEADER_LEN as u64, 1);
+    let growing = source.header.as_ref().is_none_or(|header| header.segment == 0);
+    // None behind a damaged place, where it is not known.
+    let (mut at, mut expected) = (FILE_HEADER_LEN as u64, Some(1));
     while at < source.len {
         let Some((record, sequence, length)) = source.frame(at).map_err(io)? else {
-            if is_torn(source, at, expected).map_err(io)? {
+            if is_torn(source, at, expected.unwrap_or(0)).map_err(io)? {
                 survey.torn = source.len.saturating_sub(at);
                 break;
             }
             let next = source.next_frame(at).map_err(io)?;
             survey.damaged.push(Damage { file: file.to_owned(), offset: at, bytes: next.saturating_sub(at) });
-            at = next;
+            (at, expected) = (next, None);
             continue;
         };
+        let misplaced = match record {
+            Record::Segments(_) => sequence != 1,
+            Record::Index(_) | Record::Footer(_) => growing,
+            _ => false,
+        };
+        if misplaced || expected.is_some_and(|expected| expected != sequence) {
+            survey.damaged.push(Damage { file: file.to_owned(), offset: at, bytes: 0 });
+        }
         note(&record, at);
         if record.is_told() {
             match seen.take(&record) {
@@ -277,7 +302,7 @@ fn walk(
                 false => survey.orphaned = survey.orphaned.saturating_add(1),
             }
         }
-        (at, expected) = (at.saturating_add(length), sequence.saturating_add(1));
+        (at, expected) = (at.saturating_add(length), sequence.checked_add(1));
     }
     Ok(())
 }

@@ -12,6 +12,7 @@ mod prepare;
 mod resume;
 mod serving;
 mod session;
+mod slot;
 #[cfg(feature = "train")]
 mod training;
 mod verify;
@@ -29,6 +30,11 @@ pub use session::{Feedback, FeedbackReceipt, Session, Status};
 #[cfg(feature = "train")]
 pub use training::{TrainOptions, TrainReport};
 pub use verify::{Health, repair, verify};
+
+/// What `slot` is made of.
+mod sync {
+    pub(super) use std::sync::{Arc, PoisonError, RwLock};
+}
 
 /// Milliseconds since 1970.
 pub(crate) fn now_ms() -> u64 {

@@ -1,6 +1,6 @@
 //! A profile in use: predictions from any number of threads, feedback, and the swap of generations between them.
 
-use std::sync::{Arc, Mutex, RwLock};
+use std::sync::{Arc, Mutex};
 
 use ndarray::Array2;
 
@@ -9,6 +9,7 @@ use super::config::NewClasses;
 use super::flusher::Flusher;
 use super::home::keyed;
 pub(crate) use super::serving::Serving;
+use super::slot::Slot;
 use super::{Home, journal_io, now_ms};
 use crate::error::{Error, ErrorKind, Result};
 use crate::input::{Example, RawInput};
@@ -71,7 +72,7 @@ pub struct Session {
     pub(crate) home: Home,
     pub(crate) store: Store,
     pub(crate) journal: Arc<Mutex<Journal>>,
-    serving: RwLock<Arc<Serving>>,
+    serving: Slot<Serving>,
     merge: bool,
     flusher: Flusher,
 }
@@ -85,7 +86,7 @@ impl Session {
         let store = Store::create(disk.clone(), &folder)?;
         let journal = Journal::open(disk, &store.journal_path(), &store.journal_lock_path(), DEFAULT_WAIT, now_ms())?;
         let journal = Arc::new(Mutex::new(journal));
-        let serving = RwLock::new(Arc::new(Serving::base(&home)));
+        let serving = Slot::new(Serving::base(&home));
         let flusher = Flusher::new(&journal);
         let session = Session { home, store, journal, serving, merge: false, flusher };
         if !lenient {
@@ -138,19 +139,13 @@ impl Session {
     }
 
     pub(crate) fn serving(&self) -> Arc<Serving> {
-        self.serving.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+        self.serving.get()
     }
 
     /// Makes `generation` the one that answers from the next prediction on.
     pub(crate) fn swap(&self, generation: u64) -> Result<()> {
-        self.put(Serving::load(&self.home, &self.store, generation, self.merge)?);
+        self.serving.put(Serving::load(&self.home, &self.store, generation, self.merge)?);
         Ok(())
-    }
-
-    fn put(&self, next: Serving) -> Arc<Serving> {
-        let next = Arc::new(next);
-        *self.serving.write().unwrap_or_else(std::sync::PoisonError::into_inner) = next.clone();
-        next
     }
 
     /// Follows what was made of the profile, here or in another process.
@@ -177,7 +172,7 @@ impl Session {
                 return Ok((serving, trial));
             }
             match Serving::load(&self.home, &self.store, current, self.merge) {
-                Ok(next) => return Ok((self.put(next), trial)),
+                Ok(next) => return Ok((self.serving.put(next), trial)),
                 Err(e) if is_unusable(&e) => self.take_back(current, Cause::Unusable, &e)?,
                 Err(e) => {
                     ended(trial, 0);
@@ -351,7 +346,7 @@ impl Session {
         let next = Serving::load(&self.home, &self.store, target, self.merge)?;
         let now = self.store.rollback(to)?;
         if now == target {
-            self.put(next);
+            self.serving.put(next);
         } else {
             self.swap(now)?;
         }

@@ -20,7 +20,7 @@ pub use generations::GenerationInfo;
 pub use head::{Cause, Head, TRIES, TakenBack};
 pub use lock::WriterLock;
 pub use transfer::{Contents, Incoming};
-pub use trial::Trial;
+pub use trial::{Trial, end_tries};
 
 use crate::adapter::file::{MappedAdapter, stage_adapter};
 use crate::adapter::{Adapter, Fingerprint};

@@ -1,3 +1,5 @@
+use std::collections::HashSet;
+
 use super::*;
 use crate::adapter::samples::adapter;
 use crate::disk::RealDisk;
@@ -308,4 +310,42 @@ fn what_an_interrupted_program_left_is_no_damage() {
     assert_eq!(states.iter().filter(|s| **s == State::Leftover).count(), 2);
     assert!(!states.contains(&State::Damaged));
     assert_eq!(store.repair(&adapter(0).base, 5).unwrap(), []);
+}
+
+#[test]
+fn where_every_sync_fails_nothing_is_acknowledged_and_what_served_serves_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_, journal) = busy_profile(dir.path());
+    let before = (journal.state().interactions(), journal.state().feedback());
+    drop(journal);
+    let disk = Arc::new(FaultyDisk::new(0, Fault::Unsynced));
+    let store = Store::open(disk.clone(), dir.path()).unwrap();
+    let (path, lock) = (store.journal_path(), store.journal_lock_path());
+    let open = || crate::journal::Journal::open(disk.clone(), &path, &lock, Duration::ZERO, 1);
+    let text = || crate::journal::StoredInput::Text("asked of a broken disk".into());
+    let mut refused = 0;
+    for n in 0..50 {
+        let mut journal = open().unwrap();
+        journal.set_policy(crate::journal::SyncPolicy::Always);
+        refused += usize::from(journal.record_interaction(n, text(), vec![], 0).is_err());
+        let id = crate::journal::InteractionId(0);
+        refused += usize::from(journal.forget(&HashSet::from([id]), false).is_err());
+        let _ = journal.reopen();
+        refused += usize::from(journal.record_training(n, None, adapter(0).verdict, 1, 1.0).is_err());
+        refused += usize::from(store.commit(&adapter(2)).is_err());
+        refused += usize::from(store.rollback(Some(1)).is_err());
+        // What serves is read as before, by whoever asks.
+        let (current, _) = store.begin().unwrap_or((store.current().unwrap(), None));
+        store.open_generation(current, None).unwrap();
+    }
+    assert_eq!(refused, 250, "0 false acknowledgements");
+    // The disk is sound again: what was acknowledged before is there, and life goes on.
+    let store = Store::open(Arc::new(FaultyDisk::counting()), dir.path()).unwrap();
+    let mut journal =
+        crate::journal::Journal::open(Arc::new(FaultyDisk::counting()), &path, &lock, Duration::ZERO, 1).unwrap();
+    assert!(journal.state().interactions() >= before.0 && journal.state().feedback() >= before.1);
+    let id = journal.record_interaction(9, text(), vec![("a".into(), 0.5)], 0).unwrap();
+    journal.record_feedback(id, 9, crate::journal::FeedbackKind::Accept).unwrap();
+    let current = store.current().unwrap();
+    store.commit(&adapter(current)).unwrap();
 }

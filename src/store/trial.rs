@@ -1,5 +1,6 @@
 //! A generation on trial: a try is counted on the medium before it begins, so that one that ends the process is seen by the next.
 
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::head::{self, Cause, Head, TRIES, TakenBack};
@@ -14,6 +15,54 @@ pub struct Trial {
     generation: u64,
     /// While it is held, a try that has not ended is no failure.
     _held: WriterLock,
+    _under_way: UnderWay,
+}
+
+/// The tries of this process.
+#[derive(Debug, Default)]
+struct Tries {
+    under_way: usize,
+    /// None may begin any more.
+    closed: bool,
+}
+
+static TRIES_HERE: (Mutex<Tries>, Condvar) = (Mutex::new(Tries { under_way: 0, closed: false }), Condvar::new());
+
+fn tries_here() -> MutexGuard<'static, Tries> {
+    TRIES_HERE.0.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A try that is counted among those of this process until this is dropped.
+#[derive(Debug)]
+struct UnderWay;
+
+impl UnderWay {
+    /// Waits for the end of the process where no try may begin any more.
+    fn begin() -> UnderWay {
+        let mut tries = tries_here();
+        while tries.closed {
+            tries = TRIES_HERE.1.wait(tries).unwrap_or_else(PoisonError::into_inner);
+        }
+        tries.under_way = tries.under_way.saturating_add(1);
+        UnderWay
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        let mut tries = tries_here();
+        tries.under_way = tries.under_way.saturating_sub(1);
+        TRIES_HERE.1.notify_all();
+    }
+}
+
+/// Lets the tries of this process end, for at most `wait`, and no other one begin: to be called by whoever is about to end the
+/// process, so that its end is not taken for a crash of the generation that is tried. What wants to begin a try waits from now on.
+pub fn end_tries(wait: Duration) {
+    let mut tries = tries_here();
+    tries.closed = true;
+    let ended = TRIES_HERE.1.wait_timeout_while(tries, wait, |tries| tries.under_way > 0);
+    drop(ended.unwrap_or_else(PoisonError::into_inner));
 }
 
 impl Head {
@@ -47,10 +96,14 @@ impl Store {
         let Some(tries_left) = head.tries_left.checked_sub(1) else {
             return Ok((self.leave(head.current, Cause::Crash)?, None));
         };
+        let under_way = UnderWay::begin();
         if !planted(Bug::TrialCountedLate) {
             head::flip(&*self.disk, &self.head_path(), |h| Ok(Head { tries_left, ..h }))?;
         }
-        Ok((head.current, Some(Trial { store: self.clone(), generation: head.current, _held: held })))
+        Ok((
+            head.current,
+            Some(Trial { store: self.clone(), generation: head.current, _held: held, _under_way: under_way }),
+        ))
     }
 
     /// Takes `generation` back, if it still serves; the generation that serves now.
