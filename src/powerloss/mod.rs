@@ -107,9 +107,9 @@ fn no_power_cut_loses_the_journal_of_an_older_version() {
 #[test]
 fn an_encrypted_profile_survives_them_too_and_is_never_in_the_clear() {
     let cipher = Cipher::new(&Key::of([7; 32]), "ada");
-    let tally = examine_with(Some(cipher), 2, live).unwrap();
+    let tally = examine_with(Some(cipher), 1, live).unwrap();
     println!("{} power cuts at {} places, no violation", tally.images, tally.places);
-    assert!(tally.images >= 4000, "{tally:?}");
+    assert!(tally.images >= 1900, "{tally:?}");
 }
 
 /// By hand, with as many seeds as `ACCLIMATE_SEEDS` says.
