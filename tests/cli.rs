@@ -383,7 +383,7 @@ fn limits_choose_the_layers() {
     assert_eq!(tight["sites"], Value::Array(vec![]));
     says(&tight, "reason", "only a head is trained");
     assert_eq!(wide["sites"], free["sites"]);
-    says(&wide, "reason", "64");
+    says(&wide, "reason", "layers fit 65536 MiB");
     assert_eq!(free["reason"], Value::Null);
     let settings = std::fs::read_to_string(dir.path().join("wide/acclimate.toml")).unwrap();
     assert!(settings.contains("[means]\nmemory_bytes = 68719476736\nseconds = 600.0"), "{settings}");

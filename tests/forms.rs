@@ -44,7 +44,8 @@ fn a_model_of_77_positions_takes_every_length_up_to_77() {
             session.feedback(answer.id.unwrap(), Feedback::Label(label.into())).unwrap();
         }
         // Training pads to the longest of a batch.
-        session.train(&acclimate::runtime::TrainOptions::default()).unwrap();
+        let settings = acclimate::adapt::Settings { steps: Some(4), ..session.settings() };
+        session.train(&TrainOptions { settings: Some(settings), ..TrainOptions::default() }).unwrap();
     }
 }
 

@@ -80,7 +80,7 @@ fn div(cx: &mut Cx, node: &TypedNode, dy: OutletId) -> TractResult<Answer> {
 
 fn pow(cx: &mut Cx, node: &TypedNode, dy: OutletId) -> TractResult<Answer> {
     let (a, mut b) = (cx.value(node.inputs[0])?, cx.value(node.inputs[1])?);
-    if !cx.fact(node.inputs[1])?.datum_type.is_float() {
+    if cx.fact(node.inputs[1])?.datum_type != f32::datum_type() {
         b = cx.wire(cast(f32::datum_type()), &[b])?;
     }
     let mut parts = tvec!();
