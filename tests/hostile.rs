@@ -181,10 +181,23 @@ fn external_data_comes_from_the_model_s_own_folder_and_is_as_long_as_it_says() {
     std::os::unix::fs::symlink(&outside, inside.join("link.bin")).unwrap();
     std::os::unix::fs::symlink(folder.path(), inside.join("up")).unwrap();
     std::fs::write(inside.join("short.bin"), [0; 3]).unwrap();
+    std::fs::write(inside.join("real.bin"), vec![7; 1 << 16]).unwrap();
+    std::os::unix::fs::symlink("real.bin", inside.join("near.bin")).unwrap();
+    std::fs::hard_link(&outside, inside.join("twice.bin")).unwrap();
     let absolute = outside.to_str().unwrap().to_owned();
     let load = |bytes: Vec<u8>| Base::from_bytes(&bytes, &inside.join("model.onnx")).map(drop);
-    for location in ["../secret.bin", "./../secret.bin", &absolute, "link.bin", "up/secret.bin", "missing.bin", "", "."]
-    {
+    for location in [
+        "../secret.bin",
+        "./../secret.bin",
+        &absolute,
+        "link.bin",
+        "up/secret.bin",
+        "near.bin",
+        "twice.bin",
+        "missing.bin",
+        "",
+        ".",
+    ] {
         refused(location, || load(external(location, "64")), 4 << 20);
     }
     for length in ["64", "18446744073709551615", "-1", "x"] {

@@ -1,16 +1,11 @@
 //! Floats of 16 bits: the graph becomes one of 32-bit floats. Its large matrices stay as they are stored and are widened where they are used
 //! (`narrow`); everything else is converted here, and inputs, outputs and values in between are f32.
 
-use std::fs::File;
-use std::os::unix::fs::FileExt;
-use std::path::Path;
-
-use tract_onnx::pb::tensor_proto::{DataLocation, DataType};
+use tract_onnx::pb::tensor_proto::DataType;
 use tract_onnx::pb::{AttributeProto, GraphProto, TensorProto, ValueInfoProto, type_proto};
 
 use super::integers::numbers;
 use super::narrow;
-use crate::error::{Error, Result};
 
 const FLOAT: i32 = DataType::Float as i32;
 
@@ -19,14 +14,8 @@ pub(crate) fn is_half(kind: i32) -> bool {
     kind == DataType::Float16 as i32 || kind == DataType::Bfloat16 as i32
 }
 
-/// Makes `graph` one of 32-bit floats. External data lies in `folder`.
-///
-/// # Errors
-/// When external data cannot be read.
-pub(super) fn widen(graph: &mut GraphProto, folder: Option<&Path>) -> Result<()> {
-    for t in graph.initializer.iter_mut().filter(|t| is_half(t.data_type)) {
-        bring_in(t, folder)?;
-    }
+/// Makes `graph` one of 32-bit floats.
+pub(super) fn widen(graph: &mut GraphProto) {
     let listed = |name: &str| graph.input.iter().chain(&graph.output).any(|v| v.name == name);
     let (mut kept, mut weights) = (vec![], vec![]);
     for mut t in std::mem::take(&mut graph.initializer) {
@@ -41,7 +30,6 @@ pub(super) fn widen(graph: &mut GraphProto, folder: Option<&Path>) -> Result<()>
     graph.initializer = kept;
     graph.node.splice(0..0, weights);
     rest(graph);
-    Ok(())
 }
 
 /// What is not a stored tensor of the graph itself.
@@ -88,40 +76,14 @@ fn declared(value: &mut ValueInfoProto) {
     }
 }
 
-/// Reads the data of a tensor that is stored beside the model.
-fn bring_in(t: &mut TensorProto, folder: Option<&Path>) -> Result<()> {
-    if t.data_location != Some(DataLocation::External as i32) {
-        return Ok(());
-    }
-    let entry = |key: &str| t.external_data.iter().find(|e| e.key == key).map(|e| e.value.as_str());
-    let damaged = || Error::bad_data("the place of its external data is not given rightly").at(&t.name);
-    let number = |key: &str| entry(key).map_or(Ok(0), |v| v.parse::<u64>().map_err(|_| damaged()));
-    let location = entry("location").ok_or_else(damaged)?;
-    let folder = folder.unwrap_or(Path::new(".")).canonicalize().map_err(|_| damaged())?;
-    let path = folder.join(location);
-    let cannot = |e| Error::io("cannot read the model's external data", &path, e);
-    let within = path.canonicalize().map_err(cannot)?;
-    if !within.starts_with(&folder) {
-        return Err(Error::bad_data("its external data lies outside the model's folder").at(&t.name));
-    }
-    let count = t.dims.iter().try_fold(2u64, |n, d| n.checked_mul(u64::try_from(*d).ok()?)).ok_or_else(damaged)?;
-    let (offset, length) = (number("offset")?, number("length")?);
-    let file = File::open(&within).map_err(cannot)?;
-    let held = file.metadata().map_err(cannot)?.len().saturating_sub(offset);
-    if (length != 0 && length != count) || count > held {
-        return Err(damaged().because(format!("{held} bytes are there for {count}")));
-    }
-    let mut bytes = vec![0; usize::try_from(count).map_err(|_| damaged())?];
-    file.read_exact_at(&mut bytes, offset).map_err(cannot)?;
-    (t.raw_data, t.data_location) = (bytes, None);
-    t.external_data.clear();
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tract_onnx::pb::StringStringEntryProto;
+    use crate::base::external;
+    use crate::error::Result;
+    use std::path::Path;
+    use tract_onnx::pb::tensor_proto::DataLocation;
+    use tract_onnx::pb::{ModelProto, StringStringEntryProto};
 
     fn stored(name: &str, kind: DataType, dims: &[i64]) -> TensorProto {
         let count: i64 = dims.iter().product();
@@ -147,8 +109,11 @@ mod tests {
     }
 
     fn widened(initializer: Vec<TensorProto>, folder: &Path) -> Result<GraphProto> {
-        let mut graph = GraphProto { initializer, ..GraphProto::default() };
-        widen(&mut graph, Some(folder))?;
+        let graph = Some(GraphProto { initializer, ..GraphProto::default() });
+        let mut model = ModelProto { graph, ..ModelProto::default() };
+        external::bring_in(&mut model, folder)?;
+        let mut graph = model.graph.unwrap();
+        widen(&mut graph);
         Ok(graph)
     }
 

@@ -1,6 +1,7 @@
 //! The frozen base model: loaded once, identified by the BLAKE3 of its bytes, never changed.
 
 mod check;
+mod external;
 mod guard;
 mod half;
 mod integers;
@@ -23,6 +24,7 @@ use tract_onnx::pb::ModelProto;
 use tract_onnx::prelude::*;
 
 pub use check::{MAX_OPSET, MAX_TENSOR_BYTES};
+pub(crate) use external::in_one_file;
 pub(crate) use guard::guarded;
 pub use guard::in_guarded_call;
 pub use onnx::{OnnxGraph, OnnxNode};
@@ -44,6 +46,7 @@ pub struct Base {
     path: PathBuf,
     fingerprint: Fingerprint,
     file_bytes: u64,
+    external: bool,
     onnx: OnnxGraph,
     inputs: Vec<Port>,
     outputs: Vec<Port>,
@@ -97,6 +100,8 @@ impl Base {
     }
 
     fn of_proto(fingerprint: Fingerprint, mut proto: ModelProto, file_bytes: u64, path: &Path) -> Result<Base> {
+        let external = external::bring_in(&mut proto, path.parent().unwrap_or(Path::new("")))
+            .map_err(|e| e.within(path.display()))?;
         let onnx = onnx::summarise(&proto);
         let operators = framework();
         check::check(&proto, &|op| operators.op_register.0.contains_key(op) || lower::knows(op))
@@ -104,7 +109,7 @@ impl Base {
         if let Some(graph) = &mut proto.graph {
             lower::lower(graph);
             scaled::fold(graph);
-            half::widen(graph, path.parent()).map_err(|e| e.within(path.display()))?;
+            half::widen(graph);
         }
         let folder = path.parent().and_then(Path::to_str).map(str::to_string);
         let (typed, reload) = match typed(&proto, folder.as_deref()) {
@@ -125,7 +130,7 @@ impl Base {
         };
         one_batch(&inputs).map_err(|e| e.within(path.display()))?;
         let (path, window) = (path.to_path_buf(), window::Window::default());
-        Ok(Base { path, fingerprint, file_bytes, onnx, inputs, outputs, symbols, typed, reload, window })
+        Ok(Base { path, fingerprint, file_bytes, external, onnx, inputs, outputs, symbols, typed, reload, window })
     }
 
     /// Where the model was loaded from.
@@ -139,6 +144,10 @@ impl Base {
     /// Size of the ONNX file.
     pub fn file_bytes(&self) -> u64 {
         self.file_bytes
+    }
+    /// Whether some weights lie in other files, which the fingerprint does not cover.
+    pub fn has_external_data(&self) -> bool {
+        self.external
     }
     /// Nodes, initializers and names of the ONNX file.
     pub fn onnx(&self) -> &OnnxGraph {
@@ -246,7 +255,7 @@ pub(crate) fn graph_of(bytes: &[u8]) -> Result<TypedModel> {
     let mut proto = onnx::parse(bytes)?;
     if let Some(graph) = &mut proto.graph {
         lower::lower(graph);
-        half::widen(graph, None)?;
+        half::widen(graph);
     }
     let model = typed(&proto, None)?;
     Symbols::of(&model).concretise(&model, &Bucket { batch: 1, sequence: 1 })

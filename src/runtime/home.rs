@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::Session;
 use super::config::{Config, Encryption, Means, NewClasses};
-use crate::adapter::Pooling;
+use crate::adapter::{Fingerprint, Pooling};
 use crate::base::{Base, Task};
 use crate::cipher::{Cipher, Key, KeySource, KeyedDisk};
 use crate::disk::{Disk, RealDisk, StagedFile, make_folder, read_file};
@@ -182,7 +182,15 @@ impl Home {
             let bytes = read_file(&disk, from, limit)?;
             StagedFile::write(&disk, path, &bytes)?.publish(&path.join(name))
         };
-        put(&options.model, MODEL_FILE, crate::base::MAX_MODEL_BYTES)?;
+        if base.has_external_data() {
+            // The home's model is one file, so that its hash covers every weight.
+            let bytes = read_file(&disk, &options.model, crate::base::MAX_MODEL_BYTES)?;
+            let whole = crate::base::in_one_file(&options.model, &bytes)?;
+            config.sha = Fingerprint::of(&whole).to_string();
+            StagedFile::write(&disk, path, &whole)?.publish(&path.join(MODEL_FILE))?;
+        } else {
+            put(&options.model, MODEL_FILE, crate::base::MAX_MODEL_BYTES)?;
+        }
         if let Some(file) = &options.labels {
             put(file, LABELS_FILE, LONGEST_LABELS)?;
             config.labels = Some(LABELS_FILE.into());
