@@ -398,3 +398,32 @@ fn classes_of_the_users_own_replace_those_of_the_model() {
         assert!(right.count() * 10 > asked.len() * 9);
     }
 }
+
+#[test]
+fn a_home_holds_weights_that_lay_beside_the_model() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut model = pb::ModelProto::decode(&std::fs::read(asset("har_cnn.onnx")).unwrap()[..]).unwrap();
+    let mut beside = vec![];
+    let entry = |key: &str, value: String| pb::StringStringEntryProto { key: key.into(), value };
+    for t in model.graph.as_mut().unwrap().initializer.iter_mut().filter(|t| t.raw_data.len() > 64) {
+        let (offset, length) = (beside.len(), t.raw_data.len());
+        beside.append(&mut t.raw_data);
+        t.data_location = Some(1);
+        t.external_data = vec![
+            entry("location", "weights/all.bin".into()),
+            entry("offset", offset.to_string()),
+            entry("length", length.to_string()),
+        ];
+    }
+    assert!(!beside.is_empty());
+    let apart = folder.path().join("apart");
+    std::fs::create_dir_all(apart.join("weights")).unwrap();
+    std::fs::write(apart.join("model.onnx"), model.encode_to_vec()).unwrap();
+    std::fs::write(apart.join("weights/all.bin"), &beside).unwrap();
+    let of_two = Home::init(folder.path().join("of_two"), &InitOptions::new(apart.join("model.onnx"))).unwrap();
+    let of_one = home(&folder);
+    std::fs::remove_dir_all(&apart).unwrap();
+    let input = person(23).input(50).unwrap();
+    let answer = |home: &Home| home.session("p").unwrap().predict_top(&input, 6).unwrap().top;
+    assert_eq!(answer(&Home::open(of_two.path()).unwrap()), answer(&of_one));
+}
