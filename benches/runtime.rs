@@ -53,7 +53,7 @@ fn main() -> Result<()> {
     if let Some(step) = acclimate::bench::run(&model, &eight)?.train_step_ms {
         show("training step, 8 windows, 1 thread", step, 1e3);
     }
-    show("adapter file mapped and made ready", report.swap_us, 1.0);
+    show("adapter file read, verified and made ready", report.swap_us, 1.0);
 
     println!("a session, with its record in the journal");
     let home = Home::init(folder.path().join("home"), &InitOptions::new(&model))?;

@@ -6,7 +6,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use acclimate::adapter::file::{MappedAdapter, read_header};
+use acclimate::adapter::file::{AdapterFile, read_header};
 use acclimate::base::Base;
 use acclimate::disk::RealDisk;
 use acclimate::input::{ArrayData, NamedArray, TextEncoder, arrays, image, write_npz};
@@ -154,7 +154,7 @@ fn mend_adapter(bytes: &mut [u8]) {
 fn read_adapter(bytes: &[u8], folder: &Path) -> Result<()> {
     let path = put(folder, "000001.adapter", bytes)?;
     let header = read_header(&RealDisk, &path);
-    MappedAdapter::open(&path, None).map(|adapter| {
+    AdapterFile::open(&path, None).map(|adapter| {
         assert!(header.is_ok(), "what opens has a header");
         adapter.to_adapter().validate().expect("what opens is valid");
     })

@@ -71,7 +71,7 @@ pub struct Report {
     pub gflops_effective: Option<f64>,
     /// A 512×384×1536 product on one thread, in the same run.
     pub gflops_gemm: f64,
-    /// Opening a mapped adapter and making it ready to serve, microseconds.
+    /// Opening an adapter file, verified, and making it ready to serve, microseconds.
     pub swap_us: Timing,
     /// Peak resident memory from the start of the process, loading the model included, to the last training step.
     pub train_peak_rss_bytes: u64,
@@ -259,8 +259,8 @@ fn swap(base: &Base, mut deltas: Vec<SiteDelta>) -> Result<Timing> {
     };
     crate::adapter::file::write_adapter(&RealDisk, &path, &adapter)?;
     let timing = time(50, || {
-        let mapped = crate::adapter::file::MappedAdapter::open(&path, Some(&base.fingerprint()))?;
-        let parts = mapped.sites().flat_map(|s| {
+        let file = crate::adapter::file::AdapterFile::open(&path, Some(&base.fingerprint()))?;
+        let parts = file.sites().flat_map(|s| {
             let scale = s.header.alpha / s.header.rank as f32;
             [(s.a.shape, s.a.data, 1.0), (s.b.shape, s.b.data, scale)]
         });

@@ -39,7 +39,7 @@ pub fn read_header(disk: &dyn Disk, path: &Path) -> Result<(AdapterHeader, u64)>
     let mut start = [0; PREAMBLE_LEN];
     let n = read_full(&*file, &mut start, 0).map_err(io)?;
     if disk.cipher().is_some() || is_sealed(&start) {
-        return MappedAdapter::open_on(disk, path, None).map(|adapter| (adapter.header, len));
+        return AdapterFile::open_on(disk, path, None).map(|adapter| (adapter.header, len));
     }
     let preamble = Preamble::decode(start.get(..n).unwrap_or(&[])).map_err(|e| e.at(path.display()))?;
     if len != preamble.total_len {
@@ -82,7 +82,7 @@ pub struct SiteView<'a> {
 /// An adapter file in memory of its own, verified in full; tensors are read where they lie in it. It is no mapping: a file that
 /// is overwritten or cut off while it is in use must neither change an answer nor raise a signal.
 #[derive(Debug)]
-pub struct MappedAdapter {
+pub struct AdapterFile {
     path: PathBuf,
     bytes: Bytes,
     header: AdapterHeader,
@@ -90,25 +90,25 @@ pub struct MappedAdapter {
     ranges: Vec<Range<usize>>,
 }
 
-impl MappedAdapter {
+impl AdapterFile {
     /// Loads and verifies an adapter file of the real disk; with `expected_base`, one that fits that base.
     ///
     /// # Errors
     /// `BadData` if the file is damaged or fits another base (both hashes are named), `Io`.
-    pub fn open(path: &Path, expected_base: Option<&Fingerprint>) -> Result<MappedAdapter> {
-        MappedAdapter::open_on(&RealDisk, path, expected_base)
+    pub fn open(path: &Path, expected_base: Option<&Fingerprint>) -> Result<AdapterFile> {
+        AdapterFile::open_on(&RealDisk, path, expected_base)
     }
 
-    /// As [`MappedAdapter::open`], on any disk.
+    /// As [`AdapterFile::open`], on any disk.
     ///
     /// # Errors
-    /// As [`MappedAdapter::open`].
-    pub fn open_on(disk: &dyn Disk, path: &Path, expected_base: Option<&Fingerprint>) -> Result<MappedAdapter> {
+    /// As [`AdapterFile::open`].
+    pub fn open_on(disk: &dyn Disk, path: &Path, expected_base: Option<&Fingerprint>) -> Result<AdapterFile> {
         let bytes = disk.load(path, MAX_FILE).map_err(|e| Error::io("cannot read the adapter", path, e))?;
         let bytes = open_file(disk, path, &bytes)?.map_or(bytes, |plain| Bytes::copy_of(&plain));
-        let mapped = MappedAdapter::of_bytes(path, bytes)?;
-        expected_base.map_or(Ok(()), |base| mapped.fits(base))?;
-        Ok(mapped)
+        let file = AdapterFile::of_bytes(path, bytes)?;
+        expected_base.map_or(Ok(()), |base| file.fits(base))?;
+        Ok(file)
     }
 
     /// Whether it belongs to that base.
@@ -134,7 +134,7 @@ impl MappedAdapter {
     }
 
     /// Verifies the bytes of the adapter file at `path`.
-    pub(crate) fn of_bytes(path: &Path, bytes: Bytes) -> Result<MappedAdapter> {
+    pub(crate) fn of_bytes(path: &Path, bytes: Bytes) -> Result<AdapterFile> {
         let (header, ranges) = verify(&bytes).map_err(|e| {
             let place = match e.place() {
                 Some(name) => format!("{name} in {}", path.display()),
@@ -142,7 +142,7 @@ impl MappedAdapter {
             };
             e.at(place)
         })?;
-        Ok(MappedAdapter { path: path.to_owned(), bytes, header, ranges })
+        Ok(AdapterFile { path: path.to_owned(), bytes, header, ranges })
     }
 
     /// Everything but the tensors.

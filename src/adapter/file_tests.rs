@@ -12,16 +12,16 @@ fn round_trip_through_a_file_with_aligned_tensors() {
     let path = dir.path().join("1.adapter");
     let adapter = sample();
     write_adapter(&RealDisk, &path, &adapter).unwrap();
-    let mapped = MappedAdapter::open(&path, Some(&adapter.base)).unwrap();
-    assert_eq!(mapped.to_adapter(), adapter);
-    assert_eq!(mapped.file_bytes(), std::fs::metadata(&path).unwrap().len());
-    assert_eq!(mapped.header().parameters(), adapter.parameters() as u64);
-    for site in mapped.sites() {
+    let file = AdapterFile::open(&path, Some(&adapter.base)).unwrap();
+    assert_eq!(file.to_adapter(), adapter);
+    assert_eq!(file.file_bytes(), std::fs::metadata(&path).unwrap().len());
+    assert_eq!(file.header().parameters(), adapter.parameters() as u64);
+    for site in file.sites() {
         assert!((site.a.data.as_ptr() as usize).is_multiple_of(ALIGNMENT), "{}", site.header.name);
         assert!((site.b.data.as_ptr() as usize).is_multiple_of(ALIGNMENT), "{}", site.header.name);
     }
     let (header, bytes) = read_header(&RealDisk, &path).unwrap();
-    assert_eq!((&header, bytes), (mapped.header(), mapped.file_bytes()));
+    assert_eq!((&header, bytes), (file.header(), file.file_bytes()));
 }
 
 #[test]
@@ -31,7 +31,7 @@ fn another_base_is_refused_by_both_names() {
     let adapter = sample();
     write_adapter(&RealDisk, &path, &adapter).unwrap();
     let other = Fingerprint::of(b"another model");
-    let e = MappedAdapter::open(&path, Some(&other)).unwrap_err();
+    let e = AdapterFile::open(&path, Some(&other)).unwrap_err();
     assert_eq!(e.kind(), ErrorKind::BadData);
     assert!(e.to_string().contains(&other.to_string()) && e.to_string().contains(&adapter.base.to_string()));
     assert!(e.next_step().is_some());
@@ -43,7 +43,7 @@ fn an_existing_file_is_not_overwritten() {
     let path = dir.path().join("1.adapter");
     write_adapter(&RealDisk, &path, &sample()).unwrap();
     assert_eq!(write_adapter(&RealDisk, &path, &samples::adapter(0)).unwrap_err().kind(), ErrorKind::Usage);
-    assert_eq!(MappedAdapter::open(&path, None).unwrap().to_adapter(), sample());
+    assert_eq!(AdapterFile::open(&path, None).unwrap().to_adapter(), sample());
 }
 
 #[test]
@@ -59,7 +59,7 @@ fn a_write_that_fails_anywhere_leaves_no_file_or_a_whole_one() {
                 break;
             }
             if path.exists() {
-                MappedAdapter::open(&path, None).unwrap();
+                AdapterFile::open(&path, None).unwrap();
             }
             if fault == Fault::Full {
                 assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), usize::from(path.exists()));
@@ -70,9 +70,9 @@ fn a_write_that_fails_anywhere_leaves_no_file_or_a_whole_one() {
 
 #[test]
 fn format_1_opens_forever() {
-    let mapped = MappedAdapter::open(Path::new(GOLDEN), None).unwrap();
-    assert_eq!(mapped.to_adapter(), sample());
-    assert_eq!(&*mapped.bytes, encode(&sample()).unwrap(), "the writer changed: a new format version is due");
+    let file = AdapterFile::open(Path::new(GOLDEN), None).unwrap();
+    assert_eq!(file.to_adapter(), sample());
+    assert_eq!(&*file.bytes, encode(&sample()).unwrap(), "the writer changed: a new format version is due");
 }
 
 #[test]

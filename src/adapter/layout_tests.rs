@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use super::super::samples::{self, larger as sample};
 use super::super::{HeadDelta, SiteDelta};
 use super::*;
-use crate::adapter::file::{MappedAdapter, read_header};
+use crate::adapter::file::{AdapterFile, read_header};
 use crate::disk::{Bytes, RealDisk};
 use crate::error::ErrorKind;
 use std::path::Path;
@@ -49,7 +49,7 @@ fn every_truncation_and_every_appendix_is_detected() {
         assert_eq!(verify_copy(&bytes[..len]).unwrap_err().kind(), ErrorKind::BadData);
         if len % 61 == 0 {
             std::fs::write(&path, &bytes[..len]).unwrap();
-            assert_eq!(MappedAdapter::open(&path, None).unwrap_err().kind(), ErrorKind::BadData);
+            assert_eq!(AdapterFile::open(&path, None).unwrap_err().kind(), ErrorKind::BadData);
             assert_eq!(read_header(&RealDisk, &path).unwrap_err().kind(), ErrorKind::BadData);
         }
     }
@@ -170,7 +170,7 @@ proptest! {
     #[test]
     fn any_adapter_survives_the_file(adapter in any_adapter()) {
         let bytes = Bytes::copy_of(&encode(&adapter).unwrap());
-        prop_assert_eq!(MappedAdapter::of_bytes(Path::new("memory"), bytes).unwrap().to_adapter(), adapter);
+        prop_assert_eq!(AdapterFile::of_bytes(Path::new("memory"), bytes).unwrap().to_adapter(), adapter);
     }
 
     #[test]

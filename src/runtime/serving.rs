@@ -4,7 +4,7 @@ use ndarray::Array2;
 
 use super::Home;
 use crate::adapter::HeadDelta;
-use crate::adapter::file::MappedAdapter;
+use crate::adapter::file::AdapterFile;
 use crate::error::{Error, Result};
 use crate::head;
 use crate::plan::{Factors, Rows, SiteKey, Variant};
@@ -42,13 +42,13 @@ impl Serving {
         if generation == 0 {
             return Ok(Serving::base(home));
         }
-        let mapped: MappedAdapter = store.open_generation(generation, Some(&home.base().fingerprint()))?;
-        let header = mapped.header();
-        let adapter = mapped.to_adapter();
+        let file: AdapterFile = store.open_generation(generation, Some(&home.base().fingerprint()))?;
+        let header = file.header();
+        let adapter = file.to_adapter();
         let head = adapter.head.map(head_of).transpose()?;
         let deltas = adapter.sites;
         let sites: SiteKey = deltas.iter().map(|d| (d.name.clone(), d.rank as usize)).collect();
-        let parts = mapped.sites().flat_map(|s| {
+        let parts = file.sites().flat_map(|s| {
             let scale = s.header.alpha / s.header.rank as f32;
             [(s.a.shape, s.a.data, 1.0), (s.b.shape, s.b.data, scale)]
         });
@@ -58,7 +58,7 @@ impl Serving {
             factors: Factors::from_slices(parts)?,
             sites,
             head,
-            adapter_bytes: mapped.file_bytes(),
+            adapter_bytes: file.file_bytes(),
             examples: header.lineage.examples,
             merged: merged.then(|| crate::plan::Merged::new(deltas)),
         })

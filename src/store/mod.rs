@@ -22,7 +22,7 @@ pub use lock::WriterLock;
 pub use transfer::{Contents, Incoming};
 pub use trial::{Trial, end_tries};
 
-use crate::adapter::file::{MappedAdapter, stage_adapter};
+use crate::adapter::file::{AdapterFile, stage_adapter};
 use crate::adapter::{Adapter, Fingerprint};
 use crate::disk::{Disk, folder_of, make_folder};
 use crate::error::{Error, ErrorKind, Result};
@@ -296,7 +296,7 @@ impl Store {
     ///
     /// # Errors
     /// `Usage` if there is none of that number, `BadData`, `Io`.
-    pub fn open_generation(&self, number: u64, base: Option<&Fingerprint>) -> Result<MappedAdapter> {
+    pub fn open_generation(&self, number: u64, base: Option<&Fingerprint>) -> Result<AdapterFile> {
         if !self.generations.exists(&*self.disk, number)? {
             let what = match number {
                 0 => "generation 0 is the plain base and has no adapter".into(),
@@ -304,7 +304,7 @@ impl Store {
             };
             return Err(Error::usage(what).at(self.folder.display()).hint("see history for those that are there"));
         }
-        MappedAdapter::open_on(&*self.disk, &self.generations.path(number), base)
+        AdapterFile::open_on(&*self.disk, &self.generations.path(number), base)
     }
 }
 

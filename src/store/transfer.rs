@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::head::{self, Head, TRIES};
 use super::{Store, TRIAL, WriterLock};
 use crate::adapter::Fingerprint;
-use crate::adapter::file::MappedAdapter;
+use crate::adapter::file::AdapterFile;
 use crate::cipher::seal_file;
 use crate::disk::{Bytes, Disk, StagedFile, folder_of, make_folder};
 use crate::error::{Error, Result};
@@ -121,7 +121,7 @@ impl Incoming {
     /// `BadData` if they are no adapter, a damaged one, or one of another base; `Io`.
     pub fn generation(&self, number: u64, bytes: &[u8], base: &Fingerprint) -> Result<()> {
         let path = self.store.generations.path(number);
-        let adapter = MappedAdapter::of_bytes(&path, Bytes::copy_of(bytes))?;
+        let adapter = AdapterFile::of_bytes(&path, Bytes::copy_of(bytes))?;
         adapter.fits(base)?;
         let sealed = seal_file(&*self.store.disk, &path, bytes.to_vec())?;
         StagedFile::write(&*self.store.disk, &self.store.generations.folder, &sealed)?.publish(&path)
