@@ -79,6 +79,9 @@ fn div(cx: &mut Cx, node: &TypedNode, dy: OutletId) -> TractResult<Answer> {
 }
 
 fn pow(cx: &mut Cx, node: &TypedNode, dy: OutletId) -> TractResult<Answer> {
+    if cx.fact(node.inputs[0])?.datum_type != f32::datum_type() {
+        return Answer::refused("it computes in another type than f32");
+    }
     let (a, mut b) = (cx.value(node.inputs[0])?, cx.value(node.inputs[1])?);
     if cx.fact(node.inputs[1])?.datum_type != f32::datum_type() {
         b = cx.wire(cast(f32::datum_type()), &[b])?;
