@@ -1,4 +1,4 @@
-//! `kill -9` at any moment, through the program: what it said is stored is stored, and a training goes on. `ACCLIMATE_KILLS` says how
+//! `kill -9` at any moment, through the program: what it said is stored is stored, and a training goes on. `ACCLIMATE_KILLS` and `ACCLIMATE_TRAINING_KILLS` say how
 //! often (default 50, and 20).
 #![cfg(all(unix, feature = "cli", feature = "train"))]
 
@@ -47,13 +47,13 @@ fn kill_after(mut child: Child, delay: Duration) -> Option<String> {
     reader.join().unwrap()
 }
 
-fn kills(usual: u64) -> u64 {
-    std::env::var("ACCLIMATE_KILLS").ok().and_then(|n| n.parse().ok()).unwrap_or(usual)
+fn kills(variable: &str, usual: u64) -> u64 {
+    std::env::var(variable).ok().and_then(|n| n.parse().ok()).unwrap_or(usual)
 }
 
 #[test]
 fn nothing_acknowledged_is_lost_to_kill_9() {
-    let kills = kills(50);
+    let kills = kills("ACCLIMATE_KILLS", 50);
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name).to_str().unwrap().to_string();
     let (home, input) = (at("home"), at("input.npy"));
@@ -117,7 +117,7 @@ fn learned(home: &Path) -> Adapter {
 
 #[test]
 fn a_training_that_is_killed_again_and_again_ends_in_the_same_bits() {
-    let kills = kills(20);
+    let kills = kills("ACCLIMATE_TRAINING_KILLS", 20);
     let folder = tempfile::tempdir().unwrap();
     let (home, whole) = (support::home(&folder), folder.path().join("whole"));
     support::teach(&home.session("ada").unwrap(), &support::person(23), 5);

@@ -92,8 +92,12 @@ fn place(folder: &Path, location: &str) -> Result<PathBuf> {
             Component::CurDir => continue,
             _ => return Err(outside("it lies outside the model's folder")),
         }
-        let found = std::fs::symlink_metadata(&path)
-            .map_err(|e| Error::io("cannot read the model's external data", &path, e))?;
+        let found = std::fs::symlink_metadata(&path).map_err(|e| match e.kind() {
+            std::io::ErrorKind::NotFound => {
+                outside("it is not there").hint("copy the files of its weights along with the model")
+            }
+            _ => Error::io("cannot read the model's external data", &path, e),
+        })?;
         if found.is_symlink() {
             return Err(outside("it is reached by a symbolic link").hint("put the file itself beside the model"));
         }

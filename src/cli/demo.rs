@@ -38,9 +38,9 @@ pub struct Demo {
     /// Only this person, 23 to 26; can be repeated
     #[arg(long = "person", value_name = "N", value_parser = clap::value_parser!(i64).range(PEOPLE[0]..=PEOPLE[3]))]
     people: Vec<i64>,
-    /// Corrections and accepts between two trainings; there is one at the end in any case
-    #[arg(long, value_name = "N", default_value_t = 24, value_parser = clap::value_parser!(u32).range(1..))]
-    train_every: u32,
+    /// Corrections and accepts between two trainings, as for `simulate`; there is one at the end in any case
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    train_every: Option<u32>,
     #[command(flatten)]
     threads: ThreadsArg,
 }
@@ -74,7 +74,7 @@ impl Demo {
             ACTIVITIES.len()
         ));
         let options = Options {
-            train_every: Some(self.train_every as usize),
+            train_every: self.train_every.map(|n| n as usize),
             seed: self.seed,
             threads: self.threads.count(),
             stop: Some(stop),
