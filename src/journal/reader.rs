@@ -6,6 +6,7 @@ use super::frame::{
     END, FILE_HEADER_LEN, FRAME_HEADER_LEN, FileHeader, FrameHeader, JournalId, MAX_PAYLOAD, decode_payload, is_sealed,
 };
 use super::record::Record;
+use super::segment::{segment_names, segment_number};
 use super::tail::{Broken, Tail};
 use crate::cipher::{Cipher, locked};
 use crate::disk::{Disk, DiskFile, read_full};
@@ -45,6 +46,9 @@ pub struct FrameReader {
     synced: u64,
     torn: Option<TornTail>,
     failed: bool,
+    /// Whether segments stand beside the growing file. It then begins with their list, which was on the medium before it had its
+    /// name: a first frame that is not whole is damage.
+    parts: bool,
     /// Bytes of the file from `ahead_at` on.
     ahead: Vec<u8>,
     ahead_at: u64,
@@ -59,11 +63,12 @@ impl FrameReader {
     /// # Errors
     /// `BadData` if it is not a journal, `Io`.
     pub fn open(disk: &dyn Disk, path: &Path) -> Result<FrameReader> {
-        let reader = FrameReader::of_file(disk, path)?;
-        match reader.header.segment {
-            0 => Ok(reader),
-            _ => Err(damaged(path, 0, "this is a segment of a journal")),
+        let mut reader = FrameReader::of_file(disk, path)?;
+        if reader.header.segment != 0 {
+            return Err(damaged(path, 0, "this is a segment of a journal"));
         }
+        reader.parts = segment_names(disk, path)?.iter().any(|name| segment_number(name).is_some());
+        Ok(reader)
     }
 
     /// Opens one sealed segment: it is whole, or damaged.
@@ -95,6 +100,7 @@ impl FrameReader {
             synced: next,
             torn: None,
             failed: false,
+            parts: false,
             ahead: vec![],
             ahead_at: 0,
         })
@@ -129,6 +135,11 @@ impl FrameReader {
         self.torn
     }
 
+    /// Whether the place where a frame is missing is that of the list of segments that are there.
+    fn lacks_list(&self) -> bool {
+        self.parts && self.next == FILE_HEADER_LEN as u64
+    }
+
     fn damaged(&self, what: &str) -> Error {
         damaged(&self.path, self.next, what)
     }
@@ -154,6 +165,7 @@ impl FrameReader {
         let tail = Tail { file: &*self.file, header: &self.header, offset, len, sequence: self.next_sequence };
         // A segment was on the medium before it had its name.
         if self.header.segment != 0
+            || self.lacks_list()
             || !tail.is_torn(broken).map_err(|e| Error::io("cannot read the journal", &self.path, e))?
         {
             return Err(self.damaged(broken.words()));
@@ -165,7 +177,7 @@ impl FrameReader {
     fn step(&mut self) -> Result<Option<Frame>> {
         let rest = self.len.saturating_sub(self.next);
         if rest == 0 {
-            return Ok(None);
+            return if self.lacks_list() { Err(self.damaged("the list of its segments is missing")) } else { Ok(None) };
         }
         if rest < FRAME_HEADER_LEN as u64 {
             return self.broken(Broken::Short);

@@ -192,7 +192,6 @@ fn segments(disk: &dyn Disk, path: &Path, source: &Source) -> Result<(Vec<u32>, 
         Some((Record::Segments(list), _, _)) => Ok((list.iter().map(|info| info.number).collect(), Some(list))),
         // A sound journal whose first record is another one has no segments.
         Some(_) if source.header.is_some() => Ok((vec![], None)),
-        _ if source.len <= FILE_HEADER_LEN as u64 && source.header.is_some() => Ok((vec![], None)),
         _ => Ok((there()?, None)),
     }
 }
@@ -203,7 +202,8 @@ fn walk_all(disk: &dyn Disk, path: &Path, keep: &mut dyn FnMut(&Record) -> Resul
     let mut survey = Survey { header, ..Survey::default() };
     let mut seen = Seen::default();
     let (numbers, list) = segments(disk, path, &source)?;
-    if list.as_ref().is_some_and(|list| check_list(path, 0, list).is_err()) {
+    let lost = list.is_none() && !numbers.is_empty();
+    if lost || list.as_ref().is_some_and(|list| check_list(path, 0, list).is_err()) {
         survey.damaged.push(Damage { file: path.to_owned(), offset: FILE_HEADER_LEN as u64, bytes: 0 });
     }
     for number in &numbers {

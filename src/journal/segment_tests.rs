@@ -203,6 +203,34 @@ fn a_lost_list_is_made_up_from_the_segments_that_are_there() {
     assert_eq!(told(&place.path), left);
 }
 
+/// Without it the segments would be taken for what an interrupted rewrite left, and be removed.
+#[test]
+fn a_list_that_is_cut_off_or_flipped_is_damage_and_no_segment_goes() {
+    let (place, writer) = written(20_000);
+    let path = place.path.clone();
+    drop(writer);
+    let whole = std::fs::read(&path).unwrap();
+    let frame = u32::from_le_bytes(whole[64..68].try_into().unwrap()) as usize + 21;
+    let list = &whole[..64 + frame];
+    let count = || std::fs::read_dir(segments_folder(&path)).unwrap().count();
+    let (segments, records) = (count(), told(&path).len());
+    assert!(segments > 1);
+    let cut = (64..list.len()).map(|len| list[..len].to_vec());
+    let flipped = (64..list.len()).map(|at| {
+        let mut bytes = list.to_vec();
+        bytes[at] ^= 1;
+        bytes
+    });
+    for (n, bytes) in cut.chain(flipped).enumerate() {
+        std::fs::write(&path, bytes).unwrap();
+        let e = JournalWriter::open(Arc::new(RealDisk), &path).unwrap_err();
+        assert_eq!((e.kind(), count()), (ErrorKind::BadData, segments), "{n}: {e}");
+        assert!(!survey(&RealDisk, &path).unwrap().is_sound(), "{n}");
+    }
+    salvage(&RealDisk, &path).unwrap();
+    assert!(survey(&RealDisk, &path).unwrap().is_sound() && told(&path).len() > records / 2);
+}
+
 #[test]
 fn where_sealing_fails_records_are_kept_and_it_is_tried_again() {
     for fault in [Fault::Full, Fault::Broken] {
