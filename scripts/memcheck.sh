@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The tests of the code that holds `unsafe` (products, loops compiled for AVX2, the swap of pages of a model) under valgrind's memcheck:
+# The tests of the code that holds `unsafe` (products, loops compiled for AVX2, tensors that are written before they are read) under valgrind's memcheck:
 # reads of what was never written, and of what is not ours.
 #
 #   scripts/memcheck.sh [TEST FILTER...]     default: linalg wide planes product

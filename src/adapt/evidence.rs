@@ -20,7 +20,7 @@ pub(super) struct Evidence {
     pub right: Vec<bool>,
     pub loss: Vec<f32>,
     pub retention: Retention,
-    /// Epochs after which the held-out loss was lowest.
+    /// Epochs at the look with the most held-out answers right.
     pub epochs: u64,
     pub l2: f32,
 }

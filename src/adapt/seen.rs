@@ -131,7 +131,10 @@ impl Adaptation<'_> {
         let all: Vec<&Lesson> = lessons.chain(seen.kept_lessons()).collect();
         let join = |m: &Array2<f32>, more: Option<&Array2<f32>>| {
             let own = m.select(Axis(0), rows);
-            more.map_or(Ok(own.clone()), |more| below(&own, more))
+            match more {
+                Some(more) => below(&own, more),
+                None => Ok(own),
+            }
         };
         let keep = seen.keep.as_ref();
         Ok(Taught {

@@ -3,7 +3,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use tract_onnx::pb::tensor_proto::{DataLocation, DataType};
+use tract_onnx::pb::tensor_proto::DataType;
 use tract_onnx::pb::{GraphProto, ModelProto, NodeProto, TensorProto, type_proto};
 
 use super::onnx::node_name;
@@ -49,8 +49,8 @@ fn operator(node: &NodeProto, known: &dyn Fn(&str) -> bool) -> Result<()> {
         return Err(Error::unsupported(format!("the operator {}{domain} is not known", node.op_type))
             .hint("export the model with standard operators only, or cut it before this node"));
     }
-    if node.attribute.iter().filter_map(|a| a.t.as_ref()).any(|t| t.data_type == DataType::String as i32) {
-        return Err(Error::unsupported("it holds text").hint("export the model from behind its text preprocessing"));
+    for tensor in node.attribute.iter().filter_map(|a| a.t.as_ref()) {
+        stored(tensor)?;
     }
     let text = |name: &str| node.attribute.iter().find(|a| a.name == name);
     if ["LSTM", "GRU", "RNN"].contains(&node.op_type.as_str()) {
@@ -122,7 +122,7 @@ fn order(graph: &GraphProto) -> Result<()> {
 }
 
 /// Values that a tensor declares.
-fn volume(dims: impl IntoIterator<Item = i64>) -> Option<u64> {
+pub(super) fn volume(dims: impl IntoIterator<Item = i64>) -> Option<u64> {
     dims.into_iter().try_fold(1u64, |n, d| n.checked_mul(u64::try_from(d).ok()?))
 }
 
@@ -138,10 +138,9 @@ fn stored(t: &TensorProto) -> Result<()> {
     };
     let lists =
         t.float_data.len() + t.int32_data.len() + t.int64_data.len() + t.double_data.len() + t.uint64_data.len();
-    let external = t.data_location == Some(DataLocation::External as i32);
     // The shortest elements take half a byte.
     let held = if t.raw_data.is_empty() { lists as u64 * 2 } else { t.raw_data.len() as u64 * 2 };
-    if !external && declared > held {
+    if declared > held {
         return Err(Error::bad_data(format!("a tensor of shape {:?} holds {} bytes", t.dims, t.raw_data.len()))
             .hint("check that the file was copied whole"));
     }

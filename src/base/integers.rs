@@ -3,9 +3,11 @@
 use tract_onnx::pb::TensorProto;
 use tract_onnx::pb::tensor_proto::DataType;
 
-/// Element types of two four-bit integers a byte, which the runtime's protobuf does not name.
-pub(super) const UINT4: i32 = 21;
-pub(super) const INT4: i32 = 22;
+use super::check::volume;
+
+/// Element types of two four-bit integers a byte.
+pub(super) const UINT4: i32 = DataType::Uint4 as i32;
+pub(super) const INT4: i32 = DataType::Int4 as i32;
 
 /// The integers of an element type.
 pub(super) fn range(kind: i32) -> Option<(f32, f32)> {
@@ -32,7 +34,7 @@ pub(super) fn numbers(t: &TensorProto) -> Option<Vec<f32>> {
     let bytes = || if raw.is_empty() { t.int32_data.iter().map(|v| *v as u8).collect() } else { raw.clone() };
     let nibbles = |sign: bool| {
         let value = |n: u8| if sign && n > 7 { n as f32 - 16.0 } else { n as f32 };
-        let count: i64 = t.dims.iter().product();
+        let count = volume(t.dims.iter().copied())?;
         let all = bytes().into_iter().flat_map(|b| [value(b & 15), value(b >> 4)]);
         Some(all.take(usize::try_from(count).ok()?).collect())
     };
@@ -78,9 +80,10 @@ pub(super) fn dequantised(
     axis: i64,
     block: i64,
 ) -> Option<Vec<f32>> {
+    let count = usize::try_from(volume(q.dims.iter().copied())?).ok()?;
     let shape: Vec<usize> = q.dims.iter().map(|&d| usize::try_from(d).ok()).collect::<Option<_>>()?;
     let (values, scales) = (numbers(q)?, numbers(scale)?);
-    if values.len() != shape.iter().product::<usize>() || values.is_empty() {
+    if values.len() != count || values.is_empty() {
         return None;
     }
     // One scale for all: any axis will do, and a tensor without axes is one of a single place.

@@ -111,10 +111,9 @@ impl Base {
             scaled::fold(graph);
             half::widen(graph);
         }
-        let folder = path.parent().and_then(Path::to_str).map(str::to_string);
-        let (typed, reload) = match typed(&proto, folder.as_deref()) {
+        let (typed, reload) = match typed(&proto) {
             Ok(typed) => (typed, None),
-            Err(e) => match Reload::new(proto, folder) {
+            Err(e) => match Reload::new(proto) {
                 Ok((reload, typed)) => (typed, Some(reload)),
                 Err(_) => return Err(e.at(path.display())),
             },
@@ -257,18 +256,16 @@ pub(crate) fn graph_of(bytes: &[u8]) -> Result<TypedModel> {
         lower::lower(graph);
         half::widen(graph);
     }
-    let model = typed(&proto, None)?;
+    let model = typed(&proto)?;
     Symbols::of(&model).concretise(&model, &Bucket { batch: 1, sequence: 1 })
 }
 
-/// The typed graph of `proto`; external data lies in `folder`.
-fn typed(proto: &ModelProto, folder: Option<&str>) -> Result<TypedModel> {
-    guarded(ErrorKind::UnsupportedModel, "cannot load the model", || {
-        framework().parse(proto, folder)?.model.into_typed()
-    })
-    .map_err(|e| {
-        e.hint("the model uses an operator or a form that the runtime does not know; try another opset or exporter")
-    })
+/// The typed graph of `proto`, which holds all its weights itself.
+fn typed(proto: &ModelProto) -> Result<TypedModel> {
+    guarded(ErrorKind::UnsupportedModel, "cannot load the model", || framework().parse(proto, None)?.model.into_typed())
+        .map_err(|e| {
+            e.hint("the model uses an operator or a form that the runtime does not know; try another opset or exporter")
+        })
 }
 
 /// The runtime's ONNX reader, with the operators that [`lower`] writes.

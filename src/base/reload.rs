@@ -15,14 +15,13 @@ const TRIAL: Bucket = Bucket { batch: 3, sequence: 13 };
 /// The file's graph, kept for as long as the model.
 pub(super) struct Reload {
     proto: ModelProto,
-    folder: Option<String>,
     symbols: Symbols,
 }
 
 impl Reload {
     /// Takes the roles of the dimensions from the file; the second result is the graph at the trial's sizes.
-    pub fn new(proto: ModelProto, folder: Option<String>) -> Result<(Reload, TypedModel)> {
-        let mut reload = Reload { proto, folder, symbols: Symbols::default() };
+    pub fn new(proto: ModelProto) -> Result<(Reload, TypedModel)> {
+        let mut reload = Reload { proto, symbols: Symbols::default() };
         let inputs = reload.inputs();
         for port in &inputs {
             for dim in &port.dims {
@@ -81,7 +80,7 @@ impl Reload {
                 }
             }
         }
-        super::typed(&proto, self.folder.as_deref())
+        super::typed(&proto)
     }
 }
 

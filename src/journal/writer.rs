@@ -12,7 +12,7 @@ use super::reader::{FrameReader, TornTail, read_frame_at};
 use super::record::{InteractionId, Record, StoredInput};
 use super::rewrite::{Change, rewrite, sweep};
 use super::segment::{Sealed, SegmentSize};
-use super::state::JournalState;
+use super::state::{JournalState, no_such_interaction};
 use crate::disk::{Disk, DiskFile, StagedFile, folder_of, read_full};
 use crate::error::{Error, ErrorKind, Result};
 use crate::planted::{Bug, planted};
@@ -356,10 +356,7 @@ impl JournalWriter {
     /// `Usage` if the id is unknown, `BadData`, `Io`.
     pub fn input(&self, id: InteractionId) -> Result<StoredInput> {
         let found = match self.state.locate(id)? {
-            None => {
-                return Err(Error::usage(format!("there is no interaction {id} in this profile"))
-                    .hint("give the id that predict printed, and the same profile"));
-            }
+            None => return Err(no_such_interaction(id)),
             Some(Located::Growing(offset)) => {
                 read_frame_at(&*self.file, self.disk.cipher(), &self.path, &self.id, offset)?
             }

@@ -108,12 +108,13 @@ pub(crate) struct Packed {
 impl Eq for Packed {}
 
 impl Packed {
-    /// `len` values; none where there are not as many bytes or scales as that takes.
+    /// `len` values, whole axes of them; none where there are not as many bytes or scales as that takes.
     pub fn new(kind: Kind, len: usize, bytes: Vec<u8>, scales: Option<Scales>) -> Option<Packed> {
         let fits = scales.as_ref().is_none_or(|s| {
             s.length > 0
                 && s.inner > 0
                 && s.each > 0
+                && len.is_multiple_of(s.length.saturating_mul(s.inner))
                 && s.scales.len() == s.zeros.len()
                 && s.scales.len() == s.count(len)
         });
@@ -220,9 +221,8 @@ mod tests {
                         (q - scales.zeros[place(i)]) * scales.scales[place(i)]
                     });
                 }
-                assert!(
-                    Packed::new(Kind::I8, len + 1, vec![0; len + 1], Some(scales)).is_none() || by_block || inner > 0
-                );
+                let part_of_an_axis = Packed::new(Kind::I8, len + 1, vec![0; len + 1], Some(scales));
+                assert!(part_of_an_axis.is_none());
             }
         }
     }

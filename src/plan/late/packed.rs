@@ -114,12 +114,10 @@ pub(super) fn rule(model: &TypedModel, node: &TypedNode) -> TractResult<Option<T
 
 /// Lets a lookup of rows read a narrow table.
 pub(super) fn lookup_rule(model: &TypedModel, node: &TypedNode) -> TractResult<Option<TypedModelPatch>> {
-    let Some(op) =
-        node.op_as::<Gather>().filter(|g| g.axis == 0 && g.output_type.is_none_or(|t| t == f32::datum_type()))
-    else {
+    let rows = |g: &Gather| g.axis == 0 && g.output_type.is_none_or(|t| t == f32::datum_type());
+    if !node.op_as::<Gather>().is_some_and(rows) {
         return Ok(None);
-    };
-    debug_assert_eq!(op.axis, 0);
+    }
     match in_order(model, node.inputs[0]) {
         Some(widen) => {
             let shape = model.outlet_fact(node.inputs[0])?.shape.as_concrete().context("an open shape")?.into();
