@@ -1,13 +1,21 @@
 //! Damages files and reads them, for as long as asked: `cargo run --release --example fuzz -- SECONDS [TARGET]`, or
-//! `scripts/fuzz.sh`. Runs with the stable toolchain; `fuzz/` has the same targets for cargo-fuzz, and `0 corpus` writes its seed corpus. A panic ends it, with the
+//! `scripts/fuzz.sh`. Runs with the stable toolchain; `fuzz/` has the same targets for cargo-fuzz, and `0 corpus` writes its seed corpus.
+//! A panic ends it, and so does an input that takes longer than [`LONGEST`] or lets the process grow past [`MOST`], with the
 //! number of the input that caused it: the third argument goes on from there.
 
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 #[path = "../fuzz/targets.rs"]
 #[allow(dead_code)] // some of it is for the other users of this file
 mod targets;
+
+/// The time one input may take.
+const LONGEST: Duration = Duration::from_secs(10);
+/// The memory that the process may hold, in bytes: what decompression is allowed, twice.
+const MOST: u64 = 2 << 30;
 
 fn main() {
     let mut args = std::env::args().skip(1);
@@ -38,7 +46,10 @@ fn main() {
 fn run(target: &targets::Target, folder: &Path, time: Duration, first: u64) {
     let (seeds, started) = ((target.seeds)(), Instant::now());
     let (mut n, mut accepted, mut longest) = (first, 0u64, Duration::ZERO);
+    let current = Arc::new(AtomicU64::new(first));
+    watch(target.name, Arc::downgrade(&current));
     while started.elapsed() < time {
+        current.store(n, Relaxed);
         let bytes = targets::input(target, &seeds, n);
         let began = Instant::now();
         let read = std::panic::catch_unwind(|| (target.read)(&bytes, folder));
@@ -53,4 +64,28 @@ fn run(target: &targets::Target, folder: &Path, time: Duration, first: u64) {
         n += 1;
     }
     println!("{:<10} {:>9} files, {accepted} accepted, the longest took {longest:.1?}", target.name, n - first);
+}
+
+/// Ends the process when one input takes too long or too much, for as long as `current` lives.
+fn watch(name: &'static str, current: std::sync::Weak<AtomicU64>) {
+    std::thread::spawn(move || {
+        let (mut last, mut since) = (u64::MAX, Instant::now());
+        while let Some(n) = current.upgrade().map(|n| n.load(Relaxed)) {
+            if n != last {
+                (last, since) = (n, Instant::now());
+            }
+            let resident = resident();
+            if since.elapsed() > LONGEST || resident > MOST {
+                eprintln!("{name}: input {n} has taken {:.1?} and {} MiB", since.elapsed(), resident >> 20);
+                std::process::exit(1);
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    });
+}
+
+/// Bytes of memory that the process holds; 0 where the system does not say.
+fn resident() -> u64 {
+    let pages = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    pages.split(' ').nth(1).and_then(|n| n.parse::<u64>().ok()).map_or(0, |n| n * 4096)
 }

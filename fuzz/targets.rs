@@ -14,8 +14,11 @@ use acclimate::journal::salvage::{salvage, survey};
 use acclimate::journal::{FeedbackKind, InteractionId, Journal, JournalWriter, Record, SegmentSize, StoredInput};
 use acclimate::store::Store;
 use acclimate::{Error, ErrorKind, Result};
+use prost::Message;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use tract_onnx::pb::tensor_proto::DataType;
+use tract_onnx::pb::{ModelProto, tensor_shape_proto, type_proto};
 
 /// One kind of input.
 pub struct Target {
@@ -23,8 +26,8 @@ pub struct Target {
     pub seeds: fn() -> Vec<Vec<u8>>,
     /// Reads `bytes` as it would a file of the user; what has to be a file is put into the folder.
     pub read: fn(&[u8], &Path) -> Result<()>,
-    /// Puts checksums right, so that what lies behind them is reached.
-    pub mend: fn(&mut [u8]),
+    /// Puts checksums right, so that what lies behind them is reached, or forges what damage at random seldom reaches.
+    pub mend: fn(&mut Vec<u8>),
     /// Bytes of memory that reading `n` bytes may take.
     pub memory: fn(usize) -> usize,
     /// How much of the work that cheap targets get is spent on it, as a divisor.
@@ -36,7 +39,7 @@ pub const ALL: [Target; 10] = [
     Target { name: "journal", seeds: journals, read: read_journal, mend: mend_journal, memory: tight, cost: 1 },
     Target { name: "head", seeds: heads, read: read_head, mend: mend_head, memory: tight, cost: 1 },
     Target { name: "operations", seeds: stories, read: run_operations, mend: nothing, memory: generous, cost: 20 },
-    Target { name: "onnx", seeds: models, read: read_model, mend: nothing, memory: inflated, cost: 20 },
+    Target { name: "onnx", seeds: models, read: read_model, mend: forge_model, memory: inflated, cost: 20 },
     Target { name: "array", seeds: plain_arrays, read: read_array, mend: nothing, memory: tight, cost: 1 },
     Target { name: "archive", seeds: archives, read: read_archive, mend: nothing, memory: inflated, cost: 1 },
     Target { name: "picture", seeds: pictures, read: read_picture, mend: nothing, memory: inflated, cost: 1 },
@@ -64,7 +67,7 @@ fn inflated(_: usize) -> usize {
     1 << 30
 }
 
-fn nothing(_: &mut [u8]) {}
+fn nothing(_: &mut Vec<u8>) {}
 
 /// A folder for the files: in memory where the system has one, since nothing here is about the medium.
 pub fn folder() -> tempfile::TempDir {
@@ -141,7 +144,7 @@ fn adapters() -> Vec<Vec<u8>> {
     vec![fixture("tests/fixtures/adapter-v1.bin")]
 }
 
-fn mend_adapter(bytes: &mut [u8]) {
+fn mend_adapter(bytes: &mut Vec<u8>) {
     let header = u32_at(bytes, 12).min(bytes.len());
     put_crc(bytes, 64..64 + header, 40);
     put_crc(bytes, 0..60, 60);
@@ -173,7 +176,7 @@ fn growing(bytes: &[u8]) -> usize {
     if bytes.starts_with(b"ACCLJRNL") { 0 } else { u32_at(bytes, 0).saturating_add(4).min(bytes.len()) }
 }
 
-fn mend_journal(bytes: &mut [u8]) {
+fn mend_journal(bytes: &mut Vec<u8>) {
     let start = growing(bytes);
     let (segment, growing) = bytes.split_at_mut(start);
     if let Some((_, segment)) = segment.split_at_mut_checked(4) {
@@ -233,7 +236,7 @@ fn heads() -> Vec<Vec<u8>> {
     vec![std::fs::read(folder.path().join("head")).expect("its head")]
 }
 
-fn mend_head(bytes: &mut [u8]) {
+fn mend_head(bytes: &mut Vec<u8>) {
     put_crc(bytes, 0..60, 60);
     put_crc(bytes, 4096..4156, 4156);
 }
@@ -303,7 +306,77 @@ fn run_operations(bytes: &[u8], folder: &Path) -> Result<()> {
 }
 
 fn models() -> Vec<Vec<u8>> {
-    ["conv_zoo", "effnet_tiny", "bert2"].map(|name| fixture(&format!("tests/goldens/{name}/model.onnx"))).to_vec()
+    let plain = ["conv_zoo", "effnet_tiny", "bert2"].map(|name| fixture(&format!("tests/goldens/{name}/model.onnx")));
+    let zipped = ["zoo/gru", "zoo/crnn_bilstm", "zoo/unet_bilinear", "zoo/qwen2", "quantised/bert_int4"].into_iter();
+    let zipped = zipped.chain(["quantised/ds_cnn_qoperator", "zoo/tf_upsample", "zoo/swin", "half/squeezenet_half"]);
+    let zipped = zipped.map(|name| {
+        let archive = fixture(&format!("tests/goldens/{name}.zip"));
+        let mut archive = zip::ZipArchive::new(std::io::Cursor::new(archive)).expect("a zip archive");
+        let mut bytes = vec![];
+        let mut model = archive.by_name("model.onnx").expect("a model in it");
+        std::io::Read::read_to_end(&mut model, &mut bytes).expect("a model");
+        bytes
+    });
+    plain.into_iter().chain(zipped).collect()
+}
+
+/// Changes whole numbers, operators and edges of a model that still decodes: what forgers and faulty exporters write.
+fn forge_model(bytes: &mut Vec<u8>) {
+    let Ok(mut model) = ModelProto::decode(&bytes[..]) else { return };
+    let mut rng = ChaCha8Rng::seed_from_u64(u64::from(crc32fast::hash(bytes)));
+    let Some(graph) = model.graph.as_mut().filter(|graph| !graph.node.is_empty()) else { return };
+    for _ in 0..rng.random_range(1..4) {
+        let odd = [-1, 0, 1, 2, 3, 7, -2, 100, 5000, i64::MAX, i64::MIN, 1 << 31, 1 << 40, i64::from(u32::MAX)];
+        let value = odd[rng.random_range(0..odd.len())];
+        let (at, other) = (rng.random_range(0..graph.node.len()), rng.random_range(0..graph.node.len()));
+        match rng.random_range(0..8) {
+            0 => {
+                let tensors = graph.initializer.iter_mut().filter(|t| t.data_type == DataType::Int64 as i32);
+                let mut tensors: Vec<_> = tensors.filter(|t| t.raw_data.len() >= 8).collect();
+                if !tensors.is_empty() {
+                    let chosen = rng.random_range(0..tensors.len());
+                    let raw = &mut tensors[chosen].raw_data;
+                    let place = rng.random_range(0..raw.len() / 8) * 8;
+                    raw[place..place + 8].copy_from_slice(&value.to_le_bytes());
+                }
+            }
+            1 | 2 => {
+                let attributes = &mut graph.node[at].attribute;
+                if !attributes.is_empty() {
+                    let chosen = rng.random_range(0..attributes.len());
+                    let attribute = &mut attributes[chosen];
+                    match attribute.ints.len() {
+                        0 => (attribute.i, attribute.f) = (value, value as f32),
+                        n => attribute.ints[rng.random_range(0..n)] = value,
+                    }
+                }
+            }
+            3 => graph.node[at].op_type = graph.node[other].op_type.clone(),
+            4 => drop(graph.node[at].input.pop()),
+            5 => {
+                let from = graph.node[other].output.first().cloned().unwrap_or_default();
+                if let Some(input) = graph.node[at].input.first_mut() {
+                    *input = from;
+                }
+            }
+            6 if graph.initializer.len() > 1 => {
+                let (one, two) =
+                    (rng.random_range(0..graph.initializer.len()), rng.random_range(0..graph.initializer.len()));
+                let name = std::mem::take(&mut graph.initializer[one].name);
+                graph.initializer[one].name = std::mem::replace(&mut graph.initializer[two].name, name);
+            }
+            _ => {
+                let types = graph.input.iter_mut().filter_map(|i| i.r#type.as_mut()?.value.as_mut());
+                let shapes = types.filter_map(|type_proto::Value::TensorType(tensor)| tensor.shape.as_mut());
+                let mut dims: Vec<_> = shapes.flat_map(|shape| shape.dim.iter_mut()).collect();
+                if !dims.is_empty() {
+                    let chosen = rng.random_range(0..dims.len());
+                    dims[chosen].value = Some(tensor_shape_proto::dimension::Value::DimValue(value));
+                }
+            }
+        }
+    }
+    *bytes = model.encode_to_vec();
 }
 
 fn read_model(bytes: &[u8], folder: &Path) -> Result<()> {

@@ -49,12 +49,14 @@ fn an_encrypted_home_works_as_any_other_and_shows_nothing() {
     let RawInput::Arrays(shown) = person(23).input(0).unwrap() else { panic!("arrays") };
     let acclimate::input::ArrayData::F32(values) = &shown[0].data else { panic!("floats") };
     let shown: Vec<u8> = values[..16].iter().flat_map(|v| v.to_le_bytes()).collect();
-    for needle in [support::RESTING.as_bytes(), &shown, b"har"] {
-        let profile = |home: &Home| home.path().join("profiles/ada");
+    // Needles so long that no encrypted byte sequence holds one by chance.
+    let profile = |home: &Home| home.path().join("profiles/ada");
+    let site = plain.base().graph().sites[0].name.clone();
+    for needle in [support::RESTING.as_bytes(), &shown, site.as_bytes()] {
+        assert!(needle.len() >= 6, "{needle:?}");
         assert!(that_hold(&profile(&home), needle).is_empty(), "{:?}", that_hold(&profile(&home), needle));
+        assert!(!that_hold(&profile(&plain), needle).is_empty(), "{needle:?} is in no plain file either");
     }
-    assert!(!that_hold(&plain.path().join("profiles/ada"), support::RESTING.as_bytes()).is_empty());
-    assert!(!that_hold(&plain.path().join("profiles/ada"), &shown).is_empty());
 
     // Again from the disk; verified, forgotten from, repaired.
     drop(session);

@@ -4,8 +4,11 @@
 use std::collections::{HashMap, HashSet};
 
 use tract_onnx::pb::tensor_proto::DataType;
-use tract_onnx::pb::{GraphProto, ModelProto, NodeProto, TensorProto, type_proto};
+use tract_onnx::pb::{
+    AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, tensor_shape_proto, type_proto,
+};
 
+use super::integers::numbers;
 use super::onnx::node_name;
 use crate::error::{Error, Result};
 
@@ -13,6 +16,12 @@ use crate::error::{Error, Result};
 pub const MAX_OPSET: i64 = 25;
 /// Largest tensor that a model may ask for, in bytes.
 pub const MAX_TENSOR_BYTES: u64 = 4 << 30;
+/// Largest tensor that a model may take or make out of constants, in bytes, as far as its shape is known before it is loaded.
+pub const MAX_MADE_BYTES: u64 = 1 << 30;
+/// Most axes that a tensor may have.
+pub const MAX_RANK: i64 = 64;
+/// Largest kernel, stride, dilation, padding, or number of groups or heads. The runtime counts up to some of these.
+pub const MAX_EXTENT: i64 = 1 << 24;
 
 const DOMAINS: &[&str] = &["", "ai.onnx", "ai.onnx.ml", "com.microsoft"];
 
@@ -28,19 +37,41 @@ pub(super) fn check(proto: &ModelProto, known: &dyn Fn(&str) -> bool) -> Result<
         stored(tensor).map_err(|e| e.at(format!("the initializer {:?}", tensor.name)))?;
     }
     for input in &graph.input {
-        if let Some(type_proto::Value::TensorType(t)) = input.r#type.as_ref().and_then(|t| t.value.as_ref())
-            && t.elem_type == DataType::String as i32
-        {
-            return Err(Error::unsupported("the model takes text as it is").at(format!("the input {:?}", input.name)).hint(
-                "export it from behind its text preprocessing, with token ids as inputs; a home has its own tokenizer",
-            ));
-        }
+        taken(input).map_err(|e| e.at(format!("the input {:?}", input.name)))?;
     }
     for (position, node) in graph.node.iter().enumerate() {
         operator(node, known).map_err(|e| e.at(node_name(position, node)))?;
     }
     order(graph)?;
     sizes(graph)
+}
+
+/// An input is numbers, and as many of them as can be given.
+fn taken(input: &ValueInfoProto) -> Result<()> {
+    let Some(type_proto::Value::TensorType(t)) = input.r#type.as_ref().and_then(|t| t.value.as_ref()) else {
+        return Ok(());
+    };
+    if t.elem_type == DataType::String as i32 {
+        return Err(Error::unsupported("the model takes text as it is").hint(
+            "export it from behind its text preprocessing, with token ids as inputs; a home has its own tokenizer",
+        ));
+    }
+    let dims = t.shape.iter().flat_map(|shape| &shape.dim).filter_map(|dim| match dim.value {
+        Some(tensor_shape_proto::dimension::Value::DimValue(n)) => Some(n),
+        _ => None,
+    });
+    // Some exporters write 0 or -1 for an open dimension.
+    let dims: Vec<i64> = dims.filter(|n| *n > 0).collect();
+    within(&dims)
+}
+
+/// A tensor of `dims`, and of others that are not known, can be made.
+fn within(dims: &[i64]) -> Result<()> {
+    match volume(dims.iter().copied()) {
+        Some(n) if n.saturating_mul(4) <= MAX_MADE_BYTES => Ok(()),
+        _ => Err(Error::unsupported(format!("a tensor of shape {dims:?}"))
+            .because(format!("a tensor that is not stored in the model may take up to {MAX_MADE_BYTES} bytes"))),
+    }
 }
 
 fn operator(node: &NodeProto, known: &dyn Fn(&str) -> bool) -> Result<()> {
@@ -52,6 +83,7 @@ fn operator(node: &NodeProto, known: &dyn Fn(&str) -> bool) -> Result<()> {
     for tensor in node.attribute.iter().filter_map(|a| a.t.as_ref()) {
         stored(tensor)?;
     }
+    node.attribute.iter().try_for_each(whole_numbers)?;
     let text = |name: &str| node.attribute.iter().find(|a| a.name == name);
     if ["LSTM", "GRU", "RNN"].contains(&node.op_type.as_str()) {
         // The runtime reads none of these.
@@ -74,6 +106,32 @@ fn operator(node: &NodeProto, known: &dyn Fn(&str) -> bool) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Axes and extents in attributes are such as a tensor can have.
+fn whole_numbers(attribute: &AttributeProto) -> Result<()> {
+    let odd = |why: String| {
+        let value = if attribute.ints.is_empty() { &[attribute.i][..] } else { &attribute.ints };
+        let what = format!("its attribute {:?} is {value:?}", attribute.name);
+        Err(Error::bad_data(what).because(why).hint("the file is damaged, or its exporter at fault"))
+    };
+    if attribute.name == "perm" && !(0..attribute.ints.len() as i64).all(|axis| attribute.ints.contains(&axis)) {
+        return odd("it names every axis once".into());
+    }
+    let (most, of) = match attribute.name.as_str() {
+        "axis" | "axes" | "perm" | "batch_dims" | "quantize_axis" | "gather_axis" | "batch_axis" | "time_axis"
+        | "scan_input_axes" | "scan_output_axes" | "num_scan_inputs" => (MAX_RANK, "axes"),
+        "kernel_shape" | "strides" | "dilations" | "pads" | "output_padding" | "group" | "num_groups" | "blocksize"
+        | "block_size" | "size" | "hidden_size" | "num_heads" | "kv_num_heads" | "q_num_heads" => {
+            (MAX_EXTENT, "positions")
+        }
+        _ => return Ok(()),
+    };
+    let numbers = attribute.ints.iter().chain([&attribute.i]);
+    match numbers.into_iter().find(|v| v.unsigned_abs() > most.unsigned_abs()) {
+        Some(value) => odd(format!("{value} is not among the {most} {of} that are read")),
+        None => Ok(()),
+    }
 }
 
 /// Every value is written once, and there is an order in which every node finds its inputs.
@@ -156,23 +214,25 @@ fn sizes(graph: &GraphProto) -> Result<()> {
         }
     }
     for (position, node) in graph.node.iter().enumerate() {
-        let slot = match node.op_type.as_str() {
-            "ConstantOfShape" => 0,
-            "Expand" | "Tile" | "Reshape" => 1,
-            _ => continue,
-        };
-        let Some(dims) = node.input.get(slot).and_then(|i| constants.get(i.as_str())).and_then(|t| integers(t)) else {
-            continue;
-        };
-        // -1 and 0 of a Reshape stand for what is there.
-        let dims = dims.into_iter().filter(|d| *d > 0);
-        if volume(dims.clone()).is_none_or(|n| n.saturating_mul(4) > MAX_TENSOR_BYTES) {
-            return Err(Error::unsupported(format!("it makes a tensor of shape {:?}", dims.collect::<Vec<_>>()))
-                .at(node_name(position, node))
-                .because(format!("a tensor may take up to {MAX_TENSOR_BYTES} bytes")));
-        }
+        let made = made(node, &|slot| node.input.get(slot).and_then(|i| constants.get(i.as_str()).copied()));
+        made.map_or(Ok(()), |dims| within(&dims)).map_err(|e| e.at(node_name(position, node)))?;
     }
     Ok(())
+}
+
+/// The shape of what `node` makes, as far as stored numbers tell: some of its axes, where the others follow the input.
+/// `bounded` sees to what only shows when the graph is read.
+fn made<'a>(node: &NodeProto, constant: &dyn Fn(usize) -> Option<&'a TensorProto>) -> Option<Vec<i64>> {
+    let positive = |dims: Vec<i64>| dims.into_iter().filter(|d| *d > 0).collect();
+    let scales = |slot: usize| Some(numbers(constant(slot)?)?.into_iter().map(|v| v.max(1.0) as i64).collect());
+    match node.op_type.as_str() {
+        "ConstantOfShape" => integers(constant(0)?).map(positive),
+        // -1 and 0 of a Reshape stand for what is there.
+        "Expand" | "Tile" | "Reshape" => integers(constant(1)?).map(positive),
+        "Upsample" => scales(1),
+        "Resize" => constant(3).and_then(integers).map(positive).or_else(|| scales(2)),
+        _ => None,
+    }
 }
 
 fn integers(t: &TensorProto) -> Option<Vec<i64>> {

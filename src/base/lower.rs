@@ -215,7 +215,7 @@ impl Lowering<'_> {
             }
             "QGemm" => {
                 let a = self.dequantise(input(0)?, input(1)?, input(2), 1)?;
-                let b = self.dequantise(input(3)?, input(4)?, input(5), 1 - int(node, "transB"))?;
+                let b = self.dequantise(input(3)?, input(4)?, input(5), i64::from(int(node, "transB") == 0))?;
                 let mut operands = vec![a, b];
                 if let Some(c) = input(6) {
                     operands.push(self.bias(c, input(1)?, input(4)?)?);

@@ -1,5 +1,6 @@
 //! The frozen base model: loaded once, identified by the BLAKE3 of its bytes, never changed.
 
+mod bounded;
 mod check;
 mod external;
 mod guard;
@@ -23,7 +24,7 @@ use tract_core::internal::*;
 use tract_onnx::pb::ModelProto;
 use tract_onnx::prelude::*;
 
-pub use check::{MAX_OPSET, MAX_TENSOR_BYTES};
+pub use check::{MAX_EXTENT, MAX_MADE_BYTES, MAX_OPSET, MAX_RANK, MAX_TENSOR_BYTES};
 pub(crate) use external::in_one_file;
 pub(crate) use guard::guarded;
 pub use guard::in_guarded_call;
@@ -276,6 +277,7 @@ fn framework() -> tract_onnx::Onnx {
     framework.op_register.insert(lower::QUANTISE, straight::load_quantise);
     framework.op_register.insert(narrow::WEIGHT, narrow::load);
     framework.op_register.insert(lower::DETACH, |_, _| Ok((straight::detach().into_hir(), vec![])));
+    bounded::bound(&mut framework);
     framework
 }
 
