@@ -45,7 +45,7 @@ fn main() {
 
 fn run(target: &targets::Target, folder: &Path, time: Duration, first: u64) {
     let (seeds, started) = ((target.seeds)(), Instant::now());
-    let (mut n, mut accepted, mut longest) = (first, 0u64, Duration::ZERO);
+    let (mut n, mut accepted, mut longest) = (first, 0u64, (Duration::ZERO, first));
     let current = Arc::new(AtomicU64::new(first));
     watch(target.name, Arc::downgrade(&current));
     while started.elapsed() < time {
@@ -53,7 +53,7 @@ fn run(target: &targets::Target, folder: &Path, time: Duration, first: u64) {
         let bytes = targets::input(target, &seeds, n);
         let began = Instant::now();
         let read = std::panic::catch_unwind(|| (target.read)(&bytes, folder));
-        longest = longest.max(began.elapsed());
+        longest = longest.max((began.elapsed(), n));
         match read {
             Ok(outcome) => accepted += u64::from(outcome.is_ok()),
             Err(_) => {
@@ -63,7 +63,12 @@ fn run(target: &targets::Target, folder: &Path, time: Duration, first: u64) {
         }
         n += 1;
     }
-    println!("{:<10} {:>9} files, {accepted} accepted, the longest took {longest:.1?}", target.name, n - first);
+    let (time, at) = longest;
+    println!(
+        "{:<10} {:>9} files, {accepted} accepted, the longest took {time:.1?} (input {at})",
+        target.name,
+        n - first
+    );
 }
 
 /// Ends the process when one input takes too long or too much, for as long as `current` lives.

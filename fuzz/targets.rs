@@ -34,12 +34,13 @@ pub struct Target {
     pub cost: u64,
 }
 
-pub const ALL: [Target; 10] = [
+pub const ALL: [Target; 11] = [
     Target { name: "adapter", seeds: adapters, read: read_adapter, mend: mend_adapter, memory: tight, cost: 1 },
     Target { name: "journal", seeds: journals, read: read_journal, mend: mend_journal, memory: tight, cost: 1 },
     Target { name: "head", seeds: heads, read: read_head, mend: mend_head, memory: tight, cost: 1 },
     Target { name: "operations", seeds: stories, read: run_operations, mend: nothing, memory: generous, cost: 20 },
     Target { name: "onnx", seeds: models, read: read_model, mend: forge_model, memory: inflated, cost: 20 },
+    Target { name: "inspect", seeds: models, read: inspect_model, mend: forge_model, memory: inflated, cost: 50 },
     Target { name: "array", seeds: plain_arrays, read: read_array, mend: nothing, memory: tight, cost: 1 },
     Target { name: "archive", seeds: archives, read: read_archive, mend: nothing, memory: inflated, cost: 1 },
     Target { name: "picture", seeds: pictures, read: read_picture, mend: nothing, memory: inflated, cost: 1 },
@@ -381,6 +382,13 @@ fn forge_model(bytes: &mut Vec<u8>) {
 
 fn read_model(bytes: &[u8], folder: &Path) -> Result<()> {
     Base::from_bytes(bytes, &folder.join("model.onnx")).map(drop)
+}
+
+/// What `acclimate inspect` asks of a model, too: its sites, and whether gradients build.
+fn inspect_model(bytes: &[u8], folder: &Path) -> Result<()> {
+    let path = put(folder, "model.onnx", bytes)?;
+    let options = acclimate::inspect::Options { task: None, rank: 4, sites: acclimate::sites::Pattern::new("all") };
+    acclimate::inspect::inspect(&path, &options).map(drop)
 }
 
 fn example_array() -> NamedArray {
