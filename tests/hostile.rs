@@ -3,6 +3,7 @@
 //! panic, in time, and in bounded memory. `ACCLIMATE_MUTATIONS` says how many a kind of file (default 2000).
 
 use std::alloc::{GlobalAlloc, Layout, System};
+use std::io::Write;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, Once, PoisonError};
@@ -156,6 +157,28 @@ fn arrays_that_declare_or_inflate_to_more_than_is_allowed_are_refused() {
     let path = folder.path().join("a.npy");
     std::fs::write(&path, npy).unwrap();
     refused("npy", || arrays::read(&path).map(drop), 1 << 20);
+
+    // Archives of a few KiB that do inflate: to more than is allowed altogether, and to more than an array declares.
+    const MIB: usize = 1 << 20;
+    let path = folder.path().join("bomb.npz");
+    let bomb = |entries: &[(&str, usize, usize)]| {
+        let mut archive = zip::ZipWriter::new(std::fs::File::create(&path).unwrap());
+        for (name, declared, real) in entries {
+            let header = format!("{{'descr': '|u1', 'fortran_order': False, 'shape': ({declared},), }}");
+            archive.start_file(*name, zip::write::SimpleFileOptions::default()).unwrap();
+            archive.write_all(b"\x93NUMPY\x01\x00").unwrap();
+            archive.write_all(&(header.len() as u16).to_le_bytes()).unwrap();
+            archive.write_all(header.as_bytes()).unwrap();
+            archive.write_all(&vec![0; *real]).unwrap();
+        }
+        archive.finish().unwrap();
+        assert!(std::fs::metadata(&path).unwrap().len() < 256 << 10);
+    };
+    bomb(&[("a.npy", 6 * MIB, 6 * MIB), ("b.npy", 6 * MIB, 6 * MIB), ("c.npy", 6 * MIB, 6 * MIB)]);
+    refused("npz of many", || arrays::read_raw(&path, 16 << 20).map(drop), 17 << 20);
+    assert!(arrays::read_raw(&path, 18 << 20).is_ok());
+    bomb(&[("a.npy", 2 * MIB, 64 * MIB)]);
+    refused("npz of more than it declares", || arrays::read_raw(&path, 256 << 20).map(drop), 3 << 20);
 }
 
 /// A model with a weight in another file: `location`, below `folder`.

@@ -55,7 +55,7 @@ impl Adaptation<'_> {
         fold_of.resize(taught.weights.len(), folds.folds());
         let (blank, options) = (self.blank_head(seen)?, SolveOptions::default());
         let choice = match self.material.base_classes {
-            0 => blank.choose_l2(&taught.data(), &fold_of, &L2_GRID, &options)?,
+            0 => blank.choose_l2_or_plain(&taught.data(), &fold_of, &L2_GRID, &options)?,
             _ => blank.choose_gentle_l2(&taught.data(), &fold_of, &GENTLE_GRID, &options)?,
         };
         tracing::debug!(l2 = choice.l2, "strength of the head's penalty");

@@ -211,7 +211,7 @@ impl Home {
     ///
     /// [`ErrorKind::NoKey`](crate::ErrorKind::NoKey) when it is encrypted and its key is not where the settings say.
     pub fn open(path: impl AsRef<Path>) -> Result<Home> {
-        Home::open_keyed(path.as_ref(), None)
+        Home::open_on(Arc::new(RealDisk), path.as_ref(), None)
     }
 
     /// [`Home::open`] of an encrypted home whose key the caller keeps: in a secure element, or behind a password.
@@ -219,11 +219,11 @@ impl Home {
     /// # Errors
     /// As [`Home::open`]; [`ErrorKind::NoKey`](crate::ErrorKind::NoKey) when it is not the home's key.
     pub fn open_with_key(path: impl AsRef<Path>, key: Key) -> Result<Home> {
-        Home::open_keyed(path.as_ref(), Some(key))
+        Home::open_on(Arc::new(RealDisk), path.as_ref(), Some(key))
     }
 
-    fn open_keyed(path: &Path, key: Option<Key>) -> Result<Home> {
-        let disk: Arc<dyn Disk> = Arc::new(RealDisk);
+    /// Opens the home in `path`, all of whose files but the model and the tokenizer are used through `disk`.
+    pub(super) fn open_on(disk: Arc<dyn Disk>, path: &Path, key: Option<Key>) -> Result<Home> {
         let config = Config::read(&*disk, path)?;
         let key = config.key(&*disk, path, key)?;
         let model = path.join(&config.model);

@@ -2,6 +2,8 @@
 
 mod answer;
 mod config;
+#[cfg(all(test, feature = "train"))]
+mod faults;
 mod flusher;
 mod forget;
 mod home;

@@ -160,6 +160,35 @@ fn the_penalty_is_chosen_on_held_out_blocks() {
 }
 
 #[test]
+fn the_plain_strength_stays_unless_another_is_clearly_better() {
+    let (x, y) = golden();
+    let weights = vec![1.0; 60];
+    let folds: Vec<u32> = (0..60).map(|i| i / 4 % 5).collect();
+    let head = Head::new(4, 0, 3, true).unwrap();
+    let solved = |x: &Array2<f32>, y: &[usize]| {
+        let targets = classes(y);
+        let data = HeadData { features: x.view(), base: None, targets: &targets, weights: &weights };
+        let choice = head.choose_l2_or_plain(&data, &folds, &L2_GRID, &SolveOptions::default()).unwrap();
+        let mut head = head.clone();
+        head.solve(&data, &SolveOptions { l2: choice.l2, tolerance: 1e-6, ..SolveOptions::default() }).unwrap();
+        let mut plain = head.clone();
+        plain.solve(&data, &SKLEARN).unwrap();
+        (choice, head.forward(x.view(), None).unwrap(), plain.forward(x.view(), None).unwrap())
+    };
+    // Half of the labels are wrong, so that strengths are hard to tell apart: the head is then scikit-learn's with C = 1.
+    let noisy: Vec<usize> = y.iter().enumerate().map(|(i, c)| (c + usize::from(i % 2 == 0)) % 3).collect();
+    let (choice, logits, plain) = solved(&x, &noisy);
+    assert_eq!(choice.l2, choice.tried[0].0);
+    for (z, expected) in logits.rows().into_iter().zip(plain.rows()) {
+        assert!((1..3).all(|c| ((z[c] - z[0]) - (expected[c] - expected[0])).abs() < 0.02), "{z} {expected}");
+    }
+    // Features of a thousandth the size: with C = 1 next to nothing would be learnt.
+    let (choice, logits, plain) = solved(&(&x * 1e-3), &y);
+    assert!(choice.l2 < 1e-3 * choice.tried[0].0, "{} of {:?}", choice.l2, choice.tried);
+    assert!(accuracy(&logits, &y) > accuracy(&plain, &y) + 0.1, "{}", accuracy(&plain, &y));
+}
+
+#[test]
 fn bad_input_is_refused() {
     let (x, y) = golden();
     let (targets, weights) = (classes(&y), vec![1.0; 60]);

@@ -1,0 +1,123 @@
+//! A session on a disk that fails: whatever was acknowledged is there when the disk works again, and a whole generation serves.
+
+use std::collections::HashSet;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::{Feedback, Home, InitOptions, TrainOptions};
+use crate::adapter::Depth;
+use crate::disk::RealDisk;
+use crate::disk::faulty::{Fault, FaultyDisk};
+use crate::error::{ErrorKind, Result};
+use crate::input::{LabelledSet, RawInput};
+use crate::journal::{InteractionId, Journal, Record};
+use crate::store::Selection;
+
+fn asset(name: &str) -> std::path::PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("models").join(name)
+}
+
+/// What a person was told had been done.
+#[derive(Default)]
+struct Told {
+    corrected: Vec<InteractionId>,
+    forgotten: HashSet<InteractionId>,
+    /// The generation that serves by the last word, while no change of it failed half-way.
+    serves: Option<u64>,
+}
+
+/// Answers, corrections, a training, a rollback and something forgotten, until the disk fails.
+fn live(home: &Home, windows: &LabelledSet, told: &mut Told) -> Result<()> {
+    let session = home.session("p")?;
+    for i in (0..windows.len()).step_by(12) {
+        let id = session.predict(&windows.input(i)?)?.id;
+        if let Some(id) = id {
+            // A name that the base does not have, so that there is something to learn at once.
+            let said = match windows.labels()[i].as_str() {
+                "5" => Feedback::NewLabel("resting".into()),
+                label => Feedback::Label(label.into()),
+            };
+            session.feedback(id, said)?;
+            told.corrected.push(id);
+        }
+    }
+    told.serves = None;
+    let settings = crate::adapt::Settings { deepest: Depth::HeadOnly, threads: 1, ..session.settings() };
+    let report = session.train(&TrainOptions { settings: Some(settings), ..TrainOptions::default() })?;
+    assert!(report.promoted, "{}", report.verdict.reason);
+    told.serves = Some(report.generation);
+    session.predict(&windows.input(1)?)?;
+    told.serves = None;
+    told.serves = Some(session.rollback(Some(0))?);
+    told.serves = None;
+    told.serves = Some(session.rollback(Some(report.generation))?);
+    let first = told.corrected[0];
+    // Half done it may be there or not.
+    told.forgotten.insert(first);
+    told.serves = None;
+    session.forget(&Selection::Ids(vec![first]))?;
+    assert_eq!(session.status()?.generation, 0, "the generation that saw it is off");
+    told.serves = Some(0);
+    session.settle().map(drop)
+}
+
+#[test]
+fn what_a_session_acknowledged_outlives_a_disk_that_fails() {
+    let folder = tempfile::tempdir().unwrap();
+    let set = LabelledSet::read(&asset("hapt_users_23_26.npz")).unwrap().filter_user(23).unwrap();
+    let known: Vec<usize> = (0..set.len()).filter(|&i| set.labels()[i].parse::<usize>().unwrap() < 6).collect();
+    let windows = set.select(&known).unwrap();
+    let question: RawInput = windows.input(3).unwrap();
+    let made = |name: &str| {
+        let path = folder.path().join(name);
+        Home::init(&path, &InitOptions::new(asset("har_cnn.onnx"))).unwrap();
+        path
+    };
+    // How many operations there are, and what the base answers.
+    let counting = FaultyDisk::counting();
+    let path = made("sound");
+    let home = Home::open_on(Arc::new(counting.clone()), &path, None).unwrap();
+    let opened = counting.operations();
+    live(&home, &windows, &mut Told::default()).unwrap();
+    let base = home.session("fresh").unwrap().predict(&question).unwrap().top;
+    let operations = counting.operations();
+
+    let (mut failed, mut acknowledged) = (0, 0);
+    for (round, fault) in [Fault::Unsynced, Fault::Full, Fault::Broken, Fault::Dead].into_iter().enumerate() {
+        for at in (opened + round..operations).step_by(23) {
+            let path = made(&format!("{fault:?}-{at}"));
+            let home = Home::open_on(Arc::new(FaultyDisk::new(at, fault)), &path, None).unwrap();
+            let mut told = Told::default();
+            let outcome = live(&home, &windows, &mut told);
+            if let Err(e) = &outcome {
+                assert_eq!(e.kind(), ErrorKind::Io, "{fault:?} {at}: {e:?}");
+                failed += 1;
+            }
+            drop(home);
+
+            let health = super::verify(&path).unwrap();
+            assert!(health.is_sound(), "{fault:?} {at}: {:?}", health.findings);
+            let session = Home::open(&path).unwrap().session("p").unwrap();
+            let journal = path.join("profiles/p/journal.log");
+            let records = Journal::read(&RealDisk, &journal).unwrap().collect::<Result<Vec<Record>>>().unwrap();
+            let kept: HashSet<InteractionId> = records
+                .iter()
+                .filter(|r| matches!(r, Record::Feedback { .. }))
+                .filter_map(Record::interaction)
+                .collect();
+            for id in &told.corrected {
+                assert!(kept.contains(id) || told.forgotten.contains(id), "{fault:?} {at}: {id:?} is lost");
+            }
+            acknowledged += told.corrected.len();
+            let now = session.current_generation().unwrap();
+            if let Some(serves) = told.serves {
+                assert_eq!(now, serves, "{fault:?} {at}");
+            }
+            let answer = session.predict(&question).unwrap();
+            assert_eq!(answer.generation, now);
+            assert!(now != 0 || answer.top == base, "{fault:?} {at}");
+            std::fs::remove_dir_all(&path).unwrap();
+        }
+    }
+    assert!(failed > 40 && acknowledged > 200, "{failed} faults, {acknowledged} corrections");
+}
