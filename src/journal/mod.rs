@@ -5,6 +5,8 @@
 //! a new journal of a part of one, `limit` says what goes first, `salvage` keeps what is whole of a damaged one, and [`Journal`]
 //! shares one among processes.
 
+#[cfg(test)]
+mod damage_tests;
 pub mod frame;
 mod limit;
 mod lookup;
@@ -82,6 +84,9 @@ impl Journal {
     pub fn open(disk: Arc<dyn Disk>, path: &Path, lock: &Path, wait: Duration, now_ms: u64) -> Result<Journal> {
         let _held = WriterLock::acquire(&*disk, lock, wait, "opening the journal")?;
         if !disk.exists(path).map_err(|e| Error::io("cannot look for the journal", path, e))? {
+            if salvage::is_headless(&*disk, path)? {
+                return Err(reader::damaged(path, 0, "the file that lists its segments is gone"));
+            }
             JournalWriter::create(&*disk, path, now_ms)?;
         }
         let writer = JournalWriter::open(disk.clone(), path)?;
@@ -128,12 +133,27 @@ impl Journal {
     /// # Errors
     /// `BadData`, `Io`.
     pub fn read(disk: &dyn Disk, path: &Path) -> Result<impl Iterator<Item = Result<Record>> + use<>> {
-        let segments = rewrite::listed(disk, path)?;
-        let open = |info: &SegmentInfo| FrameReader::open_sealed(disk, &segment::segment_path(path, info.number));
-        let mut readers = segments.iter().map(open).collect::<Result<Vec<FrameReader>>>()?;
-        readers.push(FrameReader::open(disk, path)?);
+        let (segments, first, growing) = loop {
+            let mut growing = FrameReader::open(disk, path)?;
+            let first = growing.next().transpose()?;
+            let listed = match first.as_ref().map(|frame| &frame.record) {
+                Some(Record::Segments(listed)) => listed.as_slice(),
+                _ => &[],
+            };
+            // Both handles of each: the segment is the one that was sealed, and its frames are read from that file.
+            let open = |info: &SegmentInfo| {
+                let sealed = segment::Sealed::open(disk, path, info)?;
+                FrameReader::open_sealed(disk, &sealed.path)
+            };
+            let opened: Result<Vec<FrameReader>> = listed.iter().map(open).collect();
+            // A rewrite may have taken segments away meanwhile. What is open stays readable.
+            if FrameReader::open(disk, path)?.header().id == growing.header().id {
+                break (opened?, first, growing);
+            }
+        };
+        let frames = segments.into_iter().flatten().chain(first.map(Ok)).chain(growing);
         let told = |frame: &Result<Frame>| frame.as_ref().map_or(true, |f| f.record.is_told());
-        Ok(readers.into_iter().flatten().filter(told).map(|frame| frame.map(|f| f.record)))
+        Ok(frames.filter(told).map(|frame| frame.map(|f| f.record)))
     }
 
     /// Makes a journal of the records that `next` gives until `None`, at a path where there is none, for a profile that nobody uses yet.

@@ -196,13 +196,13 @@ impl FrameReader {
         let after_header = self.next.saturating_add(FRAME_HEADER_LEN as u64);
         let cipher = self.cipher.clone();
         let body = self.bytes(after_header, header.payload_len.saturating_add(1))?;
-        if cipher.is_none() && is_sealed(body) {
-            return Err(sealed(&self.path));
-        }
         let record = match body.split_last() {
             Some((&END, payload))
                 if crc32fast::hash(payload) == header.payload_crc || planted(Bug::RecordCrcIgnored) =>
             {
+                if cipher.is_none() && is_sealed(payload) {
+                    return Err(sealed(&self.path));
+                }
                 decode_payload(cipher.as_ref(), Some(&id), header.sequence, payload)
             }
             _ => return self.broken(Broken::Payload { end: end.saturating_sub(1) }),
@@ -213,6 +213,8 @@ impl FrameReader {
             Record::Segments(_) if self.next_sequence != 1 => {
                 return Err(self.damaged("a list of segments is not first"));
             }
+            // On the medium before the file had its name.
+            Record::Segments(_) => self.synced = end,
             Record::Index(_) | Record::Footer(_) if self.header.segment == 0 => {
                 return Err(self.damaged("an index is not in a segment"));
             }

@@ -67,6 +67,11 @@ pub(super) fn rewrite(disk: &dyn Disk, path: &Path, size: SegmentSize, change: &
             copy.seal()?;
         }
         first = None;
+    } else if let Some(frame) = &first {
+        // No list is on the medium yet. Without a whole first frame, segments beside the file would make it damaged.
+        let file = disk.open_write(path).map_err(|e| Error::io("cannot open the journal", path, e))?;
+        file.sync_data().map_err(|e| Error::io("cannot make the journal durable", path, e))?;
+        debug_assert!(frame.record.is_told());
     }
     for frame in first.map(Ok).into_iter().chain(reader) {
         let record = frame?.record;
@@ -117,6 +122,17 @@ pub(super) struct Copy<'a> {
     part: Part,
     /// What [`SegmentInfo::spoken_only`] is of the segments that are sealed next.
     pub(super) spoken_only: bool,
+    /// Segments that were written anew, until something may refer to them.
+    published: Vec<PathBuf>,
+}
+
+/// A copy that is given up takes its segments along: on a full disk they would stay for good.
+impl Drop for Copy<'_> {
+    fn drop(&mut self) {
+        for file in &self.published {
+            let _ = self.disk.remove(file);
+        }
+    }
 }
 
 /// The records since the last segment, in memory.
@@ -140,7 +156,8 @@ impl<'a> Copy<'a> {
         let next_number = highest.checked_add(1).ok_or_else(|| Error::usage("the journal has no segments left"))?;
         let (segments, path, part) = (vec![], path.to_owned(), Part::begin(disk.cipher().cloned())?);
         let (next_id, highest, spoken_only) = (0, None, false);
-        Ok(Copy { disk, path, size, created_ms, segments, next_number, next_id, highest, part, spoken_only })
+        let published = vec![];
+        Ok(Copy { disk, path, size, created_ms, segments, next_number, next_id, highest, part, spoken_only, published })
     }
 
     /// Makes sure that no id below `next_id` is given out again.
@@ -188,7 +205,9 @@ impl<'a> Copy<'a> {
             }
             let footer = part.index()?;
             make_folder(self.disk, &segments_folder(&self.path))?;
-            let bytes = part.publish(self, number, &[], &segment_path(&self.path, number))?;
+            let file = segment_path(&self.path, number);
+            let bytes = part.publish(self, number, &file)?;
+            self.published.push(file);
             self.segments.push(SegmentInfo { number, id: part.id, bytes, footer, spoken_only: self.spoken_only });
         }
         self.spoken_only = false;
@@ -201,7 +220,8 @@ impl<'a> Copy<'a> {
         if planted(Bug::SweptBeforeListed) {
             sweep(self.disk, &self.path, &self.segments)?;
         }
-        part.publish(&self, 0, &self.segments, &self.path)?;
+        let path = self.path.clone();
+        part.publish(&mut self, 0, &path)?;
         sweep(self.disk, &self.path, &self.segments)
     }
 }
@@ -276,13 +296,14 @@ impl Part {
     }
 
     /// Writes it to a file of its own, which is given the name `to` when it is on the medium; the file's bytes.
-    fn publish(&mut self, copy: &Copy<'_>, segment: u32, before: &[SegmentInfo], to: &Path) -> Result<u64> {
+    fn publish(&mut self, copy: &mut Copy<'_>, segment: u32, to: &Path) -> Result<u64> {
         // True once the file has its name, and nobody reads it before.
         self.frame(&Record::Synced)?;
         let (id, created_ms) = (self.id, copy.created_ms);
         let next_id = if segment == 0 { copy.next_id } else { after(copy.highest) };
         let mut start = FileHeader { version: VERSION, id, created_ms, next_id, segment }.encode().to_vec();
-        start.extend(encode_frame(self.cipher.as_ref(), &id, 1, &Record::Segments(before.to_vec()))?);
+        let before = if segment == 0 { copy.segments.clone() } else { vec![] };
+        start.extend(encode_frame(self.cipher.as_ref(), &id, 1, &Record::Segments(before))?);
         if segment != 0 && start.len() as u64 != self.start {
             return Err(Error::internal("the list of a segment has an unexpected length"));
         }
@@ -293,19 +314,14 @@ impl Part {
             at = at.saturating_add(piece.len() as u64);
         }
         if segment == 0 {
+            file.sync()?;
+            // From here on they may be referred to.
+            copy.published.clear();
             file.replace(to)?
         } else {
             file.publish(to)?
         }
         Ok(at)
-    }
-}
-
-/// The segments that the journal's own file lists, if it can be read so far.
-pub(super) fn listed(disk: &dyn Disk, path: &Path) -> Result<Vec<SegmentInfo>> {
-    match FrameReader::open(disk, path)?.next().transpose()?.map(|frame| frame.record) {
-        Some(Record::Segments(segments)) => Ok(segments),
-        _ => Ok(vec![]),
     }
 }
 

@@ -4,15 +4,16 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use super::frame::{
-    END, FILE_HEADER_LEN, FRAME_HEADER_LEN, FileHeader, FrameHeader, JournalId, decode_payload, is_sealed,
+    END, FILE_HEADER_LEN, FRAME_HEADER_LEN, FileHeader, FrameHeader, JournalId, VERSION, decode_payload, is_sealed,
 };
 use super::record::{InteractionId, Record};
 use super::rewrite::{Copy, check_list};
 use super::segment::{Place, SegmentInfo, SegmentSize, segment_names, segment_number, segment_path};
 use super::state::check_input;
 use super::tail::{Broken, Tail};
+use super::writer::random_id;
 use crate::cipher::Cipher;
-use crate::disk::{Disk, DiskFile, read_full};
+use crate::disk::{Disk, DiskFile, StagedFile, folder_of, read_full};
 use crate::error::{Error, Result};
 
 /// Bytes that are searched for a frame in one go.
@@ -36,6 +37,8 @@ pub struct Survey {
     pub kept: u64,
     /// Whole records that cannot: they speak of what is lost, or say something twice.
     pub orphaned: u64,
+    /// Files in which such records stand.
+    pub orphans: Vec<PathBuf>,
     /// Places that hold no whole frame. A file that is missing is one of no bytes.
     pub damaged: Vec<Damage>,
     /// Bytes of a torn tail, which nobody was told is recorded.
@@ -58,7 +61,30 @@ impl Survey {
 /// # Errors
 /// `Io`.
 pub fn survey(disk: &dyn Disk, path: &Path) -> Result<Survey> {
-    walk_all(disk, path, &mut |_| Ok(()))
+    loop {
+        if let Some(found) = walk_all(disk, path, &mut |_| Ok(()))? {
+            return Ok(found);
+        }
+    }
+}
+
+/// Whether segments are there, and the file that lists them is not.
+///
+/// # Errors
+/// `Io`.
+pub fn is_headless(disk: &dyn Disk, path: &Path) -> Result<bool> {
+    let there = disk.exists(path).map_err(|e| Error::io("cannot look for the journal", path, e))?;
+    Ok(!there && segment_names(disk, path)?.iter().any(|name| segment_number(name).is_some()))
+}
+
+/// Puts a file of no records where the one that lists the segments was, so that [`salvage`] goes through those that are there. To be
+/// called with the profile's short lock held.
+///
+/// # Errors
+/// `Io`.
+pub fn stand_in(disk: &dyn Disk, path: &Path) -> Result<()> {
+    let header = FileHeader { version: VERSION, id: random_id(), created_ms: 0, next_id: 0, segment: 0 };
+    StagedFile::write(disk, folder_of(path), &header.encode())?.publish(path)
 }
 
 /// Puts a journal of what can be kept in the place of the one at `path`. To be called with the profile's short lock held.
@@ -74,6 +100,7 @@ pub fn salvage(disk: &dyn Disk, path: &Path) -> Result<Survey> {
         copy.note(record);
         copy.push(record)
     })?;
+    let found = found.ok_or_else(|| Error::internal("the journal changed under the profile's lock"))?;
     copy.finish()?;
     Ok(found)
 }
@@ -83,6 +110,8 @@ pub fn salvage(disk: &dyn Disk, path: &Path) -> Result<Survey> {
 struct Seen {
     ids: Vec<InteractionId>,
     spoken: HashSet<InteractionId>,
+    /// When trainings ended, and in which generation.
+    trainings: HashSet<(u64, Option<u64>)>,
 }
 
 impl Seen {
@@ -95,6 +124,7 @@ impl Seen {
                 fits
             }
             Record::Feedback { id, .. } => self.ids.binary_search(id).is_ok() && self.spoken.insert(*id),
+            Record::Training { at_ms, generation, .. } => self.trainings.insert((*at_ms, *generation)),
             _ => true,
         }
     }
@@ -153,6 +183,22 @@ impl Source {
         Ok(record.map(|record| (record, header.sequence, header.frame_len())))
     }
 
+    /// The interactions that it holds, as far as its frames are whole.
+    fn ids(&self) -> std::io::Result<Option<Ids>> {
+        let (mut at, mut ids) = (FILE_HEADER_LEN as u64, None);
+        while at < self.len {
+            match self.frame(at)? {
+                Some((Record::Interaction { id, .. }, _, length)) => {
+                    ids = Some((ids.map_or(id, |(first, _)| first), id));
+                    at = at.saturating_add(length);
+                }
+                Some((_, _, length)) => at = at.saturating_add(length),
+                None => at = self.next_frame(at)?,
+            }
+        }
+        Ok(ids)
+    }
+
     /// Where the next whole frame after `at` begins; the end of the file if there is none.
     fn next_frame(&self, at: u64) -> std::io::Result<u64> {
         let mut from = at.saturating_add(1);
@@ -173,20 +219,32 @@ impl Source {
     }
 }
 
+/// The first and the last interaction of a segment.
+type Ids = (InteractionId, InteractionId);
+
+fn overlap(one: Option<Ids>, other: Option<Ids>) -> bool {
+    one.zip(other).is_some_and(|((from, to), (first, last))| from <= last && first <= to)
+}
+
 /// The segments that the journal's own file lists; where that cannot be read, those that are there.
 fn segments(disk: &dyn Disk, path: &Path, source: &Source) -> Result<(Vec<u32>, Option<Vec<SegmentInfo>>)> {
     let first = source.frame(FILE_HEADER_LEN as u64).map_err(|e| Error::io("cannot read the journal", path, e))?;
     let there = || -> Result<Vec<u32>> {
-        // By the ids that they may hold. Of two of the same range the later one took the other's place.
-        let mut ordered = std::collections::BTreeMap::new();
         let mut numbers: Vec<u32> = segment_names(disk, path)?.iter().filter_map(|name| segment_number(name)).collect();
         numbers.sort_unstable();
+        let mut parts: Vec<(u32, u32, Option<Ids>)> = vec![];
         for number in numbers {
-            let header = Source::open(disk, &segment_path(path, number))?.header;
-            let range = header.map_or((u32::MAX, number), |header| (header.next_id, 0));
-            ordered.insert(range, number);
+            let file = segment_path(path, number);
+            let segment = Source::open(disk, &file)?;
+            let ids = segment.ids().map_err(|e| Error::io("cannot read the journal", &file, e))?;
+            let next_id = segment.header.as_ref().map_or(u32::MAX, |header| header.next_id);
+            // A rewrite puts a later segment in the place of one of the same interactions. One without any, with what was said about
+            // earlier ones, stands beside it.
+            parts.retain(|(before, _, other)| *before != next_id || !overlap(*other, ids));
+            parts.push((next_id, number, ids));
         }
-        Ok(ordered.into_values().collect())
+        parts.sort_by_key(|(next_id, number, _)| (*next_id, *number));
+        Ok(parts.into_iter().map(|(_, number, _)| number).collect())
     };
     match first {
         Some((Record::Segments(list), _, _)) => Ok((list.iter().map(|info| info.number).collect(), Some(list))),
@@ -196,7 +254,8 @@ fn segments(disk: &dyn Disk, path: &Path, source: &Source) -> Result<(Vec<u32>, 
     }
 }
 
-fn walk_all(disk: &dyn Disk, path: &Path, keep: &mut dyn FnMut(&Record) -> Result<()>) -> Result<Survey> {
+/// None, with nothing kept yet, when another file took the journal's place meanwhile.
+fn walk_all(disk: &dyn Disk, path: &Path, keep: &mut dyn FnMut(&Record) -> Result<()>) -> Result<Option<Survey>> {
     let source = Source::open(disk, path)?;
     let header = source.header.as_ref().is_some_and(|header| header.segment == 0);
     let mut survey = Survey { header, ..Survey::default() };
@@ -206,20 +265,37 @@ fn walk_all(disk: &dyn Disk, path: &Path, keep: &mut dyn FnMut(&Record) -> Resul
     if lost || list.as_ref().is_some_and(|list| check_list(path, 0, list).is_err()) {
         survey.damaged.push(Damage { file: path.to_owned(), offset: FILE_HEADER_LEN as u64, bytes: 0 });
     }
+    // All are opened before the first is read: what a rewrite takes away meanwhile stays readable.
+    let mut parts = vec![];
     for number in &numbers {
-        let (file, info) = (segment_path(path, *number), list.iter().flatten().find(|info| info.number == *number));
+        let file = segment_path(path, *number);
         match Source::open(disk, &file) {
-            Ok(segment) => walk_segment(&segment, &file, info, &mut survey, &mut seen, keep)?,
+            Ok(segment) => parts.push((number, file, Some(segment))),
             Err(_) if !disk.exists(&file).map_err(|e| Error::io("cannot look for a segment", &file, e))? => {
-                survey.damaged.push(Damage { file, offset: 0, bytes: 0 });
+                parts.push((number, file, None));
             }
             Err(e) => return Err(e),
+        }
+    }
+    if Source::open(disk, path)?.id() != source.id() {
+        return Ok(None);
+    }
+    for (number, file, segment) in parts {
+        let info = list.iter().flatten().find(|info| info.number == *number);
+        let another = segment.as_ref().and_then(Source::id).zip(info).is_some_and(|(id, info)| *id != info.id);
+        match segment {
+            // An older copy would bring back what was forgotten.
+            Some(segment) if another => {
+                survey.damaged.push(Damage { file, offset: 0, bytes: segment.len });
+            }
+            Some(segment) => walk_segment(&segment, &file, info, &mut survey, &mut seen, keep)?,
+            None => survey.damaged.push(Damage { file, offset: 0, bytes: 0 }),
         }
     }
     let stray = segment_names(disk, path)?.into_iter().filter_map(|name| segment_number(&name));
     survey.stray = stray.filter(|n| !numbers.contains(n)).map(|n| segment_path(path, n)).collect();
     walk(&source, path, &mut survey, &mut seen, keep, &mut |_, _| ())?;
-    Ok(survey)
+    Ok(Some(survey))
 }
 
 /// Goes through one segment: as the growing file, and its index must say where its records stand.
@@ -299,7 +375,12 @@ fn walk(
                     keep(&record)?;
                     survey.kept = survey.kept.saturating_add(1);
                 }
-                false => survey.orphaned = survey.orphaned.saturating_add(1),
+                false => {
+                    survey.orphaned = survey.orphaned.saturating_add(1);
+                    if survey.orphans.last().is_none_or(|last| last != file) {
+                        survey.orphans.push(file.to_owned());
+                    }
+                }
             }
         }
         (at, expected) = (at.saturating_add(length), sequence.checked_add(1));
@@ -370,6 +451,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("journal.log");
         let whole = written(&path);
+        let list = Source::open(&RealDisk, &path).unwrap().frame(FILE_HEADER_LEN as u64).unwrap().unwrap().2 as usize;
         for at in 0..whole.len() - super::super::frame::SYNCED_LEN {
             let mut bytes = whole.clone();
             bytes[at] ^= 0x41;
@@ -377,7 +459,7 @@ mod tests {
             let found = survey(&RealDisk, &path).unwrap();
             assert!(!found.is_sound() && found.torn == 0, "byte {at}: {found:?}");
             // A lost question takes what was said about it along; nothing else is lost.
-            let lost = if at < FILE_HEADER_LEN { 0 } else { 1 + found.orphaned };
+            let lost = if at < FILE_HEADER_LEN + list { 0 } else { 1 + found.orphaned };
             assert_eq!(found.kept + lost, 10, "byte {at}: {found:?}");
             salvage(&RealDisk, &path).unwrap();
             let kept = records(&path);

@@ -93,7 +93,9 @@ impl Tail<'_> {
     }
 
     fn chunk(&self, at: u64) -> io::Result<Vec<u8>> {
-        let mut chunk = vec![0; CHUNK];
+        // No further than where the file ended when it was opened: what a writer appended since is not judged.
+        let rest = usize::try_from(self.len.saturating_sub(at)).unwrap_or(usize::MAX);
+        let mut chunk = vec![0; CHUNK.min(rest)];
         let n = read_full(self.file, &mut chunk, at)?;
         chunk.truncate(n);
         Ok(chunk)

@@ -51,8 +51,10 @@ impl JournalWriter {
     /// # Errors
     /// `Usage` if `path` exists, `Io`.
     pub fn create(disk: &dyn Disk, path: &Path, created_ms: u64) -> Result<()> {
-        let header = FileHeader { version: VERSION, id: random_id(), created_ms, next_id: 0, segment: 0 };
-        StagedFile::write(disk, folder_of(path), &header.encode())?.publish(path)
+        let id = random_id();
+        let mut bytes = FileHeader { version: VERSION, id, created_ms, next_id: 0, segment: 0 }.encode().to_vec();
+        bytes.extend(encode_frame(disk.cipher(), &id, 1, &Record::Segments(vec![]))?);
+        StagedFile::write(disk, folder_of(path), &bytes)?.publish(path)
     }
 
     /// Opens a journal and reads the index of its growing part. A torn tail is truncated, see [`JournalWriter::repaired`]; an end
@@ -75,7 +77,11 @@ impl JournalWriter {
             match rewrite(&*disk, path, size, &Change::NONE) {
                 Ok(()) => reader = FrameReader::open(&*disk, path)?,
                 // A disk that takes no writes still answers reads: what is asked next fails by itself.
-                Err(e) if e.kind() == ErrorKind::Io => writable = false,
+                Err(e) if e.kind() == ErrorKind::Io => {
+                    writable = false;
+                    // It may have failed behind the rename.
+                    reader = FrameReader::open(&*disk, path)?;
+                }
                 Err(e) => return Err(e),
             }
         }
@@ -110,7 +116,9 @@ impl JournalWriter {
         }
         if writable && !writer.poisoned {
             writer.poisoned = writer.sync_name().is_err();
-            // What cannot be removed now is removed by the next one.
+        }
+        if writable && !writer.poisoned {
+            // The list is durable. What cannot be removed now is removed by the next one.
             let _ = sweep(&*writer.disk, path, &writer.state.segments());
         }
         Ok(writer)
@@ -131,7 +139,10 @@ impl JournalWriter {
                 return Ok(());
             }
             let cut = self.file.truncate(torn.offset).and_then(|()| self.file.sync_data());
-            cut.map_err(|e| Error::io("cannot cut off the journal's torn tail", &self.path, e))?;
+            cut.map_err(|e| {
+                self.poisoned = true;
+                Error::io("cannot cut off the journal's torn tail", &self.path, e)
+            })?;
             self.repaired = Some(torn);
         }
         Ok(())

@@ -58,9 +58,9 @@ fn open(path: &Path) -> Result<JournalWriter> {
 
 /// A journal with [`story`], not synced; where each frame ends.
 fn written(path: &Path) -> Vec<usize> {
-    let mut ends = vec![64];
     JournalWriter::create(&FaultyDisk::counting(), path, 5).unwrap();
     let mut writer = open(path).unwrap();
+    let mut ends = vec![writer.end as usize];
     for record in story() {
         writer.append(record).unwrap();
         ends.push(writer.end as usize);
@@ -137,12 +137,13 @@ fn every_truncation_loses_only_the_torn_frame() {
             assert_eq!(open(&place.path).unwrap_err().kind(), ErrorKind::BadData);
             continue;
         }
-        let kept = ends.iter().filter(|end| **end <= len).count() - 1;
+        let whole_frames = ends.iter().filter(|end| **end <= len).count();
+        let (kept, end) = whole_frames.checked_sub(1).map_or((0, 64), |kept| (kept, ends[kept]));
         let mut writer = open(&place.path).unwrap();
-        assert_eq!(writer.repaired().map(|t| t.offset), (ends[kept] != len).then_some(ends[kept] as u64));
+        assert_eq!(writer.repaired().map(|t| t.offset), (end != len).then_some(end as u64));
         assert_eq!(records(&place.path).unwrap(), story()[..kept]);
         let mark = if kept > 0 { SYNCED_LEN } else { 0 };
-        assert_eq!(std::fs::metadata(&place.path).unwrap().len() as usize, ends[kept] + mark);
+        assert_eq!(std::fs::metadata(&place.path).unwrap().len() as usize, end + mark);
         writer.append_durable(interaction(50)).unwrap();
         assert_eq!(records(&place.path).unwrap().len(), kept + 1);
     }
@@ -206,7 +207,7 @@ fn every_flipped_bit_before_the_mark_is_damage_and_nothing_is_cut() {
             let e = open(&place.path).expect_err("a flipped bit went unseen");
             assert_eq!(e.kind(), ErrorKind::BadData);
             if at >= 64 {
-                let frame = ends.iter().rfind(|end| **end <= at).unwrap();
+                let frame = ends.iter().rfind(|end| **end <= at).unwrap_or(&64);
                 assert!(e.to_string().contains(&format!("at byte {frame} ")), "{e}");
             }
             assert!(std::fs::read(&place.path).unwrap() == bytes);

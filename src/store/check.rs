@@ -9,7 +9,7 @@ use super::{Store, TRIAL, WriterLock};
 use crate::adapter::Fingerprint;
 use crate::disk::{StagedFile, UNFINISHED, make_folder};
 use crate::error::{Error, Result};
-use crate::journal::salvage::{Survey, salvage, survey};
+use crate::journal::salvage::{Survey, is_headless, salvage, stand_in, survey};
 
 /// How long a training is waited for.
 const WAIT: Duration = Duration::from_secs(2);
@@ -129,7 +129,14 @@ impl Store {
     /// The journal as one finding, and the files that a cut off rewrite of it left.
     fn check_journal(&self) -> Result<Vec<Finding>> {
         let Some(found) = self.survey_journal()? else {
-            return Ok(vec![Finding::new(&self.journal_path(), State::Sound, "none yet")]);
+            let (state, what) = match self.head().map_or(0, |head| head.highest) {
+                _ if is_headless(&*self.disk, &self.journal_path())? => {
+                    (State::Damaged, "the file that lists its segments is gone")
+                }
+                0 => (State::Sound, "none yet"),
+                _ => (State::Damaged, "it is gone, and with it what the generations learned from"),
+            };
+            return Ok(vec![Finding::new(&self.journal_path(), state, what)]);
         };
         let state = match found.is_sound() {
             true if found.torn > 0 => State::Leftover,
@@ -177,12 +184,21 @@ impl Store {
             self.generations.remove(disk, &[number])?;
             done.push(repair(&path, format!("generation {number} cannot be used"), quarantined));
         }
-        if self.survey_journal()?.is_some_and(|found| !found.is_sound()) {
-            let path = self.journal_path();
-            let _short = self.lock_short("repairing the journal")?;
+        let path = self.journal_path();
+        let damaged = |store: &Store| -> Result<bool> {
+            Ok(is_headless(disk, &path)? || store.survey_journal()?.is_some_and(|found| !found.is_sound()))
+        };
+        // Asked again when nobody can write any more.
+        let short = if damaged(self)? { Some(self.lock_short("repairing the journal")?) } else { None };
+        if short.is_some() && damaged(self)? {
+            if is_headless(disk, &path)? {
+                stand_in(disk, &path)?;
+            }
             let found = survey(disk, &path)?;
             // What is in a segment that is damaged, or in none, goes with the growing file.
-            let mut files: Vec<&Path> = found.damaged.iter().map(|d| &*d.file).chain([&*path]).collect();
+            let damaged = found.damaged.iter().map(|d| &*d.file);
+            let mut files: Vec<&Path> =
+                damaged.chain(found.orphans.iter().map(|file| &**file)).chain([&*path]).collect();
             files.sort_unstable();
             files.dedup();
             let mut quarantined = String::new();
