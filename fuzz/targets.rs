@@ -35,9 +35,23 @@ pub struct Target {
 }
 
 pub const ALL: [Target; 11] = [
-    Target { name: "adapter", seeds: adapters, read: read_adapter, mend: mend_adapter, memory: tight, cost: 1 },
-    Target { name: "journal", seeds: journals, read: read_journal, mend: mend_journal, memory: tight, cost: 1 },
-    Target { name: "head", seeds: heads, read: read_head, mend: mend_head, memory: tight, cost: 1 },
+    Target {
+        name: "adapter",
+        seeds: adapters,
+        read: read_adapter,
+        mend: |bytes| mend_adapter(bytes),
+        memory: tight,
+        cost: 1,
+    },
+    Target {
+        name: "journal",
+        seeds: journals,
+        read: read_journal,
+        mend: |bytes| mend_journal(bytes),
+        memory: tight,
+        cost: 1,
+    },
+    Target { name: "head", seeds: heads, read: read_head, mend: |bytes| mend_head(bytes), memory: tight, cost: 1 },
     Target { name: "operations", seeds: stories, read: run_operations, mend: nothing, memory: generous, cost: 20 },
     Target { name: "onnx", seeds: models, read: read_model, mend: forge_model, memory: inflated, cost: 20 },
     Target { name: "inspect", seeds: models, read: inspect_model, mend: forge_model, memory: inflated, cost: 50 },
@@ -145,7 +159,7 @@ fn adapters() -> Vec<Vec<u8>> {
     vec![fixture("tests/fixtures/adapter-v1.bin")]
 }
 
-fn mend_adapter(bytes: &mut Vec<u8>) {
+fn mend_adapter(bytes: &mut [u8]) {
     let header = u32_at(bytes, 12).min(bytes.len());
     put_crc(bytes, 64..64 + header, 40);
     put_crc(bytes, 0..60, 60);
@@ -177,7 +191,7 @@ fn growing(bytes: &[u8]) -> usize {
     if bytes.starts_with(b"ACCLJRNL") { 0 } else { u32_at(bytes, 0).saturating_add(4).min(bytes.len()) }
 }
 
-fn mend_journal(bytes: &mut Vec<u8>) {
+fn mend_journal(bytes: &mut [u8]) {
     let start = growing(bytes);
     let (segment, growing) = bytes.split_at_mut(start);
     if let Some((_, segment)) = segment.split_at_mut_checked(4) {
@@ -237,7 +251,7 @@ fn heads() -> Vec<Vec<u8>> {
     vec![std::fs::read(folder.path().join("head")).expect("its head")]
 }
 
-fn mend_head(bytes: &mut Vec<u8>) {
+fn mend_head(bytes: &mut [u8]) {
     put_crc(bytes, 0..60, 60);
     put_crc(bytes, 4096..4156, 4156);
 }

@@ -193,7 +193,7 @@ impl Disk for RealDisk {
         let made = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(FILE_MODE).open(path);
         let file = match made {
             // Where nothing can be written, readers still take turns; only the note is missing.
-            Err(e) if e.kind() == io::ErrorKind::ReadOnlyFilesystem => File::open(path)?,
+            Err(e) if takes_no_writes(&e) => File::open(path)?,
             other => other?,
         };
         Ok(Box::new(RealFile(file)))
@@ -240,6 +240,11 @@ impl LockFile for RealFile {
         self.0.set_len(0)?;
         self.0.write_all_at(note.as_bytes(), 0)
     }
+}
+
+/// Whether a file cannot be written here, and may still be read.
+pub(crate) fn takes_no_writes(e: &io::Error) -> bool {
+    matches!(e.kind(), io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied)
 }
 
 fn too_long(len: u64, max_len: u64) -> io::Error {

@@ -16,17 +16,19 @@ pub struct Accuracy {
     pub base: f64,
     /// Share that the serving generation answers right, 0 to 1.
     pub adapted: f64,
+    /// Examples whose label is none that the profile knows: they count as wrong.
+    pub unknown: usize,
 }
 
-/// The labels of a data set in the words of a model: where they are numbers and the model's classes have names, the number is
-/// the position of the class, counted from 0.
+/// The labels of a data set in the words of a model: where all of them are numbers, and none of these is the name of a class, a number
+/// is the position of the class, counted from 0. One beyond the last class stays what it is.
 #[derive(Debug, Clone)]
 pub struct Names<'a>(Option<&'a [String]>);
 
 impl<'a> Names<'a> {
     /// Looks at the labels of some data and at the `known` labels of a model.
     pub fn new<'d>(data: impl IntoIterator<Item = &'d String>, known: &'a [String]) -> Names<'a> {
-        let position = |label: &String| label.parse::<usize>().is_ok_and(|i| i < known.len()) && !known.contains(label);
+        let position = |label: &String| label.parse::<i64>().is_ok() && !known.contains(label);
         let mut data = data.into_iter().peekable();
         Names((data.peek().is_some() && data.all(position)).then_some(known))
     }
@@ -48,7 +50,9 @@ impl<'a> Names<'a> {
 pub fn evaluate(session: &Session, data: &LabelledSet, threads: usize) -> Result<Accuracy> {
     let [base, adapted] = [true, false].map(|base| count(session, data, base, threads));
     let share = |right: usize| right as f64 / data.len().max(1) as f64;
-    Ok(Accuracy { n: data.len(), base: share(base?), adapted: share(adapted?) })
+    let (names, known) = (Names::new(data.labels(), session.home().labels()), session.known_labels());
+    let unknown = data.labels().iter().filter(|label| !known.iter().any(|k| k == names.of(label))).count();
+    Ok(Accuracy { n: data.len(), base: share(base?), adapted: share(adapted?), unknown })
 }
 
 /// Share of `data` that the serving generation, or with `base` the plain base, answers right.
@@ -96,8 +100,10 @@ mod tests {
         let named = words(&["cat", "dog"]);
         let data = words(&["1", "0", "1"]);
         assert_eq!(Names::new(&data, &named).of("1"), "dog");
-        // Out of range, mixed, or numbered classes: taken as they are.
-        assert_eq!(Names::new(&words(&["1", "2"]), &named).of("1"), "1");
+        // Beyond the last class: that one is another class.
+        let beyond = words(&["1", "2", "-1"]);
+        assert_eq!(["1", "2", "-1"].map(|l| Names::new(&beyond, &named).of(l)), ["dog", "2", "-1"]);
+        // Mixed, or numbered classes: taken as they are.
         assert_eq!(Names::new(&words(&["1", "cat"]), &named).of("1"), "1");
         assert_eq!(Names::new(&data, &words(&["0", "1"])).of("1"), "1");
         assert_eq!(Names::new(&data, &[]).of("1"), "1");

@@ -195,15 +195,31 @@ mod first_load {
         path
     }
 
-    /// `x` repeated 2^20 times, the result 2^16 times, and the start of that: 2 TiB on the way.
+    /// A column and a row of 2^16 each, and their products: 16 GiB, though no operator is told a size.
     fn multiplies() -> ModelProto {
+        let nodes = vec![
+            node("column", "ConstantOfShape", &["tall"], &["a"]),
+            node("row", "ConstantOfShape", &["wide"], &["b"]),
+            node("products", "Add", &["a", "b"], &["m"]),
+            node("most", "ReduceMax", &["m"], &["c"]),
+            node("end", "Add", &["x", "c"], &["y"]),
+        ];
+        model(nodes, vec![shape("tall", &[1 << 16, 1]), shape("wide", &[1, 1 << 16])])
+    }
+
+    #[test]
+    fn an_operator_that_makes_too_much_is_named() {
+        let folder = tempfile::tempdir().unwrap();
         let nodes = vec![
             node("first", "Tile", &["x", "many"], &["a"]),
             node("second", "Tile", &["a", "more"], &["b"]),
             node("most", "ReduceMax", &["b"], &["c"]),
             node("end", "Add", &["x", "c"], &["y"]),
         ];
-        model(nodes, vec![shape("many", &[1, 1 << 20]), shape("more", &[1, 1 << 16])])
+        let repeats = model(nodes, vec![shape("many", &[1, 1 << 20]), shape("more", &[1, 1 << 16])]);
+        let e = Base::open(write(&folder, "repeats.onnx", &repeats)).unwrap_err();
+        assert_eq!(e.kind(), ErrorKind::UnsupportedModel);
+        assert!(e.to_string().contains("second") && e.to_string().contains("1073741824 bytes"), "{e}");
     }
 
     /// Products of large matrices that are known before anything is asked.

@@ -51,7 +51,7 @@ fn an_encrypted_home_works_as_any_other_and_shows_nothing() {
     let shown: Vec<u8> = values[..16].iter().flat_map(|v| v.to_le_bytes()).collect();
     // Needles so long that no encrypted byte sequence holds one by chance.
     let profile = |home: &Home| home.path().join("profiles/ada");
-    let site = plain.base().graph().sites[0].name.clone();
+    let site = beside.adapter().unwrap().unwrap().sites[0].name.clone();
     for needle in [support::RESTING.as_bytes(), &shown, site.as_bytes()] {
         assert!(needle.len() >= 6, "{needle:?}");
         assert!(that_hold(&profile(&home), needle).is_empty(), "{:?}", that_hold(&profile(&home), needle));

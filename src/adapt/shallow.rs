@@ -42,7 +42,9 @@ impl Adaptation<'_> {
     pub(super) fn solved_head(&self, seen: &Seen, rows: &[usize], l2: f32) -> Result<Head> {
         let mut head = self.blank_head(seen)?;
         let taught = self.taught(seen, rows)?;
-        head.solve(&taught.data(), &SolveOptions { l2, ..SolveOptions::default() })?;
+        // The solution itself: answers that are close call for it.
+        let usual = SolveOptions::default();
+        head.solve(&taught.data(), &SolveOptions { l2, tolerance: usual.tolerance / 10.0, ..usual })?;
         Ok(head)
     }
 

@@ -47,6 +47,7 @@ pub struct Demo {
 
 impl Demo {
     pub fn run(self, output: &Output) -> Result<ExitCode> {
+        plot::check(&self.plot)?;
         let started = Instant::now();
         let stop = stop::on_signal()?;
         let folder = tempfile::Builder::new()

@@ -36,8 +36,14 @@ impl Eval {
         let data = self.user.map_or(Ok(data.clone()), |user| data.filter_user(user))?;
         let generation = session.status()?.generation;
         let a = acclimate::score::evaluate(&session, &data, self.threads.count())?;
-        let json =
-            json!({ "n": a.n, "base_accuracy": a.base, "adapted_accuracy": a.adapted, "generation": generation });
+        let json = json!({ "n": a.n, "base_accuracy": a.base, "adapted_accuracy": a.adapted, "generation": generation,
+                "unknown_labels": a.unknown });
+        if a.unknown > 0 {
+            output.warn(format_args!(
+                "{} of {} examples have a label that this profile does not know, and count as wrong",
+                a.unknown, a.n
+            ));
+        }
         output.data(&json, || {
             let serves = if generation == 0 {
                 "the plain base serves".into()

@@ -42,7 +42,7 @@ struct WhatArg {
 
 #[cfg(feature = "bundles")]
 #[derive(Args)]
-#[group(id = "lock", multiple = false, requires = "bundle")]
+#[group(id = "lock", multiple = false, requires = "bundle", conflicts_with = "merged")]
 struct LockArg {
     /// Lock the bundle with the first line of this file
     #[arg(long, value_name = "F")]

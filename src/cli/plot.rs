@@ -16,6 +16,15 @@ const COLOURS: [RGBColor; 6] = [
     RGBColor(90, 90, 90),
 ];
 
+/// Whether a plot can be written to `path`, asked before the work that it shows.
+pub fn check(path: &Path) -> Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if !path.is_dir() && folder.is_dir() {
+        return Ok(());
+    }
+    Err(Error::usage("no plot can be written there").at(path.display()).hint("name a file in a folder that exists"))
+}
+
 /// Writes one line a named curve: accuracy on held-out items against interactions seen; the plain base dashed.
 pub fn write(path: &Path, title: &str, curves: &[(String, &[Point])]) -> Result<()> {
     let svg = draw(title, curves).map_err(|e| Error::internal("cannot draw the plot").because(e))?;

@@ -34,9 +34,14 @@ impl Repair {
             "left": left.iter().map(|f| json!({ "file": f.file, "what": f.what })).collect::<Vec<Value>>(),
         });
         output.data(&data, || {
-            let mut lines: Vec<String> =
-                done.iter().map(|r| format!("{}: {}\n  as it was: {}", r.file, r.what, r.quarantined)).collect();
-            lines.extend(left.iter().map(|f| format!("{}: cannot be repaired: {}", f.file, f.what)));
+            let one = |r: &acclimate::store::Repair| match r.quarantined.as_str() {
+                "" => format!("{}: {}", r.file, r.what),
+                kept => format!("{}: {}\n  as it was: {kept}", r.file, r.what),
+            };
+            let mut lines: Vec<String> = done.iter().map(one).collect();
+            lines.extend(left.iter().map(|f| {
+                format!("{}: cannot be repaired: {}\n  next: put the file back from where it came from", f.file, f.what)
+            }));
             if lines.is_empty() { "all is sound: nothing to repair".to_string() } else { lines.join("\n") }
         })?;
         Ok(exit_code(&health))

@@ -71,6 +71,7 @@ pub struct Simulate {
 
 impl Simulate {
     pub fn run(self, output: &Output) -> Result<ExitCode> {
+        self.plot.as_deref().map_or(Ok(()), plot::check)?;
         let stop: &AtomicBool = stop::on_signal()?;
         let read = |path: &PathBuf| {
             let set = LabelledSet::read(path)?;

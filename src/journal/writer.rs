@@ -13,7 +13,7 @@ use super::record::{InteractionId, Record, StoredInput};
 use super::rewrite::{Change, rewrite, sweep};
 use super::segment::{Sealed, SegmentSize};
 use super::state::{JournalState, no_such_interaction};
-use crate::disk::{Disk, DiskFile, StagedFile, folder_of, read_full};
+use crate::disk::{Disk, DiskFile, StagedFile, folder_of, read_full, takes_no_writes};
 use crate::error::{Error, ErrorKind, Result};
 use crate::planted::{Bug, planted};
 
@@ -87,7 +87,7 @@ impl JournalWriter {
         }
         let file = match disk.open_write(path) {
             // As above.
-            Err(e) if e.kind() == std::io::ErrorKind::ReadOnlyFilesystem => {
+            Err(e) if takes_no_writes(&e) => {
                 writable = false;
                 disk.open_read(path)
             }

@@ -178,16 +178,23 @@ impl Home {
             config.encryption = Some(Encryption { mark: key.mark(), key: absolute(source)? });
         }
         make_folder(&disk, path)?;
-        let put = |from: &Path, name: &str, limit: u64| -> Result<()> {
-            let bytes = read_file(&disk, from, limit)?;
-            StagedFile::write(&disk, path, &bytes)?.publish(&path.join(name))
+        // A file of the same content is what an `init` that was cut off left.
+        let put_bytes = |bytes: &[u8], name: &str| -> Result<()> {
+            let to = path.join(name);
+            if disk.exists(&to).map_err(|e| Error::io("cannot look for a file", &to, e))? {
+                let same = read_file(&disk, &to, crate::base::MAX_MODEL_BYTES).is_ok_and(|there| there == bytes);
+                let other = || Error::usage("the folder holds another file of this name").at(to.display());
+                return if same { Ok(()) } else { Err(other().hint("choose another folder for the home")) };
+            }
+            StagedFile::write(&disk, path, bytes)?.publish(&to)
         };
+        let put = |from: &Path, name: &str, limit: u64| put_bytes(&read_file(&disk, from, limit)?, name);
         if base.has_external_data() {
             // The home's model is one file, so that its hash covers every weight.
             let bytes = read_file(&disk, &options.model, crate::base::MAX_MODEL_BYTES)?;
             let whole = crate::base::in_one_file(&options.model, &bytes)?;
             config.sha = Fingerprint::of(&whole).to_string();
-            StagedFile::write(&disk, path, &whole)?.publish(&path.join(MODEL_FILE))?;
+            put_bytes(&whole, MODEL_FILE)?;
         } else {
             put(&options.model, MODEL_FILE, crate::base::MAX_MODEL_BYTES)?;
         }

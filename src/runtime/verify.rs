@@ -36,21 +36,21 @@ pub fn verify(path: &Path) -> Result<Health> {
     let settings = path.join(FILE);
     let config = match Config::read(&disk, path) {
         Err(e) if e.kind() != crate::ErrorKind::BadData => return Err(e),
-        Err(e) => return Ok(Health { findings: vec![Finding::of(&settings, Err(e))?] }),
+        Err(e) => return Ok(Health { findings: vec![Finding::of(&settings, Err(e))] }),
         Ok(config) => config,
     };
     let mut findings = vec![Finding::new(&settings, State::Sound, "the settings")];
     let model = path.join(&config.model);
-    findings.push(Finding::of(&model, check_model(&disk, &model, &config.sha))?);
+    findings.push(Finding::of(&model, check_model(&disk, &model, &config.sha)));
     if let Some(file) = &config.labels {
         let file = path.join(file);
         findings
-            .push(Finding::of(&file, super::home::read_labels(&disk, &file).map(|l| format!("{} labels", l.len())))?);
+            .push(Finding::of(&file, super::home::read_labels(&disk, &file).map(|l| format!("{} labels", l.len()))));
     }
     if let Some(file) = &config.tokenizer {
         let file = path.join(file);
         let loaded = TextEncoder::load(&file, config.max_length);
-        findings.push(Finding::of(&file, loaded.map(|_| "the tokenizer".into()))?);
+        findings.push(Finding::of(&file, loaded.map(|_| "the tokenizer".into())));
     }
     // Adapters are held against the hash in the settings, so that a changed model is one finding and not many.
     if let Ok(base) = config.sha.parse::<Fingerprint>() {
@@ -108,6 +108,12 @@ fn stores(home: &Path, key: Option<&Key>) -> Result<Vec<Store>> {
     }
     let names = RealDisk.list(&folder).map_err(io)?;
     let folders = names.iter().filter_map(|name| Some((name, profile_folder(home, name).ok()?)));
-    let made = folders.filter(|(_, folder)| folder.join("head").exists());
-    Ok(made.map(|(name, folder)| Store::unchecked(keyed(Arc::new(RealDisk), key, name), &folder)).collect())
+    let mut stores = vec![];
+    for (name, folder) in folders.filter(|(_, folder)| folder.is_dir()) {
+        let store = Store::unchecked(keyed(Arc::new(RealDisk), key, name), &folder);
+        if !store.is_unmade()? {
+            stores.push(store);
+        }
+    }
+    Ok(stores)
 }

@@ -53,15 +53,12 @@ impl Finding {
         Finding { file: file.display().to_string(), state, what: what.into() }
     }
 
-    /// What a check of `file` returned; `sound` are the words for success. Only the file's own damage is a finding.
-    ///
-    /// # Errors
-    /// That it could not be checked.
-    pub fn of(file: &Path, checked: Result<String>) -> Result<Finding> {
+    /// What a check of `file` returned; the words for success, or an error. What cannot be read is damaged, too, and the other
+    /// files are looked at all the same.
+    pub fn of(file: &Path, checked: Result<String>) -> Finding {
         match checked {
-            Ok(what) => Ok(Finding::new(file, State::Sound, what)),
-            Err(e) if e.kind() == crate::ErrorKind::Io && file.exists() => Err(e),
-            Err(e) => Ok(Finding::new(file, State::Damaged, e.to_string())),
+            Ok(what) => Finding::new(file, State::Sound, what),
+            Err(e) => Finding::new(file, State::Damaged, e.to_string()),
         }
     }
 }
@@ -73,7 +70,7 @@ pub struct Repair {
     pub file: String,
     /// What was done, in words.
     pub what: String,
-    /// Where the file as it was is kept.
+    /// Where the file as it was is kept; empty if it was not there, or nothing of it was taken away.
     pub quarantined: String,
 }
 
@@ -93,7 +90,7 @@ impl Store {
         for number in self.generations.numbers(disk)? {
             let path = self.generations.path(number);
             let opened = self.open_generation(number, Some(base));
-            let mut finding = Finding::of(&path, opened.map(|g| format!("{} bytes", g.file_bytes())))?;
+            let mut finding = Finding::of(&path, opened.map(|g| format!("{} bytes", g.file_bytes())));
             let highest = head::read_whole(disk, &self.head_path()).ok().flatten().map(|head| head.highest);
             if highest.is_some_and(|highest| number > highest) {
                 (finding.state, finding.what) = (State::Leftover, "a generation that was never committed".into());
@@ -103,17 +100,35 @@ impl Store {
         findings.extend(self.check_journal()?);
         findings.extend(self.checkpoint().findings()?);
         for folder in [&self.folder, &self.generations.folder] {
-            let names = disk.list(folder).map_err(|e| Error::io("cannot list a folder", folder, e))?;
+            let names = match disk.list(folder) {
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => vec![],
+                other => other.map_err(|e| Error::io("cannot list a folder", folder, e))?,
+            };
             let unfinished = names.iter().filter(|name| name.ends_with(UNFINISHED));
             findings.extend(unfinished.map(|n| Finding::new(&folder.join(n), State::Leftover, "an unfinished file")));
         }
         Ok(findings)
     }
 
+    fn is_without_head(&self) -> Result<bool> {
+        let path = self.head_path();
+        self.disk.exists(&path).map(|there| !there).map_err(|e| Error::io("cannot look for the head", &path, e))
+    }
+
+    /// Whether the making of the profile was cut off: nothing has been stored in it.
+    pub(crate) fn is_unmade(&self) -> Result<bool> {
+        let path = self.journal_path();
+        let journal = self.disk.exists(&path).map_err(|e| Error::io("cannot look for the journal", &path, e))?;
+        Ok(self.is_without_head()? && !journal && self.generations.numbers(&*self.disk)?.is_empty())
+    }
+
     fn check_head(&self) -> Result<Finding> {
         let (disk, path) = (&*self.disk, self.head_path());
         let whole = head::read_whole(disk, &path).map(|whole| whole.is_some());
-        let mut finding = Finding::of(&path, self.head().map(|head| format!("generation {} serves", head.current)))?;
+        if self.is_without_head()? {
+            return Ok(Finding::new(&path, State::Damaged, "the head, which says what serves, is gone"));
+        }
+        let mut finding = Finding::of(&path, self.head().map(|head| format!("generation {} serves", head.current)));
         if let Ok(head) = self.head() {
             if head.current != 0 && !self.generations.exists(disk, head.current)? {
                 (finding.state, finding.what) =
@@ -128,7 +143,12 @@ impl Store {
 
     /// The journal as one finding, and the files that a cut off rewrite of it left.
     fn check_journal(&self) -> Result<Vec<Finding>> {
-        let Some(found) = self.survey_journal()? else {
+        let found = match self.survey_journal() {
+            Err(e) if e.kind() == crate::ErrorKind::NoKey => return Err(e),
+            Err(e) => return Ok(vec![Finding::of(&self.journal_path(), Err(e))]),
+            Ok(found) => found,
+        };
+        let Some(found) = found else {
             let (state, what) = match self.head().map_or(0, |head| head.highest) {
                 _ if is_headless(&*self.disk, &self.journal_path())? => {
                     (State::Damaged, "the file that lists its segments is gone")
@@ -170,13 +190,17 @@ impl Store {
                 .is_err_and(|e| !matches!(e.kind(), crate::ErrorKind::Io | crate::ErrorKind::NoKey))
         };
         let bad: Vec<u64> = self.generations.numbers(disk)?.into_iter().filter(damaged).collect();
-        if self.head().is_err_and(|e| e.kind() != crate::ErrorKind::Io) {
+        if self.is_without_head()? || self.head().is_err_and(|e| e.kind() != crate::ErrorKind::Io) {
             done.push(self.repair_head(&bad, now_ms)?);
         }
         // What a generation that serves cannot be used for, the one before it can.
         let head = self.head()?;
         if head.current != 0 && (bad.contains(&head.current) || !self.generations.exists(disk, head.current)?) {
-            self.take_back(head.current, Cause::Unusable)?;
+            let serves = self.take_back(head.current, Cause::Unusable)?;
+            if !bad.contains(&head.current) {
+                let what = format!("generation {} is gone: generation {serves} serves", head.current);
+                done.push(repair(&self.head_path(), what, String::new()));
+            }
         }
         for number in bad {
             let path = self.generations.path(number);
@@ -217,7 +241,7 @@ impl Store {
     fn repair_head(&self, bad: &[u64], now_ms: u64) -> Result<Repair> {
         let (disk, path) = (&*self.disk, self.head_path());
         let _short = self.lock_short("repairing the head")?;
-        let quarantined = self.quarantine(&path, now_ms)?;
+        let quarantined = if self.is_without_head()? { String::new() } else { self.quarantine(&path, now_ms)? };
         let numbers = self.generations.numbers(disk)?;
         let current = numbers.iter().rev().find(|n| !bad.contains(n)).copied().unwrap_or(0);
         let previous = self.previous_of(current, |n| !bad.contains(&n));

@@ -39,7 +39,11 @@ impl Generations {
     }
 
     fn names(&self, disk: &dyn Disk) -> Result<Vec<String>> {
-        disk.list(&self.folder).map_err(|e| Error::io("cannot list the generations", &self.folder, e))
+        match disk.list(&self.folder) {
+            // Whoever copies a home may leave out its empty folders.
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(vec![]),
+            other => other.map_err(|e| Error::io("cannot list the generations", &self.folder, e)),
+        }
     }
 
     /// Numbers that have a file, increasing.

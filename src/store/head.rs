@@ -145,7 +145,9 @@ struct Slots {
 
 impl Slots {
     fn read(disk: &dyn Disk, path: &Path) -> Result<Slots> {
-        let bytes = read_file(disk, path, FILE_LEN as u64)?;
+        // What was appended to it says nothing.
+        let mut bytes = read_file(disk, path, 1 << 20)?;
+        bytes.truncate(FILE_LEN);
         let raw = SLOT_OFFSETS.map(|at| bytes.get(at..at + SLOT_LEN));
         let slots = raw.map(|slot| slot.and_then(Head::decode));
         let torn = raw.iter().zip(&slots).any(|(raw, slot)| {

@@ -96,8 +96,12 @@ impl Store {
             }
             let _held = store.lock_short("making the profile")?;
             if !is_made()? {
-                let highest = store.generations.numbers(disk)?.last().copied().unwrap_or(0);
-                head::create(disk, &head, highest)?;
+                if !store.generations.numbers(disk)?.is_empty() {
+                    return Err(Error::bad_data("the head, which says what serves, is gone")
+                        .at(head.display())
+                        .hint("the generations are untouched: `acclimate repair` makes a new head for them"));
+                }
+                head::create(disk, &head, 0)?;
             }
         }
         store.head()?;
@@ -145,6 +149,10 @@ impl Store {
     /// `Busy`, naming the holder; `Io`.
     pub fn lock_training(&self, wait: Duration, purpose: &str) -> Result<WriterLock> {
         let held = WriterLock::acquire(&*self.disk, &self.folder.join("train.lock"), wait, purpose)?;
+        let there = self.disk.exists(&self.generations.folder);
+        if !there.map_err(|e| Error::io("cannot look for a folder", &self.generations.folder, e))? {
+            make_folder(&*self.disk, &self.generations.folder)?;
+        }
         let highest = head::read_whole(&*self.disk, &self.head_path())?.map(|head| head.highest);
         self.generations.sweep(&*self.disk, highest)?;
         self.checkpoint().sweep()?;
