@@ -23,6 +23,7 @@ pub(crate) use seen::{Material, Standing};
 use crate::adapter::{Depth, HeadDelta, SiteDelta};
 use crate::error::Result;
 use crate::gate::Limits;
+use crate::gate::paired::{mean_gap, within};
 use crate::gate::split::{Folds, SplitOptions};
 use crate::plan::{Engine, Factors, SiteKey};
 use crate::train::fit::state::Keeper;
@@ -146,10 +147,10 @@ impl Adaptation<'_> {
         // never met it was worse than the base by up to 34 points where no deeper candidate was. There it only fills in for them.
         let rivals_from = usize::from(self.corrects_only());
         for (depth, sites) in self.rungs() {
-            // Deeper is not better by itself: where classes are new, the next rung is climbed to only from one that was a step up.
-            if depth == Depth::AllSites && tried.len() > 1 && !self.corrects_only() && !went_up(&ladder, &judged) {
+            // Deeper is not better by itself: where classes are new and the last block was a step down, the next rung is not climbed to.
+            if depth == Depth::AllSites && tried.len() > 1 && !self.corrects_only() && went_down(&ladder, &judged) {
                 tried.push(format!(
-                    "{}: not tried, since the last block was no better than the head",
+                    "{}: not tried, since the last block was clearly worse than the head",
                     depth_name(depth)
                 ));
                 break;
@@ -229,12 +230,11 @@ impl Adaptation<'_> {
     }
 }
 
-/// Whether the last rung got more of the judged lessons right than the head, or as many at a smaller loss.
-fn went_up(ladder: &[Evidence], judged: &[usize]) -> bool {
-    let [head, .., last] = ladder else { return false };
-    let right = |e: &Evidence| judged.iter().filter(|&&i| e.right[i]).count();
-    let loss = |e: &Evidence| judged.iter().map(|&i| f64::from(e.loss[i])).sum::<f64>();
-    right(last) > right(head) || (right(last) == right(head) && loss(last) < loss(head))
+/// Whether the deepest candidate so far has clearly fewer answers right than the head: by more than chance.
+fn went_down(ladder: &[Evidence], judged: &[usize]) -> bool {
+    let [head, .., last] = ladder else { return true };
+    let right = |e: &Evidence| judged.iter().map(|&i| f32::from(u8::from(e.right[i]))).collect::<Vec<f32>>();
+    !within(mean_gap(&right(head), &right(last), judged.iter().map(|_| 1.0)))
 }
 
 /// The word for a depth on the command line.
