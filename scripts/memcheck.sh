@@ -4,8 +4,7 @@
 #
 #   scripts/memcheck.sh [TEST FILTER...]     default: linalg wide planes product
 #
-# miri would say more, but needs a nightly toolchain and interprets no AVX; where there is one:
-#   cargo +nightly miri test --lib wide linalg
+# miri says more of what it can interpret, which is no AVX: scripts/miri.sh.
 # Installs valgrind as root where it is missing. Slow: minutes. Exit code 9: memcheck found an error.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
