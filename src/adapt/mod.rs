@@ -149,10 +149,8 @@ impl Adaptation<'_> {
         for (depth, sites) in self.rungs() {
             // Deeper is not better by itself: where classes are new and the last block was a step down, the next rung is not climbed to.
             if depth == Depth::AllSites && tried.len() > 1 && !self.corrects_only() && went_down(&ladder, &judged) {
-                tried.push(format!(
-                    "{}: not tried, since the last block was clearly worse than the head",
-                    depth_name(depth)
-                ));
+                let why = if ladder.len() == 1 { "given up" } else { "clearly worse than the head" };
+                tried.push(format!("{}: not tried, since the last block was {why}", depth_name(depth)));
                 break;
             }
             match self.deeper(depth, sites, &seen, &folds, &ladder[rivals_from..], started)? {

@@ -224,13 +224,12 @@ fn sizes(graph: &GraphProto) -> Result<()> {
 /// `bounded` sees to what only shows when the graph is read.
 fn made<'a>(node: &NodeProto, constant: &dyn Fn(usize) -> Option<&'a TensorProto>) -> Option<Vec<i64>> {
     let positive = |dims: Vec<i64>| dims.into_iter().filter(|d| *d > 0).collect();
-    let scales = |slot: usize| Some(numbers(constant(slot)?)?.into_iter().map(|v| v.max(1.0) as i64).collect());
+    let scales = || Some(numbers(constant(2)?)?.into_iter().map(|v| v.max(1.0) as i64).collect());
     match node.op_type.as_str() {
         "ConstantOfShape" => integers(constant(0)?).map(positive),
         // -1 and 0 of a Reshape stand for what is there.
         "Expand" | "Tile" | "Reshape" => integers(constant(1)?).map(positive),
-        "Upsample" => scales(1),
-        "Resize" => constant(3).and_then(integers).map(positive).or_else(|| scales(2)),
+        "Resize" => constant(3).and_then(integers).map(positive).or_else(scales),
         _ => None,
     }
 }

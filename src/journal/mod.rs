@@ -140,8 +140,8 @@ impl Journal {
                 Some(Record::Segments(listed)) => listed.as_slice(),
                 _ => &[],
             };
-            // Both handles of each: the segment is the one that was sealed, and its frames are read from that file.
             let open = |info: &SegmentInfo| {
+                // Refused if it is another one than was sealed.
                 let sealed = segment::Sealed::open(disk, path, info)?;
                 FrameReader::open_sealed(disk, &sealed.path)
             };

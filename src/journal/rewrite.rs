@@ -67,11 +67,10 @@ pub(super) fn rewrite(disk: &dyn Disk, path: &Path, size: SegmentSize, change: &
             copy.seal()?;
         }
         first = None;
-    } else if let Some(frame) = &first {
+    } else if first.is_some() {
         // No list is on the medium yet. Without a whole first frame, segments beside the file would make it damaged.
         let file = disk.open_write(path).map_err(|e| Error::io("cannot open the journal", path, e))?;
         file.sync_data().map_err(|e| Error::io("cannot make the journal durable", path, e))?;
-        debug_assert!(frame.record.is_told());
     }
     for frame in first.map(Ok).into_iter().chain(reader) {
         let record = frame?.record;

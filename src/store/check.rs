@@ -209,32 +209,36 @@ impl Store {
             done.push(repair(&path, format!("generation {number} cannot be used"), quarantined));
         }
         let path = self.journal_path();
-        let damaged = |store: &Store| -> Result<bool> {
-            Ok(is_headless(disk, &path)? || store.survey_journal()?.is_some_and(|found| !found.is_sound()))
-        };
-        // Asked again when nobody can write any more.
-        let short = if damaged(self)? { Some(self.lock_short("repairing the journal")?) } else { None };
-        if short.is_some() && damaged(self)? {
+        if is_headless(disk, &path)? || self.survey_journal()?.is_some_and(|found| !found.is_sound()) {
+            let _short = self.lock_short("repairing the journal")?;
             if is_headless(disk, &path)? {
                 stand_in(disk, &path)?;
             }
+            // Asked again, since nobody can write any more.
             let found = survey(disk, &path)?;
-            // What is in a segment that is damaged, or in none, goes with the growing file.
-            let damaged = found.damaged.iter().map(|d| &*d.file);
-            let mut files: Vec<&Path> =
-                damaged.chain(found.orphans.iter().map(|file| &**file)).chain([&*path]).collect();
-            files.sort_unstable();
-            files.dedup();
-            let mut quarantined = String::new();
-            for file in files.into_iter().chain(found.stray.iter().map(|file| &**file)) {
-                if disk.exists(file).map_err(|e| Error::io("cannot look for a file", file, e))? {
-                    quarantined = self.quarantine(file, now_ms)?;
-                }
+            if !found.is_sound() {
+                done.push(self.repair_journal(&path, &found, now_ms)?);
             }
-            let found = salvage(disk, &path)?;
-            done.push(repair(&path, journal_words(&found, &path), quarantined));
         }
         Ok(done)
+    }
+
+    /// A journal of what can be kept. Every file in which something else stands goes into the quarantine first, and the growing one.
+    /// To be called with the short lock held.
+    fn repair_journal(&self, path: &Path, found: &Survey, now_ms: u64) -> Result<Repair> {
+        let disk = &*self.disk;
+        let damaged = found.damaged.iter().map(|d| &*d.file);
+        let mut files: Vec<&Path> = damaged.chain(found.orphans.iter().map(|file| &**file)).chain([path]).collect();
+        files.sort_unstable();
+        files.dedup();
+        let mut quarantined = String::new();
+        for file in files.into_iter().chain(found.stray.iter().map(|file| &**file)) {
+            if disk.exists(file).map_err(|e| Error::io("cannot look for a file", file, e))? {
+                quarantined = self.quarantine(file, now_ms)?;
+            }
+        }
+        let found = salvage(disk, path)?;
+        Ok(repair(path, journal_words(&found, path), quarantined))
     }
 
     /// A new head in the place of one of which nothing is left: the newest generation that can be used serves, on trial again.
