@@ -20,6 +20,8 @@ pub(crate) enum Bug {
     FolderNotSynced,
     /// The head is flipped without a sync.
     HeadNotSynced,
+    /// A head whose writer was killed before its sync is taken as it is.
+    HeadNotSettled,
     /// The head is written into the slot that is valid, not into the other.
     StaleSlotWritten,
     /// The first valid slot of the head wins, whatever its sequence number.
@@ -38,6 +40,8 @@ pub(crate) enum Bug {
     ForgottenBeforeOff,
     /// Where a training stands that saw what is forgotten stays on the disk.
     CheckpointKept,
+    /// What a process that was killed had removed is not made durable before forgetting is acknowledged.
+    RemovalsNotSettled,
     /// The names of segments that were rewritten are taken away without making that durable.
     SegmentsNotSwept,
     /// They are taken away before the list that does without them is in place.
@@ -48,7 +52,7 @@ pub(crate) enum Bug {
 
 impl Bug {
     #[cfg(test)]
-    pub(crate) const ALL: [Bug; 20] = [
+    pub(crate) const ALL: [Bug; 22] = [
         Bug::JournalNotSynced,
         Bug::MarkedBeforeSync,
         Bug::RecordCrcIgnored,
@@ -57,6 +61,7 @@ impl Bug {
         Bug::NameNotSynced,
         Bug::FolderNotSynced,
         Bug::HeadNotSynced,
+        Bug::HeadNotSettled,
         Bug::StaleSlotWritten,
         Bug::HeadSequenceIgnored,
         Bug::HeadCrcIgnored,
@@ -66,6 +71,7 @@ impl Bug {
         Bug::TrialCountedLate,
         Bug::ForgottenBeforeOff,
         Bug::CheckpointKept,
+        Bug::RemovalsNotSettled,
         Bug::SegmentsNotSwept,
         Bug::SweptBeforeListed,
         Bug::SegmentCutShort,

@@ -38,8 +38,7 @@ impl Adaptation<'_> {
             .zip(&parts)
             .map(|(e, (correct, loss))| CandidateEvidence {
                 name: depth_name(e.depth),
-                // Order of preference on a tie.
-                depth: if self.corrects_only() { Depth::AllSites as u32 - e.depth as u32 } else { e.depth as u32 },
+                depth: self.preference(e.depth),
                 correct,
                 loss,
                 retention: e.retention,
@@ -90,6 +89,15 @@ impl Adaptation<'_> {
         }
         verdict.promoted = true;
         done(verdict, Some(winner), steps)
+    }
+
+    /// The order in which candidates are preferred on a tie, the smallest first. Where classes are new the head alone is, since its
+    /// features are the base's own; two that moved the features are told apart by what they had right, however little that is.
+    fn preference(&self, depth: Depth) -> u32 {
+        match self.corrects_only() {
+            true => Depth::AllSites as u32 - depth as u32,
+            false => u32::from(depth != Depth::HeadOnly),
+        }
     }
 
     /// Against a serving generation the candidate is judged on what came after that generation, which taught neither: it must not

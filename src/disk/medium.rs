@@ -124,6 +124,15 @@ impl Medium {
         }
     }
 
+    /// What the disk shows: everything, whether it is on the medium or not.
+    pub(crate) fn seen(&self) -> Contents {
+        self.cut(0, 1)
+    }
+    /// A number that no file has had.
+    pub(crate) fn next_file(&self) -> FileId {
+        self.synced.files.keys().last().map_or(0, |last| last + 1)
+    }
+
     /// What a power cut at this point, the `place`-th, leaves for one `seed`. 0 loses and 1 keeps all that is not synced.
     pub(crate) fn cut(&self, place: usize, seed: u64) -> Contents {
         let mut rng = ChaCha8Rng::seed_from_u64((place as u64) << 32 | seed);

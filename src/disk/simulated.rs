@@ -71,6 +71,10 @@ impl SimulatedDisk {
         let next = now.files.keys().last().map_or(0, |last| last + 1);
         SimulatedDisk(Arc::new(Mutex::new(State { now, next, ..State::default() })))
     }
+    /// A disk that shows these contents, whose next file is the `next`-th.
+    pub(crate) fn going_on(now: Contents, next: FileId) -> SimulatedDisk {
+        SimulatedDisk(Arc::new(Mutex::new(State { now, next, ..State::default() })))
+    }
     /// Notes what the story says.
     pub(crate) fn say(&self, fact: usize) {
         self.state().log.push(Step::Said(fact));

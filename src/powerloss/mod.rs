@@ -26,7 +26,7 @@ struct Tally {
 }
 
 /// Cuts the power at every operation of a life and right after every promise, `seeds` times each, and once more at some
-/// operation of each recovery.
+/// operation of each recovery; and kills the process there, and cuts the power in the next one, a quarter as often.
 ///
 /// # Errors
 /// The first violation, and where.
@@ -65,10 +65,27 @@ fn examine_with(
             cut_again(&expected, Medium::holding(image), &recovery, (at as u64) << 32 | seed).map_err(place)?;
             tally.images += 2;
         }
+        killed(&cipher, &expected, before.as_ref().unwrap_or(&medium), at, seeds.div_ceil(4))
+            .map_err(|e| format!("step {at} ({step}), killed there: {e}"))?;
+        tally.images += seeds.div_ceil(4);
     }
     // Last, since a planted bug that makes it fail is to be found by the power cuts before.
     lived.map_err(|e| format!("the life itself fails: {e:?}"))?;
     Ok(tally)
+}
+
+/// The process is killed and the disk stays as it is, so that what was not synced is seen, and still not on the medium: the next
+/// process goes on with it, and the power is cut at some operation of that one, `cuts` times.
+fn killed(
+    cipher: &Option<Cipher>,
+    expected: &Expected,
+    medium: &Medium,
+    at: usize,
+    cuts: u64,
+) -> std::result::Result<(), String> {
+    let next = Story::with(cipher.clone(), SimulatedDisk::going_on(medium.seen(), medium.next_file()));
+    expected.check(&next)?;
+    (0..cuts).try_for_each(|seed| cut_again(expected, medium.clone(), &next, (at as u64) << 32 | 1 << 31 | seed))
 }
 
 /// A second power cut, at some operation of the recovery from the first.

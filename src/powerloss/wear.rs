@@ -13,17 +13,21 @@ const PER_SYNC: u64 = 3;
 
 /// Bytes that reach the medium, with what the file system adds.
 fn written(log: &[Step]) -> u64 {
-    let (mut dirty, mut blocks) = (BTreeSet::new(), 0);
+    let (mut dirty, mut changed, mut blocks) = (BTreeSet::new(), BTreeSet::new(), 0);
     for step in log {
         match step {
             Step::Write(file, at, bytes) => {
                 let end = at + (bytes.len() as u64).max(1);
                 dirty.extend((at / BLOCK..end.div_ceil(BLOCK)).map(|block| (*file, block)));
+                changed.insert(*file);
             }
+            Step::Create(_, file) | Step::Truncate(file, _) => drop(changed.insert(*file)),
             Step::Sync(file) => {
                 let before = dirty.len();
                 dirty.retain(|(of, _)| of != file);
-                blocks += (before - dirty.len()) as u64 + PER_SYNC;
+                blocks += (before - dirty.len()) as u64;
+                // Where nothing has changed there is nothing to write.
+                blocks += if changed.remove(file) { PER_SYNC } else { 0 };
             }
             Step::SyncFolder(_) => blocks += 1 + PER_SYNC,
             _ => {}

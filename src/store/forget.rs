@@ -60,6 +60,8 @@ impl Store {
     /// `Usage` if an id is unknown: nothing is changed then. `BadData`, `Busy`, `Io`.
     pub fn forget(&self, journal: &mut Journal, what: &Selection) -> Result<Forgotten> {
         journal.refresh()?;
+        // An id that is not there may be one that a process was killed while forgetting.
+        self.settle_removals()?;
         let ids = what.ids(journal.state())?;
         let seen = match what {
             Selection::All => self.generations.numbers(&*self.disk)?,
@@ -110,6 +112,23 @@ impl Store {
         let head = head::flip(&*self.disk, &self.head_path(), change)?;
         self.generations.remove(&*self.disk, seen)?;
         Ok(head.current)
+    }
+
+    /// Makes durable what is removed already, by this process or by one that was killed before it could. Unsynced, a power cut would
+    /// bring it back.
+    fn settle_removals(&self) -> Result<()> {
+        if planted(Bug::RemovalsNotSettled) {
+            return Ok(());
+        }
+        let segments = crate::journal::segment::segments_folder(&self.journal_path());
+        let checkpoint = self.folder.join("checkpoint");
+        for folder in [&self.generations.folder, &checkpoint, &segments, &self.folder] {
+            let io = |e| Error::io("cannot sync a folder", folder, e);
+            if self.disk.exists(folder).map_err(io)? {
+                self.disk.sync_dir(folder).map_err(io)?;
+            }
+        }
+        Ok(())
     }
 
     /// Where `repair` puts what it could not use.

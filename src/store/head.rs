@@ -206,6 +206,18 @@ pub fn read_whole(disk: &dyn Disk, path: &Path) -> Result<Option<Head>> {
     Slots::read(disk, path).map(|slots| (!slots.torn).then_some(slots.head))
 }
 
+/// Makes durable what [`read`] finds: whoever wrote it may have been killed before it could. Without it a power cut could undo what
+/// others have seen.
+///
+/// # Errors
+/// `Io`.
+pub fn settle(disk: &dyn Disk, path: &Path) -> Result<()> {
+    if planted(Bug::HeadNotSettled) {
+        return Ok(());
+    }
+    disk.open_read(path).and_then(|file| file.sync_data()).map_err(|e| Error::io("cannot sync the head", path, e))
+}
+
 /// Replaces the head by what `change` makes of it, durably; the head it wrote. To be called under the profile's short lock.
 ///
 /// # Errors
@@ -218,6 +230,10 @@ pub fn flip(disk: &dyn Disk, path: &Path, change: impl FnOnce(Head) -> Result<He
     let at = if other != planted(Bug::StaleSlotWritten) { SLOT_OFFSETS[1] } else { SLOT_OFFSETS[0] };
     let io = |e| Error::io("cannot write the head", path, e);
     let file = disk.open_write(path).map_err(io)?;
+    // What is read may be on no medium yet: its writer may have been killed. Only one slot may be torn at a time.
+    if !planted(Bug::HeadNotSettled) {
+        file.sync_data().map_err(io)?;
+    }
     let sync = || if planted(Bug::HeadNotSynced) { Ok(()) } else { file.sync_data() };
     if let Err(e) = file.write_at(&head.encode(), at as u64).and_then(|()| sync()) {
         // Unacknowledged, so not to be seen: put back what was there.

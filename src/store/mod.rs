@@ -11,6 +11,7 @@ mod trial;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 pub use check::{Finding, Repair, State};
@@ -45,6 +46,8 @@ pub struct Store {
     generations: Generations,
     limit: usize,
     wait: Duration,
+    /// Sequence number of the last head that was made durable here; 0 for none.
+    settled: Arc<AtomicU64>,
 }
 
 /// Folder of profile `name` in a home.
@@ -63,7 +66,14 @@ pub fn profile_folder(home: &Path, name: &str) -> Result<PathBuf> {
 impl Store {
     fn at(disk: Arc<dyn Disk>, folder: &Path) -> Store {
         let generations = Generations { folder: folder.join("generations") };
-        Store { disk, folder: folder.to_owned(), generations, limit: DEFAULT_LIMIT, wait: DEFAULT_WAIT }
+        Store {
+            disk,
+            folder: folder.to_owned(),
+            generations,
+            limit: DEFAULT_LIMIT,
+            wait: DEFAULT_WAIT,
+            settled: Arc::default(),
+        }
     }
 
     /// Opens a profile's folder.

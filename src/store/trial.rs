@@ -1,5 +1,6 @@
 //! A generation on trial: a try is counted on the medium before it begins, so that one that ends the process is seen by the next.
 
+use std::sync::atomic::Ordering;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -79,6 +80,7 @@ impl Store {
     /// `BadData` if the head is damaged, `Busy`, `Io`.
     pub fn begin(&self) -> Result<(u64, Option<Trial>)> {
         let head = self.head()?;
+        self.settle(&head);
         if !head.on_trial() {
             return Ok((head.current, None));
         }
@@ -104,6 +106,15 @@ impl Store {
             head.current,
             Some(Trial { store: self.clone(), generation: head.current, _held: held, _under_way: under_way }),
         ))
+    }
+
+    /// Makes a head durable that this store has not met: whoever wrote it may have been killed before it could. Best effort, since a
+    /// disk that cannot sync still answers.
+    fn settle(&self, head: &Head) {
+        if self.settled.load(Ordering::Relaxed) != head.sequence && head::settle(&*self.disk, &self.head_path()).is_ok()
+        {
+            self.settled.store(head.sequence, Ordering::Relaxed);
+        }
     }
 
     /// Takes `generation` back, if it still serves; the generation that serves now.
