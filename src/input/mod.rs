@@ -122,7 +122,13 @@ impl Intake<'_> {
             RawInput::Image(_) => "a picture",
             RawInput::Arrays(_) => "arrays",
         };
-        Error::bad_data(format!("{got} given; this model takes {}", self.takes()))
+        let error = Error::bad_data(format!("{got} given; this model takes {}", self.takes()));
+        match (self, input) {
+            (Intake::Arrays, RawInput::Text(_)) => {
+                error.hint("a model of texts needs its tokenizer.json: --tokenizer F")
+            }
+            _ => error,
+        }
     }
 }
 

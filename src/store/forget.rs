@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use super::Store;
 use super::head::{self, Head};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::journal::{InteractionId, Journal, JournalState};
 use crate::planted::{Bug, planted};
 
@@ -72,15 +72,29 @@ impl Store {
         if planted(Bug::ForgottenBeforeOff) {
             journal.forget(&ids, all)?;
         }
-        let generation = self.turn_off(&seen)?;
+        let done = self.turn_off(&seen).and_then(|generation| {
+            self.remove_traces(journal, &ids, all)?;
+            Ok(generation)
+        });
+        let generation = done.map_err(|e| match e.kind() {
+            ErrorKind::Io => e.hint(
+                "not everything is forgotten yet, and what learned from it may be gone already: see to the disk, then ask for it again",
+            ),
+            _ => e,
+        })?;
+        Ok(Forgotten { interactions: ids.len(), generations: seen, generation })
+    }
+
+    /// Removes `ids` from everything but the generations.
+    fn remove_traces(&self, journal: &mut Journal, ids: &HashSet<InteractionId>, all: bool) -> Result<()> {
         self.empty_quarantine()?;
         if !planted(Bug::CheckpointKept) {
             self.checkpoint().forget(ids.iter(), all)?;
         }
         if (!ids.is_empty() || all) && !planted(Bug::ForgottenBeforeOff) {
-            journal.forget(&ids, all)?;
+            journal.forget(ids, all)?;
         }
-        Ok(Forgotten { interactions: ids.len(), generations: seen, generation })
+        Ok(())
     }
 
     /// The generations that may have learned from one of `ids`: a training learns from all that was recorded before it ends. One

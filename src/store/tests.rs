@@ -4,6 +4,7 @@ use super::*;
 use crate::adapter::samples::adapter;
 use crate::disk::RealDisk;
 use crate::disk::faulty::{Fault, FaultyDisk};
+use crate::journal::{InteractionId, Journal};
 
 fn create(folder: &Path) -> Store {
     Store::create(Arc::new(FaultyDisk::counting()), folder).unwrap().waiting(Duration::from_millis(50))
@@ -348,4 +349,42 @@ fn where_every_sync_fails_nothing_is_acknowledged_and_what_served_serves_on() {
     journal.record_feedback(id, 9, crate::journal::FeedbackKind::Accept).unwrap();
     let current = store.current().unwrap();
     store.commit(&adapter(current)).unwrap();
+}
+
+#[test]
+fn on_a_full_disk_forgetting_says_what_is_off_and_what_is_not_forgotten() {
+    let full = |at: usize| {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, journal) = busy_profile(dir.path());
+        let (path, lock) = (store.journal_path(), store.journal_lock_path());
+        drop(journal);
+        let disk = Arc::new(FaultyDisk::new(at, Fault::Full));
+        let outcome = Store::open(disk.clone(), dir.path()).and_then(|store| {
+            let mut journal = Journal::open(disk.clone(), &path, &lock, Duration::ZERO, 1)?;
+            store.forget(&mut journal, &Selection::Ids(vec![InteractionId(0)]))
+        });
+        let left = Journal::read(&RealDisk, &path)
+            .unwrap()
+            .filter(|r| r.as_ref().is_ok_and(|r| r.interaction() == Some(InteractionId(0))));
+        (outcome, numbers(&store), left.count(), store.current().unwrap(), disk.operations())
+    };
+    let (done, generations, left, serves, operations) = full(usize::MAX);
+    assert!(done.is_ok() && generations.is_empty() && left == 0 && serves == 0);
+    let mut half = 0;
+    for at in 0..operations {
+        let (outcome, generations, left, serves, _) = full(at);
+        let Err(e) = outcome else { continue };
+        assert_eq!(e.kind(), ErrorKind::Io, "{at}: {e:?}");
+        let hint = e.next_step().unwrap_or_default();
+        if generations.is_empty() {
+            half += 1;
+            assert_eq!(serves, 0, "{at}");
+            assert!(!hint.contains("nothing already stored was changed"), "{at}: {hint}");
+        }
+        assert!(
+            left == 0 || hint.contains("not everything is forgotten yet") || !generations.is_empty(),
+            "{at}: {hint}"
+        );
+    }
+    assert!(half > 3, "{half} times the generations were gone and the records were not");
 }
