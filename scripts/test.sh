@@ -3,16 +3,17 @@
 #
 #   scripts/test.sh [--keep-going] [STEP...]
 #
-#   STEP           any of: fmt clippy clippy-predict test swap doctest doc demo (default: all, in this order)
+#   STEP           any of: fmt clippy clippy-predict test swap fuzz doctest doc demo (default: all, in this order)
 #   --keep-going   run the later steps after one has failed
 #
 # Tests that want a model too big for the repository run when ACCLIMATE_MODELS names the folder that scripts/fetch-models.sh
-# filled, and are skipped otherwise. ACCLIMATE_DEMO_SECONDS is the time the demo may take (default 60).
+# filled, and are skipped otherwise. ACCLIMATE_DEMO_SECONDS is the time the demo may take (default 60), ACCLIMATE_FUZZ_SECONDS the
+# time for made-up files of each of five kinds (default 10; as many kinds at once as there are cores).
 # Exit code 1: a step failed, and the lines before the last say which.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-all=(fmt clippy clippy-predict test swap doctest doc demo)
+all=(fmt clippy clippy-predict test swap fuzz doctest doc demo)
 steps=()
 keep_going=
 for arg in "$@"; do
@@ -48,6 +49,12 @@ run_test() {
 }
 # The hot swap in every order of its threads: a package of its own, see loom/Cargo.toml.
 run_swap() { cargo test --release --locked --manifest-path loom/Cargo.toml; }
+# What others hand over, or a bad card garbles. The same inputs every time, as far as the time reaches: scripts/fuzz.sh goes on from there.
+run_fuzz() {
+    local seconds=${ACCLIMATE_FUZZ_SECONDS:-10}
+    bash scripts/fuzz.sh 0 adapter || return 1
+    printf '%s\n' onnx journal adapter archive tokenizer | xargs -P "$(nproc)" -I{} bash scripts/fuzz.sh "$seconds" {}
+}
 run_doctest() { cargo test --release --locked --doc "${checks[@]}"; }
 run_doc() { RUSTDOCFLAGS="${RUSTDOCFLAGS:-} -D warnings" cargo doc --release --locked --no-deps; }
 run_demo() {
