@@ -81,7 +81,9 @@ def main():
                 spectrograms(data)
             learned = run(options.bin, "simulate", "--model", model, "--data", data, "--task", "encoder", "--train-every", 24, *more)
         test = learned.get("test")
-        training = learned.get("error") or f"{test['adapted'] * 100:.0f} % right of {test['n']} held out"
+        losses = [t["loss"] for t in learned.get("trainings", []) if t["loss"]]
+        loss = f"; loss on unseen answers {losses[-1]['base']:.2f} -> {losses[-1]['after']:.2f}" if losses else ""
+        training = learned.get("error") or f"{test['adapted'] * 100:.0f} % right of {test['n']} held out{loss}"
         print(f"| {name} | {sum(s['adapts'] for s in seen['sites'])} | {error} | {training} |", flush=True)
 
 

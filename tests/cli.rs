@@ -216,6 +216,7 @@ fn the_daily_use_and_back_to_the_bit() {
     let trained = json(&["train", &home, "--threads", "2"]);
     assert_eq!((&trained["promoted"], &trained["generation"]), (&Value::Bool(true), &Value::from(1)), "{trained}");
     assert!(trained["guard"]["after"].as_f64() > trained["guard"]["before"].as_f64(), "{trained}");
+    assert!(trained["loss"]["after"].as_f64().unwrap() < trained["loss"]["base"].as_f64().unwrap(), "{trained}");
     assert!(trained["tried"].as_array().is_some_and(|t| !t.is_empty()) && trained["p_value"].as_f64().unwrap() < 0.05);
 
     let eval = json(&["eval", &home, "--data", &bench.at("judge.npz")]);

@@ -155,7 +155,7 @@ fn a_training_that_is_killed_again_and_again_ends_in_the_same_bits() {
     let last = run(home);
     println!("{kills} kills; the last run took over {} of {} steps", last["resumed_steps"], last["steps"]);
     assert!(last["resumed_steps"].as_u64().unwrap() > 0);
-    for same in ["promoted", "steps", "tried", "guard", "reason"] {
+    for same in ["promoted", "steps", "tried", "guard", "loss", "reason"] {
         assert_eq!(last[same], once[same], "{same}");
     }
     assert_eq!(learned(home), learned(&whole));

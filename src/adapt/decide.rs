@@ -6,7 +6,7 @@ use ndarray::Array2;
 
 use super::evidence::Evidence;
 use super::seen::Seen;
-use super::{Adaptation, Outcome, Winner, argmax, depth_name};
+use super::{Adaptation, GuardLoss, Outcome, Winner, argmax, depth_name};
 use crate::adapter::Depth;
 use crate::error::Result;
 use crate::gate::paired::{Paired, power};
@@ -62,8 +62,9 @@ impl Adaptation<'_> {
             depth: ladder[shown].depth,
             reason: call.reason.clone(),
         };
+        let loss = Some(GuardLoss { base: self.untaught_loss(seen, judged)?, after: mean(&parts[shown].1) });
         let done = |verdict, winner, steps| {
-            Ok(Outcome { verdict, winner, steps, seconds: started.elapsed().as_secs_f64(), tried: tried.clone() })
+            Ok(Outcome { verdict, winner, steps, seconds: started.elapsed().as_secs_f64(), tried: tried.clone(), loss })
         };
         let Some(chosen) = call.chosen else { return done(verdict, None, steps) };
         if let Some(reason) = self.behind_on_fresh(&ladder[chosen])? {
@@ -89,6 +90,13 @@ impl Adaptation<'_> {
         }
         verdict.promoted = true;
         done(verdict, Some(winner), steps)
+    }
+
+    /// Mean loss of the base on the lessons that judge.
+    fn untaught_loss(&self, seen: &Seen, judged: &[usize]) -> Result<f64> {
+        let logits = self.blank_head(seen)?.forward(seen.features.view(), seen.logits.as_ref().map(|z| z.view()))?;
+        let loss = self.score(&logits)?.1;
+        Ok(mean(&judged.iter().map(|&i| loss[i]).collect::<Vec<f32>>()))
     }
 
     /// The order in which candidates are preferred on a tie, the smallest first. Where classes are new the head alone is, since its
@@ -172,6 +180,10 @@ impl Adaptation<'_> {
             learning_rate: recipe.lr,
         })
     }
+}
+
+fn mean(loss: &[f32]) -> f64 {
+    loss.iter().map(|l| f64::from(*l)).sum::<f64>() / loss.len().max(1) as f64
 }
 
 fn best_shown(parts: &[(Vec<bool>, Vec<f32>)]) -> usize {

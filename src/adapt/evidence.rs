@@ -53,6 +53,7 @@ impl Adaptation<'_> {
 
     pub(super) fn describe(&self, e: &Evidence, judged: &[usize]) -> String {
         let right = judged.iter().filter(|&&i| e.right[i]).count();
-        format!("{}: {right} of {} unseen answers right", depth_name(e.depth), judged.len())
+        let loss = judged.iter().map(|&i| f64::from(e.loss[i])).sum::<f64>() / judged.len().max(1) as f64;
+        format!("{}: {right} of {} unseen answers right, mean loss {loss:.2}", depth_name(e.depth), judged.len())
     }
 }

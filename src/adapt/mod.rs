@@ -92,6 +92,17 @@ pub(crate) struct Outcome {
     pub seconds: f64,
     /// One line a candidate, for people.
     pub tried: Vec<String>,
+    /// `None` where nothing was trained.
+    pub loss: Option<GuardLoss>,
+}
+
+/// Mean loss (cross-entropy in nats) on the answers that judge, none of which taught the one that is judged.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct GuardLoss {
+    /// Of the base, with a head that says nothing where classes are new.
+    pub base: f64,
+    /// Of the candidate that the verdict is about.
+    pub after: f64,
 }
 
 pub(crate) struct Winner {
@@ -200,7 +211,7 @@ impl Adaptation<'_> {
             depth: Depth::HeadOnly,
             reason,
         };
-        Outcome { verdict, winner: None, steps: 0, seconds: started.elapsed().as_secs_f64(), tried: vec![] }
+        Outcome { verdict, winner: None, steps: 0, seconds: started.elapsed().as_secs_f64(), tried: vec![], loss: None }
     }
 
     /// Blocks of consecutive lessons, so that near-duplicates stay on one side; fewer folds when there is more to judge with.

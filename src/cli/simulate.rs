@@ -140,6 +140,7 @@ pub fn trainings_json(trainings: &[Training]) -> Value {
             "seconds": t.report.seconds,
             "verdict": t.line(),
             "tried": t.report.tried,
+            "loss": t.report.loss.map(super::train::loss_json),
         })
     };
     trainings.iter().map(one).collect()

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use acclimate::adapt::{Progress, depth_name};
+use acclimate::adapt::{GuardLoss, Progress, depth_name};
 use acclimate::runtime::{Checkpoints, Chosen, TrainOptions, TrainReport};
 use acclimate::store::TRIAL;
 use acclimate::{Error, Result};
@@ -90,11 +90,17 @@ impl Train {
             "power": v.power,
             "reason": v.reason,
             "tried": report.tried,
+            "loss": report.loss.map(loss_json),
             "choice": report.choice.as_ref().map(choice),
         });
         output.data(&data, || for_people(&report))?;
         Ok(ExitCode::SUCCESS)
     }
+}
+
+/// Mean losses on the guard set.
+pub(super) fn loss_json(loss: GuardLoss) -> Value {
+    json!({ "base": loss.base, "after": loss.after })
 }
 
 fn duration(seconds: f64, what: &str) -> Result<Duration> {

@@ -8,7 +8,7 @@ use super::prepare::Prepared;
 use super::resume::{Checkpoints, Keeping};
 use super::{Means, Session, journal_io, now_ms};
 use crate::adapt::{
-    Adaptation, Incumbent, MOST_IDLE, Material, Outcome, Progress, Settings, Standing, Winner, head_delta,
+    Adaptation, GuardLoss, Incumbent, MOST_IDLE, Material, Outcome, Progress, Settings, Standing, Winner, head_delta,
 };
 use crate::adapter::{Adapter, Lineage, Verdict};
 use crate::choice::Chosen;
@@ -58,6 +58,8 @@ pub struct TrainReport {
     pub verdict: Verdict,
     /// One line a candidate.
     pub tried: Vec<String>,
+    /// Mean loss on the answers that judged; `None` where nothing was trained.
+    pub loss: Option<GuardLoss>,
     /// Which sites were allowed to adapt, where memory or time is limited.
     pub choice: Option<Chosen>,
 }
@@ -118,7 +120,7 @@ impl Session {
         };
         let outcome = adaptation.run();
         engine.drop_train_plans();
-        let Outcome { verdict, winner, steps, seconds, tried } = outcome?;
+        let Outcome { verdict, winner, steps, seconds, tried, loss } = outcome?;
         let generation = match winner {
             Some(winner) => {
                 let adapter = self.adapter_of(winner, labels, &material, &settings, &verdict, current);
@@ -133,7 +135,8 @@ impl Session {
         let resumed_steps = keeping.map_or(0, |k| k.steps());
         let serves = self.follow()?.generation;
         let promoted = generation == Some(serves);
-        Ok(TrainReport { promoted, generation: serves, steps, resumed_steps, seconds, verdict, tried, choice: chosen })
+        let (generation, choice) = (serves, chosen);
+        Ok(TrainReport { promoted, generation, steps, resumed_steps, seconds, verdict, tried, loss, choice })
     }
 
     /// Writes what was chosen into the profile's folder, for people.
