@@ -76,6 +76,7 @@ pub mod inspect;
 pub mod journal;
 pub mod linalg;
 mod ops;
+pub mod pin;
 #[cfg_attr(not(feature = "train"), allow(dead_code, unused_imports))] // training's share of it
 mod plan;
 #[cfg_attr(not(feature = "train"), allow(dead_code, unused_imports))] // training's share of it

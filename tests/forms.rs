@@ -5,7 +5,7 @@
 mod golden;
 mod support;
 
-use acclimate::input::RawInput;
+use acclimate::input::{ArrayData, NamedArray, RawInput};
 use acclimate::runtime::{Means, TrainOptions};
 use acclimate::{Feedback, Home, InitOptions};
 use golden::unpack;
@@ -71,4 +71,33 @@ fn a_training_within_limits_says_what_it_chose() {
     assert_eq!(report.choice.unwrap().sites, []);
     assert_eq!(report.verdict.depth, acclimate::adapter::Depth::HeadOnly, "{:?}", report.tried);
     assert!(train(Means::default()).choice.is_none());
+}
+
+/// The outputs of an encoder that are maps, `[batch, channels, height, width]`, are one vector an example.
+#[test]
+fn an_encoder_that_gives_maps_learns() {
+    let folder = unpack("zoo", "unet_bilinear");
+    let options = InitOptions {
+        task: Some(acclimate::base::Task::Encoder),
+        ..InitOptions::new(folder.path().join("model.onnx"))
+    };
+    let home = Home::init(folder.path().join("home"), &options).unwrap();
+    let dims: Vec<usize> = (home.base().inputs()[0].dims.iter().skip(1))
+        .map(|d| if let acclimate::base::Dim::Fixed(n) = d { *n } else { panic!("{d} is open") })
+        .collect();
+    let session = home.session("default").unwrap();
+    let count: usize = dims.iter().product();
+    let question = |n: usize| {
+        let light = if n.is_multiple_of(2) { 0.6 } else { 0.1 };
+        let values = (0..count).map(|i| light + ((i * 7 + n * 13) % 17) as f32 / 50.0).collect();
+        RawInput::Arrays(vec![NamedArray::new("x", dims.clone(), ArrayData::F32(values)).unwrap()])
+    };
+    for n in 0..16 {
+        let id = session.predict(&question(n)).unwrap().id.unwrap();
+        let label = if n.is_multiple_of(2) { "light" } else { "dark" };
+        session.feedback(id, Feedback::NewLabel(label.into())).unwrap();
+    }
+    let report = session.train(&TrainOptions::default()).unwrap();
+    assert!(report.promoted, "{:?}", report.verdict);
+    assert_eq!(session.predict(&question(20)).unwrap().top[0].label, "light");
 }

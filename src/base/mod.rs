@@ -1,6 +1,7 @@
 //! The frozen base model: loaded once, identified by the BLAKE3 of its bytes, never changed.
 
 mod bounded;
+mod branches;
 mod check;
 mod external;
 mod guard;
@@ -24,6 +25,7 @@ use tract_core::internal::*;
 use tract_onnx::pb::ModelProto;
 use tract_onnx::prelude::*;
 
+pub(crate) use branches::fold as fold_branches;
 pub use check::{MAX_EXTENT, MAX_MADE_BYTES, MAX_OPSET, MAX_RANK, MAX_TENSOR_BYTES};
 pub(crate) use external::in_one_file;
 pub(crate) use guard::guarded;
@@ -103,10 +105,17 @@ impl Base {
     fn of_proto(fingerprint: Fingerprint, mut proto: ModelProto, file_bytes: u64, path: &Path) -> Result<Base> {
         let external = external::bring_in(&mut proto, path.parent().unwrap_or(Path::new("")))
             .map_err(|e| e.within(path.display()))?;
-        let onnx = onnx::summarise(&proto);
         let operators = framework();
-        check::check(&proto, &|op| operators.op_register.0.contains_key(op) || lower::knows(op))
-            .map_err(|e| e.within(path.display()))?;
+        let checked = |proto: &ModelProto| {
+            check::check(proto, &|op| operators.op_register.0.contains_key(op) || lower::knows(op))
+                .map_err(|e| e.within(path.display()))
+        };
+        checked(&proto)?;
+        reload::name_open(&mut proto);
+        if branches::fold(&mut proto) > 0 {
+            checked(&proto)?;
+        }
+        let onnx = onnx::summarise(&proto);
         if let Some(graph) = &mut proto.graph {
             lower::lower(graph);
             scaled::fold(graph);
@@ -114,10 +123,13 @@ impl Base {
         }
         let (typed, reload) = match typed(&proto) {
             Ok(typed) => (typed, None),
-            Err(e) => match Reload::new(proto) {
-                Ok((reload, typed)) => (typed, Some(reload)),
-                Err(_) => return Err(e.at(path.display())),
-            },
+            Err(e) => {
+                let open = reload::left_open(&proto);
+                match Reload::new(proto) {
+                    Ok((reload, typed)) => (typed, Some(reload)),
+                    Err(_) => return Err(pin_hint(e, open).at(path.display())),
+                }
+            }
         };
         let symbols = reload.as_ref().map_or_else(|| Symbols::of(&typed), Reload::symbols);
         let mut outputs = ports(&typed, &symbols, &typed.outputs, |ix| onnx.outputs.get(ix).cloned());
@@ -225,9 +237,23 @@ impl std::fmt::Debug for Base {
     }
 }
 
+/// What may help where the runtime cannot work out a model that leaves sizes or settings open.
+fn pin_hint(e: Error, left: reload::LeftOpen) -> Error {
+    let sizes = left.sizes.iter().map(|name| format!(" --dim {name}=N"));
+    let settings = left.settings.iter().map(|name| format!(" --input {name}=VALUE"));
+    let pins: String = sizes.chain(settings).collect();
+    if pins.is_empty() {
+        return e;
+    }
+    e.hint(format!(
+        "what the model leaves open may decide it: `acclimate pin MODEL{pins} --output F.onnx`; if not, try another opset or exporter"
+    ))
+}
+
 /// Every input must lead with the same number of examples.
 fn one_batch(inputs: &[Port]) -> Result<()> {
-    let hint = "export it with one leading batch dimension in every input; a state that is carried from call to call cannot be fed";
+    let hint = "an example has one row of every input; a setting, or a state that is carried from call to call, becomes a constant by \
+                `acclimate pin MODEL --input NAME=VALUE --output F.onnx`";
     let leads = |p: &Port| p.dims.first().cloned();
     for port in inputs {
         let at = format!("the input {:?}", port.name);

@@ -2,7 +2,7 @@
 
 use tract_core::internal::*;
 use tract_onnx::pb::tensor_proto::DataType;
-use tract_onnx::pb::tensor_shape_proto::dimension::Value;
+use tract_onnx::pb::tensor_shape_proto::{Dimension, dimension::Value};
 use tract_onnx::pb::{ModelProto, TensorShapeProto, ValueInfoProto, type_proto};
 
 use super::shape::role;
@@ -84,7 +84,60 @@ impl Reload {
     }
 }
 
-fn shape_mut(input: &mut ValueInfoProto) -> Option<&mut TensorShapeProto> {
+/// Names the open dimensions that have no name, as some exporters leave them: the leading ones are the batch, the others are called by
+/// input and axis.
+pub(super) fn name_open(proto: &mut ModelProto) {
+    for input in proto.graph.iter_mut().flat_map(|g| &mut g.input) {
+        let name = input.name.clone();
+        for (axis, dim) in shape_mut(input).into_iter().flat_map(|s| &mut s.dim).enumerate() {
+            let named = match &dim.value {
+                Some(Value::DimValue(n)) => *n > 0,
+                Some(Value::DimParam(param)) => !param.is_empty(),
+                None => false,
+            };
+            if !named {
+                let called = if axis == 0 { "batch".to_string() } else { format!("{name}.{axis}") };
+                dim.value = Some(Value::DimParam(called));
+            }
+        }
+    }
+}
+
+/// What the inputs of a model leave open besides the batch.
+pub(super) struct LeftOpen {
+    /// Names of dimensions.
+    pub sizes: Vec<String>,
+    /// Inputs of a single number.
+    pub settings: Vec<String>,
+}
+
+/// See [`LeftOpen`].
+pub(super) fn left_open(proto: &ModelProto) -> LeftOpen {
+    let Some(graph) = &proto.graph else { return LeftOpen { sizes: vec![], settings: vec![] } };
+    let named = |dim: &Dimension| match &dim.value {
+        Some(Value::DimParam(name)) => Some(name.clone()),
+        _ => None,
+    };
+    let shapes = || graph.input.iter().filter_map(|i| Some((i, shape(i)?)));
+    let batch: Vec<String> = shapes().filter_map(|(_, s)| named(s.dim.first()?)).collect();
+    let mut sizes: Vec<String> = shapes().flat_map(|(_, s)| s.dim.iter().filter_map(named)).collect();
+    sizes.retain(|name| !batch.contains(name));
+    sizes.sort_unstable();
+    sizes.dedup();
+    let settings = shapes().filter(|(_, s)| s.dim.is_empty()).map(|(i, _)| i.name.clone()).collect();
+    LeftOpen { sizes, settings }
+}
+
+/// The shape that an input declares.
+pub(super) fn shape(input: &ValueInfoProto) -> Option<&TensorShapeProto> {
+    match input.r#type.as_ref()?.value.as_ref()? {
+        type_proto::Value::TensorType(t) => t.shape.as_ref(),
+        #[allow(unreachable_patterns)]
+        _ => None,
+    }
+}
+
+pub(super) fn shape_mut(input: &mut ValueInfoProto) -> Option<&mut TensorShapeProto> {
     match input.r#type.as_mut()?.value.as_mut()? {
         type_proto::Value::TensorType(t) => t.shape.as_mut(),
         #[allow(unreachable_patterns)]
@@ -101,7 +154,7 @@ fn port(input: &ValueInfoProto) -> Option<Port> {
         k if k == DataType::Bool as i32 => Element::Bool,
         _ => Element::Other,
     };
-    let dim = |d: &tract_onnx::pb::tensor_shape_proto::Dimension| match &d.value {
+    let dim = |d: &Dimension| match &d.value {
         Some(Value::DimValue(n)) => Dim::Fixed(usize::try_from(*n).unwrap_or(0)),
         Some(Value::DimParam(name)) => Dim::Open(name.clone()),
         None => Dim::Open(String::new()),

@@ -30,7 +30,7 @@ impl Base {
                     Dim::Sequence => Ok(bucket.sequence),
                     Dim::Batch => Ok(bucket.batch),
                     Dim::Open(name) => Err(Error::unsupported(format!("the model leaves the dimension {name:?} open"))
-                        .hint("export it with a fixed size for every dimension but the batch and the sequence")),
+                        .hint("give it a size: `acclimate pin MODEL --dim NAME=N --output F.onnx`")),
                 })
                 .collect::<Result<_>>()?;
             let count: usize = shape.iter().product();

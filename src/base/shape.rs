@@ -97,7 +97,7 @@ impl Dim {
             Dim::Batch => Ok(bucket.batch),
             Dim::Sequence => Ok(bucket.sequence),
             Dim::Open(_) => Err(Error::unsupported(format!("the model leaves the dimension {name:?} open"))
-                .hint("export it with a fixed size for every dimension but the batch and the sequence")),
+                .hint("give it a size: `acclimate pin MODEL --dim NAME=N --output F.onnx`")),
         }
     }
 }

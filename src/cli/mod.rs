@@ -18,6 +18,7 @@ mod init;
 mod inspect;
 mod means;
 pub mod output;
+mod pin;
 #[cfg(feature = "train")]
 mod plot;
 mod predict;
@@ -67,6 +68,7 @@ pub enum Command {
     #[cfg(feature = "train")]
     Demo(demo::Demo),
     Inspect(inspect::Inspect),
+    Pin(pin::Pin),
     Init(init::Init),
     Predict(predict::Predict),
     Feedback(feedback::Feedback),
@@ -99,6 +101,7 @@ impl Command {
             #[cfg(feature = "train")]
             Command::Demo(c) => c.run(output),
             Command::Inspect(c) => c.run(output),
+            Command::Pin(c) => c.run(output),
             Command::Init(c) => c.run(output),
             Command::Predict(c) => c.run(output),
             Command::Feedback(c) => c.run(output),

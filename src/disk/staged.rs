@@ -64,6 +64,11 @@ impl<'a> StagedFile<'a> {
         }
     }
 
+    /// Where it is as long as it has no name.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Writes `bytes` at `offset`.
     ///
     /// # Errors

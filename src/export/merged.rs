@@ -9,7 +9,7 @@ use tract_onnx::pb::{self, GraphProto, ModelProto, NodeProto, TensorProto};
 
 use super::tensors::{answers_half, floats, tensor, weight_type};
 use crate::adapter::{Adapter, HeadDelta, Pooling};
-use crate::base::{Base, Task, node_name, parse};
+use crate::base::{Base, Task, fold_branches, node_name, parse};
 use crate::disk::{RealDisk, StagedFile};
 use crate::error::{Error, Result};
 use crate::plan::{MergedWeight, merged_weights};
@@ -45,6 +45,7 @@ pub fn merged(session: &Session, out: &Path) -> Result<Written> {
     let base = session.home().base();
     let bytes = std::fs::read(base.path()).map_err(|e| Error::io("cannot read the base model", base.path(), e))?;
     let mut model = parse(&bytes)?;
+    fold_branches(&mut model);
     write_in(&mut model, base, session.home().0.engine.task, &adapter)?;
     let encoded = model.encode_to_vec();
     let folder = match out.parent() {

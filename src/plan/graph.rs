@@ -56,7 +56,8 @@ fn tail_shape(model: &TypedModel, features: OutletId, logits: Option<OutletId>) 
             .ok_or_else(|| Error::unsupported("the model's output has a shape that depends on the data"))
     };
     let shape = dims(features)?;
-    let width = shape.last().copied().unwrap_or(0);
+    // As `pool` makes one vector an example of it.
+    let width = if shape.len() == 3 { shape[2] } else { shape.iter().skip(1).product() };
     let classes = match logits {
         Some(l) => dims(l)?.iter().skip(1).product(),
         None => 0,

@@ -248,7 +248,11 @@ impl Worker {
         let features = cotangents.features;
         match (cotangents.logits, self.plan.logits) {
             // The features are the logits: one output carries both cotangents.
-            (Some(l), Some(0)) => self.backward_all(tape, vec![features + l.into_dyn()]),
+            (Some(l), Some(0)) => {
+                let odd = || Error::internal("the cotangents of logits and features differ in size");
+                let l = l.into_dyn().into_shape_with_order(features.shape()).map_err(|_| odd())?;
+                self.backward_all(tape, vec![features + l])
+            }
             (Some(l), Some(_)) => self.backward_all(tape, vec![features, l.into_dyn()]),
             _ => self.backward_all(tape, vec![features]),
         }

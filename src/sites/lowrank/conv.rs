@@ -1,8 +1,9 @@
-//! Convolutions, without an im2col of the input: the product with `A` is taken at every input position for all taps of the
-//! kernel at once (`r·taps` rows), and only those few channels are shifted into place.
+//! Convolutions, in one of two ways, whichever moves less. Per example and group, with `X: [in, P]` the input planes:
 //!
-//! Per example and group, with `X: [in, P]` the input planes:
-//! `P[tap, r, p] = Σ_c A[r, c, tap]·X[c, p]`, `T[r, q] = Σ_tap P[tap, r, p(q, tap)]`, `Y += B·T`.
+//! - *shift*: the product with `A` is taken at every input position for all taps of the kernel at once (`r·taps` rows), and only those
+//!   few channels are shifted into place: `P[tap, r, p] = Σ_c A[r, c, tap]·X[c, p]`, `T[r, q] = Σ_tap P[tap, r, p(q, tap)]`, `Y += B·T`;
+//! - *columns* (im2col): what each output position reads is laid out, `C[c, tap, q] = X[c, p(q, tap)]`, and `T = A·C`. Less to move
+//!   where the input has few channels or the stride is large: a picture's first layer, a filter bank over sound.
 
 use super::Gradients;
 use super::mat::{gemm, mat, mat_mut};
@@ -56,6 +57,11 @@ impl ConvShape {
     /// A 1×1 convolution that touches every input position once.
     fn is_pointwise(&self) -> bool {
         self.taps() == 1 && self.in_size == self.out_size && self.stride == [1; 3] && self.pad_before == [0; 3]
+    }
+
+    /// Whether columns are fewer numbers than shifted planes.
+    fn takes_columns(&self) -> bool {
+        self.group_in() * self.out_plane() < self.rank * self.in_plane()
     }
 
     /// Outputs along `axis` for which tap `k` falls inside the input.
@@ -114,7 +120,75 @@ impl ConvShape {
     }
 }
 
+/// Lays out what each output position reads of the planes `x: [in/groups, P]` as `[in/groups, taps, Q]`; zeros where it reads padding.
+fn columns(s: &ConvShape, x: &[f32], into: &mut [f32]) {
+    let (ip, op, taps) = (s.in_plane(), s.out_plane(), s.taps());
+    into.fill(0.0);
+    for tap in 0..taps {
+        for ci in 0..s.group_in() {
+            let (from, into) = (&x[ci * ip..][..ip], &mut into[(ci * taps + tap) * op..][..op]);
+            s.for_rows(tap, |o, i, w| gather_add(into, o, from, i, w));
+        }
+    }
+}
+
+/// `T = A·C`, `Y += B·T`.
+fn forward_columns(s: &ConvShape, x: &[f32], a: &[f32], b: &[f32], y: &mut [f32]) -> Vec<f32> {
+    let (ip, op, ci, co, r) = (s.in_plane(), s.out_plane(), s.group_in(), s.group_out(), s.rank);
+    let rows = ci * s.taps();
+    let mut t = vec![0f32; s.batch * s.groups * r * op];
+    let mut c = vec![0f32; rows * op];
+    for ng in 0..s.batch * s.groups {
+        let g = ng % s.groups;
+        columns(s, &x[ng * ci * ip..(ng + 1) * ci * ip], &mut c);
+        let t = &mut t[ng * r * op..(ng + 1) * r * op];
+        gemm(1.0, mat(a, r, rows), mat(&c, rows, op), 0.0, mat_mut(t, r, op));
+        let y = &mut y[ng * co * op..(ng + 1) * co * op];
+        gemm(1.0, mat(&b[g * co * r..(g + 1) * co * r], co, r), mat(t, r, op), 1.0, mat_mut(y, co, op));
+    }
+    t
+}
+
+/// `dT = Bᵀ·dY`, `dB = dY·Tᵀ`, `dA = dT·Cᵀ`, `dC = Aᵀ·dT`, each number of which goes back to where it was read.
+fn backward_columns(
+    s: &ConvShape,
+    x: &[f32],
+    t: &[f32],
+    a: &[f32],
+    b: &[f32],
+    dy: &[f32],
+    mut dx: Option<&mut [f32]>,
+) -> Gradients {
+    let (ip, op, ci, co, r, taps) = (s.in_plane(), s.out_plane(), s.group_in(), s.group_out(), s.rank, s.taps());
+    let rows = ci * taps;
+    let (mut da, mut db) = (vec![0f32; a.len()], vec![0f32; b.len()]);
+    let (mut dt, mut c) = (vec![0f32; r * op], vec![0f32; rows * op]);
+    for ng in 0..s.batch * s.groups {
+        let g = ng % s.groups;
+        let dyg = mat(&dy[ng * co * op..(ng + 1) * co * op], co, op);
+        let tg = mat(&t[ng * r * op..(ng + 1) * r * op], r, op);
+        gemm(1.0, mat(&b[g * co * r..(g + 1) * co * r], co, r).t(), dyg, 0.0, mat_mut(&mut dt, r, op));
+        gemm(1.0, dyg, tg.t(), 1.0, mat_mut(&mut db[g * co * r..(g + 1) * co * r], co, r));
+        columns(s, &x[ng * ci * ip..(ng + 1) * ci * ip], &mut c);
+        let dt = mat(&dt, r, op);
+        gemm(1.0, dt, mat(&c, rows, op).t(), 1.0, mat_mut(&mut da, r, rows));
+        let Some(dx) = &mut dx else { continue };
+        gemm(1.0, mat(a, r, rows).t(), dt, 0.0, mat_mut(&mut c, rows, op));
+        let dx = &mut dx[ng * ci * ip..(ng + 1) * ci * ip];
+        for tap in 0..taps {
+            for k in 0..ci {
+                let (from, into) = (&c[(k * taps + tap) * op..][..op], &mut dx[k * ip..][..ip]);
+                s.for_rows(tap, |o, i, w| scatter_add(into, i, from, o, w));
+            }
+        }
+    }
+    Gradients { a: da, b: db }
+}
+
 pub(super) fn forward(s: &ConvShape, x: &[f32], a: &[f32], b: &[f32], y: &mut [f32]) -> Vec<f32> {
+    if s.takes_columns() && !s.is_pointwise() {
+        return forward_columns(s, x, a, b, y);
+    }
     let (ip, op, ci, co, r) = (s.in_plane(), s.out_plane(), s.group_in(), s.group_out(), s.rank);
     let taps_a = s.taps_first(a);
     let rows = s.taps() * r;
@@ -155,6 +229,9 @@ pub(super) fn backward(
     dy: &[f32],
     mut dx: Option<&mut [f32]>,
 ) -> Gradients {
+    if s.takes_columns() && !s.is_pointwise() {
+        return backward_columns(s, x, t, a, b, dy, dx);
+    }
     let (ip, op, ci, co, r) = (s.in_plane(), s.out_plane(), s.group_in(), s.group_out(), s.rank);
     let taps_a = s.taps_first(a);
     let rows = s.taps() * r;

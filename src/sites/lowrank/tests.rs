@@ -175,6 +175,26 @@ fn convolutions_of_every_kind() {
         ..base.clone()
     }));
     check(Geometry::Conv(ConvShape { kernel: [2, 3, 3], in_size: [4, 6, 7], out_size: [3, 6, 7], ..base.clone() }));
+    // both ways: few channels or a large stride take columns
+    check(Geometry::Conv(ConvShape { rank: 1, out_size: [1, 3, 4], stride: [1, 2, 2], ..base.clone() }));
+    check(Geometry::Conv(ConvShape {
+        rank: 6,
+        kernel: [2, 3, 3],
+        in_size: [4, 6, 7],
+        out_size: [3, 6, 7],
+        dilation: [1, 1, 2],
+        pad_before: [0, 1, 2],
+        ..base.clone()
+    }));
+    check(Geometry::Conv(ConvShape {
+        input: 1,
+        kernel: [1, 1, 16],
+        stride: [1, 1, 5],
+        pad_before: [0, 0, 3],
+        in_size: [1, 1, 50],
+        out_size: [1, 1, 9],
+        ..base.clone()
+    }));
     // three channels a group: the reshape of the weight, the shares of A and the planes all differ in size
     for (groups, output, size) in [(4, 16, 4), (4, 16, 2), (3, 6, 3), (4, 8, 1)] {
         let size = [1, size, size];
