@@ -118,7 +118,7 @@ pub fn run(path: &Path, options: &Options) -> Result<Report> {
     let engine = Engine::new(base.clone(), task, Pooling::None);
     let seen = survey(&base, task, &bucket)?;
     let engine = if seen.sequence { Engine::new(base.clone(), task, Pooling::Mean) } else { engine };
-    let choice = crate::choice::choose(&base, task, &options.sites, options.rank)?;
+    let choice = crate::choice::choose(&base, task, &options.sites, options.rank, crate::choice::TYPICAL_LENGTH)?;
     let sites = choice.ladder.all_sites;
     let named: Vec<_> =
         sites.iter().filter_map(|(n, r)| choice.sites.iter().find(|s| s.name == *n).map(|s| (s.clone(), *r))).collect();

@@ -12,8 +12,8 @@ use crate::plan::{Ends, MICRO_BATCH, SiteKey, Survey, TrainPlan, survey};
 use crate::runtime::{Means, Summary};
 use crate::sites::{Pattern, Site};
 
-/// Sequence length at which costs are estimated.
-const TYPICAL_LENGTH: usize = 64;
+/// Sequence length at which costs are estimated while there is no feedback to look at.
+pub(crate) const TYPICAL_LENGTH: usize = 64;
 
 /// The sites of every rung of the ladder, and what was left out.
 pub(crate) struct Choice {
@@ -28,9 +28,9 @@ pub(crate) struct Choice {
 }
 
 /// Chooses among the reachable sites that the pattern names. The classifier is not among them: the head corrects its outputs
-/// directly, at full rank.
-pub(crate) fn choose(base: &Base, task: Task, pattern: &Pattern, rank: usize) -> Result<Choice> {
-    let (bucket, seen) = survey_at_typical_length(base, task)?;
+/// directly, at full rank. Costs are those of sequences of `length`, or of the longest half of it (and so on) that the model allows.
+pub(crate) fn choose(base: &Base, task: Task, pattern: &Pattern, rank: usize, length: usize) -> Result<Choice> {
+    let (bucket, seen) = survey_at(base, task, length)?;
     let body = |s: &Site| pattern.matches(&s.name) && seen.classifier.as_ref() != Some(&s.name);
     let wanted: SiteKey =
         seen.table.sites.iter().filter(|s| body(s)).map(|s| (s.name.clone(), s.clamp_rank(rank))).collect();
@@ -67,9 +67,8 @@ pub(crate) fn choose(base: &Base, task: Task, pattern: &Pattern, rank: usize) ->
     Ok(Choice { ladder, sites, macs, bucket, unreachable, train_memory_bytes })
 }
 
-/// Surveys at the typical length, or at the longest half of it (and so on) that the model's table of positions allows.
-fn survey_at_typical_length(base: &Base, task: Task) -> Result<(Bucket, Survey)> {
-    let mut length = TYPICAL_LENGTH;
+/// Surveys at `length`, or at the longest half of it (and so on) that the model's table of positions allows.
+fn survey_at(base: &Base, task: Task, mut length: usize) -> Result<(Bucket, Survey)> {
     loop {
         let bucket = base.bucket(MICRO_BATCH, length);
         match survey(base, task, &bucket) {
@@ -81,7 +80,7 @@ fn survey_at_typical_length(base: &Base, task: Task) -> Result<(Bucket, Survey)>
 
 /// [`choose`], for people; within the means, as far as they can be kept to before there is feedback.
 pub fn summarise(base: &Base, task: Task, pattern: &Pattern, rank: usize, means: &Means) -> Result<Summary> {
-    let choice = choose(base, task, pattern, rank)?;
+    let choice = choose(base, task, pattern, rank, TYPICAL_LENGTH)?;
     let mut summary = Summary {
         sites: choice.sites.iter().map(|s| s.name.clone()).collect(),
         trainable_parameters: choice.sites.iter().map(|s| s.trainable(s.clamp_rank(rank))).sum(),

@@ -208,5 +208,5 @@ fn scalar(kind: i32, value: f64) -> Result<TensorProto> {
         Ok(DataType::Bool) => vec![u8::from(value != 0.0)],
         _ => return Err(Error::unsupported("a type that no constant is made of").hint("export the model without it")),
     };
-    Ok(TensorProto { dims: vec![1], data_type: kind, raw_data: raw_data.into(), ..Default::default() })
+    Ok(TensorProto { dims: vec![1], data_type: kind, raw_data, ..Default::default() })
 }

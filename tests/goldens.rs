@@ -130,7 +130,7 @@ mod zoo {
         efficientnet_dynamo, shufflenet_v2, squeezenet, densenet, regnet, mnasnet, ghostnet,
         unet_transpose, unet_bilinear, unet_corners_dynamo, unet_nearest_dynamo, unet_shuffle,
         tcn, tcn_dynamo, ds_cnn, wav2vec2, wav2vec2_stable, whisper_encoder, pointnet, volume, activations,
-        activations_dynamo, tf_cnn, tf_keywords, tf_attention, tf_upsample
+        activations_dynamo, tf_cnn, tf_keywords, tf_attention, tf_upsample, paddle_cnn, paddle_attention
     }
 }
 

@@ -222,6 +222,12 @@ impl Base {
         bytes
     }
 
+    /// Whether matrices are kept as the file stores them, quantised or in half precision.
+    #[cfg(feature = "train")]
+    pub(crate) fn keeps_narrow_weights(&self) -> bool {
+        self.typed.nodes().iter().any(|n| n.op_as::<crate::ops::Widen>().is_some())
+    }
+
     /// The typed graph at the sizes of `bucket`, constants propagated, nothing else rewritten.
     pub(crate) fn concrete(&self, bucket: &Bucket) -> Result<TypedModel> {
         match &self.reload {

@@ -13,7 +13,10 @@ use crate::bench::status_bytes;
 use crate::error::{Error, Result};
 use crate::plan::{Ends, MICRO_BATCH, SiteKey, TrainPlan};
 use crate::runtime::Means;
+use crate::sites::Site;
 
+/// What a training touches of the program itself, and scratch of products.
+const PROGRAM: u64 = 12 << 20;
 /// Activations are held by the forward pass, and gradients beside them by the backward one.
 const PER_SAVED_BYTE: f64 = 1.5;
 /// A number to train, its gradient, and two moments of it.
@@ -95,11 +98,25 @@ impl<'a> Costs<'a> {
         Ok(reach.saved_bytes as u64)
     }
 
+    /// The weights of layers, laid out for the products of a training's forward and backward plan. Those that stay narrow in memory are
+    /// shared with what is held already.
+    fn packed(&self, from: usize) -> u64 {
+        let weight = |s: &Site| 4 * (s.fan_in() * s.outputs) as u64;
+        let narrow = self.base.keeps_narrow_weights();
+        let sum = |sites: &[Site]| if narrow { 0 } else { sites.iter().map(weight).sum::<u64>() };
+        sum(&self.choice.sites) + sum(&self.choice.sites[from..])
+    }
+
+    /// What a training of the sites from one on takes, however small its micro-batches.
+    fn fixed(&self, from: usize) -> u64 {
+        self.before + PROGRAM + self.packed(from)
+    }
+
     fn memory(&self, from: usize, rank: usize, saved: u64, micro_batch: usize) -> u64 {
         let numbers: usize = self.choice.sites[from..].iter().map(|s| s.trainable(s.clamp_rank(rank))).sum();
         let share = micro_batch as f64 / self.choice.bucket.batch.max(1) as f64;
         let activations = (saved as f64 * share.min(1.0) * PER_SAVED_BYTE) as u64;
-        self.before + self.threads * (activations + PER_NUMBER * numbers as u64)
+        self.fixed(from) + self.threads * (activations + PER_NUMBER * numbers as u64)
     }
 
     /// The first site from which on everything fits the memory, with the rank, the micro-batch and the memory that it then takes.
@@ -110,9 +127,9 @@ impl<'a> Costs<'a> {
             return Ok(Fit { from: 0, rank, micro_batch: MICRO_BATCH, memory });
         };
         // Numbers to train may take a quarter of what is left.
-        let room = limit.saturating_sub(self.before) / 4;
+        let room = limit.saturating_sub(self.fixed(0)) / 4;
         let mut narrow = rank;
-        while narrow > 1 && self.memory(0, narrow, 0, 0) - self.before > room {
+        while narrow > 1 && self.memory(0, narrow, 0, 0) - self.fixed(0) > room {
             narrow /= 2;
         }
         let fits = |from: usize, saved: u64, micro: usize| self.memory(from, narrow, saved, micro) <= limit;
@@ -141,7 +158,7 @@ impl<'a> Costs<'a> {
             Some((from, saved)) => {
                 Fit { from, rank: narrow, micro_batch, memory: self.memory(from, narrow, saved, micro_batch) }
             }
-            None => Fit { from: n, rank: narrow, micro_batch, memory: self.before },
+            None => Fit { from: n, rank: narrow, micro_batch, memory: self.before + PROGRAM },
         })
     }
 
@@ -160,7 +177,7 @@ impl<'a> Costs<'a> {
         self.means.check()?;
         let reachable = self.choice.sites.len();
         let fit = if reachable == 0 {
-            Fit { from: 0, rank, micro_batch: MICRO_BATCH, memory: self.before }
+            Fit { from: 0, rank, micro_batch: MICRO_BATCH, memory: self.before + PROGRAM }
         } else {
             self.within_memory(rank)?
         };
@@ -254,7 +271,7 @@ mod tests {
     #[test]
     fn memory_takes_sites_off_the_front_after_micro_batches_were_thinned() {
         let base = base();
-        let choice = crate::choice::choose(&base, Task::Classification, &Pattern::default(), 4).unwrap();
+        let choice = crate::choice::choose(&base, Task::Classification, &Pattern::default(), 4, 64).unwrap();
         let n = choice.sites.len();
         assert!(n >= 3, "{:?}", choice.sites);
         let with = |limit: &dyn Fn(&Costs) -> u64| {
@@ -280,7 +297,7 @@ mod tests {
     #[test]
     fn time_and_gradients_choose_when_they_are_measured() {
         let base = base();
-        let choice = crate::choice::choose(&base, Task::Classification, &Pattern::default(), 4).unwrap();
+        let choice = crate::choice::choose(&base, Task::Classification, &Pattern::default(), 4, 64).unwrap();
         let n = choice.sites.len();
         let mut gradients: Vec<(String, f64)> = choice.sites.iter().map(|s| (s.name.clone(), 1.0)).collect();
         gradients[1].1 = 1e-6;

@@ -8,6 +8,7 @@ use super::{Session, TrainOptions, resume};
 use crate::adapt::{Adaptation, Ladder, Material, Progress, Settings};
 use crate::choice::{Chosen, Costs};
 use crate::error::Result;
+use crate::plan::sequence_length;
 use crate::sites::Pattern;
 use crate::store::Cut;
 
@@ -38,7 +39,11 @@ impl Session {
         let engine = &self.home().0.engine;
         let mut settings = options.settings.clone().unwrap_or_else(|| self.settings());
         let (labels, material) = self.material(serving, cut)?;
-        let choice = crate::choice::choose(&engine.base, engine.task, &Pattern::new(&config.sites), config.rank)?;
+        // Costs are those of the longest lesson.
+        let longest = material.lessons.iter().map(|l| sequence_length(&engine.base, &l.example)).max().unwrap_or(0);
+        let length = engine.bucket(1, longest).sequence;
+        let pattern = Pattern::new(&config.sites);
+        let choice = crate::choice::choose(&engine.base, engine.task, &pattern, config.rank, length)?;
         let means = options.means.unwrap_or(config.means);
         let (ladder, chosen) = if means.are_unlimited() {
             (choice.ladder, None)
