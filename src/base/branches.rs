@@ -54,8 +54,10 @@ fn condition(proto: &ModelProto, position: usize) -> Option<bool> {
         decided.ok().flatten()
     };
     let [one, three] = [at(1, 13)?, at(3, 29)?];
-    // Few models take a length of 1.
-    (one == three && at(1, 1).is_none_or(|shortest| shortest == one)).then_some(one)
+    // Not every model takes these.
+    let extremes = [(1, 1), (64, 13), (2, 2000)];
+    (one == three && extremes.iter().all(|(batch, other)| at(*batch, *other).is_none_or(|taken| taken == one)))
+        .then_some(one)
 }
 
 /// Gives every open dimension of the inputs a size: `batch` to those named like a leading one, `other` to the others.
