@@ -68,7 +68,8 @@ fn check(name: &str, folder: &Path, answers: f64, tolerance: f64) {
         let load = |what: &str| arrays::read(&folder.join(format!("{what}.{variant}.npz"))).unwrap();
         let cotangents: Vec<ArrayD<f32>> = load("cotangent").iter().map(floats).collect();
         let wanted = tensors(&folder.join(format!("gradients.{variant}.safetensors")));
-        for fused in [true, false] {
+        let mut composed: Option<Vec<(Vec<f32>, Vec<f32>)>> = None;
+        for fused in [false, true] {
             let got =
                 gradients(&base, rows(&load("inputs")), deltas.clone(), Some(cotangents.clone()), 0, fused).unwrap();
             for (out, want) in got.outputs.iter().zip(load("outputs")) {
@@ -95,6 +96,15 @@ fn check(name: &str, folder: &Path, answers: f64, tolerance: f64) {
                 worst.1
             );
             assert!(worst.0 <= tolerance, "{name} {variant} fused {fused}: {:.1e} at {}", worst.0, worst.1);
+            match &composed {
+                None => composed = Some(got.gradients),
+                Some(composed) => {
+                    let parts = got.gradients.iter().zip(composed).flat_map(|(f, c)| [(&f.0, &c.0), (&f.1, &c.1)]);
+                    let apart = parts.map(|(f, c)| relative(f, c)).fold(0.0, f64::max);
+                    println!("{name} {variant}: fused and composed {apart:.1e} apart");
+                    assert!(apart <= tolerance / 5.0, "{name} {variant}: fused and composed are {apart:.1e} apart");
+                }
+            }
         }
     }
 }

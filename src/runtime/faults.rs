@@ -24,6 +24,8 @@ struct Told {
     forgotten: HashSet<InteractionId>,
     /// The generation that serves by the last word, while no change of it failed half-way.
     serves: Option<u64>,
+    /// It is on trial: a disk that dies before a try is over looks like a crash in the middle of it, and takes it back.
+    tried: bool,
 }
 
 /// Answers, corrections, a training, a rollback and something forgotten, until the disk fails.
@@ -49,9 +51,9 @@ fn live(home: &Home, windows: &LabelledSet, told: &mut Told) -> Result<()> {
         told.serves = Some(0);
         return session.settle().map(drop);
     }
-    told.serves = Some(report.generation);
+    (told.serves, told.tried) = (Some(report.generation), true);
     session.predict(&windows.input(1)?)?;
-    told.serves = None;
+    (told.serves, told.tried) = (None, false);
     told.serves = Some(session.rollback(Some(0))?);
     told.serves = None;
     told.serves = Some(session.rollback(Some(report.generation))?);
@@ -116,7 +118,8 @@ fn what_a_session_acknowledged_outlives_a_disk_that_fails() {
             acknowledged += told.corrected.len();
             let now = session.current_generation().unwrap();
             if let Some(serves) = told.serves {
-                assert_eq!(now, serves, "{fault:?} {at}");
+                let taken_back = told.tried && now == 0 && fault != Fault::Broken;
+                assert!(now == serves || taken_back, "{fault:?} {at}: {now} serves, not {serves}");
             }
             let answer = session.predict(&question).unwrap();
             assert_eq!(answer.generation, now);

@@ -149,11 +149,16 @@ impl Trial {
         self.generation
     }
 
-    /// Ends the try well, after `predictions` answers; how many more the trial asks for.
+    /// Ends the try well, after `predictions` answers; how many more the trial asks for. What fails is tried once more: a generation
+    /// should not be taken for crashed because one write failed.
     ///
     /// # Errors
     /// `BadData` if the head is damaged, `Busy`, `Io`.
     pub fn passed(self, predictions: u32) -> Result<u32> {
+        self.count(predictions).or_else(|_| self.count(predictions))
+    }
+
+    fn count(&self, predictions: u32) -> Result<u32> {
         let store = &self.store;
         let _short = store.lock_short("counting the trial")?;
         let head = store.head()?;
