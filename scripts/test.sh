@@ -8,7 +8,7 @@
 #
 # Tests that want a model too big for the repository run when ACCLIMATE_MODELS names the folder that scripts/fetch-models.sh
 # filled, and are skipped otherwise. ACCLIMATE_DEMO_SECONDS is the time the demo may take (default 60), ACCLIMATE_FUZZ_SECONDS the
-# time for made-up files of each of five kinds (default 10; as many kinds at once as there are cores).
+# time for made-up files of each of five kinds (default 10; all at once).
 # Exit code 1: a step failed, and the lines before the last say which.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -53,7 +53,7 @@ run_swap() { cargo test --release --locked --manifest-path loom/Cargo.toml; }
 run_fuzz() {
     local seconds=${ACCLIMATE_FUZZ_SECONDS:-10}
     bash scripts/fuzz.sh 0 adapter || return 1
-    printf '%s\n' onnx journal adapter archive tokenizer | xargs -P "$(nproc)" -I{} bash scripts/fuzz.sh "$seconds" {}
+    printf '%s\n' onnx journal adapter archive tokenizer | xargs -P 5 -I{} bash scripts/fuzz.sh "$seconds" {}
 }
 run_doctest() { cargo test --release --locked --doc "${checks[@]}"; }
 run_doc() { RUSTDOCFLAGS="${RUSTDOCFLAGS:-} -D warnings" cargo doc --release --locked --no-deps; }
