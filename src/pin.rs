@@ -11,7 +11,7 @@ use tract_onnx::pb::tensor_proto::DataType;
 use tract_onnx::pb::tensor_shape_proto::{Dimension, dimension::Value};
 use tract_onnx::pb::{AttributeProto, GraphProto, NodeProto, TensorProto, ValueInfoProto, type_proto};
 
-use crate::base::{MAX_MODEL_BYTES, in_one_file, parse};
+use crate::base::{MAX_MODEL_BYTES, in_one_file, parse, shape_mut};
 use crate::disk::{RealDisk, StagedFile, folder_of, read_file};
 use crate::error::{Error, Result};
 use crate::export::Written;
@@ -55,10 +55,7 @@ pub fn pin(model: &Path, pins: &Pins, out: &Path, check: &dyn Fn(&Path) -> Resul
 }
 
 fn dims_of(input: &mut ValueInfoProto) -> &mut [Dimension] {
-    match input.r#type.as_mut().and_then(|t| t.value.as_mut()) {
-        Some(type_proto::Value::TensorType(t)) => t.shape.as_mut().map_or(&mut [], |s| &mut s.dim),
-        _ => &mut [],
-    }
+    shape_mut(input).map_or(&mut [], |s| &mut s.dim)
 }
 
 /// Gives the dimension `name` its size wherever an input has it. One without a name is named by its input and axis: `input.1`.
@@ -202,9 +199,10 @@ fn scalar(kind: i32, value: f64) -> Result<TensorProto> {
         Ok(DataType::Double) => value.to_le_bytes().to_vec(),
         Ok(DataType::Float16) => half::f16::from_f64(value).to_le_bytes().to_vec(),
         Ok(DataType::Int64) => whole()?.to_le_bytes().to_vec(),
-        Ok(DataType::Int32) => {
-            i32::try_from(whole()?).map_err(|e| Error::usage(format!("{value}")).because(e))?.to_le_bytes().to_vec()
-        }
+        Ok(DataType::Int32) => i32::try_from(whole()?)
+            .map_err(|e| Error::usage(format!("{value} does not fit this input")).because(e))?
+            .to_le_bytes()
+            .to_vec(),
         Ok(DataType::Bool) => vec![u8::from(value != 0.0)],
         _ => return Err(Error::unsupported("a type that no constant is made of").hint("export the model without it")),
     };

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use ndarray::Array2;
 
-use super::evidence::Evidence;
+use super::evidence::{Evidence, mean};
 use super::seen::Seen;
 use super::{Adaptation, GuardLoss, Outcome, Winner, argmax, depth_name};
 use crate::adapter::Depth;
@@ -180,10 +180,6 @@ impl Adaptation<'_> {
             learning_rate: recipe.lr,
         })
     }
-}
-
-fn mean(loss: &[f32]) -> f64 {
-    loss.iter().map(|l| f64::from(*l)).sum::<f64>() / loss.len().max(1) as f64
 }
 
 fn best_shown(parts: &[(Vec<bool>, Vec<f32>)]) -> usize {

@@ -25,6 +25,10 @@ pub(super) struct Evidence {
     pub l2: f32,
 }
 
+pub(super) fn mean(loss: &[f32]) -> f64 {
+    loss.iter().map(|l| f64::from(*l)).sum::<f64>() / loss.len().max(1) as f64
+}
+
 impl Adaptation<'_> {
     /// Right or wrong, and loss, of every row of `logits` (one a lesson).
     pub(super) fn score(&self, logits: &Array2<f32>) -> Result<(Vec<bool>, Vec<f32>)> {
@@ -53,7 +57,7 @@ impl Adaptation<'_> {
 
     pub(super) fn describe(&self, e: &Evidence, judged: &[usize]) -> String {
         let right = judged.iter().filter(|&&i| e.right[i]).count();
-        let loss = judged.iter().map(|&i| f64::from(e.loss[i])).sum::<f64>() / judged.len().max(1) as f64;
+        let loss = mean(&judged.iter().map(|&i| e.loss[i]).collect::<Vec<f32>>());
         format!("{}: {right} of {} unseen answers right, mean loss {loss:.2}", depth_name(e.depth), judged.len())
     }
 }

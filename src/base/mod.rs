@@ -33,6 +33,7 @@ pub use guard::in_guarded_call;
 pub use onnx::{OnnxGraph, OnnxNode};
 pub(crate) use onnx::{node_name, parse};
 use reload::Reload;
+pub(crate) use reload::shape_mut;
 pub(crate) use shape::Symbols;
 pub use shape::{Bucket, Dim, Element, Port};
 pub use tail::Task;

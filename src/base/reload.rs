@@ -137,7 +137,8 @@ pub(super) fn shape(input: &ValueInfoProto) -> Option<&TensorShapeProto> {
     }
 }
 
-pub(super) fn shape_mut(input: &mut ValueInfoProto) -> Option<&mut TensorShapeProto> {
+/// As [`shape`], to be changed.
+pub(crate) fn shape_mut(input: &mut ValueInfoProto) -> Option<&mut TensorShapeProto> {
     match input.r#type.as_mut()?.value.as_mut()? {
         type_proto::Value::TensorType(t) => t.shape.as_mut(),
         #[allow(unreachable_patterns)]

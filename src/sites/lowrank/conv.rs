@@ -24,6 +24,15 @@ pub(crate) struct ConvShape {
     pub pad_before: [usize; 3],
 }
 
+/// How a convolution is computed, see the module.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// Nothing moves: each position is a product of its own.
+    Pointwise,
+    Columns,
+    Shift,
+}
+
 /// One kernel tap along one axis: outputs `from..to` read input `from·stride + offset …`.
 #[derive(Clone, Copy)]
 pub(super) struct Span {
@@ -59,9 +68,24 @@ impl ConvShape {
         self.taps() == 1 && self.in_size == self.out_size && self.stride == [1; 3] && self.pad_before == [0; 3]
     }
 
-    /// Whether columns are fewer numbers than shifted planes.
-    fn takes_columns(&self) -> bool {
-        self.group_in() * self.out_plane() < self.rank * self.in_plane()
+    /// The way that moves less.
+    fn way(&self) -> Way {
+        if self.is_pointwise() {
+            Way::Pointwise
+        } else if self.group_in() * self.out_plane() < self.rank * self.in_plane() {
+            Way::Columns
+        } else {
+            Way::Shift
+        }
+    }
+
+    /// Numbers that are moved for one example and group.
+    fn moved(&self, way: Way) -> usize {
+        match way {
+            Way::Pointwise => 0,
+            Way::Columns => self.group_in() * self.taps() * self.out_plane(),
+            Way::Shift => self.taps() * self.rank * self.in_plane(),
+        }
     }
 
     /// Outputs along `axis` for which tap `k` falls inside the input.
@@ -132,94 +156,43 @@ fn columns(s: &ConvShape, x: &[f32], into: &mut [f32]) {
     }
 }
 
-/// `T = A·C`, `Y += B·T`.
-fn forward_columns(s: &ConvShape, x: &[f32], a: &[f32], b: &[f32], y: &mut [f32]) -> Vec<f32> {
+pub(super) fn forward(s: &ConvShape, x: &[f32], a: &[f32], b: &[f32], y: &mut [f32]) -> Vec<f32> {
     let (ip, op, ci, co, r) = (s.in_plane(), s.out_plane(), s.group_in(), s.group_out(), s.rank);
-    let rows = ci * s.taps();
+    let way = s.way();
+    let taps_a = s.taps_first(a);
     let mut t = vec![0f32; s.batch * s.groups * r * op];
-    let mut c = vec![0f32; rows * op];
+    let mut moved = vec![0f32; s.moved(way)];
     for ng in 0..s.batch * s.groups {
         let g = ng % s.groups;
-        columns(s, &x[ng * ci * ip..(ng + 1) * ci * ip], &mut c);
+        let x = &x[ng * ci * ip..(ng + 1) * ci * ip];
         let t = &mut t[ng * r * op..(ng + 1) * r * op];
-        gemm(1.0, mat(a, r, rows), mat(&c, rows, op), 0.0, mat_mut(t, r, op));
+        match way {
+            Way::Pointwise => gemm(1.0, mat(a, r, ci), mat(x, ci, ip), 0.0, mat_mut(t, r, op)),
+            Way::Columns => {
+                columns(s, x, &mut moved);
+                let rows = ci * s.taps();
+                gemm(1.0, mat(a, r, rows), mat(&moved, rows, op), 0.0, mat_mut(t, r, op));
+            }
+            Way::Shift => {
+                let rows = s.taps() * r;
+                gemm(1.0, mat(&taps_a, rows, ci), mat(x, ci, ip), 0.0, mat_mut(&mut moved, rows, ip));
+                for tap in 0..s.taps() {
+                    for ri in 0..r {
+                        let from = &moved[(tap * r + ri) * ip..][..ip];
+                        let into = &mut t[ri * op..][..op];
+                        s.for_rows(tap, |o, i, w| gather_add(into, o, from, i, w));
+                    }
+                }
+            }
+        }
         let y = &mut y[ng * co * op..(ng + 1) * co * op];
         gemm(1.0, mat(&b[g * co * r..(g + 1) * co * r], co, r), mat(t, r, op), 1.0, mat_mut(y, co, op));
     }
     t
 }
 
-/// `dT = Bᵀ·dY`, `dB = dY·Tᵀ`, `dA = dT·Cᵀ`, `dC = Aᵀ·dT`, each number of which goes back to where it was read.
-fn backward_columns(
-    s: &ConvShape,
-    x: &[f32],
-    t: &[f32],
-    a: &[f32],
-    b: &[f32],
-    dy: &[f32],
-    mut dx: Option<&mut [f32]>,
-) -> Gradients {
-    let (ip, op, ci, co, r, taps) = (s.in_plane(), s.out_plane(), s.group_in(), s.group_out(), s.rank, s.taps());
-    let rows = ci * taps;
-    let (mut da, mut db) = (vec![0f32; a.len()], vec![0f32; b.len()]);
-    let (mut dt, mut c) = (vec![0f32; r * op], vec![0f32; rows * op]);
-    for ng in 0..s.batch * s.groups {
-        let g = ng % s.groups;
-        let dyg = mat(&dy[ng * co * op..(ng + 1) * co * op], co, op);
-        let tg = mat(&t[ng * r * op..(ng + 1) * r * op], r, op);
-        gemm(1.0, mat(&b[g * co * r..(g + 1) * co * r], co, r).t(), dyg, 0.0, mat_mut(&mut dt, r, op));
-        gemm(1.0, dyg, tg.t(), 1.0, mat_mut(&mut db[g * co * r..(g + 1) * co * r], co, r));
-        columns(s, &x[ng * ci * ip..(ng + 1) * ci * ip], &mut c);
-        let dt = mat(&dt, r, op);
-        gemm(1.0, dt, mat(&c, rows, op).t(), 1.0, mat_mut(&mut da, r, rows));
-        let Some(dx) = &mut dx else { continue };
-        gemm(1.0, mat(a, r, rows).t(), dt, 0.0, mat_mut(&mut c, rows, op));
-        let dx = &mut dx[ng * ci * ip..(ng + 1) * ci * ip];
-        for tap in 0..taps {
-            for k in 0..ci {
-                let (from, into) = (&c[(k * taps + tap) * op..][..op], &mut dx[k * ip..][..ip]);
-                s.for_rows(tap, |o, i, w| scatter_add(into, i, from, o, w));
-            }
-        }
-    }
-    Gradients { a: da, b: db }
-}
-
-pub(super) fn forward(s: &ConvShape, x: &[f32], a: &[f32], b: &[f32], y: &mut [f32]) -> Vec<f32> {
-    if s.takes_columns() && !s.is_pointwise() {
-        return forward_columns(s, x, a, b, y);
-    }
-    let (ip, op, ci, co, r) = (s.in_plane(), s.out_plane(), s.group_in(), s.group_out(), s.rank);
-    let taps_a = s.taps_first(a);
-    let rows = s.taps() * r;
-    let mut t = vec![0f32; s.batch * s.groups * r * op];
-    let mut p = vec![0f32; if s.is_pointwise() { 0 } else { rows * ip }];
-    for n in 0..s.batch {
-        for g in 0..s.groups {
-            let ng = n * s.groups + g;
-            let x = mat(&x[ng * ci * ip..(ng + 1) * ci * ip], ci, ip);
-            let t = &mut t[ng * r * op..(ng + 1) * r * op];
-            let taps_a = mat(&taps_a, rows, ci);
-            if s.is_pointwise() {
-                gemm(1.0, taps_a, x, 0.0, mat_mut(t, r, op));
-            } else {
-                gemm(1.0, taps_a, x, 0.0, mat_mut(&mut p, rows, ip));
-                for tap in 0..s.taps() {
-                    for ri in 0..r {
-                        let from = &p[(tap * r + ri) * ip..][..ip];
-                        let into = &mut t[ri * op..][..op];
-                        s.for_rows(tap, |o, i, w| gather_add(into, o, from, i, w));
-                    }
-                }
-            }
-            let y = &mut y[ng * co * op..(ng + 1) * co * op];
-            gemm(1.0, mat(&b[g * co * r..(g + 1) * co * r], co, r), mat(t, r, op), 1.0, mat_mut(y, co, op));
-        }
-    }
-    t
-}
-
-/// `dT = Bᵀ·dY`, `dB = dY·Tᵀ`; with `Q` the scatter of `dT` onto input positions per tap: `dA = Q·Xᵀ`, `dX = Aᵀ·Q`.
+/// `dT = Bᵀ·dY`, `dB = dY·Tᵀ`. By columns, `dA = dT·Cᵀ` and `dC = Aᵀ·dT`, each number of which goes back to where it was read; else, with
+/// `Q` the scatter of `dT` onto input positions per tap, `dA = Q·Xᵀ` and `dX = Aᵀ·Q`.
 pub(super) fn backward(
     s: &ConvShape,
     x: &[f32],
@@ -229,44 +202,49 @@ pub(super) fn backward(
     dy: &[f32],
     mut dx: Option<&mut [f32]>,
 ) -> Gradients {
-    if s.takes_columns() && !s.is_pointwise() {
-        return backward_columns(s, x, t, a, b, dy, dx);
-    }
-    let (ip, op, ci, co, r) = (s.in_plane(), s.out_plane(), s.group_in(), s.group_out(), s.rank);
+    let (ip, op, ci, co, r, taps) = (s.in_plane(), s.out_plane(), s.group_in(), s.group_out(), s.rank, s.taps());
+    let way = s.way();
     let taps_a = s.taps_first(a);
-    let rows = s.taps() * r;
-    let mut da_taps = vec![0f32; a.len()];
-    let mut db = vec![0f32; b.len()];
-    let mut dt = vec![0f32; r * op];
-    let mut q = vec![0f32; if s.is_pointwise() { 0 } else { rows * ip }];
-    for n in 0..s.batch {
-        for g in 0..s.groups {
-            let ng = n * s.groups + g;
-            let xg = mat(&x[ng * ci * ip..(ng + 1) * ci * ip], ci, ip);
-            let dyg = mat(&dy[ng * co * op..(ng + 1) * co * op], co, op);
-            let tg = mat(&t[ng * r * op..(ng + 1) * r * op], r, op);
-            let bg = mat(&b[g * co * r..(g + 1) * co * r], co, r);
-            gemm(1.0, bg.t(), dyg, 0.0, mat_mut(&mut dt, r, op));
-            gemm(1.0, dyg, tg.t(), 1.0, mat_mut(&mut db[g * co * r..(g + 1) * co * r], co, r));
-            if !s.is_pointwise() {
-                q.fill(0.0);
-                for tap in 0..s.taps() {
-                    for ri in 0..r {
-                        let from = &dt[ri * op..][..op];
-                        let into = &mut q[(tap * r + ri) * ip..][..ip];
-                        s.for_rows(tap, |o, i, w| scatter(into, i, from, o, w));
-                    }
+    let (mut da, mut da_taps, mut db) = (vec![0f32; a.len()], vec![0f32; a.len()], vec![0f32; b.len()]);
+    let (mut dt, mut moved) = (vec![0f32; r * op], vec![0f32; s.moved(way)]);
+    for ng in 0..s.batch * s.groups {
+        let g = ng % s.groups;
+        let xg = &x[ng * ci * ip..(ng + 1) * ci * ip];
+        let dyg = mat(&dy[ng * co * op..(ng + 1) * co * op], co, op);
+        let tg = mat(&t[ng * r * op..(ng + 1) * r * op], r, op);
+        gemm(1.0, mat(&b[g * co * r..(g + 1) * co * r], co, r).t(), dyg, 0.0, mat_mut(&mut dt, r, op));
+        gemm(1.0, dyg, tg.t(), 1.0, mat_mut(&mut db[g * co * r..(g + 1) * co * r], co, r));
+        let dxg = dx.as_deref_mut().map(|dx| &mut dx[ng * ci * ip..(ng + 1) * ci * ip]);
+        if way == Way::Columns {
+            let rows = ci * taps;
+            columns(s, xg, &mut moved);
+            gemm(1.0, mat(&dt, r, op), mat(&moved, rows, op).t(), 1.0, mat_mut(&mut da, r, rows));
+            if let Some(dx) = dxg {
+                gemm(1.0, mat(a, r, rows).t(), mat(&dt, r, op), 0.0, mat_mut(&mut moved, rows, op));
+                for row in 0..rows {
+                    let (from, into) = (&moved[row * op..][..op], &mut dx[row / taps * ip..][..ip]);
+                    s.for_rows(row % taps, |o, i, w| scatter_add(into, i, from, o, w));
                 }
             }
-            let q = if s.is_pointwise() { mat(&dt, r, op) } else { mat(&q, rows, ip) };
-            gemm(1.0, q, xg.t(), 1.0, mat_mut(&mut da_taps, rows, ci));
-            if let Some(dx) = &mut dx {
-                let dxg = mat_mut(&mut dx[ng * ci * ip..(ng + 1) * ci * ip], ci, ip);
-                gemm(1.0, mat(&taps_a, rows, ci).t(), q, 1.0, dxg);
+            continue;
+        }
+        let rows = taps * r;
+        if way == Way::Shift {
+            moved.fill(0.0);
+            for tap in 0..taps {
+                for ri in 0..r {
+                    let from = &dt[ri * op..][..op];
+                    let into = &mut moved[(tap * r + ri) * ip..][..ip];
+                    s.for_rows(tap, |o, i, w| scatter(into, i, from, o, w));
+                }
             }
         }
+        let q = if way == Way::Pointwise { mat(&dt, r, op) } else { mat(&moved, rows, ip) };
+        gemm(1.0, q, mat(xg, ci, ip).t(), 1.0, mat_mut(&mut da_taps, rows, ci));
+        if let Some(dx) = dxg {
+            gemm(1.0, mat(&taps_a, rows, ci).t(), q, 1.0, mat_mut(dx, ci, ip));
+        }
     }
-    let mut da = vec![0f32; a.len()];
     s.add_taps_last(&da_taps, &mut da);
     Gradients { a: da, b: db }
 }
