@@ -60,6 +60,7 @@ fn dims_of(input: &mut ValueInfoProto) -> &mut [Dimension] {
 
 /// Gives the dimension `name` its size wherever an input has it. One without a name is named by its input and axis: `input.1`.
 fn dimension(graph: &mut GraphProto, name: &str, size: usize) -> Result<()> {
+    let value = i64::try_from(size).map_err(|e| Error::usage(format!("{name:?} of size {size}")).because(e))?;
     let (mut open, mut found) = (vec![], false);
     for input in &mut graph.input {
         let of = input.name.clone();
@@ -70,7 +71,7 @@ fn dimension(graph: &mut GraphProto, name: &str, size: usize) -> Result<()> {
                 _ => format!("{of}.{axis}"),
             };
             if called == name {
-                dim.value = Some(Value::DimValue(size as i64));
+                dim.value = Some(Value::DimValue(value));
                 found = true;
             } else if !open.contains(&called) {
                 open.push(called);
@@ -190,6 +191,9 @@ fn constant(graph: &mut GraphProto, name: &str, one: TensorProto, parts: &[Part]
 
 /// One number of an element type, as a tensor of one element.
 fn scalar(kind: i32, value: f64) -> Result<TensorProto> {
+    if !(value as f32).is_finite() {
+        return Err(Error::usage(format!("{value} is no number that a model reads")));
+    }
     let whole = || match value.fract() == 0.0 && value.abs() < 2f64.powi(53) {
         true => Ok(value as i64),
         false => Err(Error::usage(format!("{value} is no whole number, which this input takes"))),

@@ -94,6 +94,7 @@ fn what_is_open_is_named() {
     let usage = ErrorKind::Usage;
     refused(pins(&[("width", 6)], &[]), usage, &["\"width\"", "there are: batch, length"]);
     refused(pins(&[], &[("speed", 1.0)]), usage, &["\"speed\"", "there are: x, rate, state"]);
+    refused(pins(&[], &[("state", f64::NAN)]), usage, &["\"state\"", "no number"]);
     refused(pins(&[], &[("rate", 0.5)]), usage, &["\"rate\"", "whole number"]);
     refused(pins(&[], &[("rate", 1.0), ("state", 0.0), ("x", 0.0)]), usage, &["\"x\"", "only input"]);
     // The branches hang on what is still open.
