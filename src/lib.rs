@@ -60,6 +60,7 @@ pub mod bundle;
 #[cfg(feature = "train")]
 mod choice;
 pub mod cipher;
+mod columns;
 pub mod disk;
 pub mod error;
 pub mod export;

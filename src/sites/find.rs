@@ -3,14 +3,14 @@
 use std::collections::HashMap;
 
 use tract_core::internal::*;
-use tract_core::ops::cnn::{Conv, Deconv, KernelFormat};
+use tract_core::ops::cnn::{Conv, Deconv};
 use tract_core::ops::einsum::EinSum;
-use tract_core::ops::nn::DataFormat;
 
-use super::lowrank::{ConvShape, Geometry};
+use super::lowrank::Geometry;
 use super::{Site, SiteTable, Skipped};
 use crate::adapter::SiteKind;
 use crate::base::{OnnxGraph, OnnxNode};
+use crate::columns::ConvShape;
 use crate::ops::is_constant;
 
 /// A site in a concrete typed graph.
@@ -31,7 +31,7 @@ impl Found {
     /// Multiply-accumulates of the frozen product.
     pub fn macs(&self) -> u64 {
         let positions = match &self.geometry {
-            Geometry::Deconv(c) => c.batch * c.out_plane(),
+            Geometry::Deconv { shape, .. } => shape.batch * shape.out_plane(),
             other => other.y_len() / self.site.outputs.max(1),
         };
         (positions * self.site.outputs * self.site.fan_in()) as u64
@@ -43,8 +43,8 @@ impl Found {
             Geometry::Linear { outer, input, output, inner, .. } => {
                 Geometry::Linear { outer, input, output, inner, rank }
             }
-            Geometry::Conv(c) => Geometry::Conv(ConvShape { rank, ..c }),
-            Geometry::Deconv(c) => Geometry::Deconv(ConvShape { rank, ..c }),
+            Geometry::Conv { shape, .. } => Geometry::Conv { shape, rank },
+            Geometry::Deconv { shape, .. } => Geometry::Deconv { shape, rank },
         }
     }
 }
@@ -240,98 +240,58 @@ fn linear(model: &TypedModel, id: usize) -> Candidate {
     Ok(Found { site, node: id, x_slot: 1 - slot, weight_slot: slot, weight_axes, geometry })
 }
 
-/// Spatial axes are right-aligned in three; the missing leading ones are `fill`.
-fn three(values: &mut dyn Iterator<Item = usize>, fill: usize) -> [usize; 3] {
-    let values: Vec<usize> = values.collect();
-    let mut out = [fill; 3];
-    out[3 - values.len()..].copy_from_slice(&values);
-    out
-}
-
 fn deconv(model: &TypedModel, id: usize) -> Candidate {
     let node = model.node(id);
     let words = |e: TractError| format!("{e:#}");
     let facts = model.node_input_facts(id).map_err(words)?;
     let op = node.op_as::<Deconv>().ok_or("not a transposed convolution")?;
-    let spec = &op.pool_spec;
     if !is_constant(model, node.inputs[1]) {
         return Err("its kernel is computed: there is no weight".into());
     }
-    if spec.data_format != DataFormat::NCHW || op.kernel_format != KernelFormat::OIHW {
-        return Err(format!("its layout is {:?}, not channels first", spec.data_format));
-    }
-    if spec.rank() > 3 {
-        return Err("it has more than three spatial axes".into());
-    }
-    let (strides, dilations) = (spec.strides(), spec.dilations());
-    let (x, y) = (concrete(facts[0])?, concrete(&node.outputs[0].fact)?);
-    let padding = spec
-        .padding
-        .compute_for_deconv(&x[2..], &spec.kernel_shape, &dilations, &strides, &op.adjustments)
-        .map_err(words)?;
-    let c = ConvShape {
-        batch: x[0],
-        input: spec.output_channels,
-        output: spec.input_channels,
-        groups: op.group,
-        rank: 1,
-        in_size: three(&mut y[2..].iter().copied(), 1),
-        out_size: three(&mut x[2..].iter().copied(), 1),
-        kernel: three(&mut spec.kernel_shape.iter().copied(), 1),
-        stride: three(&mut strides.iter().copied(), 1),
-        dilation: three(&mut dilations.iter().copied(), 1),
-        pad_before: three(&mut padding.iter().map(|p| p.pad_before), 0),
-    };
+    let c = ConvShape::of_deconv(op, &concrete(facts[0])?, &concrete(&node.outputs[0].fact)?)?;
     let site = Site {
         name: String::new(),
         kind: SiteKind::ConvTranspose,
         inputs: c.output,
         outputs: c.input,
-        kernel: spec.kernel_shape.to_vec(),
+        kernel: op.pool_spec.kernel_shape.to_vec(),
         groups: op.group,
     };
-    Ok(Found { site, node: id, x_slot: 0, weight_slot: 1, weight_axes: (0, 0), geometry: Geometry::Deconv(c) })
+    Ok(Found {
+        site,
+        node: id,
+        x_slot: 0,
+        weight_slot: 1,
+        weight_axes: (0, 0),
+        geometry: Geometry::Deconv { shape: c, rank: 1 },
+    })
 }
 
 fn conv(model: &TypedModel, id: usize) -> Candidate {
     let node = model.node(id);
     let facts = model.node_input_facts(id).map_err(|e| format!("{e:#}"))?;
     let op = node.op_as::<Conv>().ok_or("not a convolution")?;
-    let spec = &op.pool_spec;
     if op.q_params.is_some() || facts[0].datum_type != DatumType::F32 {
         return Err("a quantised convolution".into());
     }
     if !is_constant(model, node.inputs[1]) {
         return Err("its kernel is computed: there is no weight".into());
     }
-    if spec.data_format != DataFormat::NCHW || op.kernel_fmt != KernelFormat::OIHW {
-        return Err(format!("its layout is {:?}, not channels first", spec.data_format));
-    }
-    if spec.rank() > 3 {
-        return Err("it has more than three spatial axes".into());
-    }
-    let shape = concrete(facts[0])?;
-    let padding = spec.computed_padding(&shape[2..]);
-    let c = ConvShape {
-        batch: shape[0],
-        input: spec.input_channels,
-        output: spec.output_channels,
-        groups: op.group,
-        rank: 1,
-        in_size: three(&mut shape[2..].iter().copied(), 1),
-        out_size: three(&mut padding.iter().map(|p| p.convoluted), 1),
-        kernel: three(&mut spec.kernel_shape.iter().copied(), 1),
-        stride: three(&mut spec.strides().iter().copied(), 1),
-        dilation: three(&mut spec.dilations().iter().copied(), 1),
-        pad_before: three(&mut padding.iter().map(|p| p.pad_before), 0),
-    };
+    let c = ConvShape::of_conv(op, &concrete(facts[0])?)?;
     let site = Site {
         name: String::new(),
         kind: SiteKind::Conv,
         inputs: c.input,
         outputs: c.output,
-        kernel: spec.kernel_shape.to_vec(),
+        kernel: op.pool_spec.kernel_shape.to_vec(),
         groups: op.group,
     };
-    Ok(Found { site, node: id, x_slot: 0, weight_slot: 1, weight_axes: (0, 0), geometry: Geometry::Conv(c) })
+    Ok(Found {
+        site,
+        node: id,
+        x_slot: 0,
+        weight_slot: 1,
+        weight_axes: (0, 0),
+        geometry: Geometry::Conv { shape: c, rank: 1 },
+    })
 }

@@ -5,8 +5,8 @@
 //! `T[r, q] = Σ P[tap, r, p]` over what reaches `q`, `Y += B·T`.
 
 use super::Gradients;
-use super::conv::{ConvShape, gather_add, scatter_add};
 use super::mat::{gemm, mat, mat_mut};
+use crate::columns::{ConvShape, gather_add, scatter_add};
 
 impl ConvShape {
     /// Input channels of the transposed convolution in a group, and its output channels.
@@ -15,26 +15,26 @@ impl ConvShape {
     }
 
     /// `A` of group `g`, from `[in, r, taps]` to `[taps, r, in]`.
-    fn channels_last(&self, a: &[f32], g: usize) -> Vec<f32> {
-        let ((ci, _), rows) = (self.transposed(), self.rank * self.taps());
+    fn channels_last(&self, rank: usize, a: &[f32], g: usize) -> Vec<f32> {
+        let ((ci, _), rows) = (self.transposed(), rank * self.taps());
         let mut out = vec![0f32; ci * rows];
         for c in 0..ci {
             for (rt, v) in a[(g * ci + c) * rows..][..rows].iter().enumerate() {
                 let (r, t) = (rt / self.taps(), rt % self.taps());
-                out[(t * self.rank + r) * ci + c] = *v;
+                out[(t * rank + r) * ci + c] = *v;
             }
         }
         out
     }
 }
 
-pub(super) fn forward(s: &ConvShape, x: &[f32], a: &[f32], b: &[f32], y: &mut [f32]) -> Vec<f32> {
-    let ((ci, co), (small, large), r) = (s.transposed(), (s.out_plane(), s.in_plane()), s.rank);
+pub(super) fn forward((s, r): (&ConvShape, usize), x: &[f32], a: &[f32], b: &[f32], y: &mut [f32]) -> Vec<f32> {
+    let ((ci, co), (small, large)) = (s.transposed(), (s.out_plane(), s.in_plane()));
     let rows = s.taps() * r;
     let mut t = vec![0f32; s.batch * s.groups * r * large];
     let mut p = vec![0f32; rows * small];
     for g in 0..s.groups {
-        let a = s.channels_last(a, g);
+        let a = s.channels_last(r, a, g);
         let b = mat(&b[g * co * r..(g + 1) * co * r], co, r);
         for n in 0..s.batch {
             let ng = n * s.groups + g;
@@ -59,7 +59,7 @@ pub(super) fn forward(s: &ConvShape, x: &[f32], a: &[f32], b: &[f32], y: &mut [f
 
 /// `dT = Bᵀ·dY`, `dB = dY·Tᵀ`; with `Q` what reaches each input position of `dT` per tap: `dA = Q·Xᵀ`, `dX = Aᵀ·Q`.
 pub(super) fn backward(
-    s: &ConvShape,
+    (s, r): (&ConvShape, usize),
     x: &[f32],
     t: &[f32],
     a: &[f32],
@@ -67,12 +67,12 @@ pub(super) fn backward(
     dy: &[f32],
     mut dx: Option<&mut [f32]>,
 ) -> Gradients {
-    let ((ci, co), (small, large), r) = (s.transposed(), (s.out_plane(), s.in_plane()), s.rank);
+    let ((ci, co), (small, large)) = (s.transposed(), (s.out_plane(), s.in_plane()));
     let rows = s.taps() * r;
     let (mut da, mut db) = (vec![0f32; a.len()], vec![0f32; b.len()]);
     let (mut dt, mut q) = (vec![0f32; r * large], vec![0f32; rows * small]);
     for g in 0..s.groups {
-        let taps_a = s.channels_last(a, g);
+        let taps_a = s.channels_last(r, a, g);
         let mut da_taps = vec![0f32; rows * ci];
         let bg = mat(&b[g * co * r..(g + 1) * co * r], co, r);
         for n in 0..s.batch {

@@ -2,19 +2,19 @@
 //! one more depthwise convolution, and its gradient is projected back on `A` and `B`.
 
 use super::Gradients;
-use super::conv::ConvShape;
 use super::mat::{gemm, mat, mat_mut};
+use crate::columns::ConvShape;
 use crate::planes::Planes;
 
-fn delta(s: &ConvShape, a: &[f32], b: &[f32]) -> Vec<f32> {
+fn delta(s: &ConvShape, rank: usize, a: &[f32], b: &[f32]) -> Vec<f32> {
     let mut dw = vec![0f32; s.output * s.taps()];
-    add_delta(s, a, b, &mut dw);
+    add_delta(s, rank, a, b, &mut dw);
     dw
 }
 
 /// `w += B·A`.
-pub(super) fn add_delta(s: &ConvShape, a: &[f32], b: &[f32], w: &mut [f32]) {
-    gemm(1.0, mat(b, s.output, s.rank), mat(a, s.rank, s.taps()), 1.0, mat_mut(w, s.output, s.taps()));
+pub(super) fn add_delta(s: &ConvShape, rank: usize, a: &[f32], b: &[f32], w: &mut [f32]) {
+    gemm(1.0, mat(b, s.output, rank), mat(a, rank, s.taps()), 1.0, mat_mut(w, s.output, s.taps()));
 }
 
 /// The planes of the convolution; its depth axis is 1, else it is no depthwise site (see [`ConvShape::is_depthwise`]).
@@ -36,9 +36,9 @@ fn each_plane(s: &ConvShape) -> impl Iterator<Item = (usize, usize, usize)> + us
     (0..s.batch).flat_map(move |n| (0..output).map(move |o| (n * input + o / co, n * output + o, o)))
 }
 
-pub(super) fn forward(s: &ConvShape, x: &[f32], a: &[f32], b: &[f32], y: &mut [f32]) -> Vec<f32> {
+pub(super) fn forward((s, rank): (&ConvShape, usize), x: &[f32], a: &[f32], b: &[f32], y: &mut [f32]) -> Vec<f32> {
     let (ip, op, taps) = (s.in_plane(), s.out_plane(), s.taps());
-    let (dw, mut work) = (delta(s, a, b), planes(s).workspace());
+    let (dw, mut work) = (delta(s, rank, a, b), planes(s).workspace());
     for (from, to, o) in each_plane(s) {
         work.forward(&x[from * ip..][..ip], &dw[o * taps..][..taps], &mut y[to * op..][..op]);
     }
@@ -47,7 +47,7 @@ pub(super) fn forward(s: &ConvShape, x: &[f32], a: &[f32], b: &[f32], y: &mut [f
 
 /// `dΔW[o, tap] = Σ dy[o, q]·x[g, p(q, tap)]`, `dB = dΔW·Aᵀ`, `dA = Bᵀ·dΔW`, `dx` by the same taps transposed.
 pub(super) fn backward(
-    s: &ConvShape,
+    (s, rank): (&ConvShape, usize),
     x: &[f32],
     a: &[f32],
     b: &[f32],
@@ -57,7 +57,7 @@ pub(super) fn backward(
 ) -> Gradients {
     let (ip, op, taps) = (s.in_plane(), s.out_plane(), s.taps());
     let mut weight = kernel.map_or_else(|| vec![0f32; s.output * taps], <[f32]>::to_vec);
-    add_delta(s, a, b, &mut weight);
+    add_delta(s, rank, a, b, &mut weight);
     let (mut ddw, mut work) = (vec![0f32; weight.len()], planes(s).workspace());
     for (from, to, o) in each_plane(s) {
         let (w, ddw) = (&weight[o * taps..][..taps], &mut ddw[o * taps..][..taps]);
@@ -66,7 +66,7 @@ pub(super) fn backward(
     }
     let (mut da, mut db) = (vec![0f32; a.len()], vec![0f32; b.len()]);
     let ddw = mat(&ddw, s.output, taps);
-    gemm(1.0, ddw, mat(a, s.rank, taps).t(), 0.0, mat_mut(&mut db, s.output, s.rank));
-    gemm(1.0, mat(b, s.output, s.rank).t(), ddw, 0.0, mat_mut(&mut da, s.rank, taps));
+    gemm(1.0, ddw, mat(a, rank, taps).t(), 0.0, mat_mut(&mut db, s.output, rank));
+    gemm(1.0, mat(b, s.output, rank).t(), ddw, 0.0, mat_mut(&mut da, rank, taps));
     Gradients { a: da, b: db }
 }

@@ -17,7 +17,7 @@ mod depthwise;
 mod linear;
 mod mat;
 
-pub(crate) use conv::ConvShape;
+use crate::columns::ConvShape;
 
 /// Gradients of one low-rank product.
 pub(crate) struct Gradients {
@@ -31,9 +31,9 @@ pub(crate) enum Geometry {
     /// `x: [outer, input, inner]`, `y: [outer, output, inner]`; rows when `inner` is 1.
     Linear { outer: usize, input: usize, output: usize, inner: usize, rank: usize },
     /// `x: [batch, in, D, H, W]`, `y: [batch, out, D', H', W']`.
-    Conv(ConvShape),
+    Conv { shape: ConvShape, rank: usize },
     /// A transposed convolution, by the shapes of the convolution from `y` to `x` that it transposes.
-    Deconv(ConvShape),
+    Deconv { shape: ConvShape, rank: usize },
 }
 
 impl Geometry {
@@ -41,9 +41,9 @@ impl Geometry {
     pub fn saved_len(&self) -> usize {
         match self {
             Geometry::Linear { outer, inner, rank, .. } => outer * inner * rank,
-            Geometry::Conv(c) if c.is_depthwise() => 1,
-            Geometry::Conv(c) => c.batch * c.groups * c.rank * c.out_plane(),
-            Geometry::Deconv(c) => c.batch * c.groups * c.rank * c.in_plane(),
+            Geometry::Conv { shape, .. } if shape.is_depthwise() => 1,
+            Geometry::Conv { shape: c, rank } => c.batch * c.groups * rank * c.out_plane(),
+            Geometry::Deconv { shape: c, rank } => c.batch * c.groups * rank * c.in_plane(),
         }
     }
     /// Length of `x`.
@@ -51,16 +51,16 @@ impl Geometry {
     pub fn x_len(&self) -> usize {
         match self {
             Geometry::Linear { outer, input, inner, .. } => outer * input * inner,
-            Geometry::Conv(c) => c.batch * c.input * c.in_plane(),
-            Geometry::Deconv(c) => c.batch * c.output * c.out_plane(),
+            Geometry::Conv { shape: c, .. } => c.batch * c.input * c.in_plane(),
+            Geometry::Deconv { shape: c, .. } => c.batch * c.output * c.out_plane(),
         }
     }
     /// Length of `y`.
     pub fn y_len(&self) -> usize {
         match self {
             Geometry::Linear { outer, output, inner, .. } => outer * output * inner,
-            Geometry::Conv(c) => c.batch * c.output * c.out_plane(),
-            Geometry::Deconv(c) => c.batch * c.input * c.in_plane(),
+            Geometry::Conv { shape: c, .. } => c.batch * c.output * c.out_plane(),
+            Geometry::Deconv { shape: c, .. } => c.batch * c.input * c.in_plane(),
         }
     }
     /// Lengths of `A` and `B`.
@@ -68,8 +68,8 @@ impl Geometry {
     pub fn factor_lens(&self) -> (usize, usize) {
         match self {
             Geometry::Linear { input, output, rank, .. } => (input * rank, rank * output),
-            Geometry::Conv(c) => (c.rank * c.group_in() * c.taps(), c.output * c.rank),
-            Geometry::Deconv(c) => (c.output * c.rank * c.taps(), c.input * c.rank),
+            Geometry::Conv { shape: c, rank } => (rank * c.group_in() * c.taps(), c.output * rank),
+            Geometry::Deconv { shape: c, rank } => (c.output * rank * c.taps(), c.input * rank),
         }
     }
 
@@ -79,21 +79,21 @@ impl Geometry {
             &Geometry::Linear { outer, input, output, inner, rank } => {
                 linear::forward(linear::Dims { outer, input, output, inner, rank }, x, a, b, y)
             }
-            Geometry::Conv(c) if c.is_depthwise() => depthwise::forward(c, x, a, b, y),
-            Geometry::Conv(c) => conv::forward(c, x, a, b, y),
-            Geometry::Deconv(c) => deconv::forward(c, x, a, b, y),
+            Geometry::Conv { shape, rank } if shape.is_depthwise() => depthwise::forward((shape, *rank), x, a, b, y),
+            Geometry::Conv { shape, rank } => conv::forward((shape, *rank), x, a, b, y),
+            Geometry::Deconv { shape, rank } => deconv::forward((shape, *rank), x, a, b, y),
         }
     }
 
     /// Whether the delta goes into a kernel with one input channel a group.
     pub fn is_depthwise(&self) -> bool {
-        matches!(self, Geometry::Conv(c) if c.is_depthwise())
+        matches!(self, Geometry::Conv { shape, .. } if shape.is_depthwise())
     }
 
     /// `w += B·A` for the kernel of a depthwise convolution.
     pub fn add_delta(&self, a: &[f32], b: &[f32], w: &mut [f32]) {
-        if let Geometry::Conv(c) = self {
-            depthwise::add_delta(c, a, b, w);
+        if let Geometry::Conv { shape, rank } = self {
+            depthwise::add_delta(shape, *rank, a, b, w);
         }
     }
 
@@ -114,9 +114,11 @@ impl Geometry {
             &Geometry::Linear { outer, input, output, inner, rank } => {
                 linear::backward(linear::Dims { outer, input, output, inner, rank }, x, saved, a, b, dy, dx)
             }
-            Geometry::Conv(c) if c.is_depthwise() => depthwise::backward(c, x, a, b, dy, kernel, dx),
-            Geometry::Conv(c) => conv::backward(c, x, saved, a, b, dy, dx),
-            Geometry::Deconv(c) => deconv::backward(c, x, saved, a, b, dy, dx),
+            Geometry::Conv { shape, rank } if shape.is_depthwise() => {
+                depthwise::backward((shape, *rank), x, a, b, dy, kernel, dx)
+            }
+            Geometry::Conv { shape, rank } => conv::backward((shape, *rank), x, saved, a, b, dy, dx),
+            Geometry::Deconv { shape, rank } => deconv::backward((shape, *rank), x, saved, a, b, dy, dx),
         }
     }
 }

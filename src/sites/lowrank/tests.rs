@@ -22,7 +22,7 @@ fn naive(g: &Geometry, x: &[f64], a: &[f64], b: &[f64]) -> Vec<f64> {
                 }
             }
         }
-        Geometry::Conv(s) => {
+        Geometry::Conv { shape: s, rank } => {
             let (ci, co, taps) = (s.group_in(), s.group_out(), s.taps());
             for n in 0..s.batch {
                 for o in 0..s.output {
@@ -42,7 +42,7 @@ fn naive(g: &Geometry, x: &[f64], a: &[f64], b: &[f64]) -> Vec<f64> {
                                 }
                                 let p =
                                     (p3[0] as usize * s.in_size[1] + p3[1] as usize) * s.in_size[2] + p3[2] as usize;
-                                let w: f64 = (0..s.rank).map(|r| b[o * s.rank + r] * a[(r * ci + c) * taps + t]).sum();
+                                let w: f64 = (0..*rank).map(|r| b[o * rank + r] * a[(r * ci + c) * taps + t]).sum();
                                 let ch = o / co * ci + c;
                                 y[(n * s.output + o) * s.out_plane() + q] +=
                                     w * x[(n * s.input + ch) * s.in_plane() + p];
@@ -53,7 +53,7 @@ fn naive(g: &Geometry, x: &[f64], a: &[f64], b: &[f64]) -> Vec<f64> {
             }
         }
         // Each product of the convolution from y to x, the other way.
-        Geometry::Deconv(s) => {
+        Geometry::Deconv { shape: s, rank } => {
             let (co, ci, taps) = (s.group_in(), s.group_out(), s.taps());
             for (n, c) in (0..s.batch).flat_map(|n| (0..s.output).map(move |c| (n, c))) {
                 for (p, o, t) in (0..s.out_plane())
@@ -71,7 +71,7 @@ fn naive(g: &Geometry, x: &[f64], a: &[f64], b: &[f64]) -> Vec<f64> {
                     }
                     let q = (q3[0] as usize * s.in_size[1] + q3[1] as usize) * s.in_size[2] + q3[2] as usize;
                     let o = c / ci * co + o;
-                    let w: f64 = (0..s.rank).map(|r| a[(c * s.rank + r) * taps + t] * b[o * s.rank + r]).sum();
+                    let w: f64 = (0..*rank).map(|r| a[(c * rank + r) * taps + t] * b[o * rank + r]).sum();
                     y[(n * s.input + o) * s.in_plane() + q] += w * x[(n * s.output + c) * s.out_plane() + p];
                 }
             }
@@ -140,6 +140,14 @@ fn linear_rows_and_channel_planes() {
     }
 }
 
+fn conv(rank: usize, shape: ConvShape) {
+    check(Geometry::Conv { shape, rank });
+}
+
+fn deconv(rank: usize, shape: ConvShape) {
+    check(Geometry::Deconv { shape, rank });
+}
+
 #[test]
 fn convolutions_of_every_kind() {
     let base = ConvShape {
@@ -147,7 +155,6 @@ fn convolutions_of_every_kind() {
         input: 4,
         output: 6,
         groups: 1,
-        rank: 3,
         in_size: [1, 6, 7],
         out_size: [1, 6, 7],
         kernel: [1, 3, 3],
@@ -155,70 +162,51 @@ fn convolutions_of_every_kind() {
         dilation: [1; 3],
         pad_before: [0, 1, 1],
     };
-    check(Geometry::Conv(base.clone()));
-    check(Geometry::Conv(ConvShape { groups: 2, batch: 1, ..base.clone() }));
-    check(Geometry::Conv(ConvShape { out_size: [1, 3, 4], stride: [1, 2, 2], ..base.clone() }));
-    check(Geometry::Conv(ConvShape { kernel: [1; 3], pad_before: [0; 3], ..base.clone() }));
-    check(Geometry::Conv(ConvShape {
-        kernel: [1; 3],
-        pad_before: [0; 3],
-        stride: [1, 2, 2],
-        out_size: [1, 3, 4],
-        ..base.clone()
-    }));
-    check(Geometry::Conv(ConvShape { dilation: [1, 2, 2], pad_before: [0, 2, 2], ..base.clone() }));
-    check(Geometry::Conv(ConvShape {
-        kernel: [1, 1, 5],
-        pad_before: [0, 0, 2],
-        in_size: [1, 1, 9],
-        out_size: [1, 1, 9],
-        ..base.clone()
-    }));
-    check(Geometry::Conv(ConvShape { kernel: [2, 3, 3], in_size: [4, 6, 7], out_size: [3, 6, 7], ..base.clone() }));
+    conv(3, base.clone());
+    conv(3, ConvShape { groups: 2, batch: 1, ..base.clone() });
+    conv(3, ConvShape { out_size: [1, 3, 4], stride: [1, 2, 2], ..base.clone() });
+    conv(3, ConvShape { kernel: [1; 3], pad_before: [0; 3], ..base.clone() });
+    conv(3, ConvShape { kernel: [1; 3], pad_before: [0; 3], stride: [1, 2, 2], out_size: [1, 3, 4], ..base.clone() });
+    conv(3, ConvShape { dilation: [1, 2, 2], pad_before: [0, 2, 2], ..base.clone() });
+    conv(
+        3,
+        ConvShape { kernel: [1, 1, 5], pad_before: [0, 0, 2], in_size: [1, 1, 9], out_size: [1, 1, 9], ..base.clone() },
+    );
+    conv(3, ConvShape { kernel: [2, 3, 3], in_size: [4, 6, 7], out_size: [3, 6, 7], ..base.clone() });
     // both ways: few channels or a large stride take columns
-    check(Geometry::Conv(ConvShape { rank: 1, out_size: [1, 3, 4], stride: [1, 2, 2], ..base.clone() }));
-    check(Geometry::Conv(ConvShape {
-        rank: 6,
-        kernel: [2, 3, 3],
-        in_size: [4, 6, 7],
-        out_size: [3, 6, 7],
-        dilation: [1, 1, 2],
-        pad_before: [0, 1, 2],
-        ..base.clone()
-    }));
-    check(Geometry::Conv(ConvShape {
-        input: 1,
-        kernel: [1, 1, 16],
-        stride: [1, 1, 5],
-        pad_before: [0, 0, 3],
-        in_size: [1, 1, 50],
-        out_size: [1, 1, 9],
-        ..base.clone()
-    }));
+    conv(1, ConvShape { out_size: [1, 3, 4], stride: [1, 2, 2], ..base.clone() });
+    conv(
+        6,
+        ConvShape {
+            kernel: [2, 3, 3],
+            in_size: [4, 6, 7],
+            out_size: [3, 6, 7],
+            dilation: [1, 1, 2],
+            pad_before: [0, 1, 2],
+            ..base.clone()
+        },
+    );
+    conv(
+        3,
+        ConvShape {
+            input: 1,
+            kernel: [1, 1, 16],
+            stride: [1, 1, 5],
+            pad_before: [0, 0, 3],
+            in_size: [1, 1, 50],
+            out_size: [1, 1, 9],
+            ..base.clone()
+        },
+    );
     // three channels a group: the reshape of the weight, the shares of A and the planes all differ in size
     for (groups, output, size) in [(4, 16, 4), (4, 16, 2), (3, 6, 3), (4, 8, 1)] {
         let size = [1, size, size];
-        check(Geometry::Conv(ConvShape {
-            input: 12,
-            output,
-            groups,
-            rank: 4,
-            in_size: size,
-            out_size: size,
-            ..base.clone()
-        }));
+        conv(4, ConvShape { input: 12, output, groups, in_size: size, out_size: size, ..base.clone() });
     }
     // depthwise, with one and with two outputs a channel, strided and padded on one side
-    check(Geometry::Conv(ConvShape { output: 4, groups: 4, ..base.clone() }));
-    check(Geometry::Conv(ConvShape { output: 8, groups: 4, out_size: [1, 3, 4], stride: [1, 2, 2], ..base.clone() }));
-    check(Geometry::Conv(ConvShape {
-        output: 4,
-        groups: 4,
-        pad_before: [0; 3],
-        kernel: [1, 3, 2],
-        out_size: [1, 4, 6],
-        ..base
-    }));
+    conv(3, ConvShape { output: 4, groups: 4, ..base.clone() });
+    conv(3, ConvShape { output: 8, groups: 4, out_size: [1, 3, 4], stride: [1, 2, 2], ..base.clone() });
+    conv(3, ConvShape { output: 4, groups: 4, pad_before: [0; 3], kernel: [1, 3, 2], out_size: [1, 4, 6], ..base });
 }
 
 #[test]
@@ -229,7 +217,6 @@ fn transposed_convolutions() {
         input: 4,
         output: 6,
         groups: 1,
-        rank: 3,
         in_size: [1, 8, 9],
         out_size: [1, 4, 5],
         kernel: [1, 2, 3],
@@ -237,15 +224,9 @@ fn transposed_convolutions() {
         dilation: [1; 3],
         pad_before: [0, 0, 1],
     };
-    check(Geometry::Deconv(base.clone()));
-    check(Geometry::Deconv(ConvShape { groups: 2, ..base.clone() }));
-    check(Geometry::Deconv(ConvShape { input: 6, output: 6, groups: 6, batch: 1, ..base.clone() }));
-    check(Geometry::Deconv(ConvShape { in_size: [1, 5, 7], stride: [1; 3], dilation: [1, 2, 1], ..base.clone() }));
-    check(Geometry::Deconv(ConvShape {
-        in_size: [1, 1, 10],
-        out_size: [1, 1, 5],
-        kernel: [1, 1, 4],
-        stride: [1, 1, 2],
-        ..base
-    }));
+    deconv(3, base.clone());
+    deconv(3, ConvShape { groups: 2, ..base.clone() });
+    deconv(3, ConvShape { input: 6, output: 6, groups: 6, batch: 1, ..base.clone() });
+    deconv(3, ConvShape { in_size: [1, 5, 7], stride: [1; 3], dilation: [1, 2, 1], ..base.clone() });
+    deconv(3, ConvShape { in_size: [1, 1, 10], out_size: [1, 1, 5], kernel: [1, 1, 4], stride: [1, 1, 2], ..base });
 }
