@@ -24,6 +24,8 @@ pub(super) const DETACH: &str = "AcclimateDetach";
 
 /// Quantisation by stored numbers.
 pub(super) const QUANTISE: &str = "AcclimateQuantise";
+/// Quantisation by the range of the data, and what its result stands for.
+pub(super) const DYNAMIC: &str = "AcclimateDynamic";
 
 /// How far beyond its range a number still rounds to the last integer of the range.
 const EDGE: f32 = 0.499;
@@ -68,6 +70,7 @@ pub(super) fn lower(graph: &mut GraphProto) {
         serial: 0,
         at: String::new(),
         quantised: HashMap::new(),
+        dynamic: HashMap::new(),
         rounded: HashMap::new(),
     };
     for (position, node) in old.iter().enumerate() {
@@ -170,7 +173,9 @@ struct Lowering<'a> {
     at: String,
     /// What was quantised by stored numbers, by the name of the result.
     quantised: HashMap<String, Quantised>,
-    /// What of it was asked for dequantised again, with the position of its node.
+    /// What was quantised by the range of its data: by the name of the result, the data, its scale and its zero point.
+    dynamic: HashMap<String, [String; 3]>,
+    /// What of both was asked for dequantised again, with the position of its node.
     rounded: HashMap<String, (String, usize)>,
 }
 

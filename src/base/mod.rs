@@ -121,6 +121,7 @@ impl Base {
             lower::lower(graph);
             scaled::fold(graph);
             half::widen(graph);
+            narrow::widen_states(graph);
         }
         let (typed, reload) = match typed(&proto) {
             Ok(typed) => (typed, None),
@@ -308,6 +309,7 @@ fn framework() -> tract_onnx::Onnx {
     let mut framework = tract_onnx::onnx().with_ignore_value_info(true).with_ignore_output_shapes(true);
     framework.op_register.insert(lower::ROUND, |_, _| Ok((straight::round_straight().into_hir(), vec![])));
     framework.op_register.insert(lower::QUANTISE, straight::load_quantise);
+    framework.op_register.insert(lower::DYNAMIC, straight::load_dynamic);
     framework.op_register.insert(narrow::WEIGHT, narrow::load);
     framework.op_register.insert(lower::DETACH, |_, _| Ok((straight::detach().into_hir(), vec![])));
     bounded::bound(&mut framework);

@@ -1,9 +1,11 @@
 //! Weights that stay as narrow as their file stores them: a node without inputs in the ONNX graph, `Widen` in the runtime's.
 
+use std::collections::{HashMap, HashSet};
+
 use tract_core::internal::*;
 use tract_onnx::pb::attribute_proto::AttributeType;
 use tract_onnx::pb::tensor_proto::DataType;
-use tract_onnx::pb::{AttributeProto, NodeProto, TensorProto};
+use tract_onnx::pb::{AttributeProto, GraphProto, NodeProto, TensorProto};
 use tract_onnx::tract_hir::internal::{Expansion, InferenceOp, InferenceResult, Solver, TensorProxy, expand};
 
 use super::integers::{INT4, UINT4, float_tensor, numbers};
@@ -27,11 +29,14 @@ fn kind(data_type: i32) -> Option<Kind> {
     }
 }
 
-/// Whether `t` is a large matrix, or the kernel of a 1×1 convolution: what products read a panel at a time.
+/// Whether `t` is large enough, and no kernel of a depthwise convolution, which is read as floats.
 fn worth(t: &TensorProto) -> bool {
     let sizes: Option<Vec<usize>> = t.dims.iter().map(|&d| usize::try_from(d).ok()).collect();
-    let matrix = |s: &[usize]| s.len() >= 2 && s[2..].iter().all(|d| *d == 1) && s[0] * s[1] >= SMALLEST;
-    kind(t.data_type).is_some() && sizes.is_some_and(|s| matrix(&s))
+    let matrices = |s: &[usize]| {
+        let depthwise = s.len() > 2 && s[1] == 1 && s[2..].iter().any(|d| *d > 1);
+        s.len() >= 2 && !depthwise && s.iter().fold(1usize, |n, d| n.saturating_mul(*d)) >= SMALLEST
+    };
+    kind(t.data_type).is_some() && sizes.is_some_and(|s| matrices(&s))
 }
 
 fn attribute(name: &str, t: TensorProto) -> AttributeProto {
@@ -111,6 +116,35 @@ fn read(node: &NodeProto) -> Option<Widen> {
         None => None,
     };
     Some(Widen { shape, weight: Arc::new(Packed::new(kind, len, bytes, scales)?) })
+}
+
+/// Makes floats of the weights that recurrent layers read at every step, those of their state and their peepholes: they would be widened, and
+/// packed for the product, once a step.
+pub(super) fn widen_states(graph: &mut GraphProto) {
+    let writers: HashMap<&str, usize> =
+        graph.node.iter().enumerate().flat_map(|(at, n)| n.output.iter().map(move |o| (o.as_str(), at))).collect();
+    let behind = |name: &String| {
+        let mut at = *writers.get(name.as_str())?;
+        while ["Identity", "Cast"].contains(&graph.node[at].op_type.as_str()) {
+            at = *writers.get(graph.node[at].input.first()?.as_str()).filter(|next| **next < at)?;
+        }
+        (graph.node[at].op_type == WEIGHT).then_some(at)
+    };
+    let recurrent = |n: &&NodeProto| ["LSTM", "GRU", "RNN"].contains(&n.op_type.as_str());
+    let states = |n: &NodeProto| [2, 7].into_iter().filter_map(|slot| behind(n.input.get(slot)?)).collect::<Vec<_>>();
+    let found: HashSet<usize> = graph.node.iter().filter(recurrent).flat_map(states).collect();
+    for at in found {
+        let node = &graph.node[at];
+        let Some(floats) = read(node).and_then(|w| Some((w.shape.clone(), w.tensor().ok()?))) else { continue };
+        let (Ok(values), Some(output)) = (crate::sites::floats(&floats.1), node.output.first().cloned()) else {
+            continue;
+        };
+        let dims: Vec<i64> = floats.0.iter().map(|d| *d as i64).collect();
+        let value = attribute("value", float_tensor(String::new(), values, &dims));
+        let (name, op_type) = (node.name.clone(), "Constant".to_string());
+        graph.node[at] =
+            NodeProto { name, op_type, output: vec![output], attribute: vec![value], ..NodeProto::default() };
+    }
 }
 
 /// The operator's reader.

@@ -12,8 +12,13 @@ use tract_core::ops::gru_seq::GruSeq;
 use tract_core::ops::math;
 use tract_core::ops::scan::{InputMapping, OutputMapping, Scan, ScanInfo};
 
+use crate::ops::{Widen, is_constant};
+
 /// Rewrites the recurrent layers of a concrete typed graph.
 pub(super) fn prepare(model: &mut TypedModel) -> TractResult<()> {
+    for id in 0..model.nodes.len() {
+        narrow_part(model, id)?;
+    }
     for id in 0..model.nodes.len() {
         if let Some(gru) = model.node(id).op_as::<GruSeq>().filter(|g| !g.projected).cloned() {
             as_loop(model, id, &gru)?;
@@ -26,6 +31,22 @@ pub(super) fn prepare(model: &mut TypedModel) -> TractResult<()> {
         }
     }
     Ok(())
+}
+
+/// A slice of a narrow weight along its first axis, the weights of one direction, is a narrow weight.
+fn narrow_part(model: &mut TypedModel, id: usize) -> TractResult<()> {
+    let node = model.node(id);
+    let Some(slice) = node.op_as::<Slice>().filter(|s| s.axis == 0) else { return Ok(()) };
+    let Some(widen) = model.node(node.inputs[0].node).op_as::<Widen>() else { return Ok(()) };
+    let (Ok(start), Ok(end)) = (slice.start.to_usize(), slice.end.to_usize()) else { return Ok(()) };
+    let row: usize = widen.shape[1..].iter().product();
+    let mut shape = widen.shape.clone();
+    shape[0] = end - start;
+    let part = Widen { shape, weight: Arc::new(widen.weight.part(start * row..end * row)) };
+    let mut patch = TypedModelPatch::new("a part of a narrow weight");
+    let part = patch.wire_node(&node.name, part, &[])?;
+    patch.shunt_outside(model, id.into(), part[0])?;
+    patch.apply(model)
 }
 
 /// `GruSeq(x, W, R[, b], h0) → (Y, Y_h)` as a loop over its cell.
@@ -134,9 +155,8 @@ fn find_projection(model: &TypedModel, node: &TypedNode, scan: &Scan) -> TractRe
         let x = body.node(step).inputs[0].node;
         let (Some(x_slot), Some(w_slot)) = (slot_of(x), slot_of(w)) else { continue };
         let InputMapping::Scan(over_time) = scan.input_mapping[x_slot] else { continue };
-        let weight = model.outlet_fact(node.inputs[w_slot])?;
         let over_steps = over_time.axis == 1 && over_time.chunk.unsigned_abs() == 1;
-        if scan.input_mapping[w_slot] == InputMapping::Full && weight.konst.is_some() && over_steps {
+        if scan.input_mapping[w_slot] == InputMapping::Full && is_constant(model, node.inputs[w_slot]) && over_steps {
             return Ok(Some(Projection { product: product.id, x_slot, w_slot, over_time }));
         }
     }

@@ -8,7 +8,7 @@ use tract_onnx::model::ParsingContext;
 use tract_onnx::pb::NodeProto;
 use tract_onnx::tract_hir::internal::{Expansion, InferenceOp, InferenceResult, Solver, TensorProxy, expand};
 
-use crate::ops::Quantise;
+use crate::ops::{DynamicQuantise, Quantise};
 
 element_wise!(round_straight, RoundStraight, [f32] => |_, xs| {
     xs.iter_mut().for_each(|x| *x = x.round_ties_even());
@@ -54,7 +54,38 @@ pub(super) fn load_quantise(_: &ParsingContext, node: &NodeProto) -> TractResult
         zero: float("zero")?,
         low: float("low")?,
         high: float("high")?,
+        codes: false,
     };
     ensure!(op.scale.is_finite() && op.scale != 0.0 && op.low <= op.high, "{} has no scale", node.name);
     Ok((expand(Quantised(op)), vec![]))
+}
+
+/// A quantisation by the range of the data, as the graph that is not typed yet knows it.
+#[derive(Debug, Clone)]
+struct Dynamic;
+
+impl Expansion for Dynamic {
+    fn name(&self) -> StaticName {
+        "DynamicQuantise".into()
+    }
+
+    fn rules<'r, 'p: 'r, 's: 'r>(
+        &'s self,
+        s: &mut Solver<'r>,
+        inputs: &'p [TensorProxy],
+        outputs: &'p [TensorProxy],
+    ) -> InferenceResult {
+        s.equals(&inputs[0].datum_type, f32::datum_type())?;
+        s.equals(&outputs[0].datum_type, f32::datum_type())?;
+        s.equals(&inputs[0].shape, &outputs[0].shape)
+    }
+
+    fn wire(&self, prefix: &str, model: &mut TypedModel, inputs: &[OutletId]) -> TractResult<TVec<OutletId>> {
+        model.wire_node(prefix, DynamicQuantise { codes: false }, inputs)
+    }
+}
+
+/// Reads the node that `lower` writes.
+pub(super) fn load_dynamic(_: &ParsingContext, _: &NodeProto) -> TractResult<(Box<dyn InferenceOp>, Vec<String>)> {
+    Ok((expand(Dynamic), vec![]))
 }

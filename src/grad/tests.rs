@@ -324,7 +324,7 @@ fn pools() {
 fn quantisations_pass_straight_through_where_they_do_not_clip() {
     let mut m = TypedModel::default();
     let x = m.add_source("x", f32::fact([11])).unwrap();
-    let op = crate::ops::Quantise { scale: 0.5, unit: 1.0, zero: 3.0, low: -3.499, high: 4.499 };
+    let op = crate::ops::Quantise { scale: 0.5, unit: 1.0, zero: 3.0, low: -3.499, high: 4.499, codes: false };
     let y = m.wire_node("y", op, &[x]).unwrap()[0];
     m.select_output_outlets(&[y]).unwrap();
     let back = differentiate(&m, &[y], &[x], true).unwrap();

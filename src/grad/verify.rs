@@ -40,6 +40,7 @@ const ALLOWED: &[&str] = &[
     "Reduce<MeanOfSquares>",
     "EinSum",
     "Conv",
+    "Convolve",
     "Deconv",
     "AddAxis",
     "RmAxis",

@@ -1,18 +1,24 @@
 //! Forward operators of our own: narrow weights, and those that are put in place of chains of tract's right after the graph is decluttered.
 
 mod clip;
+mod convolve;
+mod dynamic;
 mod packed;
 mod quantise;
 mod widen;
 
 pub(crate) use clip::Clip;
+pub(crate) use convolve::Convolve;
+#[cfg(feature = "train")]
+pub(crate) use dynamic::DecodeDynamic;
+pub(crate) use dynamic::DynamicQuantise;
 pub(crate) use packed::{Kind, Packed, Scales};
 pub(crate) use quantise::Quantise;
 #[cfg(feature = "train")]
 pub(crate) use quantise::QuantiseBackward;
 #[cfg(feature = "train")]
 pub(crate) use widen::copy_constant;
-pub(crate) use widen::{Lookup, Widen, behind, constant, is_constant};
+pub(crate) use widen::{Lookup, Widen, constant, in_order, is_constant, transposed_kernel};
 
 use tract_core::internal::*;
 

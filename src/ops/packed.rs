@@ -1,6 +1,7 @@
 //! A frozen weight in the narrow numbers that its file stores, widened to floats a piece at a time.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
 
@@ -100,9 +101,11 @@ fn scaled(values: &mut [f32], scale: f32, zero: f32) {
 #[derive(Debug, PartialEq)]
 pub(crate) struct Packed {
     kind: Kind,
+    /// Place of the first value among those that are stored, and their number.
+    start: usize,
     len: usize,
-    bytes: Vec<u8>,
-    scales: Option<Scales>,
+    bytes: Arc<Vec<u8>>,
+    scales: Option<Arc<Scales>>,
 }
 
 impl Eq for Packed {}
@@ -118,7 +121,13 @@ impl Packed {
                 && s.scales.len() == s.zeros.len()
                 && s.scales.len() == s.count(len)
         });
-        (fits && bytes.len() == kind.bytes(len)).then_some(Packed { kind, len, bytes, scales })
+        (fits && bytes.len() == kind.bytes(len)).then(|| Packed {
+            kind,
+            start: 0,
+            len,
+            bytes: Arc::new(bytes),
+            scales: scales.map(Arc::new),
+        })
     }
 
     /// Number of values.
@@ -126,13 +135,20 @@ impl Packed {
         self.len
     }
 
-    /// Memory that they take, bytes.
+    /// The values of `range`, which must lie within these; the numbers are shared.
+    pub fn part(&self, range: Range<usize>) -> Packed {
+        let (start, len) = (self.start + range.start, range.len());
+        Packed { kind: self.kind, start, len, bytes: self.bytes.clone(), scales: self.scales.clone() }
+    }
+
+    /// Memory that what is stored takes, bytes.
     pub fn bytes(&self) -> usize {
         self.bytes.len() + self.scales.as_ref().map_or(0, |s| 4 * (s.scales.len() + s.zeros.len()))
     }
 
     /// Writes the values of `range` to `out`, which is as long. The range must lie within the values.
     pub fn widen(&self, range: Range<usize>, out: &mut [f32]) {
+        let range = self.start + range.start..self.start + range.end;
         let (start, two) = (range.start, 2 * range.start..2 * range.end);
         match self.kind {
             Kind::I8 => convert(out, &self.bytes[range], |b| b as i8 as f32),
@@ -185,6 +201,8 @@ mod tests {
                 let mut out = vec![f32::NAN; end - start];
                 packed.widen(start..end, &mut out);
                 assert_eq!(out, whole[start..end], "{packed:?} {start}..{end}");
+                packed.part(start..packed.len()).widen(0..end - start, &mut out);
+                assert_eq!(out, whole[start..end], "the part from {start} of {packed:?}");
             }
         }
     }

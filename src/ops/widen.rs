@@ -5,7 +5,9 @@ use tract_core::internal::*;
 use tract_core::ops::cast::Cast;
 use tract_core::ops::identity::Identity;
 
+use super::convolve::Convolve;
 use super::packed::Packed;
+use crate::columns::ConvShape;
 
 /// `() → ` the weight in f32. The numbers are shared by all plans.
 #[derive(Debug, Clone)]
@@ -69,6 +71,39 @@ pub(crate) fn behind(model: &TypedModel, outlet: OutletId) -> Option<(&Widen, Ve
         path.push(node);
         at = *node.inputs.first()?;
     }
+}
+
+/// The narrow weight behind `outlet` in the order that it is stored in.
+pub(crate) fn in_order(model: &TypedModel, outlet: OutletId) -> Option<&Widen> {
+    let (widen, path) = behind(model, outlet)?;
+    let moves = |n: &&TypedNode| matches!(n.op_as::<AxisOp>(), Some(AxisOp::Move(..)));
+    (!path.iter().any(moves)).then_some(widen)
+}
+
+/// The kernel behind a transposed convolution, `shape` being the convolution that it transposes, if it is stored in that one's order:
+/// the runtime moves `[groups·ci, co, taps]` to `[groups·co, ci, taps]`.
+pub(crate) fn transposed_kernel(
+    model: &TypedModel,
+    outlet: OutletId,
+    shape: &ConvShape,
+) -> TractResult<Option<Arc<Packed>>> {
+    let Some((widen, path)) = behind(model, outlet) else { return Ok(None) };
+    if !Convolve::fits(shape, &widen.weight) {
+        return Ok(None);
+    }
+    // Where each value comes from, as the runtime moves them.
+    let places: Vec<i64> = (0..widen.weight.len() as i64).collect();
+    let mut moved = Tensor::from_shape(&widen.shape, &places)?.into_tvalue();
+    for node in path.iter().filter(|n| n.op_is::<AxisOp>()) {
+        moved = node.op.eval(&EvalContext::out_of_plan(), tvec!(moved))?.remove(0);
+    }
+    let (ci, co, taps) = (shape.group_out(), shape.group_in(), shape.taps());
+    let plain = moved.try_as_plain_ram()?;
+    let as_stored = plain.as_slice::<i64>()?.iter().enumerate().all(|(i, &from)| {
+        let (o, c, t) = (i / (ci * taps), i / taps % ci, i % taps);
+        from as usize == ((o / co * ci + c) * co + o % co) * taps + t
+    });
+    Ok(as_stored.then(|| widen.weight.clone()))
 }
 
 /// Whether `outlet` has the same value in every run.

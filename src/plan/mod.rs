@@ -11,6 +11,8 @@ mod frozen;
 mod graph;
 mod late;
 #[cfg(feature = "train")]
+mod tape;
+#[cfg(feature = "train")]
 mod train;
 
 use ndarray::{Array2, ArrayD};

@@ -7,7 +7,7 @@ use tract_core::internal::*;
 
 use super::compiled::{Compiled, State};
 use super::graph::{Deltas, Ends, adapted};
-use super::{Batch, Factors, Outputs, array, frozen, tail_outputs};
+use super::{Batch, Factors, Outputs, array, frozen, tail_outputs, tape};
 use crate::base::{Base, Bucket, guarded};
 use crate::error::{Error, ErrorKind, Result};
 use crate::grad::{Blocked, differentiate};
@@ -89,7 +89,10 @@ fn build(base: &Base, ends: Ends, bucket: &Bucket, sites: &[(String, usize)], fo
         }
         let wrt: Vec<OutletId> = forward.inputs[own_inputs..].to_vec();
         let ends = forward.outputs.clone();
-        let back = differentiate(&forward, &ends, &wrt, form != Form::Composed)?;
+        let mut back = differentiate(&forward, &ends, &wrt, form != Form::Composed)?;
+        if form != Form::Composed {
+            tape::compress(&mut forward, &mut back.model, &mut back.saved)?;
+        }
         let mut feed = vec![];
         let mut saved_bytes = 0;
         for outlet in &back.saved {

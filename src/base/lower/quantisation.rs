@@ -6,7 +6,7 @@ use tract_onnx::pb::{AttributeProto, NodeProto};
 
 use super::super::integers::{dequantised, numbers, range};
 use super::super::narrow::quantised_weight;
-use super::{DETACH, EDGE, Lowering, QUANTISE, Quant, Quantised, ROUND, int, int_or};
+use super::{DETACH, DYNAMIC, EDGE, Lowering, QUANTISE, Quant, Quantised, ROUND, int, int_or};
 
 impl Lowering<'_> {
     /// A parameter of a quantisation as floats along `axis` of a tensor of `rank`; a computed one is a scalar.
@@ -89,6 +89,22 @@ impl Lowering<'_> {
         Some(output)
     }
 
+    /// The same for what was quantised by its own range.
+    fn round_dynamic(&mut self, q: &str, scale: &str, zero: Option<&str>) -> Option<String> {
+        let [x, by, offset] = self.dynamic.get(q)?;
+        if by != scale || Some(offset.as_str()) != zero {
+            return None;
+        }
+        if let Some((known, _)) = self.rounded.get(q) {
+            return Some(known.clone());
+        }
+        let x = x.clone();
+        let output = self.fresh();
+        self.rounded.insert(q.to_string(), (output.clone(), self.nodes.len()));
+        self.push(output.clone(), DYNAMIC, &[&x], &output, vec![]);
+        Some(output)
+    }
+
     pub(super) fn quantise_by(&mut self, x: &str, scale: &str, zero: Option<&str>, output: &str) -> Option<()> {
         let q = self.quant(scale, zero, 1, None)?;
         self.quantise(x, &q, output)
@@ -100,6 +116,9 @@ impl Lowering<'_> {
             return Some(weight);
         }
         if let Some(rounded) = self.round(q, scale, zero) {
+            return Some(rounded);
+        }
+        if let Some(rounded) = self.round_dynamic(q, scale, zero) {
             return Some(rounded);
         }
         let rank = self.rank(q);
@@ -180,6 +199,8 @@ impl Lowering<'_> {
         let offset = self.emit("Min", &[&offset, &most]);
         self.emit_to(ROUND, &[&offset], zero);
         let q = Quant { scale: scale.clone(), zero: zero.clone(), range: (0.0, 255.0), stored: None };
-        self.quantise(x, &q, y)
+        self.quantise(x, &q, y)?;
+        self.dynamic.insert(y.clone(), [x.to_string(), scale.clone(), zero.clone()]);
+        Some(())
     }
 }

@@ -14,6 +14,12 @@ pub(super) const RULES: &[Rule] = &[
         lazy: false,
         apply: quantise,
     },
+    Rule {
+        op: "DynamicQuantise",
+        equation: "dx = dy: the range is taken as given, and holds every value",
+        lazy: true,
+        apply: |_, _, dy| Answer::single(dy),
+    },
 ];
 
 fn quantise(cx: &mut Cx, node: &TypedNode, dy: OutletId) -> TractResult<Answer> {

@@ -4,7 +4,9 @@ use tract_core::internal::*;
 use tract_core::ops::cnn::{Conv, Deconv, KernelFormat, PaddingSpec, PoolSpec};
 
 use super::{Answer, Rule};
+use crate::columns::ConvShape;
 use crate::grad::Cx;
+use crate::ops::{Convolve, Packed, in_order, transposed_kernel};
 
 pub(super) const RULES: &[Rule] = &[
     Rule {
@@ -28,10 +30,17 @@ fn conv(cx: &mut Cx, node: &TypedNode, dy: OutletId) -> TractResult<Answer> {
     if spec.data_format.c_is_last() || op.kernel_fmt != KernelFormat::OIHW {
         return Answer::refused(format!("its layout is {:?} with kernel {:?}", spec.data_format, op.kernel_fmt));
     }
+    let shape = cx.dims(node.inputs[0])?;
+    if cx.fused
+        && let Some(weight) = in_order(cx.forward(), node.inputs[1])
+        && let Ok(geometry) = ConvShape::of_conv(op, &shape)
+        && Convolve::fits(&geometry, &weight.weight)
+    {
+        return narrow(cx, dy, weight.weight.clone(), geometry, true, shape);
+    }
     let Some(kernel) = cx.fixed(node.inputs[1])? else {
         return Answer::refused("its kernel is not a constant");
     };
-    let shape = cx.dims(node.inputs[0])?;
     let hw = &shape[spec.data_format.h_axis()..];
     let padding = spec.computed_padding(hw);
     let plain = spec.strides().iter().chain(&*spec.dilations()).all(|&s| s == 1)
@@ -75,6 +84,13 @@ fn deconv(cx: &mut Cx, node: &TypedNode, dy: OutletId) -> TractResult<Answer> {
     if spec.data_format.c_is_last() || op.kernel_format != KernelFormat::OIHW {
         return Answer::refused(format!("its layout is {:?} with kernel {:?}", spec.data_format, op.kernel_format));
     }
+    let (shape, dims) = (cx.dims(node.inputs[0])?, cx.dims(node.id.into())?);
+    if cx.fused
+        && let Ok(geometry) = ConvShape::of_deconv(op, &shape, &dims)
+        && let Some(kernel) = transposed_kernel(cx.forward(), node.inputs[1], &geometry)?
+    {
+        return narrow(cx, dy, kernel, geometry, false, shape);
+    }
     let Some(kernel) = cx.fixed(node.inputs[1])? else {
         return Answer::refused("its kernel is not a constant");
     };
@@ -82,7 +98,6 @@ fn deconv(cx: &mut Cx, node: &TypedNode, dy: OutletId) -> TractResult<Answer> {
     if op.adjustments.iter().zip(&strides).any(|(a, s)| a >= s) {
         return Answer::refused("its output padding is not smaller than its stride");
     }
-    let shape = cx.dims(node.inputs[0])?;
     let hw = &shape[spec.data_format.h_axis()..];
     let padding = spec.padding.compute_for_deconv(hw, &spec.kernel_shape, &dilations, &strides, &op.adjustments)?;
     let (before, after) = padding.iter().map(|p| (p.pad_before, p.pad_after)).unzip();
@@ -90,6 +105,19 @@ fn deconv(cx: &mut Cx, node: &TypedNode, dy: OutletId) -> TractResult<Answer> {
     let kernel = cx.constant(transpose_kernel(&kernel, op.group, false)?.into_arc_tensor())?;
     let bias = zero_bias(cx, spec.output_channels)?;
     Answer::single(cx.wire(Conv::new(spec, KernelFormat::OIHW, op.group, None), &[dy, kernel, bias])?)
+}
+
+/// The gradient by a kernel that is read as it is stored.
+fn narrow(
+    cx: &mut Cx,
+    dy: OutletId,
+    kernel: Arc<Packed>,
+    shape: ConvShape,
+    transposed: bool,
+    to: TVec<usize>,
+) -> TractResult<Answer> {
+    let bias = zero_bias(cx, 1)?;
+    Answer::single(cx.wire(Convolve { shape, kernel, transposed, to }, &[dy, bias])?)
 }
 
 fn transposed(spec: &PoolSpec, padding: PaddingSpec) -> PoolSpec {

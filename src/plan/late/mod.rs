@@ -37,6 +37,7 @@ pub(super) fn improve<'a>(model: &mut TypedModel, originals: impl Iterator<Item 
     sweep(model, softmax::rule)?;
     sweep(model, packed::rule)?;
     sweep(model, packed::lookup_rule)?;
+    sweep(model, packed::convolution_rule)?;
     product::share(model, originals)
 }
 

@@ -274,3 +274,64 @@ fn rows_of_a_narrow_table_are_looked_up() {
     assert_eq!(run(&model, rows).unwrap()[0], run(&plain, rows).unwrap()[0]);
     assert!(run(&model, [0, 50, 0, 0, 0, 0]).is_err() && run(&model, [-51, 0, 0, 0, 0, 0]).is_err());
 }
+
+/// `x` through a convolution, or a transposed one, whose kernel is behind `kernel` as an ONNX file stores it.
+fn convolution(model: &mut TypedModel, x: &[usize], kernel: OutletId, transposed: bool, groups: usize, stride: usize) {
+    let sizes = model.outlet_fact(kernel).unwrap().shape.as_concrete().unwrap().to_vec();
+    let (taps, axes) = (TVec::from_slice(&sizes[2..]), sizes.len() - 2);
+    let (input, output) = if transposed { (sizes[0], sizes[1] * groups) } else { (sizes[1] * groups, sizes[0]) };
+    let padding = PaddingSpec::Explicit(tvec!(1; axes), tvec!(0; axes));
+    let (dilations, strides) = (tvec!(if stride == 1 { 2 } else { 1 }; axes), tvec!(stride; axes));
+    let spec = PoolSpec::new(DataFormat::NCHW, taps, padding, Some(dilations), Some(strides), input, output);
+    let source = model.add_source("x", f32::fact(x)).unwrap();
+    let bias = model.add_const("bias", values(&[output], 5)).unwrap();
+    let y = if transposed {
+        let split = AxisOp::Reshape(0, tvec!(input.to_dim()), tvec!(groups.to_dim(), (input / groups).to_dim()));
+        let merge = AxisOp::Reshape(0, tvec!(groups.to_dim(), sizes[1].to_dim()), tvec!(output.to_dim()));
+        let kernel = model.wire_node("split", split, &[kernel]).unwrap();
+        let kernel = model.wire_node("reorder", AxisOp::Move(1, 2), &kernel).unwrap();
+        let kernel = model.wire_node("merge", merge, &kernel).unwrap()[0];
+        let op = Deconv::new(spec, KernelFormat::OIHW, tvec!(0; axes), groups);
+        model.wire_node("y", op, &[source, kernel, bias]).unwrap()
+    } else {
+        model.wire_node("y", Conv::new(spec, KernelFormat::OIHW, groups, None), &[source, kernel, bias]).unwrap()
+    };
+    model.select_output_outlets(&y).unwrap();
+}
+
+#[test]
+fn convolutions_read_narrow_kernels_panel_by_panel() {
+    // In one part and in several, of positions and of images; kernels of one panel and of several.
+    for (x, kernel, groups, stride) in [
+        (&[2, 16, 9, 8][..], &[32, 16, 3, 3][..], 1, 1),
+        (&[3, 16, 9, 8], &[34, 8, 3, 2], 2, 2),
+        (&[1, 64, 40, 40], &[70, 64, 3, 3], 1, 1),
+        (&[5, 128, 9, 9], &[80, 128, 3, 3], 1, 2),
+        (&[2, 64, 30], &[80, 64, 5], 1, 1),
+        (&[2, 32, 3000], &[16, 16, 15], 2, 2),
+        (&[2, 8, 5, 6, 7], &[24, 8, 3, 2, 3], 1, 2),
+        (&[2, 64, 7, 7], &[96, 64, 1, 1], 1, 2),
+    ] {
+        for transposed in [false, true] {
+            let mut sizes = x.to_vec();
+            if transposed {
+                // As many channels as the kernel takes the other way.
+                sizes[1] = kernel[0];
+            }
+            let mut model = TypedModel::default();
+            let widen = narrow(kernel);
+            let mut plain = model.clone();
+            let w = model.wire_node("w", widen.clone(), &[]).unwrap()[0];
+            convolution(&mut model, &sizes, w, transposed, groups, stride);
+            let w = plain.add_const("w", widen.tensor().unwrap()).unwrap();
+            convolution(&mut plain, &sizes, w, transposed, groups, stride);
+            improve(&mut model, std::iter::empty()).unwrap();
+            let holds = |m: &TypedModel, op: &str| m.eval_order().unwrap().iter().any(|id| m.node(*id).op.name() == op);
+            assert!(holds(&model, "Convolve") && !holds(&model, "Widen"), "{x:?} {kernel:?} {transposed}");
+            let input = values(&sizes, 3).into_tvalue();
+            let run = |m: TypedModel| m.into_optimized().unwrap().into_runnable().unwrap().run(tvec!(input.clone()));
+            let (have, want) = (run(model).unwrap(), run(plain).unwrap());
+            have[0].close_enough(&want[0], Approximation::Approximate).unwrap();
+        }
+    }
+}
