@@ -70,6 +70,7 @@ def forms():
         "squeezenet_half": (known["squeezenet"], f16, exported(f16, "torchscript")),
         "vit_half": (known["vit"], f16, exported(f16, "torchscript")),
         "crnn_f16": (known["crnn"], f16, converted(True)),
+        "kernels_f16": (known["kernels"], f16, converted(True)),
     }  # fmt: skip
 
 

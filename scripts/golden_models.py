@@ -196,7 +196,7 @@ class Site:
             return (fan_in, rank), (rank, fan_out)
         if self.kind == "conv_transpose":
             rank = min(rank, self.weight.shape[1])
-            return (self.weight.shape[0], rank, *self.weight.shape[2:]), (self.weight.shape[1], rank)
+            return (self.weight.shape[0], rank, *self.weight.shape[2:]), (self.weight.shape[1] * self.groups, rank)
         return (rank, *self.weight.shape[1:]), (self.weight.shape[0], rank)
 
     def describe(self):
@@ -207,18 +207,19 @@ class Site:
             "name": self.name,
             "kind": self.kind,
             "in": w[0] if linear or turned else w[1] * self.groups,
-            "out": w[1] if linear or turned else w[0],
+            "out": w[1] * self.groups if turned else w[1] if linear else w[0],
             "kernel": [] if linear else list(w[2:]),
             "groups": self.groups,
         }
 
 
-def delta(kind, a, b, scale=SCALE):
-    """What LoRA adds to the weight in ONNX orientation; torch tensors."""
-    if kind == "linear":
+def delta(site, a, b, scale=SCALE):
+    """What LoRA adds to the weight of a site in ONNX orientation; torch tensors."""
+    if site.kind == "linear":
         return scale * (a @ b)
-    if kind == "conv_transpose":
-        return scale * torch.einsum("or,ir...->io...", b, a)
+    if site.kind == "conv_transpose":
+        a, b = (v.reshape(site.groups, -1, *v.shape[1:]) for v in (a, b))
+        return scale * torch.einsum("gor,gir...->gio...", b, a).flatten(0, 1)
     return scale * torch.einsum("or,r...->o...", b, a)
 
 
@@ -265,7 +266,6 @@ def find_sites(model, module):
         attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
         weight = known[node.input[1]]
         kind = {"Conv": "conv", "ConvTranspose": "conv_transpose"}.get(node.op_type, "linear")
-        assert kind != "conv_transpose" or attributes.get("group", 1) == 1
         if attributes.get("transB", 0):
             weight = weight.T
         gates = GATES.get(node.op_type, (0,))

@@ -10,6 +10,7 @@ that it was made of.
   *_qoperator  QLinearConv, QGemm, …
   *_dynamic    DynamicQuantizeLinear and MatMulInteger
   *_int8       weights only: DequantizeLinear per channel
+  *_whole      the same for kernels and recurrent layers, too
   *_scaled     weights only: Cast and Mul
   *_int4       weights only: four bits, a scale for every block of eight
 """
@@ -52,6 +53,40 @@ def static(form):
 
 def dynamic(source, target, inputs):
     q.quantize_dynamic(source, target, weight_type=q.QuantType.QInt8)
+
+
+def whole(source, target, inputs):
+    """Weights only, of every kind: eight bits and a DequantizeLinear, per channel of a kernel, per tensor of a recurrent layer."""
+    model = onnx.load(source)
+    stored = {t.name: t for t in model.graph.initializer}
+    weights = {"MatMul": [1], "Gemm": [1], "Conv": [1], "ConvTranspose": [1], "LSTM": [1, 2], "GRU": [1, 2]}
+    nodes = []
+    for node in model.graph.node:
+        for slot in weights.get(node.op_type, []):
+            name = node.input[slot]
+            if name not in stored:
+                continue
+            w = numpy_helper.to_array(stored.pop(name))
+            axis = {"Conv": 0, "ConvTranspose": 1}.get(node.op_type)
+            others = None if axis is None else tuple(a for a in range(w.ndim) if a != axis)
+            scale = (np.abs(w).max(axis=others) / 127).astype(np.float32)
+            spread = scale if axis is None else scale.reshape([-1 if a == axis else 1 for a in range(w.ndim)])
+            quantised = np.clip(np.round(w / spread), -128, 127).astype(np.int8)
+            for part, value in [("q", quantised), ("scale", scale)]:
+                model.graph.initializer.append(numpy_helper.from_array(value, f"{name}.{part}"))
+            more = {} if axis is None else {"axis": axis}
+            nodes.append(
+                helper.make_node("DequantizeLinear", [f"{name}.q", f"{name}.scale"], [name], f"{name}.dequantised", **more)
+            )
+        nodes.append(node)
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    used = {i for n in nodes for i in n.input}
+    written = {o for n in nodes for o in n.output}
+    kept = [t for t in model.graph.initializer if t.name in used and t.name not in written]
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(kept)
+    onnx.save(model, target)
 
 
 def weight_only(bits):
@@ -125,11 +160,12 @@ def main():
     options = parser.parse_args()
     forms = {
         "qdq": static(q.QuantFormat.QDQ), "qoperator": static(q.QuantFormat.QOperator), "dynamic": dynamic,
-        "int8": weight_only(8), "int4": weight_only(4), "scaled": scaled,
+        "int8": weight_only(8), "int4": weight_only(4), "scaled": scaled, "whole": whole,
     }  # fmt: skip
     for source, form in [
         ("ds_cnn", "qdq"), ("ds_cnn", "qoperator"), ("squeezenet", "qdq"), ("vit", "qdq"), ("bert", "dynamic"), ("bert", "int8"),
         ("bert", "int4"), ("bert_wide", "int8"), ("bert_wide", "int4"), ("bert_wide", "dynamic"), ("bert_wide", "scaled"), ("mobilenet_v2", "qoperator"),
+        ("kernels", "qdq"), ("kernels", "qoperator"), ("kernels", "whole"),
     ]:  # fmt: skip
         name = f"{source}_{form}"
         if options.names and name not in options.names:

@@ -481,6 +481,25 @@ class Volume(nn.Module):
         return self.head(F.mish(self.up(F.max_pool3d(x, (1, 2, 2), (1, 1, 1)))))
 
 
+class Kernels(nn.Module):
+    """Kernels of several taps and recurrent weights, each large enough to stay in its file's type: strided, dilated, grouped and transposed
+    convolutions, one over time, and recurrent layers."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, 32, (5, 9), 2, (2, 4)), nn.Conv2d(32, 32, 3, dilation=2, padding=2)
+        self.c, self.up = nn.Conv2d(32, 64, 3, padding=1, groups=2), nn.ConvTranspose2d(64, 16, 2, 2)
+        self.grouped = nn.ConvTranspose2d(64, 64, 3, 1, 1, groups=4, bias=False)
+        self.time = nn.Conv1d(16, 64, 5, padding=2)
+        self.both = nn.LSTM(64, 32, batch_first=True, bidirectional=True)
+        self.gru, self.fc = nn.GRU(64, 32, batch_first=True), nn.Linear(32, 5)
+
+    def forward(self, image):
+        x = torch.relu(self.b(torch.tanh(self.a(image))))
+        x = self.up(torch.tanh(self.grouped(torch.relu(self.c(x))))).mean(2)
+        return self.fc(self.gru(self.both(torch.tanh(self.time(x)).transpose(1, 2))[0])[0][:, -1])
+
+
 class Activations(nn.Module):
     """One 1×1 convolution before each activation that none of the architectures has."""
 
@@ -539,6 +558,7 @@ def others():
         "wav2vec2": lambda: wav(),
         "wav2vec2_stable": lambda: wav("dynamo", do_stable_layer_norm=True, feat_extract_norm="layer"),
         "whisper_encoder": lambda: signal(Speech(WhisperEncoder(whisper())), (8, 16), output="last_hidden_state"),
+        "kernels": lambda: image(Kernels(), size=16),
         "pointnet": lambda: signal(PointNet(), (3, 12)),
         "volume": lambda: signal(Volume(), (2, 4, 8, 8), output="map"),
         "activations": lambda: signal(Activations(), (3, 12)),

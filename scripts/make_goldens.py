@@ -170,7 +170,7 @@ def adapted_loss(module, sites, adapter, inputs, cotangent):
     """(L, output) of the module with its site weights replaced by weight + delta; all in float64."""
     weights = dict(module.named_parameters())
     for s in sites:
-        change = gm.delta(s.kind, adapter[f"{s.name}.lora_A"], adapter[f"{s.name}.lora_B"])
+        change = gm.delta(s, adapter[f"{s.name}.lora_A"], adapter[f"{s.name}.lora_B"])
         weights[s.parameter] = weights[s.parameter].detach() + s.torch_delta(change)
     with StayDouble():
         y = functional_call(module, weights, tuple(inputs.values()))
@@ -232,7 +232,7 @@ def make(name, r, out, packed=False):
         gradients = dict(zip(adapter, torch.autograd.grad(loss, list(adapter.values())), strict=True))
 
         deltas = {
-            s.name: gm.delta(s.kind, adapter[f"{s.name}.lora_A"], adapter[f"{s.name}.lora_B"]).detach().numpy() for s in sites
+            s.name: gm.delta(s, adapter[f"{s.name}.lora_A"], adapter[f"{s.name}.lora_B"]).detach().numpy() for s in sites
         }
         reference = y.detach().numpy()
         errors["merged"] = close(f"{name} merged", run_onnx(gm.merged(model, sites, deltas), inputs), reference, 1e-5)

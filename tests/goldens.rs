@@ -146,13 +146,13 @@ mod zoo {
 
 mod recurrent {
     use super::ANSWERS;
-    zoo! { "zoo", ANSWERS, 1e-3; crnn, crnn_bilstm, crnn_lstm_dynamo, lstm, gru, rnn }
+    zoo! { "zoo", ANSWERS, 1e-3; kernels, crnn, crnn_bilstm, crnn_lstm_dynamo, lstm, gru, rnn }
 }
 
 /// Weights, and some inputs, of 16 bits; the reference is torch in double precision with the same rounded weights. What remains is that exporters
 /// round the graph's numbers, too: the scale of attention, the epsilon of a norm.
 mod half {
-    zoo! { "half", 1e-4, 1e-3; bert_wide_f16, ds_cnn_f16_whole, squeezenet_half, vit_half, crnn_f16 }
+    zoo! { "half", 1e-4, 1e-3; bert_wide_f16, ds_cnn_f16_whole, squeezenet_half, vit_half, crnn_f16, kernels_f16 }
 }
 
 mod brain_float {

@@ -83,4 +83,22 @@ quantised! {
     bert_wide_int4, 1e-5, 0.7, |site| site.to_string();
     bert_wide_scaled, 1e-5, 0.9, |site| site.to_string();
     mobilenet_v2_qoperator, 2e-2, 0.6, |site| format!("{site}_quant");
+    // Kernels of several taps and recurrent layers, wide enough too.
+    kernels_qdq, 2e-2, 0.9, |site| site.to_string();
+    kernels_qoperator, 2e-2, 0.9, |site| if site.contains("Conv") && !site.contains("Transpose") || site.contains("Gemm") { format!("{site}_quant") } else { site.to_string() };
+    kernels_whole, 1e-5, 0.9, |site| site.to_string();
+}
+
+/// What a model holds of its weights: as many bytes as its file, but for what is too small and for the state weights of recurrent layers.
+#[test]
+fn weights_stay_narrow_in_memory() {
+    let bytes = |kind: &str, name: &str| {
+        Base::open(unpack(kind, name).path().join("model.onnx")).unwrap().weight_bytes() as f64
+    };
+    let float = bytes("zoo", "kernels");
+    for (kind, name, share) in [("half", "kernels_f16", 0.62), ("quantised", "kernels_whole", 0.45)] {
+        let narrow = bytes(kind, name) / float;
+        println!("{name}: {narrow:.2} of the memory of f32");
+        assert!(narrow < share, "{name} takes {narrow:.2} of the memory of f32");
+    }
 }

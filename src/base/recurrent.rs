@@ -12,7 +12,7 @@ use tract_core::ops::gru_seq::GruSeq;
 use tract_core::ops::math;
 use tract_core::ops::scan::{InputMapping, OutputMapping, Scan, ScanInfo};
 
-use crate::ops::{Widen, is_constant};
+use crate::ops::{Widen, behind, is_constant};
 
 /// Rewrites the recurrent layers of a concrete typed graph.
 pub(super) fn prepare(model: &mut TypedModel) -> TractResult<()> {
@@ -37,7 +37,10 @@ pub(super) fn prepare(model: &mut TypedModel) -> TractResult<()> {
 fn narrow_part(model: &mut TypedModel, id: usize) -> TractResult<()> {
     let node = model.node(id);
     let Some(slice) = node.op_as::<Slice>().filter(|s| s.axis == 0) else { return Ok(()) };
-    let Some(widen) = model.node(node.inputs[0].node).op_as::<Widen>() else { return Ok(()) };
+    let Some((widen, path)) = behind(model, node.inputs[0]) else { return Ok(()) };
+    if path.iter().any(|n| n.op_is::<AxisOp>()) {
+        return Ok(());
+    }
     let (Ok(start), Ok(end)) = (slice.start.to_usize(), slice.end.to_usize()) else { return Ok(()) };
     let row: usize = widen.shape[1..].iter().product();
     let mut shape = widen.shape.clone();

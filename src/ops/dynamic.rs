@@ -70,7 +70,7 @@ impl TypedOp for DynamicQuantise {
     as_op!();
 }
 
-/// `(codes, [scale, zero]) → (codes - zero)·scale`: what [`DynamicQuantise`] gave, to the last bit.
+/// `(codes, [scale, zero][, what is to come first]) → (codes - zero)·scale`: what [`DynamicQuantise`] gave, to the last bit.
 #[cfg(feature = "train")]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct DecodeDynamic;
@@ -87,8 +87,8 @@ impl Op for DecodeDynamic {
 impl EvalOp for DecodeDynamic {
     op_out_of_plan!();
     fn eval(&self, _ctx: &EvalContext, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
-        let (codes, parameters) = args_2!(inputs);
-        let &[scale, zero] = floats(&parameters)? else { bail!("codes come with a scale and a zero point") };
+        let (codes, parameters) = (&inputs[0], &inputs[1]);
+        let &[scale, zero] = floats(parameters)? else { bail!("codes come with a scale and a zero point") };
         let mut values = vec![0f32; codes.len()];
         let plain = codes.try_as_plain_ram()?;
         let from = plain.as_slice::<u8>()?;

@@ -18,7 +18,7 @@ pub(crate) use quantise::Quantise;
 pub(crate) use quantise::QuantiseBackward;
 #[cfg(feature = "train")]
 pub(crate) use widen::copy_constant;
-pub(crate) use widen::{Lookup, Widen, constant, in_order, is_constant, transposed_kernel};
+pub(crate) use widen::{Lookup, Widen, behind, constant, in_order, is_constant, transposed_kernel};
 
 use tract_core::internal::*;
 

@@ -86,7 +86,7 @@ impl TypedOp for Quantise {
     as_op!();
 }
 
-/// `codes → (codes + low)·unit + zero`: what [`Quantise`] gave, to the last bit.
+/// `(codes[, what is to come first]) → (codes + low)·unit + zero`: what [`Quantise`] gave, to the last bit.
 #[cfg(feature = "train")]
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Decode {
@@ -110,7 +110,7 @@ impl Op for Decode {
 impl EvalOp for Decode {
     op_out_of_plan!();
     fn eval(&self, _ctx: &EvalContext, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
-        let codes = args_1!(inputs);
+        let codes = &inputs[0];
         let mut values = vec![0f32; codes.len()];
         let plain = codes.try_as_plain_ram()?;
         let from = plain.as_slice::<u8>()?;

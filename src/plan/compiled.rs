@@ -1,11 +1,13 @@
 //! A compiled graph with its run states, and where its time goes: with `ACCLIMATE_TIMING` set, every plan prints a table of its
 //! operators to stderr when it is dropped.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use tract_core::internal::*;
+use tract_core::ops::konst::Const;
+use tract_core::ops::source::TypedSource;
 
 use super::engine::lock;
 use super::late;
@@ -15,7 +17,23 @@ use crate::error::{ErrorKind, Result};
 /// A graph that tract has optimised and ordered; shared by threads.
 pub(super) struct Compiled {
     plan: Arc<TypedSimplePlan>,
+    results: Vec<Taken>,
+    /// For nodes of the plan, the slots whose values are taken as soon as they are there, and which of those they are.
+    early: HashMap<usize, Vec<(usize, usize)>>,
     times: Option<Times>,
+}
+
+/// How a result leaves the plan.
+///
+/// The runtime frees the values of a node all at once, and those of an output never. A gradient's node also makes the gradient that is passed
+/// on, and one whose mask is kept also makes the activation: as outputs they would hold what is larger than themselves to the end of the run. So
+/// only what nothing else waits for is an output.
+#[derive(Clone, Copy)]
+enum Taken {
+    /// The output of this index, at the end.
+    Last(usize),
+    /// The early value of this index.
+    Early(usize),
 }
 
 /// A run state; one a thread.
@@ -27,11 +45,26 @@ pub(super) struct State {
 impl Compiled {
     /// `what` names the plan to people: forward or backward.
     pub fn new(base: &Base, mut model: TypedModel, what: &'static str) -> Result<Arc<Compiled>> {
+        let times = wanted().then(|| Times { what, spent: Mutex::default() });
         let plan = guarded(ErrorKind::UnsupportedModel, format!("cannot compile the {what} plan"), || {
             late::improve(&mut model, base.weights())?;
-            model.into_optimized()?.into_runnable()
+            let mut model = model.into_optimized()?;
+            let waited_for = waited_for(&model)?;
+            let (mut results, mut last, mut early) = (vec![], vec![], HashMap::<usize, Vec<(usize, usize)>>::new());
+            for outlet in &model.outputs {
+                if waited_for.contains(&outlet.node) {
+                    let ix = results.iter().filter(|t| matches!(t, Taken::Early(_))).count();
+                    early.entry(outlet.node).or_default().push((outlet.slot, ix));
+                    results.push(Taken::Early(ix));
+                } else {
+                    results.push(Taken::Last(last.len()));
+                    last.push(*outlet);
+                }
+            }
+            model.outputs = last;
+            Ok(Compiled { plan: model.into_runnable()?, results, early, times })
         })?;
-        Ok(Arc::new(Compiled { plan, times: wanted().then(|| Times { what, spent: Mutex::default() }) }))
+        Ok(Arc::new(plan))
     }
 
     pub fn state(self: &Arc<Self>) -> TractResult<State> {
@@ -39,15 +72,40 @@ impl Compiled {
     }
 }
 
+/// The nodes with an output of `model` that other nodes with an output depend on; sources and constants are none of them, since they are not evaluated.
+fn waited_for(model: &TypedModel) -> TractResult<HashSet<usize>> {
+    let ends: HashSet<usize> = model.outputs.iter().map(|o| o.node).collect();
+    let mut leads: HashSet<usize> = HashSet::new();
+    for id in model.eval_order()?.into_iter().rev() {
+        let mut next = model.node(id).outputs.iter().flat_map(|o| &o.successors);
+        if next.any(|s| ends.contains(&s.node) || leads.contains(&s.node)) {
+            leads.insert(id);
+        }
+    }
+    let evaluated = |id: &usize| !model.node(*id).op_is::<TypedSource>() && !model.node(*id).op_is::<Const>();
+    Ok(ends.into_iter().filter(|id| leads.contains(id) && evaluated(id)).collect())
+}
+
 impl State {
     pub fn run(&mut self, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
-        let Some(times) = &self.plan.times else { return self.state.run(inputs) };
-        self.state.run_plan_with_eval(inputs, |ctx, state, node, inputs| {
-            let start = Instant::now();
-            let outputs = tract_core::plan::eval(ctx, state, node, inputs);
-            times.add(node, start.elapsed());
-            outputs
-        })
+        let plan = &self.plan;
+        let mut early: Vec<Option<TValue>> = vec![None; plan.results.len()];
+        let last = self.state.run_plan_with_eval(inputs, |ctx, state, node, inputs| {
+            let start = plan.times.is_some().then(Instant::now);
+            let outputs = tract_core::plan::eval(ctx, state, node, inputs)?;
+            if let (Some(times), Some(start)) = (&plan.times, start) {
+                times.add(node, start.elapsed());
+            }
+            for &(slot, ix) in plan.early.get(&node.id).into_iter().flatten() {
+                early[ix] = outputs.get(slot).cloned();
+            }
+            TractResult::Ok(outputs)
+        })?;
+        let mut value = |taken: &Taken| match *taken {
+            Taken::Last(ix) => last.get(ix).cloned(),
+            Taken::Early(ix) => early[ix].take(),
+        };
+        plan.results.iter().map(&mut value).collect::<Option<_>>().context("a plan lost a result")
     }
     /// Shape of input `ix`.
     #[cfg(feature = "train")]

@@ -1,6 +1,8 @@
 //! What a forward pass keeps for the backward one, in fewer bytes: activations of a quantised model are kept as the codes that they were rounded
 //! to, a quarter of their size, and decoded where the backward pass reads them.
 
+use std::collections::HashSet;
+
 use tract_core::internal::*;
 use tract_core::ops::source::TypedSource;
 
@@ -13,6 +15,7 @@ pub(super) fn compress(
     saved: &mut Vec<OutletId>,
 ) -> TractResult<()> {
     let first = backward.inputs.len() - saved.len();
+    let late = after_cotangents(backward, first)?;
     for ix in 0..saved.len() {
         let (outlet, source) = (saved[ix], backward.inputs[first + ix]);
         if outlet.slot != 0 || backward.outputs.contains(&source) {
@@ -46,10 +49,25 @@ pub(super) fn compress(
             saved.push(OutletId::new(outlet.node, codes + 1));
             inputs.push(backward.add_source(format!("{name}.parameters"), f32::fact([2]))?);
         }
-        let decoded = backward.wire_node(format!("{name}.decoded"), decode, &inputs)?[0];
-        for reader in readers {
-            backward.add_edge(decoded, reader)?;
+        // Each reader decodes for itself, and not before what it reads beside: a plan runs a node's first input first, and would decode
+        // everything before it starts.
+        for (nth, reader) in readers.iter().enumerate() {
+            let beside = backward.node(reader.node).inputs.iter().copied().rfind(|i| late.contains(&i.node));
+            let inputs: TVec<OutletId> = inputs.iter().copied().chain(beside).collect();
+            let decoded = backward.wire_node(format!("{name}.decoded.{nth}"), decode.clone(), &inputs)?[0];
+            backward.add_edge(decoded, *reader)?;
         }
     }
     Ok(())
+}
+
+/// The nodes of a backward graph that a cotangent reaches.
+fn after_cotangents(backward: &TypedModel, cotangents: usize) -> TractResult<HashSet<usize>> {
+    let mut late: HashSet<usize> = backward.inputs[..cotangents].iter().map(|o| o.node).collect();
+    for id in backward.eval_order()? {
+        if backward.node(id).inputs.iter().any(|i| late.contains(&i.node)) {
+            late.insert(id);
+        }
+    }
+    Ok(late)
 }
