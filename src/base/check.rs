@@ -39,11 +39,15 @@ pub(super) fn check(proto: &ModelProto, known: &dyn Fn(&str) -> bool) -> Result<
     for input in &graph.input {
         taken(input).map_err(|e| e.at(format!("the input {:?}", input.name)))?;
     }
-    for (position, node) in graph.node.iter().enumerate() {
-        operator(node, known).map_err(|e| e.at(node_name(position, node)))?;
-    }
+    operators(graph, known)?;
     order(graph)?;
     sizes(graph)
+}
+
+/// Every node is of an operator that is known, in a form that is not read wrongly.
+pub(super) fn operators(graph: &GraphProto, known: &dyn Fn(&str) -> bool) -> Result<()> {
+    let mut nodes = graph.node.iter().enumerate();
+    nodes.try_for_each(|(position, node)| operator(node, known).map_err(|e| e.at(node_name(position, node))))
 }
 
 /// An input is numbers, and as many of them as can be given.

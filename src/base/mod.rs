@@ -286,7 +286,9 @@ fn one_batch(inputs: &[Port]) -> Result<()> {
 #[cfg(all(test, feature = "train"))]
 pub(crate) fn graph_of(bytes: &[u8]) -> Result<TypedModel> {
     let mut proto = onnx::parse(bytes)?;
+    let operators = framework();
     if let Some(graph) = &mut proto.graph {
+        check::operators(graph, &|op| operators.op_register.0.contains_key(op) || lower::knows(op))?;
         lower::lower(graph);
         half::widen(graph);
     }
