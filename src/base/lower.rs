@@ -14,6 +14,7 @@ use tract_onnx::pb::attribute_proto::AttributeType;
 use tract_onnx::pb::tensor_proto::DataType;
 use tract_onnx::pb::{AttributeProto, GraphProto, NodeProto, TensorProto};
 
+use super::branches::reads;
 use super::integers::float_tensor;
 use super::onnx::node_name;
 
@@ -86,9 +87,9 @@ pub(super) fn lower(graph: &mut GraphProto) {
     }
     let Lowering { nodes, initializers, .. } = to;
     // What was dequantised goes: it would be kept twice, and the runtime does not read four-bit integers.
-    let read: HashSet<&str> = nodes.iter().flat_map(|n| &n.input).map(String::as_str).collect();
-    let listed: HashSet<&str> = graph.input.iter().chain(&graph.output).map(|v| v.name.as_str()).collect();
-    graph.initializer.retain(|t| read.contains(t.name.as_str()) || listed.contains(t.name.as_str()));
+    let mut wanted: HashSet<String> = nodes.iter().flat_map(reads).collect();
+    wanted.extend(graph.input.iter().chain(&graph.output).map(|v| v.name.clone()));
+    graph.initializer.retain(|t| wanted.contains(&t.name));
     graph.initializer.extend(initializers);
     graph.node = nodes;
 }
