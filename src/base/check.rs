@@ -100,10 +100,9 @@ fn operator(node: &NodeProto, known: &dyn Fn(&str) -> bool) -> Result<()> {
             text("activations").is_some_and(|a| a.strings.iter().zip(usual.iter().cycle()).any(|(s, u)| s != u));
         let clipped = text("clip").is_some_and(|a| a.f != 0.0);
         let coupled = text("input_forget").is_some_and(|a| a.i != 0);
-        let backwards = text("direction").is_some_and(|a| a.s == b"reverse");
-        if unusual || clipped || coupled || backwards {
+        if unusual || clipped || coupled {
             return Err(Error::unsupported(format!(
-                "a {} with other activations, a clip, coupled gates, or backwards only",
+                "a {} with other activations, a clip, or coupled gates",
                 node.op_type
             ))
             .hint("export the layer as plain operators"));

@@ -6,6 +6,7 @@
 //! clip cuts it off outside the range. Weights are dequantised, so that a low-rank product fits beside them. What cannot be
 //! rewritten stays as it is, and the runtime has the last word.
 
+mod backwards;
 mod quantisation;
 
 use std::collections::{HashMap, HashSet};
@@ -50,7 +51,7 @@ pub(super) fn knows(op: &str) -> bool {
 pub(super) fn lower(graph: &mut GraphProto) {
     let needs =
         |n: &NodeProto| n.op_type.contains("uantize") || n.op_type.starts_with('Q') || n.op_type.ends_with("Integer");
-    if !graph.node.iter().any(|n| needs(n) || n.op_type == "Celu") {
+    if !graph.node.iter().any(|n| needs(n) || n.op_type == "Celu" || backwards::is(n)) {
         return;
     }
     let old = std::mem::take(&mut graph.node);
@@ -264,6 +265,7 @@ impl Lowering<'_> {
                 let y = self.emit_main(op, &[a, b], &node.attribute);
                 self.rename(&y, result)
             }
+            _ if backwards::is(node) => self.backwards(node),
             // The runtime leaves out the factor of max(0, x) + min(0, α·(exp(x/α) - 1)).
             "Celu" => {
                 let alpha = node.attribute.iter().find(|a| a.name == "alpha").map_or(1.0, |a| a.f);
