@@ -18,6 +18,7 @@ mod shape;
 mod straight;
 mod tail;
 mod window;
+mod wired;
 
 use std::path::{Path, PathBuf};
 
@@ -304,7 +305,7 @@ fn typed(proto: &ModelProto) -> Result<TypedModel> {
         })
 }
 
-/// The runtime's ONNX reader, with the operators that [`lower`] writes.
+/// The runtime's ONNX reader, with the operators that [`lower`] writes and those of [`wired`].
 fn framework() -> tract_onnx::Onnx {
     use tract_onnx::tract_hir::ops::element_wise::ElementWiseIntoHir;
     let mut framework = tract_onnx::onnx().with_ignore_value_info(true).with_ignore_output_shapes(true);
@@ -313,6 +314,7 @@ fn framework() -> tract_onnx::Onnx {
     framework.op_register.insert(narrow::WEIGHT, narrow::load);
     framework.op_register.insert(lower::DETACH, |_, _| Ok((straight::detach().into_hir(), vec![])));
     bounded::bound(&mut framework);
+    wired::register(&mut framework);
     framework
 }
 
