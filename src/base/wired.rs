@@ -1,6 +1,7 @@
 //! Operators that the runtime lacks, or gets wrong, wired out of those it has. That happens where the runtime types its graph: shapes
 //! and stored values are known then, as far as the file tells them. What is not covered is refused with the reason.
 
+mod attention;
 mod pool;
 
 use std::sync::Arc;
@@ -21,6 +22,7 @@ type Wire = fn(&Form, &mut Wiring) -> TractResult<TVec<OutletId>>;
 
 /// An operator, and the inputs whose values its shape depends on.
 const OPERATORS: &[(&str, Wire, &[usize])] = &[
+    ("Attention", attention::attention, &[]),
     ("GlobalLpPool", pool::global_lp_pool, &[]),
     ("LpPool", pool::lp_pool, &[]),
 ];

@@ -3,6 +3,7 @@
 mod clip;
 mod packed;
 mod quantise;
+mod reach;
 mod widen;
 
 pub(crate) use clip::Clip;
@@ -10,6 +11,7 @@ pub(crate) use packed::{Kind, Packed, Scales};
 pub(crate) use quantise::Quantise;
 #[cfg(feature = "train")]
 pub(crate) use quantise::QuantiseBackward;
+pub(crate) use reach::Reach;
 #[cfg(feature = "train")]
 pub(crate) use widen::copy_constant;
 pub(crate) use widen::{Lookup, Widen, behind, constant, is_constant};
