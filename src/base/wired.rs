@@ -3,6 +3,7 @@
 
 mod attention;
 mod pool;
+mod resize;
 
 use std::sync::Arc;
 
@@ -25,6 +26,7 @@ const OPERATORS: &[(&str, Wire, &[usize])] = &[
     ("Attention", attention::attention, &[]),
     ("GlobalLpPool", pool::global_lp_pool, &[]),
     ("LpPool", pool::lp_pool, &[]),
+    ("Upsample", resize::upsample, &[1]),
 ];
 
 /// Puts the operators of this module into the runtime's reader.
