@@ -2,8 +2,10 @@
 //! and stored values are known then, as far as the file tells them. What is not covered is refused with the reason.
 
 mod attention;
+mod instead;
 mod pool;
 mod resize;
+mod simple;
 
 use std::sync::Arc;
 
@@ -26,6 +28,8 @@ const OPERATORS: &[(&str, Wire, &[usize])] = &[
     ("Attention", attention::attention, &[]),
     ("GlobalLpPool", pool::global_lp_pool, &[]),
     ("LpPool", pool::lp_pool, &[]),
+    ("SwiGLU", simple::swiglu, &[]),
+    ("Swish", simple::swish, &[]),
     ("Upsample", resize::upsample, &[1]),
 ];
 
@@ -34,6 +38,7 @@ pub(super) fn register(framework: &mut Onnx) {
     for (name, _, _) in OPERATORS {
         framework.op_register.insert(name, load);
     }
+    instead::register(framework);
 }
 
 fn load(context: &ParsingContext, node: &NodeProto) -> TractResult<(Box<dyn InferenceOp>, Vec<String>)> {
