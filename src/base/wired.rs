@@ -2,6 +2,7 @@
 //! and stored values are known then, as far as the file tells them. What is not covered is refused with the reason.
 
 mod attention;
+mod image;
 mod instead;
 mod pool;
 mod resize;
@@ -25,9 +26,13 @@ type Wire = fn(&Form, &mut Wiring) -> TractResult<TVec<OutletId>>;
 
 /// An operator, and the inputs whose values its shape depends on.
 const OPERATORS: &[(&str, Wire, &[usize])] = &[
+    ("AffineGrid", image::affine_grid, &[1]),
     ("Attention", attention::attention, &[]),
+    ("CenterCropPad", image::center_crop_pad, &[1]),
+    ("Col2Im", image::col2im, &[1, 2]),
     ("GlobalLpPool", pool::global_lp_pool, &[]),
     ("LpPool", pool::lp_pool, &[]),
+    ("SpaceToDepth", image::space_to_depth, &[]),
     ("SwiGLU", simple::swiglu, &[]),
     ("Swish", simple::swish, &[]),
     ("Upsample", resize::upsample, &[1]),
