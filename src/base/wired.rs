@@ -6,6 +6,7 @@ mod image;
 mod instead;
 mod pool;
 mod resize;
+mod sequence;
 mod simple;
 
 use std::sync::Arc;
@@ -32,9 +33,11 @@ const OPERATORS: &[(&str, Wire, &[usize])] = &[
     ("Col2Im", image::col2im, &[1, 2]),
     ("GlobalLpPool", pool::global_lp_pool, &[]),
     ("LpPool", pool::lp_pool, &[]),
+    ("ReverseSequence", sequence::reverse_sequence, &[]),
     ("SpaceToDepth", image::space_to_depth, &[]),
     ("SwiGLU", simple::swiglu, &[]),
     ("Swish", simple::swish, &[]),
+    ("TensorScatter", sequence::tensor_scatter, &[]),
     ("Upsample", resize::upsample, &[1]),
 ];
 
