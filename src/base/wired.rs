@@ -2,6 +2,7 @@
 //! and stored values are known then, as far as the file tells them. What is not covered is refused with the reason.
 
 mod attention;
+mod fourier;
 mod image;
 mod instead;
 mod pool;
@@ -31,6 +32,7 @@ const OPERATORS: &[(&str, Wire, &[usize])] = &[
     ("Attention", attention::attention, &[]),
     ("CenterCropPad", image::center_crop_pad, &[1]),
     ("Col2Im", image::col2im, &[1, 2]),
+    ("DFT", fourier::dft, &[1, 2]),
     ("GlobalLpPool", pool::global_lp_pool, &[]),
     ("LpPool", pool::lp_pool, &[]),
     ("ReverseSequence", sequence::reverse_sequence, &[]),
