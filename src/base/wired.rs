@@ -292,3 +292,6 @@ impl Expansion for Wired {
         (self.wire)(&self.form, &mut Wiring::new(&self.form, model, prefix, inputs))
     }
 }
+
+#[cfg(test)]
+mod tests;
