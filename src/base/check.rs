@@ -23,6 +23,9 @@ pub const MAX_RANK: i64 = 64;
 /// Largest kernel, stride, dilation, padding, or number of groups or heads. The runtime counts up to some of these.
 pub const MAX_EXTENT: i64 = 1 << 24;
 
+/// Operators of two operands; the opsets before 7 say how they broadcast.
+const BROADCAST: &[&str] = &["Add", "Sub", "Mul", "Div", "Pow", "And", "Or", "Xor", "Equal", "Greater", "Less"];
+
 const DOMAINS: &[&str] = &["", "ai.onnx", "ai.onnx.ml", "com.microsoft"];
 
 /// Checks the graph of `proto`; `known` tells which operators the runtime has.
@@ -89,6 +92,15 @@ fn operator(node: &NodeProto, known: &dyn Fn(&str) -> bool) -> Result<()> {
     }
     node.attribute.iter().try_for_each(whole_numbers)?;
     let text = |name: &str| node.attribute.iter().find(|a| a.name == name);
+    // The runtime reads neither of the two.
+    if BROADCAST.contains(&node.op_type.as_str()) && text("axis").is_some() {
+        return Err(Error::unsupported(format!("a {} that broadcasts along an axis, as before opset 7", node.op_type))
+            .hint("export it with opset 17"));
+    }
+    if node.op_type == "BatchNormalization" && text("training_mode").is_some_and(|a| a.i != 0) {
+        return Err(Error::unsupported("a BatchNormalization in training mode")
+            .hint("switch the model to evaluation before it is exported"));
+    }
     if ["LSTM", "GRU", "RNN"].contains(&node.op_type.as_str()) {
         // The runtime reads none of these.
         let usual: &[&[u8]] = match node.op_type.as_str() {

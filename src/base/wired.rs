@@ -53,6 +53,8 @@ pub(super) fn register(framework: &mut Onnx) {
 
 fn load(context: &ParsingContext, node: &NodeProto) -> TractResult<(Box<dyn InferenceOp>, Vec<String>)> {
     let found = OPERATORS.iter().find(|(name, ..)| *name == node.op_type);
+    // Other domains have operators of these names, too.
+    ensure!(["", "ai.onnx"].contains(&&*node.domain), "{} of {:?} is not known", node.op_type, node.domain);
     let (_, wire, values) = found.with_context(|| format!("{} is not known", node.op_type))?;
     let form = Form::of(context, node);
     Ok((expand(Wired { form, wire: *wire, values }), vec![]))
