@@ -28,9 +28,6 @@ fn grid_sample(cx: &mut Cx, node: &TypedNode, dy: OutletId) -> TractResult<Answe
     if cx.needs(1) {
         return Answer::refused("its places are computed from an adapted layer");
     }
-    if !GridSampleBackward::covers(op) {
-        return Answer::refused("it interpolates by cubics");
-    }
     let (grid, shape) = (cx.value(node.inputs[1])?, cx.dims(node.inputs[0])?);
     Answer::single(cx.wire(GridSampleBackward { op: op.clone(), shape }, &[grid, dy])?)
 }

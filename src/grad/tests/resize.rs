@@ -76,7 +76,7 @@ fn resizing_of_some_axes() {
 fn sampling() {
     // Coordinates within the picture, at its border, and far beyond.
     let grid: Vec<f32> = (0..24).map(|i| ((i * 7 % 13) as f32 - 6.0) * 0.31).collect();
-    for mode in [InterpolationMode::Bilinear, InterpolationMode::Nearest] {
+    for mode in [InterpolationMode::Bilinear, InterpolationMode::Nearest, InterpolationMode::Bicubic] {
         for padding_mode in [PaddingMode::Zeros, PaddingMode::Border, PaddingMode::Reflection] {
             for align_corners in [true, false] {
                 let op = GridSample { mode: mode.clone(), padding_mode: padding_mode.clone(), align_corners };
