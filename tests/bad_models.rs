@@ -168,13 +168,26 @@ fn recurrent_layers_that_the_runtime_would_read_wrongly() {
         ..attribute("activations", AttributeType::Strings)
     };
     let clip = AttributeProto { f: 3.0, ..attribute("clip", AttributeType::Float) };
-    let reverse = AttributeProto { s: b"reverse".to_vec(), ..attribute("direction", AttributeType::String) };
-    for odd in [relu, clip, reverse] {
+    for odd in [relu, clip] {
         let mut lstm = node("cell", "LSTM", &["x", "w", "r"], &["y"]);
         lstm.attribute.push(odd);
         let weights = ["w", "r"].map(|name| shape(name, &[1]));
         refused(&model(vec![lstm], weights.into()), ErrorKind::UnsupportedModel, &["(bad.onnx: cell)", "LSTM"]);
     }
+}
+
+#[test]
+fn operators_that_the_runtime_would_read_wrongly() {
+    let with = |mut node: NodeProto, name: &str, i: i64| {
+        node.attribute.push(AttributeProto { name: name.into(), i, r#type: 2, ..Default::default() });
+        node
+    };
+    let along = with(node("sum", "Add", &["x", "b"], &["y"]), "axis", 0);
+    refused(&model(vec![along], vec![shape("b", &[1, 1])]), ErrorKind::UnsupportedModel, &["sum", "axis", "opset 7"]);
+    let training = with(node("norm", "BatchNormalization", &["x", "x", "x", "x", "x"], &["y"]), "training_mode", 1);
+    refused(&model(vec![training], vec![]), ErrorKind::UnsupportedModel, &["norm", "training mode"]);
+    let other = NodeProto { domain: "com.microsoft".into(), ..node("heads", "Attention", &["x", "x", "x"], &["y"]) };
+    refused(&model(vec![other], vec![]), ErrorKind::UnsupportedModel, &["Attention", "com.microsoft"]);
 }
 
 /// The first load in a child process: the program that is tested is the child.

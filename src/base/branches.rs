@@ -103,7 +103,7 @@ fn part(graph: &GraphProto, value: &str) -> GraphProto {
 }
 
 /// Every value that a node reads, in its branches, too.
-fn reads(node: &NodeProto) -> Vec<String> {
+pub(super) fn reads(node: &NodeProto) -> Vec<String> {
     let inside = node.attribute.iter().flat_map(|a| a.g.iter().chain(&a.graphs));
     let inner = inside.flat_map(|g| g.node.iter().flat_map(reads).chain(g.output.iter().map(|o| o.name.clone())));
     node.input.iter().cloned().chain(inner).filter(|name| !name.is_empty()).collect()

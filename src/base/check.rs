@@ -23,6 +23,9 @@ pub const MAX_RANK: i64 = 64;
 /// Largest kernel, stride, dilation, padding, or number of groups or heads. The runtime counts up to some of these.
 pub const MAX_EXTENT: i64 = 1 << 24;
 
+/// Operators of two operands; the opsets before 7 say how they broadcast.
+const BROADCAST: &[&str] = &["Add", "Sub", "Mul", "Div", "Pow", "And", "Or", "Xor", "Equal", "Greater", "Less"];
+
 const DOMAINS: &[&str] = &["", "ai.onnx", "ai.onnx.ml", "com.microsoft"];
 
 /// Checks the graph of `proto`; `known` tells which operators the runtime has.
@@ -39,11 +42,15 @@ pub(super) fn check(proto: &ModelProto, known: &dyn Fn(&str) -> bool) -> Result<
     for input in &graph.input {
         taken(input).map_err(|e| e.at(format!("the input {:?}", input.name)))?;
     }
-    for (position, node) in graph.node.iter().enumerate() {
-        operator(node, known).map_err(|e| e.at(node_name(position, node)))?;
-    }
+    operators(graph, known)?;
     order(graph)?;
     sizes(graph)
+}
+
+/// Every node is of an operator that is known, in a form that is not read wrongly.
+pub(super) fn operators(graph: &GraphProto, known: &dyn Fn(&str) -> bool) -> Result<()> {
+    let mut nodes = graph.node.iter().enumerate();
+    nodes.try_for_each(|(position, node)| operator(node, known).map_err(|e| e.at(node_name(position, node))))
 }
 
 /// An input is numbers, and as many of them as can be given.
@@ -85,6 +92,15 @@ fn operator(node: &NodeProto, known: &dyn Fn(&str) -> bool) -> Result<()> {
     }
     node.attribute.iter().try_for_each(whole_numbers)?;
     let text = |name: &str| node.attribute.iter().find(|a| a.name == name);
+    // The runtime reads neither of the two.
+    if BROADCAST.contains(&node.op_type.as_str()) && text("axis").is_some() {
+        return Err(Error::unsupported(format!("a {} that broadcasts along an axis, as before opset 7", node.op_type))
+            .hint("export it with opset 17"));
+    }
+    if node.op_type == "BatchNormalization" && text("training_mode").is_some_and(|a| a.i != 0) {
+        return Err(Error::unsupported("a BatchNormalization in training mode")
+            .hint("switch the model to evaluation before it is exported"));
+    }
     if ["LSTM", "GRU", "RNN"].contains(&node.op_type.as_str()) {
         // The runtime reads none of these.
         let usual: &[&[u8]] = match node.op_type.as_str() {
@@ -96,10 +112,9 @@ fn operator(node: &NodeProto, known: &dyn Fn(&str) -> bool) -> Result<()> {
             text("activations").is_some_and(|a| a.strings.iter().zip(usual.iter().cycle()).any(|(s, u)| s != u));
         let clipped = text("clip").is_some_and(|a| a.f != 0.0);
         let coupled = text("input_forget").is_some_and(|a| a.i != 0);
-        let backwards = text("direction").is_some_and(|a| a.s == b"reverse");
-        if unusual || clipped || coupled || backwards {
+        if unusual || clipped || coupled {
             return Err(Error::unsupported(format!(
-                "a {} with other activations, a clip, coupled gates, or backwards only",
+                "a {} with other activations, a clip, or coupled gates",
                 node.op_type
             ))
             .hint("export the layer as plain operators"));

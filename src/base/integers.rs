@@ -9,6 +9,31 @@ use super::check::volume;
 pub(super) const UINT4: i32 = DataType::Uint4 as i32;
 pub(super) const INT4: i32 = DataType::Int4 as i32;
 
+/// Element types of integers of which each takes a byte or more.
+const WHOLE: &[i32] = &[
+    DataType::Uint8 as i32,
+    DataType::Int8 as i32,
+    DataType::Uint16 as i32,
+    DataType::Int16 as i32,
+    DataType::Int32 as i32,
+];
+
+/// The float of eight bits that ONNX calls e4m3fn, or e5m2, by the bits of its exponent. The former has no infinities, and one pattern for
+/// what is not a number.
+fn small_float(bits: u8, exponent_bits: u32) -> f32 {
+    let mantissa_bits = 7 - exponent_bits;
+    let (exponent, mantissa) = (u32::from(bits & 0x7f) >> mantissa_bits, u32::from(bits) & ((1 << mantissa_bits) - 1));
+    let (all, bias) = ((1 << exponent_bits) - 1, (1i32 << (exponent_bits - 1)) - 1);
+    let part = mantissa as f32 / (1 << mantissa_bits) as f32;
+    let size = match exponent {
+        0 => part * f32::powi(2.0, 1 - bias),
+        e if e == all && exponent_bits == 5 && mantissa == 0 => f32::INFINITY,
+        e if e == all && (exponent_bits == 5 || mantissa == (1 << mantissa_bits) - 1) => f32::NAN,
+        e => (1.0 + part) * f32::powi(2.0, e as i32 - bias),
+    };
+    if bits > 0x7f { -size } else { size }
+}
+
 /// The integers of an element type.
 pub(super) fn range(kind: i32) -> Option<(f32, f32)> {
     match kind {
@@ -56,7 +81,9 @@ pub(super) fn numbers(t: &TensorProto) -> Option<Vec<f32>> {
         }
         INT4 => nibbles(true),
         UINT4 => nibbles(false),
-        _ if raw.is_empty() => stored(&t.int32_data),
+        k if k == DataType::Float8e4m3fn as i32 => Some(bytes().into_iter().map(|b| small_float(b, 4)).collect()),
+        k if k == DataType::Float8e5m2 as i32 => Some(bytes().into_iter().map(|b| small_float(b, 5)).collect()),
+        k if raw.is_empty() && WHOLE.contains(&k) => stored(&t.int32_data),
         k if k == DataType::Uint8 as i32 => Some(raw.iter().map(|b| *b as f32).collect()),
         k if k == DataType::Int8 as i32 => Some(raw.iter().map(|b| *b as i8 as f32).collect()),
         k if k == DataType::Uint16 as i32 => {
@@ -107,4 +134,34 @@ pub(super) fn dequantised(
     };
     let value = |(i, v): (usize, &f32)| Some((v - zeros.get(place(i))?) * scales.get(place(i))?);
     values.iter().enumerate().map(value).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn floats_of_eight_bits() {
+        let four = [
+            (0x00, 0.0),
+            (0x01, 0.001953125),
+            (0x07, 0.013671875),
+            (0x08, 0.015625),
+            (0x38, 1.0),
+            (0x7e, 448.0),
+            (0xed, -104.0),
+        ];
+        let five = [
+            (0x00, 0.0),
+            (0x01, f32::powi(2.0, -16)),
+            (0x3c, 1.0),
+            (0x7b, 57344.0),
+            (0x7c, f32::INFINITY),
+            (0xbc, -1.0),
+        ];
+        four.iter().for_each(|(bits, value)| assert_eq!(small_float(*bits, 4), *value, "{bits:x}"));
+        five.iter().for_each(|(bits, value)| assert_eq!(small_float(*bits, 5), *value, "{bits:x}"));
+        assert!(small_float(0x7f, 4).is_nan() && small_float(0xff, 4).is_nan());
+        assert!(small_float(0x7d, 5).is_nan() && small_float(0xff, 5).is_nan());
+    }
 }

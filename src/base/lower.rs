@@ -6,6 +6,7 @@
 //! clip cuts it off outside the range. Weights are dequantised, so that a low-rank product fits beside them. What cannot be
 //! rewritten stays as it is, and the runtime has the last word.
 
+mod backwards;
 mod quantisation;
 
 use std::collections::{HashMap, HashSet};
@@ -14,6 +15,7 @@ use tract_onnx::pb::attribute_proto::AttributeType;
 use tract_onnx::pb::tensor_proto::DataType;
 use tract_onnx::pb::{AttributeProto, GraphProto, NodeProto, TensorProto};
 
+use super::branches::reads;
 use super::integers::float_tensor;
 use super::onnx::node_name;
 
@@ -51,7 +53,7 @@ pub(super) fn knows(op: &str) -> bool {
 pub(super) fn lower(graph: &mut GraphProto) {
     let needs =
         |n: &NodeProto| n.op_type.contains("uantize") || n.op_type.starts_with('Q') || n.op_type.ends_with("Integer");
-    if !graph.node.iter().any(|n| needs(n) || n.op_type == "Celu") {
+    if !graph.node.iter().any(|n| needs(n) || n.op_type == "Celu" || backwards::is(n)) {
         return;
     }
     let old = std::mem::take(&mut graph.node);
@@ -89,9 +91,9 @@ pub(super) fn lower(graph: &mut GraphProto) {
     }
     let Lowering { nodes, initializers, .. } = to;
     // What was dequantised goes: it would be kept twice, and the runtime does not read four-bit integers.
-    let read: HashSet<&str> = nodes.iter().flat_map(|n| &n.input).map(String::as_str).collect();
-    let listed: HashSet<&str> = graph.input.iter().chain(&graph.output).map(|v| v.name.as_str()).collect();
-    graph.initializer.retain(|t| read.contains(t.name.as_str()) || listed.contains(t.name.as_str()));
+    let mut wanted: HashSet<String> = nodes.iter().flat_map(reads).collect();
+    wanted.extend(graph.input.iter().chain(&graph.output).map(|v| v.name.clone()));
+    graph.initializer.retain(|t| wanted.contains(&t.name));
     graph.initializer.extend(initializers);
     graph.node = nodes;
 }
@@ -268,6 +270,7 @@ impl Lowering<'_> {
                 let y = self.emit_main(op, &[a, b], &node.attribute);
                 self.rename(&y, result)
             }
+            _ if backwards::is(node) => self.backwards(node),
             // The runtime leaves out the factor of max(0, x) + min(0, α·(exp(x/α) - 1)).
             "Celu" => {
                 let alpha = node.attribute.iter().find(|a| a.name == "alpha").map_or(1.0, |a| a.f);

@@ -18,6 +18,7 @@ mod shape;
 mod straight;
 mod tail;
 mod window;
+mod wired;
 
 use std::path::{Path, PathBuf};
 
@@ -287,7 +288,9 @@ fn one_batch(inputs: &[Port]) -> Result<()> {
 #[cfg(all(test, feature = "train"))]
 pub(crate) fn graph_of(bytes: &[u8]) -> Result<TypedModel> {
     let mut proto = onnx::parse(bytes)?;
+    let operators = framework();
     if let Some(graph) = &mut proto.graph {
+        check::operators(graph, &|op| operators.op_register.0.contains_key(op) || lower::knows(op))?;
         lower::lower(graph);
         half::widen(graph);
     }
@@ -303,7 +306,7 @@ fn typed(proto: &ModelProto) -> Result<TypedModel> {
         })
 }
 
-/// The runtime's ONNX reader, with the operators that [`lower`] writes.
+/// The runtime's ONNX reader, with the operators that [`lower`] writes and those of [`wired`].
 fn framework() -> tract_onnx::Onnx {
     use tract_onnx::tract_hir::ops::element_wise::ElementWiseIntoHir;
     let mut framework = tract_onnx::onnx().with_ignore_value_info(true).with_ignore_output_shapes(true);
@@ -313,6 +316,7 @@ fn framework() -> tract_onnx::Onnx {
     framework.op_register.insert(narrow::WEIGHT, narrow::load);
     framework.op_register.insert(lower::DETACH, |_, _| Ok((straight::detach().into_hir(), vec![])));
     bounded::bound(&mut framework);
+    wired::register(&mut framework);
     framework
 }
 

@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet};
 
 use tract_onnx::pb::{GraphProto, NodeProto, TensorProto};
 
+use super::branches::reads;
 use super::narrow::quantised_weight;
 
 /// Rewrites every such chain of `graph`, each of whose values but the last is read once.
@@ -51,12 +52,9 @@ pub(super) fn fold(graph: &mut GraphProto) {
     }
     let mut position = 0..;
     graph.node.retain(|_: &NodeProto| position.next().is_none_or(|p| !gone.contains(&p)));
-    let read: HashSet<&str> = graph.node.iter().flat_map(|n| &n.input).map(String::as_str).collect();
-    let listed: HashSet<&str> = graph.input.iter().chain(&graph.output).map(|v| v.name.as_str()).collect();
-    let keep: Vec<bool> =
-        graph.initializer.iter().map(|t| read.contains(t.name.as_str()) || listed.contains(t.name.as_str())).collect();
-    let mut keep = keep.into_iter();
-    graph.initializer.retain(|_| keep.next().unwrap_or(true));
+    let mut wanted: HashSet<String> = graph.node.iter().flat_map(reads).collect();
+    wanted.extend(graph.input.iter().chain(&graph.output).map(|v| v.name.clone()));
+    graph.initializer.retain(|t| wanted.contains(&t.name));
 }
 
 /// The axis of `q` along which `scale`, broadcast against it, differs; the first for a single scale.

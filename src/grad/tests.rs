@@ -12,6 +12,7 @@ use tract_core::ops::logic::Iff;
 use tract_core::ops::math;
 use tract_core::ops::nn::{self, DataFormat, Reduce, Reducer, RmsNorm, Softmax, SoftmaxKind};
 
+mod fourier;
 mod index;
 mod nodes;
 mod recurrent;
@@ -87,6 +88,23 @@ fn check(name: &str, shapes: &[&[usize]], build: Build) {
 
 fn wire(m: &mut TypedModel, op: impl Into<Box<dyn TypedOp>>, inputs: &[OutletId]) -> TractResult<OutletId> {
     Ok(m.wire_node("op", op, inputs)?[0])
+}
+
+#[test]
+fn remainders() {
+    // 5.05 to 5.2 by 2.05 to 2.2, and by the same less than 0: no whole number between the quotients.
+    for sign in [1f32, -1.0] {
+        check_in("rem", &[&[2, 3], &[1, 3]], 0.5, 2.0, &|m, x| {
+            let (tenth, five) = (m.add_const("k", tensor2(&[[0.1f32]]))?, m.add_const("five", tensor2(&[[5f32]]))?);
+            let (signed, two) =
+                (m.add_const("s", tensor2(&[[0.1 * sign]]))?, m.add_const("two", tensor2(&[[2.0 * sign]]))?);
+            let a = m.wire_node("a", math::mul(), &[x[0], tenth])?[0];
+            let a = m.wire_node("a5", math::add(), &[a, five])?[0];
+            let b = m.wire_node("b", math::mul(), &[x[1], signed])?[0];
+            let b = m.wire_node("b2", math::add(), &[b, two])?[0];
+            wire(m, math::rem(), &[a, b])
+        });
+    }
 }
 
 #[test]
@@ -230,6 +248,9 @@ fn layout() {
         wire(m, MultiBroadcastTo { shape: ShapeFact::from_dims([2.to_dim(), 3.to_dim(), 4.to_dim()]) }, x)
     });
     check("downsample", &[&[2, 7]], &|m, x| wire(m, Downsample { axis: 1, stride: 2, modulo: 1 }, x));
+    for stride in [-1, -2, -3, -7, -9] {
+        check("backwards", &[&[2, 7, 3]], &|m, x| wire(m, Downsample { axis: 1, stride, modulo: 0 }, x));
+    }
     check("iff", &[&[2, 3], &[1, 3]], &|m, x| {
         let condition = m.add_const("condition", tensor2(&[[true, false, true], [false, false, true]]))?;
         wire(m, Iff, &[condition, x[0], x[1]])
@@ -349,11 +370,11 @@ fn local_response_normalisation() {
 fn an_operator_without_a_rule_blocks_only_what_lies_before_it() {
     let mut m = TypedModel::default();
     let (x, z) = (m.add_source("x", f32::fact([4])).unwrap(), m.add_source("z", f32::fact([4])).unwrap());
-    let two = m.add_const("two", tensor1(&[2f32])).unwrap();
-    let bad = m.wire_node("bad", math::rem(), &[x, two]).unwrap()[0];
+    let bad = nn::clamped_swiglu::ClampedSwiGlu { alpha: 1.0, limit: 7.0 };
+    let bad = m.wire_node("bad", bad, &[x, x]).unwrap()[0];
     let out = m.wire_node("out", math::mul(), &[bad, z]).unwrap()[0];
     m.select_output_outlets(&[out]).unwrap();
     let back = differentiate(&m, &[out], &[x, z], true).unwrap();
     assert_eq!(back.obstructed, [true, false]);
-    assert_eq!((back.blocked[0].node.as_str(), back.blocked[0].op.as_str()), ("bad", "Rem"));
+    assert_eq!((back.blocked[0].node.as_str(), back.blocked[0].op.as_str()), ("bad", "ClampedSwiGlu"));
 }

@@ -39,6 +39,7 @@ const ALLOWED: &[&str] = &[
     "Reduce<Sum>",
     "Reduce<MeanOfSquares>",
     "EinSum",
+    "Fft",
     "Conv",
     "Convolve",
     "Deconv",

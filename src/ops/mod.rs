@@ -5,6 +5,7 @@ mod convolve;
 mod dynamic;
 mod packed;
 mod quantise;
+mod reach;
 mod widen;
 
 pub(crate) use clip::Clip;
@@ -16,6 +17,7 @@ pub(crate) use packed::{Kind, Packed, Scales};
 pub(crate) use quantise::Quantise;
 #[cfg(feature = "train")]
 pub(crate) use quantise::QuantiseBackward;
+pub(crate) use reach::Reach;
 #[cfg(feature = "train")]
 pub(crate) use widen::copy_constant;
 pub(crate) use widen::{Lookup, Widen, behind, constant, in_order, is_constant, transposed_kernel};

@@ -5,7 +5,7 @@ use tract_core::ops::nn::grid_sample::{GridSample, InterpolationMode, PaddingMod
 
 use crate::sites::floats;
 
-/// `(grid, dy) → dx` for `grid: [N, O…, k]`, `dy: [N, C, O…]` and `dx: [N, C, D…]` with k spatial axes; bilinear or nearest.
+/// `(grid, dy) → dx` for `grid: [N, O…, k]`, `dy: [N, C, O…]` and `dx: [N, C, D…]` with k spatial axes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct GridSampleBackward {
     pub op: GridSample,
@@ -14,11 +14,6 @@ pub(crate) struct GridSampleBackward {
 }
 
 impl GridSampleBackward {
-    /// Whether this form of the operator is covered.
-    pub fn covers(op: &GridSample) -> bool {
-        op.mode != InterpolationMode::Bicubic
-    }
-
     /// Where along an axis of `size` places a coordinate between -1 and 1 lies.
     fn place(&self, coordinate: f32, size: usize) -> f32 {
         let size = size as f32;
@@ -65,23 +60,38 @@ impl GridSampleBackward {
                 }
             }
         }
-        let corners = if self.op.mode == InterpolationMode::Nearest { 1 } else { 1 << places.len() };
-        for corner in 0..corners {
+        // Places along each axis that a sample is made of.
+        let taps: usize = match self.op.mode {
+            InterpolationMode::Nearest => 1,
+            InterpolationMode::Bilinear => 2,
+            InterpolationMode::Bicubic => 4,
+        };
+        for mut corner in 0..taps.pow(places.len() as u32) {
             let (mut at, mut weight) = (Some(0), 1.0);
-            for (axis, (&p, &size)) in places.iter().zip(sizes).enumerate() {
-                let index = if corners == 1 {
-                    p as isize
-                } else {
-                    let low = p.floor();
-                    let upper = corner >> axis & 1 == 1;
-                    weight *= if upper { p - low } else { low + 1.0 - p };
-                    low as isize + upper as isize
+            for (&p, &size) in places.iter().zip(sizes) {
+                let (low, tap) = (p.floor(), corner % taps);
+                corner /= taps;
+                let index = match taps {
+                    1 => p as isize,
+                    2 => low as isize + tap as isize,
+                    _ => low as isize + tap as isize - 1,
+                };
+                weight *= match (taps, tap) {
+                    (1, _) => 1.0,
+                    (2, 0) => low + 1.0 - p,
+                    (2, _) => p - low,
+                    _ => cubic((p - low + 1.0 - tap as f32).abs()),
                 };
                 at = at.zip(self.inside(index, size)).map(|(at, i)| at * size + i);
             }
             parts.extend(at.map(|at| (at, weight)));
         }
     }
+}
+
+/// The weight of what lies `distance` places away.
+fn cubic(distance: f32) -> f32 {
+    tract_core::ops::nn::resize::cubic_kernel(distance, -0.75)
 }
 
 /// `x` mirrored at the bounds until it lies within them.

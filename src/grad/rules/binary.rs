@@ -23,6 +23,7 @@ pub(super) const RULES: &[Rule] = &[
     rule("SubF", "for b - a: da = -dy, db = dy", subf),
     rule("Mul", "da = dy·b, db = dy·a", mul),
     rule("Div", "da = dy/b, db = -dy·y/b", div),
+    rule("Rem", "for a - b·n with a whole number n: da = dy, db = -dy·n", rem),
     rule("Pow", "da = dy·b·a^(b-1), db = dy·y·ln a", pow),
     rule("Max", "dy to the larger operand, halves at a tie of two computed ones", max),
     rule("Min", "dy to the smaller operand, halves at a tie of two computed ones", min),
@@ -73,6 +74,18 @@ fn div(cx: &mut Cx, node: &TypedNode, dy: OutletId) -> TractResult<Answer> {
     if cx.needs(1) {
         let y = cx.value(OutletId::new(node.id, 0))?;
         let db = cx.mul(da, y)?;
+        parts.push((1, cx.neg(db)?));
+    }
+    Ok(Answer::Gradient(parts))
+}
+
+fn rem(cx: &mut Cx, node: &TypedNode, dy: OutletId) -> TractResult<Answer> {
+    let mut parts = tvec!((0, dy));
+    if cx.needs(1) {
+        let (a, b, y) = (cx.value(node.inputs[0])?, cx.value(node.inputs[1])?, cx.value(OutletId::new(node.id, 0))?);
+        let whole = cx.sub(a, y)?;
+        let n = cx.div(whole, b)?;
+        let db = cx.mul(dy, n)?;
         parts.push((1, cx.neg(db)?));
     }
     Ok(Answer::Gradient(parts))

@@ -4,6 +4,9 @@ use tract_core::internal::*;
 use tract_core::ops::array::{
     CumSum, Gather, GatherElements, GatherNd, ScatterElements, ScatterNd, ScatterReduction, Tile, Topk, Trilu,
 };
+use tract_core::ops::binary::TypedBinOp;
+use tract_core::ops::cast::cast;
+use tract_core::ops::logic::comp_eq;
 use tract_core::ops::nn::{Reduce, Reducer};
 
 use super::{Answer, Rule};
@@ -24,10 +27,10 @@ pub(super) const RULES: &[Rule] = &[
     rule("GatherNd", "dy added at the gathered places", gather_nd),
     rule(
         "ScatterElements",
-        "dy where nothing was written, and read at the written places for the updates",
+        "dy where nothing was written, and read at the written places for the updates; of a largest or smallest value, shared by those that are it",
         scatter_elements,
     ),
-    rule("ScatterNd", "dy where nothing was written, and read at the written places for the updates", scatter_nd),
+    rule("ScatterNd", "as that of ScatterElements", scatter_nd),
     rule("Topk", "dy added at the places of the chosen values", topk),
     rule("Onehot", "none: made from indices", |_, _, _| Ok(Answer::NoGradient)),
     rule("Tile", "dx = Σ dy over the copies", tile),
@@ -76,27 +79,50 @@ fn beside(cx: &mut Cx, node: &TypedNode, dy: OutletId, op: Box<dyn TypedOp>, add
 
 fn scatter_elements(cx: &mut Cx, node: &TypedNode, dy: OutletId) -> TractResult<Answer> {
     let op = node.op_as::<ScatterElements>().context("not a scatter of elements")?;
-    let adds = match op.reduction {
-        ScatterReduction::None => false,
-        ScatterReduction::Add => true,
-        other => return Answer::refused(format!("it combines values by {}", other.as_str())),
-    };
-    let data = beside(cx, node, dy, Box::new(op.clone()), adds)?;
-    let index = cx.value(node.inputs[1])?;
-    let updates = cx.wire(GatherElements { axis: op.axis }, &[dy, index])?;
-    Ok(Answer::Gradient(tvec!((0, data), (2, updates))))
+    let add = ScatterElements { reduction: ScatterReduction::Add, ..op.clone() };
+    scatter(cx, node, dy, op.reduction, Box::new(op.clone()), Box::new(add), Box::new(GatherElements { axis: op.axis }))
 }
 
 fn scatter_nd(cx: &mut Cx, node: &TypedNode, dy: OutletId) -> TractResult<Answer> {
     let op = node.op_as::<ScatterNd>().context("not a scatter")?;
-    let adds = match op.reduction {
+    let add = ScatterNd { reduction: ScatterReduction::Add };
+    scatter(cx, node, dy, op.reduction, Box::new(op.clone()), Box::new(add), Box::new(GatherNd { batch_dims: 0 }))
+}
+
+/// `add` is the scatter that adds, `read` the gather from the written places.
+fn scatter(
+    cx: &mut Cx,
+    node: &TypedNode,
+    dy: OutletId,
+    reduction: ScatterReduction,
+    op: Box<dyn TypedOp>,
+    add: Box<dyn TypedOp>,
+    read: Box<dyn TypedOp>,
+) -> TractResult<Answer> {
+    let index = cx.value(node.inputs[1])?;
+    let adds = match reduction {
         ScatterReduction::None => false,
         ScatterReduction::Add => true,
-        other => return Answer::refused(format!("it combines values by {}", other.as_str())),
+        ScatterReduction::Max | ScatterReduction::Min => {
+            // Shared by all that are as large as the result.
+            let y = cx.value(OutletId::new(node.id, 0))?;
+            let (data, updates) = (cx.value(node.inputs[0])?, cx.value(node.inputs[2])?);
+            let chosen = cx.wire(read.clone(), &[y, index])?;
+            let ties = [(data, y), (updates, chosen)].map(|(a, b)| {
+                let tie = cx.wire(TypedBinOp(comp_eq(), None), &[a, b])?;
+                cx.wire(cast(f32::datum_type()), &[tie])
+            });
+            let [data, updates] = ties;
+            let (data, updates) = (data?, updates?);
+            let count = cx.wire(add, &[data, index, updates])?;
+            let share = cx.div(dy, count)?;
+            let shares = cx.wire(read, &[share, index])?;
+            return Ok(Answer::Gradient(tvec!((0, cx.mul(share, data)?), (2, cx.mul(shares, updates)?))));
+        }
+        ScatterReduction::Mul => return Answer::refused("it multiplies values"),
     };
-    let data = beside(cx, node, dy, Box::new(op.clone()), adds)?;
-    let index = cx.value(node.inputs[1])?;
-    let updates = cx.wire(GatherNd { batch_dims: 0 }, &[dy, index])?;
+    let data = beside(cx, node, dy, op, adds)?;
+    let updates = cx.wire(read, &[dy, index])?;
     Ok(Answer::Gradient(tvec!((0, data), (2, updates))))
 }
 

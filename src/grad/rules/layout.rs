@@ -28,7 +28,7 @@ pub(super) const RULES: &[Rule] = &[
     rule("Slice", "dy padded with zeros", slice),
     rule("Concat", "the slices of dy", concat),
     rule("Pad", "dy without the border, or with the border added to what it repeats", pad),
-    rule("Downsample", "dy with zeros between", downsample),
+    rule("Downsample", "dy with zeros between, from the end if it runs backwards", downsample),
     rule("Cast", "dy, cast back", cast_rule),
 ];
 
@@ -106,8 +106,14 @@ fn border(mode: &PadMode, len: usize, before: usize, after: usize) -> Vec<i64> {
 
 fn downsample(cx: &mut Cx, node: &TypedNode, dy: OutletId) -> TractResult<Answer> {
     let op = node.op_as::<Downsample>().context("not a downsampling")?;
-    let Ok(stride) = usize::try_from(op.stride) else { return Answer::refused("it runs backwards") };
-    let len = cx.dims(node.inputs[0])?[op.axis];
+    let shape = cx.dims(node.inputs[0])?;
+    let len = shape[op.axis];
+    let Ok(stride) = usize::try_from(op.stride) else {
+        // Backwards: the i-th value was read i strides before the last.
+        let read: Vec<i64> = (0..len as i64).rev().step_by(op.stride.unsigned_abs()).collect();
+        let index = cx.constant(tensor1(&read).into_arc_tensor())?;
+        return Answer::single(cx.wire(GatherBackward { axis: op.axis, shape }, &[index, dy])?);
+    };
     Answer::single(cx.wire(UpsampleZeros { axis: op.axis, stride, modulo: op.modulo, len }, &[dy])?)
 }
 

@@ -5,6 +5,7 @@ mod binary;
 mod clip;
 mod conv;
 mod einsum;
+mod fourier;
 mod index;
 mod layout;
 mod lowrank;
@@ -73,6 +74,7 @@ const FAMILIES: &[&[Rule]] = &[
     layout::RULES,
     index::RULES,
     resize::RULES,
+    fourier::RULES,
     recurrent::RULES,
 ];
 

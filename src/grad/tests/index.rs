@@ -58,6 +58,20 @@ fn scatters() {
 }
 
 #[test]
+fn scatters_of_the_larger_or_smaller_value() {
+    for reduction in [ScatterReduction::Max, ScatterReduction::Min] {
+        check("scatter elements", &[&[3, 4], &[2, 4]], &|m, x| {
+            let index = m.add_const("index", tensor2(&[[2i64, 0, 2, 1], [2, 1, 2, 2]]))?;
+            wire(m, ScatterElements { axis: 0, reduction }, &[x[0], index, x[1]])
+        });
+        check("scatter nd", &[&[3, 4, 2], &[3, 2]], &|m, x| {
+            let index = m.add_const("index", tensor2(&[[0i64, 1], [2, 3], [0, 1]]))?;
+            wire(m, ScatterNd { reduction }, &[x[0], index, x[1]])
+        });
+    }
+}
+
+#[test]
 fn the_largest() {
     for (axis, largest) in [(1, true), (0, false)] {
         check("topk", &[&[4, 5]], &|m, x| {

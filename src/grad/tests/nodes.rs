@@ -1,5 +1,6 @@
-//! The ONNX project's own tests of single operators (`scripts/onnx_node_tests.py`): for each that the runtime reads, the gradient of its float inputs
-//! against central differences at the test's own values. What came of it is `docs/onnx-node-tests.md`.
+//! The ONNX project's own tests of single operators (`scripts/onnx_node_tests.py`): for each that the runtime reads, the values against those that
+//! the test expects, and the gradient of its float inputs against central differences at the test's own values. What came of it is
+//! `docs/onnx-node-tests.md`.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -7,7 +8,7 @@ use std::path::Path;
 use super::*;
 use crate::base::{graph_of, guarded};
 use crate::error::{ErrorKind, Result};
-use crate::input::{ArrayData, arrays};
+use crate::input::{ArrayData, NamedArray, arrays};
 
 /// What came of a case.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -25,28 +26,36 @@ struct Case {
     sources: Vec<OutletId>,
     outputs: Vec<OutletId>,
     values: Vec<Tensor>,
+    /// What the test expects of each output, unless it is of another type there.
+    expected: Vec<Option<Tensor>>,
+}
+
+/// The array called `name`, if it is one of floats.
+fn floats_of(arrays: &[NamedArray], name: &str) -> TractResult<Tensor> {
+    let array = arrays.iter().find(|a| a.name == name).with_context(|| format!("no values for {name}"))?;
+    let ArrayData::F32(values) = &array.data else { bail!("{name} is not of floats") };
+    Tensor::from_shape(&array.shape, values)
 }
 
 impl Case {
     fn read(folder: &Path, name: &str) -> Result<Case> {
         let bytes = std::fs::read(folder.join(format!("{name}.onnx"))).unwrap();
         let arrays = arrays::read(&folder.join(format!("{name}.npz"))).unwrap();
+        let listed = crate::base::parse(&bytes)?.graph.unwrap().output;
         let mut model = graph_of(&bytes)?;
         guarded(ErrorKind::UnsupportedModel, "cannot read it", || {
             model.declutter()?;
             crate::ops::fuse(&mut model)?;
             let float = |o: &OutletId| model.outlet_fact(*o).is_ok_and(|f| f.datum_type == f32::datum_type());
-            let outputs: Vec<OutletId> = model.outputs.iter().copied().filter(float).collect();
+            let named = model.outputs.iter().zip(&listed).filter(|(o, _)| float(o));
+            let (outputs, expected): (Vec<OutletId>, Vec<Option<Tensor>>) =
+                named.map(|(o, v)| (*o, floats_of(&arrays, &format!("expected {}", v.name)).ok())).unzip();
             let open = |o: &OutletId| model.outlet_fact(*o).is_ok_and(|f| !f.shape.is_concrete());
             ensure!(!outputs.is_empty() && !outputs.iter().any(open), "no float output of a definite shape");
-            let values = model.inputs.iter().map(|o| {
-                let name = &model.node(o.node).name;
-                let array = arrays.iter().find(|a| a.name == *name).with_context(|| format!("no values for {name}"))?;
-                let ArrayData::F32(values) = &array.data else { bail!("{name} is not of floats") };
-                Tensor::from_shape(&array.shape, values)
-            });
+            let values = model.inputs.iter().map(|o| floats_of(&arrays, &model.node(o.node).name));
             Ok(Case {
                 values: values.collect::<TractResult<_>>()?,
+                expected,
                 sources: model.inputs.clone(),
                 outputs,
                 model: model.clone(),
@@ -66,14 +75,43 @@ impl Case {
         })
     }
 
+    /// Where the values differ from what the test expects.
+    fn wrong_value(&self) -> Result<Option<String>> {
+        for (ix, (y, expected)) in self.run(&self.values, &[])?.iter().zip(&self.expected).enumerate() {
+            let Some(expected) = expected else { continue };
+            if y.shape() != expected.shape() {
+                return Ok(Some(format!("output {ix} is of shape {:?}, not {:?}", y.shape(), expected.shape())));
+            }
+            let (ys, es) = (crate::sites::floats(y).unwrap(), crate::sites::floats(expected).unwrap());
+            let same = |y: f32, e: f32| match e {
+                _ if e.abs() == f32::MAX => y == f32::INFINITY.copysign(e),
+                _ if e == f32::MAX / 2.0 => y.is_nan(),
+                _ => (y - e).abs() <= 1e-3 * e.abs() + 1e-5,
+            };
+            if let Some(at) = ys.iter().zip(es).position(|(y, e)| !same(*y, *e)) {
+                return Ok(Some(format!("place {at} of output {ix} is {}, not {}", ys[at], es[at])));
+            }
+        }
+        Ok(None)
+    }
+
     /// Largest disagreement of `back` with central differences at `values`, relative to one plus their size; none where the function or
     /// its gradient is not finite.
     fn disagreement(&self, back: &Backward, values: &[Tensor]) -> Result<Option<f64>> {
         let finite = |t: &Tensor| crate::sites::floats(t).is_ok_and(|v| v.iter().all(|x| x.is_finite()));
         let mut results = self.run(values, &back.saved)?;
         let saved = results.split_off(self.outputs.len());
-        let cotangents: Vec<Tensor> =
-            results.iter().enumerate().map(|(i, t)| random(t.shape(), -1.0, 1.0, 70 + i as u64)).collect();
+        // An infinity that stays one is no part of the sum.
+        let cotangents: Vec<Tensor> = (70u64..)
+            .zip(&results)
+            .map(|(seed, y)| {
+                let (ys, c) = (crate::sites::floats(y).unwrap(), random(y.shape(), -1.0, 1.0, seed));
+                let c = crate::sites::floats(&c).unwrap().iter().zip(ys);
+                let c: Vec<f32> = c.map(|(c, y)| if y.is_infinite() { 0.0 } else { *c }).collect();
+                Tensor::from_shape(y.shape(), &c).unwrap()
+            })
+            .collect();
+        results.iter_mut().for_each(tame);
         let gradients = guarded(ErrorKind::UnsupportedModel, "cannot run its gradient", || {
             let plan = back.model.clone().into_optimized()?.into_runnable()?;
             plan.run(cotangents.iter().chain(&saved).map(|t| t.clone().into_tvalue()).collect())
@@ -87,7 +125,9 @@ impl Case {
             let at = |h: f32| -> Result<f64> {
                 let mut values = values.to_vec();
                 values[slot] = moved(&values[slot], &v, h);
-                Ok(self.run(&values, &[])?.iter().zip(&cotangents).map(|(y, c)| dot(y, c)).sum())
+                let mut results = self.run(&values, &[])?;
+                results.iter_mut().for_each(tame);
+                Ok(results.iter().zip(&cotangents).map(|(y, c)| dot(y, c)).sum())
             };
             let expected = dot(gradient, &v);
             let mut best = f64::INFINITY;
@@ -103,12 +143,24 @@ impl Case {
     }
 }
 
+/// Infinities become zeros.
+fn tame(y: &mut Tensor) {
+    let values: Vec<f32> =
+        crate::sites::floats(y).unwrap().iter().map(|v| if v.is_infinite() { 0.0 } else { *v }).collect();
+    *y = Tensor::from_shape(y.shape(), &values).unwrap();
+}
+
 /// The outcome of a case, and why if that needs saying. A gradient that is not the function's is a failure of the test.
 fn look(folder: &Path, name: &str, wrong: &mut Vec<String>) -> (Found, String) {
     let case = match Case::read(folder, name) {
         Ok(case) => case,
         Err(e) => return (Found::Unread, e.to_string()),
     };
+    match case.wrong_value() {
+        Ok(None) => {}
+        Ok(Some(why)) => wrong.push(format!("{name}: {why}")),
+        Err(e) => return (Found::Unread, e.to_string()),
+    }
     let back = match guarded(ErrorKind::Internal, "no gradient", || {
         differentiate(&case.model, &case.outputs, &case.sources, true)
     }) {
@@ -180,12 +232,12 @@ fn onnx_node_tests() {
             reasons.entry((op, found)).or_insert_with(|| (name.clone(), reason));
         }
     }
-    assert!(wrong.is_empty(), "{} of {} gradients are wrong:\n{}", wrong.len(), names.len(), wrong.join("\n"));
     let page = page(&table, &reasons);
     let file = root.join("docs/onnx-node-tests.md");
     if std::env::var_os("UPDATE_DOCS").is_some_and(|v| v == "1") {
         std::fs::write(&file, &page).unwrap();
     }
+    assert!(wrong.is_empty(), "{} of {} cases are wrong:\n{}", wrong.len(), names.len(), wrong.join("\n"));
     let current = std::fs::read_to_string(&file).unwrap_or_default() == page;
     assert!(
         current,
@@ -202,9 +254,10 @@ fn page(table: &BTreeMap<String, [usize; 5]>, reasons: &Reasons) -> String {
         "# The ONNX project's tests of single operators\n\n\
          Written by `UPDATE_DOCS=1 cargo test --lib onnx_node_tests`; not edited by hand. The cases are those of the package `onnx` that go from float32 \
          to float32, packed by `scripts/onnx_node_tests.py`; the twins that spell a function out are left out.\n\n\
-         Every case is loaded, and its gradient compared with central differences at the values of the test, or just beside them. *Agrees*: to 1 %. *Straight*: a quantisation, whose gradient is taken straight through. *None*: \
-         nothing flows back, rightly (a rounding, an index). *Refused*: a form without a rule; a layer before it would not train, and `inspect` says so. \
-         *Not read*: the runtime does not take the operator in this form, in training or out of it.\n\n\
+         Every case is loaded. Its values are compared with those that the test expects, to 0.1 %: there is no case that is read and gets them wrong. Its gradient is compared with central differences at the values of the test, or just \
+         beside them. *Agrees*: to 1 %. *Straight*: a quantisation, whose gradient is taken straight through. *None*: \
+         nothing flows back, rightly (a rounding, an index, a stored weight). *Refused*: a form without a rule; a layer before it would not train, and `inspect` says so. \
+         *Not read*: a model with the operator in this form is refused, in training or out of it.\n\n\
          {} cases of {} operators: {} agree, {} pass straight through, {} have no gradient, {} are refused, {} are not read. Of the operators {} have a gradient in every case that is read, \
          {} in some, {} in none.\n\n\
          | operator | agrees | straight | none | refused | not read |\n|---|---|---|---|---|---|\n",

@@ -1,0 +1,106 @@
+//! Operators that the runtime wires itself but for one form.
+
+use std::sync::LazyLock;
+
+use tract_core::internal::*;
+use tract_onnx::Onnx;
+use tract_onnx::model::ParsingContext;
+use tract_onnx::pb::NodeProto;
+use tract_onnx::tract_hir::internal::{
+    Expansion, InferenceModel, InferenceNode, InferenceOp, InferenceResult, Solver, TensorProxy, expand,
+};
+
+use super::{Form, Wire, Wiring, simple};
+
+/// Whether inputs are of the form in which a node is wired here.
+type When = fn(&[&TypedFact]) -> bool;
+
+const FORMS: &[(&str, Wire, When)] =
+    &[("MatMul", simple::dot, simple::is_dot), ("Pow", simple::whole_power, simple::is_whole_power)];
+
+pub(super) fn register(framework: &mut Onnx) {
+    for (name, _, _) in FORMS {
+        framework.op_register.insert(name, load);
+    }
+}
+
+fn load(context: &ParsingContext, node: &NodeProto) -> TractResult<(Box<dyn InferenceOp>, Vec<String>)> {
+    static USUAL: LazyLock<Onnx> = LazyLock::new(tract_onnx::onnx);
+    let found = FORMS.iter().find(|(name, ..)| *name == node.op_type);
+    let read = USUAL.op_register.0.get(&node.op_type);
+    let ((_, wire, when), read) = found.zip(read).with_context(|| format!("{} is not known", node.op_type))?;
+    let (op, closures) = read(context, node)?;
+    let usual = op.as_op().downcast_ref::<Box<dyn Expansion>>().cloned();
+    let usual = usual.with_context(|| format!("{} is read in another way", node.op_type))?;
+    Ok((expand(Instead { usual, form: Form::of(context, node), wire: *wire, when: *when }), closures))
+}
+
+/// The runtime's own operator, but for the form in which another wiring takes its place.
+#[derive(Clone)]
+struct Instead {
+    usual: Box<dyn Expansion>,
+    form: Form,
+    wire: Wire,
+    when: When,
+}
+
+impl std::fmt::Debug for Instead {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.usual.fmt(f)
+    }
+}
+
+impl Instead {
+    fn applies(&self, model: &TypedModel, inputs: &[OutletId]) -> TractResult<bool> {
+        let facts = inputs.iter().map(|i| model.outlet_fact(*i)).collect::<TractResult<TVec<_>>>()?;
+        Ok((self.when)(&facts))
+    }
+}
+
+impl Expansion for Instead {
+    fn name(&self) -> StaticName {
+        self.usual.name()
+    }
+
+    fn validation(&self) -> Validation {
+        self.usual.validation()
+    }
+
+    fn info(&self) -> TractResult<Vec<String>> {
+        self.usual.info()
+    }
+
+    fn nboutputs(&self) -> TractResult<usize> {
+        self.usual.nboutputs()
+    }
+
+    fn rules<'r, 'p: 'r, 's: 'r>(
+        &'s self,
+        s: &mut Solver<'r>,
+        inputs: &'p [TensorProxy],
+        outputs: &'p [TensorProxy],
+    ) -> InferenceResult {
+        self.usual.rules(s, inputs, outputs)
+    }
+
+    fn wire(&self, prefix: &str, model: &mut TypedModel, inputs: &[OutletId]) -> TractResult<TVec<OutletId>> {
+        if self.applies(model, inputs)? {
+            return (self.wire)(&self.form, &mut Wiring::new(&self.form, model, prefix, inputs));
+        }
+        self.usual.wire(prefix, model, inputs)
+    }
+
+    fn wire_with_inference_model_and_node(
+        &self,
+        prefix: &str,
+        model: &InferenceModel,
+        node: &InferenceNode,
+        typed: &mut TypedModel,
+        inputs: &[OutletId],
+    ) -> TractResult<TVec<OutletId>> {
+        if self.applies(typed, inputs)? {
+            return self.wire(prefix, typed, inputs);
+        }
+        self.usual.wire_with_inference_model_and_node(prefix, model, node, typed, inputs)
+    }
+}
