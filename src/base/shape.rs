@@ -155,6 +155,7 @@ impl Symbols {
             let mut concrete = model.set_symbols(&values)?;
             concrete.prop_consts()?;
             recurrent::prepare(&mut concrete)?;
+            crate::ops::sweep(&mut concrete, crate::ops::spread_rule)?;
             Ok(concrete)
         })
         .map_err(|e| match bucket.sequence {

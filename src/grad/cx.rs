@@ -4,11 +4,13 @@ use std::collections::HashMap;
 
 use tract_core::internal::*;
 use tract_core::ops::array::MultiBroadcastTo;
-use tract_core::ops::logic::Iff;
+use tract_core::ops::binary::TypedBinOp;
+use tract_core::ops::einsum::EinSum;
+use tract_core::ops::logic::{Iff, comp_ne};
 use tract_core::ops::math;
 use tract_core::ops::nn::{Reduce, Reducer};
 
-use crate::ops::{constant, copy_constant};
+use crate::ops::{constant, copy_constant, spread_needed};
 
 /// The backward graph under construction.
 pub(crate) struct Cx<'a> {
@@ -129,7 +131,15 @@ impl<'a> Cx<'a> {
     pub fn wire_all(&mut self, op: impl Into<Box<dyn TypedOp>>, inputs: &[OutletId]) -> TractResult<TVec<OutletId>> {
         self.serial += 1;
         let name = format!("{}.grad.{}", self.node, self.serial);
-        self.model.wire_node(name, op, inputs)
+        let (op, mut inputs): (Box<dyn TypedOp>, TVec<OutletId>) = (op.into(), inputs.into());
+        if let Some(product) = op.downcast_ref::<EinSum>() {
+            for slot in 0..inputs.len() {
+                if let Some((source, spread)) = spread_needed(&self.model, product, &inputs, slot) {
+                    inputs[slot] = self.model.wire_node(format!("{name}.spread.{slot}"), spread, &[source])?[0];
+                }
+            }
+        }
+        self.model.wire_node(name, op, &inputs)
     }
     pub fn add(&mut self, a: OutletId, b: OutletId) -> TractResult<OutletId> {
         self.wire(math::add(), &[a, b])
@@ -162,6 +172,12 @@ impl<'a> Cx<'a> {
     /// `condition ? then : otherwise`, elementwise.
     pub fn select(&mut self, condition: OutletId, then: OutletId, otherwise: OutletId) -> TractResult<OutletId> {
         self.wire(Iff, &[condition, then, otherwise])
+    }
+    /// `slope` where `at` is not 0, else 0: what has no slope at 0 (a root, a norm) passes nothing back there, as torch's norms do.
+    pub fn unless_zero(&mut self, at: OutletId, slope: OutletId) -> TractResult<OutletId> {
+        let zero = self.scalar(0.0)?;
+        let moves = self.wire(TypedBinOp(comp_ne(), None), &[at, zero])?;
+        self.keep(moves, slope)
     }
     /// `g` where `condition`, else 0.
     pub fn keep(&mut self, condition: OutletId, g: OutletId) -> TractResult<OutletId> {

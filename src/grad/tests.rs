@@ -378,3 +378,49 @@ fn an_operator_without_a_rule_blocks_only_what_lies_before_it() {
     assert_eq!(back.obstructed, [true, false]);
     assert_eq!((back.blocked[0].node.as_str(), back.blocked[0].op.as_str()), ("bad", "ClampedSwiGlu"));
 }
+
+/// ONNX's ceil mode: the last window runs past the padding, and an average does not count what it reads there.
+#[test]
+fn averages_of_windows_that_run_past_the_padding() {
+    for (padding, size) in [(1, 12), (0, 12), (1, 7)] {
+        for count_include_pad in [false, true] {
+            let pads = tvec!(padding; 2);
+            let padding = PaddingSpec::ExplicitOnnxPool(pads.clone(), pads, true);
+            let pool_spec = PoolSpec::new(DataFormat::NCHW, tvec!(3, 3), padding, None, Some(tvec!(2, 2)), 2, 2);
+            let op = SumPool { pool_spec, count_include_pad, normalize: true };
+            check("average", &[&[1, 2, size, size]], &|m, x| wire(m, op.clone(), x));
+        }
+    }
+}
+
+/// A frozen product whose result is averaged: the gradient of every row is the same, whether the weight is right or left.
+#[test]
+fn frozen_products_before_a_mean() {
+    for (expr, x, w, axis) in [("bmk,kn->bmn", [2, 5, 4], [4, 3], 1), ("oc,bcs->bos", [2, 4, 5], [3, 4], 2)] {
+        check("product before a mean", &[&x], &|m, inputs| {
+            let weight = m.add_const("w", random(&w, -1.0, 1.0, 3))?;
+            let op = EinSum::new(expr.parse()?, f32::datum_type());
+            let operands = if axis == 1 { [inputs[0], weight] } else { [weight, inputs[0]] };
+            let y = m.wire_node("product", op, &operands)?;
+            let y = m.wire_node("mean", Reduce::new(tvec!(axis), Reducer::Sum), &y)?;
+            wire(m, math::tanh(), &y)
+        });
+    }
+}
+
+/// A root has no slope at 0; a norm of zeros passes nothing back.
+#[test]
+fn a_norm_of_zeros_passes_nothing_back() {
+    let mut m = TypedModel::default();
+    let x = m.add_source("x", f32::fact([2, 3])).unwrap();
+    let square = m.wire_node("square", math::square(), &[x]).unwrap();
+    let sum = m.wire_node("sum", Reduce::new(tvec!(1), Reducer::Sum), &square).unwrap();
+    let y = m.wire_node("norm", math::sqrt(), &sum).unwrap()[0];
+    m.select_output_outlets(&[y]).unwrap();
+    let back = differentiate(&m, &[y], &[x], true).unwrap();
+    m.outputs.extend(&back.saved);
+    let values = run(&m, vec![Tensor::from_shape(&[2, 3], &[0f32, 0.0, 0.0, 3.0, 0.0, 4.0]).unwrap()]);
+    let saved = values[1..].iter().map(|v| v.clone().into_tensor());
+    let dx = run(&back.model, std::iter::once(Tensor::from_shape(&[2, 1], &[1f32; 2]).unwrap()).chain(saved).collect());
+    assert_eq!(crate::sites::floats(&dx[0]).unwrap(), [0.0, 0.0, 0.0, 0.6, 0.0, 0.8]);
+}

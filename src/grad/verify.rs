@@ -48,6 +48,7 @@ const ALLOWED: &[&str] = &[
     "MoveAxis",
     "Reshape",
     "MultiBroadcastTo",
+    "Spread",
     "Slice",
     "Pad",
     "Concat",

@@ -22,6 +22,8 @@ pub struct TextEncoder {
     max_length: usize,
     declared_max_length: Option<usize>,
     pad_id: i64,
+    /// Every example is filled up to this many tokens, if the model takes no other number.
+    filled_to: Option<usize>,
 }
 
 impl TextEncoder {
@@ -65,7 +67,13 @@ impl TextEncoder {
         tokenizer
             .with_truncation(Some(TruncationParams { max_length, direction, ..TruncationParams::default() }))
             .map_err(|e| Error::usage("cannot set the tokenizer's window").because(e))?;
-        Ok(TextEncoder { tokenizer, max_length, declared_max_length, pad_id: pad_id.into() })
+        Ok(TextEncoder { tokenizer, max_length, declared_max_length, pad_id: pad_id.into(), filled_to: None })
+    }
+
+    /// The same for a model that takes `length` tokens and no other number: shorter texts are filled up with the padding token, masked where the model
+    /// has a mask. `length` is no less than the window.
+    pub fn filled_to(self, length: usize) -> TextEncoder {
+        TextEncoder { filled_to: Some(length), ..self }
     }
 
     /// Most tokens of one example, special tokens included.
@@ -83,7 +91,7 @@ impl TextEncoder {
         self.pad_id
     }
 
-    /// `input_ids`, `attention_mask` and `token_type_ids`, i64 of shape `[tokens]`, unpadded.
+    /// `input_ids`, `attention_mask` and `token_type_ids`, i64 of shape `[tokens]`, unpadded unless [`TextEncoder::filled_to`] says so.
     ///
     /// Errors: empty text, text longer than [`MAX_TEXT_BYTES`], text of which the tokenizer keeps nothing.
     pub fn encode(&self, text: &str) -> Result<Example> {
@@ -100,7 +108,10 @@ impl TextEncoder {
             return Err(Error::bad_data("the tokenizer finds nothing to read in the text"));
         }
         let array = |name: &str, values: &[u32]| {
-            NamedArray::new(name, vec![values.len()], ArrayData::I64(values.iter().map(|&v| v.into()).collect()))
+            let mut values: Vec<i64> = values.iter().map(|&v| v.into()).collect();
+            let filler = if name == "input_ids" { self.pad_id } else { 0 };
+            values.resize(values.len().max(self.filled_to.unwrap_or(0)), filler);
+            NamedArray::new(name, vec![values.len()], ArrayData::I64(values))
         };
         Ok(Example {
             arrays: vec![
@@ -189,6 +200,9 @@ mod tests {
         assert_eq!((encoder.max_length(), encoder.declared_max_length(), encoder.pad_id()), (8, Some(128), 0));
         let cut = ids(&encoder.encode("turn on every single lamp of the living room now please").unwrap(), "input_ids");
         assert_eq!((cut.len(), cut.first(), cut.last()), (8, Some(&101), Some(&102)));
+        let filled = TextEncoder::load(&path, 8).unwrap().filled_to(10).encode("lights off").unwrap();
+        assert_eq!((ids(&filled, "input_ids").len(), ids(&filled, "input_ids")[9]), (10, 0));
+        assert_eq!(ids(&filled, "attention_mask"), [1, 1, 1, 1, 0, 0, 0, 0, 0, 0]);
         assert_eq!(TextEncoder::load(&path, 2).err().unwrap().kind(), ErrorKind::Usage);
         for empty in ["", "  \n\t", "\u{200b}\u{0}\u{1}"] {
             assert_eq!(encoder.encode(empty).err().unwrap().kind(), ErrorKind::BadData, "{empty:?}");

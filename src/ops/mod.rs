@@ -6,6 +6,7 @@ mod dynamic;
 mod packed;
 mod quantise;
 mod reach;
+mod spread;
 mod widen;
 
 pub(crate) use clip::Clip;
@@ -18,6 +19,9 @@ pub(crate) use quantise::Quantise;
 #[cfg(feature = "train")]
 pub(crate) use quantise::QuantiseBackward;
 pub(crate) use reach::Reach;
+#[cfg(feature = "train")]
+pub(crate) use spread::needed as spread_needed;
+pub(crate) use spread::rule as spread_rule;
 #[cfg(feature = "train")]
 pub(crate) use widen::copy_constant;
 pub(crate) use widen::{Lookup, Widen, behind, constant, in_order, is_constant, transposed_kernel};

@@ -115,6 +115,10 @@ impl Batch {
             if axis == Some(0) && row.len() == 1 && mask.is_empty() && bucket.sequence > 0 {
                 mask = sequence_mask(base, bucket, &rows, &arrays);
             }
+            // A model of a fixed length says by its mask what was filled up.
+            if axis.is_none() && row.len() == 1 && mask.is_empty() && port.name.contains("mask") {
+                mask = arrays.iter().flat_map(|a| marked(a)).collect();
+            }
             let shape = [&[bucket.batch][..], &row].concat();
             tensors.push(stack(&shape, axis, &arrays, port.element)?.into_tvalue());
         }
@@ -157,6 +161,14 @@ fn sequence_mask(base: &Base, bucket: &Bucket, rows: &[&Example], arrays: &[&Nam
         }
     }
     mask
+}
+
+/// 1 where an integer mask is not 0.
+fn marked(mask: &NamedArray) -> Vec<f32> {
+    match &mask.data {
+        ArrayData::I64(m) => m.iter().map(|m| f32::from(*m != 0)).collect(),
+        _ => vec![],
+    }
 }
 
 fn stack(shape: &[usize], axis: Option<usize>, rows: &[&NamedArray], element: Element) -> Result<Tensor> {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::Session;
 use super::config::{Config, Encryption, Means, NewClasses};
 use crate::adapter::{Fingerprint, Pooling};
-use crate::base::{Base, Task};
+use crate::base::{Base, Dim, Element, Task};
 use crate::cipher::{Cipher, Key, KeySource, KeyedDisk};
 use crate::disk::{Disk, RealDisk, StagedFile, make_folder, read_file};
 use crate::error::{Error, Result};
@@ -168,6 +168,7 @@ impl Home {
         if let Some(file) = &options.tokenizer {
             // The shorter of what the model and the tokenizer take, up to the default.
             let takes = base.longest(1, config.max_length).unwrap_or(config.max_length);
+            let takes = text_length(&base).map_or(takes, |length| length.min(takes));
             let declared = TextEncoder::load(file, takes)?.declared_max_length();
             config.max_length = declared.map_or(takes, |d| d.min(takes));
             TextEncoder::load(file, config.max_length)?;
@@ -263,7 +264,13 @@ impl Home {
             labels.push(class.to_string());
         }
         let intake = match (&config.tokenizer, &config.image) {
-            (Some(file), _) => IntakeKind::Text(Box::new(TextEncoder::load(&path.join(file), config.max_length)?)),
+            (Some(file), _) => {
+                let encoder = |window: usize| TextEncoder::load(&path.join(file), window);
+                IntakeKind::Text(Box::new(match text_length(&base) {
+                    Some(length) => encoder(config.max_length.min(length))?.filled_to(length),
+                    None => encoder(config.max_length)?,
+                }))
+            }
             (None, Some(p)) => {
                 p.validate()?;
                 IntakeKind::Image(p.clone())
@@ -407,7 +414,6 @@ pub(super) fn read_labels(disk: &dyn Disk, file: &Path) -> Result<Vec<String>> {
 
 /// A float input of one or three channels and two spatial sizes takes pictures; ImageNet's normalisation unless told otherwise.
 fn guess_image(base: &Base) -> Option<Preprocessing> {
-    use crate::base::{Dim, Element};
     let [port] = base.inputs() else { return None };
     let sizes: Vec<usize> = port.dims.iter().skip(1).map(|d| if let Dim::Fixed(n) = d { *n } else { 0 }).collect();
     let (channels, h, w, layout) = match sizes[..] {
@@ -418,4 +424,12 @@ fn guess_image(base: &Base) -> Option<Preprocessing> {
     let ok = port.element == Element::F32 && h >= 8 && w >= 8;
     let size = [u32::try_from(h).ok()?, u32::try_from(w).ok()?];
     ok.then(|| Preprocessing { size, layout, channels: channels as u8, ..Preprocessing::default() })
+}
+
+/// The number of tokens that the model takes, where it takes no other.
+fn text_length(base: &Base) -> Option<usize> {
+    base.inputs().iter().find_map(|p| match p.dims[..] {
+        [_, Dim::Fixed(length)] if [Element::I64, Element::I32].contains(&p.element) => Some(length),
+        _ => None,
+    })
 }

@@ -15,6 +15,8 @@ pub(crate) struct Windows {
     pub stride: [usize; 3],
     pub dilation: [usize; 3],
     pub pad_before: [usize; 3],
+    /// Sizes with the padding that an average counts: with ONNX's ceil mode the last window may run past it.
+    pub counted: [usize; 3],
 }
 
 impl Windows {
@@ -25,7 +27,7 @@ impl Windows {
         self.out_size.iter().product()
     }
 
-    /// Positions in the input plane that the window of output `q` reads, and how many taps fall in the padding.
+    /// Positions in the input plane that the window of output `q` reads, and how many taps fall in the padding that is counted.
     fn window(&self, q: usize, read: &mut Vec<usize>) -> usize {
         let [_, oh, ow] = self.out_size;
         let q = [q / (oh * ow), q / ow % oh, q % ow];
@@ -35,13 +37,18 @@ impl Windows {
             for kh in 0..self.kernel[1] {
                 for kw in 0..self.kernel[2] {
                     let mut p = 0;
-                    let mut inside = true;
+                    let (mut inside, mut counted) = (true, true);
                     for (ax, k) in [kd, kh, kw].into_iter().enumerate() {
                         let at = q[ax] * self.stride[ax] + k * self.dilation[ax];
+                        counted &= at < self.counted[ax];
                         inside &= at >= self.pad_before[ax] && at - self.pad_before[ax] < self.in_size[ax];
                         p = p * self.in_size[ax] + at.wrapping_sub(self.pad_before[ax]).min(self.in_size[ax] - 1);
                     }
-                    if inside { read.push(p) } else { outside += 1 }
+                    if inside {
+                        read.push(p)
+                    } else if counted {
+                        outside += 1
+                    }
                 }
             }
         }

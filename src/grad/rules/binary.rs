@@ -8,6 +8,7 @@ use tract_core::ops::math;
 
 use super::{Answer, Rule};
 use crate::grad::{Cx, fused::ClipBackward};
+use crate::sites::floats;
 
 const fn rule(
     op: &'static str,
@@ -24,7 +25,7 @@ pub(super) const RULES: &[Rule] = &[
     rule("Mul", "da = dy·b, db = dy·a", mul),
     rule("Div", "da = dy/b, db = -dy·y/b", div),
     rule("Rem", "for a - b·n with a whole number n: da = dy, db = -dy·n", rem),
-    rule("Pow", "da = dy·b·a^(b-1), db = dy·y·ln a", pow),
+    rule("Pow", "da = dy·b·a^(b-1), 0 at 0 for b < 1; db = dy·y·ln a", pow),
     rule("Max", "dy to the larger operand, halves at a tie of two computed ones", max),
     rule("Min", "dy to the smaller operand, halves at a tie of two computed ones", min),
     rule("Iff", "dy to the chosen branch", iff),
@@ -103,7 +104,11 @@ fn pow(cx: &mut Cx, node: &TypedNode, dy: OutletId) -> TractResult<Answer> {
     if cx.needs(0) {
         let less = cx.shift(b, -1.0)?;
         let power = cx.wire(math::pow(), &[a, less])?;
-        let slope = cx.mul(b, power)?;
+        let mut slope = cx.mul(b, power)?;
+        let exponent = cx.fixed(node.inputs[1])?.map(|k| k.cast_to::<f32>().map(|k| k.into_owned())).transpose()?;
+        if exponent.is_none_or(|k| floats(&k).is_ok_and(|k| k.iter().any(|k| *k < 1.0))) {
+            slope = cx.unless_zero(a, slope)?;
+        }
         parts.push((0, cx.mul(dy, slope)?));
     }
     if cx.needs(1) {

@@ -9,7 +9,7 @@ use crate::grad::Cx;
 pub(super) const RULES: &[Rule] = &[Rule {
     op: "EinSum",
     equation: "for ab→c: da = einsum(c b→a), db = einsum(c a→b); so for any number of operands",
-    lazy: false,
+    lazy: true,
     apply: einsum,
 }];
 
@@ -19,6 +19,9 @@ fn einsum(cx: &mut Cx, node: &TypedNode, dy: OutletId) -> TractResult<Answer> {
         return Answer::refused("a quantised product");
     }
     let (ins, outs) = op.axes.to_strs();
+    let (have, full) = (cx.shape(dy)?, &node.outputs[0].fact.shape);
+    let collapsed: Vec<char> =
+        outs[0].chars().enumerate().filter(|(i, _)| have[*i] != full[*i]).map(|(_, c)| c).collect();
     let mut parts = tvec!();
     for slot in 0..node.inputs.len() {
         if !cx.needs(slot) {
@@ -33,7 +36,9 @@ fn einsum(cx: &mut Cx, node: &TypedNode, dy: OutletId) -> TractResult<Answer> {
         // gets the same gradient, which stays collapsed.
         let alone = |c: &char| !outs[0].contains(*c) && !others.iter().any(|&other| ins[other].contains(*c));
         let kept: String = mine.chars().filter(|c| !alone(c)).collect();
-        let mut operands = tvec!(dy);
+        // Where `dy` is the same all along an axis that no other operand has, so is the gradient, and stays collapsed.
+        let needs_all = collapsed.iter().any(|c| others.iter().any(|&other| ins[other].contains(*c)));
+        let mut operands = tvec!(if needs_all { cx.full(dy)? } else { dy });
         let mut expr = outs[0].to_string();
         for &other in &others {
             operands.push(cx.value(node.inputs[other])?);

@@ -25,6 +25,7 @@ pub(super) const RULES: &[Rule] = &[
     rule("MoveAxis", "the inverse move of axes", axis),
     rule("Reshape", "the inverse reshape", axis),
     rule("MultiBroadcastTo", "dx = Σ dy over the spread axes", broadcast),
+    rule("Spread", "dx = Σ dy over the spread axes", broadcast),
     rule("Slice", "dy padded with zeros", slice),
     rule("Concat", "the slices of dy", concat),
     rule("Pad", "dy without the border, or with the border added to what it repeats", pad),

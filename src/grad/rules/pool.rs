@@ -1,7 +1,7 @@
 //! Pooling.
 
 use tract_core::internal::*;
-use tract_core::ops::cnn::{MaxPool, PoolSpec, SumPool};
+use tract_core::ops::cnn::{MaxPool, PaddingSpec, PoolSpec, SumPool};
 
 use super::{Answer, Rule};
 use crate::grad::{
@@ -39,6 +39,12 @@ fn windows(cx: &Cx, node: &TypedNode, spec: &PoolSpec) -> TractResult<std::resul
         stride: three(1, spec.strides().iter().copied().collect()),
         dilation: three(1, spec.dilations().iter().copied().collect()),
         pad_before: three(0, padding.iter().map(|p| p.pad_before).collect()),
+        counted: match &spec.padding {
+            PaddingSpec::ExplicitOnnxPool(before, after, true) => {
+                three(usize::MAX, (0..before.len()).map(|ax| before[ax] + shape[h + ax] + after[ax]).collect())
+            }
+            _ => [usize::MAX; 3],
+        },
     }))
 }
 

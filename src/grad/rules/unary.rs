@@ -15,7 +15,7 @@ macro_rules! elementwise {
         apply: |cx, node, dy| by_slope(cx, node, dy, $slope),
     },)*
         Rule { op: "Neg", equation: "dx = -dy", lazy: true, apply: |cx, _, dy| Answer::single(cx.neg(dy)?) },
-        Rule { op: "PowConst", equation: "dx = dy·p·x^(p-1)", lazy: true, apply: pow_const },
+        Rule { op: "PowConst", equation: "dx = dy·p·x^(p-1), 0 at 0 for p < 1", lazy: true, apply: pow_const },
         Rule { op: "Sign", equation: "none: constant almost everywhere", lazy: true, apply: none },
         Rule { op: "Floor", equation: "none: constant almost everywhere", lazy: true, apply: none },
         Rule { op: "Ceil", equation: "none: constant almost everywhere", lazy: true, apply: none },
@@ -31,7 +31,11 @@ macro_rules! elementwise {
 pub(super) const RULES: &[Rule] = elementwise! {
     "Exp", "dx = dy·y", |_, _, y| Ok(y);
     "Ln", "dx = dy/x", |cx, x, _| cx.wire(math::recip(), &[x]);
-    "Sqrt", "dx = dy/(2y)", |cx, _, y| { let r = cx.wire(math::recip(), &[y])?; cx.scale(r, 0.5) };
+    "Sqrt", "dx = dy/(2y), 0 at 0", |cx, _, y| {
+        let r = cx.wire(math::recip(), &[y])?;
+        let r = cx.scale(r, 0.5)?;
+        cx.unless_zero(y, r)
+    };
     "Rsqrt", "dx = -dy·y³/2", |cx, _, y| { let y2 = cx.mul(y, y)?; let y3 = cx.mul(y2, y)?; cx.scale(y3, -0.5) };
     "Recip", "dx = -dy·y²", |cx, _, y| { let y2 = cx.mul(y, y)?; cx.neg(y2) };
     "Square", "dx = 2·dy·x", |cx, x, _| cx.scale(x, 2.0);
@@ -87,6 +91,9 @@ fn pow_const(cx: &mut Cx, node: &TypedNode, dy: OutletId) -> TractResult<Answer>
     let x = cx.value(node.inputs[0])?;
     let less = cx.scalar(op.exponent - 1.0)?;
     let power = cx.wire(math::pow(), &[x, less])?;
-    let slope = cx.scale(power, op.exponent)?;
+    let mut slope = cx.scale(power, op.exponent)?;
+    if op.exponent < 1.0 {
+        slope = cx.unless_zero(x, slope)?;
+    }
     Answer::single(cx.mul(dy, slope)?)
 }
