@@ -56,8 +56,11 @@ impl Default for Options {
 pub struct SiteReport {
     /// Name of the ONNX node.
     pub name: String,
-    /// `|finite difference - <gradient, direction>| / |gradient|` along a direction that is half the gradient's own.
+    /// `|finite difference - <gradient, direction>| / |gradient|` along a direction that is half the gradient's own; the larger of A's and B's.
     pub relative_error: f64,
+    /// False where finite differences say nothing: they give another slope at every step size, as behind a rounding, at a kink, or for a
+    /// gradient too small for single precision.
+    pub measurable: bool,
 }
 
 /// Outcome of a check.
@@ -65,7 +68,7 @@ pub struct SiteReport {
 pub struct Report {
     /// One row a site.
     pub sites: Vec<SiteReport>,
-    /// Largest error.
+    /// Largest error of a site that can be measured.
     pub worst: f64,
     /// What passes.
     pub tolerance: f64,
@@ -74,9 +77,13 @@ pub struct Report {
 }
 
 impl Report {
-    /// True when every site is within the tolerance.
+    /// True when every site that can be measured is within the tolerance.
     pub fn ok(&self) -> bool {
         self.worst <= self.tolerance && !self.sites.is_empty()
+    }
+    /// Sites of which finite differences say nothing.
+    pub fn unmeasured(&self) -> usize {
+        self.sites.iter().filter(|s| !s.measurable).count()
     }
 }
 
@@ -219,31 +226,74 @@ pub fn check(base: &Base, task: Task, options: &Options, dump: Option<&Path>) ->
         let pairs = outputs.iter().zip(&g.cotangents);
         Ok(pairs.map(|(o, c)| o.iter().zip(c).map(|(o, c)| *o as f64 * *c as f64).sum::<f64>()).sum())
     };
+    let terms = g.outputs.iter().zip(&g.cotangents).flat_map(|(o, c)| o.iter().zip(c));
+    let limits = Limits {
+        tolerance: options.tolerance,
+        resolution: f64::from(f32::EPSILON) * terms.map(|(o, c)| f64::from((o * c).abs())).sum::<f64>(),
+        rounds: base.rounds(),
+    };
     let mut sites = vec![];
     let mut rng = ChaCha8Rng::seed_from_u64(options.seed ^ 0xd1ec);
     for (ix, (ga, gb)) in g.gradients.iter().enumerate() {
-        let gradient: Vec<f64> = ga.iter().chain(gb).map(|v| *v as f64).collect();
-        let relative_error = directional_error(&gradient, &mut rng, |direction, step| {
-            let mut moved = g.deltas.clone();
-            let d = &mut moved[ix];
-            let split = d.a.data.len();
-            d.a.data.iter_mut().zip(&direction[..split]).for_each(|(v, d)| *v += (step * d) as f32);
-            d.b.data.iter_mut().zip(&direction[split..]).for_each(|(v, d)| *v += (step * d) as f32);
-            loss(&moved)
-        })?;
-        sites.push(SiteReport { name: g.deltas[ix].name.clone(), relative_error });
+        let mut site = SiteReport { name: g.deltas[ix].name.clone(), relative_error: 0.0, measurable: true };
+        for (part, gradient) in [ga, gb].into_iter().enumerate() {
+            let gradient: Vec<f64> = gradient.iter().map(|v| *v as f64).collect();
+            let measured = measure(&gradient, &limits, &mut rng, |direction, step| {
+                let mut moved = g.deltas.clone();
+                let d = &mut moved[ix];
+                let factor = if part == 0 { &mut d.a } else { &mut d.b };
+                factor.data.iter_mut().zip(direction).for_each(|(v, d)| *v += (step * d) as f32);
+                loss(&moved)
+            })?;
+            // What is off in one factor is off, whatever the other one's differences are worth.
+            let off = |error: f64, settled: bool| settled && error > options.tolerance;
+            if off(measured.error, measured.settled) || !off(site.relative_error, site.measurable) {
+                site.measurable = measured.settled && (site.measurable || off(measured.error, true));
+                site.relative_error = worse(site.relative_error, measured.error);
+            }
+        }
+        sites.push(site);
     }
-    let worst = sites.iter().map(|s| s.relative_error).fold(0.0, f64::max);
+    let worst = sites.iter().filter(|s| s.measurable).map(|s| s.relative_error).fold(0.0, worse);
     Ok(Report { sites, worst, tolerance: options.tolerance, unreachable })
 }
 
-/// Central differences along a unit direction of which half is the gradient's own and half random; the smallest of the
-/// errors over a few step sizes is taken, since a step is too long for the curvature or too short for single precision.
-fn directional_error(
+/// The larger error; one that is not a number is the largest.
+fn worse(a: f64, b: f64) -> f64 {
+    if a.is_nan() || b.is_nan() { f64::INFINITY } else { a.max(b) }
+}
+
+/// Step sizes of the differences: one is too long for the curvature, another too short for single precision.
+const STEPS: [f64; 4] = [3e-2, 1e-2, 3e-3, 1e-3];
+
+/// How far apart, relative to the gradient, the slopes of two step sizes are that agree.
+const AGREE: f64 = 2e-2;
+
+/// What differences say of a gradient.
+struct Measured {
+    /// The smallest error over the step sizes, relative to the gradient.
+    error: f64,
+    /// The slope that two neighbouring step sizes agree on, if they do: rounding and kinks give another one at each.
+    settled: bool,
+}
+
+/// What limits differences of a loss.
+struct Limits {
+    /// Largest relative error that passes.
+    tolerance: f64,
+    /// Smallest change of the loss that single precision tells from none.
+    resolution: f64,
+    /// Whether the model rounds: its slopes are those of steps, whatever they agree on.
+    rounds: bool,
+}
+
+/// Central differences along a unit direction of which half is the gradient's own and half random.
+fn measure(
     gradient: &[f64],
+    limits: &Limits,
     rng: &mut ChaCha8Rng,
     loss_at: impl Fn(&[f64], f64) -> Result<f64>,
-) -> Result<f64> {
+) -> Result<Measured> {
     let norm = |v: &[f64]| v.iter().map(|x| x * x).sum::<f64>().sqrt();
     let size = norm(gradient);
     let random: Vec<f64> = gradient.iter().map(|_| rng.random_range(-1.0..1.0)).collect();
@@ -251,10 +301,44 @@ fn directional_error(
     let direction: Vec<f64> =
         gradient.iter().zip(&random).map(|(g, r)| 0.5 * g / own + 0.5 * r / random_size).collect();
     let expected: f64 = gradient.iter().zip(&direction).map(|(g, d)| g * d).sum();
-    let mut best = f64::INFINITY;
-    for step in [3e-2, 1e-2, 3e-3, 1e-3] {
-        let slope = (loss_at(&direction, step)? - loss_at(&direction, -step)?) / (2.0 * step);
-        best = best.min((slope - expected).abs() / own);
+    let mut slopes = vec![];
+    for step in STEPS {
+        slopes.push((loss_at(&direction, step)? - loss_at(&direction, -step)?) / (2.0 * step));
     }
-    Ok(best)
+    let error = slopes.iter().map(|slope| (slope - expected).abs() / own).fold(f64::INFINITY, f64::min);
+    let agree = |pair: &[f64]| (pair[0] - pair[1]).abs() <= AGREE * own.max(pair[0].abs());
+    let largest = slopes.iter().fold(expected.abs(), |m, s| m.max(s.abs()));
+    let tells = !limits.rounds && largest * 2.0 * STEPS[0] > 4.0 * limits.resolution;
+    // A gradient that is not a number is wrong, whatever differences say.
+    let settled = error <= limits.tolerance || !size.is_finite() || tells && slopes.windows(2).any(agree);
+    Ok(Measured { error, settled })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The verdict on a claimed gradient of `f` at 0: within the tolerance, off, or not measurable.
+    fn verdict(gradient: &[f64], rounds: bool, f: impl Fn(&[f64]) -> f64) -> (bool, bool) {
+        let mut rng = ChaCha8Rng::seed_from_u64(3);
+        let at = |d: &[f64], step: f64| Ok(f(&d.iter().map(|d| d * step).collect::<Vec<_>>()));
+        let m = measure(gradient, &Limits { tolerance: 2e-2, resolution: 1e-7, rounds }, &mut rng, at).unwrap();
+        (m.error <= 2e-2, m.settled)
+    }
+
+    #[test]
+    fn what_differences_can_tell() {
+        let smooth = |x: &[f64]| 2.0 * x[0] - x[1] + x[0] * x[1];
+        assert_eq!(verdict(&[2.0, -1.0], false, smooth), (true, true));
+        assert_eq!(verdict(&[2.0, -1.3], false, smooth), (false, true), "off");
+        assert_eq!(verdict(&[0.0, 0.0], false, smooth), (false, true), "a gradient that is missing is off");
+        assert!(verdict(&[f64::NAN, 1.0], false, smooth).1, "one that is not a number is off");
+        // Steps much longer than the differences, and noise much larger than the slope.
+        let rounded = |x: &[f64]| ((2.0 * x[0] - x[1]) * 7.3 + 0.45).round() / 7.3;
+        assert_eq!(verdict(&[2.0, -1.0], true, rounded), (false, false));
+        let noisy = |x: &[f64]| 1e-9 * (x[0] - x[1]) + 1e-6 * (x[0] * 1e7).sin();
+        assert_eq!(verdict(&[1e-9, -1e-9], false, noisy), (false, false));
+        let lost = |x: &[f64]| (1e-9 * (x[0] - x[1])) as f32 as f64 * 0.0;
+        assert_eq!(verdict(&[1e-9, -1e-9], false, lost), (false, false), "below what a loss resolves");
+    }
 }

@@ -231,6 +231,12 @@ impl Base {
         self.typed.nodes().iter().any(|n| n.op_as::<crate::ops::Widen>().is_some())
     }
 
+    /// Whether activations are rounded on the way, as in a quantised model.
+    pub(crate) fn rounds(&self) -> bool {
+        const ROUNDINGS: &[&str] = &["Quantise", "DynamicQuantise", "RoundStraight"];
+        self.typed.nodes().iter().any(|n| ROUNDINGS.contains(&&*n.op.name()))
+    }
+
     /// The typed graph at the sizes of `bucket`, constants propagated, nothing else rewritten.
     pub(crate) fn concrete(&self, bucket: &Bucket) -> Result<TypedModel> {
         match &self.reload {

@@ -73,7 +73,21 @@ impl Base {
         }
         let looks_up = |n: &&OnnxNode| n.op == "Gather" && n.inputs.get(1).is_some_and(|i| names.contains(&i.as_str()));
         let rows = self.onnx.nodes.iter().filter(looks_up);
-        let sizes = rows.filter_map(|n| self.onnx.initializers.get(&n.inputs[0])?.first().copied());
+        let sizes = rows.filter_map(|n| self.stored_rows(&n.inputs[0]));
         sizes.min().unwrap_or(DEFAULT_VOCABULARY).max(1)
+    }
+
+    /// Rows of a stored table, also of one that is dequantised first.
+    fn stored_rows(&self, table: &str) -> Option<usize> {
+        const FROM_STORED: &[&str] = &["DequantizeLinear", "Cast", "Sub", "Mul", "Identity"];
+        let mut name = table;
+        for _ in 0..8 {
+            if let Some(shape) = self.onnx.initializers.get(name) {
+                return shape.first().copied();
+            }
+            let writes = |n: &&OnnxNode| n.outputs.iter().any(|o| o == name) && FROM_STORED.contains(&n.op.as_str());
+            name = self.onnx.nodes.iter().find(writes)?.inputs.first()?;
+        }
+        None
     }
 }

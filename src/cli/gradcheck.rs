@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use acclimate::base::Base;
-use acclimate::gradcheck::{Options, check};
+use acclimate::gradcheck::{Options, SiteReport, check};
 use acclimate::sites::Pattern;
 use acclimate::{Error, Result};
 use clap::Args;
@@ -71,8 +71,11 @@ impl Gradcheck {
             ..Options::default()
         };
         let report = check(&base, task, &options, self.dump.as_deref())?;
-        let sites: Vec<_> =
-            report.sites.iter().map(|s| json!({ "name": s.name, "relative_error": s.relative_error })).collect();
+        let sites: Vec<_> = report
+            .sites
+            .iter()
+            .map(|s| json!({ "name": s.name, "relative_error": s.relative_error, "measurable": s.measurable }))
+            .collect();
         let data = json!({
             "worst_relative_error": report.worst,
             "tolerance": report.tolerance,
@@ -81,12 +84,29 @@ impl Gradcheck {
             "ok": report.ok(),
             "dump": self.dump.as_ref().map(|d| d.display().to_string()),
         });
+        if report.unmeasured() > 0 {
+            output.note(format_args!(
+                "finite differences say nothing of {} of {} layers: they give another slope at every step size, as behind the rounding of a quantised \
+                 model, at a kink, or for a gradient too small for single precision; --dump lets another framework check",
+                report.unmeasured(),
+                report.sites.len()
+            ));
+        }
         for site in &report.unreachable {
             output.note(format_args!("no gradient reaches {site}"));
         }
         output.data(&data, || {
-            let rows = report.sites.iter().map(|s| [s.name.clone(), format!("{:.1e}", s.relative_error)]);
-            let verdict = if report.ok() { "all gradients are right" } else { "a gradient is off" };
+            let error = |s: &SiteReport| match s.measurable {
+                true => format!("{:.1e}", s.relative_error),
+                false => "not measurable".into(),
+            };
+            let rows = report.sites.iter().map(|s| [s.name.clone(), error(s)]);
+            let verdict = match (report.ok(), report.unmeasured()) {
+                (false, _) => "a gradient is off".to_string(),
+                (true, 0) => "all gradients are right".to_string(),
+                (true, n) if n == report.sites.len() => "no gradient can be measured".to_string(),
+                (true, n) => format!("the gradients that can be measured are right, {n} can not"),
+            };
             let sites = table(["layer", "relative error"], rows, 1);
             format!("{sites}\n\n{verdict}: worst {:.1e}, tolerance {:.1e}", report.worst, report.tolerance)
         })?;
