@@ -270,8 +270,8 @@ fn conv_case(
     let padding = PaddingSpec::Explicit(pads.0.into(), pads.1.into());
     let spec = PoolSpec::new(format, kernel.into(), padding, Some(dilations.into()), Some(strides.into()), ci, co);
     let mut shape: Vec<usize> = if format.has_n() { vec![2] } else { vec![] };
-    shape.push(ci);
     shape.extend(hw);
+    shape.insert(if format.c_is_last() { shape.len() } else { shape.len() - hw.len() }, ci);
     let weight = random(&[&[co, ci / groups][..], kernel].concat(), -1.0, 1.0, 5);
     let name = format!("conv {hw:?} k{kernel:?} s{strides:?} d{dilations:?} p{pads:?} c{channels:?} {format:?}");
     check(&name, &[&shape], &|m, x| {
@@ -283,8 +283,8 @@ fn conv_case(
 
 #[test]
 fn frozen_convolutions() {
-    use DataFormat::{CHW, NCHW};
-    for format in [NCHW, CHW] {
+    use DataFormat::{CHW, HWC, NCHW, NHWC};
+    for format in [NCHW, CHW, NHWC, HWC] {
         for channels in [(4, 6, 1), (4, 4, 4), (4, 8, 4), (4, 6, 2)] {
             conv_case(format, &[6, 7], &[3, 3], &[1, 1], &[1, 1], (&[1, 1], &[1, 1]), channels);
             conv_case(format, &[6, 7], &[3, 3], &[2, 2], &[1, 1], (&[1, 1], &[1, 1]), channels);
