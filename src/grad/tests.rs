@@ -247,6 +247,10 @@ fn layout() {
     check("broadcast with a new axis", &[&[1, 4]], &|m, x| {
         wire(m, MultiBroadcastTo { shape: ShapeFact::from_dims([2.to_dim(), 3.to_dim(), 4.to_dim()]) }, x)
     });
+    check("held", &[&[2, 7]], &|m, x| {
+        let held = m.wire_node("hold", crate::ops::Hold, x)?;
+        wire(m, Downsample { axis: 1, stride: 2, modulo: 1 }, &held)
+    });
     check("downsample", &[&[2, 7]], &|m, x| wire(m, Downsample { axis: 1, stride: 2, modulo: 1 }, x));
     for stride in [-1, -2, -3, -7, -9] {
         check("backwards", &[&[2, 7, 3]], &|m, x| wire(m, Downsample { axis: 1, stride, modulo: 0 }, x));
