@@ -247,6 +247,10 @@ fn layout() {
     check("broadcast with a new axis", &[&[1, 4]], &|m, x| {
         wire(m, MultiBroadcastTo { shape: ShapeFact::from_dims([2.to_dim(), 3.to_dim(), 4.to_dim()]) }, x)
     });
+    check("held", &[&[2, 7]], &|m, x| {
+        let held = m.wire_node("hold", crate::ops::Hold, x)?;
+        wire(m, Downsample { axis: 1, stride: 2, modulo: 1 }, &held)
+    });
     check("downsample", &[&[2, 7]], &|m, x| wire(m, Downsample { axis: 1, stride: 2, modulo: 1 }, x));
     for stride in [-1, -2, -3, -7, -9] {
         check("backwards", &[&[2, 7, 3]], &|m, x| wire(m, Downsample { axis: 1, stride, modulo: 0 }, x));
@@ -270,8 +274,8 @@ fn conv_case(
     let padding = PaddingSpec::Explicit(pads.0.into(), pads.1.into());
     let spec = PoolSpec::new(format, kernel.into(), padding, Some(dilations.into()), Some(strides.into()), ci, co);
     let mut shape: Vec<usize> = if format.has_n() { vec![2] } else { vec![] };
-    shape.push(ci);
     shape.extend(hw);
+    shape.insert(if format.c_is_last() { shape.len() } else { shape.len() - hw.len() }, ci);
     let weight = random(&[&[co, ci / groups][..], kernel].concat(), -1.0, 1.0, 5);
     let name = format!("conv {hw:?} k{kernel:?} s{strides:?} d{dilations:?} p{pads:?} c{channels:?} {format:?}");
     check(&name, &[&shape], &|m, x| {
@@ -283,8 +287,8 @@ fn conv_case(
 
 #[test]
 fn frozen_convolutions() {
-    use DataFormat::{CHW, NCHW};
-    for format in [NCHW, CHW] {
+    use DataFormat::{CHW, HWC, NCHW, NHWC};
+    for format in [NCHW, CHW, NHWC, HWC] {
         for channels in [(4, 6, 1), (4, 4, 4), (4, 8, 4), (4, 6, 2)] {
             conv_case(format, &[6, 7], &[3, 3], &[1, 1], &[1, 1], (&[1, 1], &[1, 1]), channels);
             conv_case(format, &[6, 7], &[3, 3], &[2, 2], &[1, 1], (&[1, 1], &[1, 1]), channels);

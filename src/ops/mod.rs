@@ -3,6 +3,7 @@
 mod clip;
 mod convolve;
 mod dynamic;
+mod hold;
 mod packed;
 mod quantise;
 mod reach;
@@ -14,6 +15,9 @@ pub(crate) use convolve::Convolve;
 #[cfg(feature = "train")]
 pub(crate) use dynamic::DecodeDynamic;
 pub(crate) use dynamic::DynamicQuantise;
+#[cfg(test)]
+pub(crate) use hold::Hold;
+pub(crate) use hold::hold_strides;
 pub(crate) use packed::{Kind, Packed, Scales};
 pub(crate) use quantise::Quantise;
 #[cfg(feature = "train")]

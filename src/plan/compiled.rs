@@ -93,6 +93,11 @@ impl State {
         let last = self.state.run_plan_with_eval(inputs, |ctx, state, node, inputs| {
             let start = plan.times.is_some().then(Instant::now);
             let outputs = tract_core::plan::eval(ctx, state, node, inputs)?;
+            for (value, outlet) in outputs.iter().zip(&node.outputs) {
+                if let Some(shape) = outlet.fact.shape.as_concrete().filter(|_| value.is_plain_ram()) {
+                    ensure!(value.shape() == shape, "{node} gives {:?} where {shape:?} was planned", value.shape());
+                }
+            }
             if let (Some(times), Some(start)) = (&plan.times, start) {
                 times.add(node, start.elapsed());
             }

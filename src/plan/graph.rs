@@ -6,7 +6,7 @@ use tract_core::internal::*;
 use crate::adapter::{SiteDelta, SiteKind};
 use crate::base::{Base, Bucket, Task, find_tail, guarded};
 use crate::error::{Error, ErrorKind, Result};
-use crate::ops::constant;
+use crate::ops::{constant, hold_strides};
 use crate::sites::{Found, Site, SiteTable, find, floats, insert, last_block};
 
 /// What the runtime knows of a model's sites at some bucket.
@@ -119,6 +119,7 @@ pub(crate) fn adapted(base: &Base, ends: Ends, bucket: &Bucket, deltas: &Deltas)
                 }
             }
         }
+        hold_strides(&mut model)?;
         model.declutter()?;
         Ok(sites)
     })?;

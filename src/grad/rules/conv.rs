@@ -2,6 +2,7 @@
 
 use tract_core::internal::*;
 use tract_core::ops::cnn::{Conv, Deconv, KernelFormat, PaddingSpec, PoolSpec};
+use tract_core::ops::nn::DataFormat;
 
 use super::{Answer, Rule};
 use crate::columns::ConvShape;
@@ -27,10 +28,36 @@ fn conv(cx: &mut Cx, node: &TypedNode, dy: OutletId) -> TractResult<Answer> {
     if cx.needs(1) || cx.needs(2) {
         return Answer::refused("its kernel is computed from an adapted layer");
     }
-    if spec.data_format.c_is_last() || op.kernel_fmt != KernelFormat::OIHW {
-        return Answer::refused(format!("its layout is {:?} with kernel {:?}", spec.data_format, op.kernel_fmt));
+    if op.kernel_fmt != KernelFormat::OIHW {
+        return Answer::refused(format!("its kernel is laid out {:?}", op.kernel_fmt));
     }
-    let shape = cx.dims(node.inputs[0])?;
+    let mut shape = cx.dims(node.inputs[0])?;
+    let first = match spec.data_format {
+        DataFormat::NHWC => DataFormat::NCHW,
+        DataFormat::HWC => DataFormat::CHW,
+        DataFormat::NCHW | DataFormat::CHW => return channels_first(cx, node, op, shape, dy),
+    };
+    // Channels last: the gradient is taken with its channels moved to where they are first, and back.
+    let (channels, last) = (first.has_n() as usize, shape.len() - 1);
+    let width = shape.remove(last);
+    shape.insert(channels, width);
+    let op = Conv { pool_spec: PoolSpec { data_format: first, ..spec.clone() }, ..op.clone() };
+    let dy = cx.wire(AxisOp::Move(last, channels), &[dy])?;
+    match channels_first(cx, node, &op, shape, dy)? {
+        Answer::Gradient(parts) => {
+            let mut moved = tvec!();
+            for (slot, gradient) in parts {
+                moved.push((slot, cx.wire(AxisOp::Move(channels, last), &[gradient])?));
+            }
+            Ok(Answer::Gradient(moved))
+        }
+        other => Ok(other),
+    }
+}
+
+/// [`conv`] of an input of `shape`, `[N,] C, H, W`, by the convolution `op`.
+fn channels_first(cx: &mut Cx, node: &TypedNode, op: &Conv, shape: TVec<usize>, dy: OutletId) -> TractResult<Answer> {
+    let spec = &op.pool_spec;
     if cx.fused
         && let Some(weight) = in_order(cx.forward(), node.inputs[1])
         && let Ok(geometry) = ConvShape::of_conv(op, &shape)

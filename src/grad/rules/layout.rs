@@ -29,6 +29,7 @@ pub(super) const RULES: &[Rule] = &[
     rule("Slice", "dy padded with zeros", slice),
     rule("Concat", "the slices of dy", concat),
     rule("Pad", "dy without the border, or with the border added to what it repeats", pad),
+    rule("Hold", "dy", hold),
     rule("Downsample", "dy with zeros between, from the end if it runs backwards", downsample),
     rule("Cast", "dy, cast back", cast_rule),
 ];
@@ -103,6 +104,10 @@ fn border(mode: &PadMode, len: usize, before: usize, after: usize) -> Vec<i64> {
         _ => at.clamp(0, last),
     };
     places.map(place).collect()
+}
+
+fn hold(_: &mut Cx, _: &TypedNode, dy: OutletId) -> TractResult<Answer> {
+    Answer::single(dy)
 }
 
 fn downsample(cx: &mut Cx, node: &TypedNode, dy: OutletId) -> TractResult<Answer> {

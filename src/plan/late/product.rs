@@ -234,7 +234,11 @@ impl EvalOp for Product {
     fn eval(&self, _ctx: &EvalContext, mut inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
         let bias = if self.bias.is_some() { inputs.pop() } else { None };
         let sum = if self.accumulates { inputs.pop() } else { None };
-        let mut c = sum.map_or_else(|| unfilled(&self.shape), |c| Ok(c.into_tensor()))?;
+        // What is added to may be a weight that lies in another shape (see [`share`]).
+        let mut c = match sum {
+            Some(sum) => sum.into_tensor().into_shape(&self.shape)?,
+            None => unfilled(&self.shape)?,
+        };
         let bias = bias.as_deref().map_or(Ok(&[][..]), floats)?;
         {
             let mut plain = c.try_as_plain_ram_mut()?;
@@ -264,6 +268,10 @@ impl TypedOp for Product {
             "a product takes {operands} + {extra} tensors and got {}",
             inputs.len()
         );
+        if self.accumulates {
+            let (sum, len) = (&inputs[operands].shape, self.shape.iter().product::<usize>());
+            ensure!(sum.volume() == len.to_dim(), "a product of {:?} adds to {sum:?}", self.shape);
+        }
         Ok(tvec!(f32::fact(&self.shape)))
     }
     as_op!();
@@ -303,7 +311,7 @@ fn worth(product: &Product) -> bool {
 }
 
 /// Lets products read a weight where the model already holds the same values: folding a reshape into a weight copies it, and a
-/// product looks at its strides only.
+/// product looks at its strides only, in whatever shape what it reads may be.
 pub(super) fn share<'a>(model: &mut TypedModel, originals: impl Iterator<Item = &'a Arc<Tensor>>) -> TractResult<()> {
     let mut by_len: HashMap<usize, Vec<&Arc<Tensor>>> = HashMap::new();
     originals.for_each(|o| by_len.entry(o.len()).or_default().push(o));

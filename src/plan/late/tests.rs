@@ -160,6 +160,32 @@ fn a_reshaped_weight_is_shared() {
     run(model)[0].close_enough(&run(plain)[0], Approximation::Approximate).unwrap();
 }
 
+/// A product adds to a constant that the model keeps with an axis more: the result has the product's own shape.
+#[test]
+fn a_product_adds_to_a_reshaped_weight() {
+    let original = values(&[1, 2, 17, 18], 3).into_arc_tensor();
+    let mut model = TypedModel::default();
+    let a = model.add_source("a", f32::fact([2, 17, 16])).unwrap();
+    let b = model.add_source("b", f32::fact([2, 18, 16])).unwrap();
+    let op = EinSum::new("amk,ank->amn".parse().unwrap(), f32::datum_type());
+    let scores = model.wire_node("scores", op, &[a, b]).unwrap()[0];
+    let table = model.add_const("table", (*original).clone().into_shape(&[2, 17, 18]).unwrap()).unwrap();
+    let sum = model.wire_node("sum", math::add(), &[scores, table]).unwrap();
+    let softmax = Softmax { axes: tvec!(2), quant_output_dt: None, kind: SoftmaxKind::Softmax };
+    let y = model.wire_node("y", softmax, &sum).unwrap();
+    model.select_output_outlets(&[sum[0], y[0]]).unwrap();
+    let plain = model.clone();
+    improve(&mut model, [&original].into_iter()).unwrap();
+    assert!(model.nodes().iter().any(|n| n.op_as::<Product>().is_some_and(|p| p.accumulates)));
+    assert_eq!(Arc::strong_count(&original), 3, "the constant and its fact");
+    let inputs = tvec!(values(&[2, 17, 16], 1).into_tvalue(), values(&[2, 18, 16], 2).into_tvalue());
+    let run = |m: TypedModel| m.into_optimized().unwrap().into_runnable().unwrap().run(inputs.clone()).unwrap();
+    for (have, want) in run(model).iter().zip(run(plain)) {
+        assert_eq!(have.shape(), want.shape());
+        have.close_enough(&want, Approximation::Approximate).unwrap();
+    }
+}
+
 #[test]
 fn a_transposed_weight_is_straightened_for_few_rows() {
     let mut model = TypedModel::default();
