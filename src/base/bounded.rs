@@ -14,7 +14,7 @@ use tract_onnx::tract_hir::internal::{
 use super::check::MAX_MADE_BYTES;
 
 /// Makes a tensor out of sizes that are given as numbers.
-const MAKERS: &[&str] = &["ConstantOfShape", "Range", "Expand", "Tile", "Pad", "OneHot"];
+const MAKERS: &[&str] = &["ConstantOfShape", "Range", "Expand", "Tile", "OneHot"];
 /// Looks for the axis that an attribute names, by counting.
 const NORMALISATIONS: &[&str] = &["LayerNormalization", "RMSNormalization"];
 
@@ -69,11 +69,6 @@ impl Bounded {
                 aligned.map(|(g, w)| g.max(*w)).product()
             }
             "Tile" => product(dims()?) * product(numbers(1)?),
-            "Pad" => {
-                let (given, pads) = (dims()?, numbers(1)?);
-                let pad = |axis: usize| pads.get(axis).zip(pads.get(axis + given.len())).map_or(0.0, |(a, b)| a + b);
-                given.iter().enumerate().map(|(axis, d)| d + pad(axis)).product()
-            }
             "OneHot" => product(dims()?) * numbers(1)?.first()?,
             _ => return None,
         };
@@ -191,7 +186,6 @@ mod tests {
             ("Range", vec![(&[][..], &[0][..]), (&[], &[large]), (&[], &[1])]),
             ("Expand", vec![one, (&[2], &[3, large])]),
             ("Tile", vec![one, (&[1], &[large])]),
-            ("Pad", vec![one, (&[2], &[large, 0]), (&[], &[0])]),
         ] {
             let error = refusal(op, &operands, None);
             assert!(error.contains(&format!("{op} makes")) && error.contains("1073741824 bytes"), "{op}: {error}");

@@ -9,6 +9,7 @@ use tract_onnx::pb::{
 };
 
 use super::integers::numbers;
+use super::lower::{BLOCKS, blocks_refusal};
 use super::onnx::node_name;
 use crate::error::{Error, Result};
 
@@ -97,9 +98,17 @@ fn operator(node: &NodeProto, known: &dyn Fn(&str) -> bool) -> Result<()> {
         return Err(Error::unsupported(format!("a {} that broadcasts along an axis, as before opset 7", node.op_type))
             .hint("export it with opset 17"));
     }
-    if node.op_type == "BatchNormalization" && text("training_mode").is_some_and(|a| a.i != 0) {
+    // Early opsets say by the number of outputs that a model is being trained.
+    let trains =
+        || text("training_mode").is_some_and(|a| a.i != 0) || node.output.iter().skip(1).any(|o| !o.is_empty());
+    if node.op_type == "BatchNormalization" && trains() {
         return Err(Error::unsupported("a BatchNormalization in training mode")
             .hint("switch the model to evaluation before it is exported"));
+    }
+    if node.op_type == BLOCKS
+        && let Some(why) = blocks_refusal(node)
+    {
+        return Err(Error::unsupported(why).hint("quantise it to blocks of 4 or 8 bits, in their usual order"));
     }
     if ["LSTM", "GRU", "RNN"].contains(&node.op_type.as_str()) {
         // The runtime reads none of these.

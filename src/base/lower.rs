@@ -7,6 +7,7 @@
 //! rewritten stays as it is, and the runtime has the last word.
 
 mod backwards;
+mod blocks;
 mod quantisation;
 
 use std::collections::{HashMap, HashSet};
@@ -18,6 +19,7 @@ use tract_onnx::pb::{AttributeProto, GraphProto, NodeProto, TensorProto};
 use super::branches::reads;
 use super::integers::float_tensor;
 use super::onnx::node_name;
+pub(super) use blocks::{BLOCKS, load as load_blocks, refusal as blocks_refusal};
 
 /// Rounding with the straight-through gradient.
 pub(super) const ROUND: &str = "AcclimateRound";
@@ -45,15 +47,16 @@ pub(super) fn knows(op: &str) -> bool {
         "QLinearSigmoid",
         "QLinearLeakyRelu",
         "QLinearConcat",
+        "QLinearSoftmax",
     ];
     OPERATORS.contains(&op)
 }
 
-/// Rewrites what there is to rewrite in `graph`.
-pub(super) fn lower(graph: &mut GraphProto) {
+/// Rewrites what there is to rewrite in `graph`, which is of `opset`.
+pub(super) fn lower(graph: &mut GraphProto, opset: i64) {
     let needs =
         |n: &NodeProto| n.op_type.contains("uantize") || n.op_type.starts_with('Q') || n.op_type.ends_with("Integer");
-    if !graph.node.iter().any(|n| needs(n) || n.op_type == "Celu" || backwards::is(n)) {
+    if !graph.node.iter().any(|n| needs(n) || ["Celu", BLOCKS].contains(&n.op_type.as_str()) || backwards::is(n)) {
         return;
     }
     let old = std::mem::take(&mut graph.node);
@@ -67,6 +70,7 @@ pub(super) fn lower(graph: &mut GraphProto) {
     let dynamic = dynamic_products(&old, &constants);
     let mut to = Lowering {
         constants,
+        opset,
         nodes: vec![],
         initializers: vec![],
         serial: 0,
@@ -170,6 +174,7 @@ struct Lowering<'a> {
     nodes: Vec<NodeProto>,
     initializers: Vec<TensorProto>,
     constants: Constants<'a>,
+    opset: i64,
     serial: usize,
     /// Name of the node being rewritten.
     at: String,
@@ -250,6 +255,24 @@ impl Lowering<'_> {
                 let y = self.emit_main("Concat", &parts, &node.attribute);
                 self.quantise_by(&y, input(0)?, input(1), output)
             }
+            "QLinearSoftmax" => {
+                // Before opset 13 an axis stood for all that follow it, too.
+                let (of, last) = (int_or(node, "opset", self.opset), -1);
+                let axis = int_or(node, "axis", if of < 13 { 1 } else { last });
+                if axis != last && (of < 13) != (self.opset < 13) {
+                    return None;
+                }
+                let x = self.dequantise(input(0)?, input(1)?, input(2), 1)?;
+                let axis = AttributeProto {
+                    name: "axis".into(),
+                    r#type: AttributeType::Int as i32,
+                    i: axis,
+                    ..AttributeProto::default()
+                };
+                let y = self.emit_main("Softmax", &[x], &[axis]);
+                self.quantise_by(&y, input(3)?, input(4), output)
+            }
+            BLOCKS => self.blocks(node),
             "MatMulInteger" | "ConvInteger" => {
                 let op = node.op_type.strip_suffix("Integer")?;
                 let axis = if op == "Conv" { 0 } else { -1 };

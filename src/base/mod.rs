@@ -4,6 +4,8 @@ mod bounded;
 mod branches;
 mod check;
 mod external;
+#[cfg(test)]
+mod forms_tests;
 mod guard;
 mod half;
 mod integers;
@@ -119,7 +121,7 @@ impl Base {
         }
         let onnx = onnx::summarise(&proto);
         if let Some(graph) = &mut proto.graph {
-            lower::lower(graph);
+            lower::lower(graph, onnx.opset);
             scaled::fold(graph);
             half::widen(graph);
             narrow::widen_states(graph);
@@ -295,9 +297,10 @@ fn one_batch(inputs: &[Port]) -> Result<()> {
 pub(crate) fn graph_of(bytes: &[u8]) -> Result<TypedModel> {
     let mut proto = onnx::parse(bytes)?;
     let operators = framework();
+    let opset = onnx::summarise(&proto).opset;
     if let Some(graph) = &mut proto.graph {
         check::operators(graph, &|op| operators.op_register.0.contains_key(op) || lower::knows(op))?;
-        lower::lower(graph);
+        lower::lower(graph, opset);
         half::widen(graph);
     }
     let model = typed(&proto)?;
@@ -320,6 +323,7 @@ fn framework() -> tract_onnx::Onnx {
     framework.op_register.insert(lower::QUANTISE, straight::load_quantise);
     framework.op_register.insert(lower::DYNAMIC, straight::load_dynamic);
     framework.op_register.insert(narrow::WEIGHT, narrow::load);
+    framework.op_register.insert(lower::BLOCKS, lower::load_blocks);
     framework.op_register.insert(lower::DETACH, |_, _| Ok((straight::detach().into_hir(), vec![])));
     bounded::bound(&mut framework);
     wired::register(&mut framework);

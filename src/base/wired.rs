@@ -2,9 +2,12 @@
 //! and stored values are known then, as far as the file tells them. What is not covered is refused with the reason.
 
 mod attention;
+mod einsum;
 mod fourier;
 mod image;
+mod index;
 mod instead;
+mod pad;
 mod pool;
 mod resize;
 mod sequence;
@@ -14,6 +17,7 @@ use std::sync::Arc;
 
 use tract_core::internal::*;
 use tract_core::ops::array::{Pad, PadMode, Slice};
+use tract_core::ops::cast::cast;
 use tract_core::ops::logic::Iff;
 use tract_onnx::Onnx;
 use tract_onnx::model::ParsingContext;
@@ -32,10 +36,17 @@ const OPERATORS: &[(&str, Wire, &[usize])] = &[
     ("Attention", attention::attention, &[]),
     ("CenterCropPad", image::center_crop_pad, &[1]),
     ("Col2Im", image::col2im, &[1, 2]),
+    ("CumSum", sequence::cumsum, &[1]),
     ("DFT", fourier::dft, &[1, 2]),
+    ("Einsum", einsum::einsum, &[]),
+    ("GatherND", index::gather_nd, &[]),
     ("GlobalLpPool", pool::global_lp_pool, &[]),
+    ("IsInf", simple::is_inf, &[]),
+    ("IsNaN", simple::is_nan, &[]),
     ("LpPool", pool::lp_pool, &[]),
+    ("Pad", pad::pad, &[1, 2, 3]),
     ("ReverseSequence", sequence::reverse_sequence, &[]),
+    ("ScatterND", index::scatter_nd, &[]),
     ("SpaceToDepth", image::space_to_depth, &[]),
     ("SwiGLU", simple::swiglu, &[]),
     ("Swish", simple::swish, &[]),
@@ -150,6 +161,10 @@ impl<'a> Wiring<'a> {
     fn wire(&mut self, op: impl Into<Box<dyn TypedOp>>, inputs: &[OutletId]) -> TractResult<OutletId> {
         self.serial += 1;
         Ok(self.model.wire_node(format!("{}.{}", self.prefix, self.serial), op, inputs)?[0])
+    }
+    /// `x` as `kind`, if it is of another type.
+    fn cast(&mut self, x: OutletId, kind: DatumType) -> TractResult<OutletId> {
+        if self.fact(x)?.datum_type == kind { Ok(x) } else { self.wire(cast(kind), &[x]) }
     }
     fn constant(&mut self, value: Tensor) -> TractResult<OutletId> {
         self.serial += 1;
@@ -296,4 +311,4 @@ impl Expansion for Wired {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

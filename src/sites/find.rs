@@ -1,10 +1,11 @@
 //! Finds where low-rank deltas fit: every node that multiplies data by a constant weight, each other candidate with a reason.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use tract_core::internal::*;
 use tract_core::ops::cnn::{Conv, Deconv};
 use tract_core::ops::einsum::EinSum;
+use tract_core::ops::konst::Const;
 
 use super::lowrank::Geometry;
 use super::{Site, SiteTable, Skipped};
@@ -58,6 +59,7 @@ const CANDIDATES: &[&str] = &[
     "Einsum",
     "FusedMatMul",
     "MatMulInteger",
+    "MatMulNBits",
     "ConvInteger",
     "QLinearMatMul",
     "QLinearConv",
@@ -75,8 +77,13 @@ pub(crate) fn find(model: &TypedModel, onnx: &OnnxGraph) -> TractResult<(Vec<Fou
     let positions: HashMap<&str, usize> = onnx.nodes.iter().enumerate().map(|(i, n)| (n.name.as_str(), i)).collect();
     let mut found: Vec<Found> = vec![];
     let mut reasons: HashMap<usize, String> = HashMap::new();
+    // ONNX nodes of which something is left to be evaluated.
+    let mut evaluated: HashSet<usize> = HashSet::new();
     for id in model.eval_order()? {
         let node = model.node(id);
+        if !node.op_is::<Const>() {
+            evaluated.extend(owner(&positions, &node.name));
+        }
         let candidate = if node.op_is::<Conv>() {
             conv(model, id)
         } else if node.op_is::<Deconv>() {
@@ -125,6 +132,8 @@ pub(crate) fn find(model: &TypedModel, onnx: &OnnxGraph) -> TractResult<(Vec<Fou
             _ if node.inputs.iter().all(|i| onnx.constants.contains(i)) => "computed once from constants".into(),
             _ => match reasons.remove(&position) {
                 Some(reason) => reason,
+                // The runtime worked it out while it read the graph.
+                None if !evaluated.contains(&position) => "computed once from constants and sizes".into(),
                 None => "this form of the operator has no low-rank product yet".into(),
             },
         };
@@ -187,8 +196,13 @@ fn linear(model: &TypedModel, id: usize) -> Candidate {
     let words = |e: TractError| format!("{e:#}");
     let facts = model.node_input_facts(id).map_err(words)?;
     let op = node.op_as::<EinSum>().ok_or("not a product")?;
-    if op.q_params.is_some() || facts.len() != 2 {
+    if op.q_params.is_some() {
         return Err("a quantised product".into());
+    }
+    match facts.len() {
+        2 => {}
+        1 => return Err("it has one operand: there is no product".into()),
+        n => return Err(format!("a product of {n} operands: a weight stands beside one other")),
     }
     let slot = match (is_constant(model, node.inputs[0]), is_constant(model, node.inputs[1])) {
         (false, true) => 1,

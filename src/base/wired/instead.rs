@@ -15,8 +15,12 @@ use super::{Form, Wire, Wiring, simple};
 /// Whether inputs are of the form in which a node is wired here.
 type When = fn(&[&TypedFact]) -> bool;
 
-const FORMS: &[(&str, Wire, When)] =
-    &[("MatMul", simple::dot, simple::is_dot), ("Pow", simple::whole_power, simple::is_whole_power)];
+const FORMS: &[(&str, Wire, When)] = &[
+    ("BatchNormalization", simple::computed_statistics, simple::has_computed_statistics),
+    ("Equal", simple::same_truth, simple::are_truths),
+    ("MatMul", simple::dot, simple::is_dot),
+    ("Pow", simple::whole_power, simple::is_whole_power),
+];
 
 pub(super) fn register(framework: &mut Onnx) {
     for (name, _, _) in FORMS {

@@ -1,7 +1,7 @@
 //! Sequences of several lengths, and caches of them.
 
 use tract_core::internal::*;
-use tract_core::ops::array::{GatherNd, MultiBroadcastTo, ScatterElements, ScatterReduction};
+use tract_core::ops::array::{CumSum, GatherNd, MultiBroadcastTo, ScatterElements, ScatterReduction};
 use tract_core::ops::binary::TypedBinOp;
 use tract_core::ops::cast::cast;
 use tract_core::ops::logic::comp_lt;
@@ -77,4 +77,18 @@ pub(super) fn tensor_scatter(form: &Form, w: &mut Wiring) -> TractResult<TVec<Ou
     let index = w.wire(MultiBroadcastTo { shape: written.into() }, &[index])?;
     let op = ScatterElements { axis, reduction: ScatterReduction::None };
     Ok(tvec!(w.wire(op, &[cache, index, update])?))
+}
+
+/// Sums of what comes up to each place.
+pub(super) fn cumsum(form: &Form, w: &mut Wiring) -> TractResult<TVec<OutletId>> {
+    let (x, axis) = (w.input(0)?, w.input(1)?);
+    let &[axis] = &w.integers(axis)?[..] else { bail!("its axis is not one number") };
+    let axis = axis_of(axis, w.rank(x)?)?;
+    let op = CumSum { axis, exclusive: form.int("exclusive", 0) != 0, reverse: form.int("reverse", 0) != 0 };
+    let kind = w.fact(x)?.datum_type;
+    // The runtime makes sizes of what is cast to integers, and sizes are no numbers.
+    let plain = if kind == TDim::datum_type() { i64::datum_type() } else { kind };
+    let x = w.cast(x, plain)?;
+    let y = w.wire(op, &[x])?;
+    Ok(tvec!(w.cast(y, kind)?))
 }

@@ -12,7 +12,7 @@ use crate::base::{Base, Bucket};
 use crate::error::Result;
 use crate::sites::floats;
 
-fn ints(name: &str, ints: &[i64]) -> AttributeProto {
+pub(in crate::base) fn ints(name: &str, ints: &[i64]) -> AttributeProto {
     AttributeProto {
         name: name.into(),
         r#type: AttributeType::Ints as i32,
@@ -21,11 +21,11 @@ fn ints(name: &str, ints: &[i64]) -> AttributeProto {
     }
 }
 
-fn int(name: &str, i: i64) -> AttributeProto {
+pub(in crate::base) fn int(name: &str, i: i64) -> AttributeProto {
     AttributeProto { name: name.into(), r#type: AttributeType::Int as i32, i, ..AttributeProto::default() }
 }
 
-fn stored(name: &str, dims: &[i64], values: &[i64]) -> TensorProto {
+pub(in crate::base) fn stored(name: &str, dims: &[i64], values: &[i64]) -> TensorProto {
     TensorProto {
         name: name.into(),
         dims: dims.to_vec(),
@@ -35,7 +35,7 @@ fn stored(name: &str, dims: &[i64], values: &[i64]) -> TensorProto {
     }
 }
 
-fn input(name: &str, kind: DataType, dims: &[Value]) -> ValueInfoProto {
+pub(in crate::base) fn input(name: &str, kind: DataType, dims: &[Value]) -> ValueInfoProto {
     let dim = dims.iter().map(|d| Dimension { value: Some(d.clone()), ..Dimension::default() }).collect();
     let tensor = type_proto::Tensor { elem_type: kind as i32, shape: Some(TensorShapeProto { dim }) };
     let r#type = Some(tract_onnx::pb::TypeProto {
@@ -45,7 +45,7 @@ fn input(name: &str, kind: DataType, dims: &[Value]) -> ValueInfoProto {
     ValueInfoProto { name: name.into(), r#type, ..ValueInfoProto::default() }
 }
 
-fn node(op: &str, inputs: &[&str], output: &str, attribute: Vec<AttributeProto>) -> NodeProto {
+pub(in crate::base) fn node(op: &str, inputs: &[&str], output: &str, attribute: Vec<AttributeProto>) -> NodeProto {
     NodeProto {
         name: output.into(),
         op_type: op.into(),
@@ -56,7 +56,12 @@ fn node(op: &str, inputs: &[&str], output: &str, attribute: Vec<AttributeProto>)
     }
 }
 
-fn model(opset: i64, input: Vec<ValueInfoProto>, initializer: Vec<TensorProto>, node: Vec<NodeProto>) -> ModelProto {
+pub(in crate::base) fn model(
+    opset: i64,
+    input: Vec<ValueInfoProto>,
+    initializer: Vec<TensorProto>,
+    node: Vec<NodeProto>,
+) -> ModelProto {
     let output = vec![ValueInfoProto { name: "y".into(), ..ValueInfoProto::default() }];
     let graph = GraphProto { node, initializer, input, output, ..GraphProto::default() };
     let opset_import = vec![OperatorSetIdProto { domain: String::new(), version: opset }];
@@ -84,12 +89,12 @@ fn run(
     })
 }
 
-fn ramp(shape: &[usize]) -> Tensor {
+pub(in crate::base) fn ramp(shape: &[usize]) -> Tensor {
     let values: Vec<f32> = (0..shape.iter().product()).map(|i: usize| ((i * 37 % 23) as f32 - 11.0) / 7.0).collect();
     Tensor::from_shape(shape, &values).unwrap()
 }
 
-fn close(y: &Tensor, expected: &[f32]) {
+pub(in crate::base) fn close(y: &Tensor, expected: &[f32]) {
     let y = floats(y).unwrap();
     assert_eq!(y.len(), expected.len());
     y.iter().zip(expected).for_each(|(y, e)| assert!((y - e).abs() < 1e-4 * e.abs().max(1.0), "{y}, not {e}"));
@@ -198,6 +203,17 @@ fn sizes_that_no_model_may_ask_for_are_refused() {
         ("LpPool", 18, vec![int("p", 0), ints("kernel_shape", &[2])], vec![]),
         ("SpaceToDepth", 13, vec![int("blocksize", HUGE)], vec![]),
         ("ReverseSequence", 10, vec![int("time_axis", 5)], vec![(&[4], &[1, 2, 3, 4])]),
+        ("Pad", 13, vec![], vec![(&[6], &[0, 0, 0, 0, HUGE, 0])]),
+        ("Pad", 13, vec![], vec![(&[6], &[0, 0, i64::MIN, 0, 0, i64::MAX])]),
+        ("Pad", 13, vec![], vec![(&[6], &[0, -3, 0, 0, -1, 0])]),
+        ("Pad", 13, vec![], vec![(&[2], &[1, 1])]),
+        ("Pad", 19, vec![], vec![(&[2], &[1, 1]), (&[], &[0]), (&[1], &[9])]),
+        ("CumSum", 14, vec![], vec![(&[], &[3])]),
+        ("CumSum", 14, vec![], vec![(&[2], &[0, 1])]),
+        ("GatherND", 13, vec![], vec![(&[1, 2], &[0, -5])]),
+        ("GatherND", 13, vec![], vec![(&[1, 4], &[0, 0, 0, 0])]),
+        ("GatherND", 13, vec![int("batch_dims", -1)], vec![(&[1, 1], &[0])]),
+        ("GatherND", 13, vec![int("batch_dims", 9)], vec![(&[1, 1], &[0])]),
         ("Attention", 23, vec![int("q_num_heads", HUGE)], vec![]),
     ];
     for (op, opset, attributes, settings) in cases {

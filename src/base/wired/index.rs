@@ -1,0 +1,68 @@
+//! Reading and writing at places of several axes. The runtime takes places that are counted from the end for such as lie outside.
+
+use tract_core::internal::*;
+use tract_core::ops::array::{GatherNd, ScatterNd, ScatterReduction};
+use tract_core::ops::binary::TypedBinOp;
+use tract_core::ops::logic::comp_lt;
+use tract_core::ops::math;
+
+use super::{Form, Wiring};
+
+pub(super) fn gather_nd(form: &Form, w: &mut Wiring) -> TractResult<TVec<OutletId>> {
+    let (x, index) = (w.input(0)?, w.input(1)?);
+    let batch_dims = usize::try_from(form.int("batch_dims", 0)).ok().context("its batch_dims are negative")?;
+    let (shape, places) = (w.shape(x)?, w.shape(index)?);
+    ensure!(batch_dims < places.len(), "{batch_dims} axes of a batch of {places:?}");
+    let (behind, index) = counted(w, index, shape.get(batch_dims..).context("more axes of a batch than there are")?)?;
+    let alike = |(a, b): (&TDim, &TDim)| a == b || a.to_usize().is_err() || b.to_usize().is_err();
+    let batch = shape.iter().zip(&places).take(batch_dims);
+    ensure!(behind > 0 && batch.clone().all(alike), "places {places:?} in {shape:?}");
+    Ok(tvec!(w.wire(GatherNd { batch_dims }, &[x, index])?))
+}
+
+pub(super) fn scatter_nd(form: &Form, w: &mut Wiring) -> TractResult<TVec<OutletId>> {
+    let (x, index, updates) = (w.input(0)?, w.input(1)?, w.input(2)?);
+    let reduction = ScatterReduction::parse(form.text("reduction").unwrap_or("none"))?;
+    let kinds = [w.fact(x)?.datum_type, w.fact(updates)?.datum_type];
+    let kind =
+        DatumType::super_type_for(kinds).with_context(|| format!("updates of {:?} of {:?}", kinds[1], kinds[0]))?;
+    // Sizes are no numbers.
+    let plain = if kind == TDim::datum_type() { i64::datum_type() } else { kind };
+    let shape = w.shape(x)?;
+    let (_, index) = counted(w, index, &shape)?;
+    let (x, updates) = (w.cast(x, plain)?, w.cast(updates, plain)?);
+    let y = w.wire(ScatterNd { reduction }, &[x, index, updates])?;
+    Ok(tvec!(w.cast(y, kind)?))
+}
+
+/// `index` with the numbers of its last axis counted from the start of as many of the axes `dims`, and how many these are.
+fn counted(w: &mut Wiring, index: OutletId, dims: &[TDim]) -> TractResult<(usize, OutletId)> {
+    let places = w.shape(index)?;
+    let depth =
+        places.last().context("its places have no axes")?.to_usize().context("the number of places' axes is open")?;
+    let dims = dims.get(..depth).with_context(|| format!("places of {depth} axes in {}", dims.len()))?;
+    let known: Option<Vec<i64>> = dims.iter().map(|d| d.to_i64().ok()).collect();
+    let stored = w.fact(index)?.konst.as_ref().and_then(|k| Some(k.cast_to::<i64>().ok()?.into_owned()));
+    if let (Some(known), Some(mut stored)) = (&known, stored) {
+        let mut plain = stored.try_as_plain_ram_mut()?;
+        for (place, long) in plain.as_slice_mut::<i64>()?.iter_mut().zip(known.iter().cycle()) {
+            ensure!((-long..*long).contains(place), "place {place} of an axis of length {long}");
+            *place += if *place < 0 { *long } else { 0 };
+        }
+        return Ok((depth, w.constant(stored)?));
+    }
+    let mut last = tvec!(1; places.len());
+    last[places.len() - 1] = depth;
+    let mut lengths = match &known {
+        Some(known) => tensor1(known),
+        None => tensor1(dims),
+    };
+    lengths.set_shape(&last)?;
+    let lengths = w.constant(lengths)?;
+    let lengths = w.cast(lengths, i64::datum_type())?;
+    let index = w.cast(index, i64::datum_type())?;
+    let zero = w.scalar(index, 0.0)?;
+    let negative = w.wire(TypedBinOp(comp_lt(), None), &[index, zero])?;
+    let turned = w.wire(math::add(), &[index, lengths])?;
+    Ok((depth, w.select(negative, turned, index)?))
+}
