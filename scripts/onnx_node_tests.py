@@ -4,7 +4,7 @@
 usage: onnx_node_tests.py [--out tests/goldens/nodes.zip]
 needs: onnx, numpy
 
-Every case that has an input of float32 and an output of float32 becomes NAME.onnx and NAME.npz: the floats that a layer before the node could have
+Every case that has an input of floats and an output of floats (doubles are made single) becomes NAME.onnx and NAME.npz: the floats that a layer before the node could have
 computed stay inputs, with the values of the test; everything else (indices, sizes, kernels, statistics) is stored in the model. What the test
 expects of an output of float32 is the array "expected OUTPUT", to 16 significant bits, with the largest float32 for an infinity and
 half of it for what is not a number. Left out, and counted in meta.json by reason: cases of
@@ -25,7 +25,7 @@ from onnx import numpy_helper
 from onnx.backend.test.case.node import collect_testcases
 
 warnings.filterwarnings("ignore")
-LARGEST = 1500  # values of one input
+LARGEST = 12000  # values of one input
 
 # Operators of which only these inputs are data: the others are settings, or what a frozen layer stores.
 DATA = {
@@ -49,6 +49,13 @@ def rounded(values):
     return np.where(np.isnan(values), largest / 2, kept).astype(np.float32)
 
 
+def single(graph):
+    """Makes a case of doubles one of floats."""
+    for value in [*graph.input, *graph.output]:
+        if value.type.tensor_type.elem_type == onnx.TensorProto.DOUBLE:
+            value.type.tensor_type.elem_type = onnx.TensorProto.FLOAT
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path(__file__).resolve().parent.parent / "tests/goldens/nodes.zip")
@@ -56,6 +63,7 @@ def main():
     left_out, ops, files = Counter(), Counter(), {}
     for case in collect_testcases(None):
         graph = case.model.graph
+        single(graph)
         kinds = {v.name: v.type.tensor_type.elem_type if v.type.HasField("tensor_type") else None for v in [*graph.input, *graph.output]}
         if case.name.endswith("_expanded") or "_expanded_" in case.name:
             left_out["the expanded twin of a function"] += 1
@@ -89,7 +97,9 @@ def main():
         for i in graph.input:
             if i.name not in inputs:
                 stored = values[i.name]
-                stored = stored if isinstance(stored, onnx.TensorProto) else numpy_helper.from_array(np.asarray(stored), i.name)
+                if not isinstance(stored, onnx.TensorProto):
+                    stored = np.asarray(stored)
+                    stored = numpy_helper.from_array(stored.astype(np.float32) if stored.dtype == np.float64 else stored, i.name)
                 model.graph.initializer.append(stored)
                 model.graph.initializer[-1].name = i.name
         for value in model.graph.input:

@@ -234,6 +234,7 @@ impl Base {
     }
 
     /// Whether activations are rounded on the way, as in a quantised model.
+    #[cfg(feature = "train")]
     pub(crate) fn rounds(&self) -> bool {
         const ROUNDINGS: &[&str] = &["Quantise", "DynamicQuantise", "RoundStraight"];
         self.typed.nodes().iter().any(|n| ROUNDINGS.contains(&&*n.op.name()))

@@ -16,6 +16,7 @@ pub(crate) use convolve::Convolve;
 pub(crate) use dynamic::DecodeDynamic;
 pub(crate) use dynamic::DynamicQuantise;
 #[cfg(test)]
+#[cfg(all(test, feature = "train"))]
 pub(crate) use hold::Hold;
 pub(crate) use hold::hold_strides;
 pub(crate) use packed::{Kind, Packed, Scales};

@@ -252,8 +252,8 @@ fn page(table: &BTreeMap<String, [usize; 5]>, reasons: &Reasons) -> String {
     let ops = |holds: &dyn Fn(&[usize; 5]) -> bool| table.values().filter(|row| holds(row)).count();
     let mut page = format!(
         "# The ONNX project's tests of single operators\n\n\
-         Written by `UPDATE_DOCS=1 cargo test --lib onnx_node_tests`; not edited by hand. The cases are those of the package `onnx` that go from float32 \
-         to float32, packed by `scripts/onnx_node_tests.py`; the twins that spell a function out are left out.\n\n\
+         Written by `UPDATE_DOCS=1 cargo test --lib onnx_node_tests`; not edited by hand. The cases are those of the package `onnx` that go from floats \
+         to floats (doubles made single), packed by `scripts/onnx_node_tests.py`; the twins that spell a function out are left out.\n\n\
          Every case is loaded. Its values are compared with those that the test expects, to 0.1 %: there is no case that is read and gets them wrong. Its gradient is compared with central differences at the values of the test, or just \
          beside them. *Agrees*: to 1 %. *Straight*: a quantisation, whose gradient is taken straight through. *None*: \
          nothing flows back, rightly (a rounding, an index, a stored weight). *Refused*: a form without a rule; a layer before it would not train, and `inspect` says so. \
