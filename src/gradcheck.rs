@@ -266,8 +266,8 @@ fn worse(a: f64, b: f64) -> f64 {
 /// Step sizes of the differences: one is too long for the curvature, another too short for single precision.
 const STEPS: [f64; 4] = [3e-2, 1e-2, 3e-3, 1e-3];
 
-/// How far apart, relative to the gradient, the slopes of two step sizes are that agree.
-const AGREE: f64 = 2e-2;
+/// Slopes of two step sizes that are closer than this, relative to the gradient, agree.
+const AGREE: f64 = 1e-3;
 
 /// What differences say of a gradient.
 struct Measured {
@@ -306,7 +306,9 @@ fn measure(
         slopes.push((loss_at(&direction, step)? - loss_at(&direction, -step)?) / (2.0 * step));
     }
     let error = slopes.iter().map(|slope| (slope - expected).abs() / own).fold(f64::INFINITY, f64::min);
-    let agree = |pair: &[f64]| (pair[0] - pair[1]).abs() <= AGREE * own.max(pair[0].abs());
+    // What two steps agree on is told from the gradient: they are much closer to each other than to it.
+    let apart = error * own / 4.0;
+    let agree = |pair: &[f64]| (pair[0] - pair[1]).abs() <= apart.clamp(AGREE * own, 2.0 * own.max(pair[0].abs()));
     let largest = slopes.iter().fold(expected.abs(), |m, s| m.max(s.abs()));
     let tells = !limits.rounds && largest * 2.0 * STEPS[0] > 4.0 * limits.resolution;
     // A gradient that is not a number is wrong, whatever differences say.
