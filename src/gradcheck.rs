@@ -235,45 +235,40 @@ pub fn check(base: &Base, task: Task, options: &Options, dump: Option<&Path>) ->
     let mut sites = vec![];
     let mut rng = ChaCha8Rng::seed_from_u64(options.seed ^ 0xd1ec);
     for (ix, (ga, gb)) in g.gradients.iter().enumerate() {
-        let mut site = SiteReport { name: g.deltas[ix].name.clone(), relative_error: 0.0, measurable: true };
-        for (part, gradient) in [ga, gb].into_iter().enumerate() {
+        let factor = |part: usize, gradient: &[f32], rng: &mut ChaCha8Rng| {
             let gradient: Vec<f64> = gradient.iter().map(|v| *v as f64).collect();
-            let measured = measure(&gradient, &limits, &mut rng, |direction, step| {
+            measure(&gradient, &limits, rng, |direction, step| {
                 let mut moved = g.deltas.clone();
                 let d = &mut moved[ix];
                 let factor = if part == 0 { &mut d.a } else { &mut d.b };
                 factor.data.iter_mut().zip(direction).for_each(|(v, d)| *v += (step * d) as f32);
                 loss(&moved)
-            })?;
-            // What is off in one factor is off, whatever the other one's differences are worth.
-            let off = |error: f64, settled: bool| settled && error > options.tolerance;
-            if off(measured.error, measured.settled) || !off(site.relative_error, site.measurable) {
-                site.measurable = measured.settled && (site.measurable || off(measured.error, true));
-                site.relative_error = worse(site.relative_error, measured.error);
-            }
-        }
-        sites.push(site);
+            })
+        };
+        let parts = [factor(0, ga, &mut rng)?, factor(1, gb, &mut rng)?];
+        // What is off in one factor is off, whatever the other one's differences are worth.
+        let off = parts.iter().any(|m| m.settled && m.error > options.tolerance);
+        let measurable = off || parts.iter().all(|m| m.settled);
+        let counts = parts.iter().filter(|m| m.settled || !off).map(|m| m.error);
+        let name = g.deltas[ix].name.clone();
+        sites.push(SiteReport { name, relative_error: counts.fold(0.0, f64::max), measurable });
     }
-    let worst = sites.iter().filter(|s| s.measurable).map(|s| s.relative_error).fold(0.0, worse);
+    let worst = sites.iter().filter(|s| s.measurable).map(|s| s.relative_error).fold(0.0, f64::max);
     Ok(Report { sites, worst, tolerance: options.tolerance, unreachable })
 }
 
-/// The larger error; one that is not a number is the largest.
-fn worse(a: f64, b: f64) -> f64 {
-    if a.is_nan() || b.is_nan() { f64::INFINITY } else { a.max(b) }
-}
-
 /// Step sizes of the differences: one is too long for the curvature, another too short for single precision.
-const STEPS: [f64; 4] = [3e-2, 1e-2, 3e-3, 1e-3];
+const STEPS: [f64; 5] = [3e-2, 1e-2, 3e-3, 1e-3, 3e-4];
 
-/// Slopes of two step sizes that are closer than this, relative to the gradient, agree.
+/// Slopes of step sizes that are closer than this, relative to the gradient, agree.
 const AGREE: f64 = 1e-3;
 
 /// What differences say of a gradient.
 struct Measured {
-    /// The smallest error over the step sizes, relative to the gradient.
+    /// The smallest error over the step sizes, relative to the gradient; infinite for a gradient that is not a number.
     error: f64,
-    /// The slope that two neighbouring step sizes agree on, if they do: rounding and kinks give another one at each.
+    /// Whether that is a verdict: the error is within the tolerance, or three neighbouring step sizes agree on another slope, ahead and behind. Rounding
+    /// gives another slope at each step, and kinks (the bends of ReLU6) another one on each side.
     settled: bool,
 }
 
@@ -287,7 +282,7 @@ struct Limits {
     rounds: bool,
 }
 
-/// Central differences along a unit direction of which half is the gradient's own and half random.
+/// Differences along a unit direction of which half is the gradient's own and half random: behind, central and ahead at each step.
 fn measure(
     gradient: &[f64],
     limits: &Limits,
@@ -301,18 +296,23 @@ fn measure(
     let direction: Vec<f64> =
         gradient.iter().zip(&random).map(|(g, r)| 0.5 * g / own + 0.5 * r / random_size).collect();
     let expected: f64 = gradient.iter().zip(&direction).map(|(g, d)| g * d).sum();
+    let here = loss_at(&direction, 0.0)?;
     let mut slopes = vec![];
     for step in STEPS {
-        slopes.push((loss_at(&direction, step)? - loss_at(&direction, -step)?) / (2.0 * step));
+        let (before, after) = (loss_at(&direction, -step)?, loss_at(&direction, step)?);
+        slopes.push([(here - before) / step, (after - before) / (2.0 * step), (after - here) / step]);
     }
-    let error = slopes.iter().map(|slope| (slope - expected).abs() / own).fold(f64::INFINITY, f64::min);
-    // What two steps agree on is told from the gradient: they are much closer to each other than to it.
-    let apart = error * own / 4.0;
-    let agree = |pair: &[f64]| (pair[0] - pair[1]).abs() <= apart.clamp(AGREE * own, 2.0 * own.max(pair[0].abs()));
-    let largest = slopes.iter().fold(expected.abs(), |m, s| m.max(s.abs()));
+    let error = slopes.iter().map(|[_, slope, _]| (slope - expected).abs() / own).fold(f64::INFINITY, f64::min);
+    // What slopes agree on is told from the gradient: they are much closer to each other than to it.
+    let apart = (error * own / 4.0).max(AGREE * own);
+    let agree = |steps: &[[f64; 3]]| {
+        let all = || steps.iter().flatten().copied();
+        all().fold(f64::MIN, f64::max) - all().fold(f64::MAX, f64::min) <= apart
+    };
+    let largest = slopes.iter().flatten().fold(expected.abs(), |m, s| m.max(s.abs()));
     let tells = !limits.rounds && largest * 2.0 * STEPS[0] > 4.0 * limits.resolution;
     // A gradient that is not a number is wrong, whatever differences say.
-    let settled = error <= limits.tolerance || !size.is_finite() || tells && slopes.windows(2).any(agree);
+    let settled = error <= limits.tolerance || !size.is_finite() || tells && slopes.windows(3).any(agree);
     Ok(Measured { error, settled })
 }
 
@@ -338,6 +338,8 @@ mod tests {
         // Steps much longer than the differences, and noise much larger than the slope.
         let rounded = |x: &[f64]| ((2.0 * x[0] - x[1]) * 7.3 + 0.45).round() / 7.3;
         assert_eq!(verdict(&[2.0, -1.0], true, rounded), (false, false));
+        let kink = |x: &[f64]| 2.0 * x[0].max(0.0);
+        assert_eq!(verdict(&[2.0, 0.0], false, kink), (false, false), "right on one side");
         let noisy = |x: &[f64]| 1e-9 * (x[0] - x[1]) + 1e-6 * (x[0] * 1e7).sin();
         assert_eq!(verdict(&[1e-9, -1e-9], false, noisy), (false, false));
         let lost = |x: &[f64]| (1e-9 * (x[0] - x[1])) as f32 as f64 * 0.0;

@@ -135,11 +135,11 @@ pub(super) fn widen_states(graph: &mut GraphProto) {
     let found: HashSet<usize> = graph.node.iter().filter(recurrent).flat_map(states).collect();
     for at in found {
         let node = &graph.node[at];
-        let Some(floats) = read(node).and_then(|w| Some((w.shape.clone(), w.tensor().ok()?))) else { continue };
-        let (Ok(values), Some(output)) = (crate::sites::floats(&floats.1), node.output.first().cloned()) else {
+        let Some(floats) = read(node).and_then(|w| w.tensor().ok()) else { continue };
+        let (Ok(values), Some(output)) = (crate::sites::floats(&floats), node.output.first().cloned()) else {
             continue;
         };
-        let dims: Vec<i64> = floats.0.iter().map(|d| *d as i64).collect();
+        let dims: Vec<i64> = floats.shape().iter().map(|d| *d as i64).collect();
         let value = attribute("value", float_tensor(String::new(), values, &dims));
         let (name, op_type) = (node.name.clone(), "Constant".to_string());
         graph.node[at] =

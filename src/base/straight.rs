@@ -17,13 +17,13 @@ element_wise!(round_straight, RoundStraight, [f32] => |_, xs| {
 
 element_wise!(detach, Detach, [f32] => |_, _| Ok(()));
 
-/// Quantisation as the graph that is not typed yet knows it: of its outputs, only the numbers.
+/// A quantisation as the graph that is not typed yet knows it: of its outputs, only the numbers.
 #[derive(Debug, Clone)]
-struct Quantised(Quantise);
+struct Quantised(Box<dyn TypedOp>);
 
 impl Expansion for Quantised {
     fn name(&self) -> StaticName {
-        "Quantise".into()
+        self.0.name()
     }
 
     fn rules<'r, 'p: 'r, 's: 'r>(
@@ -42,7 +42,7 @@ impl Expansion for Quantised {
     }
 }
 
-/// Reads the node that `lower` writes.
+/// Reads the node that `lower` writes for a quantisation by stored numbers.
 pub(super) fn load_quantise(_: &ParsingContext, node: &NodeProto) -> TractResult<(Box<dyn InferenceOp>, Vec<String>)> {
     let float = |name: &str| {
         let found = node.attribute.iter().find(|a| a.name == name).map(|a| a.f);
@@ -57,35 +57,10 @@ pub(super) fn load_quantise(_: &ParsingContext, node: &NodeProto) -> TractResult
         codes: false,
     };
     ensure!(op.scale.is_finite() && op.scale != 0.0 && op.low <= op.high, "{} has no scale", node.name);
-    Ok((expand(Quantised(op)), vec![]))
+    Ok((expand(Quantised(Box::new(op))), vec![]))
 }
 
-/// A quantisation by the range of the data, as the graph that is not typed yet knows it.
-#[derive(Debug, Clone)]
-struct Dynamic;
-
-impl Expansion for Dynamic {
-    fn name(&self) -> StaticName {
-        "DynamicQuantise".into()
-    }
-
-    fn rules<'r, 'p: 'r, 's: 'r>(
-        &'s self,
-        s: &mut Solver<'r>,
-        inputs: &'p [TensorProxy],
-        outputs: &'p [TensorProxy],
-    ) -> InferenceResult {
-        s.equals(&inputs[0].datum_type, f32::datum_type())?;
-        s.equals(&outputs[0].datum_type, f32::datum_type())?;
-        s.equals(&inputs[0].shape, &outputs[0].shape)
-    }
-
-    fn wire(&self, prefix: &str, model: &mut TypedModel, inputs: &[OutletId]) -> TractResult<TVec<OutletId>> {
-        model.wire_node(prefix, DynamicQuantise { codes: false }, inputs)
-    }
-}
-
-/// Reads the node that `lower` writes.
+/// Reads the node that `lower` writes for a quantisation by the range of the data.
 pub(super) fn load_dynamic(_: &ParsingContext, _: &NodeProto) -> TractResult<(Box<dyn InferenceOp>, Vec<String>)> {
-    Ok((expand(Dynamic), vec![]))
+    Ok((expand(Quantised(Box::new(DynamicQuantise { codes: false }))), vec![]))
 }

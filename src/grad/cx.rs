@@ -5,12 +5,11 @@ use std::collections::HashMap;
 use tract_core::internal::*;
 use tract_core::ops::array::MultiBroadcastTo;
 use tract_core::ops::binary::TypedBinOp;
-use tract_core::ops::einsum::EinSum;
 use tract_core::ops::logic::{Iff, comp_ne};
 use tract_core::ops::math;
 use tract_core::ops::nn::{Reduce, Reducer};
 
-use crate::ops::{constant, copy_constant, spread_needed};
+use crate::ops::{constant, copy_constant};
 
 /// The backward graph under construction.
 pub(crate) struct Cx<'a> {
@@ -131,15 +130,7 @@ impl<'a> Cx<'a> {
     pub fn wire_all(&mut self, op: impl Into<Box<dyn TypedOp>>, inputs: &[OutletId]) -> TractResult<TVec<OutletId>> {
         self.serial += 1;
         let name = format!("{}.grad.{}", self.node, self.serial);
-        let (op, mut inputs): (Box<dyn TypedOp>, TVec<OutletId>) = (op.into(), inputs.into());
-        if let Some(product) = op.downcast_ref::<EinSum>() {
-            for slot in 0..inputs.len() {
-                if let Some((source, spread)) = spread_needed(&self.model, product, &inputs, slot) {
-                    inputs[slot] = self.model.wire_node(format!("{name}.spread.{slot}"), spread, &[source])?[0];
-                }
-            }
-        }
-        self.model.wire_node(name, op, &inputs)
+        self.model.wire_node(name, op, inputs)
     }
     pub fn add(&mut self, a: OutletId, b: OutletId) -> TractResult<OutletId> {
         self.wire(math::add(), &[a, b])

@@ -14,6 +14,8 @@ use std::collections::{HashMap, HashSet};
 
 use tract_core::internal::*;
 
+use crate::ops::{spread_rule, sweep};
+
 pub(crate) use cx::Cx;
 pub(crate) use rules::Answer;
 pub use rules::{RuleInfo, supported_ops};
@@ -109,6 +111,7 @@ pub(crate) fn differentiate(
     let (mut model, saved) = cx.finish();
     model.select_output_outlets(&results)?;
     verify::only_known_ops(&model)?;
+    sweep(&mut model, spread_rule)?;
     Ok(Backward { model, saved, blocked: blocked.into_iter().map(|(_, b)| b).collect(), obstructed })
 }
 

@@ -49,14 +49,21 @@ impl Convolve {
         shape.output * shape.group_in() * shape.taps() == kernel.len()
     }
 
-    /// Calls `work(images, positions)` for parts that bound the columns.
-    fn in_parts(&self, mut work: impl FnMut(Range<usize>, Range<usize>) -> TractResult<()>) -> TractResult<()> {
+    /// Calls `work(images, positions, columns)` for parts of the positions, with room for the columns of each image's.
+    fn in_parts(
+        &self,
+        mut work: impl FnMut(Range<usize>, Range<usize>, &mut [f32]) -> TractResult<()>,
+    ) -> TractResult<()> {
         let (all, (_, row)) = (self.shape.out_plane(), self.kernel_size());
         let positions = (COLUMNS / row).max(POSITIONS).min(all).max(1);
         let images = (COLUMNS / (row * positions)).clamp(1, self.shape.batch.max(1));
+        let mut columns = vec![0f32; images * positions * row];
         for start in (0..self.shape.batch).step_by(images) {
             for from in (0..all).step_by(positions) {
-                work(start..(start + images).min(self.shape.batch), from..(from + positions).min(all))?;
+                let (images, positions) =
+                    (start..(start + images).min(self.shape.batch), from..(from + positions).min(all));
+                let size = images.len() * positions.len() * row;
+                work(images, positions, &mut columns[..size])?;
             }
         }
         Ok(())
@@ -79,10 +86,8 @@ impl Convolve {
     fn forward(&self, x: &[f32], y: &mut [f32]) -> TractResult<()> {
         let (s, (rows, row)) = (&self.shape, self.kernel_size());
         let (ip, op, channels) = (s.in_plane(), s.out_plane(), s.group_in());
-        let mut laid_out = vec![];
-        self.in_parts(|images, positions| {
+        self.in_parts(|images, positions, laid_out| {
             let (len, size) = (positions.len(), positions.len() * row);
-            laid_out.resize(images.len() * size, 0f32);
             for g in 0..s.groups {
                 for (n, columns_of) in images.clone().zip(laid_out.chunks_exact_mut(size)) {
                     let x = &x[(n * s.groups + g) * channels * ip..][..channels * ip];
@@ -108,10 +113,8 @@ impl Convolve {
     fn backward(&self, y: &[f32], x: &mut [f32]) -> TractResult<()> {
         let (s, (rows, row)) = (&self.shape, self.kernel_size());
         let (ip, op, channels) = (s.in_plane(), s.out_plane(), s.group_in());
-        let mut laid_out = vec![];
-        self.in_parts(|images, positions| {
+        self.in_parts(|images, positions, laid_out| {
             let (len, size) = (positions.len(), positions.len() * row);
-            laid_out.resize(images.len() * size, 0f32);
             for g in 0..s.groups {
                 self.panels(g, |first, panel| {
                     let lines = panel.len() / row;
@@ -156,7 +159,7 @@ impl EvalOp for Convolve {
             let mut plain = result.try_as_plain_ram_mut()?;
             let y = plain.as_slice_mut::<f32>()?;
             for (i, y) in y.chunks_exact_mut(plane.max(1)).enumerate() {
-                y.fill(bias[i % channels % bias.len()]);
+                y.fill(bias[(i % channels).min(bias.len() - 1)]);
             }
             if self.transposed { self.backward(x, y)? } else { self.forward(x, y)? }
         }

@@ -24,8 +24,6 @@ pub(crate) use quantise::Quantise;
 #[cfg(feature = "train")]
 pub(crate) use quantise::QuantiseBackward;
 pub(crate) use reach::Reach;
-#[cfg(feature = "train")]
-pub(crate) use spread::needed as spread_needed;
 pub(crate) use spread::rule as spread_rule;
 #[cfg(feature = "train")]
 pub(crate) use widen::copy_constant;

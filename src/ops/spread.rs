@@ -36,7 +36,7 @@ impl TypedOp for Spread {
 
 /// What spreads input `slot` of a product of `inputs`, if the product needs every copy: along some spread axis no other operand has the full size, or it
 /// is summed over.
-pub(crate) fn needed(model: &TypedModel, op: &EinSum, inputs: &[OutletId], slot: usize) -> Option<(OutletId, Spread)> {
+fn needed(model: &TypedModel, op: &EinSum, inputs: &[OutletId], slot: usize) -> Option<(OutletId, Spread)> {
     let node = model.node(inputs[slot].node);
     node.op_as::<MultiBroadcastTo>()?;
     let narrow = &model.outlet_fact(node.inputs[0]).ok()?.shape;

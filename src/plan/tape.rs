@@ -49,8 +49,8 @@ pub(super) fn compress(
             saved.push(OutletId::new(outlet.node, codes + 1));
             inputs.push(backward.add_source(format!("{name}.parameters"), f32::fact([2]))?);
         }
-        // Each reader decodes for itself, and not before what it reads beside: a plan runs a node's first input first, and would decode
-        // everything before it starts.
+        // Each reader decodes for itself, and not before what it reads beside: a plan would decode early what it reads late (387 MB for 279 in
+        // a step of EfficientNet-lite0 with 8 pictures).
         for (nth, reader) in readers.iter().enumerate() {
             let beside = backward.node(reader.node).inputs.iter().copied().rfind(|i| late.contains(&i.node));
             let inputs: TVec<OutletId> = inputs.iter().copied().chain(beside).collect();

@@ -428,8 +428,9 @@ fn guess_image(base: &Base) -> Option<Preprocessing> {
 
 /// The number of tokens that the model takes, where it takes no other.
 fn text_length(base: &Base) -> Option<usize> {
-    base.inputs().iter().find_map(|p| match p.dims[..] {
+    let lengths = base.inputs().iter().find_map(|p| match p.dims[..] {
         [_, Dim::Fixed(length)] if [Element::I64, Element::I32].contains(&p.element) => Some(length),
         _ => None,
-    })
+    });
+    lengths.filter(|_| !base.has_sequence())
 }

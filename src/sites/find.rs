@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use tract_core::internal::*;
-use tract_core::ops::cnn::{Conv, Deconv};
+use tract_core::ops::cnn::{Conv, Deconv, PoolSpec};
 use tract_core::ops::einsum::EinSum;
 use tract_core::ops::konst::Const;
 
@@ -263,22 +263,15 @@ fn deconv(model: &TypedModel, id: usize) -> Candidate {
         return Err("its kernel is computed: there is no weight".into());
     }
     let c = ConvShape::of_deconv(op, &concrete(facts[0])?, &concrete(&node.outputs[0].fact)?)?;
-    let site = Site {
-        name: String::new(),
-        kind: SiteKind::ConvTranspose,
-        inputs: c.output,
-        outputs: c.input,
-        kernel: op.pool_spec.kernel_shape.to_vec(),
-        groups: op.group,
-    };
-    Ok(Found {
-        site,
-        node: id,
-        x_slot: 0,
-        weight_slot: 1,
-        weight_axes: (0, 0),
-        geometry: Geometry::Deconv { shape: c, rank: 1 },
-    })
+    let widths = (c.output, c.input);
+    Ok(kernel_site(
+        id,
+        SiteKind::ConvTranspose,
+        widths,
+        &op.pool_spec,
+        Geometry::Deconv { shape: c, rank: 1 },
+        op.group,
+    ))
 }
 
 fn conv(model: &TypedModel, id: usize) -> Candidate {
@@ -292,20 +285,19 @@ fn conv(model: &TypedModel, id: usize) -> Candidate {
         return Err("its kernel is computed: there is no weight".into());
     }
     let c = ConvShape::of_conv(op, &concrete(facts[0])?)?;
-    let site = Site {
-        name: String::new(),
-        kind: SiteKind::Conv,
-        inputs: c.input,
-        outputs: c.output,
-        kernel: op.pool_spec.kernel_shape.to_vec(),
-        groups: op.group,
-    };
-    Ok(Found {
-        site,
-        node: id,
-        x_slot: 0,
-        weight_slot: 1,
-        weight_axes: (0, 0),
-        geometry: Geometry::Conv { shape: c, rank: 1 },
-    })
+    let widths = (c.input, c.output);
+    Ok(kernel_site(id, SiteKind::Conv, widths, &op.pool_spec, Geometry::Conv { shape: c, rank: 1 }, op.group))
+}
+
+/// The site of a convolution, from its first width to its second.
+fn kernel_site(
+    node: usize,
+    kind: SiteKind,
+    (inputs, outputs): (usize, usize),
+    spec: &PoolSpec,
+    geometry: Geometry,
+    groups: usize,
+) -> Found {
+    let site = Site { name: String::new(), kind, inputs, outputs, kernel: spec.kernel_shape.to_vec(), groups };
+    Found { site, node, x_slot: 0, weight_slot: 1, weight_axes: (0, 0), geometry }
 }

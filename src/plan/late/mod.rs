@@ -7,7 +7,7 @@
 //! | `accumulate` | sums of gradients are taken by the product that makes the second term |
 //! | `epilogue` | biases and clips are taken by the product, on results that are still in cache |
 //! | `depthwise` | EfficientNet's depthwise convolutions by `planes`, with their low-rank deltas and clips |
-//! | `packed` | products read quantised and half-precision weights as they are stored, a panel at a time |
+//! | `packed` | products and convolutions read quantised and half-precision weights as they are stored, a panel at a time |
 //! | `softmax` | scale, mask and softmax of attention scores in one pass over memory |
 
 mod accumulate;
