@@ -35,14 +35,14 @@ pub(crate) fn choose(base: &Base, task: Task, pattern: &Pattern, rank: usize, le
     let wanted: SiteKey =
         seen.table.sites.iter().filter(|s| body(s)).map(|s| (s.name.clone(), s.clamp_rank(rank))).collect();
     let mut unreachable = vec![];
-    let mut saved_bytes = 0;
+    let mut peak_bytes = 0;
     let mut reachable = vec![];
     if !wanted.is_empty() {
         let reach = TrainPlan::reach(base, Ends::Tail(task), &bucket, &wanted)?;
         let first = reach.blocked.first().map_or(String::new(), |b| format!(": {} ({}): {}", b.node, b.op, b.reason));
         let lost = wanted.iter().filter(|(name, _)| !reach.reachable.contains(name));
         unreachable.extend(lost.map(|(name, _)| format!("{name}{first}")));
-        saved_bytes = reach.saved_bytes;
+        peak_bytes = reach.peak_bytes;
         reachable = reach.reachable;
     }
     let key = |keep: &dyn Fn(usize) -> bool| -> SiteKey {
@@ -60,10 +60,10 @@ pub(crate) fn choose(base: &Base, task: Task, pattern: &Pattern, rank: usize, le
     let ladder = Ladder { last_block: key(&|i| seen.last_block[i]), all_sites: key(&|_| true) };
     let reached = || seen.table.sites.iter().zip(&seen.macs).filter(|(s, _)| reachable.contains(&s.name));
     let (sites, macs): (Vec<Site>, Vec<u64>) = reached().map(|(s, m)| (s.clone(), *m)).unzip();
-    // The graph's constants, packed weights of a forward and of a backward plan, and what one micro-batch a worker keeps.
+    // The graph's constants, packed weights of a forward and of a backward plan, and what one micro-batch a worker holds.
     let weights = base.weight_bytes();
     let workers = std::thread::available_parallelism().map_or(1, usize::from) as u64;
-    let train_memory_bytes = 3 * weights + workers * (saved_bytes as u64) * 3 / 2;
+    let train_memory_bytes = 3 * weights + workers * peak_bytes;
     Ok(Choice { ladder, sites, macs, bucket, unreachable, train_memory_bytes })
 }
 

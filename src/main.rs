@@ -1,5 +1,6 @@
 //! The `acclimate` program: parse, run, exit code.
 
+mod allocator;
 #[cfg_attr(not(feature = "train"), allow(dead_code, unused_imports, unused_mut))] // training's share of it
 mod cli;
 
@@ -10,8 +11,7 @@ use cli::Cli;
 use cli::output::{Output, report_panic};
 
 fn main() -> ExitCode {
-    #[cfg(all(target_os = "linux", target_env = "gnu"))]
-    keep_freed_memory();
+    allocator::keep_freed();
     let wants_json = std::env::args_os().take_while(|a| a != "--").any(|a| a == "--json");
     std::panic::set_hook(Box::new(move |info| report_panic(wants_json, info)));
     let cli = match Cli::try_parse() {
@@ -26,18 +26,6 @@ fn main() -> ExitCode {
             output.error(&e);
             ExitCode::from(e.kind().exit_code())
         }
-    }
-}
-
-/// A plan allocates its tensors anew at every run. By default glibc gives that memory back to the system after each run and gets
-/// it, filled with zeros, page by page, at the next: 9 % of a training step.
-#[cfg(all(target_os = "linux", target_env = "gnu"))]
-fn keep_freed_memory() {
-    const LARGE: libc::c_int = 32 << 20;
-    // SAFETY: `mallopt` sets parameters of the allocator and touches no memory of ours; no other thread runs yet.
-    unsafe {
-        libc::mallopt(libc::M_MMAP_THRESHOLD, LARGE);
-        libc::mallopt(libc::M_TRIM_THRESHOLD, 8 * LARGE);
     }
 }
 

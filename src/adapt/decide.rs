@@ -123,7 +123,7 @@ impl Adaptation<'_> {
             true => Variant::Base,
             false => Variant::Adapted(incumbent.sites, incumbent.factors),
         };
-        let rows = self.engine.many(&variant, &questions, self.settings.threads)?;
+        let rows = self.rows(&variant, &questions, self.settings.threads)?;
         let logits = match incumbent.head {
             Some(head) => head.forward(rows.features.view(), rows.logits.as_ref().map(|z| z.view()))?,
             None => match rows.logits {

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use ndarray::Array2;
 
+use super::pace::Pace;
 use super::seen::Seen;
 use super::{Adaptation, Evidence, depth_name};
 use crate::adapter::Depth;
@@ -17,6 +18,8 @@ use crate::train::fit::{Fit, Fitted, Go, Lesson, Recipe};
 /// Optimiser steps after which more epochs were not seen to help, and the fewest epochs all the same.
 const ENOUGH_STEPS: u64 = 300;
 const FEWEST_EPOCHS: u64 = 8;
+/// Why a candidate is not tried to the end.
+const OUT_OF_TIME: &str = "the time budget does not reach; raise --budget-seconds";
 /// Held-out looks at a fit: at these shares of its epochs.
 const LOOKS: [f32; 3] = [0.4, 0.7, 1.0];
 
@@ -56,15 +59,30 @@ impl Adaptation<'_> {
         let side_by_side = self.settings.threads.max(1);
         let (mut steps, mut judged): (u64, Vec<usize>) = (0, vec![]);
         let mut retention = None;
-        let began = Instant::now();
+        let (began, pace) = (Instant::now(), Pace::new(started, self.settings.budget));
+        let rounds = all.len().div_ceil(side_by_side) as u32;
         for (round, group) in all.chunks(side_by_side).enumerate() {
             self.say(name, judged.len() as f32 / (n as f32 * 1.3));
             let inner_threads = (self.settings.threads / group.len()).max(1);
+            // The folds of later rounds, and the fit on everything.
+            let fits_ahead = rounds - round as u32;
             let fits = in_parallel(side_by_side, group, |&fold| {
-                self.fold_fit(sites, seen, folds, fold, &recipe, &looks, inner_threads)
+                self.fold_fit(
+                    sites,
+                    seen,
+                    folds,
+                    fold,
+                    &recipe,
+                    &looks,
+                    inner_threads,
+                    (&pace, (round == 0).then_some(fits_ahead)),
+                )
             });
             let fits = match fits {
                 Err(e) if e.kind() == ErrorKind::UnsupportedModel => return Ok(Err((e.to_string(), steps))),
+                Err(e) if e.kind() == ErrorKind::Interrupted && pace.is_late() && !(self.stop)() => {
+                    return Ok(Err((OUT_OF_TIME.into(), steps)));
+                }
                 other => other?,
             };
             for (&fold, (fitted, at_looks)) in group.iter().zip(fits) {
@@ -85,12 +103,8 @@ impl Adaptation<'_> {
                 if let Some(reason) = self.falls_behind(&held_out, &judged, rivals)? {
                     return Ok(Err((reason, steps)));
                 }
-                let rounds = all.len().div_ceil(side_by_side) as u32;
-                // What is left of the folds, and the fit on everything.
-                let ahead = began.elapsed() / (round as u32 + 1) * (rounds - round as u32 - 1)
-                    + began.elapsed() / (round as u32 + 1);
-                if self.settings.budget.is_some_and(|b| started.elapsed() + ahead > b) {
-                    return Ok(Err(("the time budget does not reach; raise --budget-seconds".into(), steps)));
+                if pace.would_be_late(began.elapsed() / (round as u32 + 1) * fits_ahead) {
+                    return Ok(Err((OUT_OF_TIME.into(), steps)));
                 }
             }
         }
@@ -112,6 +126,7 @@ impl Adaptation<'_> {
         recipe: &Recipe,
         looks: &[u64],
         threads: usize,
+        (pace, fits_ahead): (&Pace, Option<u32>),
     ) -> Result<(Fitted, Vec<Array2<f32>>)> {
         let (teachers, judges) = (folds.teachers(fold), folds.judges(fold));
         let head = self.blank_head(seen)?;
@@ -119,10 +134,14 @@ impl Adaptation<'_> {
             teachers.iter().map(|&i| &self.material.lessons[i]).chain(seen.kept_lessons()).collect();
         let questions: Vec<&Example> = judges.iter().map(|&i| &self.material.lessons[i].example).collect();
         let fit = Fit::new(self.engine, lessons, sites, head, recipe, threads)?;
-        let mut fitted = fit.run(self.stop, self.keeper, |epoch, deltas, head, answers| {
+        let per_epoch = fit.steps_per_epoch()?;
+        let warm = if fit.is_split()? { per_epoch } else { 1 };
+        let late = pace.watch(recipe.epochs * per_epoch, warm, fits_ahead);
+        let stop = || (self.stop)() || late();
+        let mut fitted = fit.run(&stop, self.keeper, |epoch, deltas, head, answers| {
             for _ in looks.iter().filter(|l| **l == epoch + 1) {
                 let factors = Factors::of(deltas)?;
-                let rows = self.engine.many(&Variant::Adapted(sites, &factors), &questions, threads)?;
+                let rows = self.rows(&Variant::Adapted(sites, &factors), &questions, threads)?;
                 answers.push(head.forward(rows.features.view(), rows.logits.as_ref().map(|z| z.view()))?);
             }
             Ok(Go::On)

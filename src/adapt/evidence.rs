@@ -48,7 +48,7 @@ impl Adaptation<'_> {
             Variant::Base => head.forward(idle.features.view(), Some(idle.logits.view()))?,
             _ => {
                 let examples: Vec<&Example> = idle.examples.iter().collect();
-                let rows = self.engine.many(variant, &examples, self.settings.threads)?;
+                let rows = self.rows(variant, &examples, self.settings.threads)?;
                 head.forward(rows.features.view(), rows.logits.as_ref().map(|z| z.view()))?
             }
         };

@@ -8,6 +8,7 @@
 mod decide;
 mod deep;
 mod evidence;
+mod pace;
 mod rehearsal;
 mod seen;
 mod sensitivity;
@@ -25,7 +26,8 @@ use crate::error::Result;
 use crate::gate::Limits;
 use crate::gate::paired::{mean_gap, within};
 use crate::gate::split::{Folds, SplitOptions};
-use crate::plan::{Engine, Factors, SiteKey};
+use crate::input::Example;
+use crate::plan::{Engine, Factors, Rows, SiteKey, Variant};
 use crate::train::fit::state::Keeper;
 use crate::train::fit::{Goal, Recipe};
 use crate::train::head::Head;
@@ -191,6 +193,11 @@ impl Adaptation<'_> {
         }
         rungs.retain(|(depth, sites)| !sites.is_empty() && *depth <= self.settings.deepest);
         rungs
+    }
+
+    /// Pooled features and logits of many examples: no more at once than a training step takes, which memory may have limited.
+    fn rows(&self, variant: &Variant, examples: &[&Example], threads: usize) -> Result<Rows> {
+        self.engine.many(variant, examples, threads, self.settings.recipe.micro_batch)
     }
 
     fn say(&self, stage: &str, done: f32) {

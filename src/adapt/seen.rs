@@ -64,7 +64,7 @@ pub(super) struct Idle {
 impl Adaptation<'_> {
     pub(super) fn look(&self) -> Result<Seen> {
         let examples: Vec<&Example> = self.material.lessons.iter().map(|l| &l.example).collect();
-        let rows = self.engine.many(&Variant::Base, &examples, self.settings.threads)?;
+        let rows = self.rows(&Variant::Base, &examples, self.settings.threads)?;
         let (mut keep, idle) = match self.look_idle()? {
             Some((keep, idle)) => (Some(keep), Some(idle)),
             None => (None, None),
@@ -86,7 +86,7 @@ impl Adaptation<'_> {
         if all.is_empty() || self.material.base_classes == 0 {
             return Ok(None);
         }
-        let rows = self.engine.many(&Variant::Base, &all, self.settings.threads)?;
+        let rows = self.rows(&Variant::Base, &all, self.settings.threads)?;
         let Some(logits) = rows.logits else { return Ok(None) };
         let answered = |i: usize| self.material.standing[i].class;
         let (stood, mut learned): (Vec<usize>, Vec<usize>) =
@@ -113,7 +113,7 @@ impl Adaptation<'_> {
             return Ok(None);
         }
         let questions: Vec<&Example> = examples.iter().collect();
-        let rows = self.engine.many(&Variant::Base, &questions, self.settings.threads)?;
+        let rows = self.rows(&Variant::Base, &questions, self.settings.threads)?;
         let keep =
             |logits: Array2<f32>| Kept { lessons: kept_lessons(examples, &logits), features: rows.features, logits };
         Ok(rows.logits.map(keep))

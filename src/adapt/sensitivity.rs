@@ -10,6 +10,8 @@ use crate::train::fit::{Fit, Goal, Lesson};
 
 /// Lessons that are looked at: enough for an order of the sites.
 const LOOKED_AT: usize = 32;
+/// Part of the time that looking at them may take.
+const PART: f64 = 0.1;
 /// Penalty of the head that the gradient comes through: it need not be the best one.
 const L2: f32 = 1.0;
 
@@ -22,22 +24,29 @@ impl Adaptation<'_> {
         if known.len() < super::FEWEST_LESSONS || sites.is_empty() {
             return Ok(None);
         }
+        let started = Instant::now();
         self.say("measuring what the layers cost", 0.0);
         let seen = self.look()?;
         let head = self.solved_head(&seen, &known, L2)?;
         let step = known.len().div_ceil(LOOKED_AT);
         let lessons: Vec<&Lesson> = known.iter().step_by(step).map(|&i| &self.material.lessons[i]).collect();
         let recipe = self.recipe(known.len());
-        let count = lessons.len();
+        let (all, few) = (lessons.len(), recipe.micro_batch.clamp(1, lessons.len()));
         let fit = Fit::new(self.engine, lessons, sites, head, &recipe, 1)?;
-        // The first pass compiles.
-        let gradients = fit.site_gradients()?;
+        // The first pass compiles, the second is timed.
+        fit.site_gradients(few)?;
         let start = Instant::now();
-        fit.site_gradients()?;
-        let seconds_per_lesson = start.elapsed().as_secs_f64() / count as f64;
+        let mut gradients = fit.site_gradients(few)?;
+        let seconds_per_lesson = start.elapsed().as_secs_f64() / few as f64;
+        let room = self.settings.budget.map_or(f64::INFINITY, |b| PART * b.as_secs_f64()) / seconds_per_lesson;
+        let count = (room as usize).min(all);
+        if count > few {
+            gradients = fit.site_gradients(count)?;
+        }
         let n = self.material.lessons.len() as f64;
         // Every fold trains on all lessons but its own, and the winner on all of them.
         let passes = recipe.epochs as f64 * f64::from(self.folds()?.folds());
-        Ok(Some(Measured { gradients, seconds_per_lesson, lessons: n * passes / self.settings.threads.max(1) as f64 }))
+        let lessons = n * passes / self.settings.threads.max(1) as f64;
+        Ok(Some(Measured { gradients, seconds_per_lesson, lessons, seconds: started.elapsed().as_secs_f64() }))
     }
 }

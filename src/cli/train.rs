@@ -69,9 +69,17 @@ impl Train {
             bar.set_message(p.stage);
             bar.set_position((1000.0 * p.done.clamp(0.0, 1.0)) as u64);
         };
-        let means = Some(self.means.or(session.home().config().means));
-        let options =
-            TrainOptions { settings: Some(settings), means, stop: Some(stop), checkpoints, progress: Some(&progress) };
+        let means = self.means.or(session.home().config().means);
+        if means.memory_bytes.is_some() {
+            crate::allocator::return_freed();
+        }
+        let options = TrainOptions {
+            settings: Some(settings),
+            means: Some(means),
+            stop: Some(stop),
+            checkpoints,
+            progress: Some(&progress),
+        };
         let report = session.train(&options);
         bar.finish_and_clear();
         let report = report?;

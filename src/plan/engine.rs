@@ -145,8 +145,8 @@ impl Engine {
         self.run_batch(variant, &bucket, &[example])
     }
 
-    /// Pooled features and logits of many examples on `threads` threads, in order.
-    pub fn many(&self, variant: &Variant, examples: &[&Example], threads: usize) -> Result<Rows> {
+    /// Pooled features and logits of many examples on `threads` threads, at most `micro_batch` at once on each, in order.
+    pub fn many(&self, variant: &Variant, examples: &[&Example], threads: usize, micro_batch: usize) -> Result<Rows> {
         let lengths: Vec<usize> = examples
             .iter()
             .map(|e| check(&self.base, e).map(|()| sequence_length(&self.base, e)))
@@ -155,7 +155,7 @@ impl Engine {
         order.sort_by_key(|&i| self.bucket(1, lengths[i]));
         let mut jobs: Vec<(Bucket, Vec<usize>)> = vec![];
         for i in order {
-            let bucket = self.bucket(MICRO_BATCH, lengths[i]);
+            let bucket = self.bucket(micro_batch, lengths[i]);
             match jobs.last_mut() {
                 Some((b, rows)) if *b == bucket && rows.len() < bucket.batch => rows.push(i),
                 _ => jobs.push((bucket, vec![i])),

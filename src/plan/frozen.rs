@@ -116,10 +116,10 @@ pub(super) fn stack(rows: &[&[TValue]]) -> TractResult<Vec<TValue>> {
         .collect()
 }
 
-/// Whether each row of `turned`, the values of a batch whose rows are turned on by one, is the row that it should be: the values
-/// then belong to the examples one by one.
-pub(super) fn are_rows(values: &[TValue], turned: &[TValue], n: usize) -> bool {
-    let (Ok(rows), Ok(turned)) = (rows(values, n), rows(turned, n)) else { return false };
+/// Whether each row of `moved` but the first, the values of a batch whose rows moved by one place beside another first one, is the row that it
+/// should be: the values then belong to the examples one by one. In a batch of one there is nothing to mix.
+pub(super) fn are_rows(values: &[TValue], moved: &[TValue], n: usize) -> bool {
+    let (Ok(rows), Ok(moved)) = (rows(values, n), rows(moved, n)) else { return false };
     let same = |a: &TValue, b: &TValue| a.close_enough(b, Approximation::Close).is_ok();
-    (0..n).all(|i| rows[i].iter().zip(&turned[(i + 1) % n]).all(|(a, b)| same(a, b)))
+    (1..n).all(|i| rows[i - 1].iter().zip(&moved[i]).all(|(a, b)| same(a, b)))
 }

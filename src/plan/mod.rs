@@ -5,6 +5,8 @@
 mod batch;
 mod compiled;
 mod engine;
+#[cfg(feature = "train")]
+mod footprint;
 mod forward;
 #[cfg(feature = "train")]
 mod frozen;

@@ -7,7 +7,7 @@ use tract_core::internal::*;
 
 use super::compiled::{Compiled, State};
 use super::graph::{Deltas, Ends, adapted};
-use super::{Batch, Factors, Outputs, array, frozen, tail_outputs, tape};
+use super::{Batch, Factors, Outputs, array, footprint, frozen, tail_outputs, tape};
 use crate::base::{Base, Bucket, guarded};
 use crate::error::{Error, ErrorKind, Result};
 use crate::grad::{Blocked, differentiate};
@@ -47,7 +47,8 @@ pub(crate) struct TrainPlan {
 pub(crate) struct Reach {
     pub reachable: Vec<String>,
     pub blocked: Vec<Blocked>,
-    pub saved_bytes: usize,
+    /// Activations and gradients that one forward and backward pass holds at most at once.
+    pub peak_bytes: u64,
 }
 
 struct Built {
@@ -58,7 +59,6 @@ struct Built {
     ends: usize,
     logits: Option<usize>,
     sites: Vec<(Site, usize)>,
-    saved_bytes: usize,
     blocked: Vec<Blocked>,
     obstructed: Vec<bool>,
 }
@@ -94,7 +94,6 @@ fn build(base: &Base, ends: Ends, bucket: &Bucket, sites: &[(String, usize)], fo
             tape::compress(&mut forward, &mut back.model, &mut back.saved)?;
         }
         let mut feed = vec![];
-        let mut saved_bytes = 0;
         for outlet in &back.saved {
             if let Some(ix) = forward.inputs.iter().position(|i| i == outlet) {
                 feed.push(Feed::Input(ix));
@@ -104,8 +103,6 @@ fn build(base: &Base, ends: Ends, bucket: &Bucket, sites: &[(String, usize)], fo
                 forward.outputs.push(*outlet);
                 forward.outputs.len() - 1
             });
-            let fact = forward.outlet_fact(*outlet)?;
-            saved_bytes += fact.shape.volume().to_usize().unwrap_or(0) * fact.datum_type.size_of();
             feed.push(Feed::Output(ix));
         }
         let mut backward = back.model;
@@ -118,7 +115,6 @@ fn build(base: &Base, ends: Ends, bucket: &Bucket, sites: &[(String, usize)], fo
             ends: ends.len(),
             logits: graph.logits,
             sites: graph.sites,
-            saved_bytes,
             blocked: back.blocked,
             obstructed: back.obstructed,
         })
@@ -128,10 +124,15 @@ fn build(base: &Base, ends: Ends, bucket: &Bucket, sites: &[(String, usize)], fo
 impl TrainPlan {
     /// Differentiates without compiling: which of `sites` a gradient reaches, and what stands in the way of the others.
     pub fn reach(base: &Base, ends: Ends, bucket: &Bucket, sites: &[(String, usize)]) -> Result<Reach> {
-        let built = build(base, ends, bucket, sites, Form::Fused)?;
+        let built = build(base, ends, bucket, sites, Form::Split)?;
         let names =
             built.sites.iter().enumerate().filter(|(i, _)| !built.obstructed[2 * i]).map(|(_, (s, _))| s.name.clone());
-        Ok(Reach { reachable: names.collect(), blocked: built.blocked, saved_bytes: built.saved_bytes })
+        let reachable = names.collect();
+        let peaks = guarded(ErrorKind::Internal, "cannot order the plans", || {
+            let plans = built.prefix.iter().chain([&built.forward, &built.backward]);
+            plans.map(footprint::peak).collect::<TractResult<Vec<u64>>>()
+        })?;
+        Ok(Reach { reachable, blocked: built.blocked, peak_bytes: peaks.into_iter().max().unwrap_or(0) })
     }
 
     /// Compiles the plans for `sites`; `fused` chooses the fused backward operators (the composed ones are the reference).
@@ -174,18 +175,22 @@ impl TrainPlan {
         self.prefix.is_some()
     }
 
-    /// Whether what the prefix computes belongs to the examples of a batch one by one, tried on random ones: a model may mix
-    /// or transpose its batch.
+    /// Whether what the prefix computes belongs to the examples of a batch one by one, bit for bit, tried on random ones: a model may mix or
+    /// transpose its batch.
     fn prefix_is_by_rows(&self, base: &Base, bucket: &Bucket) -> Result<bool> {
         let Some(prefix) = &self.prefix else { return Ok(true) };
-        let examples = base.random_examples(bucket, 0)?;
-        let n = examples.len();
-        let run = |first: usize| {
-            let turned: Vec<&Example> = (0..n).map(|i| &examples[(first + i) % n]).collect();
-            let batch = Batch::new(base, bucket, &turned)?;
+        let (mut examples, others) = (base.random_examples(bucket, 0)?, base.random_examples(bucket, 1)?);
+        let run = |examples: &[Example]| {
+            let batch = Batch::new(base, bucket, &examples.iter().collect::<Vec<_>>())?;
             guarded(ErrorKind::Internal, "the frozen pass failed", || prefix.state()?.run(batch.tensors.into()))
         };
-        Ok(frozen::are_rows(&run(0)?, &run(n - 1)?, n))
+        let values = run(&examples)?;
+        // All but the last in the next place, beside another one.
+        examples.rotate_right(1);
+        if let (Some(first), Some(other)) = (examples.first_mut(), others.into_iter().next()) {
+            *first = other;
+        }
+        Ok(frozen::are_rows(&values, &run(&examples)?, examples.len()))
     }
 
     /// A worker with its own run states; one a thread.

@@ -1,6 +1,6 @@
 //! What a training works on: the lessons of a cut of the journal, and the sites and settings that its means allow.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::session::Serving;
 use super::training::incumbent;
@@ -35,6 +35,7 @@ impl Session {
         stop: &(dyn Fn() -> bool + Sync),
         progress: &(dyn Fn(Progress) + Sync),
     ) -> Result<Prepared> {
+        let started = Instant::now();
         let config = self.home().config();
         let engine = &self.home().0.engine;
         let mut settings = options.settings.clone().unwrap_or_else(|| self.settings());
@@ -75,6 +76,8 @@ impl Session {
             let (ladder, chosen) = costs.choose(config.rank, measured?.as_ref())?;
             (ladder, Some(chosen))
         };
+        // Measuring is part of the time.
+        settings.budget = settings.budget.map(|b| b.saturating_sub(started.elapsed()));
         let name = resume::name(&engine.base.fingerprint(), &settings, &ladder, &material);
         Ok(Prepared { labels, material, ladder, settings, chosen, name })
     }

@@ -14,7 +14,7 @@ use super::{Home, journal_io, now_ms};
 use crate::error::{Error, ErrorKind, Result};
 use crate::input::{Example, RawInput};
 use crate::journal::{FeedbackKind, InteractionId, Journal, SyncPolicy};
-use crate::plan::{Variant, lock};
+use crate::plan::{MICRO_BATCH, Variant, lock};
 use crate::store::{Cause, DEFAULT_WAIT, GenerationInfo, Store, TakenBack, Trial, profile_folder};
 
 /// What a person says about an answer.
@@ -259,7 +259,7 @@ impl Session {
             examples.iter().try_for_each(|e| crate::plan::check(self.home.base(), e))?;
             return Ok(None);
         }
-        let rows = self.home.0.engine.many(&serving.variant(), &examples, threads)?;
+        let rows = self.home.0.engine.many(&serving.variant(), &examples, threads, MICRO_BATCH)?;
         let Some(mut z) = serving.logits(&rows)? else { return Ok(None) };
         for mut row in z.rows_mut() {
             let largest = row.fold(f32::NEG_INFINITY, |a, b| a.max(*b));

@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::gate::paired::Paired;
 use crate::input::Example;
 use crate::journal::{FeedbackEntry, FeedbackKind, InteractionEntry};
-use crate::plan::{Variant, lock};
+use crate::plan::{MICRO_BATCH, Variant, lock};
 use crate::store::Cause;
 
 /// Level of the test. It is asked anew after each correction, so it is stricter than the gate's: five answers that the base would
@@ -91,7 +91,7 @@ impl Session {
         };
         let examples: Vec<Example> = judged.iter().map(load).collect::<Result<_>>()?;
         let questions: Vec<&Example> = examples.iter().collect();
-        let rows = self.home.0.engine.many(&Variant::Base, &questions, 1)?;
+        let rows = self.home.0.engine.many(&Variant::Base, &questions, 1, MICRO_BATCH)?;
         let Some(logits) = rows.logits else { return Ok(vec![false; judged.len()]) };
         let labels = self.home.labels();
         let answer = |row: ndarray::ArrayView1<f32>| crate::adapt::argmax(row).and_then(|class| labels.get(class));

@@ -275,6 +275,11 @@ impl<'a> Fit<'a> {
         Sampler::new(&items, options)
     }
 
+    /// Optimiser steps of one pass over the lessons.
+    pub fn steps_per_epoch(&self) -> Result<u64> {
+        Ok(self.sampler()?.batches() as u64)
+    }
+
     /// One optimiser step on these lessons; returns the mean loss before it.
     pub fn step(&mut self, items: &[usize], weights: &[f32], lr: f32) -> Result<f32> {
         let (mut grads, loss) = self.gradients(items, weights)?;
@@ -286,9 +291,9 @@ impl<'a> Fit<'a> {
         Ok(loss)
     }
 
-    /// Squared size of the loss's gradient at each site, over all lessons. At the start `B` is zero, and so is `A`'s gradient: it is `B`'s.
-    pub fn site_gradients(&self) -> Result<Vec<(String, f64)>> {
-        let items: Vec<usize> = (0..self.lessons.len()).collect();
+    /// Squared size of the loss's gradient at each site, over the first `count` lessons. At the start `B` is zero, and so is `A`'s gradient: it is `B`'s.
+    pub fn site_gradients(&self, count: usize) -> Result<Vec<(String, f64)>> {
+        let items: Vec<usize> = (0..count.min(self.lessons.len())).collect();
         let (grads, _) = self.gradients(&items, &vec![1.0; items.len()])?;
         let square = |g: &[f32]| g.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>();
         let pairs = self.deltas.iter().zip(grads.0.chunks_exact(2));

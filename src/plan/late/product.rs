@@ -143,8 +143,12 @@ impl Product {
         if self.bias.is_none() && self.clip.is_none() {
             return (self.m.len, self.n.len);
         }
-        // The contiguous side is cut last, and neither into slivers.
-        let cut = |long: usize, other: usize| if other <= 4096 { (BLOCK / other).max(64).min(long) } else { long };
+        // The contiguous side is cut last, neither into slivers, and the long one into equal parts: a last part of one row would be summed in
+        // another order, and what a frozen layer computes for an example would depend on its place in the batch.
+        let cut = |long: usize, other: usize| match (BLOCK / other.max(1)).max(64) {
+            most if other <= 4096 && most < long => long.div_ceil(long.div_ceil(most)),
+            _ => long,
+        };
         if self.n.c == 1 {
             let rows = cut(self.m.len, self.n.len);
             (rows, (BLOCK / rows).max(512).min(self.n.len))
@@ -336,4 +340,33 @@ pub(super) fn share<'a>(model: &mut TypedModel, originals: impl Iterator<Item = 
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_comes_out_the_same_wherever_it_lies() {
+        let (n, k) = (384, 1536);
+        let value = |i: usize| (i as f32 * 0.7).sin();
+        let b: Vec<f32> = (0..k * n).map(value).collect();
+        for rows in [86, 342, 683, 1024] {
+            let product = Product {
+                shape: tvec![rows, n],
+                loops: tvec![],
+                m: Axis { len: rows, a: k, b: 0, c: n },
+                n: Axis { len: n, a: 0, b: 1, c: 1 },
+                k: Axis { len: k, a: 1, b: n, c: 0 },
+                accumulates: false,
+                bias: Some(Side::Columns),
+                clip: None,
+                weight: None,
+            };
+            let a: Vec<f32> = (0..rows * k).map(|i| value(i % k + 5)).collect();
+            let mut c = vec![0f32; rows * n];
+            product.run(&a, &b, &mut c, &vec![0.1; n]).unwrap();
+            assert!(c.chunks(n).all(|row| row == &c[..n]), "{rows} rows");
+        }
+    }
 }
