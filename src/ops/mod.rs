@@ -7,6 +7,7 @@ mod hold;
 mod packed;
 mod quantise;
 mod reach;
+mod softmax;
 mod spread;
 mod widen;
 
@@ -15,7 +16,6 @@ pub(crate) use convolve::Convolve;
 #[cfg(feature = "train")]
 pub(crate) use dynamic::DecodeDynamic;
 pub(crate) use dynamic::DynamicQuantise;
-#[cfg(test)]
 #[cfg(all(test, feature = "train"))]
 pub(crate) use hold::Hold;
 pub(crate) use hold::hold_strides;
@@ -24,6 +24,7 @@ pub(crate) use quantise::Quantise;
 #[cfg(feature = "train")]
 pub(crate) use quantise::QuantiseBackward;
 pub(crate) use reach::Reach;
+pub(crate) use softmax::{SafeSoftmax, softmax_row};
 pub(crate) use spread::rule as spread_rule;
 #[cfg(feature = "train")]
 pub(crate) use widen::copy_constant;
@@ -33,7 +34,8 @@ use tract_core::internal::*;
 
 /// Replaces chains by operators of this module.
 pub(crate) fn fuse(model: &mut TypedModel) -> TractResult<()> {
-    sweep(model, clip::rule)
+    sweep(model, clip::rule)?;
+    sweep(model, softmax::rule)
 }
 
 /// Offers every node once to `rule`, in evaluation order.

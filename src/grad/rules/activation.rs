@@ -29,6 +29,7 @@ pub(super) const RULES: &[Rule] = &[
     rule("GeluExact", "dx = dy·(Φ(x) + x·φ(x))", gelu),
     rule("GeluApproximate", "dx = dy·(½(1+t) + ½x(1-t²)·u'), t = tanh u", gelu_approximate),
     rule("Softmax", "dx = y·(dy - Σ dy·y)", softmax),
+    rule("SafeSoftmax", "dx = y·(dy - Σ dy·y)", safe_softmax),
     rule("LogSoftmax", "dx = dy - exp(y)·Σ dy", log_softmax),
 ];
 
@@ -132,6 +133,11 @@ fn softmax(cx: &mut Cx, node: &TypedNode, dy: OutletId) -> TractResult<Answer> {
     let total = cx.sum(weighted, &op.axes)?;
     let centred = cx.sub(dy, total)?;
     Answer::single(cx.mul(centred, y)?)
+}
+
+fn safe_softmax(cx: &mut Cx, node: &TypedNode, dy: OutletId) -> TractResult<Answer> {
+    let y = cx.value(OutletId::new(node.id, 0))?;
+    Answer::single(cx.wire(SoftmaxBackward, &[y, dy])?)
 }
 
 fn log_softmax(cx: &mut Cx, node: &TypedNode, dy: OutletId) -> TractResult<Answer> {

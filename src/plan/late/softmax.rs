@@ -5,18 +5,18 @@ use tract_core::internal::*;
 use tract_core::ops::binary::TypedBinOp;
 use tract_core::ops::math::{Add, Mul};
 use tract_core::ops::nn::{Softmax, SoftmaxKind};
-use tract_linalg::routines::Func;
 
 use super::dims;
-use crate::ops::read_once;
+use crate::ops::{SafeSoftmax, read_once, softmax_row};
 use crate::sites::floats;
 use crate::wide::wide;
 
-/// `(x, mask) → softmax(scale·x + mask)` over the last axis. The mask is 1 or as large as `x` along every axis, and as large
+/// `(x, mask) → softmax(scale·x + mask)` over the last axis, zero where all is masked if it is `safe`. The mask is 1 or as large as `x` along every axis, and as large
 /// along the last.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct MaskedSoftmax {
     scale: u32,
+    safe: bool,
 }
 
 impl Op for MaskedSoftmax {
@@ -40,12 +40,10 @@ impl EvalOp for MaskedSoftmax {
         let rows = mask_rows(x.shape(), mask.shape());
         let mut x = x.into_tensor();
         let width = x.shape().last().copied().unwrap_or(1).max(1);
-        let (top, exp_sum) = (Func::ReduceMax.reduce_f32()?, Func::Softmax2.map_reduce_f32()?);
         let (scale, mask) = (f32::from_bits(self.scale), floats(&mask)?);
         for (row, at) in x.try_as_plain_ram_mut()?.as_slice_mut::<f32>()?.chunks_exact_mut(width).zip(rows) {
             wide(|| row.iter_mut().zip(&mask[at..at + width]).for_each(|(x, m)| *x = *x * scale + m));
-            let inverse = exp_sum.run_with_params(row, top.run(row)?)?.recip();
-            wide(|| row.iter_mut().for_each(|x| *x *= inverse));
+            softmax_row(row, self.safe)?;
         }
         Ok(tvec!(x.into_tvalue()))
     }
@@ -62,9 +60,12 @@ fn mask_rows(x: &[usize], mask: &[usize]) -> Vec<usize> {
 }
 
 pub(super) fn rule(model: &TypedModel, node: &TypedNode) -> TractResult<Option<TypedModelPatch>> {
-    let Some(op) = node.op_as::<Softmax>() else { return Ok(None) };
     let Some(shape) = dims(model, node.id.into())? else { return Ok(None) };
-    if op.kind != SoftmaxKind::Softmax || op.quant_output_dt.is_some() || op.axes[..] != [shape.len() - 1] {
+    let safe = node.op_is::<SafeSoftmax>();
+    let plain = |op: &Softmax| {
+        op.kind == SoftmaxKind::Softmax && op.quant_output_dt.is_none() && op.axes[..] == [shape.len() - 1]
+    };
+    if !safe && !node.op_as::<Softmax>().is_some_and(plain) {
         return Ok(None);
     }
     let Some((sum, [p, q])) = operands::<Add>(model, node.inputs[0]) else { return Ok(None) };
@@ -78,7 +79,7 @@ pub(super) fn rule(model: &TypedModel, node: &TypedNode) -> TractResult<Option<T
         let (x, scale) = scaled(model, x)?;
         let mut patch = TypedModelPatch::new("masked softmax");
         let taps = patch.taps(model, &[x, mask])?;
-        let out = patch.wire_node(&node.name, MaskedSoftmax { scale: scale.to_bits() }, &taps)?;
+        let out = patch.wire_node(&node.name, MaskedSoftmax { scale: scale.to_bits(), safe }, &taps)?;
         patch.shunt_outside(model, node.id.into(), out[0])?;
         return Ok(Some(patch));
     }
