@@ -60,11 +60,10 @@ pub(crate) fn choose(base: &Base, task: Task, pattern: &Pattern, rank: usize, le
     let ladder = Ladder { last_block: key(&|i| seen.last_block[i]), all_sites: key(&|_| true) };
     let reached = || seen.table.sites.iter().zip(&seen.macs).filter(|(s, _)| reachable.contains(&s.name));
     let (sites, macs): (Vec<Site>, Vec<u64>) = reached().map(|(s, m)| (s.clone(), *m)).unzip();
-    // The graph's constants, packed weights of a forward and of a backward plan, and what one micro-batch a worker holds.
-    let weights = base.weight_bytes();
-    let workers = std::thread::available_parallelism().map_or(1, usize::from) as u64;
-    let train_memory_bytes = 3 * weights + workers * peak_bytes;
-    Ok(Choice { ladder, sites, macs, bucket, unreachable, train_memory_bytes })
+    let mut choice = Choice { ladder, sites, macs, bucket, unreachable, train_memory_bytes: 0 };
+    let workers = std::thread::available_parallelism().map_or(1, usize::from);
+    choice.train_memory_bytes = Costs::of(base, task, &choice, &Means::default(), workers).all(rank, peak_bytes);
+    Ok(choice)
 }
 
 /// Surveys at `length`, or at the longest half of it (and so on) that the model's table of positions allows.

@@ -12,12 +12,12 @@ mod quantisation;
 
 use std::collections::{HashMap, HashSet};
 
-use tract_onnx::pb::attribute_proto::AttributeType;
 use tract_onnx::pb::tensor_proto::DataType;
 use tract_onnx::pb::{AttributeProto, GraphProto, NodeProto, TensorProto};
 
 use super::branches::reads;
 use super::integers::float_tensor;
+use super::narrow::integer;
 use super::onnx::node_name;
 pub(super) use blocks::{BLOCKS, load as load_blocks, refusal as blocks_refusal};
 
@@ -263,13 +263,7 @@ impl Lowering<'_> {
                     return None;
                 }
                 let x = self.dequantise(input(0)?, input(1)?, input(2), 1)?;
-                let axis = AttributeProto {
-                    name: "axis".into(),
-                    r#type: AttributeType::Int as i32,
-                    i: axis,
-                    ..AttributeProto::default()
-                };
-                let y = self.emit_main("Softmax", &[x], &[axis]);
+                let y = self.emit_main("Softmax", &[x], &[integer("axis", axis)]);
                 self.quantise_by(&y, input(3)?, input(4), output)
             }
             BLOCKS => self.blocks(node),
@@ -344,13 +338,7 @@ impl Lowering<'_> {
 
     fn as_float(&mut self, x: &str) -> String {
         let output = self.fresh();
-        let to = AttributeProto {
-            name: "to".into(),
-            r#type: AttributeType::Int as i32,
-            i: DataType::Float as i64,
-            ..AttributeProto::default()
-        };
-        self.push(output.clone(), "Cast", &[x], &output, vec![to]);
+        self.push(output.clone(), "Cast", &[x], &output, vec![integer("to", DataType::Float as i64)]);
         output
     }
 

@@ -81,11 +81,20 @@ pub(crate) struct Costs<'a> {
 }
 
 impl<'a> Costs<'a> {
+    /// In this process, as it is.
     pub fn new(base: &'a Base, task: Task, choice: &'a Choice, means: &'a Means, threads: usize) -> Costs<'a> {
-        let weights = base.weight_bytes();
-        // The weights themselves, where the system does not say what the process holds.
-        let before = status_bytes("/proc/self/status", "VmRSS:").max(weights);
-        Costs { base, task, choice, means, threads: threads.max(1) as u64, before }
+        let costs = Costs::of(base, task, choice, means, threads);
+        Costs { before: status_bytes("/proc/self/status", "VmRSS:").max(costs.before), ..costs }
+    }
+
+    /// In a process that holds the weights and nothing else.
+    pub fn of(base: &'a Base, task: Task, choice: &'a Choice, means: &'a Means, threads: usize) -> Costs<'a> {
+        Costs { base, task, choice, means, threads: threads.max(1) as u64, before: base.weight_bytes() }
+    }
+
+    /// Memory of a training of all sites of which a pass holds `held` bytes.
+    pub fn all(&self, rank: usize, held: u64) -> u64 {
+        self.memory(0, rank, held, MICRO_BATCH)
     }
 
     fn key(&self, from: usize, rank: usize) -> SiteKey {
@@ -125,7 +134,7 @@ impl<'a> Costs<'a> {
     fn within_memory(&self, rank: usize) -> Result<Fit> {
         let n = self.choice.sites.len();
         let Some(limit) = self.means.memory_bytes else {
-            let memory = self.memory(0, rank, self.held(0, rank)?, MICRO_BATCH);
+            let memory = self.all(rank, self.held(0, rank)?);
             return Ok(Fit { from: 0, rank, micro_batch: MICRO_BATCH, memory });
         };
         // Numbers to train may take a quarter of what is left.

@@ -24,7 +24,7 @@ pub(crate) use quantise::Quantise;
 #[cfg(feature = "train")]
 pub(crate) use quantise::QuantiseBackward;
 pub(crate) use reach::Reach;
-pub(crate) use softmax::{SafeSoftmax, softmax_row};
+pub(crate) use softmax::{SafeSoftmax, is_softmax_of_rows, softmax_of_rows};
 pub(crate) use spread::rule as spread_rule;
 #[cfg(feature = "train")]
 pub(crate) use widen::copy_constant;

@@ -34,24 +34,36 @@ impl EvalOp for SafeSoftmax {
     fn eval(&self, _ctx: &EvalContext, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
         let mut x = args_1!(inputs).into_tensor();
         let width = x.shape().last().copied().unwrap_or(1).max(1);
+        let softmax = softmax_of_rows(true)?;
         for row in x.try_as_plain_ram_mut()?.as_slice_mut::<f32>()?.chunks_exact_mut(width) {
-            softmax_row(row, true)?;
+            softmax(row)?;
         }
         Ok(tvec!(x.into_tvalue()))
     }
 }
 
-/// Softmax of one row in place. Where it has none, the row is zero if it is `safe`, else not a number.
-pub(crate) fn softmax_row(row: &mut [f32], safe: bool) -> TractResult<()> {
-    let top = Func::ReduceMax.reduce_f32()?.run(row)?;
-    let sum = Func::Softmax2.map_reduce_f32()?.run_with_params(row, top)?;
-    if safe && !(sum.is_finite() && sum > 0.0) {
-        row.fill(0.0);
-        return Ok(());
-    }
-    let inverse = sum.recip();
-    wide(|| row.iter_mut().for_each(|x| *x *= inverse));
-    Ok(())
+/// What makes the softmax of a row in place. Where there is none, the row is zero if it is `safe`, else not a number.
+pub(crate) fn softmax_of_rows(safe: bool) -> TractResult<impl Fn(&mut [f32]) -> TractResult<()>> {
+    let (top, exp_sum) = (Func::ReduceMax.reduce_f32()?, Func::Softmax2.map_reduce_f32()?);
+    Ok(move |row: &mut [f32]| {
+        let sum = exp_sum.run_with_params(row, top.run(row)?)?;
+        if safe && !(sum.is_finite() && sum > 0.0) {
+            row.fill(0.0);
+        } else {
+            let inverse = sum.recip();
+            wide(|| row.iter_mut().for_each(|x| *x *= inverse));
+        }
+        Ok(())
+    })
+}
+
+/// Whether `node` is a softmax of floats over the last axis alone.
+pub(crate) fn is_softmax_of_rows(node: &TypedNode) -> bool {
+    let last = node.outputs[0].fact.rank().checked_sub(1);
+    node.op_as::<Softmax>().is_some_and(|op| {
+        let over_last = last.is_some_and(|last| op.axes[..] == [last]);
+        op.kind == SoftmaxKind::Softmax && op.quant_output_dt.is_none() && over_last
+    })
 }
 
 /// `where(isnan(s), 0, s)` with `s` a softmax that nothing else reads.
@@ -62,16 +74,16 @@ pub(super) fn rule(model: &TypedModel, node: &TypedNode) -> TractResult<Option<T
     let [condition, zero, s] = node.inputs[..] else { return Ok(None) };
     let (test, softmax) = (model.node(condition.node), model.node(s.node));
     let is_test = test.op_as::<ElementWiseOp>().is_some_and(|op| op.0.is::<IsNan>()) && test.inputs[..] == [s];
-    let last = softmax.outputs[0].fact.rank().checked_sub(1);
-    let is_softmax = softmax.op_as::<Softmax>().is_some_and(|op| {
-        op.kind == SoftmaxKind::Softmax
-            && op.quant_output_dt.is_none()
-            && Some(op.axes[..].to_vec()) == last.map(|l| vec![l])
-    });
     let fact = &node.outputs[0].fact;
     let fits = fact.datum_type == f32::datum_type() && fact.shape == softmax.outputs[0].fact.shape;
     let readers = softmax.outputs[0].successors.len();
-    if !is_test || !is_softmax || !fits || readers != 2 || model.outputs.contains(&s) || !is_zero(model, zero)? {
+    if !is_test
+        || !is_softmax_of_rows(softmax)
+        || !fits
+        || readers != 2
+        || model.outputs.contains(&s)
+        || !is_zero(model, zero)?
+    {
         return Ok(None);
     }
     TypedModelPatch::replace_single_op(model, node, &softmax.inputs, SafeSoftmax).map(Some)

@@ -5,7 +5,7 @@ use tract_onnx::pb::tensor_proto::DataType;
 use tract_onnx::pb::{AttributeProto, NodeProto};
 
 use super::super::integers::{dequantised, numbers, range};
-use super::super::narrow::quantised_weight;
+use super::super::narrow::{integer, quantised_weight};
 use super::{DETACH, DYNAMIC, EDGE, Lowering, QUANTISE, Quant, Quantised, ROUND, int, int_or};
 
 impl Lowering<'_> {
@@ -180,13 +180,7 @@ impl Lowering<'_> {
         let none = self.floats(&[0.0], &[]);
         let reduce = |to: &mut Lowering, op: &str, with: &str| {
             let output = to.fresh();
-            let keep = AttributeProto {
-                name: "keepdims".into(),
-                r#type: AttributeType::Int as i32,
-                i: 0,
-                ..AttributeProto::default()
-            };
-            to.push(output.clone(), op, &[&given], &output, vec![keep]);
+            to.push(output.clone(), op, &[&given], &output, vec![integer("keepdims", 0)]);
             to.emit(with, &[&output, &none])
         };
         let (low, high) = (reduce(self, "ReduceMin", "Min"), reduce(self, "ReduceMax", "Max"));

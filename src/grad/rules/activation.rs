@@ -5,13 +5,14 @@ use tract_core::ops::binary::TypedBinOp;
 use tract_core::ops::element_wise::ElementWiseOp;
 use tract_core::ops::logic::{comp_gt, comp_lt};
 use tract_core::ops::math;
-use tract_core::ops::nn::{LeakyRelu, Softmax, SoftmaxKind, gelu_approximate::GeluApproximate, sigmoid};
+use tract_core::ops::nn::{LeakyRelu, Softmax, gelu_approximate::GeluApproximate, sigmoid};
 
 use super::{Answer, Rule};
 use crate::grad::{
     Cx,
     fused::{GeluBackward, SoftmaxBackward},
 };
+use crate::ops::is_softmax_of_rows;
 
 const fn rule(
     op: &'static str,
@@ -125,8 +126,7 @@ fn softmax(cx: &mut Cx, node: &TypedNode, dy: OutletId) -> TractResult<Answer> {
         return Answer::refused("a quantised softmax");
     }
     let y = cx.value(OutletId::new(node.id, 0))?;
-    let last = node.outputs[0].fact.rank() - 1;
-    if cx.fused && op.kind == SoftmaxKind::Softmax && op.axes[..] == [last] {
+    if cx.fused && is_softmax_of_rows(node) {
         return Answer::single(cx.wire(SoftmaxBackward, &[y, dy])?);
     }
     let weighted = cx.mul(dy, y)?;

@@ -4,10 +4,9 @@
 use tract_core::internal::*;
 use tract_core::ops::binary::TypedBinOp;
 use tract_core::ops::math::{Add, Mul};
-use tract_core::ops::nn::{Softmax, SoftmaxKind};
 
 use super::dims;
-use crate::ops::{SafeSoftmax, read_once, softmax_row};
+use crate::ops::{SafeSoftmax, is_softmax_of_rows, read_once, softmax_of_rows};
 use crate::sites::floats;
 use crate::wide::wide;
 
@@ -40,10 +39,10 @@ impl EvalOp for MaskedSoftmax {
         let rows = mask_rows(x.shape(), mask.shape());
         let mut x = x.into_tensor();
         let width = x.shape().last().copied().unwrap_or(1).max(1);
-        let (scale, mask) = (f32::from_bits(self.scale), floats(&mask)?);
+        let (scale, mask, softmax) = (f32::from_bits(self.scale), floats(&mask)?, softmax_of_rows(self.safe)?);
         for (row, at) in x.try_as_plain_ram_mut()?.as_slice_mut::<f32>()?.chunks_exact_mut(width).zip(rows) {
             wide(|| row.iter_mut().zip(&mask[at..at + width]).for_each(|(x, m)| *x = *x * scale + m));
-            softmax_row(row, self.safe)?;
+            softmax(row)?;
         }
         Ok(tvec!(x.into_tvalue()))
     }
@@ -62,10 +61,7 @@ fn mask_rows(x: &[usize], mask: &[usize]) -> Vec<usize> {
 pub(super) fn rule(model: &TypedModel, node: &TypedNode) -> TractResult<Option<TypedModelPatch>> {
     let Some(shape) = dims(model, node.id.into())? else { return Ok(None) };
     let safe = node.op_is::<SafeSoftmax>();
-    let plain = |op: &Softmax| {
-        op.kind == SoftmaxKind::Softmax && op.quant_output_dt.is_none() && op.axes[..] == [shape.len() - 1]
-    };
-    if !safe && !node.op_as::<Softmax>().is_some_and(plain) {
+    if !safe && !is_softmax_of_rows(node) {
         return Ok(None);
     }
     let Some((sum, [p, q])) = operands::<Add>(model, node.inputs[0]) else { return Ok(None) };
