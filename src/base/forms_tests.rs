@@ -8,7 +8,7 @@ use tract_onnx::pb::tensor_shape_proto::dimension::Value;
 use tract_onnx::pb::{AttributeProto, ModelProto, NodeProto, TensorProto};
 
 use super::integers::float_tensor;
-use super::wired::tests::{close, input, int, ints, model, node, ramp, stored};
+use super::decompose::tests::{close, input, int, ints, model, node, ramp, stored};
 use super::{Base, Bucket};
 use crate::error::{ErrorKind, Result};
 use crate::sites::{SiteTable, find};

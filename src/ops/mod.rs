@@ -3,13 +3,13 @@
 mod clip;
 mod convolve;
 mod dynamic;
-mod hold;
+mod barrier;
 mod packed;
 mod quantise;
-mod reach;
+mod attention_mask;
 mod softmax;
-mod spread;
-mod widen;
+mod broadcast;
+mod dequantize;
 
 pub(crate) use clip::Clip;
 pub(crate) use convolve::Convolve;
@@ -17,18 +17,18 @@ pub(crate) use convolve::Convolve;
 pub(crate) use dynamic::DecodeDynamic;
 pub(crate) use dynamic::DynamicQuantise;
 #[cfg(all(test, feature = "train"))]
-pub(crate) use hold::Hold;
-pub(crate) use hold::hold_strides;
+pub(crate) use barrier::Hold;
+pub(crate) use barrier::hold_strides;
 pub(crate) use packed::{Kind, Packed, Scales};
 pub(crate) use quantise::Quantise;
 #[cfg(feature = "train")]
 pub(crate) use quantise::QuantiseBackward;
-pub(crate) use reach::Reach;
+pub(crate) use attention_mask::Reach;
 pub(crate) use softmax::{SafeSoftmax, is_softmax_of_rows, softmax_of_rows};
-pub(crate) use spread::rule as spread_rule;
+pub(crate) use broadcast::rule as spread_rule;
 #[cfg(feature = "train")]
-pub(crate) use widen::copy_constant;
-pub(crate) use widen::{Lookup, Widen, behind, constant, in_order, is_constant, transposed_kernel};
+pub(crate) use dequantize::copy_constant;
+pub(crate) use dequantize::{Lookup, Widen, behind, constant, in_order, is_constant, transposed_kernel};
 
 use tract_core::internal::*;
 

@@ -11,7 +11,7 @@ mod forward;
 #[cfg(feature = "train")]
 mod frozen;
 mod graph;
-mod late;
+mod lowering;
 #[cfg(feature = "train")]
 mod tape;
 #[cfg(feature = "train")]

@@ -1,13 +1,13 @@
 //! Power cuts at every operation of a profile's life, on a simulated disk, and again while the profile recovers from them.
 
 mod oracle;
-mod story;
+mod scenario;
 mod wear;
 
 use oracle::Expected;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use story::{Story, live, move_in};
+use scenario::{Story, live, move_in};
 
 use crate::cipher::{Cipher, Key};
 use crate::disk::medium::Medium;

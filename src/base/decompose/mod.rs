@@ -6,7 +6,7 @@ mod einsum;
 mod fourier;
 mod image;
 mod index;
-mod instead;
+mod overrides;
 mod pad;
 mod pool;
 mod resize;
@@ -59,7 +59,7 @@ pub(super) fn register(framework: &mut Onnx) {
     for (name, _, _) in OPERATORS {
         framework.op_register.insert(name, load);
     }
-    instead::register(framework);
+    overrides::register(framework);
 }
 
 fn load(context: &ParsingContext, node: &NodeProto) -> TractResult<(Box<dyn InferenceOp>, Vec<String>)> {

@@ -1,5 +1,5 @@
 //! A narrow weight in the runtime's graph. It is no constant of the graph, which would be folded into floats: it is an operator without
-//! inputs, which products read a panel at a time (`plan::late`), and which gives floats to anything else.
+//! inputs, which products read a panel at a time (`plan::lowering`), and which gives floats to anything else.
 
 use tract_core::internal::*;
 use tract_core::ops::cast::Cast;

@@ -210,5 +210,4 @@ impl AdapterFile {
 }
 
 #[cfg(test)]
-#[path = "file_tests.rs"]
 mod tests;

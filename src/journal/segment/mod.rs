@@ -213,5 +213,4 @@ impl Sealed {
 }
 
 #[cfg(test)]
-#[path = "segment_tests.rs"]
 mod tests;

@@ -381,5 +381,4 @@ impl JournalWriter {
 }
 
 #[cfg(test)]
-#[path = "writer_tests.rs"]
 mod tests;

@@ -340,5 +340,4 @@ pub fn encode(adapter: &Adapter) -> Result<Vec<u8>> {
 }
 
 #[cfg(test)]
-#[path = "layout_tests.rs"]
 mod tests;

@@ -360,5 +360,4 @@ fn drop_unused_initializers(graph: &mut GraphProto) {
 }
 
 #[cfg(all(test, feature = "train"))]
-#[path = "merged_tests.rs"]
 mod tests;
