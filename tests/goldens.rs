@@ -10,9 +10,9 @@ use std::path::Path;
 
 use acclimate::adapter::{DenseTensor, SiteDelta, SiteKind};
 use acclimate::base::Base;
-use acclimate::gradcheck::gradients;
 use acclimate::input::arrays;
-use acclimate::inspect::{Options, inspect};
+use acclimate::tools::gradcheck::gradients;
+use acclimate::tools::inspect::{Options, inspect};
 use golden::{floats, relative, root, rows, unpack};
 use ndarray::ArrayD;
 use serde_json::Value;

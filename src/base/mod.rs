@@ -1,26 +1,26 @@
 //! The frozen base model: loaded once, identified by the BLAKE3 of its bytes, never changed.
 
-mod size_limits;
 mod branches;
 mod check;
+mod decompose;
 mod external;
+mod fold_dequant;
 #[cfg(test)]
 mod forms_tests;
 mod guard;
 mod half;
 mod integers;
 mod lower;
+mod max_length;
 mod narrow;
 mod onnx;
 mod recurrent;
 mod reload;
 mod sample;
-mod fold_dequant;
 mod shape;
+mod size_limits;
 mod straight_through;
 mod tail;
-mod max_length;
-mod decompose;
 
 use std::path::{Path, PathBuf};
 

@@ -11,11 +11,13 @@ use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::Path;
 
 use crate::cipher::Cipher;
+use crate::disk::fault_injection::{Bug, planted};
 use crate::error::{Error, Result};
-use crate::planted::{Bug, planted};
 
 pub use staged::{StagedFile, UNFINISHED};
 
+pub(crate) mod fault_injection;
+pub mod lock;
 mod staged;
 
 #[cfg(test)]

@@ -33,8 +33,8 @@ pub use writer::JournalWriter;
 
 use crate::adapter::Verdict;
 use crate::disk::Disk;
+use crate::disk::lock::WriterLock;
 use crate::error::{Error, Result};
-use crate::store::lock::WriterLock;
 
 /// Most interactions that a power cut may take.
 pub const GROUP_RECORDS: u32 = 32;

@@ -9,9 +9,9 @@ use super::record::Record;
 use super::segment::{segment_names, segment_number};
 use super::tail::{Broken, Tail};
 use crate::cipher::{Cipher, locked};
+use crate::disk::fault_injection::{Bug, planted};
 use crate::disk::{Disk, DiskFile, read_full};
 use crate::error::{Error, Result};
-use crate::planted::{Bug, planted};
 
 /// One whole record and where it stands.
 #[derive(Debug, Clone, PartialEq)]

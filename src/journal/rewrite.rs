@@ -11,9 +11,9 @@ use super::segment::{
 };
 use super::writer::random_id;
 use crate::cipher::Cipher;
+use crate::disk::fault_injection::{Bug, planted};
 use crate::disk::{Disk, StagedFile, UNFINISHED, folder_of, make_folder};
 use crate::error::{Error, Result};
-use crate::planted::{Bug, planted};
 
 /// Bytes written in one go.
 const CHUNK: usize = 1 << 20;

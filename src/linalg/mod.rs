@@ -26,6 +26,8 @@
 //! Hence the rule in `choose`: `gemm` wherever it is compiled in, except for long columns of a transposed B. Loops of our own
 //! for products with one short side, left to the compiler to vectorise, reached 15 to 30 and were not kept.
 
+pub(crate) mod simd;
+
 use crate::error::{Error, Result};
 use ndarray::{ArrayBase, ArrayRef2, Data, DataMut, Ix2};
 

@@ -103,7 +103,7 @@ impl TypedOp for Reach {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sites::floats;
+    use crate::ops::floats;
 
     #[test]
     fn reached_keys() {

@@ -7,7 +7,7 @@ use tract_core::ops::identity::Identity;
 
 use super::convolve::Convolve;
 use super::packed::Packed;
-use crate::columns::ConvShape;
+use crate::ops::im2col::ConvShape;
 
 /// `() → ` the weight in f32. The numbers are shared by all plans.
 #[derive(Debug, Clone)]

@@ -10,10 +10,10 @@ use rand_chacha::ChaCha8Rng;
 use scenario::{Story, live, move_in};
 
 use crate::cipher::{Cipher, Key};
+use crate::disk::fault_injection::{Bug, with};
 use crate::disk::medium::Medium;
 use crate::disk::simulated::{SimulatedDisk, Step};
 use crate::error::Result;
-use crate::planted::{Bug, with};
 
 /// Damage seeds an operation in the test that always runs.
 const SEEDS: u64 = 64;

@@ -12,8 +12,8 @@ use crate::disk::{Disk, RealDisk, StagedFile, make_folder, read_file};
 use crate::error::{Error, Result};
 use crate::input::{Intake, Preprocessing, TextEncoder};
 use crate::plan::{Engine, Survey, survey};
+use crate::runtime::sandbox::Vetting;
 use crate::sites::Pattern;
-use crate::vet::Vetting;
 
 const MODEL_FILE: &str = "base.onnx";
 const LABELS_FILE: &str = "labels.txt";
@@ -341,7 +341,7 @@ impl Home {
     #[cfg(feature = "train")]
     pub fn summary(&self) -> Result<Summary> {
         let inner = &self.0;
-        crate::choice::summarise(
+        crate::adapt::select::summarise(
             &inner.engine.base,
             inner.engine.task,
             &Pattern::new(&inner.config.sites),

@@ -12,6 +12,7 @@ mod journal_io;
 mod prepare;
 #[cfg(feature = "train")]
 mod resume;
+pub mod sandbox;
 mod serving;
 mod session;
 mod slot;
@@ -22,7 +23,7 @@ mod verify;
 mod watch;
 
 #[cfg(feature = "train")]
-pub use crate::choice::{Chosen, ChosenSite};
+pub use crate::adapt::select::{Chosen, ChosenSite};
 pub use answer::{Answer, Scored};
 pub use config::{Config, Encryption, Means, NewClasses};
 pub use home::{Home, InitOptions, Summary};

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use super::session::Serving;
 use super::training::incumbent;
 use super::{Session, TrainOptions, resume};
+use crate::adapt::select::{Chosen, Costs};
 use crate::adapt::{Adaptation, Ladder, Material, Progress, Settings};
-use crate::choice::{Chosen, Costs};
 use crate::error::Result;
 use crate::plan::sequence_length;
 use crate::sites::Pattern;
@@ -44,7 +44,7 @@ impl Session {
         let longest = material.lessons.iter().map(|l| sequence_length(&engine.base, &l.example)).max().unwrap_or(0);
         let length = engine.bucket(1, longest).sequence;
         let pattern = Pattern::new(&config.sites);
-        let choice = crate::choice::choose(&engine.base, engine.task, &pattern, config.rank, length)?;
+        let choice = crate::adapt::select::choose(&engine.base, engine.task, &pattern, config.rank, length)?;
         let means = options.means.unwrap_or(config.means);
         let (ladder, chosen) = if means.are_unlimited() {
             (choice.ladder, None)

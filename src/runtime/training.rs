@@ -7,19 +7,19 @@ use std::time::Duration;
 use super::prepare::Prepared;
 use super::resume::{Checkpoints, Keeping};
 use super::{Means, Session, journal_io, now_ms};
+use crate::adapt::fit::state::Keeper;
+use crate::adapt::fit::{Goal, Lesson};
+use crate::adapt::select::Chosen;
 use crate::adapt::{
     Adaptation, GuardLoss, Incumbent, MOST_IDLE, Material, Outcome, Progress, Settings, Standing, Winner, head_delta,
 };
 use crate::adapter::{Adapter, Lineage, Verdict};
-use crate::choice::Chosen;
 use crate::disk::StagedFile;
 use crate::error::{Error, Result};
 use crate::input::Example;
 use crate::journal::{FeedbackKind, InteractionEntry, InteractionId, JournalState};
 use crate::plan::lock;
 use crate::store::{Checkpoint, Cut};
-use crate::train::fit::state::Keeper;
-use crate::train::fit::{Goal, Lesson};
 
 /// Which sites the last training chose within its means.
 const CHOICE_FILE: &str = "choice.toml";

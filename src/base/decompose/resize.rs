@@ -11,7 +11,7 @@ pub(super) fn upsample(form: &Form, w: &mut Wiring) -> TractResult<TVec<OutletId
     let scales: Vec<f32> = match w.optional(1) {
         Some(scales) => {
             let stored = w.fact(scales)?.konst.clone().context("its scales are computed from the data")?;
-            crate::sites::floats(&*stored.cast_to::<f32>()?)?.to_vec()
+            crate::ops::floats(&*stored.cast_to::<f32>()?)?.to_vec()
         }
         None => form.attribute("scales").map(|a| a.floats.clone()).context("its scales are missing")?,
     };

@@ -10,7 +10,7 @@ use tract_onnx::prelude::*;
 use super::*;
 use crate::base::{Base, Bucket};
 use crate::error::Result;
-use crate::sites::floats;
+use crate::ops::floats;
 
 pub(in crate::base) fn ints(name: &str, ints: &[i64]) -> AttributeProto {
     AttributeProto {

@@ -5,9 +5,9 @@ use std::path::Path;
 use super::*;
 use crate::adapter::samples::adapter;
 use crate::error::Result;
-use crate::gradcheck::{Options, random_deltas};
 use crate::input::Example;
 use crate::plan::{Batch, Deltas, Ends, Factors, ForwardPlan};
+use crate::tools::gradcheck::{Options, random_deltas};
 
 fn answers(base: &Base, deltas: &[crate::adapter::SiteDelta], examples: &[Example]) -> Result<Vec<f32>> {
     let bucket = base.bucket(examples.len(), crate::plan::sequence_length(base, &examples[0]));

@@ -30,12 +30,12 @@ fn random(shape: &[usize], low: f32, high: f32, seed: u64) -> Tensor {
 }
 
 fn dot(a: &Tensor, b: &Tensor) -> f64 {
-    let (a, b) = (crate::sites::floats(a).unwrap(), crate::sites::floats(b).unwrap());
+    let (a, b) = (crate::ops::floats(a).unwrap(), crate::ops::floats(b).unwrap());
     a.iter().zip(b).map(|(a, b)| *a as f64 * *b as f64).sum()
 }
 
 fn moved(x: &Tensor, v: &Tensor, h: f32) -> Tensor {
-    let (xs, vs) = (crate::sites::floats(x).unwrap(), crate::sites::floats(v).unwrap());
+    let (xs, vs) = (crate::ops::floats(x).unwrap(), crate::ops::floats(v).unwrap());
     let values: Vec<f32> = xs.iter().zip(vs).map(|(x, v)| x + h * v).collect();
     Tensor::from_shape(x.shape(), &values).unwrap()
 }
@@ -359,7 +359,7 @@ fn quantisations_pass_straight_through_where_they_do_not_clip() {
     let dy = tensor1(&[1f32; 11]);
     let dx = run(&back.model, vec![dy, mask]);
     let inside = [0, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0].map(|b| 2.0 * b as f32);
-    assert_eq!(crate::sites::floats(&dx[0]).unwrap(), inside);
+    assert_eq!(crate::ops::floats(&dx[0]).unwrap(), inside);
 }
 
 #[test]
@@ -426,5 +426,5 @@ fn a_norm_of_zeros_passes_nothing_back() {
     let values = run(&m, vec![Tensor::from_shape(&[2, 3], &[0f32, 0.0, 0.0, 3.0, 0.0, 4.0]).unwrap()]);
     let saved = values[1..].iter().map(|v| v.clone().into_tensor());
     let dx = run(&back.model, std::iter::once(Tensor::from_shape(&[2, 1], &[1f32; 2]).unwrap()).chain(saved).collect());
-    assert_eq!(crate::sites::floats(&dx[0]).unwrap(), [0.0, 0.0, 0.0, 0.6, 0.0, 0.8]);
+    assert_eq!(crate::ops::floats(&dx[0]).unwrap(), [0.0, 0.0, 0.0, 0.6, 0.0, 0.8]);
 }

@@ -13,9 +13,9 @@ use super::record::{InteractionId, Record, StoredInput};
 use super::rewrite::{Change, rewrite, sweep};
 use super::segment::{Sealed, SegmentSize};
 use super::state::{JournalState, no_such_interaction};
+use crate::disk::fault_injection::{Bug, planted};
 use crate::disk::{Disk, DiskFile, StagedFile, folder_of, read_full, takes_no_writes};
 use crate::error::{Error, ErrorKind, Result};
-use crate::planted::{Bug, planted};
 
 /// The one writer of a journal file. Writers of several processes take turns under a lock, which is the caller's duty, and
 /// call [`JournalWriter::catch_up`] first.

@@ -4,8 +4,8 @@ use tract_core::internal::*;
 use tract_core::ops::cnn::{Conv, Deconv, KernelFormat, PaddingSpec, PoolSpec};
 
 use super::dims;
+use crate::ops::depthwise::Planes;
 use crate::ops::{Clip, read_once};
-use crate::planes::Planes;
 use crate::sites::{Geometry, LowRank, floats};
 #[cfg(feature = "train")]
 use crate::sites::{LowRankBackward, Onto};

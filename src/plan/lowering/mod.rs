@@ -6,7 +6,7 @@
 //! | `product` | matrix products by `linalg`, read where they lie: 106 GFLOP/s for tract's 71, no packed copy of the weights |
 //! | `accumulate` | sums of gradients are taken by the product that makes the second term |
 //! | `epilogue` | biases and clips are taken by the product, on results that are still in cache |
-//! | `depthwise` | EfficientNet's depthwise convolutions by `planes`, with their low-rank deltas and clips |
+//! | `depthwise` | EfficientNet's depthwise convolutions by `ops::depthwise`, with their low-rank deltas and clips |
 //! | `packed` | products and convolutions read quantised and half-precision weights as they are stored, a panel at a time |
 //! | `softmax` | scale, mask and softmax of attention scores in one pass over memory |
 

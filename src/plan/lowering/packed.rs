@@ -6,7 +6,7 @@ use tract_core::ops::cnn::{Conv, Deconv};
 
 use super::dims;
 use super::product::{Axis, Product, Side};
-use crate::columns::ConvShape;
+use crate::ops::im2col::ConvShape;
 use crate::ops::{Convolve, Lookup, Packed, Widen, in_order, transposed_kernel};
 
 /// A narrow weight in the place of an operand.

@@ -8,10 +8,10 @@ use tract_core::ops::einsum::EinSum;
 
 use super::dims;
 use super::packed::Operand;
+use crate::linalg::simd::wide;
 use crate::linalg::{MatMut, MatRef, gemm};
 use crate::ops::Clip;
-use crate::sites::floats;
-use crate::wide::wide;
+use crate::ops::floats;
 
 /// An axis of the product with its step in elements in the operands and the result; 0 where it is absent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]

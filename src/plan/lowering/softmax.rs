@@ -6,9 +6,9 @@ use tract_core::ops::binary::TypedBinOp;
 use tract_core::ops::math::{Add, Mul};
 
 use super::dims;
+use crate::linalg::simd::wide;
+use crate::ops::floats;
 use crate::ops::{SafeSoftmax, is_softmax_of_rows, read_once, softmax_of_rows};
-use crate::sites::floats;
-use crate::wide::wide;
 
 /// `(x, mask) → softmax(scale·x + mask)` over the last axis, zero where all is masked if it is `safe`. The mask is 1 or as large as `x` along every axis, and as large
 /// along the last.

@@ -7,11 +7,11 @@
 //! which is scikit-learn's `LogisticRegression(C = 1/l2)` when features are not scaled, `beta = 0` and there are no offsets.
 //! It is convex unless there are [`Target::Not`] rows; those start from the base's answers and end in the nearest minimum.
 
-use super::head::{Head, add_columns, padded_base, product};
 use super::lbfgs::{Stop, minimise};
 use super::loss::{Target, cross_entropy};
 use crate::error::{Error, Result};
 use crate::gate::paired::{mean_gap, within};
+use crate::head::{Head, add_columns, padded_base, product};
 use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis};
 
 /// What a head is solved on; all with the same number of rows.

@@ -5,9 +5,9 @@ use ndarray::Array2;
 use serde::{Deserialize, Serialize};
 
 use super::Fit;
+use crate::adapt::example::{Goal, Lesson};
 use crate::error::{Error, Result};
 use crate::input::{ArrayData, Example};
-use crate::train::lesson::{Goal, Lesson};
 use crate::train::optim::{AdamW, AdamWState};
 
 /// Names a fit by all that decides its result: two fits of one name end in the same bits.

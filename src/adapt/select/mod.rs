@@ -1,9 +1,9 @@
 //! Which sites adapt, and what that costs: the runtime knows the architecture so that its user need not.
 
-mod within;
+mod budget;
 
-pub use within::{Chosen, ChosenSite};
-pub(crate) use within::{Costs, Measured};
+pub use budget::{Chosen, ChosenSite};
+pub(crate) use budget::{Costs, Measured};
 
 use crate::adapt::Ladder;
 use crate::base::{Base, Bucket, Task};

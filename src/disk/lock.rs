@@ -112,7 +112,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("train.lock");
         let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "store::lock::tests::child_that_holds_a_lock", "--ignored", "--nocapture"])
+            .args(["--exact", "disk::lock::tests::child_that_holds_a_lock", "--ignored", "--nocapture"])
             .env(CHILD, &path)
             .stdout(Stdio::piped())
             .spawn()

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use ndarray::Array2;
 
+use crate::adapt::fit::{Fit, Goal, Lesson, Recipe, start};
 use crate::adapter::{Adapter, Depth, Lineage, Pooling, SiteDelta, Verdict};
 use crate::base::Base;
 use crate::disk::RealDisk;
@@ -15,7 +16,6 @@ use crate::input::Example;
 use crate::linalg::{MatMut, MatRef, gemm};
 use crate::plan::{Batch, Deltas, Ends, Engine, Factors, ForwardPlan, SiteKey, in_parallel, survey};
 use crate::sites::Pattern;
-use crate::train::fit::{Fit, Goal, Lesson, Recipe, start};
 
 /// What to time.
 #[derive(Debug, Clone)]
@@ -118,7 +118,8 @@ pub fn run(path: &Path, options: &Options) -> Result<Report> {
     let engine = Engine::new(base.clone(), task, Pooling::None);
     let seen = survey(&base, task, &bucket)?;
     let engine = if seen.sequence { Engine::new(base.clone(), task, Pooling::Mean) } else { engine };
-    let choice = crate::choice::choose(&base, task, &options.sites, options.rank, crate::choice::TYPICAL_LENGTH)?;
+    let choice =
+        crate::adapt::select::choose(&base, task, &options.sites, options.rank, crate::adapt::select::TYPICAL_LENGTH)?;
     let sites = choice.ladder.all_sites;
     let named: Vec<_> =
         sites.iter().filter_map(|(n, r)| choice.sites.iter().find(|s| s.name == *n).map(|s| (s.clone(), *r))).collect();

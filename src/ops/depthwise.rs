@@ -4,7 +4,7 @@
 //! the kernel reads one contiguous run: output `q = row·width + column` of tap `t` reads `at[t] + q`. The columns between the output's
 //! width and that of the phase hold values that nothing reads.
 
-use crate::wide::wide;
+use crate::linalg::simd::wide;
 
 /// Outputs of one step: eight vectors of four, or four of eight.
 const STEP: usize = 32;

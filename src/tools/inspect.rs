@@ -133,7 +133,8 @@ fn costs(_: &Base, _: Task, _: &Options, _: &mut [SiteReport]) -> Result<Costs> 
 /// What the default choice of sites costs; marks the sites that no gradient reaches.
 #[cfg(feature = "train")]
 fn costs(base: &Base, task: Task, options: &Options, sites: &mut [SiteReport]) -> Result<Costs> {
-    let choice = crate::choice::choose(base, task, &options.sites, options.rank, crate::choice::TYPICAL_LENGTH)?;
+    let choice =
+        crate::adapt::select::choose(base, task, &options.sites, options.rank, crate::adapt::select::TYPICAL_LENGTH)?;
     for site in sites.iter_mut().filter(|s| s.adapts) {
         if !choice.sites.iter().any(|s| s.name == site.site.name) {
             let blocked = choice.unreachable.iter().find_map(|u| u.strip_prefix(&format!("{}: ", site.site.name)));

@@ -1,6 +1,8 @@
 //! Checks the gradients of any model against finite differences of its forward pass, and writes them down so that another
 //! framework can check them too.
 
+mod dump;
+
 use std::path::Path;
 
 use ndarray::ArrayD;
@@ -214,7 +216,7 @@ pub fn check(base: &Base, task: Task, options: &Options, dump: Option<&Path>) ->
     let examples = base.random_examples(&bucket, options.seed)?;
     let g = gradients(base, examples, deltas, None, options.seed, options.fused)?;
     if let Some(folder) = dump {
-        crate::export::dump::write(base, folder, &g, options.scale)?;
+        crate::tools::gradcheck::dump::write(base, folder, &g, options.scale)?;
     }
     let mut wanted: Vec<(String, usize)> = vec![];
     wanted.extend(g.deltas.iter().map(|d| (d.name.clone(), d.rank as usize)));

@@ -6,19 +6,20 @@ use ndarray::Array2;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
-use super::head::Head;
-use super::kept::Kept;
-pub use super::lesson::{Goal, Lesson};
-use super::optim::{AdamW, AdamWOptions, Decay, Grads, Group, ParamSet, Schedule, clip_global_norm};
-use super::sampler::{self, Sampler, SamplerOptions};
+pub use super::example::{Goal, Lesson};
 use crate::adapter::{DenseTensor, SiteDelta};
 use crate::base::Bucket;
 use crate::error::{Error, ErrorKind, Result};
+use crate::head::Head;
 use crate::plan::{Engine, Factors, MICRO_BATCH, SiteKey, Worker, sequence_length};
 use crate::sites::Site;
+use crate::train::optim::{AdamW, AdamWOptions, Decay, Grads, Group, ParamSet, Schedule, clip_global_norm};
+use crate::train::sampler::{self, Sampler, SamplerOptions};
+use activation_cache::Kept;
 use micro::Micro;
 use state::{FitName, FitState, Keeper};
 
+mod activation_cache;
 mod micro;
 pub(crate) mod state;
 
@@ -359,5 +360,4 @@ impl<'a> Fit<'a> {
 }
 
 #[cfg(test)]
-#[path = "fit_tests.rs"]
 mod tests;

@@ -8,8 +8,8 @@ use safetensors::tensor::TensorView;
 
 use crate::base::Base;
 use crate::error::{Error, Result};
-use crate::gradcheck::Gradients;
 use crate::input::{ArrayData, NamedArray, write_npz};
+use crate::tools::gradcheck::Gradients;
 
 /// Writes `inputs.npz`, `cotangent.npz`, `outputs.npz`, `adapter.safetensors` and `gradients.safetensors` into `folder`.
 pub(crate) fn write(base: &Base, folder: &Path, g: &Gradients, scale: f32) -> Result<()> {

@@ -1,7 +1,7 @@
 //! What there is to learn: an input, and what somebody said about the answer to it.
 
-use super::loss::Target;
 use crate::input::Example;
+use crate::train::loss::Target;
 
 /// What one example should have been answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -20,7 +20,7 @@ use crate::adapt::{Progress, Settings, depth_name};
 use crate::error::{Error, ErrorKind, Result};
 use crate::input::LabelledSet;
 use crate::runtime::{Checkpoints, Feedback, Home, InitOptions, Session, TrainOptions, TrainReport};
-use crate::score::{Names, accuracy};
+use crate::tools::score::{Names, accuracy};
 
 /// Fewest feedback items between two trainings when nothing is said.
 const FEWEST_BETWEEN: usize = 16;

@@ -9,11 +9,11 @@ use serde::{Deserialize, Serialize};
 use super::Choice;
 use crate::adapt::Ladder;
 use crate::base::{Base, Task};
-use crate::bench::status_bytes;
 use crate::error::{Error, Result};
 use crate::plan::{Ends, MICRO_BATCH, SiteKey, TrainPlan};
 use crate::runtime::Means;
 use crate::sites::Site;
+use crate::tools::bench::status_bytes;
 
 /// What a training touches of the program itself, and scratch of products.
 const PROGRAM: u64 = 12 << 20;
@@ -294,7 +294,7 @@ mod tests {
     #[test]
     fn memory_takes_sites_off_the_front_after_micro_batches_were_thinned() {
         let base = base();
-        let choice = crate::choice::choose(&base, Task::Classification, &Pattern::default(), 4, 64).unwrap();
+        let choice = crate::adapt::select::choose(&base, Task::Classification, &Pattern::default(), 4, 64).unwrap();
         let n = choice.sites.len();
         assert!(n >= 3, "{:?}", choice.sites);
         let with = |limit: &dyn Fn(&Costs) -> u64| {
@@ -320,7 +320,7 @@ mod tests {
     #[test]
     fn time_and_gradients_choose_when_they_are_measured() {
         let base = base();
-        let choice = crate::choice::choose(&base, Task::Classification, &Pattern::default(), 4, 64).unwrap();
+        let choice = crate::adapt::select::choose(&base, Task::Classification, &Pattern::default(), 4, 64).unwrap();
         let n = choice.sites.len();
         let mut gradients: Vec<(String, f64)> = choice.sites.iter().map(|s| (s.name.clone(), 1.0)).collect();
         gradients[1].1 = 1e-6;
