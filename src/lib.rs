@@ -73,11 +73,15 @@ mod ops;
 mod plan;
 #[cfg(test)]
 mod powerloss;
+pub mod process;
 #[cfg_attr(not(feature = "train"), allow(dead_code, unused_imports))] // training's share of it
 pub mod runtime;
 #[cfg_attr(not(feature = "train"), allow(dead_code, unused_imports))] // training's share of it
 pub mod sites;
+#[cfg(feature = "train")]
+pub mod stats;
 pub mod store;
+mod sync;
 pub mod tools;
 #[cfg(feature = "train")]
 pub mod train;

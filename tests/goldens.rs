@@ -2,7 +2,6 @@
 //! torch found in double precision (generators: `scripts/make_goldens.py` and, for the zoo, `scripts/golden_zoo.py`).
 #![cfg(feature = "train")]
 
-#[path = "support/golden.rs"]
 mod golden;
 
 use std::collections::BTreeSet;

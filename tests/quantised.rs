@@ -2,7 +2,6 @@
 //! points where that of the float model does (generator: `scripts/golden_quantised.py`).
 #![cfg(feature = "train")]
 
-#[path = "support/golden.rs"]
 mod golden;
 
 use acclimate::adapter::{DenseTensor, SiteDelta};

@@ -10,10 +10,10 @@ use super::{Adaptation, GuardLoss, Outcome, Winner, argmax, depth_name};
 use crate::adapt::fit::{Fit, Go, Lesson};
 use crate::adapter::Depth;
 use crate::error::Result;
-use crate::gate::paired::{Paired, power};
 use crate::gate::{CandidateEvidence, ServingEvidence, judge};
 use crate::input::Example;
 use crate::plan::{Factors, SiteKey, Variant};
+use crate::stats::paired::{Paired, power};
 use crate::train::loss::cross_entropy;
 
 impl Adaptation<'_> {

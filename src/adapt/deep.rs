@@ -13,7 +13,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::gate::retention::Retention;
 use crate::gate::split::Folds;
 use crate::input::Example;
-use crate::plan::{Factors, SiteKey, Variant, in_parallel};
+use crate::plan::{Factors, SiteKey, Variant};
+use crate::sync::in_parallel;
 
 /// Optimiser steps after which more epochs were not seen to help, and the fewest epochs all the same.
 const ENOUGH_STEPS: u64 = 300;

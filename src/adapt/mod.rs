@@ -29,11 +29,11 @@ use crate::adapt::fit::{Goal, Recipe};
 use crate::adapter::{Depth, HeadDelta, SiteDelta};
 use crate::error::Result;
 use crate::gate::Limits;
-use crate::gate::paired::{mean_gap, within};
 use crate::gate::split::{Folds, SplitOptions};
 use crate::head::Head;
 use crate::input::Example;
 use crate::plan::{Engine, Factors, Rows, SiteKey, Variant};
+use crate::stats::paired::{mean_gap, within};
 
 /// Fewest lessons with a known answer before a training is worth its time.
 pub const FEWEST_LESSONS: usize = 8;

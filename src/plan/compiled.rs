@@ -9,10 +9,10 @@ use tract_core::internal::*;
 use tract_core::ops::konst::Const;
 use tract_core::ops::source::TypedSource;
 
-use super::engine::lock;
 use super::lowering;
 use crate::base::{Base, guarded};
 use crate::error::{ErrorKind, Result};
+use crate::sync::lock;
 
 /// A graph that tract has optimised and ordered; shared by threads.
 pub(super) struct Compiled {

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::Session;
-use super::config::{Config, Encryption, Means, NewClasses};
+use super::config::{Config, Encryption, NewClasses};
 use crate::adapter::{Fingerprint, Pooling};
 use crate::base::{Base, Dim, Element, Task};
 use crate::cipher::{Cipher, Key, KeySource, KeyedDisk};
@@ -12,6 +12,7 @@ use crate::disk::{Disk, RealDisk, StagedFile, make_folder, read_file};
 use crate::error::{Error, Result};
 use crate::input::{Intake, Preprocessing, TextEncoder};
 use crate::plan::{Engine, Survey, survey};
+use crate::process::Means;
 use crate::runtime::sandbox::Vetting;
 use crate::sites::Pattern;
 
@@ -66,21 +67,6 @@ impl InitOptions {
             means: Means::default(),
         }
     }
-}
-
-/// What will adapt.
-#[derive(Debug, Clone)]
-pub struct Summary {
-    /// Names of the sites.
-    pub sites: Vec<String>,
-    /// Numbers in their `A` and `B`.
-    pub trainable_parameters: usize,
-    /// Estimate of the memory that training needs, bytes.
-    pub train_memory_bytes: u64,
-    /// Why these, where memory or time is limited.
-    pub reason: Option<String>,
-    /// Sites that cannot be trained, with what stands in the way.
-    pub unreachable: Vec<String>,
 }
 
 pub(crate) enum IntakeKind {
@@ -339,7 +325,7 @@ impl Home {
 
     /// Which sites adapt, and what that costs.
     #[cfg(feature = "train")]
-    pub fn summary(&self) -> Result<Summary> {
+    pub fn summary(&self) -> Result<crate::adapt::select::Summary> {
         let inner = &self.0;
         crate::adapt::select::summarise(
             &inner.engine.base,

@@ -23,10 +23,11 @@ mod verify;
 mod watch;
 
 #[cfg(feature = "train")]
-pub use crate::adapt::select::{Chosen, ChosenSite};
+pub use crate::adapt::select::{Chosen, ChosenSite, Summary};
+pub use crate::process::Means;
 pub use answer::{Answer, Scored};
-pub use config::{Config, Encryption, Means, NewClasses};
-pub use home::{Home, InitOptions, Summary};
+pub use config::{Config, Encryption, NewClasses};
+pub use home::{Home, InitOptions};
 #[cfg(feature = "train")]
 pub use resume::Checkpoints;
 pub use session::{Feedback, FeedbackReceipt, Session, Status};

@@ -14,8 +14,9 @@ use super::{Home, journal_io, now_ms};
 use crate::error::{Error, ErrorKind, Result};
 use crate::input::{Example, RawInput};
 use crate::journal::{FeedbackKind, InteractionId, Journal, SyncPolicy};
-use crate::plan::{MICRO_BATCH, Variant, lock};
+use crate::plan::{MICRO_BATCH, Variant};
 use crate::store::{Cause, DEFAULT_WAIT, GenerationInfo, Store, TakenBack, Trial, profile_folder};
+use crate::sync::lock;
 
 /// What a person says about an answer.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::prepare::Prepared;
 use super::resume::{Checkpoints, Keeping};
-use super::{Means, Session, journal_io, now_ms};
+use super::{Session, journal_io, now_ms};
 use crate::adapt::fit::state::Keeper;
 use crate::adapt::fit::{Goal, Lesson};
 use crate::adapt::select::Chosen;
@@ -18,8 +18,9 @@ use crate::disk::StagedFile;
 use crate::error::{Error, Result};
 use crate::input::Example;
 use crate::journal::{FeedbackKind, InteractionEntry, InteractionId, JournalState};
-use crate::plan::lock;
+use crate::process::Means;
 use crate::store::{Checkpoint, Cut};
+use crate::sync::lock;
 
 /// Which sites the last training chose within its means.
 const CHOICE_FILE: &str = "choice.toml";

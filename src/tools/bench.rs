@@ -14,8 +14,10 @@ use crate::error::{Error, Result};
 use crate::head::Head;
 use crate::input::Example;
 use crate::linalg::{MatMut, MatRef, gemm};
-use crate::plan::{Batch, Deltas, Ends, Engine, Factors, ForwardPlan, SiteKey, in_parallel, survey};
+use crate::plan::{Batch, Deltas, Ends, Engine, Factors, ForwardPlan, SiteKey, survey};
+use crate::process::status_bytes;
 use crate::sites::Pattern;
+use crate::sync::in_parallel;
 
 /// What to time.
 #[derive(Debug, Clone)]
@@ -268,11 +270,4 @@ fn swap(base: &Base, mut deltas: Vec<SiteDelta>) -> Result<Timing> {
         Factors::from_slices(parts).map(drop)
     })?;
     Ok(Timing { min: timing.min * 1e3, median: timing.median * 1e3, cpu: timing.cpu * 1e3 })
-}
-
-/// A `kB` line of a file under `/proc`; 0 where there is none.
-pub fn status_bytes(file: &str, key: &str) -> u64 {
-    let text = std::fs::read_to_string(file).unwrap_or_default();
-    let line = text.lines().find_map(|l| l.strip_prefix(key));
-    line.and_then(|l| l.split_whitespace().next()?.parse::<u64>().ok()).map_or(0, |kb| kb * 1024)
 }

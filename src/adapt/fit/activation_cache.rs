@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
 use crate::error::Result;
-use crate::plan::{Batch, lock};
+use crate::plan::Batch;
+use crate::sync::lock;
 
 /// A lesson at a padded sequence length.
 pub(super) type Place = (usize, usize);

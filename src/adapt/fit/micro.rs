@@ -8,7 +8,8 @@ use super::Fit;
 use crate::base::Bucket;
 use crate::error::Result;
 use crate::input::Example;
-use crate::plan::{Batch, Cotangents, Factors, TrainPlan, Worker, in_parallel, lock, pool, unpool};
+use crate::plan::{Batch, Cotangents, Factors, TrainPlan, Worker, pool, unpool};
+use crate::sync::{in_parallel, lock};
 use crate::train::loss::{Target, cross_entropy};
 
 /// One micro-batch: rows of a batch and their weights.

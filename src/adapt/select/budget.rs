@@ -11,9 +11,9 @@ use crate::adapt::Ladder;
 use crate::base::{Base, Task};
 use crate::error::{Error, Result};
 use crate::plan::{Ends, MICRO_BATCH, SiteKey, TrainPlan};
-use crate::runtime::Means;
+use crate::process::Means;
+use crate::process::status_bytes;
 use crate::sites::Site;
-use crate::tools::bench::status_bytes;
 
 /// What a training touches of the program itself, and scratch of products.
 const PROGRAM: u64 = 12 << 20;

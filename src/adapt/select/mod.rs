@@ -9,7 +9,7 @@ use crate::adapt::Ladder;
 use crate::base::{Base, Bucket, Task};
 use crate::error::Result;
 use crate::plan::{Ends, MICRO_BATCH, SiteKey, Survey, TrainPlan, survey};
-use crate::runtime::{Means, Summary};
+use crate::process::Means;
 use crate::sites::{Pattern, Site};
 
 /// Sequence length at which costs are estimated while there is no feedback to look at.
@@ -75,6 +75,21 @@ fn survey_at(base: &Base, task: Task, mut length: usize) -> Result<(Bucket, Surv
             seen => return seen.map(|s| (bucket, s)),
         }
     }
+}
+
+/// What will adapt.
+#[derive(Debug, Clone)]
+pub struct Summary {
+    /// Names of the sites.
+    pub sites: Vec<String>,
+    /// Numbers in their `A` and `B`.
+    pub trainable_parameters: usize,
+    /// Estimate of the memory that training needs, bytes.
+    pub train_memory_bytes: u64,
+    /// Why these, where memory or time is limited.
+    pub reason: Option<String>,
+    /// Sites that cannot be trained, with what stands in the way.
+    pub unreachable: Vec<String>,
 }
 
 /// [`choose`], for people; within the means, as far as they can be kept to before there is feedback.

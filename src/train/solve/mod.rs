@@ -10,8 +10,8 @@
 use super::lbfgs::{Stop, minimise};
 use super::loss::{Target, cross_entropy};
 use crate::error::{Error, Result};
-use crate::gate::paired::{mean_gap, within};
 use crate::head::{Head, add_columns, padded_base, product};
+use crate::stats::paired::{mean_gap, within};
 use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis};
 
 /// What a head is solved on; all with the same number of rows.

@@ -11,7 +11,7 @@ fn ln_factorial(n: u64) -> f64 {
 }
 
 /// `P(X = k)` for `X ~ Bin(n, p)`.
-pub(super) fn pmf(n: u64, k: u64, p: f64) -> f64 {
+pub(crate) fn pmf(n: u64, k: u64, p: f64) -> f64 {
     if k > n {
         return 0.0;
     }
@@ -23,26 +23,26 @@ pub(super) fn pmf(n: u64, k: u64, p: f64) -> f64 {
 }
 
 /// Where `Bin(n, p)` has all but about 1e-30 of its mass.
-pub(super) fn support(n: u64, p: f64) -> std::ops::RangeInclusive<u64> {
+pub(crate) fn support(n: u64, p: f64) -> std::ops::RangeInclusive<u64> {
     let (mean, reach) = (n as f64 * p, 12.0 * (n as f64 * p * (1.0 - p)).sqrt() + 40.0);
     (mean - reach).max(0.0) as u64..=((mean + reach).ceil() as u64).min(n)
 }
 
 /// `P(X >= k)`.
-pub(super) fn at_least(n: u64, k: u64, p: f64) -> f64 {
+pub(crate) fn at_least(n: u64, k: u64, p: f64) -> f64 {
     let support = support(n, p);
     (k.max(*support.start())..=*support.end()).map(|i| pmf(n, i, p)).sum::<f64>().min(1.0)
 }
 
 /// `P(X <= k)`.
-pub(super) fn at_most(n: u64, k: u64, p: f64) -> f64 {
+pub(crate) fn at_most(n: u64, k: u64, p: f64) -> f64 {
     let support = support(n, p);
     (*support.start()..=k.min(*support.end())).map(|i| pmf(n, i, p)).sum::<f64>().min(1.0)
 }
 
 /// One-sided upper confidence bound on a proportion, seen `k` times in `n`: the p with `P(X <= k) = 1 - confidence`
 /// (Clopper and Pearson, 1934). 1 when n is 0.
-pub(super) fn upper_bound(k: u64, n: u64, confidence: f64) -> f64 {
+pub(crate) fn upper_bound(k: u64, n: u64, confidence: f64) -> f64 {
     if k >= n {
         return 1.0;
     }
