@@ -8,8 +8,11 @@
 #[cfg(test)]
 mod damage_tests;
 pub mod frame;
+mod id;
+mod index;
 mod limit;
 mod lookup;
+mod names;
 pub mod reader;
 pub mod record;
 mod rewrite;

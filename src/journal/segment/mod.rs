@@ -4,9 +4,10 @@
 
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
-
-use super::frame::{FILE_HEADER_LEN, FileHeader, JournalId};
+use super::frame::{FILE_HEADER_LEN, FileHeader};
+pub use super::index::{Footer, Place, SegmentInfo, TrainingPlace};
+pub use super::names::segments_folder;
+pub(super) use super::names::{segment_names, segment_number, segment_path};
 use super::reader::{damaged, read_frame_at};
 use super::record::{InteractionId, Record};
 use crate::cipher::Cipher;
@@ -29,88 +30,6 @@ impl Default for SegmentSize {
     fn default() -> SegmentSize {
         SegmentSize { bytes: 8 << 20, records: 1 << 16 }
     }
-}
-
-/// A sealed segment, as the file that grows lists it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SegmentInfo {
-    /// Number in its file's name; never used for another.
-    pub number: u32,
-    /// Name of its file.
-    pub id: JournalId,
-    /// Length of its file.
-    pub bytes: u64,
-    /// Where its footer starts.
-    pub footer: u64,
-    /// Whether everything that nobody spoke about has been dropped.
-    pub spoken_only: bool,
-}
-
-/// Where the record of an interaction stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Place {
-    /// The interaction.
-    pub id: InteractionId,
-    /// Where its frame starts.
-    pub offset: u64,
-}
-
-/// A training's record in a segment, and what stands before it there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TrainingPlace {
-    /// Where its frame starts.
-    pub offset: u64,
-    /// Interactions before it.
-    pub interactions: u64,
-    /// Feedback items before it.
-    pub feedback: u64,
-    /// The last interaction before it.
-    pub last: Option<InteractionId>,
-}
-
-/// What a segment holds.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct Footer {
-    /// Number of interactions.
-    pub interactions: u64,
-    /// Number of feedback items.
-    pub feedback: u64,
-    /// Of these, answers that were called wrong without saying what is right.
-    pub rejected: u64,
-    /// The highest id of an interaction here.
-    pub last: Option<InteractionId>,
-    /// The first interaction of each block of their index, and where the block stands.
-    pub blocks: Vec<Place>,
-    /// The highest id that a feedback here is about.
-    pub last_feedback: Option<InteractionId>,
-    /// As `blocks`, of the interactions that feedback here is about.
-    pub feedback_blocks: Vec<Place>,
-    /// Training runs.
-    pub trainings: Vec<TrainingPlace>,
-    /// The labels that feedback named, each once, in order.
-    pub labels: Vec<String>,
-}
-
-/// The folder of the segments of the journal at `path`.
-pub fn segments_folder(path: &Path) -> PathBuf {
-    path.with_extension("segments")
-}
-
-pub(super) fn segment_path(journal: &Path, number: u32) -> PathBuf {
-    segments_folder(journal).join(format!("{number:06}.log"))
-}
-
-/// The number of the segment that a file of this name is.
-pub(super) fn segment_number(name: &str) -> Option<u32> {
-    let digits = name.strip_suffix(".log").filter(|d| d.len() >= 6 && d.bytes().all(|b| b.is_ascii_digit()))?;
-    digits.parse().ok()
-}
-
-/// Names in the folder of the segments of the journal at `path`.
-pub(super) fn segment_names(disk: &dyn Disk, path: &Path) -> Result<Vec<String>> {
-    let folder = segments_folder(path);
-    let io = |e| Error::io("cannot list the segments of the journal", &folder, e);
-    if disk.exists(&folder).map_err(io)? { disk.list(&folder).map_err(io) } else { Ok(vec![]) }
 }
 
 /// A sealed segment that is open. Its file stays readable when a rewrite takes its name away.

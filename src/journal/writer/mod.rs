@@ -1,12 +1,11 @@
 //! Appends to a journal: what is acknowledged stays, what fails is taken back and poisons the writer.
 
 use std::collections::HashSet;
-use std::collections::hash_map::RandomState;
-use std::hash::BuildHasher;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::frame::{FileHeader, JournalId, VERSION, encode_frame};
+use super::id::random_id;
 use super::lookup::Located;
 use super::reader::{FrameReader, TornTail, read_frame_at};
 use super::record::{InteractionId, Record, StoredInput};
@@ -33,16 +32,6 @@ pub struct JournalWriter {
     synced: u64,
     poisoned: bool,
     repaired: Option<TornTail>,
-}
-
-/// A random name for a new journal file.
-pub(super) fn random_id() -> JournalId {
-    let mut id = [0; 16];
-    for (half, salt) in id.chunks_exact_mut(8).zip(0u8..) {
-        // Keys from the operating system's randomness.
-        half.copy_from_slice(&RandomState::new().hash_one((salt, std::process::id())).to_le_bytes());
-    }
-    id
 }
 
 impl JournalWriter {
