@@ -4,8 +4,8 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::Cipher;
-use crate::disk::{Bytes, Disk, DiskFile, LockFile};
+use super::{Bytes, Disk, DiskFile, LockFile};
+use crate::cipher::Cipher;
 
 /// Another disk, and the cipher of the profile whose files are used through this one. Bytes pass as they are: the journal, the
 /// adapter files and the checkpoint ask for [`Disk::cipher`] and seal whole records and files, so that what a torn write leaves

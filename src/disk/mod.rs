@@ -14,10 +14,16 @@ use crate::cipher::Cipher;
 use crate::disk::fault_injection::{Bug, planted};
 use crate::error::{Error, Result};
 
+pub use key_source::KeySource;
+pub use keyed::KeyedDisk;
+pub(crate) use sealed::{is_sealed, open_file, seal_file};
 pub use staged::{StagedFile, UNFINISHED};
 
 pub(crate) mod fault_injection;
+mod key_source;
+mod keyed;
 pub mod lock;
+mod sealed;
 mod staged;
 
 #[cfg(test)]

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::adapter::{Adapter, samples};
-use crate::cipher::{Cipher, KeyedDisk};
+use crate::cipher::Cipher;
+use crate::disk::KeyedDisk;
 use crate::disk::simulated::SimulatedDisk;
 use crate::disk::{Disk, StagedFile, make_folder};
 use crate::error::Result;

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::cipher::{Key, KeySource};
-use crate::disk::{Disk, StagedFile, read_file};
+use crate::cipher::Key;
+use crate::disk::{Disk, KeySource, StagedFile, read_file};
 use crate::error::{Error, ErrorKind, Result};
 use crate::input::Preprocessing;
 use crate::process::Means;

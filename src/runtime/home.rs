@@ -3,12 +3,12 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::Session;
 use super::config::{Config, Encryption, NewClasses};
 use crate::adapter::{Fingerprint, Pooling};
 use crate::base::{Base, Dim, Element, Task};
-use crate::cipher::{Cipher, Key, KeySource, KeyedDisk};
+use crate::cipher::{Cipher, Key};
 use crate::disk::{Disk, RealDisk, StagedFile, make_folder, read_file};
+use crate::disk::{KeySource, KeyedDisk};
 use crate::error::{Error, Result};
 use crate::input::{Intake, Preprocessing, TextEncoder};
 use crate::plan::{Engine, Survey, survey};
@@ -300,14 +300,6 @@ impl Home {
             IntakeKind::Image(p) => Intake::Image(p),
             IntakeKind::Arrays => Intake::Arrays,
         }
-    }
-    /// Opens the session of a profile, making the profile when it is new.
-    pub fn session(&self, profile: &str) -> Result<Session> {
-        Session::open(self.clone(), profile, false)
-    }
-    /// [`Home::session`] of a profile whose serving adapter may be damaged: good for a rollback and for the history.
-    pub fn session_for_repair(&self, profile: &str) -> Result<Session> {
-        Session::open(self.clone(), profile, true)
     }
     /// The disk through which the files of a profile are used: with its cipher, where the home is encrypted.
     #[cfg(feature = "bundles")]

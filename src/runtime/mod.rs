@@ -29,10 +29,12 @@ pub use answer::{Answer, Scored};
 pub use config::{Config, Encryption, NewClasses};
 pub use home::{Home, InitOptions};
 #[cfg(feature = "train")]
+pub use prepare::TrainOptions;
+#[cfg(feature = "train")]
 pub use resume::Checkpoints;
 pub use session::{Feedback, FeedbackReceipt, Session, Status};
 #[cfg(feature = "train")]
-pub use training::{TrainOptions, TrainReport};
+pub use training::TrainReport;
 pub use verify::{Health, repair, verify};
 
 /// What `slot` is made of.

@@ -78,6 +78,17 @@ pub struct Session {
     flusher: Flusher,
 }
 
+impl Home {
+    /// Opens the session of a profile, making the profile when it is new.
+    pub fn session(&self, profile: &str) -> Result<Session> {
+        Session::open(self.clone(), profile, false)
+    }
+    /// [`Home::session`] of a profile whose serving adapter may be damaged: good for a rollback and for the history.
+    pub fn session_for_repair(&self, profile: &str) -> Result<Session> {
+        Session::open(self.clone(), profile, true)
+    }
+}
+
 impl Session {
     /// A generation that cannot be used is taken back. With `lenient` it is only set aside for this session, so that it can be
     /// looked at and rolled back.

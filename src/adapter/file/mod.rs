@@ -7,8 +7,8 @@ pub(crate) use super::layout::MAX_FILE;
 pub use super::layout::{AdapterHeader, HeadHeader, SiteHeader, TensorPlace};
 use super::layout::{PREAMBLE_LEN, Preamble, damaged, decode_header, encode, floats, verify};
 use super::{Adapter, DenseTensor, Fingerprint, HeadDelta, SiteDelta};
-use crate::cipher::{is_sealed, open_file, seal_file};
 use crate::disk::{Bytes, Disk, RealDisk, StagedFile, folder_of, read_full};
+use crate::disk::{is_sealed, open_file, seal_file};
 use crate::error::{Error, Result};
 
 /// Writes an adapter file: temporary file, fsync, rename, fsync of the folder.

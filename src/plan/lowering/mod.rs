@@ -13,6 +13,7 @@
 mod accumulate;
 mod depthwise;
 mod epilogue;
+mod operand;
 mod packed;
 mod product;
 mod softmax;

@@ -5,25 +5,10 @@ use tract_core::ops::array::Gather;
 use tract_core::ops::cnn::{Conv, Deconv};
 
 use super::dims;
+use super::operand::Operand;
 use super::product::{Axis, Product, Side};
 use crate::ops::im2col::ConvShape;
 use crate::ops::{Convolve, Lookup, Packed, Widen, in_order, transposed_kernel};
-
-/// A narrow weight in the place of an operand.
-#[derive(Debug, Clone)]
-pub(super) struct Operand {
-    pub weight: Arc<Packed>,
-    /// Whether it stands for the left operand.
-    pub left: bool,
-}
-
-impl PartialEq for Operand {
-    fn eq(&self, other: &Operand) -> bool {
-        self.left == other.left && (Arc::ptr_eq(&self.weight, &other.weight) || self.weight == other.weight)
-    }
-}
-
-impl Eq for Operand {}
 
 /// Values that are widened at once: they stay in the second-level cache.
 const PANEL: usize = 1 << 15;

@@ -7,7 +7,7 @@ use tract_core::internal::*;
 use tract_core::ops::einsum::EinSum;
 
 use super::dims;
-use super::packed::Operand;
+use super::operand::Operand;
 use crate::linalg::simd::wide;
 use crate::linalg::{MatMut, MatRef, gemm};
 use crate::ops::Clip;
