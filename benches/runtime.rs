@@ -32,7 +32,7 @@ fn time<T>(name: &str, mut work: impl FnMut() -> Result<T>) -> Result<()> {
     Ok(())
 }
 
-fn show(name: &str, t: acclimate::bench::Timing, to_micros: f64) {
+fn show(name: &str, t: acclimate::tools::bench::Timing, to_micros: f64) {
     println!("{name:<44} {:>10.1} µs min {:>10.1} µs median", t.min * to_micros, t.median * to_micros);
 }
 
@@ -44,13 +44,13 @@ fn main() -> Result<()> {
     let input = windows.input(0)?;
 
     println!("forward and backward alone, activity CNN, all sites");
-    let one = acclimate::bench::Options { batch: 1, repeats: 100, ..Default::default() };
-    let report = acclimate::bench::run(&model, &one)?;
+    let one = acclimate::tools::bench::Options { batch: 1, repeats: 100, ..Default::default() };
+    let report = acclimate::tools::bench::run(&model, &one)?;
     show("predict, base", report.predict_ms, 1e3);
     show("predict, low-rank inputs", report.adapted_predict_ms, 1e3);
     show("predict, merged weights", report.merged_predict_ms, 1e3);
-    let eight = acclimate::bench::Options { repeats: 30, ..Default::default() };
-    if let Some(step) = acclimate::bench::run(&model, &eight)?.train_step_ms {
+    let eight = acclimate::tools::bench::Options { repeats: 30, ..Default::default() };
+    if let Some(step) = acclimate::tools::bench::run(&model, &eight)?.train_step_ms {
         show("training step, 8 windows, 1 thread", step, 1e3);
     }
     show("adapter file read, verified and made ready", report.swap_us, 1.0);

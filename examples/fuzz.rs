@@ -29,7 +29,7 @@ fn main() {
     let usual = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
         // What panics in a library and becomes an error.
-        if !acclimate::base::in_guarded_call() {
+        if !acclimate::process::in_guarded_call() {
             usual(info);
         }
     }));

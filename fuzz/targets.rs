@@ -349,8 +349,9 @@ fn read_model(bytes: &[u8], folder: &Path) -> Result<()> {
 /// What `acclimate inspect` asks of a model, too: its sites, and whether gradients build.
 fn inspect_model(bytes: &[u8], folder: &Path) -> Result<()> {
     let path = put(folder, "model.onnx", bytes)?;
-    let options = acclimate::inspect::Options { task: None, rank: 4, sites: acclimate::sites::Pattern::new("all") };
-    acclimate::inspect::inspect(&path, &options).map(drop)
+    let options =
+        acclimate::tools::inspect::Options { task: None, rank: 4, sites: acclimate::sites::Pattern::new("all") };
+    acclimate::tools::inspect::inspect(&path, &options).map(drop)
 }
 
 fn example_array() -> NamedArray {
@@ -437,7 +438,7 @@ pub fn fuzz(name: &str, bytes: &[u8]) {
     HOOK.call_once(|| {
         let usual = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |info| {
-            if !acclimate::base::in_guarded_call() {
+            if !acclimate::process::in_guarded_call() {
                 usual(info);
             }
         }));

@@ -2,7 +2,7 @@
 # The tests of the code that holds `unsafe` (products, loops compiled for AVX2, tensors that are written before they are read) under valgrind's memcheck:
 # reads of what was never written, and of what is not ours.
 #
-#   scripts/memcheck.sh [TEST FILTER...]     default: linalg wide planes product
+#   scripts/memcheck.sh [TEST FILTER...]     default: linalg simd depthwise product
 #
 # miri says more of what it can interpret, which is no AVX: scripts/miri.sh.
 # Installs valgrind as root where it is missing. Slow: minutes. Exit code 9: memcheck found an error.
@@ -11,7 +11,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 case "${1:-}" in -h | --help) sed -n '2,/^set/{/^#/s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}"; exit 0 ;; esac
 command -v valgrind >/dev/null || { [ "$(id -u)" = 0 ] && apt-get install -y --no-install-recommends valgrind >&2; } ||
     { echo "memcheck: valgrind is missing: sudo apt-get install valgrind" >&2; exit 1; }
-[ $# -gt 0 ] || set -- linalg wide planes product
+[ $# -gt 0 ] || set -- linalg simd depthwise product
 binary=$(cargo test --release --locked --lib --no-run --message-format json \
     --config 'profile.release.package.acclimate.debug-assertions=true' \
     --config 'profile.release.package.acclimate.overflow-checks=true' |

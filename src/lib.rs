@@ -53,14 +53,9 @@
 pub mod adapt;
 pub mod adapter;
 pub mod base;
-#[cfg(feature = "train")]
-pub mod bench;
 #[cfg(feature = "bundles")]
 pub mod bundle;
-#[cfg(feature = "train")]
-mod choice;
 pub mod cipher;
-mod columns;
 pub mod disk;
 pub mod error;
 pub mod export;
@@ -68,35 +63,28 @@ pub mod export;
 pub mod gate;
 #[cfg(feature = "train")]
 pub mod grad;
-#[cfg(feature = "train")]
-pub mod gradcheck;
 #[cfg_attr(not(feature = "train"), allow(dead_code, unused_imports))] // training's share of it
 pub mod head;
 pub mod input;
-pub mod inspect;
 pub mod journal;
 pub mod linalg;
 mod ops;
-pub mod pin;
 #[cfg_attr(not(feature = "train"), allow(dead_code, unused_imports))] // training's share of it
 mod plan;
-#[cfg_attr(not(feature = "train"), allow(dead_code, unused_imports))] // training's share of it
-mod planes;
-mod planted;
 #[cfg(test)]
 mod powerloss;
+pub mod process;
 #[cfg_attr(not(feature = "train"), allow(dead_code, unused_imports))] // training's share of it
 pub mod runtime;
-pub mod score;
-#[cfg(feature = "train")]
-pub mod simulate;
 #[cfg_attr(not(feature = "train"), allow(dead_code, unused_imports))] // training's share of it
 pub mod sites;
+#[cfg(feature = "train")]
+pub mod stats;
 pub mod store;
+mod sync;
+pub mod tools;
 #[cfg(feature = "train")]
 pub mod train;
-pub mod vet;
-mod wide;
 
 pub use error::{Error, ErrorKind, Result};
 pub use runtime::{Answer, Feedback, Home, InitOptions, Session};

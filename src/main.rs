@@ -1,6 +1,5 @@
 //! The `acclimate` program: parse, run, exit code.
 
-mod allocator;
 #[cfg_attr(not(feature = "train"), allow(dead_code, unused_imports, unused_mut))] // training's share of it
 mod cli;
 
@@ -11,7 +10,7 @@ use cli::Cli;
 use cli::output::{Output, report_panic};
 
 fn main() -> ExitCode {
-    allocator::keep_freed();
+    cli::allocator::keep_freed();
     let wants_json = std::env::args_os().take_while(|a| a != "--").any(|a| a == "--json");
     std::panic::set_hook(Box::new(move |info| report_panic(wants_json, info)));
     let cli = match Cli::try_parse() {

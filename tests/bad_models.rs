@@ -194,7 +194,7 @@ fn operators_that_the_runtime_would_read_wrongly() {
 #[cfg(feature = "cli")]
 mod first_load {
     use super::*;
-    use acclimate::vet::{Limits, Vetting};
+    use acclimate::runtime::sandbox::{Limits, Vetting};
     use std::path::PathBuf;
 
     fn vetting(mib: u64, seconds: u64) -> Vetting {

@@ -1,7 +1,6 @@
 //! Models of unusual sizes and types, as a user meets them: from `init` to an answer.
 #![cfg(feature = "train")]
 
-#[path = "support/golden.rs"]
 mod golden;
 mod support;
 

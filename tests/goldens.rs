@@ -2,7 +2,6 @@
 //! torch found in double precision (generators: `scripts/make_goldens.py` and, for the zoo, `scripts/golden_zoo.py`).
 #![cfg(feature = "train")]
 
-#[path = "support/golden.rs"]
 mod golden;
 
 use std::collections::BTreeSet;
@@ -10,9 +9,9 @@ use std::path::Path;
 
 use acclimate::adapter::{DenseTensor, SiteDelta, SiteKind};
 use acclimate::base::Base;
-use acclimate::gradcheck::gradients;
 use acclimate::input::arrays;
-use acclimate::inspect::{Options, inspect};
+use acclimate::tools::gradcheck::gradients;
+use acclimate::tools::inspect::{Options, inspect};
 use golden::{floats, relative, root, rows, unpack};
 use ndarray::ArrayD;
 use serde_json::Value;

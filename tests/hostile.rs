@@ -50,7 +50,7 @@ fn alone() -> MutexGuard<'static, ()> {
     QUIET.call_once(|| {
         let usual = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |info| {
-            if !acclimate::base::in_guarded_call() {
+            if !acclimate::process::in_guarded_call() {
                 usual(info);
             }
         }));

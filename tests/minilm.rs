@@ -5,9 +5,9 @@ mod support;
 
 use acclimate::adapter::Depth;
 use acclimate::base::{Base, Task};
-use acclimate::gradcheck;
 use acclimate::input::RawInput;
 use acclimate::sites::Pattern;
+use acclimate::tools::gradcheck;
 use acclimate::{Home, InitOptions};
 use support::{INTENTS, intents, large, teach_texts, train_to};
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use acclimate::base::Base;
 use acclimate::input::{ArrayData, NamedArray, RawInput};
-use acclimate::pin::{Pins, pin};
+use acclimate::tools::pin::{Pins, pin};
 use acclimate::{ErrorKind, Feedback, Home, InitOptions};
 use serde_json::Value;
 

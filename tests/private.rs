@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 
 use acclimate::adapter::Adapter;
 use acclimate::bundle::{self, Lock, Unlock};
-use acclimate::cipher::{Key, KeySource};
+use acclimate::cipher::Key;
+use acclimate::disk::KeySource;
 use acclimate::input::RawInput;
 use acclimate::runtime::{Checkpoints, TrainOptions};
 use acclimate::store::Selection;

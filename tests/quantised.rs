@@ -2,14 +2,13 @@
 //! points where that of the float model does (generator: `scripts/golden_quantised.py`).
 #![cfg(feature = "train")]
 
-#[path = "support/golden.rs"]
 mod golden;
 
 use acclimate::adapter::{DenseTensor, SiteDelta};
 use acclimate::base::Base;
-use acclimate::gradcheck::gradients;
 use acclimate::input::arrays;
-use acclimate::inspect::{Options, inspect};
+use acclimate::tools::gradcheck::gradients;
+use acclimate::tools::inspect::{Options, inspect};
 use golden::{floats, relative, rows, unpack};
 
 /// A delta of nothing: B is zero, so that the base answers and only B's gradient is not zero.
@@ -42,7 +41,7 @@ fn check(name: &str, tolerance: f64, alike: f64, sites: &dyn Fn(&str) -> String)
     let listed = inspect(&float_model, &Options::default()).unwrap();
     let inputs = arrays::read(&folder.path().join("inputs.b3.npz")).unwrap();
     let answer = arrays::read(&folder.path().join("outputs.b3.npz")).unwrap();
-    let run = |path: &std::path::Path, report: &acclimate::inspect::Report| {
+    let run = |path: &std::path::Path, report: &acclimate::tools::inspect::Report| {
         let deltas = report.sites.iter().map(|s| nothing(&s.site)).collect();
         gradients(&Base::open(path).unwrap(), rows(&inputs), deltas, None, 7, true).unwrap()
     };

@@ -7,13 +7,13 @@ use ndarray::Array2;
 use super::evidence::{Evidence, mean};
 use super::seen::Seen;
 use super::{Adaptation, GuardLoss, Outcome, Winner, argmax, depth_name};
+use crate::adapt::fit::{Fit, Go, Lesson};
 use crate::adapter::Depth;
 use crate::error::Result;
-use crate::gate::paired::{Paired, power};
 use crate::gate::{CandidateEvidence, ServingEvidence, judge};
 use crate::input::Example;
 use crate::plan::{Factors, SiteKey, Variant};
-use crate::train::fit::{Fit, Go, Lesson};
+use crate::stats::paired::{Paired, power};
 use crate::train::loss::cross_entropy;
 
 impl Adaptation<'_> {

@@ -7,13 +7,14 @@ use ndarray::Array2;
 use super::pace::Pace;
 use super::seen::Seen;
 use super::{Adaptation, Evidence, depth_name};
+use crate::adapt::fit::{Fit, Fitted, Go, Lesson, Recipe};
 use crate::adapter::Depth;
 use crate::error::{Error, ErrorKind, Result};
 use crate::gate::retention::Retention;
 use crate::gate::split::Folds;
 use crate::input::Example;
-use crate::plan::{Factors, SiteKey, Variant, in_parallel};
-use crate::train::fit::{Fit, Fitted, Go, Lesson, Recipe};
+use crate::plan::{Factors, SiteKey, Variant};
+use crate::sync::in_parallel;
 
 /// Optimiser steps after which more epochs were not seen to help, and the fewest epochs all the same.
 const ENOUGH_STEPS: u64 = 300;

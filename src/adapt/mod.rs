@@ -8,9 +8,12 @@
 mod decide;
 mod deep;
 mod evidence;
+pub mod example;
+pub mod fit;
 mod pace;
 mod rehearsal;
 mod seen;
+pub(crate) mod select;
 mod sensitivity;
 mod shallow;
 
@@ -21,16 +24,16 @@ use ndarray::ArrayView1;
 use evidence::Evidence;
 pub(crate) use seen::{Material, Standing};
 
+use crate::adapt::fit::state::Keeper;
+use crate::adapt::fit::{Goal, Recipe};
 use crate::adapter::{Depth, HeadDelta, SiteDelta};
 use crate::error::Result;
 use crate::gate::Limits;
-use crate::gate::paired::{mean_gap, within};
 use crate::gate::split::{Folds, SplitOptions};
+use crate::head::Head;
 use crate::input::Example;
 use crate::plan::{Engine, Factors, Rows, SiteKey, Variant};
-use crate::train::fit::state::Keeper;
-use crate::train::fit::{Goal, Recipe};
-use crate::train::head::Head;
+use crate::stats::paired::{mean_gap, within};
 
 /// Fewest lessons with a known answer before a training is worth its time.
 pub const FEWEST_LESSONS: usize = 8;

@@ -3,10 +3,10 @@
 use ndarray::{Array2, ArrayView1, Axis};
 
 use super::{Adaptation, argmax, rehearsal};
+use crate::adapt::fit::{Goal, Lesson};
 use crate::error::{Error, Result};
 use crate::input::Example;
 use crate::plan::Variant;
-use crate::train::fit::{Goal, Lesson};
 use crate::train::loss::Target;
 use crate::train::solve::HeadData;
 

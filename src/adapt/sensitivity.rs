@@ -3,10 +3,10 @@
 use std::time::Instant;
 
 use super::Adaptation;
-use crate::choice::Measured;
+use crate::adapt::fit::{Fit, Goal, Lesson};
+use crate::adapt::select::Measured;
 use crate::error::Result;
 use crate::plan::SiteKey;
-use crate::train::fit::{Fit, Goal, Lesson};
 
 /// Lessons that are looked at: enough for an order of the sites.
 const LOOKED_AT: usize = 32;

@@ -7,8 +7,8 @@ use super::{Adaptation, Evidence, argmax};
 use crate::adapter::Depth;
 use crate::error::Result;
 use crate::gate::split::Folds;
+use crate::head::{Head, quiet_bias};
 use crate::plan::Variant;
-use crate::train::head::{Head, quiet_bias};
 use crate::train::solve::{L2_GRID, SolveOptions};
 
 /// Penalty strengths for a head that corrects the base's own answers.

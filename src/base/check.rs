@@ -8,7 +8,7 @@ use tract_onnx::pb::{
     AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, tensor_shape_proto, type_proto,
 };
 
-use super::integers::numbers;
+use super::integers::{numbers, volume};
 use super::lower::{BLOCKS, blocks_refusal};
 use super::onnx::node_name;
 use crate::error::{Error, Result};
@@ -201,11 +201,6 @@ fn order(graph: &GraphProto) -> Result<()> {
             .because(why)
             .hint("the file is damaged, or its exporter at fault"));
     }
-}
-
-/// Values that a tensor declares.
-pub(super) fn volume(dims: impl IntoIterator<Item = i64>) -> Option<u64> {
-    dims.into_iter().try_fold(1u64, |n, d| n.checked_mul(u64::try_from(d).ok()?))
 }
 
 /// A stored tensor holds what its shape declares.

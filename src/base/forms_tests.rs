@@ -7,8 +7,8 @@ use tract_onnx::pb::tensor_proto::DataType;
 use tract_onnx::pb::tensor_shape_proto::dimension::Value;
 use tract_onnx::pb::{AttributeProto, ModelProto, NodeProto, TensorProto};
 
+use super::decompose::tests::{close, input, int, ints, model, node, ramp, stored};
 use super::integers::float_tensor;
-use super::wired::tests::{close, input, int, ints, model, node, ramp, stored};
 use super::{Base, Bucket};
 use crate::error::{ErrorKind, Result};
 use crate::sites::{SiteTable, find};
@@ -24,7 +24,7 @@ fn text(name: &str, s: &str) -> AttributeProto {
 
 fn floats(name: &str, t: &Tensor) -> TensorProto {
     let dims: Vec<i64> = t.shape().iter().map(|d| *d as i64).collect();
-    float_tensor(name.into(), crate::sites::floats(t).unwrap(), &dims)
+    float_tensor(name.into(), crate::ops::floats(t).unwrap(), &dims)
 }
 
 fn bytes(name: &str, kind: DataType, dims: &[i64], values: &[u8]) -> TensorProto {
@@ -84,7 +84,7 @@ fn sums_of_integers_along_an_axis_that_is_a_vector() {
         let zeros = Tensor::zero::<f32>(&[2, 4, 1]).unwrap();
         let y = answer(&model, &zeros, &i).unwrap();
         let table = ramp(&[9, 1]);
-        let table = crate::sites::floats(&table).unwrap();
+        let table = crate::ops::floats(&table).unwrap();
         close(&y, &[2, 1, 3, 1, 1, 2, 3, 4].map(|row: usize| table[row]));
     }
 }
@@ -100,7 +100,7 @@ fn an_ellipsis_that_one_operand_has() {
     let model = einsum("...i,ij->...j");
     let y = answer(&model, &x, &i).unwrap();
     assert_eq!(y.shape(), [2, 3, 5]);
-    let (xs, ws) = (crate::sites::floats(&x).unwrap(), crate::sites::floats(&w).unwrap());
+    let (xs, ws) = (crate::ops::floats(&x).unwrap(), crate::ops::floats(&w).unwrap());
     let product = |at: usize| (0..4).map(|k| xs[at / 5 * 4 + k] * ws[k * 5 + at % 5]).sum();
     close(&y, &(0..30).map(product).collect::<Vec<f32>>());
     assert_eq!(sites(&model).sites[0].name, "y");
@@ -112,7 +112,7 @@ fn an_ellipsis_that_one_operand_has() {
 fn places_counted_from_the_end() {
     let (x, three) = (ramp(&[2, 3, 4]), floats("three", &Tensor::zero::<f32>(&[2, 4]).unwrap()));
     let i = Tensor::from_shape(&[2, 2], &[-2i64, -1, 0, -2]).unwrap();
-    let xs = crate::sites::floats(&x).unwrap().to_vec();
+    let xs = crate::ops::floats(&x).unwrap().to_vec();
     for index in ["i", "stored"] {
         let places = stored("stored", &[2, 2], &[-2, -1, 0, -2]);
         let nodes = vec![node("GatherND", &["x", index], "y", vec![])];
@@ -133,7 +133,7 @@ fn places_counted_from_the_end() {
 #[test]
 fn borders_that_are_cut_off_or_wrapped() {
     let x = ramp(&[1, 2, 4]);
-    let xs = crate::sites::floats(&x).unwrap().to_vec();
+    let xs = crate::ops::floats(&x).unwrap().to_vec();
     let i = Tensor::from_shape(&[1, 3], &[5i64, 6, 7]).unwrap();
     let pad = |pads: &[i64], mode: &str| {
         let nodes = vec![node("Pad", &["x", "pads"], "y", vec![text("mode", mode)])];
@@ -248,8 +248,8 @@ fn products_with_weights_in_blocks() {
         for zeros in [false, true] {
             let (model, weight) = in_blocks(bits, k, n, block, zeros);
             let x = ramp(&[2, 3, k]);
-            let (xs, bias) = (crate::sites::floats(&x).unwrap(), ramp(&[n]));
-            let bias = crate::sites::floats(&bias).unwrap();
+            let (xs, bias) = (crate::ops::floats(&x).unwrap(), ramp(&[n]));
+            let bias = crate::ops::floats(&bias).unwrap();
             let product = |at: usize| {
                 let (row, column) = (at / n, at % n);
                 let sum: f32 = (0..k).map(|k_at| xs[row * k + k_at] * weight[column * k + k_at]).sum();
@@ -300,7 +300,7 @@ fn a_quantised_softmax() {
         ];
         graph(&[2, 3, 4], &[2], initializers, nodes)
     };
-    let xs: Vec<f32> = crate::sites::floats(&x).unwrap().iter().map(|v| ((v / 0.02).round() * 0.02).exp()).collect();
+    let xs: Vec<f32> = crate::ops::floats(&x).unwrap().iter().map(|v| ((v / 0.02).round() * 0.02).exp()).collect();
     for (axis, step, long) in [(-1, 1, 4), (1, 4, 3)] {
         let share = |at: usize| {
             let first = at - at / step % long * step;

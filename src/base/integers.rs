@@ -3,8 +3,6 @@
 use tract_onnx::pb::TensorProto;
 use tract_onnx::pb::tensor_proto::DataType;
 
-use super::check::volume;
-
 /// Element types of two four-bit integers a byte.
 pub(super) const UINT4: i32 = DataType::Uint4 as i32;
 pub(super) const INT4: i32 = DataType::Int4 as i32;
@@ -134,6 +132,11 @@ pub(super) fn dequantised(
     };
     let value = |(i, v): (usize, &f32)| Some((v - zeros.get(place(i))?) * scales.get(place(i))?);
     values.iter().enumerate().map(value).collect()
+}
+
+/// Values that a tensor declares.
+pub(super) fn volume(dims: impl IntoIterator<Item = i64>) -> Option<u64> {
+    dims.into_iter().try_fold(1u64, |n, d| n.checked_mul(u64::try_from(d).ok()?))
 }
 
 #[cfg(test)]

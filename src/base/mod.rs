@@ -1,26 +1,26 @@
 //! The frozen base model: loaded once, identified by the BLAKE3 of its bytes, never changed.
 
-mod bounded;
 mod branches;
 mod check;
+mod decompose;
 mod external;
+mod fold_dequant;
 #[cfg(test)]
 mod forms_tests;
 mod guard;
 mod half;
 mod integers;
 mod lower;
+mod max_length;
 mod narrow;
 mod onnx;
 mod recurrent;
 mod reload;
 mod sample;
-mod scaled;
 mod shape;
-mod straight;
+mod size_limits;
+mod straight_through;
 mod tail;
-mod window;
-mod wired;
 
 use std::path::{Path, PathBuf};
 
@@ -32,7 +32,6 @@ pub(crate) use branches::fold as fold_branches;
 pub use check::{MAX_EXTENT, MAX_MADE_BYTES, MAX_OPSET, MAX_RANK, MAX_TENSOR_BYTES};
 pub(crate) use external::in_one_file;
 pub(crate) use guard::guarded;
-pub use guard::in_guarded_call;
 pub use onnx::{OnnxGraph, OnnxNode};
 pub(crate) use onnx::{node_name, parse};
 use reload::Reload;
@@ -61,7 +60,7 @@ pub struct Base {
     typed: TypedModel,
     /// How a graph of other sizes is made, where symbols did not do.
     reload: Option<Reload>,
-    window: window::Window,
+    window: max_length::Window,
 }
 
 impl Base {
@@ -122,7 +121,7 @@ impl Base {
         let onnx = onnx::summarise(&proto);
         if let Some(graph) = &mut proto.graph {
             lower::lower(graph, onnx.opset);
-            scaled::fold(graph);
+            fold_dequant::fold(graph);
             half::widen(graph);
             narrow::widen_states(graph);
         }
@@ -146,7 +145,7 @@ impl Base {
             None => ports(&typed, &symbols, &typed.inputs, |ix| onnx.inputs.get(ix).cloned()),
         };
         one_batch(&inputs).map_err(|e| e.within(path.display()))?;
-        let (path, window) = (path.to_path_buf(), window::Window::default());
+        let (path, window) = (path.to_path_buf(), max_length::Window::default());
         Ok(Base { path, fingerprint, file_bytes, external, onnx, inputs, outputs, symbols, typed, reload, window })
     }
 
@@ -316,18 +315,18 @@ fn typed(proto: &ModelProto) -> Result<TypedModel> {
         })
 }
 
-/// The runtime's ONNX reader, with the operators that [`lower`] writes and those of [`wired`].
+/// The runtime's ONNX reader, with the operators that [`lower`] writes and those of [`decompose`].
 fn framework() -> tract_onnx::Onnx {
     use tract_onnx::tract_hir::ops::element_wise::ElementWiseIntoHir;
     let mut framework = tract_onnx::onnx().with_ignore_value_info(true).with_ignore_output_shapes(true);
-    framework.op_register.insert(lower::ROUND, |_, _| Ok((straight::round_straight().into_hir(), vec![])));
-    framework.op_register.insert(lower::QUANTISE, straight::load_quantise);
-    framework.op_register.insert(lower::DYNAMIC, straight::load_dynamic);
+    framework.op_register.insert(lower::ROUND, |_, _| Ok((straight_through::round_straight().into_hir(), vec![])));
+    framework.op_register.insert(lower::QUANTISE, straight_through::load_quantise);
+    framework.op_register.insert(lower::DYNAMIC, straight_through::load_dynamic);
     framework.op_register.insert(narrow::WEIGHT, narrow::load);
     framework.op_register.insert(lower::BLOCKS, lower::load_blocks);
-    framework.op_register.insert(lower::DETACH, |_, _| Ok((straight::detach().into_hir(), vec![])));
-    bounded::bound(&mut framework);
-    wired::register(&mut framework);
+    framework.op_register.insert(lower::DETACH, |_, _| Ok((straight_through::detach().into_hir(), vec![])));
+    size_limits::bound(&mut framework);
+    decompose::register(&mut framework);
     framework
 }
 

@@ -136,7 +136,7 @@ pub(super) fn widen_states(graph: &mut GraphProto) {
     for at in found {
         let node = &graph.node[at];
         let Some(floats) = read(node).and_then(|w| w.tensor().ok()) else { continue };
-        let (Ok(values), Some(output)) = (crate::sites::floats(&floats), node.output.first().cloned()) else {
+        let (Ok(values), Some(output)) = (crate::ops::floats(&floats), node.output.first().cloned()) else {
             continue;
         };
         let dims: Vec<i64> = floats.shape().iter().map(|d| *d as i64).collect();

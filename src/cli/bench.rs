@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use acclimate::Result;
-use acclimate::bench::{Options, Report, Timing};
 use acclimate::sites::Pattern;
+use acclimate::tools::bench::{Options, Report, Timing};
 use clap::Args;
 use serde_json::{Value, json};
 
@@ -51,7 +51,7 @@ impl Bench {
             repeats: self.repeats.into(),
         };
         self.vet.check(&self.model)?;
-        let report = acclimate::bench::run(&self.model, &options)?;
+        let report = acclimate::tools::bench::run(&self.model, &options)?;
         output.data(&as_json(&report, &options), || for_people(&report, &options))?;
         Ok(ExitCode::SUCCESS)
     }

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use acclimate::input::LabelledSet;
-use acclimate::simulate::{Options, Report, Step, simulate};
+use acclimate::tools::simulate::{Options, Report, Step, simulate};
 use acclimate::{Error, InitOptions, Result};
 use clap::Args;
 use serde_json::{Value, json};
@@ -123,7 +123,7 @@ fn mean(done: &[(String, Report)], of: impl Fn(&Report) -> f64) -> f64 {
 }
 
 fn draw(path: &Path, done: &[(String, Report)]) -> Result<()> {
-    let curves: Vec<(String, &[acclimate::simulate::Point])> =
+    let curves: Vec<(String, &[acclimate::tools::simulate::Point])> =
         done.iter().map(|(name, r)| (name.clone(), &r.curve[..])).collect();
     plot::write(path, "what the model gets right on each person's later windows (dashed: as delivered)", &curves)
 }

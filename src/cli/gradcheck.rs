@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use acclimate::base::Base;
-use acclimate::gradcheck::{Options, SiteReport, check};
 use acclimate::sites::Pattern;
+use acclimate::tools::gradcheck::{Options, SiteReport, check};
 use acclimate::{Error, Result};
 use clap::Args;
 use serde_json::json;

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use acclimate::cipher::KeySource;
+use acclimate::disk::KeySource;
 use acclimate::runtime::{Means, NewClasses};
 use acclimate::sites::Pattern;
 use acclimate::{Home, InitOptions, Result};

@@ -6,8 +6,8 @@ use std::process::ExitCode;
 use acclimate::Result;
 use acclimate::adapter::SiteKind;
 use acclimate::base::{Dim, Port};
-use acclimate::inspect::{Options, Report, SiteReport};
 use acclimate::sites::Pattern;
+use acclimate::tools::inspect::{Options, Report, SiteReport};
 use clap::Args;
 use serde_json::{Value, json};
 
@@ -38,7 +38,7 @@ impl Inspect {
     pub fn run(self, output: &Output) -> Result<ExitCode> {
         let options = Options { task: task(self.task.as_deref())?, rank: self.rank, sites: Pattern::new(&self.sites) };
         self.vet.check(&self.model)?;
-        let report = acclimate::inspect::inspect(&self.model, &options)?;
+        let report = acclimate::tools::inspect::inspect(&self.model, &options)?;
         output.data(&as_json(&report), || for_people(&report))?;
         Ok(ExitCode::SUCCESS)
     }

@@ -1,6 +1,6 @@
 //! Limits of what training may cost, as people write them: `128MiB`, `90s`.
 
-use acclimate::runtime::Means;
+use acclimate::process::Means;
 use clap::Args;
 
 #[derive(Args)]

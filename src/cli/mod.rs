@@ -1,5 +1,6 @@
 //! The command line: one file per subcommand, each a struct of arguments with a `run`.
 
+pub mod allocator;
 #[cfg(feature = "train")]
 mod bench;
 mod completions;

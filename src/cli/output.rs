@@ -160,7 +160,7 @@ pub fn usage_as_json(text: &str) {
 
 /// Ends the program with exit code 70 and a few words, unless the panic is one that becomes an error.
 pub fn report_panic(json: bool, info: &std::panic::PanicHookInfo<'_>) {
-    if acclimate::base::in_guarded_call() {
+    if acclimate::process::in_guarded_call() {
         return;
     }
     let place = info.location().map(|l| format!("{}:{}", l.file(), l.line())).unwrap_or_default();

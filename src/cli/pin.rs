@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use acclimate::pin::{Pins, pin};
+use acclimate::tools::pin::{Pins, pin};
 use acclimate::{Error, Result};
 use clap::Args;
 use serde_json::json;

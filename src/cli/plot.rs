@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use acclimate::simulate::Point;
+use acclimate::tools::simulate::Point;
 use acclimate::{Error, Result};
 use plotters::prelude::*;
 

@@ -5,8 +5,8 @@ use std::process::ExitCode;
 use std::sync::atomic::AtomicBool;
 
 use acclimate::input::LabelledSet;
-use acclimate::simulate::{ACCEPT_SHARE, GAP, Options, Point, Report, Step, Training, simulate};
 use acclimate::sites::Pattern;
+use acclimate::tools::simulate::{ACCEPT_SHARE, GAP, Options, Point, Report, Step, Training, simulate};
 use acclimate::{InitOptions, Result};
 use clap::Args;
 use serde_json::{Value, json};

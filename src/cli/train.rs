@@ -71,7 +71,7 @@ impl Train {
         };
         let means = self.means.or(session.home().config().means);
         if means.memory_bytes.is_some() {
-            crate::allocator::return_freed();
+            crate::cli::allocator::return_freed();
         }
         let options = TrainOptions {
             settings: Some(settings),

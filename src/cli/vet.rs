@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use acclimate::vet::{Limits, Vetting, answer};
+use acclimate::runtime::sandbox::{Limits, Vetting, answer};
 use acclimate::{Error, Result};
 use clap::Args;
 

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::{Disk, DiskFile, folder_of, read_full};
+use crate::disk::fault_injection::{Bug, planted};
 use crate::error::{Error, Result};
-use crate::planted::{Bug, planted};
 
 /// Ending of the files that a writer has not finished yet.
 pub const UNFINISHED: &str = ".tmp";

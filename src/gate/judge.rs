@@ -1,8 +1,8 @@
 //! The decision over a ladder of candidates.
 
-use super::paired::{Decision, Paired, Z95, detectable_gain, mean_gap, wilson, within};
 use super::retention::{Retention, RetentionCall};
 use crate::error::{Error, Result};
+use crate::stats::paired::{Decision, Paired, Z95, detectable_gain, mean_gap, wilson, within};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 

@@ -1,8 +1,6 @@
 //! Which candidate, if any, may serve? `docs/gate.md` tells the reasons and sources of these rules.
 
-mod binomial;
 mod judge;
-pub mod paired;
 pub mod retention;
 pub mod split;
 

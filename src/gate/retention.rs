@@ -1,7 +1,7 @@
 //! What did a candidate change on inputs that nobody corrected?
 
-use super::binomial::upper_bound;
 use crate::error::{Error, Result};
+use crate::stats::binomial::upper_bound;
 use ndarray::{ArrayView1, ArrayView2};
 use serde::{Deserialize, Serialize};
 use std::fmt;

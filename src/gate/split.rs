@@ -6,7 +6,7 @@
 //! the block's end, so appending items changes nothing that was decided before (while there are at least k blocks).
 
 use crate::error::{Error, Result};
-use crate::train::sampler::{keyed_rng, shuffle};
+use crate::stats::random::{keyed_rng, shuffle};
 
 /// Options of [`Folds::new`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

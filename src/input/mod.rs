@@ -10,6 +10,7 @@
 //!
 //! What is stored gives the same [`Example`], bit for bit, as what it was made from.
 
+mod array;
 pub mod arrays;
 pub mod dataset;
 pub mod image;

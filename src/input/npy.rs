@@ -7,7 +7,7 @@ use std::io::Read;
 
 use half::f16;
 
-use super::arrays::{ArrayData, NamedArray, element_count};
+use super::array::{ArrayData, NamedArray, element_count};
 use crate::error::{Error, Result};
 
 const MAGIC: &[u8; 6] = b"\x93NUMPY";

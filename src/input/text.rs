@@ -8,8 +8,8 @@ use tokenizers::{PostProcessor, Tokenizer, TruncationParams};
 
 use super::Example;
 use super::arrays::{ArrayData, NamedArray};
-use crate::base::guarded;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
+use crate::process::caught;
 
 /// Largest `tokenizer.json` that is read: 64 MiB.
 const MAX_TOKENIZER_BYTES: u64 = 64 << 20;
@@ -47,7 +47,8 @@ impl TextEncoder {
     pub fn from_bytes(bytes: &[u8], max_length: usize) -> Result<TextEncoder> {
         let what = "cannot use the tokenizer";
         // The crate panics on some of what is malformed.
-        let mut tokenizer = guarded(ErrorKind::BadData, what, || Ok(Tokenizer::from_bytes(bytes)))
+        let mut tokenizer = caught(|| Tokenizer::from_bytes(bytes))
+            .map_err(|panic| gave_up(what, &panic))
             .and_then(|loaded| loaded.map_err(|e| Error::bad_data(what).because(e)))
             .map_err(|e| e.hint("give the tokenizer.json that belongs to the model (Hugging Face format)"))?;
         let special = tokenizer.get_post_processor().map_or(0, |p| p.added_tokens(false));
@@ -102,7 +103,8 @@ impl TextEncoder {
             return Err(Error::bad_data(format!("a text of {} bytes; at most {MAX_TEXT_BYTES} are read", text.len())));
         }
         let what = "cannot tokenise the text";
-        let encoding = guarded(ErrorKind::BadData, what, || Ok(self.tokenizer.encode_fast(text, true)))?
+        let encoding = caught(|| self.tokenizer.encode_fast(text, true))
+            .map_err(|panic| gave_up(what, &panic))?
             .map_err(|e| Error::bad_data(what).because(e))?;
         if encoding.get_special_tokens_mask().iter().all(|&m| m == 1) {
             return Err(Error::bad_data("the tokenizer finds nothing to read in the text"));
@@ -154,6 +156,11 @@ pub fn pad(examples: &[Example], length: usize, pad_id: i64) -> Result<Example> 
 /// The compiled length that serves `length` tokens: the next of 8, 16, 32, 64, 128, 256, 512, then multiples of 512.
 pub fn bucket(length: usize) -> usize {
     if length > 512 { length.next_multiple_of(512) } else { length.next_power_of_two().max(8) }
+}
+
+/// The tokenizers crate panicked.
+fn gave_up(what: &str, panic: &str) -> Error {
+    Error::bad_data(what).because(format!("the tokenizer gave up: {panic}"))
 }
 
 #[cfg(test)]

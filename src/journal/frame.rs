@@ -1,5 +1,6 @@
 //! The bytes of a journal: file header and frames, as `docs/journal-format.md` lays them out.
 
+pub use super::id::JournalId;
 use super::record::Record;
 use crate::cipher::Cipher;
 use crate::error::{Error, Result};
@@ -34,9 +35,6 @@ pub const END: u8 = 0xA5;
 const SYNCED_PAYLOAD: [u8; 1] = [3];
 /// Bytes of a *synced* frame.
 pub const SYNCED_LEN: usize = FRAME_HEADER_LEN + SYNCED_PAYLOAD.len() + 1;
-
-/// Random name of one journal file.
-pub type JournalId = [u8; 16];
 
 /// The first bytes of a journal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -8,8 +8,11 @@
 #[cfg(test)]
 mod damage_tests;
 pub mod frame;
+mod id;
+mod index;
 mod limit;
 mod lookup;
+mod names;
 pub mod reader;
 pub mod record;
 mod rewrite;
@@ -33,8 +36,8 @@ pub use writer::JournalWriter;
 
 use crate::adapter::Verdict;
 use crate::disk::Disk;
+use crate::disk::lock::WriterLock;
 use crate::error::{Error, Result};
-use crate::store::lock::WriterLock;
 
 /// Most interactions that a power cut may take.
 pub const GROUP_RECORDS: u32 = 32;

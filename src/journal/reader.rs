@@ -5,13 +5,13 @@ use std::path::{Path, PathBuf};
 use super::frame::{
     END, FILE_HEADER_LEN, FRAME_HEADER_LEN, FileHeader, FrameHeader, JournalId, MAX_PAYLOAD, decode_payload, is_sealed,
 };
+use super::names::{segment_names, segment_number};
 use super::record::Record;
-use super::segment::{segment_names, segment_number};
 use super::tail::{Broken, Tail};
 use crate::cipher::{Cipher, locked};
+use crate::disk::fault_injection::{Bug, planted};
 use crate::disk::{Disk, DiskFile, read_full};
 use crate::error::{Error, Result};
-use crate::planted::{Bug, planted};
 
 /// One whole record and where it stands.
 #[derive(Debug, Clone, PartialEq)]

@@ -3,17 +3,17 @@
 use std::path::{Path, PathBuf};
 
 use super::frame::{FILE_HEADER_LEN, FileHeader, JournalId, VERSION, encode_frame};
+use super::id::random_id;
 use super::reader::{FrameReader, damaged};
 use super::record::{FeedbackKind, InteractionId, Record};
 use super::segment::{
     BLOCK, Footer, Place, Sealed, SegmentInfo, SegmentSize, TrainingPlace, segment_names, segment_number, segment_path,
     segments_folder,
 };
-use super::writer::random_id;
 use crate::cipher::Cipher;
+use crate::disk::fault_injection::{Bug, planted};
 use crate::disk::{Disk, StagedFile, UNFINISHED, folder_of, make_folder};
 use crate::error::{Error, Result};
-use crate::planted::{Bug, planted};
 
 /// Bytes written in one go.
 const CHUNK: usize = 1 << 20;

@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 use super::frame::{
     END, FILE_HEADER_LEN, FRAME_HEADER_LEN, FileHeader, FrameHeader, JournalId, VERSION, decode_payload, is_sealed,
 };
+use super::id::random_id;
 use super::record::{InteractionId, Record};
 use super::rewrite::{Copy, check_list};
 use super::segment::{Place, SegmentInfo, SegmentSize, segment_names, segment_number, segment_path};
 use super::state::check_input;
 use super::tail::{Broken, Tail};
-use super::writer::random_id;
 use crate::cipher::Cipher;
 use crate::disk::{Disk, DiskFile, StagedFile, folder_of, read_full};
 use crate::error::{Error, Result};

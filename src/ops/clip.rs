@@ -6,7 +6,7 @@ use tract_core::ops::binary::TypedBinOp;
 use tract_core::ops::math::{Max, Min};
 
 use super::read_once;
-use crate::wide::wide;
+use crate::linalg::simd::wide;
 
 /// `x → min(max(x, low), high)`; a bound may be infinite.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

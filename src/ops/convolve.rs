@@ -6,9 +6,9 @@ use std::ops::Range;
 use tract_core::internal::*;
 
 use super::packed::Packed;
-use crate::columns::{ConvShape, add_columns, columns};
 use crate::linalg::{MatMut, MatRef, gemm};
-use crate::sites::floats;
+use crate::ops::floats;
+use crate::ops::im2col::{ConvShape, add_columns, columns};
 
 /// `(x, bias) → W ⋆ x + bias`, or with the transposed convolution. The bias is a number for each channel of the result, or one for all.
 #[derive(Debug, Clone)]

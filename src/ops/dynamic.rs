@@ -2,8 +2,8 @@
 
 use tract_core::internal::*;
 
-use crate::sites::floats;
-use crate::wide::wide;
+use crate::linalg::simd::wide;
+use crate::ops::floats;
 
 /// `x → (q - zero)·scale`, with `scale` and `zero` such that the codes `q` of 0 to 255 span the values of `x` and 0. With `codes`, a second
 /// output holds the codes, a byte a value, and a third `[scale, zero]` (see [`DecodeDynamic`]).

@@ -1,34 +1,37 @@
 //! Forward operators of our own: narrow weights, and those that are put in place of chains of tract's right after the graph is decluttered.
 
+mod attention_mask;
+mod barrier;
+mod broadcast;
 mod clip;
 mod convolve;
+#[cfg_attr(not(feature = "train"), allow(dead_code, unused_imports))] // training's share of it
+pub(crate) mod depthwise;
+mod dequantize;
 mod dynamic;
-mod hold;
+pub(crate) mod im2col;
 mod packed;
 mod quantise;
-mod reach;
 mod softmax;
-mod spread;
-mod widen;
 
+pub(crate) use attention_mask::Reach;
+#[cfg(all(test, feature = "train"))]
+pub(crate) use barrier::Hold;
+pub(crate) use barrier::hold_strides;
+pub(crate) use broadcast::rule as spread_rule;
 pub(crate) use clip::Clip;
 pub(crate) use convolve::Convolve;
 #[cfg(feature = "train")]
+pub(crate) use dequantize::copy_constant;
+pub(crate) use dequantize::{Lookup, Widen, behind, constant, in_order, is_constant, transposed_kernel};
+#[cfg(feature = "train")]
 pub(crate) use dynamic::DecodeDynamic;
 pub(crate) use dynamic::DynamicQuantise;
-#[cfg(all(test, feature = "train"))]
-pub(crate) use hold::Hold;
-pub(crate) use hold::hold_strides;
 pub(crate) use packed::{Kind, Packed, Scales};
 pub(crate) use quantise::Quantise;
 #[cfg(feature = "train")]
 pub(crate) use quantise::QuantiseBackward;
-pub(crate) use reach::Reach;
 pub(crate) use softmax::{SafeSoftmax, is_softmax_of_rows, softmax_of_rows};
-pub(crate) use spread::rule as spread_rule;
-#[cfg(feature = "train")]
-pub(crate) use widen::copy_constant;
-pub(crate) use widen::{Lookup, Widen, behind, constant, in_order, is_constant, transposed_kernel};
 
 use tract_core::internal::*;
 
@@ -54,4 +57,9 @@ pub(crate) fn sweep(
 /// Whether `outlet` is read by one node only, and is no output of the model.
 pub(crate) fn read_once(model: &TypedModel, outlet: OutletId) -> bool {
     model.node(outlet.node).outputs[outlet.slot].successors.len() == 1 && !model.outputs.contains(&outlet)
+}
+
+/// Values of a plain tensor.
+pub(crate) fn floats(t: &Tensor) -> TractResult<&[f32]> {
+    t.try_as_plain_ram()?.as_slice::<f32>()
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
 
-use crate::wide::wide;
+use crate::linalg::simd::wide;
 
 /// How a value is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -2,7 +2,7 @@
 
 use tract_core::internal::*;
 
-use crate::wide::wide;
+use crate::linalg::simd::wide;
 
 /// `x → (round(clip(x/scale, low, high))·unit + zero, mask)`: with a unit of 1 the whole numbers that a quantised tensor stores, as floats; with the
 /// scale as the unit what they stand for. The mask says which values were not clipped, eight a byte. With `codes`, a third output holds what was
@@ -59,7 +59,7 @@ impl EvalOp for Quantise {
         let least = low.round_ties_even();
         let coded = codes.then(|| -> TractResult<TValue> {
             let mut codes = vec![0u8; y.len()];
-            let rounded = crate::sites::floats(&y)?;
+            let rounded = crate::ops::floats(&y)?;
             wide(|| codes.iter_mut().zip(rounded).for_each(|(code, v)| *code = (v - least) as u8));
             Ok(Tensor::from_shape(y.shape(), &codes)?.into_tvalue())
         });
@@ -175,7 +175,7 @@ impl TypedOp for QuantiseBackward {
 #[cfg(all(test, feature = "train"))]
 mod tests {
     use super::*;
-    use crate::sites::floats;
+    use crate::ops::floats;
 
     #[test]
     fn whole_numbers_within_the_range_and_a_bit_for_each() {

@@ -9,7 +9,7 @@ use tract_core::ops::math::IsNan;
 use tract_core::ops::nn::{Softmax, SoftmaxKind};
 use tract_linalg::routines::Func;
 
-use crate::wide::wide;
+use crate::linalg::simd::wide;
 
 /// `x → softmax(x)` over the last axis; a row that has none, since all of it is −∞ or some of it is no number, is zero.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -95,7 +95,7 @@ fn is_zero(model: &TypedModel, outlet: OutletId) -> TractResult<bool> {
     let source = if node.op_is::<MultiBroadcastTo>() { node.inputs[0] } else { outlet };
     let fact = model.outlet_fact(source)?;
     let constant = fact.konst.as_ref().filter(|k| k.datum_type() == f32::datum_type());
-    Ok(constant.is_some_and(|k| crate::sites::floats(k).is_ok_and(|values| values.iter().all(|v| *v == 0.0))))
+    Ok(constant.is_some_and(|k| crate::ops::floats(k).is_ok_and(|values| values.iter().all(|v| *v == 0.0))))
 }
 
 #[cfg(test)]
@@ -122,6 +122,6 @@ mod tests {
         let run = |m: TypedModel| m.into_runnable().unwrap().run(tvec!(x.clone())).unwrap().remove(0);
         let (plain, fused) = (run(model), run(fused));
         plain.close_enough(&fused, Approximation::Close).unwrap();
-        assert_eq!(crate::sites::floats(&fused).unwrap()[4..], [0.0; 8]);
+        assert_eq!(crate::ops::floats(&fused).unwrap()[4..], [0.0; 8]);
     }
 }

@@ -9,10 +9,10 @@ use tract_core::internal::*;
 use tract_core::ops::konst::Const;
 use tract_core::ops::source::TypedSource;
 
-use super::engine::lock;
-use super::late;
+use super::lowering;
 use crate::base::{Base, guarded};
 use crate::error::{ErrorKind, Result};
+use crate::sync::lock;
 
 /// A graph that tract has optimised and ordered; shared by threads.
 pub(super) struct Compiled {
@@ -47,7 +47,7 @@ impl Compiled {
     pub fn new(base: &Base, mut model: TypedModel, what: &'static str) -> Result<Arc<Compiled>> {
         let times = wanted().then(|| Times { what, spent: Mutex::default() });
         let plan = guarded(ErrorKind::UnsupportedModel, format!("cannot compile the {what} plan"), || {
-            late::improve(&mut model, base.weights())?;
+            lowering::improve(&mut model, base.weights())?;
             let mut model = model.into_optimized()?;
             let waited_for = waited_for(&model)?;
             let (mut results, mut last, mut early) = (vec![], vec![], HashMap::<usize, Vec<(usize, usize)>>::new());

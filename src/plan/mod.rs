@@ -11,7 +11,7 @@ mod forward;
 #[cfg(feature = "train")]
 mod frozen;
 mod graph;
-mod late;
+mod lowering;
 #[cfg(feature = "train")]
 mod tape;
 #[cfg(feature = "train")]
@@ -23,7 +23,7 @@ use tract_core::internal::*;
 pub(crate) use batch::{Batch, check, sequence_length};
 #[cfg(feature = "train")]
 pub(crate) use engine::unpool;
-pub(crate) use engine::{Engine, MICRO_BATCH, Merged, Rows, SiteKey, Variant, in_parallel, lock, pool};
+pub(crate) use engine::{Engine, MICRO_BATCH, Merged, Rows, SiteKey, Variant, pool};
 pub(crate) use forward::ForwardPlan;
 pub(crate) use graph::{Deltas, Ends, MergedWeight, Survey, merged_weights, survey};
 #[cfg(feature = "train")]

@@ -278,7 +278,7 @@ impl Worker {
             }
             inputs.extend(tape.saved);
             let values = self.backward.run(inputs)?;
-            values.into_iter().map(|v| Ok(crate::sites::floats(&v)?.to_vec())).collect()
+            values.into_iter().map(|v| Ok(crate::ops::floats(&v)?.to_vec())).collect()
         })
     }
 }

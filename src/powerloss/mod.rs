@@ -1,19 +1,19 @@
 //! Power cuts at every operation of a profile's life, on a simulated disk, and again while the profile recovers from them.
 
 mod oracle;
-mod story;
+mod scenario;
 mod wear;
 
 use oracle::Expected;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use story::{Story, live, move_in};
+use scenario::{Story, live, move_in};
 
 use crate::cipher::{Cipher, Key};
+use crate::disk::fault_injection::{Bug, with};
 use crate::disk::medium::Medium;
 use crate::disk::simulated::{SimulatedDisk, Step};
 use crate::error::Result;
-use crate::planted::{Bug, with};
 
 /// Damage seeds an operation in the test that always runs.
 const SEEDS: u64 = 64;

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::story::{Fact, SECRET, Story, folder};
+use super::scenario::{Fact, SECRET, Story, folder};
 use crate::adapter::Adapter;
 use crate::disk::Disk;
 use crate::journal::salvage::survey;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::story::Story;
+use super::scenario::Story;
 use crate::disk::simulated::{SimulatedDisk, Step};
 use crate::journal::SegmentSize;
 

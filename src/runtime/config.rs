@@ -4,10 +4,11 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::cipher::{Key, KeySource};
-use crate::disk::{Disk, StagedFile, read_file};
+use crate::cipher::Key;
+use crate::disk::{Disk, KeySource, StagedFile, read_file};
 use crate::error::{Error, ErrorKind, Result};
 use crate::input::Preprocessing;
+use crate::process::Means;
 
 /// Name of the file in a home.
 pub(crate) const FILE: &str = "acclimate.toml";
@@ -94,25 +95,6 @@ impl Encryption {
         }
         let what = format!("the wrong key: its mark is {}, the home was made with {}", key.mark(), self.mark);
         Err(Error::new(ErrorKind::NoKey, what).hint("give the key that the home was made with; nothing was changed"))
-    }
-}
-
-/// What training may cost. Without a limit every site that a gradient reaches may adapt.
-#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Means {
-    /// Most memory of the process, bytes.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub memory_bytes: Option<u64>,
-    /// Longest training, seconds.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub seconds: Option<f64>,
-}
-
-impl Means {
-    /// True when nothing is limited.
-    pub fn are_unlimited(&self) -> bool {
-        *self == Means::default()
     }
 }
 

@@ -5,7 +5,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use crate::journal::{GROUP_TIME, Journal};
-use crate::plan::lock;
+use crate::sync::lock;
 
 /// How often the journal is looked at: a record waits at most this much longer than it should.
 const PERIOD: Duration = Duration::from_millis(500);

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::Session;
 use crate::error::Result;
-use crate::plan::lock;
 use crate::store::{Forgotten, Selection};
+use crate::sync::lock;
 
 /// How long a training of the same profile is waited for.
 const WAIT: Duration = Duration::from_secs(2);

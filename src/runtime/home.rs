@@ -3,17 +3,18 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::Session;
-use super::config::{Config, Encryption, Means, NewClasses};
+use super::config::{Config, Encryption, NewClasses};
 use crate::adapter::{Fingerprint, Pooling};
 use crate::base::{Base, Dim, Element, Task};
-use crate::cipher::{Cipher, Key, KeySource, KeyedDisk};
+use crate::cipher::{Cipher, Key};
 use crate::disk::{Disk, RealDisk, StagedFile, make_folder, read_file};
+use crate::disk::{KeySource, KeyedDisk};
 use crate::error::{Error, Result};
 use crate::input::{Intake, Preprocessing, TextEncoder};
 use crate::plan::{Engine, Survey, survey};
+use crate::process::Means;
+use crate::runtime::sandbox::Vetting;
 use crate::sites::Pattern;
-use crate::vet::Vetting;
 
 const MODEL_FILE: &str = "base.onnx";
 const LABELS_FILE: &str = "labels.txt";
@@ -66,21 +67,6 @@ impl InitOptions {
             means: Means::default(),
         }
     }
-}
-
-/// What will adapt.
-#[derive(Debug, Clone)]
-pub struct Summary {
-    /// Names of the sites.
-    pub sites: Vec<String>,
-    /// Numbers in their `A` and `B`.
-    pub trainable_parameters: usize,
-    /// Estimate of the memory that training needs, bytes.
-    pub train_memory_bytes: u64,
-    /// Why these, where memory or time is limited.
-    pub reason: Option<String>,
-    /// Sites that cannot be trained, with what stands in the way.
-    pub unreachable: Vec<String>,
 }
 
 pub(crate) enum IntakeKind {
@@ -315,14 +301,6 @@ impl Home {
             IntakeKind::Arrays => Intake::Arrays,
         }
     }
-    /// Opens the session of a profile, making the profile when it is new.
-    pub fn session(&self, profile: &str) -> Result<Session> {
-        Session::open(self.clone(), profile, false)
-    }
-    /// [`Home::session`] of a profile whose serving adapter may be damaged: good for a rollback and for the history.
-    pub fn session_for_repair(&self, profile: &str) -> Result<Session> {
-        Session::open(self.clone(), profile, true)
-    }
     /// The disk through which the files of a profile are used: with its cipher, where the home is encrypted.
     #[cfg(feature = "bundles")]
     pub(crate) fn profile_disk(&self, profile: &str) -> Arc<dyn Disk> {
@@ -339,9 +317,9 @@ impl Home {
 
     /// Which sites adapt, and what that costs.
     #[cfg(feature = "train")]
-    pub fn summary(&self) -> Result<Summary> {
+    pub fn summary(&self) -> Result<crate::adapt::select::Summary> {
         let inner = &self.0;
-        crate::choice::summarise(
+        crate::adapt::select::summarise(
             &inner.engine.base,
             inner.engine.task,
             &Pattern::new(&inner.config.sites),

@@ -12,6 +12,7 @@ mod journal_io;
 mod prepare;
 #[cfg(feature = "train")]
 mod resume;
+pub mod sandbox;
 mod serving;
 mod session;
 mod slot;
@@ -22,15 +23,18 @@ mod verify;
 mod watch;
 
 #[cfg(feature = "train")]
-pub use crate::choice::{Chosen, ChosenSite};
+pub use crate::adapt::select::{Chosen, ChosenSite, Summary};
+pub use crate::process::Means;
 pub use answer::{Answer, Scored};
-pub use config::{Config, Encryption, Means, NewClasses};
-pub use home::{Home, InitOptions, Summary};
+pub use config::{Config, Encryption, NewClasses};
+pub use home::{Home, InitOptions};
+#[cfg(feature = "train")]
+pub use prepare::TrainOptions;
 #[cfg(feature = "train")]
 pub use resume::Checkpoints;
 pub use session::{Feedback, FeedbackReceipt, Session, Status};
 #[cfg(feature = "train")]
-pub use training::{TrainOptions, TrainReport};
+pub use training::TrainReport;
 pub use verify::{Health, repair, verify};
 
 /// What `slot` is made of.

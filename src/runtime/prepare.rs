@@ -1,16 +1,33 @@
 //! What a training works on: the lessons of a cut of the journal, and the sites and settings that its means allow.
 
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
+use super::Session;
+use super::resume::{self, Checkpoints};
 use super::session::Serving;
-use super::training::incumbent;
-use super::{Session, TrainOptions, resume};
-use crate::adapt::{Adaptation, Ladder, Material, Progress, Settings};
-use crate::choice::{Chosen, Costs};
+use crate::adapt::select::{Chosen, Costs};
+use crate::adapt::{Adaptation, Incumbent, Ladder, Material, Progress, Settings};
 use crate::error::Result;
 use crate::plan::sequence_length;
+use crate::process::Means;
 use crate::sites::Pattern;
 use crate::store::Cut;
+
+/// How to train.
+#[derive(Default)]
+pub struct TrainOptions<'a> {
+    /// Settings; the home's seed, rank and limits apply on top of the defaults when none are given.
+    pub settings: Option<Settings>,
+    /// What it may cost; the home's limits when none are given.
+    pub means: Option<Means>,
+    /// Set by the caller to stop; checked before every step.
+    pub stop: Option<&'a AtomicBool>,
+    /// When it is kept where the training stands.
+    pub checkpoints: Checkpoints,
+    /// Told about progress.
+    pub progress: Option<&'a (dyn Fn(Progress) + Sync)>,
+}
 
 /// A training before its first fit.
 pub(super) struct Prepared {
@@ -44,7 +61,7 @@ impl Session {
         let longest = material.lessons.iter().map(|l| sequence_length(&engine.base, &l.example)).max().unwrap_or(0);
         let length = engine.bucket(1, longest).sequence;
         let pattern = Pattern::new(&config.sites);
-        let choice = crate::choice::choose(&engine.base, engine.task, &pattern, config.rank, length)?;
+        let choice = crate::adapt::select::choose(&engine.base, engine.task, &pattern, config.rank, length)?;
         let means = options.means.unwrap_or(config.means);
         let (ladder, chosen) = if means.are_unlimited() {
             (choice.ladder, None)
@@ -81,4 +98,14 @@ impl Session {
         let name = resume::name(&engine.base.fingerprint(), &settings, &ladder, &material);
         Ok(Prepared { labels, material, ladder, settings, chosen, name })
     }
+}
+
+/// What serves while a training runs, unless that is the base.
+pub(super) fn incumbent(serving: &Serving) -> Option<Incumbent<'_>> {
+    (serving.generation > 0).then_some(Incumbent {
+        generation: serving.generation,
+        sites: &serving.sites,
+        factors: &serving.factors,
+        head: serving.head.as_ref(),
+    })
 }

@@ -5,11 +5,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
+use crate::adapt::fit::state::{FitName, FitState, Keeper, Naming};
 use crate::adapt::{Ladder, Material, Settings};
 use crate::adapter::Fingerprint;
-use crate::plan::lock;
 use crate::store::{Checkpoint, Cut, Run};
-use crate::train::fit::state::{FitName, FitState, Keeper, Naming};
+use crate::sync::lock;
 
 /// Whether and how often a training writes where it stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

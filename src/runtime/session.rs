@@ -14,8 +14,9 @@ use super::{Home, journal_io, now_ms};
 use crate::error::{Error, ErrorKind, Result};
 use crate::input::{Example, RawInput};
 use crate::journal::{FeedbackKind, InteractionId, Journal, SyncPolicy};
-use crate::plan::{MICRO_BATCH, Variant, lock};
+use crate::plan::{MICRO_BATCH, Variant};
 use crate::store::{Cause, DEFAULT_WAIT, GenerationInfo, Store, TakenBack, Trial, profile_folder};
+use crate::sync::lock;
 
 /// What a person says about an answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,6 +76,17 @@ pub struct Session {
     serving: Slot<Serving>,
     merge: bool,
     flusher: Flusher,
+}
+
+impl Home {
+    /// Opens the session of a profile, making the profile when it is new.
+    pub fn session(&self, profile: &str) -> Result<Session> {
+        Session::open(self.clone(), profile, false)
+    }
+    /// [`Home::session`] of a profile whose serving adapter may be damaged: good for a rollback and for the history.
+    pub fn session_for_repair(&self, profile: &str) -> Result<Session> {
+        Session::open(self.clone(), profile, true)
+    }
 }
 
 impl Session {

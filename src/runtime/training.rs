@@ -1,45 +1,30 @@
 //! A session trains: the journal becomes lessons, the winner becomes a generation, and the next prediction uses it.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::prepare::Prepared;
+use super::prepare::{Prepared, TrainOptions, incumbent};
 use super::resume::{Checkpoints, Keeping};
-use super::{Means, Session, journal_io, now_ms};
+use super::{Session, journal_io, now_ms};
+use crate::adapt::fit::state::Keeper;
+use crate::adapt::fit::{Goal, Lesson};
+use crate::adapt::select::Chosen;
 use crate::adapt::{
-    Adaptation, GuardLoss, Incumbent, MOST_IDLE, Material, Outcome, Progress, Settings, Standing, Winner, head_delta,
+    Adaptation, GuardLoss, MOST_IDLE, Material, Outcome, Progress, Settings, Standing, Winner, head_delta,
 };
 use crate::adapter::{Adapter, Lineage, Verdict};
-use crate::choice::Chosen;
 use crate::disk::StagedFile;
 use crate::error::{Error, Result};
 use crate::input::Example;
 use crate::journal::{FeedbackKind, InteractionEntry, InteractionId, JournalState};
-use crate::plan::lock;
 use crate::store::{Checkpoint, Cut};
-use crate::train::fit::state::Keeper;
-use crate::train::fit::{Goal, Lesson};
+use crate::sync::lock;
 
 /// Which sites the last training chose within its means.
 const CHOICE_FILE: &str = "choice.toml";
 /// How long another training of the same profile is waited for.
 const TRAIN_LOCK_WAIT: Duration = Duration::from_millis(200);
-
-/// How to train.
-#[derive(Default)]
-pub struct TrainOptions<'a> {
-    /// Settings; the home's seed, rank and limits apply on top of the defaults when none are given.
-    pub settings: Option<Settings>,
-    /// What it may cost; the home's limits when none are given.
-    pub means: Option<Means>,
-    /// Set by the caller to stop; checked before every step.
-    pub stop: Option<&'a AtomicBool>,
-    /// When it is kept where the training stands.
-    pub checkpoints: Checkpoints,
-    /// Told about progress.
-    pub progress: Option<&'a (dyn Fn(Progress) + Sync)>,
-}
 
 /// What a training did.
 #[derive(Debug, Clone)]
@@ -238,16 +223,6 @@ impl Session {
         };
         Ok((labels, material))
     }
-}
-
-/// What serves while a training runs, unless that is the base.
-pub(super) fn incumbent(serving: &super::session::Serving) -> Option<Incumbent<'_>> {
-    (serving.generation > 0).then_some(Incumbent {
-        generation: serving.generation,
-        sites: &serving.sites,
-        factors: &serving.factors,
-        head: serving.head.as_ref(),
-    })
 }
 
 /// The latest interactions of `cut` that nobody had spoken about by then, the last one first.

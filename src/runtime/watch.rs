@@ -6,11 +6,12 @@
 
 use super::{Session, journal_io};
 use crate::error::{Error, Result};
-use crate::gate::paired::Paired;
 use crate::input::Example;
 use crate::journal::{FeedbackEntry, FeedbackKind, InteractionEntry};
-use crate::plan::{MICRO_BATCH, Variant, lock};
+use crate::plan::{MICRO_BATCH, Variant};
+use crate::stats::paired::Paired;
 use crate::store::Cause;
+use crate::sync::lock;
 
 /// Level of the test. It is asked anew after each correction, so it is stricter than the gate's: five answers that the base would
 /// have had right, and none the other way, are the fewest that pass.

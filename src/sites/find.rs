@@ -11,7 +11,7 @@ use super::lowrank::Geometry;
 use super::{Site, SiteTable, Skipped};
 use crate::adapter::SiteKind;
 use crate::base::{OnnxGraph, OnnxNode};
-use crate::columns::ConvShape;
+use crate::ops::im2col::ConvShape;
 use crate::ops::is_constant;
 
 /// A site in a concrete typed graph.

@@ -6,12 +6,13 @@ mod insert;
 mod lowrank;
 mod op;
 
+pub(crate) use crate::ops::floats;
 pub use choose::Pattern;
 pub(crate) use choose::last_block;
 pub(crate) use find::{Found, direction, find};
 pub(crate) use insert::insert;
 pub(crate) use lowrank::Geometry;
-pub(crate) use op::{LowRank, floats};
+pub(crate) use op::LowRank;
 #[cfg(feature = "train")]
 pub(crate) use op::{LowRankBackward, Onto};
 

@@ -3,11 +3,7 @@
 use tract_core::internal::*;
 
 use super::lowrank::Geometry;
-
-/// Values of a plain tensor.
-pub(crate) fn floats(t: &Tensor) -> TractResult<&[f32]> {
-    t.try_as_plain_ram()?.as_slice::<f32>()
-}
+use crate::ops::floats;
 
 /// `(x, y, A, B) → (y + ΔW(x), saved)`. `B` carries the scale `alpha / rank`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

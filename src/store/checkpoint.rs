@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use super::check::{Finding, State};
 use super::generations::sweep_unfinished;
-use crate::cipher::{open_file, seal_file};
 use crate::disk::{Disk, StagedFile, UNFINISHED, make_folder, read_file};
+use crate::disk::{open_file, seal_file};
 use crate::error::{Error, ErrorKind, Result};
 use crate::journal::{InteractionId, JournalState};
 

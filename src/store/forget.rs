@@ -5,9 +5,9 @@ use std::path::PathBuf;
 
 use super::Store;
 use super::head::{self, Head};
+use crate::disk::fault_injection::{Bug, planted};
 use crate::error::{Error, ErrorKind, Result};
 use crate::journal::{InteractionId, Journal, JournalState};
-use crate::planted::{Bug, planted};
 
 /// What to forget.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use crate::adapter::file::{AdapterHeader, read_header};
+use crate::disk::fault_injection::{Bug, planted};
 use crate::disk::{Disk, UNFINISHED};
 use crate::error::{Error, Result};
-use crate::planted::{Bug, planted};
 
 use super::head::{Cause, Head};
 

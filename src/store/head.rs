@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
+use crate::disk::fault_injection::{Bug, planted};
 use crate::disk::{Disk, StagedFile, folder_of, read_file};
 use crate::error::{Error, Result};
-use crate::planted::{Bug, planted};
 
 const MAGIC: [u8; 8] = *b"ACCLHEAD";
 const VERSION: u32 = 2;

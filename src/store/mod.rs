@@ -5,7 +5,6 @@ pub mod checkpoint;
 pub mod forget;
 pub mod generations;
 pub mod head;
-pub mod lock;
 mod transfer;
 mod trial;
 
@@ -14,20 +13,20 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
+pub use crate::disk::lock::WriterLock;
 pub use check::{Finding, Repair, State};
 pub use checkpoint::{Checkpoint, Cut, Run};
 pub use forget::{Forgotten, Selection};
 pub use generations::GenerationInfo;
 pub use head::{Cause, Head, TRIES, TakenBack};
-pub use lock::WriterLock;
 pub use transfer::{Contents, Incoming};
 pub use trial::{Trial, end_tries};
 
 use crate::adapter::file::{AdapterFile, stage_adapter};
 use crate::adapter::{Adapter, Fingerprint};
+use crate::disk::fault_injection::{Bug, planted};
 use crate::disk::{Disk, folder_of, make_folder};
 use crate::error::{Error, ErrorKind, Result};
-use crate::planted::{Bug, planted};
 use generations::Generations;
 
 /// Generations kept on disk unless told otherwise.

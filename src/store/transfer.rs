@@ -10,7 +10,7 @@ use super::head::{self, Head, TRIES};
 use super::{Store, TRIAL, WriterLock};
 use crate::adapter::Fingerprint;
 use crate::adapter::file::AdapterFile;
-use crate::cipher::seal_file;
+use crate::disk::seal_file;
 use crate::disk::{Bytes, Disk, StagedFile, folder_of, make_folder};
 use crate::error::{Error, Result};
 use crate::journal::salvage::survey;

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use super::head::{self, Cause, Head, TRIES, TakenBack};
 use super::{Store, WriterLock};
+use crate::disk::fault_injection::{Bug, planted};
 use crate::error::{ErrorKind, Result};
-use crate::planted::{Bug, planted};
 
 /// A try of the generation on trial, under way: dropped without [`Trial::passed`] it stays counted.
 #[derive(Debug)]

@@ -3,7 +3,7 @@
 use tract_core::internal::*;
 
 use super::{backward_op, in_place};
-use crate::wide::wide;
+use crate::linalg::simd::wide;
 
 /// `(y, dy) → dy` where `low < y < high`, else 0.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

@@ -42,7 +42,7 @@ pub(crate) fn in_place(reads: TValue, dy: TValue, work: impl FnOnce(&[f32], &mut
     let mut dy = dy.into_tensor();
     {
         let mut plain = dy.try_as_plain_ram_mut()?;
-        let (reads, dy) = (crate::sites::floats(&reads)?, plain.as_slice_mut::<f32>()?);
+        let (reads, dy) = (crate::ops::floats(&reads)?, plain.as_slice_mut::<f32>()?);
         ensure!(reads.len() == dy.len(), "a backward operator got {} values for {}", reads.len(), dy.len());
         work(reads, dy);
     }

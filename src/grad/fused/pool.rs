@@ -3,7 +3,7 @@
 use tract_core::internal::*;
 
 use super::backward_op;
-use crate::sites::floats;
+use crate::ops::floats;
 
 /// Pooling windows over planes of up to three spatial axes.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

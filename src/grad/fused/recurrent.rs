@@ -66,7 +66,7 @@ fn add(total: &mut Option<Tensor>, more: Tensor) -> TractResult<()> {
     };
     let mut plain = sum.try_as_plain_ram_mut()?;
     let values = plain.as_slice_mut::<f32>()?;
-    values.iter_mut().zip(crate::sites::floats(&more)?).for_each(|(a, b)| *a += b);
+    values.iter_mut().zip(crate::ops::floats(&more)?).for_each(|(a, b)| *a += b);
     Ok(())
 }
 

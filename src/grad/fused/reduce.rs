@@ -3,7 +3,7 @@
 use tract_core::internal::*;
 
 use super::backward_op;
-use crate::sites::floats;
+use crate::ops::floats;
 
 /// `(x, dy) → dx`: each `dy` times the product of the other factors. `dy` has size 1 along the axes.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

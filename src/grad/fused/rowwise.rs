@@ -3,7 +3,7 @@
 use tract_core::internal::*;
 
 use super::{backward_op, in_place};
-use crate::wide::wide;
+use crate::linalg::simd::wide;
 
 /// Sixteen partial sums, so that the compiler uses vector registers.
 #[inline(always)]

@@ -3,7 +3,7 @@
 use tract_core::internal::*;
 use tract_core::ops::nn::grid_sample::{GridSample, InterpolationMode, PaddingMode};
 
-use crate::sites::floats;
+use crate::ops::floats;
 
 /// `(grid, dy) → dx` for `grid: [N, O…, k]`, `dy: [N, C, O…]` and `dx: [N, C, D…]` with k spatial axes.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -2,7 +2,7 @@
 
 use tract_core::internal::*;
 
-use crate::sites::floats;
+use crate::ops::floats;
 
 /// `dy` spread along `axis` with zeros between: the inverse of a strided read.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

@@ -8,7 +8,7 @@ use tract_core::ops::math;
 
 use super::{Answer, Rule};
 use crate::grad::{Cx, fused::ClipBackward};
-use crate::sites::floats;
+use crate::ops::floats;
 
 const fn rule(
     op: &'static str,

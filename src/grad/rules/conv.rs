@@ -5,8 +5,8 @@ use tract_core::ops::cnn::{Conv, Deconv, KernelFormat, PaddingSpec, PoolSpec};
 use tract_core::ops::nn::DataFormat;
 
 use super::{Answer, Rule};
-use crate::columns::ConvShape;
 use crate::grad::Cx;
+use crate::ops::im2col::ConvShape;
 use crate::ops::{Convolve, Packed, in_order, transposed_kernel};
 
 pub(super) const RULES: &[Rule] = &[
@@ -159,7 +159,7 @@ fn zero_bias(cx: &mut Cx, channels: usize) -> TractResult<OutletId> {
 fn transpose_kernel(kernel: &Tensor, groups: usize, flip: bool) -> TractResult<Tensor> {
     let shape = kernel.shape();
     let (o, i, taps) = (shape[0] / groups, shape[1], shape[2..].iter().product::<usize>());
-    let from = crate::sites::floats(kernel)?;
+    let from = crate::ops::floats(kernel)?;
     let mut to = vec![0f32; from.len()];
     for g in 0..groups {
         for (a, b) in (0..o).flat_map(|a| (0..i).map(move |b| (a, b))) {

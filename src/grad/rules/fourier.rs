@@ -6,7 +6,7 @@ use tract_core::ops::fft::{Fft, Stft};
 use super::{Answer, Rule};
 use crate::grad::Cx;
 use crate::grad::fused::GatherBackward;
-use crate::sites::floats;
+use crate::ops::floats;
 
 pub(super) const RULES: &[Rule] = &[
     Rule { op: "Fft", equation: "dx = the other transform of dy, not divided by its length", lazy: false, apply: fft },

@@ -104,7 +104,7 @@ fn form(
             return Ok(tensor1(&all));
         }
         let given = setting.cast_to::<f32>()?;
-        let given = crate::sites::floats(&given)?;
+        let given = crate::ops::floats(&given)?;
         if Some(slot) == op.optional_scales_input && given.len() == count {
             let mut all = vec![1f32; rank];
             axes.iter().zip(given).for_each(|(axis, scale)| all[*axis] = *scale);
@@ -121,7 +121,7 @@ fn form(
     };
     let settings = settings.iter().enumerate().map(|(i, s)| spread(i + 1, s)).collect::<TractResult<Vec<Tensor>>>()?;
     let whole = |s: &Tensor| {
-        crate::sites::floats(s).is_ok_and(|v| v.len() == 2 * from.len() && (v[0], v[from.len()]) == (0.0, 1.0))
+        crate::ops::floats(s).is_ok_and(|v| v.len() == 2 * from.len() && (v[0], v[from.len()]) == (0.0, 1.0))
     };
     if crops && !settings.iter().any(whole) {
         return Ok(Err("it crops the first axis"));
@@ -161,7 +161,7 @@ impl Resizing {
         };
         let out = op.eval(&EvalContext::out_of_plan(), inputs)?.remove(0);
         ensure!(out.shape()[0] == from + 1 && out.shape()[axis] == to, "resized to {:?}", out.shape());
-        let values = crate::sites::floats(&out)?;
+        let values = crate::ops::floats(&out)?;
         let inner: usize = out.shape()[axis + 1..].iter().product();
         let each = values.len() / (from + 1);
         let value = |unit: usize, at: usize| values[unit * each + at * inner];
@@ -176,7 +176,7 @@ impl Resizing {
 fn alone(setting: &Tensor, axis: usize, rank: usize, units: usize, to: usize) -> TractResult<Tensor> {
     if setting.len() == 2 * rank && setting.datum_type().is_float() {
         let mut parts = [vec![0f32; rank], vec![1f32; rank]].concat();
-        let given = crate::sites::floats(setting)?;
+        let given = crate::ops::floats(setting)?;
         (parts[axis], parts[rank + axis]) = (given[axis], given[rank + axis]);
         return Ok(tensor1(&parts));
     }
@@ -186,7 +186,7 @@ fn alone(setting: &Tensor, axis: usize, rank: usize, units: usize, to: usize) ->
     if setting.datum_type().is_float() {
         let scales = setting.cast_to::<f32>()?;
         let keep = |(ax, s): (usize, &f32)| if ax == axis { *s } else { 1.0 };
-        let scales: Vec<f32> = crate::sites::floats(&scales)?.iter().enumerate().map(keep).collect();
+        let scales: Vec<f32> = crate::ops::floats(&scales)?.iter().enumerate().map(keep).collect();
         return Ok(tensor1(&scales));
     }
     let mut sizes = vec![1i64; rank];

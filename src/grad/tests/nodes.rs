@@ -82,7 +82,7 @@ impl Case {
             if y.shape() != expected.shape() {
                 return Ok(Some(format!("output {ix} is of shape {:?}, not {:?}", y.shape(), expected.shape())));
             }
-            let (ys, es) = (crate::sites::floats(y).unwrap(), crate::sites::floats(expected).unwrap());
+            let (ys, es) = (crate::ops::floats(y).unwrap(), crate::ops::floats(expected).unwrap());
             let same = |y: f32, e: f32| match e {
                 _ if e.abs() == f32::MAX => y == f32::INFINITY.copysign(e),
                 _ if e == f32::MAX / 2.0 => y.is_nan(),
@@ -98,15 +98,15 @@ impl Case {
     /// Largest disagreement of `back` with central differences at `values`, relative to one plus their size; none where the function or
     /// its gradient is not finite.
     fn disagreement(&self, back: &Backward, values: &[Tensor]) -> Result<Option<f64>> {
-        let finite = |t: &Tensor| crate::sites::floats(t).is_ok_and(|v| v.iter().all(|x| x.is_finite()));
+        let finite = |t: &Tensor| crate::ops::floats(t).is_ok_and(|v| v.iter().all(|x| x.is_finite()));
         let mut results = self.run(values, &back.saved)?;
         let saved = results.split_off(self.outputs.len());
         // An infinity that stays one is no part of the sum.
         let cotangents: Vec<Tensor> = (70u64..)
             .zip(&results)
             .map(|(seed, y)| {
-                let (ys, c) = (crate::sites::floats(y).unwrap(), random(y.shape(), -1.0, 1.0, seed));
-                let c = crate::sites::floats(&c).unwrap().iter().zip(ys);
+                let (ys, c) = (crate::ops::floats(y).unwrap(), random(y.shape(), -1.0, 1.0, seed));
+                let c = crate::ops::floats(&c).unwrap().iter().zip(ys);
                 let c: Vec<f32> = c.map(|(c, y)| if y.is_infinite() { 0.0 } else { *c }).collect();
                 Tensor::from_shape(y.shape(), &c).unwrap()
             })
@@ -132,7 +132,7 @@ impl Case {
             let expected = dot(gradient, &v);
             let mut best = f64::INFINITY;
             // Steps that the size of the values still lets through.
-            let size = crate::sites::floats(&values[slot]).unwrap().iter().fold(1f32, |m, v| m.max(v.abs()));
+            let size = crate::ops::floats(&values[slot]).unwrap().iter().fold(1f32, |m, v| m.max(v.abs()));
             for step in [5e-4, 3e-3, 1e-4].map(|s| if size > 100.0 { s * size / 50.0 } else { s }) {
                 let slope = (at(step)? - at(-step)?) / (2.0 * f64::from(step));
                 best = best.min((slope - expected).abs() / (1.0 + slope.abs().max(expected.abs())));
@@ -146,7 +146,7 @@ impl Case {
 /// Infinities become zeros.
 fn tame(y: &mut Tensor) {
     let values: Vec<f32> =
-        crate::sites::floats(y).unwrap().iter().map(|v| if v.is_infinite() { 0.0 } else { *v }).collect();
+        crate::ops::floats(y).unwrap().iter().map(|v| if v.is_infinite() { 0.0 } else { *v }).collect();
     *y = Tensor::from_shape(y.shape(), &values).unwrap();
 }
 
@@ -185,7 +185,7 @@ fn look(folder: &Path, name: &str, wrong: &mut Vec<String>) -> (Found, String) {
         .zip(&case.values)
         .map(|(i, x)| {
             let noise = random(x.shape(), -0.02, 0.02, 500 + i);
-            let (x, noise) = (crate::sites::floats(x).unwrap(), crate::sites::floats(&noise).unwrap());
+            let (x, noise) = (crate::ops::floats(x).unwrap(), crate::ops::floats(&noise).unwrap());
             let values: Vec<f32> = x.iter().zip(noise).map(|(x, n)| x + n * x.abs().max(0.5)).collect();
             Tensor::from_shape(case.values[i as usize].shape(), &values).unwrap()
         })

@@ -7,7 +7,7 @@
 
 use super::Gradients;
 use super::mat::{gemm, mat, mat_mut};
-use crate::columns::{ConvShape, Span, add_columns, columns, gather_add};
+use crate::ops::im2col::{ConvShape, Span, add_columns, columns, gather_add};
 
 /// How a convolution is computed, see the module.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

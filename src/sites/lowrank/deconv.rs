@@ -6,7 +6,7 @@
 
 use super::Gradients;
 use super::mat::{gemm, mat, mat_mut};
-use crate::columns::{ConvShape, gather_add, scatter_add};
+use crate::ops::im2col::{ConvShape, gather_add, scatter_add};
 
 impl ConvShape {
     /// Input channels of the transposed convolution in a group, and its output channels.

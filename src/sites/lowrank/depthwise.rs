@@ -3,8 +3,8 @@
 
 use super::Gradients;
 use super::mat::{gemm, mat, mat_mut};
-use crate::columns::ConvShape;
-use crate::planes::Planes;
+use crate::ops::depthwise::Planes;
+use crate::ops::im2col::ConvShape;
 
 fn delta(s: &ConvShape, rank: usize, a: &[f32], b: &[f32]) -> Vec<f32> {
     let mut dw = vec![0f32; s.output * s.taps()];

@@ -17,7 +17,7 @@ mod depthwise;
 mod linear;
 mod mat;
 
-use crate::columns::ConvShape;
+use crate::ops::im2col::ConvShape;
 
 /// Gradients of one low-rank product.
 pub(crate) struct Gradients {

@@ -1,0 +1,363 @@
+//! Trains one candidate: low-rank factors at some sites and the head, together, from a start to a number of epochs.
+
+use std::sync::Mutex;
+
+use ndarray::Array2;
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+
+pub use super::example::{Goal, Lesson};
+use crate::adapter::{DenseTensor, SiteDelta};
+use crate::base::Bucket;
+use crate::error::{Error, ErrorKind, Result};
+use crate::head::Head;
+use crate::plan::{Engine, Factors, MICRO_BATCH, SiteKey, Worker, sequence_length};
+use crate::sites::Site;
+use crate::train::optim::{AdamW, AdamWOptions, Decay, Grads, Group, ParamSet, Schedule, clip_global_norm};
+use crate::train::sampler::{self, Sampler, SamplerOptions};
+use activation_cache::Kept;
+use micro::Micro;
+use state::{FitName, FitState, Keeper};
+
+mod activation_cache;
+mod micro;
+pub(crate) mod state;
+
+/// Hyper-parameters of a fit. The defaults are argued in `docs/training.md`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Recipe {
+    /// Learning rate of the factors.
+    pub lr: f32,
+    /// Learning rate of the head, as a multiple of `lr`.
+    pub head_lr: f32,
+    /// Decoupled weight decay on `A`, `B` and the head's weight.
+    pub weight_decay: f32,
+    /// Bound of the gradient's global norm.
+    pub clip: f32,
+    /// Passes over the lessons.
+    pub epochs: u64,
+    /// Lessons per optimiser step.
+    pub batch: usize,
+    /// Share of the steps in which the learning rate rises.
+    pub warmup: f32,
+    /// Scale `alpha / rank` of the deltas.
+    pub scale: f32,
+    /// Label smoothing.
+    pub smoothing: f32,
+    /// Memory for what the layers before the first trained one computed, kept from one epoch to the next.
+    pub kept_bytes: usize,
+    /// Seed of the start and of the order.
+    pub seed: u64,
+    /// Lessons per forward and backward pass; what a step sums over, so that results do not depend on the number of threads.
+    pub micro_batch: usize,
+}
+
+impl Default for Recipe {
+    fn default() -> Recipe {
+        Recipe {
+            lr: 2e-3,
+            head_lr: 2.5,
+            weight_decay: 0.01,
+            clip: 1.0,
+            epochs: 20,
+            batch: 16,
+            warmup: 0.1,
+            scale: 2.0,
+            smoothing: 0.0,
+            seed: 0,
+            micro_batch: MICRO_BATCH,
+            kept_bytes: 64 << 20,
+        }
+    }
+}
+
+/// A trained candidate.
+#[derive(Debug, Clone)]
+pub(crate) struct Fitted {
+    /// In plan order.
+    pub deltas: Vec<SiteDelta>,
+    pub head: Head,
+    pub steps: u64,
+    /// What the observer added.
+    pub answers: Vec<Array2<f32>>,
+}
+
+/// What an observer of a fit may decide after each epoch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Go {
+    On,
+    /// Keep what there is and stop.
+    Enough,
+}
+
+/// The low-rank start: `A` random with the variance that keeps the size of its input (Kaiming uniform with a = √5, as PEFT
+/// does), `B` zero, so that the adapted model starts as the base.
+pub(crate) fn start(sites: &[(Site, usize)], scale: f32, seed: u64) -> Vec<SiteDelta> {
+    use rand::RngExt;
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let delta = |(site, rank): &(Site, usize)| {
+        let bound = (site.fan_in() as f32).sqrt().recip();
+        let shape = site.a_shape(*rank);
+        let data = (0..shape.iter().product()).map(|_| rng.random_range(-bound..bound)).collect();
+        SiteDelta {
+            name: site.name.clone(),
+            kind: site.kind,
+            rank: *rank as u32,
+            alpha: scale * *rank as f32,
+            a: DenseTensor { shape, data },
+            b: DenseTensor::zeros(&site.b_shape(*rank)),
+        }
+    };
+    sites.iter().map(delta).collect()
+}
+
+/// Where a fit was left: the place of its next step, and whether there is none.
+#[derive(Default)]
+struct Left {
+    place: (u64, u64),
+    finished: bool,
+}
+
+/// A fit in progress.
+pub(crate) struct Fit<'a> {
+    engine: &'a Engine,
+    lessons: Vec<&'a Lesson>,
+    lengths: Vec<usize>,
+    sites: &'a SiteKey,
+    recipe: &'a Recipe,
+    threads: usize,
+    params: ParamSet,
+    optimiser: AdamW,
+    deltas: Vec<SiteDelta>,
+    head: Head,
+    /// One set a thread; the locks are never contended, they only make the set shareable.
+    workers: Vec<Mutex<Vec<(Bucket, Worker)>>>,
+    kept: Kept,
+}
+
+impl<'a> Fit<'a> {
+    /// Starts from `head` and fresh factors on `sites`.
+    pub fn new(
+        engine: &'a Engine,
+        lessons: Vec<&'a Lesson>,
+        sites: &'a SiteKey,
+        head: Head,
+        recipe: &'a Recipe,
+        threads: usize,
+    ) -> Result<Fit<'a>> {
+        let lengths: Vec<usize> = lessons
+            .iter()
+            .map(|l| crate::plan::check(&engine.base, &l.example).map(|()| sequence_length(&engine.base, &l.example)))
+            .collect::<Result<_>>()?;
+        let longest = lengths.iter().copied().max().unwrap_or(0);
+        let plan = engine.train_plan(sites, &engine.bucket(recipe.micro_batch.min(recipe.batch), longest))?;
+        let deltas = start(&plan.sites, recipe.scale, recipe.seed);
+        Fit::from_start(engine, lessons, lengths, sites, deltas, head, recipe, threads)
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn from_start(
+        engine: &'a Engine,
+        lessons: Vec<&'a Lesson>,
+        lengths: Vec<usize>,
+        sites: &'a SiteKey,
+        deltas: Vec<SiteDelta>,
+        head: Head,
+        recipe: &'a Recipe,
+        threads: usize,
+    ) -> Result<Fit<'a>> {
+        let mut params = ParamSet::new();
+        let decayed = Group { lr_scale: 1.0, weight_decay: recipe.weight_decay };
+        for d in &deltas {
+            params.add(format!("{}.lora_A", d.name), d.a.data.clone(), decayed)?;
+            params.add(format!("{}.lora_B", d.name), d.b.data.clone(), decayed)?;
+        }
+        let weight = head.weight.iter().copied().collect();
+        let head_group = Group { lr_scale: recipe.head_lr, weight_decay: recipe.weight_decay };
+        params.add("head.weight", weight, head_group)?;
+        params.add("head.bias", head.bias.to_vec(), head_group)?;
+        let optimiser = AdamW::new(&params, AdamWOptions::default());
+        let workers = (0..threads.max(1)).map(|_| Mutex::default()).collect();
+        let kept = Kept::new(recipe.kept_bytes);
+        Ok(Fit { engine, lessons, lengths, sites, recipe, threads, params, optimiser, deltas, head, workers, kept })
+    }
+
+    /// Continues from given factors instead of fresh ones; they must be in plan order.
+    #[cfg(test)]
+    pub fn with_deltas(mut self, deltas: Vec<SiteDelta>) -> Result<Fit<'a>> {
+        let (lessons, lengths) = (std::mem::take(&mut self.lessons), std::mem::take(&mut self.lengths));
+        Fit::from_start(self.engine, lessons, lengths, self.sites, deltas, self.head, self.recipe, self.threads)
+    }
+
+    /// Whether part of the forward pass is the same in every epoch.
+    pub fn is_split(&self) -> Result<bool> {
+        let longest = self.lengths.iter().copied().max().unwrap_or(0);
+        let bucket = self.engine.bucket(self.recipe.micro_batch.min(self.recipe.batch), longest);
+        Ok(self.engine.train_plan(self.sites, &bucket)?.is_split())
+    }
+
+    /// Trains for the recipe's epochs, or goes on from where `keeper` knows that this fit was left; `stop` is asked before each step.
+    /// `observe` sees the number of each epoch that ends, the state after it, and the answers collected so far, to which it may add.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Interrupted`] when stopped: `keeper` has the state then.
+    pub fn run(
+        mut self,
+        stop: &(dyn Fn() -> bool + Sync),
+        keeper: Option<&dyn Keeper>,
+        mut observe: impl FnMut(u64, &[SiteDelta], &Head, &mut Vec<Array2<f32>>) -> Result<Go>,
+    ) -> Result<Fitted> {
+        let keeper = keeper.map(|k| (k, self.name()));
+        let left = keeper.and_then(|(k, name)| self.go_on(k, &name));
+        let (state, mut answers) = left.unwrap_or_default();
+        if state.finished {
+            return Ok(self.fitted(answers));
+        }
+        let sampler = self.sampler()?;
+        let total = self.recipe.epochs * sampler.batches() as u64;
+        let warmup = (total as f32 * self.recipe.warmup).ceil() as u64;
+        let schedule = Schedule { warmup, total, decay: Decay::Cosine, floor: 0.1 };
+        let (first, done) = state.place;
+        for epoch in first..self.recipe.epochs {
+            let done = if epoch == first { done } else { 0 };
+            for (at, batch) in (0u64..).zip(sampler.epoch(epoch)).skip(done as usize) {
+                if stop() {
+                    if let Some((keeper, name)) = keeper {
+                        keeper.stopped(&name, self.state((epoch, at), &answers));
+                    }
+                    return Err(Error::new(ErrorKind::Interrupted, "training was stopped"));
+                }
+                let lr = self.recipe.lr * schedule.factor(self.optimiser.steps());
+                self.step(&batch.items, &batch.weights, lr)?;
+                if let Some((keeper, name)) = keeper {
+                    keeper.stepped(&name, &|| self.state((epoch, at + 1), &answers));
+                }
+            }
+            if observe(epoch, &self.deltas, &self.head, &mut answers)? == Go::Enough {
+                break;
+            }
+        }
+        if let Some((keeper, name)) = keeper {
+            keeper.finished(&name, self.last_state(&answers));
+        }
+        Ok(self.fitted(answers))
+    }
+
+    /// Takes up what is known of this fit.
+    fn go_on(&mut self, keeper: &dyn Keeper, name: &FitName) -> Option<(Left, Vec<Array2<f32>>)> {
+        let state: FitState = keeper.left(name)?;
+        match self.take_up(&state) {
+            Ok(answers) => Some((Left { place: state.place, finished: state.finished }, answers)),
+            Err(e) => {
+                tracing::warn!(error = %e, "a fit starts anew");
+                None
+            }
+        }
+    }
+
+    fn fitted(self, answers: Vec<Array2<f32>>) -> Fitted {
+        Fitted { deltas: self.deltas, head: self.head, steps: self.optimiser.steps(), answers }
+    }
+
+    fn sampler(&self) -> Result<Sampler> {
+        let item = |(l, length): (&&Lesson, &usize)| sampler::Item {
+            class: l.goal.class() as u32,
+            weight: l.weight,
+            length: *length as u32,
+            earlier: false,
+        };
+        let items: Vec<sampler::Item> = self.lessons.iter().zip(&self.lengths).map(item).collect();
+        let options = SamplerOptions {
+            batch: self.recipe.batch,
+            seed: self.recipe.seed,
+            bucket: self.lengths.iter().any(|l| *l > 0),
+            ..SamplerOptions::default()
+        };
+        Sampler::new(&items, options)
+    }
+
+    /// Optimiser steps of one pass over the lessons.
+    pub fn steps_per_epoch(&self) -> Result<u64> {
+        Ok(self.sampler()?.batches() as u64)
+    }
+
+    /// One optimiser step on these lessons; returns the mean loss before it.
+    pub fn step(&mut self, items: &[usize], weights: &[f32], lr: f32) -> Result<f32> {
+        let (mut grads, loss) = self.gradients(items, weights)?;
+        if self.recipe.clip > 0.0 {
+            clip_global_norm(&mut grads, self.recipe.clip)?;
+        }
+        self.optimiser.step(&mut self.params, &grads, lr)?;
+        self.read_back();
+        Ok(loss)
+    }
+
+    /// Squared size of the loss's gradient at each site, over the first `count` lessons. At the start `B` is zero, and so is `A`'s gradient: it is `B`'s.
+    pub fn site_gradients(&self, count: usize) -> Result<Vec<(String, f64)>> {
+        let items: Vec<usize> = (0..count.min(self.lessons.len())).collect();
+        let (grads, _) = self.gradients(&items, &vec![1.0; items.len()])?;
+        let square = |g: &[f32]| g.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>();
+        let pairs = self.deltas.iter().zip(grads.0.chunks_exact(2));
+        Ok(pairs.map(|(d, g)| (d.name.clone(), square(&g[0]) + square(&g[1]))).collect())
+    }
+
+    /// Gradients of every parameter over these lessons, and their mean loss.
+    fn gradients(&self, items: &[usize], weights: &[f32]) -> Result<(Grads, f32)> {
+        let total: f32 = weights.iter().sum();
+        if total <= 0.0 {
+            return Err(Error::internal("a batch without weight"));
+        }
+        let size = self.engine.bucket(self.recipe.micro_batch.min(self.recipe.batch), 0).batch;
+        let micros: Vec<Micro> = items
+            .chunks(size)
+            .zip(weights.chunks(size))
+            .filter(|(_, w)| w.iter().any(|w| *w > 0.0))
+            .map(|(items, weights)| Micro { items: items.to_vec(), weights: weights.to_vec() })
+            .collect();
+        let factors = self.factors()?;
+        let results = self.run_micros(&micros, &factors, total)?;
+        let mut grads: Grads = self.params.zero_grads();
+        let mut loss = 0.0;
+        // Summed in the order of the micro-batches: the result does not depend on the number of threads.
+        for r in results {
+            loss += r.loss;
+            let n = grads.0.len();
+            for (sum, g) in grads.0[..n - 2].iter_mut().zip(&r.factors) {
+                sum.iter_mut().zip(g).for_each(|(s, g)| *s += g);
+            }
+            grads.0[n - 2].iter_mut().zip(&r.head_weight).for_each(|(s, g)| *s += g);
+            grads.0[n - 1].iter_mut().zip(&r.head_bias).for_each(|(s, g)| *s += g);
+        }
+        // The plan takes s·B: the gradient of B itself is s times the plan's.
+        for (i, d) in self.deltas.iter().enumerate() {
+            let scale = d.scale();
+            grads.0[2 * i + 1].iter_mut().for_each(|g| *g *= scale);
+        }
+        Ok((grads, loss))
+    }
+
+    fn factors(&self) -> Result<Factors> {
+        Factors::of(&self.deltas)
+    }
+
+    /// Copies the parameters into the deltas and the head.
+    fn read_back(&mut self) {
+        let mut values = self.params.iter().map(|p| &p.value);
+        for d in &mut self.deltas {
+            for tensor in [&mut d.a, &mut d.b] {
+                if let Some(v) = values.next() {
+                    tensor.data.copy_from_slice(v);
+                }
+            }
+        }
+        if let Some(v) = values.next() {
+            self.head.weight.iter_mut().zip(v).for_each(|(w, v)| *w = *v);
+        }
+        if let Some(v) = values.next() {
+            self.head.bias.iter_mut().zip(v).for_each(|(b, v)| *b = *v);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

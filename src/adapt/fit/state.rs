@@ -1,0 +1,170 @@
+//! Where a fit stands, to be kept and taken up again: a fit that goes on from a kept state ends, to the bit, where it would
+//! have ended without a break.
+
+use ndarray::Array2;
+use serde::{Deserialize, Serialize};
+
+use super::Fit;
+use crate::adapt::example::{Goal, Lesson};
+use crate::error::{Error, Result};
+use crate::input::{ArrayData, Example};
+use crate::train::optim::{AdamW, AdamWState};
+
+/// Names a fit by all that decides its result: two fits of one name end in the same bits.
+pub(crate) type FitName = blake3::Hash;
+
+/// Keeps where fits stand, from one run of the program to the next.
+pub(crate) trait Keeper: Sync {
+    /// Where the fit `name` was left; `None` where nothing is known of it.
+    fn left(&self, name: &FitName) -> Option<FitState>;
+    /// Told after each step; keeps the state when it is time to.
+    fn stepped(&self, name: &FitName, state: &dyn Fn() -> FitState);
+    /// Told when the fit is over; keeps its end now or with the next that is kept.
+    fn finished(&self, name: &FitName, end: FitState);
+    /// Told when the fit is stopped; keeps the state at once.
+    fn stopped(&self, name: &FitName, state: FitState);
+}
+
+/// Everything that a fit needs to go on as if it had never stopped. What is random in it follows from the recipe's seed and the
+/// place, so that no state of a generator is part of it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct FitState {
+    /// Epoch of the next step, and its batch within that epoch.
+    pub place: (u64, u64),
+    /// Whether the fit is over.
+    pub finished: bool,
+    /// Values of the parameters, in the order of the fit's parameter set.
+    values: Vec<Vec<f32>>,
+    optimiser: AdamWState,
+    answers: Vec<Answers>,
+}
+
+/// A table of answers, row by row.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Answers {
+    columns: usize,
+    values: Vec<f32>,
+}
+
+impl FitState {
+    /// Optimiser steps taken.
+    pub fn steps(&self) -> u64 {
+        self.optimiser.step
+    }
+
+    /// For the medium.
+    pub fn to_bytes(&self) -> Result<Vec<u8>> {
+        postcard::to_stdvec(self).map_err(|e| Error::internal("cannot encode where a fit stands").because(e))
+    }
+
+    /// From the medium; `None` if `bytes` are not exactly one state.
+    pub fn from_bytes(bytes: &[u8]) -> Option<FitState> {
+        match postcard::take_from_bytes(bytes) {
+            Ok((state, [])) => Some(state),
+            _ => None,
+        }
+    }
+
+    fn answers(&self) -> Option<Vec<Array2<f32>>> {
+        let table = |a: &Answers| {
+            let rows = a.values.len().checked_div(a.columns)?;
+            Array2::from_shape_vec((rows, a.columns), a.values.clone()).ok()
+        };
+        self.answers.iter().map(table).collect()
+    }
+}
+
+impl Fit<'_> {
+    /// The state before the step at `place`.
+    pub(super) fn state(&self, place: (u64, u64), answers: &[Array2<f32>]) -> FitState {
+        let table = |a: &Array2<f32>| Answers { columns: a.ncols(), values: a.iter().copied().collect() };
+        FitState {
+            place,
+            finished: false,
+            values: self.params.iter().map(|p| p.value.clone()).collect(),
+            optimiser: self.optimiser.state().clone(),
+            answers: answers.iter().map(table).collect(),
+        }
+    }
+
+    /// The state of a fit that is over: its moments have served.
+    pub(super) fn last_state(&self, answers: &[Array2<f32>]) -> FitState {
+        let mut state = self.state((self.recipe.epochs, 0), answers);
+        state.finished = true;
+        state.optimiser.moments.clear();
+        state
+    }
+
+    /// Goes on from `state`; the answers given before it.
+    ///
+    /// # Errors
+    /// `BadData` if the state is not one of this fit: then nothing has changed.
+    pub(super) fn take_up(&mut self, state: &FitState) -> Result<Vec<Array2<f32>>> {
+        let odd = || Error::bad_data("a stored fit does not fit these parameters").hint("start the training anew");
+        let fits = state.values.len() == self.params.len()
+            && state.values.iter().zip(&self.params).all(|(v, p)| v.len() == p.value.len())
+            && state.values.iter().flatten().all(|v| v.is_finite())
+            && state.place.0 <= self.recipe.epochs;
+        let answers = state.answers().filter(|_| fits).ok_or_else(odd)?;
+        let optimiser = match state.finished {
+            true => AdamW::finished(state.optimiser.clone()),
+            false => AdamW::restore(&self.params, state.optimiser.clone())?,
+        };
+        for (p, v) in self.params.iter_mut().zip(&state.values) {
+            p.value.copy_from_slice(v);
+        }
+        self.optimiser = optimiser;
+        self.read_back();
+        Ok(answers)
+    }
+
+    /// Names this fit; its start must be the one it was made with.
+    pub(super) fn name(&self) -> FitName {
+        let mut name = Naming(blake3::Hasher::new());
+        name.text(&format!("{:?} {:?} {:?}", self.recipe, self.sites, self.lengths));
+        name.text(&format!("{} {} {:?}", self.head.base_classes, self.head.classes, self.head.columns));
+        for p in &self.params {
+            name.text(&format!("{} {:?}", p.name, p.group));
+            name.bytes(bytemuck::cast_slice(&p.value));
+        }
+        self.lessons.iter().for_each(|l| name.lesson(l));
+        name.0.finalize()
+    }
+}
+
+/// What goes into a name: every part with its length, so that no two sequences of parts are the same bytes.
+pub(crate) struct Naming(pub blake3::Hasher);
+
+impl Naming {
+    pub fn bytes(&mut self, bytes: &[u8]) {
+        self.0.update(&(bytes.len() as u64).to_le_bytes()).update(bytes);
+    }
+    pub fn text(&mut self, text: &str) {
+        self.bytes(text.as_bytes());
+    }
+    pub fn lesson(&mut self, lesson: &Lesson) {
+        let (kind, class) = match lesson.goal {
+            Goal::Class(c) => (0u64, c),
+            Goal::Not(c) => (1, c),
+            Goal::Keep(c) => (2, c),
+        };
+        for number in [kind, class as u64, u64::from(lesson.weight.to_bits()), lesson.at_ms, lesson.earlier.into()] {
+            self.0.update(&number.to_le_bytes());
+        }
+        self.bytes(bytemuck::cast_slice(&lesson.keep));
+        self.example(&lesson.example);
+    }
+    pub fn example(&mut self, example: &Example) {
+        self.0.update(&(example.arrays.len() as u64).to_le_bytes());
+        for a in &example.arrays {
+            self.text(&a.name);
+            self.text(&format!("{:?} {:?}", a.shape, a.data.element_type()));
+            self.bytes(match &a.data {
+                ArrayData::F32(v) => bytemuck::cast_slice(v),
+                ArrayData::I64(v) => bytemuck::cast_slice(v),
+                ArrayData::I32(v) => bytemuck::cast_slice(v),
+                ArrayData::U8(v) => v,
+            });
+        }
+    }
+}

@@ -1,0 +1,345 @@
+//! Sites within the means: which of the reachable ones are trained where memory or time is short, and at which rank.
+//!
+//! What a set of sites costs is decided by its first one: everything behind it is kept for the backward pass, and run backwards. So
+//! sites go from the front until the rest fits. Among those that fit, a site on which the loss of the user's own feedback hardly
+//! depends is left out.
+
+use serde::{Deserialize, Serialize};
+
+use super::Choice;
+use crate::adapt::Ladder;
+use crate::base::{Base, Task};
+use crate::error::{Error, Result};
+use crate::plan::{Ends, MICRO_BATCH, SiteKey, TrainPlan};
+use crate::process::Means;
+use crate::process::status_bytes;
+use crate::sites::Site;
+
+/// What a training touches of the program itself, and scratch of products.
+const PROGRAM: u64 = 12 << 20;
+/// A number to train, its gradient, and two moments of it.
+const PER_NUMBER: u64 = 16;
+/// Smallest micro-batch that is tried before sites are given up: below it products get too thin.
+const THINNEST: usize = 2;
+/// Part of the time limit that the estimate may take: what does not end in time is given up, and was for nothing.
+const AIMED_AT: f64 = 0.8;
+/// Part of an equal share of the gradient below which a site is left out.
+const NEGLIGIBLE: f64 = 0.1;
+
+/// What was chosen, and why. Kept in the profile as `choice.toml`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Chosen {
+    /// Why these.
+    pub reason: String,
+    /// Sites that a gradient reaches.
+    pub reachable: usize,
+    /// Rank of the deltas.
+    pub rank: usize,
+    /// Lessons per forward and backward pass.
+    pub micro_batch: usize,
+    /// Estimate of the process's memory while training, bytes.
+    pub memory_bytes: u64,
+    /// Estimate of the training's duration; none before there is feedback to measure with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seconds: Option<f64>,
+    /// The sites, in evaluation order.
+    pub sites: Vec<ChosenSite>,
+}
+
+/// A site that may be trained.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ChosenSite {
+    /// Its name.
+    pub name: String,
+    /// Its part of the squared gradient over the feedback; none where that was not measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub share: Option<f64>,
+}
+
+/// What was measured on the user's feedback with a set of sites.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Measured {
+    /// Squared size of the loss's gradient at each site.
+    pub gradients: Vec<(String, f64)>,
+    /// A forward and a backward pass of one lesson on one thread.
+    pub seconds_per_lesson: f64,
+    /// Lessons that a candidate runs through, over all epochs and folds, for each thread.
+    pub lessons: f64,
+    /// What measuring took.
+    pub seconds: f64,
+}
+
+/// What a training of the sites from one on costs.
+pub(crate) struct Costs<'a> {
+    base: &'a Base,
+    task: Task,
+    choice: &'a Choice,
+    means: &'a Means,
+    threads: u64,
+    /// Memory of the process before, bytes.
+    before: u64,
+}
+
+impl<'a> Costs<'a> {
+    /// In this process, as it is.
+    pub fn new(base: &'a Base, task: Task, choice: &'a Choice, means: &'a Means, threads: usize) -> Costs<'a> {
+        let costs = Costs::of(base, task, choice, means, threads);
+        Costs { before: status_bytes("/proc/self/status", "VmRSS:").max(costs.before), ..costs }
+    }
+
+    /// In a process that holds the weights and nothing else.
+    pub fn of(base: &'a Base, task: Task, choice: &'a Choice, means: &'a Means, threads: usize) -> Costs<'a> {
+        Costs { base, task, choice, means, threads: threads.max(1) as u64, before: base.weight_bytes() }
+    }
+
+    /// Memory of a training of all sites of which a pass holds `held` bytes.
+    pub fn all(&self, rank: usize, held: u64) -> u64 {
+        self.memory(0, rank, held, MICRO_BATCH)
+    }
+
+    fn key(&self, from: usize, rank: usize) -> SiteKey {
+        let mut key: SiteKey = self.choice.sites[from..].iter().map(|s| (s.name.clone(), s.clamp_rank(rank))).collect();
+        key.sort();
+        key
+    }
+
+    /// Bytes of activations and gradients that a pass of one micro-batch of [`MICRO_BATCH`] holds at most at once.
+    fn held(&self, from: usize, rank: usize) -> Result<u64> {
+        let reach = TrainPlan::reach(self.base, Ends::Tail(self.task), &self.choice.bucket, &self.key(from, rank))?;
+        Ok(reach.peak_bytes)
+    }
+
+    /// Kernels of convolutions, laid out for a training's forward and backward plan. Other products read their weights where they lie, and so do all of
+    /// those that stay narrow.
+    fn packed(&self, from: usize) -> u64 {
+        let laid_out = |s: &&Site| !self.base.keeps_narrow_weights() && s.kernel.iter().product::<usize>() > 1;
+        let sum =
+            |sites: &[Site]| sites.iter().filter(laid_out).map(|s| 4 * (s.fan_in() * s.outputs) as u64).sum::<u64>();
+        sum(&self.choice.sites) + sum(&self.choice.sites[from..])
+    }
+
+    /// What a training of the sites from one on takes, however small its micro-batches.
+    fn fixed(&self, from: usize) -> u64 {
+        self.before + PROGRAM + self.packed(from)
+    }
+
+    fn memory(&self, from: usize, rank: usize, held: u64, micro_batch: usize) -> u64 {
+        let numbers: usize = self.choice.sites[from..].iter().map(|s| s.trainable(s.clamp_rank(rank))).sum();
+        let share = micro_batch as f64 / self.choice.bucket.batch.max(1) as f64;
+        let activations = (held as f64 * share.min(1.0)) as u64;
+        self.fixed(from) + self.threads * (activations + PER_NUMBER * numbers as u64)
+    }
+
+    /// The first site from which on everything fits the memory, with the rank, the micro-batch and the memory that it then takes.
+    fn within_memory(&self, rank: usize) -> Result<Fit> {
+        let n = self.choice.sites.len();
+        let Some(limit) = self.means.memory_bytes else {
+            let memory = self.all(rank, self.held(0, rank)?);
+            return Ok(Fit { from: 0, rank, micro_batch: MICRO_BATCH, memory });
+        };
+        // Numbers to train may take a quarter of what is left.
+        let room = limit.saturating_sub(self.fixed(0)) / 4;
+        let mut narrow = rank;
+        while narrow > 1 && self.memory(0, narrow, 0, 0) - self.fixed(0) > room {
+            narrow /= 2;
+        }
+        let fits = |from: usize, held: u64, micro: usize| self.memory(from, narrow, held, micro) <= limit;
+        // The least thinning of micro-batches with which all sites fit.
+        let held = self.held(0, narrow)?;
+        let mut micro_batch = MICRO_BATCH;
+        while micro_batch > THINNEST && !fits(0, held, micro_batch) {
+            micro_batch /= 2;
+        }
+        if fits(0, held, micro_batch) {
+            return Ok(Fit { from: 0, rank: narrow, micro_batch, memory: self.memory(0, narrow, held, micro_batch) });
+        }
+        // The fewest sites off the front: what is kept falls with every one.
+        let (mut low, mut high, mut best) = (1, n, None);
+        while low < high {
+            let from = (low + high) / 2;
+            let held = self.held(from, narrow)?;
+            if fits(from, held, micro_batch) {
+                best = Some((from, held));
+                high = from;
+            } else {
+                low = from + 1;
+            }
+        }
+        Ok(match best {
+            Some((from, held)) => {
+                Fit { from, rank: narrow, micro_batch, memory: self.memory(from, narrow, held, micro_batch) }
+            }
+            None => Fit { from: n, rank: narrow, micro_batch, memory: self.before + PROGRAM },
+        })
+    }
+
+    /// Multiplications from a site on, as a part of those of all sites from `of` on.
+    fn work(&self, from: usize, of: usize) -> f64 {
+        let sum = |from: usize| self.choice.macs[from..].iter().sum::<u64>() as f64;
+        sum(from) / sum(of).max(1.0)
+    }
+
+    /// The first site of the last block.
+    fn last_block(&self) -> usize {
+        let block = &self.choice.ladder.last_block;
+        let first = self.choice.sites.iter().position(|s| block.iter().any(|(name, _)| *name == s.name));
+        first.unwrap_or(self.choice.sites.len())
+    }
+
+    /// The ladder that keeps to the means, and what to tell of it. With `measured`, of the sites that fit the memory, time and the weight of
+    /// each gradient are looked at, too.
+    ///
+    /// # Errors
+    /// When a gradient cannot be built; [`ErrorKind::Usage`](crate::ErrorKind::Usage) when a limit is no positive number.
+    pub fn choose(&self, rank: usize, measured: Option<&Measured>) -> Result<(Ladder, Chosen)> {
+        self.means.check()?;
+        let reachable = self.choice.sites.len();
+        let fit = if reachable == 0 {
+            Fit { from: 0, rank, micro_batch: MICRO_BATCH, memory: self.before + PROGRAM }
+        } else {
+            self.within_memory(rank)?
+        };
+        let (mut from, mut reasons) = (fit.from, vec![]);
+        if let Some(limit) = self.means.memory_bytes {
+            reasons.push(format!("{} of {reachable} layers fit {}", reachable - fit.from, mebibytes(limit)));
+        }
+        let mut seconds = None;
+        if let Some(m) = measured {
+            // The last block is a candidate of its own, before all sites.
+            let last_block = self.last_block();
+            let estimate = |from: usize| {
+                let both = if from < last_block { self.work(last_block, fit.from) } else { 0.0 };
+                m.seconds + m.seconds_per_lesson * m.lessons * (both + self.work(from, fit.from))
+            };
+            if let Some(limit) = self.means.seconds {
+                while from < reachable && estimate(from) > AIMED_AT * limit {
+                    from += 1;
+                }
+                reasons.push(format!("{} layers can be trained in {limit} s", reachable - from));
+            }
+            seconds = (from < reachable).then(|| estimate(from));
+        } else if self.means.seconds.is_some() {
+            reasons.push("what the time allows is measured when there is feedback to train on".into());
+        }
+        let gradient = |name: &str| measured?.gradients.iter().find(|(n, _)| n == name).map(|(_, g)| *g);
+        let names: Vec<&str> = self.choice.sites[from..].iter().map(|s| s.name.as_str()).collect();
+        let total: f64 = names.iter().filter_map(|n| gradient(n)).sum();
+        let share = |name: &str| gradient(name).filter(|_| total > 0.0).map(|g| g / total);
+        let least = NEGLIGIBLE / names.len().max(1) as f64;
+        let sites: Vec<ChosenSite> = names
+            .iter()
+            .map(|name| ChosenSite { name: name.to_string(), share: share(name) })
+            .filter(|s| s.share.is_none_or(|share| share >= least))
+            .collect();
+        if sites.len() < names.len() {
+            reasons.push(format!("{} of them hardly matter for the feedback", names.len() - sites.len()));
+        }
+        if fit.rank < rank {
+            reasons.push(format!("rank {} for {rank}, to save memory", fit.rank));
+        }
+        if fit.micro_batch < MICRO_BATCH {
+            reasons.push(format!("{} lessons at a time", fit.micro_batch));
+        }
+        if sites.is_empty() && reachable > 0 {
+            reasons.push("only a head is trained".into());
+        }
+        let kept = |key: &SiteKey| -> SiteKey {
+            let site = |name: &str| self.choice.sites.iter().find(|s| s.name == name);
+            let rank = |(name, _): &(String, usize)| {
+                sites.iter().any(|s| s.name == *name).then(|| Some((name.clone(), site(name)?.clamp_rank(fit.rank))))?
+            };
+            key.iter().filter_map(rank).collect()
+        };
+        let ladder =
+            Ladder { last_block: kept(&self.choice.ladder.last_block), all_sites: kept(&self.choice.ladder.all_sites) };
+        let reason = reasons.join("; ");
+        let (rank, micro_batch, memory_bytes) = (fit.rank, fit.micro_batch, fit.memory);
+        Ok((ladder, Chosen { reason, reachable, rank, micro_batch, memory_bytes, seconds, sites }))
+    }
+}
+
+struct Fit {
+    from: usize,
+    rank: usize,
+    micro_batch: usize,
+    memory: u64,
+}
+
+fn mebibytes(n: u64) -> String {
+    format!("{:.0} MiB", n as f64 / f64::from(1 << 20))
+}
+
+impl Means {
+    fn check(&self) -> Result<()> {
+        if self.seconds.is_some_and(|s| !s.is_finite() || s <= 0.0) || self.memory_bytes == Some(0) {
+            return Err(Error::usage("a limit of nothing").hint("give a positive memory or time"));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sites::Pattern;
+
+    fn base() -> Base {
+        Base::open(std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("models/har_cnn.onnx")).unwrap()
+    }
+
+    fn means(memory_bytes: Option<u64>, seconds: Option<f64>) -> Means {
+        Means { memory_bytes, seconds }
+    }
+
+    #[test]
+    fn memory_takes_sites_off_the_front_after_micro_batches_were_thinned() {
+        let base = base();
+        let choice = crate::adapt::select::choose(&base, Task::Classification, &Pattern::default(), 4, 64).unwrap();
+        let n = choice.sites.len();
+        assert!(n >= 3, "{:?}", choice.sites);
+        let with = |limit: &dyn Fn(&Costs) -> u64| {
+            let plenty = means(Some(u64::MAX), None);
+            let costs = Costs::new(&base, Task::Classification, &choice, &plenty, 2);
+            let limited = means(Some(limit(&costs)), None);
+            // What the process holds moves while other tests run: both look at the same number.
+            Costs { means: &limited, ..costs }.choose(4, None).unwrap()
+        };
+        let (ladder, all) = with(&|_| u64::MAX);
+        assert_eq!((all.sites.len(), all.micro_batch, all.rank), (n, MICRO_BATCH, 4));
+        assert_eq!(ladder.all_sites, choice.ladder.all_sites);
+        let (_, thin) = with(&|c| c.memory(0, 4, c.held(0, 4).unwrap(), 4));
+        assert_eq!((thin.sites.len(), thin.micro_batch), (n, 4), "{}", thin.reason);
+        let last = n - 1;
+        let (ladder, few) = with(&|c| c.memory(last, 4, c.held(last, 4).unwrap(), THINNEST));
+        assert_eq!((few.sites.len(), few.micro_batch), (1, THINNEST), "{}", few.reason);
+        assert_eq!(ladder.all_sites, [(choice.sites[last].name.clone(), few.rank)]);
+        let (ladder, none) = with(&|_| 1);
+        assert!(none.sites.is_empty() && ladder.all_sites.is_empty() && none.reason.contains("only a head"));
+    }
+
+    #[test]
+    fn time_and_gradients_choose_when_they_are_measured() {
+        let base = base();
+        let choice = crate::adapt::select::choose(&base, Task::Classification, &Pattern::default(), 4, 64).unwrap();
+        let n = choice.sites.len();
+        let mut gradients: Vec<(String, f64)> = choice.sites.iter().map(|s| (s.name.clone(), 1.0)).collect();
+        gradients[1].1 = 1e-6;
+        let measured = Measured { gradients, seconds_per_lesson: 0.1, lessons: 100.0, seconds: 0.5 };
+        let choose = |seconds: f64| {
+            let means = means(None, Some(seconds));
+            Costs::new(&base, Task::Classification, &choice, &means, 1).choose(4, Some(&measured)).unwrap().1
+        };
+        let total = choose(1e6).seconds.unwrap();
+        assert!(total > 10.5 && total < 20.5, "ten seconds, and the last block once more: {total}");
+        let all = choose(1.01 * total / AIMED_AT);
+        assert_eq!(all.sites.len(), n - 1);
+        assert!(!all.sites.iter().any(|s| s.name == choice.sites[1].name), "{}", all.reason);
+        assert!((all.sites.iter().filter_map(|s| s.share).sum::<f64>() - 1.0).abs() < 1e-3);
+        assert!((all.seconds.unwrap() - total).abs() < 1e-6);
+        let fewer = choose(0.99 * total / AIMED_AT);
+        assert!(!fewer.sites.iter().any(|s| s.name == choice.sites[0].name) && fewer.seconds.unwrap() <= 0.99 * total);
+        assert!(choose(1e-9).sites.is_empty());
+        let nothing = means(None, Some(-1.0));
+        assert!(Costs::new(&base, Task::Classification, &choice, &nothing, 1).choose(4, None).is_err());
+    }
+}

@@ -1,0 +1,117 @@
+//! Which sites adapt, and what that costs: the runtime knows the architecture so that its user need not.
+
+mod budget;
+
+pub use budget::{Chosen, ChosenSite};
+pub(crate) use budget::{Costs, Measured};
+
+use crate::adapt::Ladder;
+use crate::base::{Base, Bucket, Task};
+use crate::error::Result;
+use crate::plan::{Ends, MICRO_BATCH, SiteKey, Survey, TrainPlan, survey};
+use crate::process::Means;
+use crate::sites::{Pattern, Site};
+
+/// Sequence length at which costs are estimated while there is no feedback to look at.
+pub(crate) const TYPICAL_LENGTH: usize = 64;
+
+/// The sites of every rung of the ladder, and what was left out.
+pub(crate) struct Choice {
+    pub ladder: Ladder,
+    /// Those that a gradient reaches, in evaluation order, and the multiplications of each at `bucket`.
+    pub sites: Vec<Site>,
+    pub macs: Vec<u64>,
+    /// Sizes at which costs are estimated.
+    pub bucket: Bucket,
+    pub unreachable: Vec<String>,
+    pub train_memory_bytes: u64,
+}
+
+/// Chooses among the reachable sites that the pattern names. The classifier is not among them: the head corrects its outputs
+/// directly, at full rank. Costs are those of sequences of `length`, or of the longest half of it (and so on) that the model allows.
+pub(crate) fn choose(base: &Base, task: Task, pattern: &Pattern, rank: usize, length: usize) -> Result<Choice> {
+    let (bucket, seen) = survey_at(base, task, length)?;
+    let body = |s: &Site| pattern.matches(&s.name) && seen.classifier.as_ref() != Some(&s.name);
+    let wanted: SiteKey =
+        seen.table.sites.iter().filter(|s| body(s)).map(|s| (s.name.clone(), s.clamp_rank(rank))).collect();
+    let mut unreachable = vec![];
+    let mut peak_bytes = 0;
+    let mut reachable = vec![];
+    if !wanted.is_empty() {
+        let reach = TrainPlan::reach(base, Ends::Tail(task), &bucket, &wanted)?;
+        let first = reach.blocked.first().map_or(String::new(), |b| format!(": {} ({}): {}", b.node, b.op, b.reason));
+        let lost = wanted.iter().filter(|(name, _)| !reach.reachable.contains(name));
+        unreachable.extend(lost.map(|(name, _)| format!("{name}{first}")));
+        peak_bytes = reach.peak_bytes;
+        reachable = reach.reachable;
+    }
+    let key = |keep: &dyn Fn(usize) -> bool| -> SiteKey {
+        let mut key: SiteKey = seen
+            .table
+            .sites
+            .iter()
+            .enumerate()
+            .filter(|(i, s)| reachable.contains(&s.name) && keep(*i))
+            .map(|(_, s)| (s.name.clone(), s.clamp_rank(rank)))
+            .collect();
+        key.sort();
+        key
+    };
+    let ladder = Ladder { last_block: key(&|i| seen.last_block[i]), all_sites: key(&|_| true) };
+    let reached = || seen.table.sites.iter().zip(&seen.macs).filter(|(s, _)| reachable.contains(&s.name));
+    let (sites, macs): (Vec<Site>, Vec<u64>) = reached().map(|(s, m)| (s.clone(), *m)).unzip();
+    let mut choice = Choice { ladder, sites, macs, bucket, unreachable, train_memory_bytes: 0 };
+    let workers = std::thread::available_parallelism().map_or(1, usize::from);
+    choice.train_memory_bytes = Costs::of(base, task, &choice, &Means::default(), workers).all(rank, peak_bytes);
+    Ok(choice)
+}
+
+/// Surveys at `length`, or at the longest half of it (and so on) that the model's table of positions allows.
+fn survey_at(base: &Base, task: Task, mut length: usize) -> Result<(Bucket, Survey)> {
+    loop {
+        let bucket = base.bucket(MICRO_BATCH, length);
+        match survey(base, task, &bucket) {
+            Err(_) if base.has_sequence() && length > 1 => length /= 2,
+            seen => return seen.map(|s| (bucket, s)),
+        }
+    }
+}
+
+/// What will adapt.
+#[derive(Debug, Clone)]
+pub struct Summary {
+    /// Names of the sites.
+    pub sites: Vec<String>,
+    /// Numbers in their `A` and `B`.
+    pub trainable_parameters: usize,
+    /// Estimate of the memory that training needs, bytes.
+    pub train_memory_bytes: u64,
+    /// Why these, where memory or time is limited.
+    pub reason: Option<String>,
+    /// Sites that cannot be trained, with what stands in the way.
+    pub unreachable: Vec<String>,
+}
+
+/// [`choose`], for people; within the means, as far as they can be kept to before there is feedback.
+pub fn summarise(base: &Base, task: Task, pattern: &Pattern, rank: usize, means: &Means) -> Result<Summary> {
+    let choice = choose(base, task, pattern, rank, TYPICAL_LENGTH)?;
+    let mut summary = Summary {
+        sites: choice.sites.iter().map(|s| s.name.clone()).collect(),
+        trainable_parameters: choice.sites.iter().map(|s| s.trainable(s.clamp_rank(rank))).sum(),
+        train_memory_bytes: choice.train_memory_bytes,
+        reason: None,
+        unreachable: choice.unreachable.clone(),
+    };
+    if !means.are_unlimited() {
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        let (ladder, chosen) = Costs::new(base, task, &choice, means, threads).choose(rank, None)?;
+        let numbers = |(name, rank): &(String, usize)| {
+            choice.sites.iter().find(|s| s.name == *name).map_or(0, |s| s.trainable(*rank))
+        };
+        summary.trainable_parameters = ladder.all_sites.iter().map(numbers).sum();
+        summary.sites = chosen.sites.into_iter().map(|s| s.name).collect();
+        summary.train_memory_bytes = chosen.memory_bytes;
+        summary.reason = Some(chosen.reason);
+    }
+    Ok(summary)
+}

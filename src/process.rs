@@ -1,0 +1,52 @@
+//! What this process holds of the machine and may take of it, and what it survives.
+
+use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use serde::{Deserialize, Serialize};
+
+/// What training may cost. Without a limit every site that a gradient reaches may adapt.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Means {
+    /// Most memory of the process, bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_bytes: Option<u64>,
+    /// Longest training, seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seconds: Option<f64>,
+}
+
+impl Means {
+    /// True when nothing is limited.
+    pub fn are_unlimited(&self) -> bool {
+        *self == Means::default()
+    }
+}
+
+/// A `kB` line of a file under `/proc`; 0 where there is none.
+pub fn status_bytes(file: &str, key: &str) -> u64 {
+    let text = std::fs::read_to_string(file).unwrap_or_default();
+    let line = text.lines().find_map(|l| l.strip_prefix(key));
+    line.and_then(|l| l.split_whitespace().next()?.parse::<u64>().ok()).map_or(0, |kb| kb * 1024)
+}
+
+thread_local! {
+    static GUARDED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// True while this thread runs inside a call whose panic becomes an error: a panic hook can then stay silent.
+pub fn in_guarded_call() -> bool {
+    GUARDED.with(Cell::get)
+}
+
+/// Runs `work`; the message of its panic, if it panics.
+pub(crate) fn caught<T>(work: impl FnOnce() -> T) -> Result<T, String> {
+    let before = GUARDED.with(|g| g.replace(true));
+    let outcome = catch_unwind(AssertUnwindSafe(work));
+    GUARDED.with(|g| g.set(before));
+    outcome.map_err(|panic| {
+        let text = panic.downcast_ref::<&str>().map(|s| s.to_string());
+        text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".into())
+    })
+}

@@ -1,0 +1,273 @@
+//! Times a model's predictions and training steps on this machine.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use ndarray::Array2;
+
+use crate::adapt::fit::{Fit, Goal, Lesson, Recipe, start};
+use crate::adapter::{Adapter, Depth, Lineage, Pooling, SiteDelta, Verdict};
+use crate::base::Base;
+use crate::disk::RealDisk;
+use crate::error::{Error, Result};
+use crate::head::Head;
+use crate::input::Example;
+use crate::linalg::{MatMut, MatRef, gemm};
+use crate::plan::{Batch, Deltas, Ends, Engine, Factors, ForwardPlan, SiteKey, survey};
+use crate::process::status_bytes;
+use crate::sites::Pattern;
+use crate::sync::in_parallel;
+
+/// What to time.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Examples per prediction and per training step.
+    pub batch: usize,
+    /// Sequence length, where the model has one.
+    pub sequence: usize,
+    /// Rank of every site.
+    pub rank: usize,
+    /// Sites that adapt.
+    pub sites: Pattern,
+    /// Threads; the batch is shared among them.
+    pub threads: usize,
+    /// Runs of each measurement, after a warm-up.
+    pub repeats: usize,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options { batch: 8, sequence: 64, rank: 8, sites: Pattern::default(), threads: 1, repeats: 12 }
+    }
+}
+
+/// Several runs.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Timing {
+    /// Smallest.
+    pub min: f64,
+    /// Middle.
+    pub median: f64,
+    /// Processor time of all threads, on average: what other work on the machine disturbs least.
+    pub cpu: f64,
+}
+
+/// What was measured; times in milliseconds unless named otherwise.
+#[derive(Debug, Clone)]
+pub struct Report {
+    /// Sites that adapted.
+    pub sites: usize,
+    /// The plain base.
+    pub predict_ms: Timing,
+    /// With low-rank inputs.
+    pub adapted_predict_ms: Timing,
+    /// With merged weights.
+    pub merged_predict_ms: Timing,
+    /// Forward, backward and optimiser; none when no site can be trained.
+    pub train_step_ms: Option<Timing>,
+    /// A training step in later epochs, when what the layers before the first trained one computed is kept; none when nothing
+    /// worth keeping lies before it.
+    pub later_step_ms: Option<Timing>,
+    /// `4·N·positions` FLOP of the frozen weights at the sites (forward and backward) over the step's median time.
+    pub gflops_effective: Option<f64>,
+    /// A 512×384×1536 product on one thread, in the same run.
+    pub gflops_gemm: f64,
+    /// Opening an adapter file, verified, and making it ready to serve, microseconds.
+    pub swap_us: Timing,
+    /// Peak resident memory from the start of the process, loading the model included, to the last training step.
+    pub train_peak_rss_bytes: u64,
+    /// Peak resident memory of the process.
+    pub peak_rss_bytes: u64,
+    /// Memory of the process that no file backs.
+    pub anonymous_bytes: u64,
+}
+
+fn time(repeats: usize, mut work: impl FnMut() -> Result<()>) -> Result<Timing> {
+    for _ in 0..2 {
+        work()?;
+    }
+    let (mut runs, cpu) = (vec![], cpu_ms());
+    for _ in 0..repeats.max(1) {
+        let start = Instant::now();
+        work()?;
+        runs.push(start.elapsed().as_secs_f64() * 1e3);
+    }
+    let cpu = (cpu_ms() - cpu) / runs.len() as f64;
+    runs.sort_by(f64::total_cmp);
+    Ok(Timing { min: runs[0], median: runs[runs.len() / 2], cpu })
+}
+
+/// Processor time of this process so far, in steps of 10 ms; 0 where the system does not say.
+fn cpu_ms() -> f64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    // After the name, which may hold anything: the 12th and 13th fields are user and system time in hundredths of a second.
+    let fields = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
+    fields.split_whitespace().skip(11).take(2).filter_map(|f| f.parse::<f64>().ok()).sum::<f64>() * 10.0
+}
+
+/// Runs the measurements on the model at `path`.
+pub fn run(path: &Path, options: &Options) -> Result<Report> {
+    let base = Arc::new(Base::open(path)?);
+    let task = base.guess_task()?;
+    let threads = options.threads.clamp(1, 256);
+    // Every thread takes an equal share of the batch.
+    let share = options.batch.div_ceil(threads);
+    let bucket = base.bucket(share, options.sequence);
+    let parts: Vec<Vec<Example>> = (0..options.batch.div_ceil(bucket.batch))
+        .map(|i| base.random_examples(&bucket, i as u64))
+        .collect::<Result<_>>()?;
+    let engine = Engine::new(base.clone(), task, Pooling::None);
+    let seen = survey(&base, task, &bucket)?;
+    let engine = if seen.sequence { Engine::new(base.clone(), task, Pooling::Mean) } else { engine };
+    let choice =
+        crate::adapt::select::choose(&base, task, &options.sites, options.rank, crate::adapt::select::TYPICAL_LENGTH)?;
+    let sites = choice.ladder.all_sites;
+    let named: Vec<_> =
+        sites.iter().filter_map(|(n, r)| choice.sites.iter().find(|s| s.name == *n).map(|s| (s.clone(), *r))).collect();
+    let mut deltas = start(&named, 2.0, 0);
+    for (i, v) in deltas.iter_mut().flat_map(|d| d.b.data.iter_mut()).enumerate() {
+        *v = ((i % 17) as f32 - 8.0) * 1e-4;
+    }
+    let factors = Factors::of(&deltas)?;
+    let forward = |deltas: &Deltas, factors: &Factors| -> Result<Timing> {
+        let plan = ForwardPlan::new(&base, Ends::Tail(task), &bucket, deltas)?;
+        let batches = batches(&base, &bucket, &parts)?;
+        time(options.repeats, || in_parallel(threads, &batches, |b| plan.run(b, factors)).map(drop))
+    };
+    // First, so that its peak of memory is its own.
+    let (train_step_ms, later_step_ms) = match sites.is_empty() {
+        true => (None, None),
+        false => train_steps(&engine, &sites, &parts, seen.features, seen.classes, threads, options)?,
+    };
+    engine.drop_train_plans();
+    let train_peak_rss_bytes = status_bytes("/proc/self/status", "VmHWM:");
+    let predict_ms = forward(&Deltas::Inputs(&[]), &Factors::default())?;
+    let adapted_predict_ms = forward(&Deltas::Inputs(&sites), &factors)?;
+    let merged_predict_ms = forward(&Deltas::Merged(&deltas), &Factors::default())?;
+    let chosen = |name: &str| sites.iter().any(|(n, _)| n == name);
+    let macs: u64 = seen.table.sites.iter().zip(&seen.macs).filter(|(s, _)| chosen(&s.name)).map(|(_, m)| *m).sum();
+    let flop = 4.0 * macs as f64 * parts.len() as f64;
+    Ok(Report {
+        sites: sites.len(),
+        predict_ms,
+        adapted_predict_ms,
+        merged_predict_ms,
+        train_step_ms,
+        later_step_ms,
+        gflops_effective: train_step_ms.map(|t| flop / t.median / 1e6),
+        gflops_gemm: gemm_speed()?,
+        swap_us: swap(&base, deltas)?,
+        train_peak_rss_bytes,
+        peak_rss_bytes: status_bytes("/proc/self/status", "VmHWM:"),
+        anonymous_bytes: status_bytes("/proc/self/smaps_rollup", "Anonymous:"),
+    })
+}
+
+fn batches(base: &Base, bucket: &crate::base::Bucket, parts: &[Vec<Example>]) -> Result<Vec<Batch>> {
+    parts.iter().map(|p| Batch::new(base, bucket, &p.iter().collect::<Vec<_>>())).collect()
+}
+
+/// A step that computes everything, and one that finds the frozen part kept.
+fn train_steps(
+    engine: &Engine,
+    sites: &SiteKey,
+    parts: &[Vec<Example>],
+    features: usize,
+    base_classes: usize,
+    threads: usize,
+    options: &Options,
+) -> Result<(Option<Timing>, Option<Timing>)> {
+    const CLASSES: usize = 8;
+    let classes = if base_classes > 0 { base_classes } else { CLASSES };
+    let lessons: Vec<Lesson> = parts
+        .iter()
+        .flatten()
+        .enumerate()
+        .map(|(i, e)| Lesson {
+            example: e.clone(),
+            goal: Goal::Class(i % classes.min(CLASSES)),
+            weight: 1.0,
+            at_ms: 0,
+            earlier: false,
+            keep: vec![],
+        })
+        .collect();
+    let columns: Vec<u32> = (0..classes.min(CLASSES) as u32).collect();
+    let head = Head {
+        features,
+        base_classes,
+        classes,
+        weight: Array2::zeros((features, columns.len())),
+        bias: ndarray::Array1::zeros(columns.len()),
+        columns,
+    };
+    let whole = lessons.len();
+    let recipe = Recipe { batch: whole, micro_batch: whole.div_ceil(threads), kept_bytes: 0, ..Recipe::default() };
+    let keeping = Recipe { kept_bytes: Recipe::default().kept_bytes, ..recipe.clone() };
+    let all: Vec<usize> = (0..lessons.len()).collect();
+    let weights = vec![1.0; lessons.len()];
+    let steps = |recipe: &Recipe| {
+        let mut fit = Fit::new(engine, lessons.iter().collect(), sites, head.clone(), recipe, threads)?;
+        Ok::<_, Error>((time(options.repeats, || fit.step(&all, &weights, 1e-4).map(drop))?, fit.is_split()?))
+    };
+    let (first, split) = steps(&recipe)?;
+    let later = if split { Some(steps(&keeping)?.0) } else { None };
+    Ok((Some(first), later))
+}
+
+fn gemm_speed() -> Result<f64> {
+    let (m, k, n) = (512, 384, 1536);
+    let (a, b, mut c) = (vec![0.5f32; m * k], vec![0.25f32; k * n], vec![0f32; m * n]);
+    let timing = time(20, || {
+        gemm(1.0, MatRef::row_major(&a, m, k)?, MatRef::row_major(&b, k, n)?, 0.0, MatMut::row_major(&mut c, m, n)?)
+    })?;
+    Ok(2.0 * (m * k * n) as f64 / timing.min / 1e6)
+}
+
+fn swap(base: &Base, mut deltas: Vec<SiteDelta>) -> Result<Timing> {
+    deltas.sort_by(|a, b| a.name.cmp(&b.name));
+    let folder = tempfile::tempdir().map_err(|e| Error::io("cannot make a temporary folder", Path::new("/tmp"), e))?;
+    let path = folder.path().join("bench.adapter");
+    let depth = Depth::AllSites;
+    let adapter = Adapter {
+        base: base.fingerprint(),
+        task: "classification".into(),
+        labels: vec![],
+        sites: deltas,
+        head: None,
+        lineage: Lineage {
+            parent: 0,
+            seed: 0,
+            steps: 0,
+            examples: 0,
+            depth,
+            created_ms: 0,
+            learning_rate: 0.0,
+            rank: 0,
+        },
+        verdict: Verdict {
+            promoted: false,
+            base_accuracy: 0.0,
+            before: 0.0,
+            after: 0.0,
+            n: 0,
+            p_value: 1.0,
+            power: 0.0,
+            retention: 1.0,
+            retention_n: 0,
+            depth,
+            reason: "a measurement".into(),
+        },
+    };
+    crate::adapter::file::write_adapter(&RealDisk, &path, &adapter)?;
+    let timing = time(50, || {
+        let file = crate::adapter::file::AdapterFile::open(&path, Some(&base.fingerprint()))?;
+        let parts = file.sites().flat_map(|s| {
+            let scale = s.header.alpha / s.header.rank as f32;
+            [(s.a.shape, s.a.data, 1.0), (s.b.shape, s.b.data, scale)]
+        });
+        Factors::from_slices(parts).map(drop)
+    })?;
+    Ok(Timing { min: timing.min * 1e3, median: timing.median * 1e3, cpu: timing.cpu * 1e3 })
+}

@@ -1,0 +1,416 @@
+//! A person's days with the model, played from a labelled set: predict, correct, train, go on. Everything runs through a real
+//! home with a real journal and a real store, in a folder that is removed afterwards.
+//!
+//! # What is counted
+//! Items come in the order of the data, which is the order of time. A wrong answer, or none, is corrected; a right one is
+//! accepted now and then. Without a test set the later half in time is held out: no item of it is ever predicted in the stream
+//! or fed back. Neighbouring windows of a sensor overlap, so the first [`Options::gap`] held-out items, whose windows may share
+//! samples with an item that was fed back, are not counted. A set that is sorted by label has no order of time; it is shuffled
+//! with the seed ([`Report::shuffled`]).
+//!
+//! The same seed gives the same result, whatever the number of threads.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use crate::adapt::{Progress, Settings, depth_name};
+use crate::error::{Error, ErrorKind, Result};
+use crate::input::LabelledSet;
+use crate::runtime::{Checkpoints, Feedback, Home, InitOptions, Session, TrainOptions, TrainReport};
+use crate::tools::score::{Names, accuracy};
+
+/// Fewest feedback items between two trainings when nothing is said.
+const FEWEST_BETWEEN: usize = 16;
+/// Share of right answers that are accepted when nothing is said.
+pub const ACCEPT_SHARE: f32 = 0.25;
+/// Held-out items that are not counted when nothing is said.
+pub const GAP: usize = 2;
+
+/// How to simulate.
+#[derive(Clone)]
+pub struct Options<'a> {
+    /// Feedback items between trainings; by default a quarter of the stream, at least 16. The end of the stream trains too.
+    pub train_every: Option<usize>,
+    /// Share of right answers that the person accepts, 0 to 1.
+    pub accept_share: f32,
+    /// Held-out items next to the stream that are not counted; without effect when a test set is given.
+    pub gap: usize,
+    /// Seed of everything random.
+    pub seed: u64,
+    /// Threads.
+    pub threads: usize,
+    /// Settings of the trainings; those of a new home when not given. Seed and threads above win.
+    pub settings: Option<Settings>,
+    /// Set by the caller to stop.
+    pub stop: Option<&'a AtomicBool>,
+}
+
+impl Default for Options<'_> {
+    fn default() -> Self {
+        Options {
+            train_every: None,
+            accept_share: ACCEPT_SHARE,
+            gap: GAP,
+            seed: 0,
+            threads: std::thread::available_parallelism().map_or(1, usize::from),
+            settings: None,
+            stop: None,
+        }
+    }
+}
+
+/// Where a simulation stands.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Step {
+    /// Items of the stream that were predicted.
+    pub seen: usize,
+    /// Items of the stream.
+    pub of: usize,
+    /// What is being done, in words.
+    pub doing: String,
+}
+
+/// Accuracies on the held-out items after part of the stream.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Point {
+    /// Items of the stream seen.
+    pub seen: usize,
+    /// Of the plain base.
+    pub base_accuracy: f64,
+    /// Of the generation that serves.
+    pub adapted_accuracy: f64,
+}
+
+/// One training.
+#[derive(Debug, Clone)]
+pub struct Training {
+    /// Items of the stream seen before it.
+    pub seen: usize,
+    /// Feedback items given before it.
+    pub feedback: usize,
+    /// What it did.
+    pub report: TrainReport,
+}
+
+impl Training {
+    /// The verdict in a line.
+    pub fn line(&self) -> String {
+        let TrainReport { verdict: v, generation, promoted, .. } = &self.report;
+        let percent = |share: f64| (100.0 * share).round();
+        let outcome = match promoted {
+            true => format!(
+                "generation {generation} ({}), guard {} → {} %",
+                depth_name(v.depth),
+                percent(v.before),
+                percent(v.after)
+            ),
+            false => "not promoted".to_string(),
+        };
+        let reason = if v.reason.is_empty() { String::new() } else { format!(": {}", v.reason) };
+        format!("after {} interactions, {} with feedback: {outcome}{reason}", self.seen, self.feedback)
+    }
+}
+
+/// Accuracies at the end.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Test {
+    /// Held-out items that were counted.
+    pub n: usize,
+    /// Accuracy of the plain base.
+    pub base: f64,
+    /// Accuracy of what serves at the end.
+    pub adapted: f64,
+}
+
+/// What a simulation found.
+#[derive(Debug, Clone)]
+pub struct Report {
+    /// Held-out accuracy before the first item and after each training.
+    pub curve: Vec<Point>,
+    /// At the end.
+    pub test: Test,
+    /// Share of uncorrected inputs on which the serving generation agrees with the base; 1 when the base serves.
+    pub retention: f64,
+    /// Generations committed.
+    pub generations: usize,
+    /// Predictions.
+    pub interactions: usize,
+    /// Feedback items.
+    pub feedback: usize,
+    /// Right answers among the predictions of the stream, by whatever served at the time.
+    pub right_on_the_way: usize,
+    /// Size of the serving adapter's file; 0 when the base serves.
+    pub adapter_bytes: u64,
+    /// Every training.
+    pub trainings: Vec<Training>,
+    /// Duration of everything, seconds.
+    pub seconds: f64,
+    /// Duration of the trainings, seconds.
+    pub train_seconds: f64,
+    /// Largest resident memory of this process so far; 0 where the system does not say.
+    pub peak_rss_bytes: u64,
+    /// Whether the data was sorted by label and therefore shuffled.
+    pub shuffled: bool,
+    /// Held-out items left out because they may overlap the stream.
+    pub dropped: usize,
+}
+
+/// Plays `stream` to a new home made as `init` says; judges on `test`, or on the later half of `stream`.
+///
+/// # Errors
+/// When the model or the data cannot be used, the temporary folder takes no files, or [`Options::stop`] was set.
+pub fn simulate(
+    init: &InitOptions,
+    stream: LabelledSet,
+    test: Option<LabelledSet>,
+    options: &Options<'_>,
+    progress: &(dyn Fn(Step) + Sync),
+) -> Result<Report> {
+    let started = Instant::now();
+    if !(0.0..=1.0).contains(&options.accept_share) {
+        return Err(Error::usage(format!("an accept share of {}", options.accept_share)).hint("choose 0 to 1"));
+    }
+    if options.train_every == Some(0) {
+        return Err(Error::usage("a training after every 0 feedback items").hint("choose 1 or more"));
+    }
+    let shuffled = stream.is_grouped_by_label();
+    let stream = if shuffled { stream.shuffled(options.seed)? } else { stream };
+    let (stream, test, dropped) = split(stream, test, options.gap)?;
+
+    let folder = tempfile::Builder::new()
+        .prefix("acclimate-simulation-")
+        .tempdir()
+        .map_err(|e| Error::io("cannot make a temporary folder", &std::env::temp_dir(), e))?;
+    let home = Home::init(folder.path().join("home"), init)?;
+    let session = home.session("simulated")?;
+    let mut run = Run::new(&session, &stream, &test, options, progress)?;
+    run.play()?;
+    let status = session.status()?;
+    let serving = session.generations()?.into_iter().find(|g| g.current).and_then(|g| g.header.ok());
+    let last = run.curve.last().copied().ok_or_else(|| Error::internal("a simulation without a measurement"))?;
+    Ok(Report {
+        test: Test { n: test.len(), base: last.base_accuracy, adapted: last.adapted_accuracy },
+        retention: serving.map_or(1.0, |(header, _)| header.verdict.retention),
+        generations: run.trainings.iter().filter(|t| t.report.promoted).count(),
+        interactions: status.interactions,
+        feedback: status.feedback,
+        right_on_the_way: run.right,
+        adapter_bytes: status.adapter_bytes,
+        train_seconds: run.trainings.iter().map(|t| t.report.seconds).sum(),
+        curve: run.curve,
+        trainings: run.trainings,
+        seconds: started.elapsed().as_secs_f64(),
+        peak_rss_bytes: peak_rss_bytes(),
+        shuffled,
+        dropped,
+    })
+}
+
+/// The stream, what judges it, and how many items between them are not counted.
+fn split(stream: LabelledSet, test: Option<LabelledSet>, gap: usize) -> Result<(LabelledSet, LabelledSet, usize)> {
+    if let Some(test) = test {
+        return Ok((stream, test, 0));
+    }
+    let half = stream.len() / 2;
+    let from = half.saturating_add(gap);
+    if half == 0 || from >= stream.len() {
+        return Err(Error::bad_data(format!("{} examples cannot both teach and judge", stream.len()))
+            .hint("give more data, or a test set of its own with --test"));
+    }
+    let earlier: Vec<usize> = (0..half).collect();
+    let later: Vec<usize> = (from..stream.len()).collect();
+    Ok((stream.select(&earlier)?, stream.select(&later)?, gap))
+}
+
+struct Run<'a> {
+    session: &'a Session,
+    stream: &'a LabelledSet,
+    test: &'a LabelledSet,
+    options: &'a Options<'a>,
+    progress: &'a (dyn Fn(Step) + Sync),
+    settings: Settings,
+    base_accuracy: f64,
+    curve: Vec<Point>,
+    trainings: Vec<Training>,
+    feedback: usize,
+    right: usize,
+}
+
+impl<'a> Run<'a> {
+    fn new(
+        session: &'a Session,
+        stream: &'a LabelledSet,
+        test: &'a LabelledSet,
+        options: &'a Options<'a>,
+        progress: &'a (dyn Fn(Step) + Sync),
+    ) -> Result<Run<'a>> {
+        let settings = options.settings.clone().unwrap_or_else(|| session.settings());
+        let settings = Settings { seed: options.seed, threads: options.threads.max(1), ..settings };
+        progress(Step { seen: 0, of: stream.len(), doing: "measuring the base".into() });
+        let base_accuracy = accuracy(session, test, true, settings.threads)?;
+        let start = Point { seen: 0, base_accuracy, adapted_accuracy: base_accuracy };
+        let (trainings, curve) = (vec![], vec![start]);
+        Ok(Run {
+            session,
+            stream,
+            test,
+            options,
+            progress,
+            settings,
+            base_accuracy,
+            curve,
+            trainings,
+            feedback: 0,
+            right: 0,
+        })
+    }
+
+    fn play(&mut self) -> Result<()> {
+        let every = self.options.train_every.unwrap_or_else(|| (self.stream.len() / 4).max(FEWEST_BETWEEN));
+        let names = Names::new(self.stream.labels(), self.session.home().labels());
+        let mut person = ChaCha8Rng::seed_from_u64(self.options.seed ^ 0xacce_97ed);
+        let mut trained_at = 0;
+        for (i, label) in self.stream.labels().iter().enumerate() {
+            if self.options.stop.is_some_and(|s| s.load(Ordering::Relaxed)) {
+                return Err(Error::new(ErrorKind::Interrupted, "stopped by the user"));
+            }
+            (self.progress)(Step { seen: i, of: self.stream.len(), doing: "living with it".into() });
+            let label = names.of(label);
+            let answer = self.session.predict(&self.stream.input(i)?)?;
+            let right = answer.label() == Some(label);
+            self.right += usize::from(right);
+            // Drawn for every item, so that one more right answer does not change which others are accepted.
+            let accepts = person.random_range(0.0f32..1.0) < self.options.accept_share;
+            let said = match right {
+                true if accepts => Feedback::Accept,
+                true => continue,
+                false if self.session.known_labels().iter().any(|l| l == label) => Feedback::Label(label.to_string()),
+                false => Feedback::NewLabel(label.to_string()),
+            };
+            let id = answer.id.ok_or_else(|| {
+                let why = answer.unrecorded.clone().unwrap_or_default();
+                Error::new(ErrorKind::Io, "an answer could not be recorded")
+                    .because(why)
+                    .hint("free some space for temporary files")
+            })?;
+            self.session.feedback(id, said)?;
+            self.feedback += 1;
+            if self.feedback - trained_at >= every {
+                trained_at = self.feedback;
+                self.train(i + 1)?;
+            }
+        }
+        if self.feedback > trained_at {
+            self.train(self.stream.len())?;
+        }
+        Ok(())
+    }
+
+    fn train(&mut self, seen: usize) -> Result<()> {
+        let of = self.stream.len();
+        let tell = |p: Progress| (self.progress)(Step { seen, of, doing: format!("training: {}", p.stage) });
+        let options = TrainOptions {
+            settings: Some(self.settings.clone()),
+            means: None,
+            stop: self.options.stop,
+            // Its home goes with it.
+            checkpoints: Checkpoints::Never,
+            progress: Some(&tell),
+        };
+        let report = self.session.train(&options)?;
+        let before = self.curve.last().map_or(self.base_accuracy, |p| p.adapted_accuracy);
+        let adapted_accuracy = match report.promoted {
+            true => accuracy(self.session, self.test, false, self.settings.threads)?,
+            false => before,
+        };
+        self.curve.push(Point { seen, base_accuracy: self.base_accuracy, adapted_accuracy });
+        self.trainings.push(Training { seen, feedback: self.feedback, report });
+        Ok(())
+    }
+}
+
+/// Largest resident memory of this process so far, bytes; 0 where the system does not say.
+pub fn peak_rss_bytes() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"));
+    let kib = line.and_then(|l| l.split_whitespace().next()).and_then(|n| n.parse::<u64>().ok());
+    kib.unwrap_or(0) * 1024
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::{Path, PathBuf};
+
+    fn asset(name: &str) -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("models").join(name)
+    }
+
+    /// Windows of one person, without the postural transitions that the model does not know.
+    fn person(user: i64) -> LabelledSet {
+        let set = LabelledSet::read(&asset("hapt_users_23_26.npz")).unwrap().filter_user(user).unwrap();
+        let known: Vec<usize> = (0..set.len()).filter(|&i| set.labels()[i].parse::<usize>().unwrap() < 6).collect();
+        set.select(&known).unwrap()
+    }
+
+    fn quiet(_: Step) {}
+
+    #[test]
+    fn the_later_half_is_held_out_less_the_gap() {
+        let all = person(23);
+        let n = all.len();
+        let (stream, test, dropped) = split(all.clone(), None, 3).unwrap();
+        assert_eq!((stream.len(), test.len(), dropped), (n / 2, n - n / 2 - 3, 3));
+        assert_eq!(stream.input(0).unwrap(), all.input(0).unwrap());
+        assert_eq!(test.input(0).unwrap(), all.input(n / 2 + 3).unwrap());
+        for (few, gap) in [(1, 0), (2, 1), (10, 5), (10, usize::MAX)] {
+            let few = all.select(&(0..few).collect::<Vec<_>>()).unwrap();
+            assert_eq!(split(few, None, gap).unwrap_err().kind(), ErrorKind::BadData);
+        }
+        let (stream, test, dropped) = split(all.clone(), Some(all.clone()), 3).unwrap();
+        assert_eq!((stream.len(), test.len(), dropped), (n, n, 0));
+    }
+
+    #[test]
+    fn a_seed_gives_one_result_and_the_threads_do_not_matter() {
+        let all = person(23);
+        let few = all.select(&(0..all.len()).step_by(3).collect::<Vec<_>>()).unwrap();
+        let init = InitOptions::new(asset("har_cnn.onnx"));
+        let settings = Settings { deepest: crate::adapter::Depth::HeadOnly, ..Settings::default() };
+        let run = |threads| {
+            let options =
+                Options { train_every: Some(12), threads, settings: Some(settings.clone()), ..Options::default() };
+            simulate(&init, few.clone(), None, &options, &quiet).unwrap()
+        };
+        let (one, two) = (run(1), run(2));
+        assert_eq!(one.curve, two.curve);
+        assert_eq!((one.interactions, one.feedback), (two.interactions, two.feedback));
+        assert_eq!(one.interactions, few.len() / 2);
+        assert_eq!(one.curve[0], Point { seen: 0, base_accuracy: one.test.base, adapted_accuracy: one.test.base });
+        assert_eq!(one.curve.len(), 1 + one.trainings.len());
+        assert!(!one.trainings.is_empty() && one.feedback >= one.interactions - one.right_on_the_way);
+    }
+
+    #[test]
+    fn stopping_is_an_interruption() {
+        let stop = AtomicBool::new(true);
+        let options = Options { stop: Some(&stop), ..Options::default() };
+        let e = simulate(&InitOptions::new(asset("har_cnn.onnx")), person(24), None, &options, &quiet).unwrap_err();
+        assert_eq!(e.kind(), ErrorKind::Interrupted);
+    }
+
+    #[test]
+    fn nonsense_is_refused_before_anything_runs() {
+        for bad in [
+            Options { accept_share: 1.5, ..Options::default() },
+            Options { accept_share: f32::NAN, ..Options::default() },
+            Options { train_every: Some(0), ..Options::default() },
+        ] {
+            let e = simulate(&InitOptions::new(asset("absent.onnx")), person(24), None, &bad, &quiet).unwrap_err();
+            assert_eq!(e.kind(), ErrorKind::Usage);
+        }
+    }
+}
