@@ -9,10 +9,10 @@ use tract_onnx::pb::{self, GraphProto, ModelProto, NodeProto, TensorProto};
 
 use super::tensors::{answers_half, floats, tensor, weight_type};
 use crate::adapter::{Adapter, HeadDelta, Pooling};
-use crate::base::{Base, Task, fold_branches, node_name, parse};
+use crate::base::{Base, Kind, Task, fold_branches, node_name, parse};
 use crate::disk::{RealDisk, StagedFile};
 use crate::error::{Error, Result};
-use crate::plan::{MergedWeight, merged_weights};
+use crate::plan::{Classifier, MergedWeight, merged_weights};
 use crate::runtime::Session;
 use crate::sites::direction;
 
@@ -65,7 +65,17 @@ fn write_in(model: &mut ModelProto, base: &Base, task: Task, adapter: &Adapter) 
     }
     if let Some(head) = &adapter.head {
         match (head.base_classes > 0, classifier) {
-            (true, Some(classifier)) => into_classifier(graph, &classifier, head)?,
+            (true, Some(Classifier { weight, plain: true })) => {
+                into_classifier(graph, &weight, head, &base.output_name()?)?
+            }
+            (true, Some(Classifier { weight, .. })) => {
+                return Err(Error::unsupported(
+                    "the model's scores are not its last layer's product alone: its head cannot be merged",
+                )
+                .at(&weight.site)
+                .because("they are scaled, squashed or brought into another shape behind that layer")
+                .hint("keep serving with acclimate, which applies the head beside the model"));
+            }
             (true, None) => {
                 return Err(Error::unsupported(
                     "the model's classifier is not a plain product: its head cannot be merged",
@@ -81,11 +91,7 @@ fn write_in(model: &mut ModelProto, base: &Base, task: Task, adapter: &Adapter) 
                     .at(base.path().display())
                     .hint("export the base model with a newer opset and make a new home"));
                 }
-                let features = match &classifier {
-                    Some(c) => position(graph, &c.site).and_then(|at| graph.node[at].input.get(1 - c.slot).cloned()),
-                    None => base.onnx().outputs.first().cloned(),
-                };
-                let features = features.ok_or_else(|| Error::internal("the features have no name"))?;
+                let features = head_input(graph, base, classifier.as_ref())?;
                 append_head(graph, base, &features, head);
             }
         }
@@ -98,6 +104,57 @@ fn write_in(model: &mut ModelProto, base: &Base, task: Task, adapter: &Adapter) 
         model.metadata_props.push(pb::StringStringEntryProto { key: "acclimate.labels".into(), value });
     }
     Ok(())
+}
+
+/// Adds a node of one input and one attribute; the name of its output.
+fn add_node(graph: &mut GraphProto, op: &str, input: String, attribute: pb::AttributeProto) -> String {
+    let output = format!("acclimate.{op}.out");
+    graph.node.push(NodeProto {
+        name: format!("acclimate.{op}"),
+        op_type: op.into(),
+        input: vec![input],
+        output: vec![output.clone()],
+        attribute: vec![attribute],
+        ..NodeProto::default()
+    });
+    output
+}
+
+/// Adds what makes the input of an appended head of the model's values, `[batch, …]`; its name.
+fn head_input(graph: &mut GraphProto, base: &Base, classifier: Option<&Classifier>) -> Result<String> {
+    let lost = || Error::internal("the features have no name");
+    let flat = pb::AttributeProto {
+        name: "axis".into(),
+        i: 1,
+        r#type: pb::attribute_proto::AttributeType::Int as i32,
+        ..pb::AttributeProto::default()
+    };
+    if let Some(Classifier { weight, plain }) = classifier {
+        let at = position(graph, &weight.site).ok_or_else(lost)?;
+        let node = &graph.node[at];
+        if !["MatMul", "Gemm", "Conv"].contains(&node.op_type.as_str()) {
+            let what = format!("the last layer is a {}: a head cannot be put in its place", node.op_type);
+            return Err(Error::unsupported(what)
+                .at(&weight.site)
+                .hint("keep serving with acclimate, which applies the head beside the model"));
+        }
+        let features = node.input.get(1 - weight.slot).cloned().ok_or_else(lost)?;
+        return Ok(if *plain { features } else { add_node(graph, "Flatten", features, flat) });
+    }
+    let report = base.end_report()?;
+    let rank = base.outputs().iter().find(|p| p.name == report.output).map_or(0, |p| p.dims.len());
+    let mut features = report.output;
+    if report.batch_axis != 0 {
+        let order = std::iter::once(report.batch_axis).chain((0..rank).filter(|axis| *axis != report.batch_axis));
+        let perm = pb::AttributeProto {
+            name: "perm".into(),
+            ints: order.map(|axis| axis as i64).collect(),
+            r#type: pb::attribute_proto::AttributeType::Ints as i32,
+            ..pb::AttributeProto::default()
+        };
+        features = add_node(graph, "Transpose", features, perm);
+    }
+    Ok(if report.kind == Kind::Vector && rank != 2 { add_node(graph, "Flatten", features, flat) } else { features })
 }
 
 fn position(graph: &GraphProto, site: &str) -> Option<usize> {
@@ -147,7 +204,7 @@ fn replace_weight(graph: &mut GraphProto, weight: &MergedWeight) -> Result<()> {
 }
 
 /// Adds the head's columns to the classifier's, and appends those of new classes.
-fn into_classifier(graph: &mut GraphProto, classifier: &MergedWeight, head: &HeadDelta) -> Result<()> {
+fn into_classifier(graph: &mut GraphProto, classifier: &MergedWeight, head: &HeadDelta, output: &str) -> Result<()> {
     let refuse = |why: &str| {
         Error::unsupported(format!("the head cannot be merged: {why}"))
             .at(&classifier.site)
@@ -208,17 +265,19 @@ fn into_classifier(graph: &mut GraphProto, classifier: &MergedWeight, head: &Hea
     inputs[bias_slot] = new_bias.clone();
     graph.initializer.push(tensor(weight_name, &new_shape, &weight, kind));
     graph.initializer.push(tensor(new_bias, &[head.classes], &bias, kind));
-    set_last_dim(graph, head.classes);
+    set_last_dim(graph, output, head.classes);
     Ok(())
 }
 
-/// Declares the number of classes on the first output.
-fn set_last_dim(graph: &mut GraphProto, classes: usize) {
+/// Declares the number of classes on the output of that name.
+fn set_last_dim(graph: &mut GraphProto, output: &str, classes: usize) {
     use pb::tensor_shape_proto::{Dimension, dimension};
-    let shape = graph.output.first_mut().and_then(|o| o.r#type.as_mut()).and_then(|t| match &mut t.value {
-        Some(pb::type_proto::Value::TensorType(t)) => t.shape.as_mut(),
-        #[allow(unreachable_patterns)]
-        _ => None,
+    let shape = graph.output.iter_mut().find(|o| o.name == output).and_then(|o| o.r#type.as_mut()).and_then(|t| {
+        match &mut t.value {
+            Some(pb::type_proto::Value::TensorType(t)) => t.shape.as_mut(),
+            #[allow(unreachable_patterns)]
+            _ => None,
+        }
     });
     if let Some(last) = shape.and_then(|s| s.dim.last_mut()) {
         *last = Dimension { value: Some(dimension::Value::DimValue(classes as i64)), ..Dimension::default() };
