@@ -29,6 +29,13 @@ pub(super) fn settle(base: &Base, task: Task, classes: usize, labels: Option<usi
         ));
         outcome.output = Some(report.output.clone());
     }
+    if report.kind == Kind::Tokens && task == Task::Encoder {
+        outcome.warnings.push(format!(
+            "the output {:?} holds {}: a head reads their mean over the positions; an output with a vector a position tells it more",
+            report.output,
+            report.kind.describe()
+        ));
+    }
     let own = match report.kind {
         Kind::TwoClasses => 2,
         _ => classes,

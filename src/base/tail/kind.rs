@@ -5,6 +5,7 @@ use tract_core::ops::array::TypedConcat;
 use tract_core::ops::binary::TypedBinOp;
 use tract_core::ops::cast::Cast;
 use tract_core::ops::nn::Softmax;
+use tract_core::ops::scan::Scan;
 
 use super::softmax::{sigmoid_behind, softmax_behind};
 use super::walk::{Effect, FARTHEST, back, row_sizes, shape};
@@ -23,6 +24,8 @@ pub enum Kind {
     Vector,
     /// A vector for each position.
     Sequence,
+    /// A row of scores for each position: tags, or the next token.
+    Tokens,
     /// One number that is no score.
     Regression,
     /// Boxes, anchors or points, with or without their classes.
@@ -44,6 +47,7 @@ impl Kind {
             Kind::MultiLabel => "multi_label",
             Kind::Vector => "vector",
             Kind::Sequence => "sequence",
+            Kind::Tokens => "tokens",
             Kind::Regression => "regression",
             Kind::Boxes => "boxes",
             Kind::Map => "map",
@@ -60,6 +64,7 @@ impl Kind {
             Kind::MultiLabel => "independent scores, each behind its own sigmoid (multi-label)",
             Kind::Vector => "one vector an example",
             Kind::Sequence => "one vector a position",
+            Kind::Tokens => "scores for every position (tags, or the next token)",
             Kind::Regression => "one number an example that is no score (regression)",
             Kind::Boxes => "boxes, anchors or points (detection)",
             Kind::Map => "numbers for every place of a map (segmentation, or features that are not pooled)",
@@ -107,11 +112,18 @@ pub(super) fn kind_of(
         return if boxes || named.boxes { Kind::Boxes } else { Kind::NoRows };
     };
     let row: Vec<usize> = shape.iter().enumerate().filter(|(a, d)| *a != axis && **d != 1).map(|(_, d)| *d).collect();
+    // Lines of text or of a signal, read one place after the other.
+    let in_line = axis != 0 || !context.map_input || model.nodes().iter().any(|n| n.op_is::<Scan>());
     match row[..] {
         _ if named.boxes => Kind::Boxes,
         [] => one_number(model, outlet, &named, context),
         [width] => one_row(model, outlet, width, &named, context),
-        [positions, width] => rows(model, outlet, positions, width, &named, context),
+        [_, _] if shape.len() > 3 => Kind::Map,
+        [_, _] if in_line => {
+            let scores = named.scores || ends_in(model, outlet, &is_softmax);
+            if scores { Kind::Tokens } else { Kind::Sequence }
+        }
+        [positions, width] => anchors_or_patches(model, outlet, positions, width, &named),
         _ => Kind::Map,
     }
 }
@@ -136,6 +148,11 @@ impl Named {
     }
 }
 
+/// Whether exporters give this name to a vector.
+pub(super) fn names_a_vector(name: &str) -> bool {
+    Named::of(name).vector
+}
+
 fn one_number(model: &TypedModel, outlet: OutletId, named: &Named, context: &Context) -> Kind {
     let score = named.scores || context.labels == Some(2) || sigmoid_behind(model, outlet).is_some();
     if score { Kind::TwoClasses } else { Kind::Regression }
@@ -158,34 +175,30 @@ fn one_row(model: &TypedModel, outlet: OutletId, width: usize, named: &Named, co
     if vector { Kind::Vector } else { Kind::Classes }
 }
 
-/// Two axes besides the batch: a sequence of vectors, or what a detector says of each of its anchors.
-fn rows(
-    model: &TypedModel,
-    outlet: OutletId,
-    positions: usize,
-    width: usize,
-    named: &Named,
-    context: &Context,
-) -> Kind {
-    match () {
-        () if named.vector => Kind::Sequence,
-        () if width == 4 && context.map_input => Kind::Boxes,
-        () if !context.map_input => Kind::Sequence,
-        () if positions > MOST_PATCHES || is_put_together(model, outlet) => Kind::Boxes,
-        () => Kind::Sequence,
-    }
+/// What has a row for each place of a picture: the patches of an encoder, or the anchors of a detector.
+fn anchors_or_patches(model: &TypedModel, outlet: OutletId, positions: usize, width: usize, named: &Named) -> Kind {
+    let anchors = width == 4 || named.scores || positions > MOST_PATCHES || ends_in(model, outlet, &is_part);
+    if anchors && !named.vector { Kind::Boxes } else { Kind::Sequence }
 }
 
-/// Whether the output is put together of parts, or made of probabilities, as the anchors of a detector are.
-fn is_put_together(model: &TypedModel, outlet: OutletId) -> bool {
+/// Whether an operator puts parts together, or makes probabilities of them, as the anchors of a detector are made.
+fn is_part(node: &TypedNode) -> bool {
+    node.op_is::<TypedConcat>() || node.op_is::<Softmax>() || node.op.name() == "Sigmoid"
+}
+
+fn is_softmax(node: &TypedNode) -> bool {
+    node.op_is::<Softmax>()
+}
+
+/// Whether the output is such an operator's, behind others that keep its numbers apart.
+fn ends_in(model: &TypedModel, outlet: OutletId, is: &dyn Fn(&TypedNode) -> bool) -> bool {
     let mut at = outlet;
     for _ in 0..FARTHEST {
-        let node = model.node(at.node);
-        if node.op_is::<TypedConcat>() || node.op_is::<Softmax>() || node.op.name() == "Sigmoid" {
+        if is(model.node(at.node)) {
             return true;
         }
         match back(model, at) {
-            Some(step) if matches!(step.effect, Effect::Linear { .. } | Effect::Clipped { .. }) => at = step.from,
+            Some(step) if step.effect != Effect::Columns => at = step.from,
             _ => return false,
         }
     }

@@ -228,9 +228,19 @@ impl Base {
         let ending = self.ending()?;
         match ending.kind {
             Kind::Classes | Kind::TwoClasses => Ok(Task::Classification),
-            Kind::Vector | Kind::Sequence => Ok(Task::Encoder),
+            Kind::Vector | Kind::Sequence | Kind::Tokens => Ok(Task::Encoder),
             _ => Err(output::refusal(self, ending)),
         }
+    }
+
+    /// The name in the file of what the graph calls `node`: its own, or the one before a dotted suffix.
+    fn name_in_file(&self, node: &str) -> String {
+        let known = |name: &str| {
+            self.onnx.nodes.iter().any(|n| n.name == name) || self.onnx.inputs.iter().any(|input| input == name)
+        };
+        let mut ends = node.match_indices('.').map(|(at, _)| at).collect::<Vec<_>>();
+        ends.push(node.len());
+        ends.into_iter().rev().map(|end| &node[..end]).find(|name| known(name)).unwrap_or(node).to_string()
     }
 
     /// What the model's end was taken for.
@@ -239,7 +249,8 @@ impl Base {
     /// As [`Base::output_kind`].
     pub fn end_report(&self) -> Result<EndReport> {
         let ending = self.ending()?;
-        let point = |place: &Place, form: &str| EndPoint { node: place.node.clone(), form: form.into() };
+        let named = |place: &Place| self.name_in_file(&place.node);
+        let point = |place: &Place, form: &str| EndPoint { node: named(place), form: form.into() };
         let scores = ending.scores.as_ref().map(|(place, form)| {
             let word = match form {
                 Form::Scores if ending.probabilities.is_some() => "what the probabilities are made of",
@@ -252,14 +263,14 @@ impl Base {
         });
         let features = match &ending.linear {
             Some((features, node, _)) => {
-                Some(point(features, &format!("what the last linear layer reads ({})", node.node)))
+                Some(point(features, &format!("what the last linear layer reads ({})", named(node))))
             }
             None => ending.scores.as_ref().map(|(place, _)| point(place, "the scores: no last linear layer was found")),
         };
         let vector = || {
             let place = self.typed.outputs.get(ending.output).map(|o| Place::of(&self.typed, *o));
             place
-                .filter(|_| matches!(ending.kind, Kind::Vector | Kind::Sequence))
+                .filter(|_| matches!(ending.kind, Kind::Vector | Kind::Sequence | Kind::Tokens))
                 .map(|p| point(&p, "the output itself"))
         };
         Ok(EndReport {
@@ -277,12 +288,19 @@ impl Ending {
     fn of(base: &Base) -> Result<Ending> {
         let trial = Trial::of(base)?;
         let output = output::choose(base, &trial)?;
-        let (kind, axis) = output::look(base, &trial, output);
+        let (mut kind, axis) = output::look(base, &trial, output);
         let outlet = trial.model.outputs[output];
+        // A normalised vector, by its operators, that may be one of probabilities.
+        if kind == Kind::Vector
+            && !base.outputs.get(output).is_some_and(|p| kind::names_a_vector(&p.name))
+            && trial::sum_to_one(&trial.rows(base, outlet))
+        {
+            kind = Kind::Classes;
+        }
         let bare =
             Ending { output, kind, batch_axis: axis.unwrap_or(0), scores: None, probabilities: None, linear: None };
         let float = trial.model.outlet_fact(outlet).is_ok_and(|f| f.datum_type.is_float());
-        if axis.is_none() || !float || matches!(kind, Kind::Sequence | Kind::Boxes | Kind::Map) {
+        if axis.is_none() || !float || matches!(kind, Kind::Sequence | Kind::Tokens | Kind::Boxes | Kind::Map) {
             return Ok(bare);
         }
         let scores = Scores::of(base, &trial, outlet, kind);
@@ -321,7 +339,7 @@ impl Scores {
         if last_linear(model, output, batch).is_some_and(|l| l.plain) {
             return raw;
         }
-        let rows: Vec<Vec<f32>> = (0..2).filter_map(|seed| trial.values(base, output, seed)).flatten().collect();
+        let rows = trial.rows(base, output);
         match number {
             true if trial::within_one(&rows) => {
                 let found = plain(Form::OneProbability);

@@ -38,7 +38,7 @@ pub(super) fn look(base: &Base, trial: &Trial, output: usize) -> (Kind, Option<u
 
 /// Whether a home can be made for an output of this kind.
 fn usable(kind: Kind) -> bool {
-    matches!(kind, Kind::Classes | Kind::TwoClasses | Kind::Vector | Kind::Sequence)
+    matches!(kind, Kind::Classes | Kind::TwoClasses | Kind::Vector | Kind::Sequence | Kind::Tokens)
 }
 
 /// The output that answers: the one that was asked for, the one with as many scores as there are labels, or the first, unless that
@@ -113,7 +113,7 @@ pub(super) fn refusal(base: &Base, ending: &Ending) -> Error {
         Kind::Map => {
             "export the model with its pooled vector or its class scores as an output; --task encoder takes the whole map for a vector"
         }
-        Kind::Sequence => "leave --task away: a head over the mean of the positions is trained",
+        Kind::Sequence | Kind::Tokens => "leave --task away: a head over the mean of the positions is trained",
         Kind::Integers => "export it with its scores (before any argmax) as an output",
         _ => "export it with a leading batch dimension, a row an example",
     })

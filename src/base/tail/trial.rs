@@ -58,7 +58,11 @@ impl Trial {
     }
 
     /// The values of `outlet` for some random examples, a row an example; none where such cannot be made, or not be run.
-    pub fn values(&self, base: &Base, outlet: OutletId, seed: u64) -> Option<Vec<Vec<f32>>> {
+    pub fn rows(&self, base: &Base, outlet: OutletId) -> Vec<Vec<f32>> {
+        (0..2).filter_map(|seed| self.values(base, outlet, seed)).flatten().collect()
+    }
+
+    fn values(&self, base: &Base, outlet: OutletId, seed: u64) -> Option<Vec<Vec<f32>>> {
         let examples = base.random_examples(&self.bucket, seed).ok()?;
         let run = || -> TractResult<Vec<Vec<f32>>> {
             let mut model = self.model.clone();
