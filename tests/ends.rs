@@ -9,7 +9,7 @@ use std::process::{Command, Output};
 
 use acclimate::input::{ArrayData, LabelledSet, NamedArray, RawInput};
 use acclimate::simulate::{Options, simulate};
-use acclimate::{Feedback, Home, InitOptions};
+use acclimate::{Feedback, Home, InitOptions, Session};
 use assert_cmd::cargo::cargo_bin;
 use prost::Message;
 use serde_json::Value;
@@ -105,6 +105,7 @@ fn layers(classes: usize) -> Vec<TensorProto> {
         stored("b1", &[HIDDEN], &wave(HIDDEN, 1.1)),
         stored("w2", &[HIDDEN, classes], &wave(HIDDEN * classes, 2.2)),
         stored("b2", &[classes], &wave(classes, 0.7)),
+        stored("t", &[], &[1.5]),
     ]
 }
 
@@ -194,6 +195,37 @@ fn one_score_answers_no_and_yes_and_learns_a_third() {
     support::train(&session, 2);
     let right = (48..64).step_by(2).filter(|i| session.predict(&example(*i)).unwrap().label() == Some("maybe")).count();
     assert!(right >= 7, "{right} of 8");
+    let merged = exported(&session, &file);
+    let inputs: Vec<RawInput> = (40..64).map(example).collect();
+    let [a, b] = [&session, &merged].map(|s| s.evaluate(&inputs, false, 1).unwrap().unwrap());
+    assert!(support::apart(&a, &b) < 1e-4, "{}", support::apart(&a, &b));
+    assert_eq!(merged.labels().len(), 3);
+    // No label of its own is lost where they are set aside.
+    let options = InitOptions { task: Some(acclimate::base::Task::Encoder), ..InitOptions::new(file.path()) };
+    assert_eq!(Home::init(file.at("aside"), &options).unwrap().labels().len(), 0);
+}
+
+/// What serves, written into one file and opened as a model of its own.
+fn exported(session: &Session, file: &File) -> Session {
+    let out = file.at("merged.onnx");
+    acclimate::export::merged(session, &out).unwrap();
+    Home::init(file.at("exported"), &InitOptions::new(out)).unwrap().session("p").unwrap()
+}
+
+/// Behind a temperature the scores are not the last layer's product: the head is not written where it would be scaled, too.
+#[test]
+fn a_head_that_would_be_scaled_is_not_merged() {
+    let file = classifier(vec![node("Div", &["z", "t"], "y", vec![])], 3, &[port("y", &[-1, 3])]);
+    let home = Home::init(file.at("home"), &InitOptions::new(file.path())).unwrap();
+    let session = home.session("p").unwrap();
+    let example =
+        |i: usize| array(&[INPUTS], wave(INPUTS, i as f32).into_iter().map(|v| v + (i % 2 * 6) as f32).collect());
+    for i in 0..48 {
+        let answer = session.predict(&example(i)).unwrap();
+        let said = if i % 2 == 1 { Feedback::NewLabel("far".into()) } else { Feedback::Accept };
+        session.feedback(answer.id.unwrap(), said).unwrap();
+    }
+    support::train(&session, 2);
     let e = acclimate::export::merged(&session, &file.at("merged.onnx")).unwrap_err();
     assert!(e.to_string().contains("cannot be merged") && !file.at("merged.onnx").exists(), "{e}");
 }
@@ -279,9 +311,7 @@ fn an_output_with_time_before_the_batch_learns_as_one_with_the_batch_first() {
         session.feedback(id, Feedback::NewLabel(train.labels()[i].clone())).unwrap();
     }
     support::train(&session, 1);
-    acclimate::export::merged(&session, &file.at("merged.onnx")).unwrap();
-    let merged =
-        Home::init(file.at("merged"), &InitOptions::new(file.at("merged.onnx"))).unwrap().session("p").unwrap();
+    let merged = exported(&session, &file);
     let inputs = support::inputs(&test, 6);
     let [a, b] = [&session, &merged].map(|s| s.evaluate(&inputs, false, 1).unwrap().unwrap());
     assert!(support::apart(&a, &b) < 1e-4, "{}", support::apart(&a, &b));

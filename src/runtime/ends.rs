@@ -36,16 +36,12 @@ pub(super) fn settle(base: &Base, task: Task, classes: usize, labels: Option<usi
             report.kind.describe()
         ));
     }
-    let own = match report.kind {
-        Kind::TwoClasses => 2,
-        _ => classes,
-    };
-    let misfit = labels.filter(|labels| task == Task::Classification && *labels != own);
+    let misfit = labels.filter(|labels| task == Task::Classification && *labels != classes);
     if let Some(labels) = misfit {
         outcome.task = Task::Encoder;
         outcome.warnings.push(format!(
-            "{labels} labels for a model of {own} classes: the model's own classes are set aside, and a new head starts without \
-             knowing the {labels} that are listed; to keep what the model knows, list its {own} classes in order"
+            "{labels} labels for a model of {classes} classes: the model's own classes are set aside, and a new head starts without \
+             knowing the {labels} that are listed; to keep what the model knows, list its {classes} classes in order"
         ));
     } else if task == Task::Encoder && report.kind.has_classes() {
         outcome.warnings.push(format!(

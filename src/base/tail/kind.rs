@@ -73,6 +73,11 @@ impl Kind {
         }
     }
 
+    /// Whether it is one number an example.
+    pub fn is_one_number(self) -> bool {
+        matches!(self, Kind::TwoClasses | Kind::Regression)
+    }
+
     /// Whether the classes are the model's own.
     pub fn has_classes(self) -> bool {
         matches!(self, Kind::Classes | Kind::TwoClasses | Kind::MultiLabel)

@@ -64,7 +64,7 @@ pub(crate) struct Tail {
     pub logits: Option<OutletId>,
     /// Node that turns features into logits, kept out of the LoRA sites because the head corrects its outputs directly.
     pub classifier: Option<usize>,
-    /// The logits are the classifier's product with constants added, nothing else.
+    /// The scores are the classifier's product with constants added, nothing else.
     pub plain: bool,
 }
 
@@ -305,9 +305,10 @@ impl Ending {
         }
         let scores = Scores::of(base, &trial, outlet, kind);
         let model = &trial.model;
+        let of_product = matches!(scores.form, Form::Scores | Form::OneScore);
         let linear = last_linear(model, scores.outlet, trial.bucket.batch).map(|l| {
             let place = Place::of(model, OutletId::new(l.node, 0));
-            (Place::of(model, l.features), place, l.plain && scores.form == Form::Scores && bare.batch_axis == 0)
+            (Place::of(model, l.features), place, l.plain && of_product && bare.batch_axis == 0)
         });
         let probabilities = scores.probabilities.map(|(at, form)| (Place::of(model, at), form));
         Ok(Ending { scores: Some((Place::of(model, scores.outlet), scores.form)), probabilities, linear, ..bare })
@@ -324,7 +325,7 @@ struct Scores {
 impl Scores {
     fn of(base: &Base, trial: &Trial, output: OutletId, kind: Kind) -> Scores {
         let (model, batch) = (&trial.model, trial.bucket.batch);
-        let number = matches!(kind, Kind::TwoClasses | Kind::Regression);
+        let number = kind.is_one_number();
         let squash = match (number, kind) {
             (true, _) | (_, Kind::MultiLabel) => sigmoid_behind(model, output),
             _ => softmax_behind(model, output, batch),
