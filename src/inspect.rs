@@ -79,7 +79,7 @@ pub struct Report {
     pub train_memory_bytes: Option<u64>,
 }
 
-/// Looks at the model at `path` without running it.
+/// Looks at the model at `path`. It is run, on random examples, only where its operators do not tell what its output is.
 ///
 /// # Errors
 /// When the file is no ONNX model, the runtime cannot type it, the rank is out of range, or the pattern names no site.

@@ -261,25 +261,25 @@ impl Base {
             };
             point(place, word)
         });
-        let features = match &ending.linear {
-            Some((features, node, _)) => {
-                Some(point(features, &format!("what the last linear layer reads ({})", named(node))))
+        let whole = matches!(ending.kind, Kind::Vector | Kind::Sequence | Kind::Tokens);
+        let output = self.typed.outputs.get(ending.output).map(|o| Place::of(&self.typed, *o));
+        let features = match (whole, &ending.linear, &ending.scores) {
+            (true, ..) => output.map(|place| point(&place, "the output itself")),
+            (_, Some((features, layer, _)), _) => {
+                Some(point(features, &format!("what the last linear layer reads ({})", named(layer))))
             }
-            None => ending.scores.as_ref().map(|(place, _)| point(place, "the scores: no last linear layer was found")),
+            (_, None, Some((place, _))) => Some(point(place, "the scores: no last linear layer was found")),
+            _ => None,
         };
-        let vector = || {
-            let place = self.typed.outputs.get(ending.output).map(|o| Place::of(&self.typed, *o));
-            place
-                .filter(|_| matches!(ending.kind, Kind::Vector | Kind::Sequence | Kind::Tokens))
-                .map(|p| point(&p, "the output itself"))
-        };
+        // What is a vector has scores only for a caller who says that it is a classifier.
+        let scores = scores.filter(|_| !whole);
         Ok(EndReport {
             output: self.output_name()?,
             kind: ending.kind,
             batch_axis: ending.batch_axis,
             scores,
             probabilities: ending.probabilities.as_ref().map(|(place, form)| point(place, form)),
-            features: features.or_else(vector),
+            features,
         })
     }
 }
@@ -336,8 +336,8 @@ impl Scores {
         }
         let plain = |form| Scores { outlet: output, form, probabilities: None };
         let raw = plain(if number { Form::OneScore } else { Form::Scores });
-        // Behind a linear layer alone numbers are anything: there is nothing to try.
-        if last_linear(model, output, batch).is_some_and(|l| l.plain) {
+        // A vector, or what stands behind a linear layer alone, is anything: there is nothing to try.
+        if kind == Kind::Vector || last_linear(model, output, batch).is_some_and(|l| l.plain) {
             return raw;
         }
         let rows = trial.rows(base, output);
