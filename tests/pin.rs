@@ -18,6 +18,7 @@ fn pins(dims: &[(&str, usize)], inputs: &[(&str, f64)]) -> Pins {
     Pins {
         dims: dims.iter().map(|(name, n)| (name.to_string(), *n)).collect(),
         inputs: inputs.iter().map(|(name, v)| (name.to_string(), *v)).collect(),
+        output: None,
     }
 }
 

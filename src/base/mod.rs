@@ -38,8 +38,8 @@ use reload::Reload;
 pub(crate) use reload::shape_mut;
 pub(crate) use shape::Symbols;
 pub use shape::{Bucket, Dim, Element, Port};
-pub use tail::Task;
 pub(crate) use tail::find_tail;
+pub use tail::{EndPoint, EndReport, Kind, Task};
 
 use crate::adapter::Fingerprint;
 use crate::error::{Error, ErrorKind, Result};
@@ -61,6 +61,11 @@ pub struct Base {
     /// How a graph of other sizes is made, where symbols did not do.
     reload: Option<Reload>,
     window: max_length::Window,
+    /// What was said of the output that answers, and what the model's end was found to be.
+    asked: tail::Asked,
+    /// Position of the input that is fed with what is given without a name.
+    fed: Option<usize>,
+    ending: std::sync::OnceLock<tail::Ending>,
 }
 
 impl Base {
@@ -145,8 +150,22 @@ impl Base {
             None => ports(&typed, &symbols, &typed.inputs, |ix| onnx.inputs.get(ix).cloned()),
         };
         one_batch(&inputs).map_err(|e| e.within(path.display()))?;
-        let (path, window) = (path.to_path_buf(), max_length::Window::default());
-        Ok(Base { path, fingerprint, file_bytes, external, onnx, inputs, outputs, symbols, typed, reload, window })
+        Ok(Base {
+            path: path.to_path_buf(),
+            fingerprint,
+            file_bytes,
+            external,
+            onnx,
+            inputs,
+            outputs,
+            symbols,
+            typed,
+            reload,
+            window: max_length::Window::default(),
+            asked: tail::Asked::default(),
+            fed: None,
+            ending: Default::default(),
+        })
     }
 
     /// Where the model was loaded from.
@@ -177,9 +196,24 @@ impl Base {
     pub fn outputs(&self) -> &[Port] {
         &self.outputs
     }
-    /// The task that the outputs suggest.
-    pub fn guess_task(&self) -> Result<Task> {
-        tail::guess_task(&self.typed, self.onnx.outputs.first().map_or("", String::as_str))
+    /// The same model, whose input `name` is fed with what is given without a name: a picture, or a single array.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Usage`] listing the inputs with their shapes if none has that name.
+    pub fn reading(mut self, name: Option<&str>) -> Result<Base> {
+        let fed = name.map(|name| {
+            self.inputs.iter().position(|p| p.name == name).ok_or_else(|| {
+                Error::usage(format!("the model has no input {name:?}"))
+                    .at(self.path.display())
+                    .hint(format!("its inputs are {}", tail::listed(&self.inputs)))
+            })
+        });
+        self.fed = fed.transpose()?;
+        Ok(self)
+    }
+    /// The input that is fed with what is given without a name: the one that was named, or the only one.
+    pub fn fed_input(&self) -> Option<usize> {
+        self.fed.or_else(|| (self.inputs.len() == 1).then_some(0))
     }
     /// True when some input has a sequence dimension left open.
     pub fn has_sequence(&self) -> bool {

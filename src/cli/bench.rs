@@ -9,6 +9,7 @@ use acclimate::tools::bench::{Options, Report, Timing};
 use clap::Args;
 use serde_json::{Value, json};
 
+use super::EndsArg;
 use super::output::{Output, bytes, table};
 use super::vet::VetArgs;
 
@@ -37,6 +38,8 @@ pub struct Bench {
     #[arg(long, value_name = "N", default_value_t = 12, value_parser = clap::value_parser!(u16).range(1..))]
     repeats: u16,
     #[command(flatten)]
+    ends: EndsArg,
+    #[command(flatten)]
     vet: VetArgs,
 }
 
@@ -49,6 +52,8 @@ impl Bench {
             sites: Pattern::new(&self.sites),
             threads: self.threads.into(),
             repeats: self.repeats.into(),
+            model_output: self.ends.model_output,
+            model_input: self.ends.model_input,
         };
         self.vet.check(&self.model)?;
         let report = acclimate::tools::bench::run(&self.model, &options)?;

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use acclimate::base::Base;
+use acclimate::base::{Base, Task};
 use acclimate::sites::Pattern;
 use acclimate::tools::gradcheck::{Options, SiteReport, check};
 use acclimate::{Error, Result};
@@ -12,7 +12,7 @@ use serde_json::json;
 
 use super::output::{Output, table};
 use super::vet::VetArgs;
-use super::{TASKS, task};
+use super::{EndsArg, TASKS, task};
 
 /// Exit code when a gradient is wrong.
 const WRONG: u8 = 65;
@@ -50,6 +50,8 @@ pub struct Gradcheck {
     #[arg(long, value_parser = TASKS)]
     task: Option<String>,
     #[command(flatten)]
+    ends: EndsArg,
+    #[command(flatten)]
     vet: VetArgs,
 }
 
@@ -59,8 +61,10 @@ impl Gradcheck {
             return Err(Error::usage(format!("a tolerance of {}", self.tolerance)).hint("give a positive number"));
         }
         self.vet.check(&self.model)?;
-        let base = Base::open(&self.model)?;
-        let task = task(self.task.as_deref())?.map_or_else(|| base.guess_task(), Ok)?;
+        let base = self.ends.of(Base::open(&self.model)?)?;
+        // Gradients are those of the outputs as they are: a model that answers no question has them, too.
+        let asked = task(self.task.as_deref())?;
+        let task = asked.or_else(|| base.guess_task().ok()).unwrap_or(Task::Encoder);
         let options = Options {
             batch: self.batch.into(),
             sequence: self.seq.into(),

@@ -13,7 +13,7 @@ use serde_json::json;
 use super::means::MeansArg;
 use super::output::{Output, bytes};
 use super::vet::VetArgs;
-use super::{TASKS, task};
+use super::{EndsArg, TASKS, task};
 
 /// Make a home: a folder that holds a model and what it learns
 #[derive(Args)]
@@ -39,6 +39,8 @@ pub struct Init {
     /// Layers that may adapt: names with * between commas (see `acclimate inspect`); all when not given
     #[arg(long, value_name = "PATTERN", default_value = "all")]
     sites: String,
+    #[command(flatten)]
+    ends: EndsArg,
     #[command(flatten)]
     means: MeansArg,
     /// Let feedback name new classes without --new-class
@@ -78,13 +80,19 @@ impl Init {
             tokenizer: self.tokenizer,
             rank: self.rank,
             sites: Pattern::new(&self.sites),
+            model_output: self.ends.model_output,
+            model_input: self.ends.model_input,
             means: self.means.or(Means::default()),
             new_classes: self.new_classes.then_some(NewClasses::Allow),
             vetting: Some(self.vet.vetting(&self.model)?),
             key: self.key.source(),
             ..InitOptions::new(self.model)
         };
-        let home = Home::init(&self.home, &options)?;
+        let mut warnings = vec![];
+        let home = Home::init_telling(&self.home, &options, &mut |warning| {
+            output.warn(warning);
+            warnings.push(warning.to_string());
+        })?;
         let config = home.config();
         let shown = home.path().display().to_string();
         let mut data = json!({
@@ -94,6 +102,8 @@ impl Init {
             "classes": home.labels().len(),
             "takes": home.intake().takes(),
             "encrypted": config.encryption.is_some(),
+            "model_output": home.base().output_name()?,
+            "warnings": warnings,
         });
         let mut lines = format!("{shown}: {} model that takes {}", config.task, home.intake().takes());
         if !home.labels().is_empty() {

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use acclimate::Result;
 use acclimate::adapter::SiteKind;
-use acclimate::base::{Dim, Port};
+use acclimate::base::{Dim, EndPoint, Port, Task};
 use acclimate::sites::Pattern;
 use acclimate::tools::inspect::{Options, Report, SiteReport};
 use clap::Args;
@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::output::{Output, bytes, table};
 use super::vet::VetArgs;
-use super::{TASKS, task};
+use super::{EndsArg, TASKS, task};
 
 /// Show which layers of a model can adapt, which cannot and why, and what training would cost
 #[derive(Args)]
@@ -31,14 +31,23 @@ pub struct Inspect {
     #[arg(long, value_name = "PATTERN", default_value = "all")]
     sites: String,
     #[command(flatten)]
+    ends: EndsArg,
+    #[command(flatten)]
     vet: VetArgs,
 }
 
 impl Inspect {
     pub fn run(self, output: &Output) -> Result<ExitCode> {
-        let options = Options { task: task(self.task.as_deref())?, rank: self.rank, sites: Pattern::new(&self.sites) };
+        let options = Options {
+            task: task(self.task.as_deref())?,
+            rank: self.rank,
+            sites: Pattern::new(&self.sites),
+            model_output: self.ends.model_output,
+            model_input: self.ends.model_input,
+        };
         self.vet.check(&self.model)?;
         let report = acclimate::tools::inspect::inspect(&self.model, &options)?;
+        report.warnings.iter().for_each(|warning| output.warn(warning));
         output.data(&as_json(&report), || for_people(&report))?;
         Ok(ExitCode::SUCCESS)
     }
@@ -55,6 +64,7 @@ fn kind(kind: SiteKind) -> &'static str {
 fn as_json(r: &Report) -> Value {
     let dim = |d: &Dim| if let Dim::Fixed(n) = d { json!(n) } else { json!(d.to_string()) };
     let port = |p: &Port| json!({ "name": p.name, "type": p.element.name(), "shape": p.dims.iter().map(dim).collect::<Vec<_>>() });
+    let end = |at: &Option<EndPoint>| at.as_ref().map(|e| json!({ "node": e.node, "form": e.form }));
     let site = |s: &SiteReport| {
         json!({
             "name": s.site.name,
@@ -71,7 +81,16 @@ fn as_json(r: &Report) -> Value {
         "sha": r.sha,
         "file_bytes": r.file_bytes,
         "opset": r.opset,
-        "task": r.task.name(),
+        "task": r.task.map(Task::name),
+        "kind": r.end.kind.name(),
+        "model_output": r.end.output,
+        "end": {
+            "scores": end(&r.end.scores),
+            "probabilities": end(&r.end.probabilities),
+            "features": end(&r.end.features),
+            "batch_axis": r.end.batch_axis,
+        },
+        "warnings": r.warnings,
         "inputs": r.inputs.iter().map(port).collect::<Vec<_>>(),
         "outputs": r.outputs.iter().map(port).collect::<Vec<_>>(),
         "parameters": r.parameters,
@@ -85,6 +104,20 @@ fn as_json(r: &Report) -> Value {
     })
 }
 
+/// The lines about the model's end.
+fn ends(r: &Report) -> String {
+    let axis = match r.end.batch_axis {
+        0 => String::new(),
+        axis => format!("; its axis {axis} counts the examples and is moved to the front"),
+    };
+    let mut lines = format!("answers  {}: {}{axis}\n", r.end.output, r.end.kind.describe());
+    let points = [("scores", &r.end.scores), ("probs", &r.end.probabilities), ("features", &r.end.features)];
+    for (name, point) in points.into_iter().filter_map(|(name, point)| Some((name, point.as_ref()?))) {
+        lines += &format!("{name:<8} {}: {}\n", point.node, point.form);
+    }
+    lines
+}
+
 fn for_people(r: &Report) -> String {
     let port = |p: &Port| {
         let dims: Vec<String> = p.dims.iter().map(Dim::to_string).collect();
@@ -93,14 +126,15 @@ fn for_people(r: &Report) -> String {
     let ports = |all: &[Port]| all.iter().map(port).collect::<Vec<_>>().join("; ");
     let classes = if r.classes > 0 { format!(", {} classes", r.classes) } else { String::new() };
     let mut text = format!(
-        "{}{classes}, {} parameters, opset {}, {}\nsha      {}\ninputs   {}\noutputs  {}\n",
-        r.task.name(),
+        "{}{classes}, {} parameters, opset {}, {}\nsha      {}\ninputs   {}\noutputs  {}\n{}",
+        r.task.map_or("no classifier or encoder", Task::name),
         r.parameters,
         r.opset,
         bytes(r.file_bytes),
         r.sha,
         ports(&r.inputs),
-        ports(&r.outputs)
+        ports(&r.outputs),
+        ends(r)
     );
     if r.sites.is_empty() {
         text += "\nno layer of this model can adapt; a head alone can still be trained\n";

@@ -174,6 +174,25 @@ impl ProfileArg {
     }
 }
 
+/// Which of a model's outputs and inputs are meant.
+#[derive(Args, Default)]
+struct EndsArg {
+    /// Output that answers; the one that looks like the answer when not given
+    #[arg(long, value_name = "NAME")]
+    model_output: Option<String>,
+    /// Input that is fed with what is given without a name, where the model has several
+    #[arg(long, value_name = "NAME")]
+    model_input: Option<String>,
+}
+
+impl EndsArg {
+    /// The base with what was chosen.
+    #[cfg(feature = "train")]
+    fn of(&self, base: acclimate::base::Base) -> Result<acclimate::base::Base> {
+        base.answering(self.model_output.as_deref(), None)?.reading(self.model_input.as_deref())
+    }
+}
+
 #[derive(Args)]
 struct ThreadsArg {
     /// Threads; all cores when not given

@@ -25,6 +25,9 @@ pub struct Pin {
     /// Number that every value of this input is from now on; can be given again
     #[arg(long = "input", value_name = "NAME=VALUE")]
     inputs: Vec<String>,
+    /// Keep this output of the model alone, with what leads to it
+    #[arg(long, value_name = "NAME")]
+    model_output: Option<String>,
     /// File to write
     #[arg(long, value_name = "F.onnx")]
     output: PathBuf,
@@ -37,11 +40,11 @@ impl Pin {
         let pins = Pins {
             dims: self.dims.iter().map(|s| pair(s, "NAME=N")).collect::<Result<_>>()?,
             inputs: self.inputs.iter().map(|s| pair(s, "NAME=VALUE")).collect::<Result<_>>()?,
+            output: self.model_output,
         };
         if pins == Pins::default() {
-            return Err(
-                Error::usage("nothing to pin").hint("give --dim NAME=N or --input NAME=VALUE; inspect names both")
-            );
+            return Err(Error::usage("nothing to pin")
+                .hint("give --dim NAME=N, --input NAME=VALUE or --model-output NAME; inspect names all of them"));
         }
         if let Some((name, _)) = pins.dims.iter().find(|(_, size)| *size == 0) {
             return Err(Error::usage(format!("the dimension {name:?} of size 0")).hint("give it 1 or more"));

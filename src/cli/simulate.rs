@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::output::{Output, bytes, percent_1, table};
 use super::vet::VetArgs;
-use super::{TASKS, ThreadsArg, plot, stop, task};
+use super::{EndsArg, TASKS, ThreadsArg, plot, stop, task};
 
 /// Play labelled data to a model as a person would, and show how it learns
 #[derive(Args)]
@@ -64,6 +64,8 @@ pub struct Simulate {
     #[arg(long, value_name = "FILE.svg")]
     plot: Option<PathBuf>,
     #[command(flatten)]
+    ends: EndsArg,
+    #[command(flatten)]
     threads: ThreadsArg,
     #[command(flatten)]
     vet: VetArgs,
@@ -93,6 +95,8 @@ impl Simulate {
             tokenizer: self.tokenizer.clone(),
             rank: self.rank,
             sites: Pattern::new(&self.sites),
+            model_output: self.ends.model_output.clone(),
+            model_input: self.ends.model_input.clone(),
             vetting: Some(self.vet.vetting(&self.model)?),
             ..InitOptions::new(&self.model)
         };
@@ -114,6 +118,7 @@ impl Simulate {
         let report = simulate(&init, data, test, &options, &progress);
         bar.finish_and_clear();
         let report = report?;
+        report.warnings.iter().for_each(|warning| output.warn(warning));
         if let Some(path) = &self.plot {
             plot::write(path, "learning curve", &[("adapted (dashed: base)".to_string(), &report.curve)])?;
             output.note(format_args!("learning curve: {}", path.display()));
@@ -162,6 +167,7 @@ fn as_json(r: &Report) -> Value {
         "peak_rss_bytes": r.peak_rss_bytes,
         "shuffled": r.shuffled,
         "dropped": r.dropped,
+        "warnings": r.warnings,
     })
 }
 

@@ -37,6 +37,7 @@ fn pick<'a>(base: &Base, ix: usize, example: &'a Example) -> Option<&'a NamedArr
     match example.arrays.iter().find(|a| a.name == *name) {
         Some(array) => Some(array),
         None if base.inputs().len() == 1 => example.arrays.first(),
+        None if base.fed_input() == Some(ix) => example.arrays.iter().find(|a| a.name.is_empty()),
         None => example.arrays.get(ix).filter(|a| a.name.is_empty()),
     }
 }

@@ -27,8 +27,8 @@ pub(crate) struct Survey {
 
 /// Looks at the model without compiling anything.
 pub(crate) fn survey(base: &Base, task: Task, bucket: &Bucket) -> Result<Survey> {
-    let model = base.concrete(bucket)?;
-    let tail = find_tail(&model, task)?;
+    let mut model = base.concrete(bucket)?;
+    let tail = find_tail(base, &mut model, task)?;
     let (features, classes, sequence) = tail_shape(&model, tail.features, tail.logits)?;
     let (found, table) = find_sites(&model, base)?;
     let body: Vec<&Found> = found.iter().filter(|f| Some(f.node) != tail.classifier).collect();
@@ -72,7 +72,7 @@ pub(crate) enum Ends {
     Tail(Task),
     /// What the classifier of a classification reads: its own classes are set aside.
     Features,
-    /// The model's own float outputs, in order: what another framework would see.
+    /// The model's own float outputs, in order, or the one that was asked for: what another framework would see.
     Model,
 }
 
@@ -98,7 +98,7 @@ pub(crate) enum Deltas<'a> {
 pub(crate) fn adapted(base: &Base, ends: Ends, bucket: &Bucket, deltas: &Deltas) -> Result<Adapted> {
     let mut model = base.concrete(bucket)?;
     let own_inputs = model.inputs.len();
-    let (outputs, logits) = cut(&model, ends)?;
+    let (outputs, logits) = cut(base, &mut model, ends)?;
     let (found, _) = find_sites(&model, base)?;
     let what = format!("cannot put low-rank products into {}", base.path().display());
     let sites = guarded(ErrorKind::UnsupportedModel, what, || {
@@ -127,10 +127,10 @@ pub(crate) fn adapted(base: &Base, ends: Ends, bucket: &Bucket, deltas: &Deltas)
 }
 
 /// The outlets to cut to, and which of them are the logits.
-fn cut(model: &TypedModel, ends: Ends) -> Result<(Vec<OutletId>, Option<usize>)> {
+fn cut(base: &Base, model: &mut TypedModel, ends: Ends) -> Result<(Vec<OutletId>, Option<usize>)> {
     match ends {
         Ends::Tail(task) => {
-            let tail = find_tail(model, task)?;
+            let tail = find_tail(base, model, task)?;
             let mut outputs = vec![tail.features];
             let logits = tail.logits.map(|l| {
                 outputs.iter().position(|o| *o == l).unwrap_or_else(|| {
@@ -140,10 +140,12 @@ fn cut(model: &TypedModel, ends: Ends) -> Result<(Vec<OutletId>, Option<usize>)>
             });
             Ok((outputs, logits))
         }
-        Ends::Features => Ok((vec![find_tail(model, Task::Classification)?.features], None)),
+        Ends::Features => Ok((vec![find_tail(base, model, Task::Classification)?.features], None)),
         Ends::Model => {
             let float = |o: &&OutletId| model.outlet_fact(**o).is_ok_and(|f| f.datum_type.is_float());
-            let outputs: Vec<OutletId> = model.outputs.iter().filter(float).copied().collect();
+            let all = &model.outputs;
+            let named = base.asked_output().and_then(|ix| all.get(ix..=ix)).unwrap_or(all);
+            let outputs: Vec<OutletId> = named.iter().filter(float).copied().collect();
             if outputs.is_empty() {
                 return Err(Error::unsupported("the model has no float output"));
             }
@@ -172,14 +174,22 @@ pub(crate) struct MergedWeight {
     pub axes: (usize, usize),
 }
 
-/// The merged weights of `deltas`, and the classifier's own weight as it is.
+/// The layer that a head is merged into.
+pub(crate) struct Classifier {
+    /// Its weight as it is.
+    pub weight: MergedWeight,
+    /// The model's scores are its product with constants added, nothing else.
+    pub plain: bool,
+}
+
+/// The merged weights of `deltas`, and the classifier with its own weight.
 pub(crate) fn merged_weights(
     base: &Base,
     task: Task,
     deltas: &[SiteDelta],
-) -> Result<(Vec<MergedWeight>, Option<MergedWeight>)> {
-    let model = base.concrete(&base.bucket(1, 16))?;
-    let tail = find_tail(&model, task)?;
+) -> Result<(Vec<MergedWeight>, Option<Classifier>)> {
+    let mut model = base.concrete(&base.bucket(1, 16))?;
+    let tail = find_tail(base, &mut model, task)?;
     let (found, _) = find_sites(&model, base)?;
     guarded(ErrorKind::UnsupportedModel, "cannot merge the deltas", || {
         let weight = |f: &Found| {
@@ -208,7 +218,7 @@ pub(crate) fn merged_weights(
             merged.push(plain(f, &*merged_weight(&*weight(f)?, f, delta)?)?);
         }
         let classifier = match found.iter().find(|f| Some(f.node) == tail.classifier) {
-            Some(f) => Some(plain(f, &*weight(f)?)?),
+            Some(f) => Some(Classifier { weight: plain(f, &*weight(f)?)?, plain: tail.plain }),
             None => None,
         };
         Ok((merged, classifier))

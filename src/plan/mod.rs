@@ -25,7 +25,7 @@ pub(crate) use batch::{Batch, check, sequence_length};
 pub(crate) use engine::unpool;
 pub(crate) use engine::{Engine, MICRO_BATCH, Merged, Rows, SiteKey, Variant, pool};
 pub(crate) use forward::ForwardPlan;
-pub(crate) use graph::{Deltas, Ends, MergedWeight, Survey, merged_weights, survey};
+pub(crate) use graph::{Classifier, Deltas, Ends, MergedWeight, Survey, merged_weights, survey};
 #[cfg(feature = "train")]
 pub(crate) use train::{Cotangents, TrainPlan, Worker};
 

@@ -60,6 +60,12 @@ pub struct Config {
     /// How pictures become arrays.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<Preprocessing>,
+    /// Name of the model's output that answers; the first when not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model_output: Option<String>,
+    /// Name of the model's input that is fed with what is given without a name; the only one when not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model_input: Option<String>,
     /// With which key the profiles are encrypted; they are not when not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub encryption: Option<Encryption>,

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::config::{Config, Encryption, NewClasses};
+use super::ends;
 use crate::adapter::{Fingerprint, Pooling};
 use crate::base::{Base, Dim, Element, Task};
 use crate::cipher::{Cipher, Key};
@@ -40,6 +41,10 @@ pub struct InitOptions {
     pub sites: Pattern,
     /// How pictures become arrays; guessed from the input's shape when not given.
     pub image: Option<Preprocessing>,
+    /// Name of the output that answers; the one that looks like it when not given.
+    pub model_output: Option<String>,
+    /// Name of the input that is fed with what is given without a name, where there are several.
+    pub model_input: Option<String>,
     /// Whether feedback may name new classes; by default only where no list of classes is known.
     pub new_classes: Option<NewClasses>,
     /// How the model is loaded for the first time, before it is loaded in this process; it is not tried first when not given.
@@ -61,6 +66,8 @@ impl InitOptions {
             rank: 8,
             sites: Pattern::default(),
             image: None,
+            model_output: None,
+            model_input: None,
             new_classes: None,
             vetting: None,
             key: None,
@@ -100,6 +107,15 @@ impl Home {
     /// # Errors
     /// When the model cannot be used, a file cannot be read or written, or the folder is a home already.
     pub fn init(path: impl AsRef<Path>, options: &InitOptions) -> Result<Home> {
+        Home::init_telling(path, options, &mut |warning| tracing::warn!("{warning}"))
+    }
+
+    /// [`Home::init`], which hands to `tell` what the caller should know before anything is stored: that labels do not fit the model's
+    /// outputs, or that another output than the first answers.
+    ///
+    /// # Errors
+    /// As [`Home::init`].
+    pub fn init_telling(path: impl AsRef<Path>, options: &InitOptions, tell: &mut dyn FnMut(&str)) -> Result<Home> {
         let (path, disk) = (path.as_ref(), RealDisk);
         if disk.exists(&path.join(super::config::FILE)).map_err(|e| Error::io("cannot look for a home", path, e))? {
             return Err(Error::usage("this is a home already")
@@ -116,7 +132,10 @@ impl Home {
                 .hint("try again")),
             _ => Ok(()),
         })?;
-        let task = options.task.map_or_else(|| base.guess_task(), Ok)?;
+        let labels = options.labels.as_ref().map(|file| read_labels(&disk, file)).transpose()?;
+        let counted = labels.as_ref().map(Vec::len).filter(|_| options.task != Some(Task::Encoder));
+        let base = base.answering(options.model_output.as_deref(), counted)?.reading(options.model_input.as_deref())?;
+        let task = base.task(options.task)?;
         let mut config = Config {
             format: 1,
             model: MODEL_FILE.into(),
@@ -131,6 +150,8 @@ impl Home {
             disagreement_limit: 0.10,
             seed: 0,
             image: None,
+            model_output: options.model_output.clone(),
+            model_input: options.model_input.clone(),
             encryption: None,
             means: options.means,
         };
@@ -139,14 +160,10 @@ impl Home {
             return Err(no_site(&base, &options.sites));
         }
         // Everything that can be wrong is looked at before anything is written.
-        let labels = options.labels.as_ref().map(|file| read_labels(&disk, file)).transpose()?;
-        if let Some(labels) = &labels
-            && task == Task::Classification
-            && labels.len() != seen.classes
-        {
-            tracing::info!(labels = labels.len(), outputs = seen.classes, "the labels replace the model's own classes");
-            config.task = Task::Encoder.name().into();
-        }
+        let outcome = ends::settle(&base, task, seen.classes, labels.as_ref().map(Vec::len))?;
+        outcome.warnings.iter().for_each(|warning| tell(warning));
+        config.task = outcome.task.name().into();
+        config.model_output = config.model_output.or(outcome.output);
         config.new_classes = options.new_classes.unwrap_or(match (&labels, config.task.as_str()) {
             (None, "encoder") => NewClasses::Allow,
             _ => NewClasses::Ask,
@@ -230,20 +247,17 @@ impl Home {
                 .hint("put the old file back, or make a new home for the new model: adapters fit one base only")),
         })?;
         let declared: Task = config.task.parse().map_err(|e: Error| Error::bad_data(e.what()).at(path.display()))?;
-        let seen: Survey = survey(&base, declared, &base.bucket(1, SURVEY_LENGTH))?;
-        let own = base.guess_task()?;
-        let (features, sequence) = match (own, declared) {
-            // The model's own classes are set aside: the head reads what its classifier reads.
-            (Task::Classification, Task::Encoder) => {
-                let s = survey(&base, Task::Classification, &base.bucket(1, SURVEY_LENGTH))?;
-                (s.features, s.sequence)
-            }
-            _ => (seen.features, seen.sequence),
-        };
         let listed = match &config.labels {
             Some(file) => read_labels(&*disk, &path.join(file))?,
             None => vec![],
         };
+        let counted = (declared == Task::Classification && !listed.is_empty()).then_some(listed.len());
+        let base = base.answering(config.model_output.as_deref(), counted)?.reading(config.model_input.as_deref())?;
+        // Where the model's own classes are set aside, the head reads what its classifier reads.
+        let aside = declared == Task::Encoder && base.output_kind()?.has_classes();
+        let task = if aside { Task::Classification } else { declared };
+        let seen: Survey = survey(&base, task, &base.bucket(1, SURVEY_LENGTH))?;
+        let (features, sequence) = (seen.features, seen.sequence);
         let base_classes = if declared == Task::Classification { seen.classes } else { 0 };
         let mut labels = listed;
         for class in labels.len()..base_classes {
@@ -265,10 +279,8 @@ impl Home {
         };
         let pooling = if sequence { Pooling::Mean } else { Pooling::None };
         let base = Arc::new(base);
-        let engine = match (own, declared) {
-            (Task::Classification, Task::Encoder) => Engine::new(base, own, pooling).without_classes(),
-            _ => Engine::new(base, declared, pooling),
-        };
+        let engine = Engine::new(base, task, pooling);
+        let engine = if aside { engine.without_classes() } else { engine };
         let engine = match &intake {
             IntakeKind::Text(encoder) => engine.within(encoder.max_length()),
             _ => engine,
@@ -392,7 +404,7 @@ pub(super) fn read_labels(disk: &dyn Disk, file: &Path) -> Result<Vec<String>> {
 
 /// A float input of one or three channels and two spatial sizes takes pictures; ImageNet's normalisation unless told otherwise.
 fn guess_image(base: &Base) -> Option<Preprocessing> {
-    let [port] = base.inputs() else { return None };
+    let port = base.inputs().get(base.fed_input()?)?;
     let sizes: Vec<usize> = port.dims.iter().skip(1).map(|d| if let Dim::Fixed(n) = d { *n } else { 0 }).collect();
     let (channels, h, w, layout) = match sizes[..] {
         [c @ (1 | 3), h, w] => (c, h, w, crate::input::image::Layout::Nchw),

@@ -2,6 +2,7 @@
 
 mod answer;
 mod config;
+mod ends;
 #[cfg(all(test, feature = "train"))]
 mod faults;
 mod flusher;

@@ -8,7 +8,7 @@ use ndarray::Array2;
 
 use crate::adapt::fit::{Fit, Goal, Lesson, Recipe, start};
 use crate::adapter::{Adapter, Depth, Lineage, Pooling, SiteDelta, Verdict};
-use crate::base::Base;
+use crate::base::{Base, Kind, Task};
 use crate::disk::RealDisk;
 use crate::error::{Error, Result};
 use crate::head::Head;
@@ -34,11 +34,24 @@ pub struct Options {
     pub threads: usize,
     /// Runs of each measurement, after a warm-up.
     pub repeats: usize,
+    /// Name of the output that answers; the one that looks like it when not given.
+    pub model_output: Option<String>,
+    /// Name of the input that is fed with what is given without a name, where there are several.
+    pub model_input: Option<String>,
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { batch: 8, sequence: 64, rank: 8, sites: Pattern::default(), threads: 1, repeats: 12 }
+        Options {
+            batch: 8,
+            sequence: 64,
+            rank: 8,
+            sites: Pattern::default(),
+            threads: 1,
+            repeats: 12,
+            model_output: None,
+            model_input: None,
+        }
     }
 }
 
@@ -108,8 +121,11 @@ fn cpu_ms() -> f64 {
 
 /// Runs the measurements on the model at `path`.
 pub fn run(path: &Path, options: &Options) -> Result<Report> {
-    let base = Arc::new(Base::open(path)?);
-    let task = base.guess_task()?;
+    let base = Base::open(path)?.answering(options.model_output.as_deref(), None)?;
+    let base = Arc::new(base.reading(options.model_input.as_deref())?);
+    // Independent labels take the time of classes.
+    let multi_label = base.output_kind()? == Kind::MultiLabel;
+    let task = if multi_label { Task::Classification } else { base.guess_task()? };
     let threads = options.threads.clamp(1, 256);
     // Every thread takes an equal share of the batch.
     let share = options.batch.div_ceil(threads);

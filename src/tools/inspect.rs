@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::base::{Base, Port, Task};
+use crate::base::{Base, EndReport, Port, Task};
 use crate::error::{Error, Result};
 use crate::plan::survey;
 use crate::sites::{Pattern, Site, Skipped};
@@ -19,11 +19,15 @@ pub struct Options {
     pub rank: usize,
     /// Sites that may adapt.
     pub sites: Pattern,
+    /// Name of the output that answers; the one that looks like it when not given.
+    pub model_output: Option<String>,
+    /// Name of the input that is fed with what is given without a name, where there are several.
+    pub model_input: Option<String>,
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { task: None, rank: 8, sites: Pattern::default() }
+        Options { task: None, rank: 8, sites: Pattern::default(), model_output: None, model_input: None }
     }
 }
 
@@ -47,8 +51,12 @@ pub struct Report {
     pub file_bytes: u64,
     /// Default-domain opset.
     pub opset: i64,
-    /// What the model answers.
-    pub task: Task,
+    /// What the model answers; none where it answers no question of one class among several.
+    pub task: Option<Task>,
+    /// Where it ends: the output that answers, its kind, and what was taken for scores, probabilities and features.
+    pub end: EndReport,
+    /// What stands in the way of a home, with what would work.
+    pub warnings: Vec<String>,
     /// Inputs in order.
     pub inputs: Vec<Port>,
     /// Outputs in order.
@@ -71,7 +79,7 @@ pub struct Report {
     pub train_memory_bytes: Option<u64>,
 }
 
-/// Looks at the model at `path` without running it.
+/// Looks at the model at `path`. It is run, on random examples, only where its operators do not tell what its output is.
 ///
 /// # Errors
 /// When the file is no ONNX model, the runtime cannot type it, the rank is out of range, or the pattern names no site.
@@ -79,9 +87,21 @@ pub fn inspect(path: impl AsRef<Path>, options: &Options) -> Result<Report> {
     if !(1..=256).contains(&options.rank) {
         return Err(Error::usage(format!("a rank of {}", options.rank)).hint("choose 1 to 256; 8 is the default"));
     }
-    let base = Base::open(path)?;
-    let task = options.task.map_or_else(|| base.guess_task(), Ok)?;
-    let seen = survey(&base, task, &base.bucket(1, LENGTH))?;
+    let base = Base::open(path)?.answering(options.model_output.as_deref(), None)?;
+    let base = base.reading(options.model_input.as_deref())?;
+    let end = base.end_report()?;
+    let guessed = base.task(options.task);
+    // Layers can be looked at whatever the output holds.
+    let task = guessed.as_ref().ok().copied().unwrap_or(Task::Encoder);
+    let (seen, refused) = match (survey(&base, task, &base.bucket(1, LENGTH)), guessed) {
+        (Ok(seen), guessed) => (seen, guessed.err()),
+        (Err(e), Ok(_)) => return Err(e),
+        (Err(_), Err(refused)) => return Err(refused),
+    };
+    let words = |e: Error| match e.next_step() {
+        Some(next) => format!("{}; {next}", e.what()),
+        None => e.what().to_string(),
+    };
     let all = &seen.table.sites;
     if !options.sites.is_all() && !all.iter().any(|s| options.sites.matches(&s.name)) {
         return Err(Error::usage(format!("no site matches {:?}", options.sites.to_string()))
@@ -104,7 +124,9 @@ pub fn inspect(path: impl AsRef<Path>, options: &Options) -> Result<Report> {
         sha: base.fingerprint().to_string(),
         file_bytes: base.file_bytes(),
         opset: base.onnx().opset,
-        task,
+        task: refused.is_none().then_some(task),
+        end,
+        warnings: refused.map(words).into_iter().collect(),
         inputs: base.inputs().to_vec(),
         outputs: base.outputs().to_vec(),
         parameters: base.onnx().parameters,
@@ -161,7 +183,7 @@ mod tests {
     #[test]
     fn the_activity_model() {
         let report = inspect(model(), &Options::default()).unwrap();
-        assert_eq!((report.task, report.classes), (Task::Classification, 6));
+        assert_eq!((report.task, report.classes), (Some(Task::Classification), 6));
         assert_eq!(report.sha.len(), 64);
         assert!(report.sites.iter().filter(|s| s.adapts).count() >= 3, "{:?}", report.sites);
         assert!(report.sites.iter().all(|s| s.adapts == s.reason.is_none()));

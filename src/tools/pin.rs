@@ -3,6 +3,7 @@
 //! A home is fed examples and nothing else. A setting (a sampling rate) or a state that is carried from call to call is no part of
 //! an example: pinned, it becomes a constant of the model.
 
+use std::collections::HashSet;
 use std::path::Path;
 
 use prost::Message;
@@ -23,6 +24,8 @@ pub struct Pins {
     pub dims: Vec<(String, usize)>,
     /// Inputs that become constants of one value throughout.
     pub inputs: Vec<(String, f64)>,
+    /// The only output that is kept, with what leads to it.
+    pub output: Option<String>,
 }
 
 /// Writes the model at `model` with `pins` to `out`, in one file; it is a base of its own, with another hash.
@@ -42,6 +45,9 @@ pub fn pin(model: &Path, pins: &Pins, out: &Path, check: &dyn Fn(&Path) -> Resul
     }
     for (name, value) in &pins.inputs {
         input(graph, name, *value).map_err(|e| e.within(model.display()))?;
+    }
+    if let Some(name) = &pins.output {
+        keep_output(graph, name).map_err(|e| e.within(model.display()))?;
     }
     let encoded = proto.encode_to_vec();
     let staged = StagedFile::write(&RealDisk, folder_of(out), &encoded)?;
@@ -79,6 +85,46 @@ fn dimension(graph: &mut GraphProto, name: &str, size: usize) -> Result<()> {
         }
     }
     if found { Ok(()) } else { Err(no_such("open dimension", name, &open)) }
+}
+
+/// Drops all outputs but one, and every node, input and stored tensor that does not lead to it.
+fn keep_output(graph: &mut GraphProto, name: &str) -> Result<()> {
+    if !graph.output.iter().any(|o| o.name == name) {
+        let there: Vec<String> = graph.output.iter().map(|o| o.name.clone()).collect();
+        return Err(no_such("output", name, &there));
+    }
+    graph.output.retain(|o| o.name == name);
+    let mut needed = HashSet::from([name.to_string()]);
+    let mut keep = vec![false; graph.node.len()];
+    // Nodes may come in any order: again until nothing new is needed.
+    loop {
+        let before = needed.len();
+        for (node, keep) in graph.node.iter().zip(&mut keep) {
+            if !*keep && node.output.iter().any(|o| needed.contains(o)) {
+                *keep = true;
+                needed.extend(reads(node));
+            }
+        }
+        if needed.len() == before {
+            break;
+        }
+    }
+    let mut flags = keep.into_iter();
+    graph.node.retain(|_| flags.next().unwrap_or(true));
+    graph.input.retain(|i| needed.contains(&i.name));
+    graph.initializer.retain(|t| needed.contains(&t.name));
+    graph.value_info.retain(|v| needed.contains(&v.name));
+    if graph.input.iter().all(|i| graph.initializer.iter().any(|t| t.name == i.name)) {
+        return Err(Error::usage(format!("the output {name:?} depends on no input")).hint("keep another one"));
+    }
+    Ok(())
+}
+
+/// Values that a node reads, those that its subgraphs capture included.
+fn reads(node: &NodeProto) -> Vec<String> {
+    let inner = node.attribute.iter().flat_map(|a| a.g.iter().chain(&a.graphs));
+    let captured = inner.flat_map(|g| g.node.iter().flat_map(reads).chain(g.output.iter().map(|o| o.name.clone())));
+    node.input.iter().cloned().chain(captured).collect()
 }
 
 fn no_such(what: &str, name: &str, there: &[String]) -> Error {

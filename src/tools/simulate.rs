@@ -156,6 +156,8 @@ pub struct Report {
     pub shuffled: bool,
     /// Held-out items left out because they may overlap the stream.
     pub dropped: usize,
+    /// What was to be known of the model before its home was made: labels that do not fit its outputs, for one.
+    pub warnings: Vec<String>,
 }
 
 /// Plays `stream` to a new home made as `init` says; judges on `test`, or on the later half of `stream`.
@@ -184,7 +186,8 @@ pub fn simulate(
         .prefix("acclimate-simulation-")
         .tempdir()
         .map_err(|e| Error::io("cannot make a temporary folder", &std::env::temp_dir(), e))?;
-    let home = Home::init(folder.path().join("home"), init)?;
+    let mut warnings = vec![];
+    let home = Home::init_telling(folder.path().join("home"), init, &mut |w| warnings.push(w.to_string()))?;
     let session = home.session("simulated")?;
     let mut run = Run::new(&session, &stream, &test, options, progress)?;
     run.play()?;
@@ -206,6 +209,7 @@ pub fn simulate(
         peak_rss_bytes: peak_rss_bytes(),
         shuffled,
         dropped,
+        warnings,
     })
 }
 

@@ -8,11 +8,11 @@ use prost::Message;
 use tract_onnx::pb::{self, GraphProto, ModelProto, NodeProto, TensorProto};
 
 use super::tensors::{answers_half, floats, tensor, weight_type};
-use crate::adapter::{Adapter, HeadDelta, Pooling};
-use crate::base::{Base, Task, fold_branches, node_name, parse};
+use crate::adapter::{Adapter, DenseTensor, HeadDelta, Pooling};
+use crate::base::{Base, Kind, Task, fold_branches, node_name, parse};
 use crate::disk::{RealDisk, StagedFile};
 use crate::error::{Error, Result};
-use crate::plan::{MergedWeight, merged_weights};
+use crate::plan::{Classifier, MergedWeight, merged_weights};
 use crate::runtime::Session;
 use crate::sites::direction;
 
@@ -57,7 +57,6 @@ pub fn merged(session: &Session, out: &Path) -> Result<Written> {
 }
 
 fn write_in(model: &mut ModelProto, base: &Base, task: Task, adapter: &Adapter) -> Result<()> {
-    let opset = base.onnx().opset;
     let Some(graph) = model.graph.as_mut() else { return Err(Error::bad_data("the base model holds no graph")) };
     let (weights, classifier) = merged_weights(base, task, &adapter.sites)?;
     for weight in &weights {
@@ -65,7 +64,21 @@ fn write_in(model: &mut ModelProto, base: &Base, task: Task, adapter: &Adapter) 
     }
     if let Some(head) = &adapter.head {
         match (head.base_classes > 0, classifier) {
-            (true, Some(classifier)) => into_classifier(graph, &classifier, head)?,
+            (true, Some(c)) if c.plain && base.output_kind()?.is_one_number() => {
+                let whole = with_one_score(graph, &c.weight, head)?;
+                append(graph, base, Some(&c), &whole)?
+            }
+            (true, Some(Classifier { weight, plain: true })) => {
+                into_classifier(graph, &weight, head, &base.output_name()?)?
+            }
+            (true, Some(Classifier { weight, .. })) => {
+                return Err(Error::unsupported(
+                    "the model's scores are not its last layer's product alone: its head cannot be merged",
+                )
+                .at(&weight.site)
+                .because("they are scaled, squashed or brought into another shape behind that layer")
+                .hint("keep serving with acclimate, which applies the head beside the model"));
+            }
             (true, None) => {
                 return Err(Error::unsupported(
                     "the model's classifier is not a plain product: its head cannot be merged",
@@ -73,21 +86,7 @@ fn write_in(model: &mut ModelProto, base: &Base, task: Task, adapter: &Adapter) 
                 .at(base.path().display())
                 .hint("keep serving with acclimate, which applies the head beside the model"));
             }
-            (false, classifier) => {
-                if opset < HEAD_OPSET {
-                    return Err(Error::unsupported(format!(
-                        "the model is of opset {opset}; a head needs {HEAD_OPSET}"
-                    ))
-                    .at(base.path().display())
-                    .hint("export the base model with a newer opset and make a new home"));
-                }
-                let features = match &classifier {
-                    Some(c) => position(graph, &c.site).and_then(|at| graph.node[at].input.get(1 - c.slot).cloned()),
-                    None => base.onnx().outputs.first().cloned(),
-                };
-                let features = features.ok_or_else(|| Error::internal("the features have no name"))?;
-                append_head(graph, base, &features, head);
-            }
+            (false, classifier) => append(graph, base, classifier.as_ref(), head)?,
         }
     }
     drop_unused_initializers(graph);
@@ -98,6 +97,70 @@ fn write_in(model: &mut ModelProto, base: &Base, task: Task, adapter: &Adapter) 
         model.metadata_props.push(pb::StringStringEntryProto { key: "acclimate.labels".into(), value });
     }
     Ok(())
+}
+
+/// Appends a head behind the features: what `classifier` reads, or the output.
+fn append(graph: &mut GraphProto, base: &Base, classifier: Option<&Classifier>, head: &HeadDelta) -> Result<()> {
+    let opset = base.onnx().opset;
+    if opset < HEAD_OPSET {
+        return Err(Error::unsupported(format!("the model is of opset {opset}; a head needs {HEAD_OPSET}"))
+            .at(base.path().display())
+            .hint("export the base model with a newer opset and make a new home"));
+    }
+    let features = head_input(graph, base, classifier)?;
+    append_head(graph, base, &features, head);
+    Ok(())
+}
+
+/// Adds a node of one input and one attribute; the name of its output.
+fn add_node(graph: &mut GraphProto, op: &str, input: String, attribute: pb::AttributeProto) -> String {
+    let output = format!("acclimate.{op}.out");
+    graph.node.push(NodeProto {
+        name: format!("acclimate.{op}"),
+        op_type: op.into(),
+        input: vec![input],
+        output: vec![output.clone()],
+        attribute: vec![attribute],
+        ..NodeProto::default()
+    });
+    output
+}
+
+/// Adds what makes the input of an appended head of the model's values, `[batch, …]`; its name.
+fn head_input(graph: &mut GraphProto, base: &Base, classifier: Option<&Classifier>) -> Result<String> {
+    let lost = || Error::internal("the features have no name");
+    let flat = pb::AttributeProto {
+        name: "axis".into(),
+        i: 1,
+        r#type: pb::attribute_proto::AttributeType::Int as i32,
+        ..pb::AttributeProto::default()
+    };
+    if let Some(Classifier { weight, plain }) = classifier {
+        let at = position(graph, &weight.site).ok_or_else(lost)?;
+        let node = &graph.node[at];
+        if !["MatMul", "Gemm", "Conv"].contains(&node.op_type.as_str()) {
+            let what = format!("the last layer is a {}: a head cannot be put in its place", node.op_type);
+            return Err(Error::unsupported(what)
+                .at(&weight.site)
+                .hint("keep serving with acclimate, which applies the head beside the model"));
+        }
+        let features = node.input.get(1 - weight.slot).cloned().ok_or_else(lost)?;
+        return Ok(if *plain { features } else { add_node(graph, "Flatten", features, flat) });
+    }
+    let report = base.end_report()?;
+    let rank = base.outputs().iter().find(|p| p.name == report.output).map_or(0, |p| p.dims.len());
+    let mut features = report.output;
+    if report.batch_axis != 0 {
+        let order = std::iter::once(report.batch_axis).chain((0..rank).filter(|axis| *axis != report.batch_axis));
+        let perm = pb::AttributeProto {
+            name: "perm".into(),
+            ints: order.map(|axis| axis as i64).collect(),
+            r#type: pb::attribute_proto::AttributeType::Ints as i32,
+            ..pb::AttributeProto::default()
+        };
+        features = add_node(graph, "Transpose", features, perm);
+    }
+    Ok(if report.kind == Kind::Vector && rank != 2 { add_node(graph, "Flatten", features, flat) } else { features })
 }
 
 fn position(graph: &GraphProto, site: &str) -> Option<usize> {
@@ -146,13 +209,77 @@ fn replace_weight(graph: &mut GraphProto, weight: &MergedWeight) -> Result<()> {
     Ok(())
 }
 
-/// Adds the head's columns to the classifier's, and appends those of new classes.
-fn into_classifier(graph: &mut GraphProto, classifier: &MergedWeight, head: &HeadDelta) -> Result<()> {
-    let refuse = |why: &str| {
-        Error::unsupported(format!("the head cannot be merged: {why}"))
-            .at(&classifier.site)
-            .hint("keep serving with acclimate, which applies the head beside the model")
+fn refusal(classifier: &MergedWeight, why: &str) -> Error {
+    Error::unsupported(format!("the head cannot be merged: {why}"))
+        .at(&classifier.site)
+        .hint("keep serving with acclimate, which applies the head beside the model")
+}
+
+/// What is added to a classifier's product.
+struct Bias {
+    /// The node that adds it, and the input slot by which.
+    node: usize,
+    slot: usize,
+    /// One a class.
+    values: Vec<f32>,
+}
+
+/// The bias of the classifier at node `at`: the Gemm's own, or the constant that the next node adds.
+fn bias_of(graph: &GraphProto, classifier: &MergedWeight, at: usize, classes: usize) -> Result<Bias> {
+    let refuse = |why: &str| refusal(classifier, why);
+    let of = &graph.node[at];
+    let plain = |name: &str| of.attribute.iter().find(|a| a.name == name).is_none_or(|a| a.f == 1.0);
+    let (node, slot) = if of.op_type == "Gemm" {
+        if !plain("alpha") || !plain("beta") {
+            return Err(refuse("its Gemm scales its result"));
+        }
+        (at, 2)
+    } else {
+        let output = of.output.first().cloned().unwrap_or_default();
+        let next: Vec<usize> = (0..graph.node.len()).filter(|&i| graph.node[i].input.contains(&output)).collect();
+        match next[..] {
+            [i] if graph.node[i].op_type == "Add" => (i, usize::from(graph.node[i].input[0] == output)),
+            _ => return Err(refuse("no bias is added to its product")),
+        }
     };
+    let name = graph.node[node].input.get(slot).cloned().unwrap_or_default();
+    if name.is_empty() {
+        return Ok(Bias { node, slot, values: vec![0.0; classes] });
+    }
+    let Some(stored) = graph.initializer.iter().find(|t| t.name == name) else {
+        return Err(refuse("its bias is computed"));
+    };
+    let values =
+        floats(stored).filter(|v| v.len() == classes).ok_or_else(|| refuse("its bias has an unexpected form"))?;
+    Ok(Bias { node, slot, values })
+}
+
+/// The head of a model of one score `z`, with the layer of that score in it: no has 0, yes has `z`, and what was learned is added.
+fn with_one_score(graph: &GraphProto, classifier: &MergedWeight, head: &HeadDelta) -> Result<HeadDelta> {
+    let refuse = |why: &str| refusal(classifier, why);
+    let at = position(graph, &classifier.site).ok_or_else(|| Error::internal("the classifier went missing"))?;
+    if classifier.shape.len() != 2 || classifier.values.len() != head.features || head.base_classes != 2 {
+        return Err(refuse("the weight of its score has an unexpected shape"));
+    }
+    let own = bias_of(graph, classifier, at, 1)?;
+    let mut weight = vec![0f32; head.features * head.classes];
+    let mut bias = vec![0f32; head.classes];
+    bias[1] = own.values[0];
+    for (f, row) in weight.chunks_exact_mut(head.classes).enumerate() {
+        row[1] = classifier.values[f];
+        for (j, &c) in head.columns.iter().enumerate() {
+            row[c as usize] += head.weight.data[f * head.columns.len() + j];
+        }
+    }
+    head.columns.iter().zip(&head.bias).for_each(|(&c, b)| bias[c as usize] += b);
+    let weight = DenseTensor { shape: vec![head.features, head.classes], data: weight };
+    let columns = (0..head.classes as u32).collect();
+    Ok(HeadDelta { base_classes: 0, columns, weight, bias, ..head.clone() })
+}
+
+/// Adds the head's columns to the classifier's, and appends those of new classes.
+fn into_classifier(graph: &mut GraphProto, classifier: &MergedWeight, head: &HeadDelta, output: &str) -> Result<()> {
+    let refuse = |why: &str| refusal(classifier, why);
     let at = position(graph, &classifier.site).ok_or_else(|| Error::internal("the classifier went missing"))?;
     let (k_axis, n_axis) = classifier.axes;
     let (features, old) = (classifier.shape[k_axis], classifier.shape[n_axis]);
@@ -170,32 +297,9 @@ fn into_classifier(graph: &mut GraphProto, classifier: &MergedWeight, head: &Hea
             weight[place(f, c as usize, head.classes)] += head.weight.data[f * head.columns.len() + j];
         }
     }
-    let node = &graph.node[at];
-    let plain = |name: &str| node.attribute.iter().find(|a| a.name == name).is_none_or(|a| a.f == 1.0);
-    // The bias is the Gemm's own, or the constant that the next node adds.
-    let (bias_node, bias_slot) = if node.op_type == "Gemm" {
-        if !plain("alpha") || !plain("beta") {
-            return Err(refuse("its Gemm scales its result"));
-        }
-        (at, 2)
-    } else {
-        let output = node.output.first().cloned().unwrap_or_default();
-        let next: Vec<usize> = (0..graph.node.len()).filter(|&i| graph.node[i].input.contains(&output)).collect();
-        match next[..] {
-            [i] if graph.node[i].op_type == "Add" => (i, usize::from(graph.node[i].input[0] == output)),
-            _ => return Err(refuse("no bias is added to its product")),
-        }
-    };
-    let bias_name = graph.node[bias_node].input.get(bias_slot).cloned().unwrap_or_default();
+    let Bias { node: bias_node, slot: bias_slot, values } = bias_of(graph, classifier, at, old)?;
     let mut bias = vec![0f32; head.classes];
-    if !bias_name.is_empty() {
-        let Some(stored) = graph.initializer.iter().find(|t| t.name == bias_name) else {
-            return Err(refuse("its bias is computed"));
-        };
-        let values =
-            floats(stored).filter(|v| v.len() == old).ok_or_else(|| refuse("its bias has an unexpected form"))?;
-        bias[..old].copy_from_slice(&values);
-    }
+    bias[..old].copy_from_slice(&values);
     for (&c, b) in head.columns.iter().zip(&head.bias) {
         bias[c as usize] += b;
     }
@@ -208,17 +312,19 @@ fn into_classifier(graph: &mut GraphProto, classifier: &MergedWeight, head: &Hea
     inputs[bias_slot] = new_bias.clone();
     graph.initializer.push(tensor(weight_name, &new_shape, &weight, kind));
     graph.initializer.push(tensor(new_bias, &[head.classes], &bias, kind));
-    set_last_dim(graph, head.classes);
+    set_last_dim(graph, output, head.classes);
     Ok(())
 }
 
-/// Declares the number of classes on the first output.
-fn set_last_dim(graph: &mut GraphProto, classes: usize) {
+/// Declares the number of classes on the output of that name.
+fn set_last_dim(graph: &mut GraphProto, output: &str, classes: usize) {
     use pb::tensor_shape_proto::{Dimension, dimension};
-    let shape = graph.output.first_mut().and_then(|o| o.r#type.as_mut()).and_then(|t| match &mut t.value {
-        Some(pb::type_proto::Value::TensorType(t)) => t.shape.as_mut(),
-        #[allow(unreachable_patterns)]
-        _ => None,
+    let shape = graph.output.iter_mut().find(|o| o.name == output).and_then(|o| o.r#type.as_mut()).and_then(|t| {
+        match &mut t.value {
+            Some(pb::type_proto::Value::TensorType(t)) => t.shape.as_mut(),
+            #[allow(unreachable_patterns)]
+            _ => None,
+        }
     });
     if let Some(last) = shape.and_then(|s| s.dim.last_mut()) {
         *last = Dimension { value: Some(dimension::Value::DimValue(classes as i64)), ..Dimension::default() };

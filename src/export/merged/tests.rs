@@ -25,7 +25,8 @@ fn check(kind: &str, name: &str, tolerance: f64) {
     zip::ZipArchive::new(std::fs::File::open(file).unwrap()).unwrap().extract(&folder).unwrap();
     let path = folder.path().join("model.onnx");
     let base = Base::open(&path).unwrap();
-    let task = base.guess_task().unwrap();
+    // Which deltas fit does not depend on it.
+    let task = base.guess_task().unwrap_or(Task::Encoder);
     let options = Options { batch: 2, sequence: 7, rank: 2, ..Options::default() };
     let (mut deltas, _) = random_deltas(&base, task, &options).unwrap();
     deltas.sort_by(|a, b| a.name.cmp(&b.name));
