@@ -14,6 +14,7 @@ use chacha20poly1305::aead::{Aead, Payload};
 use chacha20poly1305::{KeyInit, XChaCha20Poly1305, XNonce};
 
 pub use disk::KeyedDisk;
+pub(crate) use key::random;
 pub use key::{Key, KeySource};
 
 use crate::disk::Disk;
