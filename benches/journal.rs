@@ -1,6 +1,7 @@
-//! What a long life costs: `cargo bench --bench journal`. For journals of 1,000, 100,000 and 1,000,000 interactions, or as many as
-//! `ACCLIMATE_INTERACTIONS` says (`10000000`), the time to open one, the memory that this takes, and the time of an append, of a
-//! feedback on an old interaction, with and without the look at the latest feedback that a session takes, and of reading an old input.
+//! What a long life costs: `cargo bench --bench journal`. For journals of 1,000, 100,000 and 1,000,000 interactions, or
+//! as many as `ACCLIMATE_INTERACTIONS` says (`10000000`), the time to open one, the memory that this takes, and the
+//! time of an append, of a feedback on an old interaction, with and without the look at the latest feedback that a
+//! session takes, and of reading an old input.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -108,7 +109,8 @@ fn measure_here(folder: &Path, interactions: u32, bytes: usize) -> Result<()> {
     println!(
         "{interactions:>9} of {bytes:>4} bytes, {mib:>4} MiB in {segments:>3} segments: opened in {:>6.1} ms with {memory:>6.0} KiB; \
          append {append:>5.1} µs, feedback {speak:>6.1} µs, with a look at the latest {LATEST} {watched:>6.1} µs \
-         (the first look {first:>7.1} µs; reading all {feedback} would take {all:>9.1} µs), an old input {read:>5.1} µs",
+         (the first look {first:>7.1} µs; reading all {feedback} would take {all:>9.1} µs), \
+         an old input {read:>5.1} µs",
         opened.as_secs_f64() * 1e3
     );
     Ok(())

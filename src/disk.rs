@@ -43,7 +43,8 @@ pub trait Disk: fmt::Debug + Send + Sync {
     fn open_read(&self, path: &Path) -> io::Result<Box<dyn DiskFile>>;
     /// Gives a file another name in the same file system, replacing what had it, atomically.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
-    /// Gives a file or a folder another name in the same folder, which nothing may have; `AlreadyExists` if something does.
+    /// Gives a file or a folder another name in the same folder, which nothing may have; `AlreadyExists` if something
+    /// does.
     fn rename_new(&self, from: &Path, to: &Path) -> io::Result<()>;
     /// Makes the names in a folder durable.
     fn sync_dir(&self, path: &Path) -> io::Result<()>;

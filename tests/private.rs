@@ -90,8 +90,9 @@ fn an_encrypted_home_works_as_any_other_and_shows_nothing() {
 
 const SECRET: &str = "what nobody is to know";
 
-/// A profile after real use, of whose files none is missing: feedback, one item of it secret, two trainings within limits, of which a
-/// repair puts the first one's adapter aside, and a third one that is cut off. The secret's interaction.
+/// A profile after real use, of whose files none is missing: feedback, one item of it secret, two trainings within
+/// limits, of which a repair puts the first one's adapter aside, and a third one that is cut off. The secret's
+/// interaction.
 fn used(home: &Home) -> InteractionId {
     let session = home.session("ada").unwrap();
     teach(&session, &person(23), 9);

@@ -67,8 +67,8 @@ impl JournalState {
         sealed.flat_map(|segment| feedback_in(segment)).chain(self.feedback.iter().cloned().map(Ok))
     }
 
-    /// The latest feedback on answers of `generation`, at most `most`, oldest first. Reads back from the end of the journal, and no
-    /// farther than to where that generation was trained.
+    /// The latest feedback on answers of `generation`, at most `most`, oldest first. Reads back from the end of the
+    /// journal, and no farther than to where that generation was trained.
     ///
     /// # Errors
     /// As [`JournalState::interaction`].
@@ -90,7 +90,8 @@ impl JournalState {
         Ok(interaction.map(|interaction| Spoken { interaction, kind: feedback.kind }))
     }
 
-    /// A number of feedback items before which `generation` cannot have answered: it was trained after the training before it ended.
+    /// A number of feedback items before which `generation` cannot have answered: it was trained after the training
+    /// before it ended.
     fn feedback_before(&self, generation: u64) -> usize {
         let at = self.trainings().iter().position(|t| t.generation == Some(generation));
         let before = at.and_then(|at| self.trainings().get(at.checked_sub(1)?));

@@ -1,10 +1,10 @@
 //! The append-only record of what a profile's model was asked, what it answered and what the person said.
 //!
-//! `record` says what is recorded, `frame` how it looks in a file, `reader` and `writer` go through the file that grows, `tail`
-//! judges where it ends, `segment` is the older part with its index, `state` and `lookup` are the index of all, `recent` is what was
-//! said last, `snapshot` is all of it at one moment, `rewrite` makes
-//! a new journal of a part of one, `limit` says what goes first, `salvage` keeps what is whole of a damaged one, and [`Journal`]
-//! shares one among processes.
+//! `record` says what is recorded, `frame` how it looks in a file, `reader` and `writer` go through the file that
+//! grows, `tail` judges where it ends, `segment` is the older part with its index, `state` and `lookup` are the index
+//! of all, `recent` is what was said last, `snapshot` is all of it at one moment, `rewrite` makes a new journal of a
+//! part of one, `limit` says what goes first, `salvage` keeps what is whole of a damaged one, and [`Journal`] shares
+//! one among processes.
 
 #[cfg(test)]
 mod damage_tests;
@@ -336,8 +336,9 @@ impl Journal {
         Ok(())
     }
 
-    /// Drops the interactions `ids`, what was said about them, and the records of training runs that had seen one of them (with `all`,
-    /// of every training run), durably. They are in no file any more. What is not concerned is not written again.
+    /// Drops the interactions `ids`, what was said about them, and the records of training runs that had seen one of
+    /// them (with `all`, of every training run), durably. They are in no file any more. What is not concerned is not
+    /// written again.
     ///
     /// # Errors
     /// `BadData`, `Busy`, `Io`; where it fails, all of it may still be there, or none.
@@ -357,9 +358,9 @@ impl Journal {
         self.writer.input(id)
     }
 
-    /// The latest feedback on answers of `generation`, at most `most`, oldest first. The first time, and after the growing file was
-    /// rewritten, it is read back from the end of the journal (see [`JournalState::latest_feedback_on`]); from then on only what was
-    /// said since is looked at.
+    /// The latest feedback on answers of `generation`, at most `most`, oldest first. The first time, and after the
+    /// growing file was rewritten, it is read back from the end of the journal (see
+    /// [`JournalState::latest_feedback_on`]); from then on only what was said since is looked at.
     ///
     /// # Errors
     /// `BadData`, `Io` where a segment cannot be read.

@@ -1,5 +1,5 @@
-//! The latest feedback on one generation's answers, in memory: what asking for it costs after each further feedback does not depend on
-//! how much came before.
+//! The latest feedback on one generation's answers, in memory: what asking for it costs after each further feedback
+//! does not depend on how much came before.
 
 use std::collections::VecDeque;
 

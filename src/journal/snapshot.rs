@@ -11,8 +11,8 @@ use crate::cipher::Cipher;
 use crate::disk::DiskFile;
 use crate::error::Result;
 
-/// The index of a journal at one moment, and its files, open. What is appended later is not in it; what a rewrite takes away stays
-/// readable through it. Needs no lock.
+/// The index of a journal at one moment, and its files, open. What is appended later is not in it; what a rewrite takes
+/// away stays readable through it. Needs no lock.
 #[derive(Debug)]
 pub struct Snapshot {
     pub(super) state: JournalState,

@@ -208,8 +208,8 @@ impl JournalWriter {
         self.reopen()
     }
 
-    /// Drops the interactions `ids`, what was said about them, and the records of all training runs that had seen one of them: their
-    /// figures were measured on it. With `all`, every record of a training run.
+    /// Drops the interactions `ids`, what was said about them, and the records of all training runs that had seen one
+    /// of them: their figures were measured on it. With `all`, every record of a training run.
     ///
     /// # Errors
     /// As [`JournalWriter::open`].

@@ -1,4 +1,5 @@
-//! Compiled plans by what they were compiled for: each is compiled once, others go on meanwhile, and those used least recently go.
+//! Compiled plans by what they were compiled for: each is compiled once, others go on meanwhile, and those used least
+//! recently go.
 
 use std::collections::HashMap;
 use std::hash::Hash;

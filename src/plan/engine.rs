@@ -26,7 +26,8 @@ const MERGED_PLANS: usize = 8;
 /// Training plans that are kept, all of the same sites: as many lengths.
 #[cfg(feature = "train")]
 const TRAIN_PLANS: usize = 16;
-/// What the plans of one kind may hold beyond the model's weights: as much as those a few times, or this many bytes if that is more.
+/// What the plans of one kind may hold beyond the model's weights: as much as those a few times, or this many bytes if
+/// that is more.
 const COPIES: u64 = 4;
 const FEWEST_BYTES: u64 = 256 << 20;
 

@@ -1,4 +1,5 @@
-//! A profile is carried away in a bundle, and taken in as another one: each is there as a whole or not at all, and nothing is overwritten.
+//! A profile is carried away in a bundle, and taken in as another one: each is there as a whole or not at all, and
+//! nothing is overwritten.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

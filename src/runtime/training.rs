@@ -145,7 +145,8 @@ impl Session {
     /// What the last training within limits chose; `None` if there was none, or something was forgotten since.
     ///
     /// # Errors
-    /// [`ErrorKind::BadData`](crate::ErrorKind::BadData) if the file is damaged, [`ErrorKind::Io`](crate::ErrorKind::Io).
+    /// [`ErrorKind::BadData`](crate::ErrorKind::BadData) if the file is damaged,
+    /// [`ErrorKind::Io`](crate::ErrorKind::Io).
     pub fn choice(&self) -> Result<Option<Chosen>> {
         let parse = |text: String| toml::from_str(&text);
         let odd = |e| Error::bad_data("what the last training chose cannot be read").because(e).hint("train again");

@@ -1,5 +1,6 @@
-//! `choice.toml`: which sites the last training within limits chose, and how much of the gradient of the person's feedback falls on
-//! each. Derived from feedback, so it is encrypted where the profile is, and forgotten with any of it.
+//! `choice.toml`: which sites the last training within limits chose, and how much of the gradient of the person's
+//! feedback falls on each. Derived from feedback, so it is encrypted where the profile is, and forgotten with any of
+//! it.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
