@@ -313,3 +313,53 @@ pub(crate) fn in_parallel<J: Sync, T: Send>(
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
+
+#[cfg(all(test, feature = "train"))]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::plan::survey;
+
+    fn engine() -> Engine {
+        let base = Base::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join("models/har_cnn.onnx")).unwrap();
+        Engine::new(Arc::new(base), Task::Classification, Pooling::None)
+    }
+
+    /// The model's convolutions, each with this rank.
+    fn sites(engine: &Engine, rank: usize) -> SiteKey {
+        let all = survey(&engine.base, engine.task, &engine.bucket(1, 0)).unwrap();
+        let inner = all.table.sites.iter().filter(|site| all.classifier.as_ref() != Some(&site.name));
+        let mut key: SiteKey = inner.map(|site| (site.name.clone(), rank)).collect();
+        key.sort();
+        key
+    }
+
+    #[test]
+    fn forward_plans_of_many_adapters_are_bounded() {
+        let (engine, none) = (engine(), Factors::default());
+        let bucket = engine.bucket(1, 0);
+        let base = engine.forward_plan(&Variant::Base, &bucket).unwrap();
+        for rank in 1..=FORWARD_PLANS + 8 {
+            engine.forward_plan(&Variant::Adapted(&sites(&engine, rank), &none), &bucket).unwrap();
+            // What is in use all the time stays.
+            assert!(Arc::ptr_eq(&base, &engine.forward_plan(&Variant::Base, &bucket).unwrap()), "after {rank}");
+        }
+        assert_eq!(engine.forward.len(), FORWARD_PLANS);
+    }
+
+    #[test]
+    fn training_plans_of_other_sites_go_when_nobody_trains_with_them() {
+        let engine = engine();
+        let (one, two, bucket) = (sites(&engine, 1), sites(&engine, 2), engine.bucket(MICRO_BATCH, 0));
+        let held = engine.train_plan(&one, &bucket).unwrap();
+        engine.train_plan(&two, &bucket).unwrap();
+        assert!(Arc::ptr_eq(&held, &engine.train_plan(&one, &bucket).unwrap()), "somebody trains with it");
+        assert_eq!(engine.train.len(), 1);
+        drop(held);
+        engine.train_plan(&two, &bucket).unwrap();
+        assert_eq!(engine.train.len(), 1);
+        engine.drop_train_plans();
+        assert_eq!(engine.train.len(), 0);
+    }
+}
