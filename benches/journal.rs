@@ -1,6 +1,7 @@
-//! What a long life costs: `cargo bench --bench journal`. For journals of 1,000, 100,000 and 1,000,000 interactions, or as many as
-//! `ACCLIMATE_INTERACTIONS` says (`10000000`), the time to open one, the memory that this takes, and the time of an append, of a
-//! feedback on an old interaction and of reading an old input.
+//! What a long life costs: `cargo bench --bench journal`. For journals of 1,000, 100,000 and 1,000,000 interactions, or
+//! as many as `ACCLIMATE_INTERACTIONS` says (`10000000`), the time to open one, the memory that this takes, and the
+//! time of an append, of a feedback on an old interaction, with and without the look at the latest feedback that a
+//! session takes, and of reading an old input.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -21,6 +22,10 @@ fn input(bytes: usize) -> StoredInput {
     StoredInput::Text("x".repeat(bytes))
 }
 
+/// The generation that gave all answers, and how many that were spoken about a session looks at after each feedback.
+const GENERATION: u64 = 1;
+const LATEST: usize = 64;
+
 /// A journal of `interactions`; every tenth is spoken about, a few later.
 fn write(path: &Path, interactions: u32, bytes: usize) -> Result<()> {
     JournalWriter::create(&RealDisk, path, 1)?;
@@ -32,7 +37,7 @@ fn write(path: &Path, interactions: u32, bytes: usize) -> Result<()> {
             at_ms: 1,
             input: input(bytes),
             top,
-            generation: 0,
+            generation: GENERATION,
         })?;
         if n % 10 == 9 {
             let kind = FeedbackKind::Label("turn off".into());
@@ -89,10 +94,23 @@ fn measure_here(folder: &Path, interactions: u32, bytes: usize) -> Result<()> {
     // Of ids that nobody spoke about yet, from all over the journal.
     let old = |i: u32| InteractionId(interactions / 50 * (i % 50) / 10 * 10 + i / 50);
     let speak = each(50, |i| journal.record_feedback(old(i), 2, FeedbackKind::Accept).map(drop))?;
+    // What a session asks after each feedback, to watch over the generation that serves; the first time it reads back.
+    let start = Instant::now();
+    journal.latest_feedback(GENERATION, LATEST)?;
+    let first = start.elapsed().as_secs_f64() * 1e6;
+    let watched = each(50, |i| {
+        journal.record_feedback(old(i + 50), 2, FeedbackKind::Accept)?;
+        journal.latest_feedback(GENERATION, LATEST).map(drop)
+    })?;
+    let start = Instant::now();
+    let feedback = journal.state().all_feedback().map(|f| f.map(drop)).collect::<Result<Vec<()>>>()?.len();
+    let all = start.elapsed().as_secs_f64() * 1e6;
     let read = each(500, |i| journal.input(old(i % 50)).map(drop))?;
     println!(
         "{interactions:>9} of {bytes:>4} bytes, {mib:>4} MiB in {segments:>3} segments: opened in {:>6.1} ms with {memory:>6.0} KiB; \
-         append {append:>5.1} µs, feedback {speak:>6.1} µs, an old input {read:>5.1} µs",
+         append {append:>5.1} µs, feedback {speak:>6.1} µs, with a look at the latest {LATEST} {watched:>6.1} µs \
+         (the first look {first:>7.1} µs; reading all {feedback} would take {all:>9.1} µs), \
+         an old input {read:>5.1} µs",
         opened.as_secs_f64() * 1e3
     );
     Ok(())

@@ -4,13 +4,16 @@
 mod support;
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::Duration;
 
 use acclimate::adapter::Adapter;
 use acclimate::bundle::{self, Lock, Unlock};
 use acclimate::cipher::Key;
 use acclimate::disk::KeySource;
 use acclimate::input::RawInput;
-use acclimate::runtime::{Checkpoints, TrainOptions};
+use acclimate::journal::InteractionId;
+use acclimate::runtime::{Checkpoints, Means, TrainOptions};
 use acclimate::store::Selection;
 use acclimate::{ErrorKind, Feedback, Home, InitOptions, Session};
 use support::{apart, asset, copy, inputs, learned, person, teach};
@@ -84,6 +87,156 @@ fn an_encrypted_home_works_as_any_other_and_shows_nothing() {
     let right = Key::of(hex(&kept));
     assert!(Home::open_with_key(home.path(), right).is_ok());
     assert_eq!(Home::open_with_key(home.path(), Key::random().unwrap()).err().unwrap().kind(), ErrorKind::NoKey);
+}
+
+const SECRET: &str = "what nobody is to know";
+
+/// A profile after real use, of whose files none is missing: feedback, one item of it secret, two trainings within
+/// limits, of which a repair puts the first one's adapter aside, and a third one that is cut off. The secret's
+/// interaction.
+fn used(home: &Home) -> InteractionId {
+    let session = home.session("ada").unwrap();
+    teach(&session, &person(23), 9);
+    let secret = session.predict(&person(24).input(0).unwrap()).unwrap().id.unwrap();
+    session.feedback(secret, Feedback::NewLabel(SECRET.into())).unwrap();
+    let means = Means { memory_bytes: Some(16 << 30), seconds: Some(600.0) };
+    let train = |stop: &AtomicBool, progress: &(dyn Fn(acclimate::adapt::Progress) + Sync)| {
+        let checkpoints = Checkpoints::Every(Duration::from_millis(1));
+        let (means, stop, progress) = (Some(means), Some(stop), Some(progress));
+        session.train(&TrainOptions { settings: None, means, stop, checkpoints, progress })
+    };
+    let on = AtomicBool::new(false);
+    for generation in [1, 2] {
+        let report = train(&on, &|_| ()).unwrap();
+        assert_eq!((report.promoted, report.generation), (true, generation), "{:?}", report.tried);
+        assert_eq!(session.choice().unwrap(), report.choice);
+        if generation == 1 {
+            let adapter = home.path().join("profiles/ada/generations/000001.adapter");
+            let mut bytes = std::fs::read(&adapter).unwrap();
+            *bytes.last_mut().unwrap() ^= 1;
+            std::fs::write(&adapter, bytes).unwrap();
+            assert!(!acclimate::runtime::repair(home.path()).unwrap().is_empty());
+            assert_eq!(session.status().unwrap().generation, 0);
+        }
+    }
+    let told = AtomicU32::new(0);
+    let stop = AtomicBool::new(false);
+    let stopped = train(&stop, &|_| stop.store(told.fetch_add(1, Ordering::Relaxed) >= 5, Ordering::Relaxed));
+    assert_eq!(stopped.unwrap_err().kind(), ErrorKind::Interrupted);
+    secret
+}
+
+/// The names of a profile's files, without the random part of those of fits.
+fn names(profile: &Path) -> Vec<String> {
+    let name = |file: PathBuf| file.strip_prefix(profile).unwrap().display().to_string();
+    let plain = |name: String| match name.strip_prefix("checkpoint/").filter(|n| n.ends_with(".fit")) {
+        Some(_) => "checkpoint/*.fit".to_string(),
+        None => name.split_inclusive(".adapter").next().unwrap_or_default().to_string(),
+    };
+    let mut all: Vec<String> = files(profile).into_iter().map(name).map(plain).collect();
+    all.dedup();
+    all
+}
+
+/// Files that say nothing about anybody: numbers of generations, and who holds a lock.
+fn says_nothing(file: &Path) -> bool {
+    file.extension().is_some_and(|e| e == "lock") || file.file_name().is_some_and(|n| n == "head")
+}
+
+/// Runs of at least 10 printable characters.
+fn strings(bytes: &[u8]) -> Vec<&str> {
+    let runs = bytes.split(|b| !(b' '..=b'~').contains(b)).filter(|run| run.len() >= 10);
+    runs.filter_map(|run| std::str::from_utf8(run).ok()).collect()
+}
+
+/// Whether every record of a journal file is sealed, but for the marks of what is on the medium, which say nothing.
+fn is_sealed_journal(bytes: &[u8]) -> bool {
+    let (mut at, mut records) = (64, 0);
+    while at < bytes.len() {
+        let length = u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap()) as usize;
+        let payload = &bytes[at + 20..at + 20 + length];
+        if payload[0] != 0xEE && payload != [3] {
+            return false;
+        }
+        records += 1;
+        at += 20 + length + 1;
+    }
+    records > 1
+}
+
+#[test]
+fn no_file_of_an_encrypted_profile_shows_records_or_what_is_derived_from_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let (home, _) = encrypted(&folder, "home");
+    let plain = support::home(&folder_of(&folder, "plain"));
+    used(&home);
+    used(&plain);
+    let (profile, twin) = (home.path().join("profiles/ada"), plain.path().join("profiles/ada"));
+    let all = names(&profile);
+    assert_eq!(all, names(&twin));
+    for file in ["choice.toml", "checkpoint/run", "checkpoint/*.fit", "generations/000002.adapter", "journal.log"] {
+        assert!(all.iter().any(|name| name == file), "{file} is not in {all:?}");
+    }
+    assert!(all.iter().any(|name| name.starts_with("quarantine/000001.adapter")), "{all:?}");
+
+    let bytes: Vec<(PathBuf, Vec<u8>)> = files(&profile)
+        .into_iter()
+        .filter(|f| !says_nothing(f))
+        .map(|f| (f.clone(), std::fs::read(f).unwrap()))
+        .collect();
+    for (file, bytes) in &bytes {
+        let journal = bytes.starts_with(b"ACCLJRNL") && is_sealed_journal(bytes);
+        assert!(journal || bytes.starts_with(b"ACCLSEAL"), "{} is not encrypted", file.display());
+    }
+    // Whatever can be read in the files of the same life without a key.
+    let shown: Vec<&str> = bytes.iter().flat_map(|(_, bytes)| strings(bytes)).collect();
+    let mut needles = vec![];
+    for file in files(&twin).into_iter().filter(|f| !says_nothing(f)) {
+        let bytes = std::fs::read(&file).unwrap();
+        for needle in strings(&bytes) {
+            assert!(!shown.iter().any(|run| run.contains(needle)), "{needle:?} of {}", file.display());
+            needles.push(needle.to_owned());
+        }
+    }
+    for part in [SECRET, "micro_batch"] {
+        assert!(needles.iter().any(|needle| needle.contains(part)), "{part:?} is not in {needles:?}");
+    }
+    assert!(needles.len() > 20, "{needles:?}");
+    assert!(acclimate::runtime::verify(home.path()).unwrap().is_sound());
+}
+
+#[test]
+fn after_forgetting_nothing_is_left_that_was_derived_from_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let (locked, _) = encrypted(&folder, "home");
+    let home = support::home(&folder_of(&folder, "plain"));
+    for home in [&locked, &home] {
+        let secret = used(home);
+        let session = home.session("ada").unwrap();
+        let profile = home.path().join("profiles/ada");
+        let history = session.history().unwrap();
+        assert_eq!(history.len(), 2);
+        let sites: Vec<String> = session.choice().unwrap().unwrap().sites.into_iter().map(|s| s.name).collect();
+        let before = session.status().unwrap();
+
+        let forgotten = session.forget(&Selection::Ids(vec![secret])).unwrap();
+        assert_eq!((forgotten.generations.as_slice(), forgotten.generation), (&[2][..], 0));
+        let left = names(&profile);
+        let stays = |name: &String| name == "journal.log" || says_nothing(Path::new(name));
+        assert!(left.iter().all(stays), "{left:?}");
+        assert_eq!((session.choice().unwrap(), session.history().unwrap()), (None, vec![]));
+        let RawInput::Arrays(shown) = person(24).input(0).unwrap() else { panic!("arrays") };
+        let shown: Vec<u8> = shown[0].data.to_f32().iter().take(16).flat_map(|v| v.to_le_bytes()).collect();
+        let figures = history.iter().map(|t| t.verdict.reason.as_bytes());
+        let derived = sites.iter().map(|s| s.as_bytes()).chain(figures);
+        for needle in derived.chain([SECRET.as_bytes(), &shown]) {
+            assert!(that_hold(&profile, needle).is_empty(), "{:?}", String::from_utf8_lossy(needle));
+        }
+        // What was said about everything else waits to be learned again.
+        let after = session.status().unwrap();
+        assert_eq!((after.feedback, after.waiting), (before.feedback - 1, before.feedback - 1));
+        assert!(acclimate::runtime::verify(home.path()).unwrap().is_sound());
+    }
 }
 
 fn hex(text: &[u8]) -> [u8; 32] {

@@ -26,18 +26,23 @@ impl Default for Window {
 impl Window {
     /// The largest of `least..=most` for which `works` holds, which must hold for all lengths below one for which it does.
     fn longest(&self, least: usize, most: usize, works: impl Fn(usize) -> bool) -> Option<usize> {
-        let mut tried = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let found = |change: &dyn Fn(&mut Tried)| {
+            let mut tried = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            change(&mut tried);
+            *tried
+        };
+        let mut tried = found(&|_| ());
         // The longest first: nearly always it will do.
         let mut next = most;
-        while tried.works < most && tried.fails > least && tried.fails - tried.works > 1 {
+        while tried.works < most && tried.fails > least && tried.fails.saturating_sub(tried.works) > 1 {
             let length = next.clamp(tried.works + 1, tried.fails - 1);
-            if works(length) {
-                tried.works = length
-            } else {
-                tried.fails = length
-            }
+            // Not locked: others, whose lengths are known, need not wait.
+            tried = match works(length) {
+                true => found(&|tried| tried.works = tried.works.max(length)),
+                false => found(&|tried| tried.fails = tried.fails.min(length)),
+            };
             let low = tried.works.max(least.saturating_sub(1));
-            next = low + (tried.fails.min(most) - low) / 2;
+            next = low + (tried.fails.min(most).saturating_sub(low)) / 2;
         }
         let longest = most.min(tried.works);
         (longest >= least).then_some(longest)

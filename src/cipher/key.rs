@@ -19,7 +19,7 @@ impl fmt::Debug for Key {
 }
 
 /// Fills `bytes` from the operating system's generator.
-pub(super) fn random(bytes: &mut [u8]) -> Result<()> {
+pub(crate) fn random(bytes: &mut [u8]) -> Result<()> {
     getrandom::fill(bytes)
         .map_err(|e| Error::new(ErrorKind::Io, "the system gives no random numbers").because(e.to_string()))
 }

@@ -12,6 +12,7 @@ use chacha20poly1305::aead::{Aead, Payload};
 use chacha20poly1305::{KeyInit, XChaCha20Poly1305, XNonce};
 
 pub use key::Key;
+pub(crate) use key::random;
 
 use crate::error::{Error, ErrorKind, Result};
 

@@ -48,11 +48,17 @@ pub(crate) enum Bug {
     SweptBeforeListed,
     /// A segment loses what it held last.
     SegmentCutShort,
+    /// The name of an imported profile is not made durable.
+    ImportNotSynced,
+    /// What a training found out about what is forgotten stays on the disk.
+    ChoiceKept,
+    /// What the gate measured on what is forgotten stays in the journal.
+    VerdictKept,
 }
 
 impl Bug {
     #[cfg(test)]
-    pub(crate) const ALL: [Bug; 22] = [
+    pub(crate) const ALL: [Bug; 25] = [
         Bug::JournalNotSynced,
         Bug::MarkedBeforeSync,
         Bug::RecordCrcIgnored,
@@ -75,6 +81,9 @@ impl Bug {
         Bug::SegmentsNotSwept,
         Bug::SweptBeforeListed,
         Bug::SegmentCutShort,
+        Bug::ImportNotSynced,
+        Bug::ChoiceKept,
+        Bug::VerdictKept,
     ];
 }
 

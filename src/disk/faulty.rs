@@ -92,12 +92,20 @@ impl Disk for FaultyDisk {
         self.0.step(Op::Grows)?;
         RealDisk.rename(from, to)
     }
+    fn rename_new(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.0.step(Op::Grows)?;
+        RealDisk.rename_new(from, to)
+    }
     fn sync_dir(&self, _path: &Path) -> io::Result<()> {
         self.0.step(Op::Syncs)
     }
     fn remove(&self, path: &Path) -> io::Result<()> {
         self.0.step(Op::Other)?;
         RealDisk.remove(path)
+    }
+    fn remove_all(&self, path: &Path) -> io::Result<()> {
+        self.0.step(Op::Other)?;
+        RealDisk.remove_all(path)
     }
     fn list(&self, path: &Path) -> io::Result<Vec<String>> {
         self.0.step(Op::Other)?;

@@ -42,11 +42,17 @@ impl Disk for KeyedDisk {
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         self.inner.rename(from, to)
     }
+    fn rename_new(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.inner.rename_new(from, to)
+    }
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
         self.inner.sync_dir(path)
     }
     fn remove(&self, path: &Path) -> io::Result<()> {
         self.inner.remove(path)
+    }
+    fn remove_all(&self, path: &Path) -> io::Result<()> {
+        self.inner.remove_all(path)
     }
     fn list(&self, path: &Path) -> io::Result<Vec<String>> {
         self.inner.list(path)

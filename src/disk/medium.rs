@@ -12,7 +12,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::folder_of;
-use super::simulated::{Contents, FileId, Node, Step};
+use super::simulated::{Contents, FileId, Node, Step, move_names, moved_name};
 
 /// Writes that are not aligned to these may be torn there.
 const BLOCK: usize = 512;
@@ -39,13 +39,29 @@ impl Naming {
         }
     }
 
+    /// What is named below the folder `from` is below `to` now.
+    fn move_below(&mut self, from: &Path, to: &Path) {
+        let below = |path: &mut PathBuf| {
+            if path != from {
+                *path = moved_name(path, from, to);
+            }
+        };
+        match self {
+            Naming::Add(path, _) | Naming::Remove(path) => below(path),
+            Naming::Move(before, after, _) => {
+                below(before);
+                below(after);
+            }
+        }
+    }
+
     fn apply(&self, names: &mut BTreeMap<PathBuf, Node>) {
         match self {
             Naming::Add(path, node) => {
                 names.insert(path.clone(), *node);
             }
             Naming::Move(from, to, node) => {
-                names.remove(from);
+                move_names(names, from, to);
                 names.insert(to.clone(), *node);
             }
             Naming::Remove(path) => {
@@ -91,7 +107,10 @@ impl Medium {
     /// Follows the disk. What a sync makes durable is durable afterwards; before, it is as any other change.
     pub(crate) fn follow(&mut self, step: &Step) {
         match step {
-            Step::Folder(path) => self.namings.push(Naming::Add(path.clone(), Node::Folder)),
+            Step::Folder(path) => {
+                self.named.insert(path.clone(), Node::Folder);
+                self.namings.push(Naming::Add(path.clone(), Node::Folder));
+            }
             Step::Create(path, id) => {
                 self.named.insert(path.clone(), Node::File(*id));
                 self.synced.files.insert(*id, Arc::default());
@@ -106,8 +125,10 @@ impl Medium {
                 }
             }
             Step::Rename(from, to) => {
-                if let Some(node) = self.named.remove(from) {
-                    self.named.insert(to.clone(), node);
+                if let Some(node) = self.named.get(from).copied() {
+                    move_names(&mut self.named, from, to);
+                    // What is in a folder that moves, and not durable yet, moves along.
+                    self.namings.iter_mut().for_each(|naming| naming.move_below(from, to));
                     self.namings.push(Naming::Move(from.clone(), to.clone(), node));
                 }
             }

@@ -23,6 +23,7 @@ pub(crate) mod fault_injection;
 mod key_source;
 mod keyed;
 pub mod lock;
+mod no_replace;
 mod sealed;
 mod staged;
 
@@ -50,10 +51,15 @@ pub trait Disk: fmt::Debug + Send + Sync {
     fn open_read(&self, path: &Path) -> io::Result<Box<dyn DiskFile>>;
     /// Gives a file another name in the same file system, replacing what had it, atomically.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// Gives a file or a folder another name in the same folder, which nothing may have; `AlreadyExists` if something
+    /// does.
+    fn rename_new(&self, from: &Path, to: &Path) -> io::Result<()>;
     /// Makes the names in a folder durable.
     fn sync_dir(&self, path: &Path) -> io::Result<()>;
     /// Removes a file. What is open of it stays usable.
     fn remove(&self, path: &Path) -> io::Result<()>;
+    /// Removes a folder with all that is in it. After an error any part of it may be gone.
+    fn remove_all(&self, path: &Path) -> io::Result<()>;
     /// File names in a folder, sorted; names that are not UTF-8 are left out.
     fn list(&self, path: &Path) -> io::Result<Vec<String>>;
     /// Whether something has this name.
@@ -167,11 +173,17 @@ impl Disk for RealDisk {
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         fs::rename(from, to)
     }
+    fn rename_new(&self, from: &Path, to: &Path) -> io::Result<()> {
+        no_replace::rename(from, to)
+    }
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
         File::open(path)?.sync_all()
     }
     fn remove(&self, path: &Path) -> io::Result<()> {
         fs::remove_file(path)
+    }
+    fn remove_all(&self, path: &Path) -> io::Result<()> {
+        fs::remove_dir_all(path)
     }
     fn list(&self, path: &Path) -> io::Result<Vec<String>> {
         let mut names = Vec::new();

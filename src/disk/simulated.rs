@@ -61,6 +61,36 @@ struct State {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct SimulatedDisk(Arc<Mutex<State>>);
 
+impl State {
+    fn rename(&mut self, from: &Path, to: &Path) -> io::Result<()> {
+        if !self.now.names.contains_key(from) {
+            return Err(missing());
+        }
+        move_names(&mut self.now.names, from, to);
+        self.log.push(Step::Rename(from.to_owned(), to.to_owned()));
+        Ok(())
+    }
+}
+
+/// Gives `from`, and with a folder all that is in it, the name `to`.
+pub(super) fn move_names(names: &mut BTreeMap<PathBuf, Node>, from: &Path, to: &Path) {
+    let moved: Vec<PathBuf> = names.keys().filter(|name| name.starts_with(from)).cloned().collect();
+    for name in moved {
+        if let Some(node) = names.remove(&name) {
+            names.insert(moved_name(&name, from, to), node);
+        }
+    }
+}
+
+/// The name of `path` once `from` is called `to`.
+pub(super) fn moved_name(path: &Path, from: &Path, to: &Path) -> PathBuf {
+    match path.strip_prefix(from) {
+        Ok(below) if below.as_os_str().is_empty() => to.to_owned(),
+        Ok(below) => to.join(below),
+        Err(_) => path.to_owned(),
+    }
+}
+
 fn missing() -> io::Error {
     io::ErrorKind::NotFound.into()
 }
@@ -141,11 +171,14 @@ impl Disk for SimulatedDisk {
         self.file(path)
     }
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.state().rename(from, to)
+    }
+    fn rename_new(&self, from: &Path, to: &Path) -> io::Result<()> {
         let mut state = self.state();
-        let node = state.now.names.remove(from).ok_or_else(missing)?;
-        state.now.names.insert(to.to_owned(), node);
-        state.log.push(Step::Rename(from.to_owned(), to.to_owned()));
-        Ok(())
+        if state.now.names.contains_key(to) {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        state.rename(from, to)
     }
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
         self.state().log.push(Step::SyncFolder(path.to_owned()));
@@ -155,6 +188,19 @@ impl Disk for SimulatedDisk {
         let mut state = self.state();
         state.now.names.remove(path).ok_or_else(missing)?;
         state.log.push(Step::Remove(path.to_owned()));
+        Ok(())
+    }
+    fn remove_all(&self, path: &Path) -> io::Result<()> {
+        let mut state = self.state();
+        if state.now.names.get(path) != Some(&Node::Folder) {
+            return Err(missing());
+        }
+        // What is in a folder sorts behind it, and goes first.
+        let below: Vec<PathBuf> = state.now.names.keys().filter(|name| name.starts_with(path)).cloned().collect();
+        for name in below.into_iter().rev() {
+            state.now.names.remove(&name);
+            state.log.push(Step::Remove(name));
+        }
         Ok(())
     }
     fn list(&self, path: &Path) -> io::Result<Vec<String>> {

@@ -1,5 +1,6 @@
 //! Files that become visible only when they are complete, and are on the medium when they do.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -93,23 +94,27 @@ impl<'a> StagedFile<'a> {
     /// Syncs the file, gives it its final name, in the same folder, and makes the name durable.
     ///
     /// # Errors
-    /// `Usage` if something has that name, `Io`.
+    /// `Usage` if something has that name, also when it got it a moment ago; `Io`.
     pub fn publish(self, name: &Path) -> Result<()> {
-        if self.disk.exists(name).map_err(|e| Error::io("cannot look for a file", name, e))? {
-            return Err(Error::usage("will not overwrite an existing file")
-                .at(name.display())
-                .hint("choose another name"));
-        }
-        self.replace(name)
+        self.name(name, |disk, from| disk.rename_new(from, name))
     }
 
     /// As [`StagedFile::publish`], in the place of the file that has that name, if there is one.
     ///
     /// # Errors
     /// `Io`.
-    pub fn replace(mut self, name: &Path) -> Result<()> {
+    pub fn replace(self, name: &Path) -> Result<()> {
+        self.name(name, |disk, from| disk.rename(from, name))
+    }
+
+    fn name(mut self, name: &Path, rename: impl Fn(&dyn Disk, &Path) -> io::Result<()>) -> Result<()> {
         self.sync()?;
-        self.disk.rename(&self.path, name).map_err(|e| Error::io("cannot name a file", name, e))?;
+        rename(self.disk, &self.path).map_err(|e| match e.kind() {
+            io::ErrorKind::AlreadyExists => {
+                Error::usage("will not overwrite an existing file").at(name.display()).hint("choose another name")
+            }
+            _ => Error::io("cannot name a file", name, e),
+        })?;
         self.named = true;
         let folder = folder_of(name);
         if planted(Bug::NameNotSynced) {

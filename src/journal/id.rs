@@ -1,8 +1,6 @@
 //! Names of interactions, and of the files of a journal.
 
-use std::collections::hash_map::RandomState;
 use std::fmt;
-use std::hash::BuildHasher;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
@@ -13,13 +11,10 @@ use crate::error::{Error, Result};
 pub type JournalId = [u8; 16];
 
 /// A random name for a new journal file.
-pub(super) fn random_id() -> JournalId {
+pub(super) fn random_id() -> Result<JournalId> {
     let mut id = [0; 16];
-    for (half, salt) in id.chunks_exact_mut(8).zip(0u8..) {
-        // Keys from the operating system's randomness.
-        half.copy_from_slice(&RandomState::new().hash_one((salt, std::process::id())).to_le_bytes());
-    }
-    id
+    crate::cipher::random(&mut id)?;
+    Ok(id)
 }
 
 /// Name of one interaction of a profile, counted from 0 in the order of the journal.

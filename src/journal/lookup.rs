@@ -3,10 +3,10 @@
 use std::collections::HashSet;
 
 use super::reader::damaged;
-use super::record::{InteractionId, Record};
+use super::record::{InteractionId, Record, StoredInput};
 use super::segment::{Place, Sealed};
-use super::state::{FeedbackEntry, InteractionEntry, JournalState};
-use crate::error::Result;
+use super::state::{FeedbackEntry, InteractionEntry, JournalState, Spoken, no_such_interaction};
+use crate::error::{Error, Result};
 
 /// Where an interaction stands.
 #[derive(Debug)]
@@ -61,19 +61,41 @@ impl JournalState {
         Ok(None)
     }
 
-    /// Feedback in the order of the journal, read from the segments as it goes.
-    pub fn all_feedback(&self) -> impl Iterator<Item = Result<FeedbackEntry>> {
-        let sealed = self.sealed.iter().filter(|segment| segment.footer.feedback > 0).flat_map(|segment| {
-            let places: Result<Vec<Vec<Place>>> = segment.feedback_places().collect();
-            let (places, failed) = match places {
-                Ok(blocks) => (blocks.concat(), None),
-                Err(e) => (vec![], Some(Err(e))),
-            };
-            let mut places = places;
-            places.sort_unstable_by_key(|place| place.offset);
-            failed.into_iter().chain(places.into_iter().map(|place| sealed_feedback(segment, place)))
-        });
-        sealed.chain(self.feedback.iter().cloned().map(Ok))
+    /// Feedback in the order of the journal, read from the segments as it goes; also from its end.
+    pub fn all_feedback(&self) -> impl DoubleEndedIterator<Item = Result<FeedbackEntry>> {
+        let sealed = self.sealed.iter().filter(|segment| segment.footer.feedback > 0);
+        sealed.flat_map(|segment| feedback_in(segment)).chain(self.feedback.iter().cloned().map(Ok))
+    }
+
+    /// The latest feedback on answers of `generation`, at most `most`, oldest first. Reads back from the end of the
+    /// journal, and no farther than to where that generation was trained.
+    ///
+    /// # Errors
+    /// As [`JournalState::interaction`].
+    pub fn latest_feedback_on(&self, generation: u64, most: usize) -> Result<Vec<Spoken>> {
+        let mut found = vec![];
+        for entry in self.all_feedback().rev().take(self.feedback().saturating_sub(self.feedback_before(generation))) {
+            if found.len() >= most {
+                break;
+            }
+            found.extend(self.spoken(entry?)?.filter(|spoken| spoken.interaction.generation == generation));
+        }
+        found.reverse();
+        Ok(found)
+    }
+
+    /// A feedback with what it is about.
+    pub(super) fn spoken(&self, feedback: FeedbackEntry) -> Result<Option<Spoken>> {
+        let interaction = self.interaction(feedback.id)?;
+        Ok(interaction.map(|interaction| Spoken { interaction, kind: feedback.kind }))
+    }
+
+    /// A number of feedback items before which `generation` cannot have answered: it was trained after the training
+    /// before it ended.
+    fn feedback_before(&self, generation: u64) -> usize {
+        let at = self.trainings().iter().position(|t| t.generation == Some(generation));
+        let before = at.and_then(|at| self.trainings().get(at.checked_sub(1)?));
+        before.map_or(0, |training| training.feedback_before)
     }
 
     /// Interactions in the order of the journal, read from the segments as it goes.
@@ -88,6 +110,22 @@ impl JournalState {
             })
         });
         sealed.chain(self.interactions.iter().cloned().map(Ok))
+    }
+
+    /// The input of one interaction; `growing` reads the record at a byte of the growing file.
+    pub(super) fn input(&self, id: InteractionId, growing: impl Fn(u64) -> Result<Record>) -> Result<StoredInput> {
+        let found = match self.locate(id)? {
+            None => return Err(no_such_interaction(id)),
+            Some(Located::Growing(offset)) => growing(offset)?,
+            Some(Located::Sealed(segment, offset)) => segment.record(offset)?,
+        };
+        match found {
+            Record::Interaction { id: found, input, .. } if found == id => Ok(input),
+            _ => {
+                Err(Error::bad_data("an interaction is not where it was")
+                    .at(format!("interaction {id} in the journal")))
+            }
+        }
     }
 
     /// Ids of all interactions.
@@ -163,6 +201,17 @@ impl JournalState {
         }
         Ok(false)
     }
+}
+
+/// The feedback in a segment, in the order of the journal.
+fn feedback_in(segment: &Sealed) -> impl DoubleEndedIterator<Item = Result<FeedbackEntry>> {
+    let blocks: Result<Vec<Vec<Place>>> = segment.feedback_places().collect();
+    let (mut places, failed) = match blocks {
+        Ok(blocks) => (blocks.concat(), None),
+        Err(e) => (vec![], Some(Err(e))),
+    };
+    places.sort_unstable_by_key(|place| place.offset);
+    failed.into_iter().chain(places.into_iter().map(|place| sealed_feedback(segment, place)))
 }
 
 fn sealed_interaction(segment: &Sealed, place: Place) -> Result<InteractionEntry> {

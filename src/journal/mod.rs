@@ -1,9 +1,10 @@
 //! The append-only record of what a profile's model was asked, what it answered and what the person said.
 //!
-//! `record` says what is recorded, `frame` how it looks in a file, `reader` and `writer` go through the file that grows, `tail`
-//! judges where it ends, `segment` is the older part with its index, `state` and `lookup` are the index of all, `rewrite` makes
-//! a new journal of a part of one, `limit` says what goes first, `salvage` keeps what is whole of a damaged one, and [`Journal`]
-//! shares one among processes.
+//! `record` says what is recorded, `frame` how it looks in a file, `reader` and `writer` go through the file that
+//! grows, `tail` judges where it ends, `segment` is the older part with its index, `state` and `lookup` are the index
+//! of all, `recent` is what was said last, `snapshot` is all of it at one moment, `rewrite` makes a new journal of a
+//! part of one, `limit` says what goes first, `salvage` keeps what is whole of a damaged one, and [`Journal`] shares
+//! one among processes.
 
 #[cfg(test)]
 mod damage_tests;
@@ -14,10 +15,12 @@ mod limit;
 mod lookup;
 mod names;
 pub mod reader;
+mod recent;
 pub mod record;
 mod rewrite;
 pub mod salvage;
 pub mod segment;
+mod snapshot;
 pub mod state;
 mod tail;
 pub mod writer;
@@ -31,13 +34,15 @@ pub use limit::ALWAYS_KEPT;
 pub use reader::{Frame, FrameReader, TornTail};
 pub use record::{Dtype, FeedbackKind, InteractionId, Record, StoredArray, StoredInput};
 pub use segment::{SegmentInfo, SegmentSize};
-pub use state::{FeedbackEntry, InteractionEntry, JournalState, TrainingEntry};
+pub use snapshot::Snapshot;
+pub use state::{FeedbackEntry, InteractionEntry, JournalState, Spoken, TrainingEntry};
 pub use writer::JournalWriter;
 
 use crate::adapter::Verdict;
 use crate::disk::Disk;
 use crate::disk::lock::WriterLock;
 use crate::error::{Error, Result};
+use recent::Recent;
 
 /// Most interactions that a power cut may take.
 pub const GROUP_RECORDS: u32 = 32;
@@ -76,6 +81,7 @@ pub struct Journal {
     next_look: u64,
     /// Size of the growing file at which sealing is tried next: not for each record where it fails.
     next_seal: u64,
+    recent: Option<Recent>,
 }
 
 impl Journal {
@@ -105,6 +111,7 @@ impl Journal {
             always_kept: ALWAYS_KEPT,
             next_look: DEFAULT_LIMIT,
             next_seal: 0,
+            recent: None,
         })
     }
 
@@ -332,14 +339,16 @@ impl Journal {
         Ok(())
     }
 
-    /// Drops the interactions `ids` with what was said about them, and with `trainings` all records of training runs, durably.
-    /// They are in no file any more. What is not concerned is not written again.
+    /// Drops the interactions `ids`, what was said about them, and the records of training runs that had seen one of
+    /// them (with `all`, of every training run), durably. They are in no file any more. What is not concerned is not
+    /// written again.
     ///
     /// # Errors
     /// `BadData`, `Busy`, `Io`; where it fails, all of it may still be there, or none.
-    pub fn forget(&mut self, ids: &HashSet<InteractionId>, trainings: bool) -> Result<()> {
+    pub fn forget(&mut self, ids: &HashSet<InteractionId>, all: bool) -> Result<()> {
         let _held = self.turn("forgetting")?;
-        self.writer.forget(ids, trainings)?;
+        self.recent = None;
+        self.writer.forget(ids, all)?;
         self.settled();
         Ok(())
     }
@@ -350,6 +359,29 @@ impl Journal {
     /// `Usage` if the id is unknown, `BadData`, `Io`.
     pub fn input(&self, id: InteractionId) -> Result<StoredInput> {
         self.writer.input(id)
+    }
+
+    /// The latest feedback on answers of `generation`, at most `most`, oldest first. The first time, and after the
+    /// growing file was rewritten, it is read back from the end of the journal (see
+    /// [`JournalState::latest_feedback_on`]); from then on only what was said since is looked at.
+    ///
+    /// # Errors
+    /// `BadData`, `Io` where a segment cannot be read.
+    pub fn latest_feedback(&mut self, generation: u64, most: usize) -> Result<Vec<Spoken>> {
+        let (state, file) = (self.writer.state(), self.writer.id());
+        let mut recent = match self.recent.take().filter(|recent| recent.covers(state, file, generation, most)) {
+            Some(recent) => recent,
+            None => Recent::read(state, file, generation, most)?,
+        };
+        recent.follow(state)?;
+        let items = recent.items().cloned().collect();
+        self.recent = Some(recent);
+        Ok(items)
+    }
+
+    /// The journal as it is now, to be read without holding on to it.
+    pub fn snapshot(&self) -> Snapshot {
+        self.writer.snapshot()
     }
 }
 

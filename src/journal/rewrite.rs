@@ -227,7 +227,7 @@ impl<'a> Copy<'a> {
 
 impl Part {
     fn begin(cipher: Option<Cipher>) -> Result<Part> {
-        let id = random_id();
+        let id = random_id()?;
         let start = (FILE_HEADER_LEN + encode_frame(cipher.as_ref(), &id, 1, &Record::Segments(vec![]))?.len()) as u64;
         let (footer, interactions, feedback) = (Footer::default(), vec![], vec![]);
         Ok(Part { cipher, id, start, frames: vec![], sequence: 2, footer, interactions, feedback })

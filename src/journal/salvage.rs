@@ -83,7 +83,7 @@ pub fn is_headless(disk: &dyn Disk, path: &Path) -> Result<bool> {
 /// # Errors
 /// `Io`.
 pub fn stand_in(disk: &dyn Disk, path: &Path) -> Result<()> {
-    let header = FileHeader { version: VERSION, id: random_id(), created_ms: 0, next_id: 0, segment: 0 };
+    let header = FileHeader { version: VERSION, id: random_id()?, created_ms: 0, next_id: 0, segment: 0 };
     StagedFile::write(disk, folder_of(path), &header.encode())?.publish(path)
 }
 

@@ -38,6 +38,15 @@ pub struct FeedbackEntry {
     pub kind: FeedbackKind,
 }
 
+/// A feedback with the interaction that it is about.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Spoken {
+    /// The interaction.
+    pub interaction: InteractionEntry,
+    /// What was said about it.
+    pub kind: FeedbackKind,
+}
+
 /// A training run.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TrainingEntry {

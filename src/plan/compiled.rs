@@ -20,6 +20,8 @@ pub(super) struct Compiled {
     results: Vec<Taken>,
     /// For nodes of the plan, the slots whose values are taken as soon as they are there, and which of those they are.
     early: HashMap<usize, Vec<(usize, usize)>>,
+    /// See [`Compiled::bytes`].
+    bytes: u64,
     times: Option<Times>,
 }
 
@@ -62,14 +64,26 @@ impl Compiled {
                 }
             }
             model.outputs = last;
-            Ok(Compiled { plan: model.into_runnable()?, results, early, times })
+            let bytes = laid_out(&model);
+            Ok(Compiled { plan: model.into_runnable()?, results, early, bytes, times })
         })?;
         Ok(Arc::new(plan))
+    }
+
+    /// Bytes of weights that are laid out for this plan alone; the others are read where the model has them.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
     }
 
     pub fn state(self: &Arc<Self>) -> TractResult<State> {
         Ok(State { state: self.plan.spawn()?, plan: self.clone() })
     }
+}
+
+/// Bytes of the constants that tract has packed.
+fn laid_out(model: &TypedModel) -> u64 {
+    let packed = model.nodes().iter().filter_map(|node| node.op_as::<Const>()?.exotic_fact());
+    packed.map(|fact| fact.mem_size().to_i64().map_or(0, |bytes| bytes.unsigned_abs())).sum()
 }
 
 /// The nodes with an output of `model` that other nodes with an output depend on; sources and constants are none of them, since they are not evaluated.

@@ -1,24 +1,40 @@
 //! Runs any number of examples through the right compiled plan: buckets, caches, threads, and pooling.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use ndarray::{Array2, Ix3};
 #[cfg(feature = "train")]
 use ndarray::{ArrayD, Axis};
 
+use super::cache::{Limit, PlanCache};
 use super::{Batch, Deltas, Ends, Factors, ForwardPlan, Outputs, check, sequence_length};
 use crate::adapter::{Pooling, SiteDelta};
 use crate::base::{Base, Bucket, Task};
 use crate::error::{Error, Result};
 use crate::input::{Example, text};
-use crate::sync::{in_parallel, lock};
+use crate::sync::in_parallel;
 
 #[cfg(feature = "train")]
 use super::TrainPlan;
 
 /// Examples per run when many are waiting: large enough for the matrix products, small enough to share among workers.
 pub(crate) const MICRO_BATCH: usize = 8;
+
+/// Forward plans that are kept: the base and an adapter, one example and [`MICRO_BATCH`] of them, eight lengths.
+const FORWARD_PLANS: usize = 32;
+/// Plans with merged weights that are kept: each has weights of its own.
+const MERGED_PLANS: usize = 8;
+/// Training plans that are kept, all of the same sites: as many lengths.
+#[cfg(feature = "train")]
+const TRAIN_PLANS: usize = 16;
+/// What the plans of one kind may hold beyond the model's weights: as much as those a few times, or this many bytes if
+/// that is more.
+const COPIES: u64 = 4;
+const FEWEST_BYTES: u64 = 256 << 20;
+
+fn limit(base: &Base, plans: usize) -> Limit {
+    Limit { plans, bytes: base.weight_bytes().saturating_mul(COPIES).max(FEWEST_BYTES) }
+}
 
 /// Sites with their ranks: what a plan with low-rank inputs is compiled for.
 pub(crate) type SiteKey = Vec<(String, usize)>;
@@ -37,12 +53,12 @@ pub(crate) enum Variant<'a> {
 /// Deltas with the plans that hold them in their weights: both belong to one adapter of one profile, and go with it.
 pub(crate) struct Merged {
     deltas: Vec<SiteDelta>,
-    plans: Mutex<HashMap<Bucket, Arc<ForwardPlan>>>,
+    plans: PlanCache<Bucket, ForwardPlan>,
 }
 
 impl Merged {
-    pub fn new(deltas: Vec<SiteDelta>) -> Merged {
-        Merged { deltas, plans: Mutex::default() }
+    pub fn new(base: &Base, deltas: Vec<SiteDelta>) -> Merged {
+        Merged { deltas, plans: PlanCache::new(limit(base, MERGED_PLANS), ForwardPlan::bytes) }
     }
 }
 
@@ -69,22 +85,22 @@ pub(crate) struct Engine {
     /// No example has more positions.
     window: usize,
     ends: Ends,
-    forward: Mutex<HashMap<(Key, Bucket), Arc<ForwardPlan>>>,
+    forward: PlanCache<(Key, Bucket), ForwardPlan>,
     #[cfg(feature = "train")]
-    train: Mutex<HashMap<(SiteKey, Bucket), Arc<TrainPlan>>>,
+    train: PlanCache<(SiteKey, Bucket), TrainPlan>,
 }
 
 impl Engine {
     pub fn new(base: Arc<Base>, task: Task, pooling: Pooling) -> Engine {
         Engine {
-            base,
             task,
             pooling,
             window: usize::MAX,
             ends: Ends::Tail(task),
-            forward: Mutex::default(),
+            forward: PlanCache::new(limit(&base, FORWARD_PLANS), ForwardPlan::bytes),
             #[cfg(feature = "train")]
-            train: Mutex::default(),
+            train: PlanCache::new(limit(&base, TRAIN_PLANS), TrainPlan::bytes),
+            base,
         }
     }
 
@@ -109,34 +125,28 @@ impl Engine {
     }
 
     fn forward_plan(&self, variant: &Variant, bucket: &Bucket) -> Result<Arc<ForwardPlan>> {
-        let compile = |deltas: Deltas| ForwardPlan::new(&self.base, self.ends, bucket, &deltas).map(Arc::new);
+        let compile = |deltas: Deltas| ForwardPlan::new(&self.base, self.ends, bucket, &deltas);
         let (key, deltas) = match variant {
             Variant::Base => (Key::Base, Deltas::Inputs(&[])),
             Variant::Adapted(sites, _) => (Key::Adapted((*sites).clone()), Deltas::Inputs(sites)),
             Variant::Merged(merged) => {
-                return cached(&merged.plans, bucket.clone(), || compile(Deltas::Merged(&merged.deltas)));
+                return merged.plans.get(bucket.clone(), || compile(Deltas::Merged(&merged.deltas)));
             }
         };
-        cached(&self.forward, (key, bucket.clone()), || compile(deltas))
+        self.forward.get((key, bucket.clone()), || compile(deltas))
     }
 
-    /// The plan that trains `sites` at `bucket`.
+    /// The plan that trains `sites` at `bucket`. Those of other sites go, unless somebody trains with them.
     #[cfg(feature = "train")]
     pub fn train_plan(&self, sites: &SiteKey, bucket: &Bucket) -> Result<Arc<TrainPlan>> {
-        let mut plans = lock(&self.train);
-        let key = (sites.clone(), bucket.clone());
-        if let Some(plan) = plans.get(&key) {
-            return Ok(plan.clone());
-        }
-        let plan = Arc::new(TrainPlan::new(&self.base, self.ends, bucket, sites, true)?);
-        plans.insert(key, plan.clone());
-        Ok(plan)
+        self.train.retain(|(others, _)| others == sites);
+        self.train.get((sites.clone(), bucket.clone()), || TrainPlan::new(&self.base, self.ends, bucket, sites, true))
     }
 
-    /// Forgets the training plans: they hold packed weights of their own.
+    /// Forgets the training plans that nobody uses: they hold packed weights of their own.
     #[cfg(feature = "train")]
     pub fn drop_train_plans(&self) {
-        lock(&self.train).clear();
+        self.train.retain(|_| false);
     }
 
     /// Pooled features and logits of one example.
@@ -205,21 +215,6 @@ impl Engine {
     }
 }
 
-/// The plan under `key`. The map is held while compiling, so that two threads never compile the same plan.
-fn cached<K: Eq + std::hash::Hash, P>(
-    plans: &Mutex<HashMap<K, Arc<P>>>,
-    key: K,
-    compile: impl FnOnce() -> Result<Arc<P>>,
-) -> Result<Arc<P>> {
-    let mut plans = lock(plans);
-    if let Some(plan) = plans.get(&key) {
-        return Ok(plan.clone());
-    }
-    let plan = compile()?;
-    plans.insert(key, plan.clone());
-    Ok(plan)
-}
-
 /// One vector an example.
 pub(crate) fn pool(pooling: Pooling, outputs: Outputs, mask: &[f32]) -> Result<Rows> {
     let shape = outputs.features.shape().to_vec();
@@ -281,4 +276,54 @@ fn pool_weights(pooling: Pooling, mask: &[f32], batch: usize, sequence: usize) -
         }
     }
     weights
+}
+
+#[cfg(all(test, feature = "train"))]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::plan::survey;
+
+    fn engine() -> Engine {
+        let base = Base::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join("models/har_cnn.onnx")).unwrap();
+        Engine::new(Arc::new(base), Task::Classification, Pooling::None)
+    }
+
+    /// The model's convolutions, each with this rank.
+    fn sites(engine: &Engine, rank: usize) -> SiteKey {
+        let all = survey(&engine.base, engine.task, &engine.bucket(1, 0)).unwrap();
+        let inner = all.table.sites.iter().filter(|site| all.classifier.as_ref() != Some(&site.name));
+        let mut key: SiteKey = inner.map(|site| (site.name.clone(), rank)).collect();
+        key.sort();
+        key
+    }
+
+    #[test]
+    fn forward_plans_of_many_adapters_are_bounded() {
+        let (engine, none) = (engine(), Factors::default());
+        let bucket = engine.bucket(1, 0);
+        let base = engine.forward_plan(&Variant::Base, &bucket).unwrap();
+        for rank in 1..=FORWARD_PLANS + 8 {
+            engine.forward_plan(&Variant::Adapted(&sites(&engine, rank), &none), &bucket).unwrap();
+            // What is in use all the time stays.
+            assert!(Arc::ptr_eq(&base, &engine.forward_plan(&Variant::Base, &bucket).unwrap()), "after {rank}");
+        }
+        assert_eq!(engine.forward.len(), FORWARD_PLANS);
+    }
+
+    #[test]
+    fn training_plans_of_other_sites_go_when_nobody_trains_with_them() {
+        let engine = engine();
+        let (one, two, bucket) = (sites(&engine, 1), sites(&engine, 2), engine.bucket(MICRO_BATCH, 0));
+        let held = engine.train_plan(&one, &bucket).unwrap();
+        engine.train_plan(&two, &bucket).unwrap();
+        assert!(Arc::ptr_eq(&held, &engine.train_plan(&one, &bucket).unwrap()), "somebody trains with it");
+        assert_eq!(engine.train.len(), 1);
+        drop(held);
+        engine.train_plan(&two, &bucket).unwrap();
+        assert_eq!(engine.train.len(), 1);
+        engine.drop_train_plans();
+        assert_eq!(engine.train.len(), 0);
+    }
 }

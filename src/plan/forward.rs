@@ -27,6 +27,11 @@ impl ForwardPlan {
         Ok(ForwardPlan { plan, logits: graph.logits, factors })
     }
 
+    /// Bytes of weights that are laid out for this plan alone.
+    pub fn bytes(&self) -> u64 {
+        self.plan.bytes()
+    }
+
     /// Runs one batch; `factors` are in the plan's site order, empty for a plan without low-rank inputs.
     pub fn run(&self, batch: &Batch, factors: &Factors) -> Result<Outputs> {
         self.run_all(batch, factors).and_then(|values| tail_outputs(values, self.logits))

@@ -3,6 +3,7 @@
 //! Everything outside `base`, `sites`, `grad` and `plan` sees ndarray and plain slices only.
 
 mod batch;
+mod cache;
 mod compiled;
 mod engine;
 #[cfg(feature = "train")]

@@ -170,6 +170,11 @@ impl TrainPlan {
         })
     }
 
+    /// Bytes of weights that are laid out for these plans alone.
+    pub fn bytes(&self) -> u64 {
+        self.prefix.iter().chain([&self.forward, &self.backward]).map(|plan| plan.bytes()).sum()
+    }
+
     /// Whether part of the forward pass is the same in every epoch (see [`Worker::enter`]).
     pub fn is_split(&self) -> bool {
         self.prefix.is_some()

@@ -1,5 +1,7 @@
 //! Power cuts at every operation of a profile's life, on a simulated disk, and again while the profile recovers from them.
 
+#[cfg(feature = "bundles")]
+mod carry;
 mod oracle;
 mod scenario;
 mod wear;
@@ -129,6 +131,16 @@ fn an_encrypted_profile_survives_them_too_and_is_never_in_the_clear() {
     assert!(tally.images >= 1900, "{tally:?}");
 }
 
+#[test]
+#[cfg(feature = "bundles")]
+fn no_power_cut_leaves_a_part_of_a_bundle_or_of_an_imported_profile() {
+    for cipher in [None, Some(Cipher::new(&Key::of([7; 32]), "ada"))] {
+        let tally = examine_with(cipher, 16, carry::carry).unwrap();
+        println!("{} power cuts at {} places, no violation", tally.images, tally.places);
+        assert!(tally.images >= 4000, "{tally:?}");
+    }
+}
+
 /// By hand, with as many seeds as `ACCLIMATE_SEEDS` says.
 #[test]
 #[ignore = "takes long; ACCLIMATE_SEEDS=1000 for 1000 seeds an operation"]
@@ -137,11 +149,21 @@ fn many_more_power_cuts() {
     println!("{:?}", examine(seeds, live).unwrap());
 }
 
+/// Cuts the power in every kind of life.
+fn lives(seeds: u64) -> std::result::Result<(), String> {
+    examine(seeds, live)?;
+    #[cfg(feature = "bundles")]
+    examine(seeds, carry::carry)?;
+    Ok(())
+}
+
 #[test]
 fn every_planted_bug_is_found() {
+    // Without bundles nothing is imported.
     let missed: Vec<Bug> = Bug::ALL
         .into_iter()
-        .filter(|bug| match with(Some(*bug), || examine(16, live)) {
+        .filter(|bug| cfg!(feature = "bundles") || *bug != Bug::ImportNotSynced)
+        .filter(|bug| match with(Some(*bug), || lives(16)) {
             Ok(_) => {
                 println!("{bug:?}: MISSED");
                 true

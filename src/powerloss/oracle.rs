@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+#[cfg(feature = "bundles")]
+use super::carry::Carried;
 use super::scenario::{Fact, SECRET, Story, folder};
 use crate::adapter::Adapter;
 use crate::disk::Disk;
@@ -33,23 +35,24 @@ pub(super) struct Expected {
     forgotten: bool,
     /// See [`Fact::Shrinking`].
     shrinking: Option<usize>,
+    /// What is carried to another profile.
+    #[cfg(feature = "bundles")]
+    carried: Option<Carried>,
 }
 
 fn is_secret(record: &Record) -> bool {
     matches!(record, Record::Interaction { input: StoredInput::Text(text), .. } if text == SECRET)
 }
 
-/// The records without the secret and what was said about it.
+/// The records without the secret, what was said about it, and what trainings that had seen it found out.
 fn without_secret(records: &[Record]) -> Vec<Record> {
-    let secret = records.iter().find_map(|r| match r {
-        Record::Interaction { id, .. } if is_secret(r) => Some(*id),
-        _ => None,
-    });
-    let of = |r: &Record| match r {
-        Record::Interaction { id, .. } | Record::Feedback { id, .. } => Some(*id),
-        _ => None,
+    let Some(at) = records.iter().position(is_secret) else { return records.to_vec() };
+    let secret = records.get(at).and_then(Record::interaction);
+    let goes = |n: usize, r: &Record| match r {
+        Record::Training { .. } => n > at,
+        other => other.interaction() == secret,
     };
-    records.iter().filter(|r| secret.is_none() || of(r) != secret).cloned().collect()
+    records.iter().enumerate().filter(|(n, r)| !goes(*n, r)).map(|(_, r)| r.clone()).collect()
 }
 
 impl Expected {
@@ -84,6 +87,12 @@ impl Expected {
             Fact::Shrunk(records) => {
                 (self.records, self.acknowledged, self.shrinking) = (records.clone(), records.len(), None);
             }
+            #[cfg(feature = "bundles")]
+            Fact::Exporting(carried) => self.carried = Some(carried.clone()),
+            #[cfg(feature = "bundles")]
+            Fact::Exported => self.carried.iter_mut().for_each(|carried| carried.exported = true),
+            #[cfg(feature = "bundles")]
+            Fact::Imported => self.carried.iter_mut().for_each(|carried| carried.imported = true),
             Fact::Found(records, generation) => {
                 (self.records, self.acknowledged, self.current) = (records.clone(), records.len(), *generation);
                 (self.going_to, self.forgetting, self.shrinking) = (None, None, None);
@@ -124,6 +133,8 @@ impl Expected {
         if self.used.contains(&number) {
             return Err(format!("generation number {number} is used twice"));
         }
+        #[cfg(feature = "bundles")]
+        self.carried.iter().try_for_each(|carried| carried.check(story))?;
         self.no_leftovers(story)
     }
 
@@ -244,7 +255,7 @@ fn without_oldest(
     Ok((records.iter().filter(stays).cloned().collect(), least))
 }
 
-fn records(disk: &dyn Disk, store: &Store) -> Result<Vec<Record>, String> {
+pub(super) fn records(disk: &dyn Disk, store: &Store) -> Result<Vec<Record>, String> {
     let failed = |e: crate::Error| format!("the journal cannot be read: {e:?}");
     Journal::read(disk, &store.journal_path()).and_then(Iterator::collect).map_err(failed)
 }

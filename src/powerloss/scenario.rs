@@ -46,6 +46,15 @@ pub(super) enum Fact {
     Shrinking(usize),
     /// It is dropped, and these are left.
     Shrunk(Vec<Record>),
+    /// All of the profile is being written to a bundle.
+    #[cfg(feature = "bundles")]
+    Exporting(super::carry::Carried),
+    /// The bundle is written.
+    #[cfg(feature = "bundles")]
+    Exported,
+    /// The bundle is another profile by now.
+    #[cfg(feature = "bundles")]
+    Imported,
     /// After a power cut, this is what is there, on the medium, and the generation that serves.
     Found(Vec<Record>, u64),
 }
@@ -53,6 +62,10 @@ pub(super) enum Fact {
 impl Fact {
     /// Whether it is something that a power cut right after it must not undo.
     pub(super) fn is_promise(&self) -> bool {
+        #[cfg(feature = "bundles")]
+        if matches!(self, Fact::Exported | Fact::Imported) {
+            return true;
+        }
         matches!(self, Fact::Acknowledged | Fact::Switched | Fact::Loading | Fact::Serves(_) | Fact::Forgot)
     }
 }
@@ -151,6 +164,7 @@ impl Story {
     /// A training that ends with the program, after it has kept where it stands.
     pub(super) fn begin_to_learn(&self, store: &Store, journal: &Journal) -> Result<()> {
         let _held = store.lock_training(Duration::ZERO, "training")?;
+        store.choice().keep(&format!("a third of the gradient is that of {SECRET}"))?;
         let checkpoint = store.checkpoint();
         checkpoint.begin(&Run { name: [5; 32], cut: Cut::all(journal.state())? })?;
         checkpoint.keep(&[6; 32], format!("three steps on {SECRET}").as_bytes())

@@ -20,6 +20,8 @@ mod slot;
 #[cfg(feature = "train")]
 mod training;
 mod verify;
+#[cfg(all(test, feature = "train"))]
+mod waiting;
 #[cfg(feature = "train")]
 mod watch;
 

@@ -60,7 +60,7 @@ impl Serving {
             head,
             adapter_bytes: file.file_bytes(),
             examples: header.lineage.examples,
-            merged: merged.then(|| crate::plan::Merged::new(deltas)),
+            merged: merged.then(|| crate::plan::Merged::new(home.base(), deltas)),
         })
     }
 

@@ -76,6 +76,8 @@ pub struct Session {
     serving: Slot<Serving>,
     merge: bool,
     flusher: Flusher,
+    #[cfg(feature = "train")]
+    pub(super) base_says: super::watch::BaseSays,
 }
 
 impl Home {
@@ -100,7 +102,16 @@ impl Session {
         let journal = Arc::new(Mutex::new(journal));
         let serving = Slot::new(Serving::base(&home));
         let flusher = Flusher::new(&journal);
-        let session = Session { home, store, journal, serving, merge: false, flusher };
+        let session = Session {
+            home,
+            store,
+            journal,
+            serving,
+            merge: false,
+            flusher,
+            #[cfg(feature = "train")]
+            base_says: Default::default(),
+        };
         if !lenient {
             session.follow()?;
             return Ok(session);

@@ -14,15 +14,12 @@ use crate::adapt::{
     Adaptation, GuardLoss, MOST_IDLE, Material, Outcome, Progress, Settings, Standing, Winner, head_delta,
 };
 use crate::adapter::{Adapter, Lineage, Verdict};
-use crate::disk::StagedFile;
 use crate::error::{Error, Result};
 use crate::input::Example;
 use crate::journal::{FeedbackKind, InteractionEntry, InteractionId, JournalState};
 use crate::store::{Checkpoint, Cut};
 use crate::sync::lock;
 
-/// Which sites the last training chose within its means.
-const CHOICE_FILE: &str = "choice.toml";
 /// How long another training of the same profile is waited for.
 const TRAIN_LOCK_WAIT: Duration = Duration::from_millis(200);
 
@@ -124,11 +121,21 @@ impl Session {
         Ok(TrainReport { promoted, generation, steps, resumed_steps, seconds, verdict, tried, loss, choice })
     }
 
-    /// Writes what was chosen into the profile's folder, for people.
+    /// Keeps what was chosen in the profile, for people.
     fn keep_choice(&self, chosen: &Chosen) -> Result<()> {
         let text = toml::to_string_pretty(chosen).map_err(|e| Error::internal("cannot write the choice").because(e))?;
-        let folder = self.store.folder();
-        StagedFile::write(&*self.home().0.disk, folder, text.as_bytes())?.replace(&folder.join(CHOICE_FILE))
+        self.store.choice().keep(&text)
+    }
+
+    /// What the last training within limits chose; `None` if there was none, or something was forgotten since.
+    ///
+    /// # Errors
+    /// [`ErrorKind::BadData`](crate::ErrorKind::BadData) if the file is damaged,
+    /// [`ErrorKind::Io`](crate::ErrorKind::Io).
+    pub fn choice(&self) -> Result<Option<Chosen>> {
+        let parse = |text: String| toml::from_str(&text);
+        let odd = |e| Error::bad_data("what the last training chose cannot be read").because(e).hint("train again");
+        self.store.choice().text()?.map(parse).transpose().map_err(odd)
     }
 
     fn adapter_of(
@@ -165,7 +172,8 @@ impl Session {
 
     /// Everything that the journal has to teach up to `cut`, in order of time, and the labels of all classes.
     pub(super) fn material(&self, serving: &super::session::Serving, cut: &Cut) -> Result<(Vec<String>, Material)> {
-        let journal = lock(&self.journal);
+        // Predictions and feedback go on while this reads.
+        let journal = lock(&self.journal).snapshot();
         let state = journal.state();
         let home = self.home();
         let mut labels = serving.labels.clone();

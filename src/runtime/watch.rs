@@ -4,10 +4,13 @@
 //! answer that a generation gave asks again, by the same paired test, and a generation that proves worse than the base is
 //! taken back (docs/gate.md).
 
+use std::collections::HashMap;
+use std::sync::Mutex;
+
 use super::{Session, journal_io};
 use crate::error::{Error, Result};
 use crate::input::Example;
-use crate::journal::{FeedbackEntry, FeedbackKind, InteractionEntry};
+use crate::journal::{FeedbackKind, InteractionEntry, InteractionId};
 use crate::plan::{MICRO_BATCH, Variant};
 use crate::stats::paired::Paired;
 use crate::store::Cause;
@@ -20,6 +23,10 @@ const ALPHA: f64 = 0.02;
 const FEWEST_WRONG: usize = 5;
 /// The latest answers looked at: an old success does not excuse what goes wrong now.
 const MOST: usize = 64;
+
+/// Whether the base agrees with what was said about those answers that were looked at last.
+#[derive(Default)]
+pub(crate) struct BaseSays(Mutex<HashMap<InteractionId, bool>>);
 
 /// An answer of the serving generation that somebody spoke about.
 struct Judged {
@@ -70,23 +77,30 @@ impl Session {
         Ok(Some(generation))
     }
 
+    /// The latest of its answers that somebody spoke about, oldest first.
     fn judged(&self, generation: u64) -> Result<Vec<Judged>> {
-        let journal = lock(&self.journal);
-        let state = journal.state();
-        let learned = usize::try_from(self.serving().examples).unwrap_or(usize::MAX);
-        let mut judged = vec![];
-        for said in state.all_feedback().skip(learned) {
-            let FeedbackEntry { id, kind, .. } = said?;
-            if let Some(entry) = state.interaction(id)?.filter(|i| i.generation == generation) {
-                judged.push(Judged { entry, kind });
-            }
-        }
-        judged.drain(..judged.len().saturating_sub(MOST));
-        Ok(judged)
+        let spoken = lock(&self.journal).latest_feedback(generation, MOST)?;
+        Ok(spoken.into_iter().map(|s| Judged { entry: s.interaction, kind: s.kind }).collect())
     }
 
+    /// Whether the base agrees with what was said. Each answer is asked of it once.
     fn base_right(&self, judged: &[Judged]) -> Result<Vec<bool>> {
-        let load = |j: &Judged| -> Result<Example> {
+        let known = lock(&self.base_says.0).clone();
+        let new: Vec<&Judged> = judged.iter().filter(|j| !known.contains_key(&j.entry.id)).collect();
+        let asked = self.ask_base(&new)?;
+        let mut says = known;
+        says.extend(new.iter().map(|j| j.entry.id).zip(asked));
+        let right: Vec<bool> = judged.iter().map(|j| says.get(&j.entry.id).copied().unwrap_or(false)).collect();
+        says.retain(|id, _| judged.iter().any(|j| j.entry.id == *id));
+        *lock(&self.base_says.0) = says;
+        Ok(right)
+    }
+
+    fn ask_base(&self, judged: &[&Judged]) -> Result<Vec<bool>> {
+        if judged.is_empty() {
+            return Ok(vec![]);
+        }
+        let load = |j: &&Judged| -> Result<Example> {
             let input = lock(&self.journal).input(j.entry.id).and_then(journal_io::load)?;
             self.home.intake().example(&input).map_err(|e| e.at(format!("interaction {} in the journal", j.entry.id)))
         };
@@ -103,11 +117,15 @@ impl Session {
 #[cfg(test)]
 mod tests {
     use std::path::Path;
+    use std::sync::Arc;
 
     use crate::adapter::{DenseTensor, Depth, HeadDelta, samples};
+    use crate::disk::faulty::FaultyDisk;
     use crate::input::LabelledSet;
+    use crate::journal::SegmentSize;
     use crate::runtime::{Feedback, Home, InitOptions, Session};
     use crate::store::Cause;
+    use crate::sync::lock;
 
     /// A home whose generation 1 answers its class 0 whatever it is asked.
     fn stubborn(folder: &Path) -> Session {
@@ -187,5 +205,34 @@ mod tests {
             assert_eq!(receipt.taken_back, None);
         }
         assert_eq!(session.status().unwrap().generation, 1);
+    }
+
+    /// Also with feedback of many segments: what a feedback reads does not depend on how many came before.
+    #[test]
+    fn a_feedback_costs_the_same_however_many_came_before() {
+        let folder = tempfile::tempdir().unwrap();
+        drop(stubborn(folder.path()));
+        let disk = FaultyDisk::counting();
+        let home = Home::open_on(Arc::new(disk.clone()), &folder.path().join("home"), None).unwrap();
+        let session = home.session("default").unwrap();
+        lock(&session.journal).set_segment_size(SegmentSize { records: 50, ..SegmentSize::default() });
+        let (all, good) = windows(&session);
+        let cost = |n: usize| {
+            let i = good[n % good.len()];
+            let id = session.predict(&all.input(i).unwrap()).unwrap().id.unwrap();
+            // Neither class 0 nor what the base answers: wrong, and the base is asked.
+            let other = (1..6).map(|c| c.to_string()).find(|c| *c != all.labels()[i]).unwrap();
+            let before = disk.operations();
+            session.feedback(id, Feedback::Label(other)).unwrap();
+            disk.operations() - before
+        };
+        let costs: Vec<usize> = (0..400).map(cost).collect();
+        // Now and then one seals a segment.
+        let usual = |costs: &[usize]| costs.iter().copied().min().unwrap();
+        let (early, late) = (usual(&costs[90..100]), usual(&costs[390..]));
+        assert!(late <= early + 4 && late < 30, "{early} operations after 90, {late} after 390");
+        assert!(lock(&session.journal).state().segments().len() > 10);
+        let most = costs.iter().max().unwrap();
+        assert!(*most < 1000, "the one that seals, and reads back what was said last, takes {most}");
     }
 }

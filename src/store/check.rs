@@ -99,6 +99,7 @@ impl Store {
         }
         findings.extend(self.check_journal()?);
         findings.extend(self.checkpoint().findings()?);
+        findings.extend(self.choice().finding()?);
         for folder in [&self.folder, &self.generations.folder] {
             let names = match disk.list(folder) {
                 Err(e) if e.kind() == std::io::ErrorKind::NotFound => vec![],

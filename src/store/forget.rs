@@ -67,7 +67,7 @@ impl Store {
             Selection::All => self.generations.numbers(&*self.disk)?,
             _ => self.that_saw(&ids, journal.state())?,
         };
-        // With everything goes what a training found out about it.
+        // With everything goes what every training found out, also one that saw none of it.
         let all = *what == Selection::All;
         if planted(Bug::ForgottenBeforeOff) {
             journal.forget(&ids, all)?;
@@ -90,6 +90,9 @@ impl Store {
         self.empty_quarantine()?;
         if !planted(Bug::CheckpointKept) {
             self.checkpoint().forget(ids.iter(), all)?;
+        }
+        if !planted(Bug::ChoiceKept) {
+            self.choice().remove()?;
         }
         if (!ids.is_empty() || all) && !planted(Bug::ForgottenBeforeOff) {
             journal.forget(ids, all)?;

@@ -2,6 +2,7 @@
 
 pub mod check;
 pub mod checkpoint;
+mod choice;
 pub mod forget;
 pub mod generations;
 pub mod head;
@@ -16,6 +17,7 @@ use std::time::Duration;
 pub use crate::disk::lock::WriterLock;
 pub use check::{Finding, Repair, State};
 pub use checkpoint::{Checkpoint, Cut, Run};
+pub use choice::ChoiceFile;
 pub use forget::{Forgotten, Selection};
 pub use generations::GenerationInfo;
 pub use head::{Cause, Head, TRIES, TakenBack};
@@ -143,6 +145,10 @@ impl Store {
     /// Where a training that was cut off stands.
     pub fn checkpoint(&self) -> Checkpoint {
         Checkpoint::new(self.disk.clone(), &self.folder)
+    }
+    /// What the last training within limits chose.
+    pub fn choice(&self) -> ChoiceFile {
+        ChoiceFile::new(self.disk.clone(), &self.folder)
     }
     fn head_path(&self) -> PathBuf {
         self.folder.join("head")

@@ -1,5 +1,6 @@
 //! A profile from and to elsewhere: what it holds, and a new one that is there as a whole or not at all.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,6 +11,7 @@ use super::head::{self, Head, TRIES};
 use super::{Store, TRIAL, WriterLock};
 use crate::adapter::Fingerprint;
 use crate::adapter::file::AdapterFile;
+use crate::disk::fault_injection::{Bug, planted};
 use crate::disk::seal_file;
 use crate::disk::{Bytes, Disk, StagedFile, folder_of, make_folder};
 use crate::error::{Error, Result};
@@ -91,7 +93,7 @@ impl Incoming {
         let io = |e| Error::io("cannot list the profiles", profiles, e);
         for left in disk.list(profiles).map_err(io)?.iter().filter(|name| name.starts_with(UNFINISHED)) {
             let left = profiles.join(left);
-            std::fs::remove_dir_all(&left).map_err(|e| Error::io("cannot remove an unfinished profile", &left, e))?;
+            disk.remove_all(&left).map_err(|e| Error::io("cannot remove an unfinished profile", &left, e))?;
         }
         let name = folder.file_name().unwrap_or_default().to_string_lossy();
         let store = Store::at(disk, &profiles.join(format!("{UNFINISHED}{name}")));
@@ -140,13 +142,15 @@ impl Incoming {
         let previous = if contents.generations.contains(&contents.previous) { contents.previous } else { 0 };
         let head = Head { sequence: 1, current, previous, highest, trial_left, tries_left: TRIES, taken_back: None };
         head::replace(disk, &self.store.head_path(), &head)?;
-        absent(disk, &self.folder)?;
-        let rename = || {
-            std::fs::rename(&self.store.folder, &self.folder)?;
-            disk.sync_dir(folder_of(&self.folder))
-        };
-        rename().map_err(|e| Error::io("cannot name the profile", &self.folder, e))?;
+        let io = |e| Error::io("cannot name the profile", &self.folder, e);
+        disk.rename_new(&self.store.folder, &self.folder).map_err(|e| match e.kind() {
+            ErrorKind::AlreadyExists => exists(&self.folder),
+            _ => io(e),
+        })?;
         self.published = true;
+        if !planted(Bug::ImportNotSynced) {
+            disk.sync_dir(folder_of(&self.folder)).map_err(io)?;
+        }
         Ok(current)
     }
 }
@@ -154,7 +158,7 @@ impl Incoming {
 impl Drop for Incoming {
     fn drop(&mut self) {
         if !self.published {
-            let _ = std::fs::remove_dir_all(&self.store.folder);
+            let _ = self.store.disk.remove_all(&self.store.folder);
         }
     }
 }
@@ -162,9 +166,13 @@ impl Drop for Incoming {
 fn absent(disk: &dyn Disk, folder: &Path) -> Result<()> {
     match disk.exists(folder) {
         Ok(false) => Ok(()),
-        Ok(true) => Err(Error::usage("there is such a profile already")
-            .at(folder.display())
-            .hint("give another name with --profile; nothing is ever overwritten")),
+        Ok(true) => Err(exists(folder)),
         Err(e) => Err(Error::io("cannot look for the profile", folder, e)),
     }
+}
+
+fn exists(folder: &Path) -> Error {
+    Error::usage("there is such a profile already")
+        .at(folder.display())
+        .hint("give another name with --profile; nothing is ever overwritten")
 }

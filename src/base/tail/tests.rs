@@ -9,8 +9,8 @@ use tract_onnx::pb::{AttributeProto, ModelProto, NodeProto, TensorProto, ValueIn
 
 use super::*;
 use crate::base::Bucket;
-use crate::base::integers::float_tensor;
 use crate::base::decompose::tests::{input, int, ints, model, node, ramp, stored};
+use crate::base::integers::float_tensor;
 use crate::sites::floats;
 
 const INPUTS: usize = 8;

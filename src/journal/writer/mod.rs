@@ -1,17 +1,18 @@
 //! Appends to a journal: what is acknowledged stays, what fails is taken back and poisons the writer.
 
+use std::cell::Cell;
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::frame::{FileHeader, JournalId, VERSION, encode_frame};
 use super::id::random_id;
-use super::lookup::Located;
 use super::reader::{FrameReader, TornTail, read_frame_at};
 use super::record::{InteractionId, Record, StoredInput};
 use super::rewrite::{Change, rewrite, sweep};
 use super::segment::{Sealed, SegmentSize};
-use super::state::{JournalState, no_such_interaction};
+use super::snapshot::Snapshot;
+use super::state::JournalState;
 use crate::disk::fault_injection::{Bug, planted};
 use crate::disk::{Disk, DiskFile, StagedFile, folder_of, read_full, takes_no_writes};
 use crate::error::{Error, ErrorKind, Result};
@@ -23,7 +24,7 @@ pub struct JournalWriter {
     disk: Arc<dyn Disk>,
     path: PathBuf,
     size: SegmentSize,
-    file: Box<dyn DiskFile>,
+    file: Arc<dyn DiskFile>,
     id: JournalId,
     state: JournalState,
     end: u64,
@@ -40,7 +41,7 @@ impl JournalWriter {
     /// # Errors
     /// `Usage` if `path` exists, `Io`.
     pub fn create(disk: &dyn Disk, path: &Path, created_ms: u64) -> Result<()> {
-        let id = random_id();
+        let id = random_id()?;
         let mut bytes = FileHeader { version: VERSION, id, created_ms, next_id: 0, segment: 0 }.encode().to_vec();
         bytes.extend(encode_frame(disk.cipher(), &id, 1, &Record::Segments(vec![]))?);
         StagedFile::write(disk, folder_of(path), &bytes)?.publish(path)
@@ -82,7 +83,7 @@ impl JournalWriter {
             }
             other => other,
         };
-        let file = file.map_err(|e| Error::io("cannot open the journal", path, e))?;
+        let file = Arc::from(file.map_err(|e| Error::io("cannot open the journal", path, e))?);
         let mut state = JournalState::default();
         state.absorb(&*disk, &mut reader)?;
         let mut writer = JournalWriter {
@@ -201,15 +202,24 @@ impl JournalWriter {
         self.reopen()
     }
 
-    /// Drops the interactions `ids` with what was said about them, and with `trainings` all records of training runs.
+    /// Drops the interactions `ids`, what was said about them, and the records of all training runs that had seen one
+    /// of them: their figures were measured on it. With `all`, every record of a training run.
     ///
     /// # Errors
     /// As [`JournalWriter::open`].
-    pub fn forget(&mut self, ids: &HashSet<InteractionId>, trainings: bool) -> Result<()> {
-        let touches = |segment: &Sealed| Ok((trainings && segment.has_trainings()) || segment.holds_any(ids)?);
+    pub fn forget(&mut self, ids: &HashSet<InteractionId>, all: bool) -> Result<()> {
+        // Ids grow in the order of the journal: once the first of them is passed, every training has seen it.
+        let first = ids.iter().min().copied();
+        let passed = Cell::new(all);
+        let touches = |segment: &Sealed| Ok((passed.get() && segment.has_trainings()) || segment.holds_any(ids)?);
         let keep = |record: &Record| match record {
-            Record::Training { .. } => !trainings,
-            other => other.interaction().is_none_or(|id| !ids.contains(&id)),
+            Record::Training { .. } => !passed.get() || planted(Bug::VerdictKept),
+            other => {
+                if let Record::Interaction { id, .. } = other {
+                    passed.set(passed.get() || first.is_some_and(|first| *id >= first));
+                }
+                other.interaction().is_none_or(|id| !ids.contains(&id))
+            }
         };
         self.rewrite(&Change { touches: &touches, keep: &keep, ..Change::NONE })
     }
@@ -355,17 +365,19 @@ impl JournalWriter {
     /// # Errors
     /// `Usage` if the id is unknown, `BadData`, `Io`.
     pub fn input(&self, id: InteractionId) -> Result<StoredInput> {
-        let found = match self.state.locate(id)? {
-            None => return Err(no_such_interaction(id)),
-            Some(Located::Growing(offset)) => {
-                read_frame_at(&*self.file, self.disk.cipher(), &self.path, &self.id, offset)?
-            }
-            Some(Located::Sealed(segment, offset)) => segment.record(offset)?,
-        };
-        match found {
-            Record::Interaction { id: found, input, .. } if found == id => Ok(input),
-            _ => Err(super::reader::damaged(&self.path, 0, "an interaction is not where it was")),
-        }
+        let growing = |at| read_frame_at(&*self.file, self.disk.cipher(), &self.path, &self.id, at);
+        self.state.input(id, growing)
+    }
+
+    /// The journal as it is now.
+    pub fn snapshot(&self) -> Snapshot {
+        let (file, path) = (self.file.clone(), self.path.clone());
+        Snapshot { state: self.state.clone(), file, path, id: self.id, cipher: self.disk.cipher().cloned() }
+    }
+
+    /// Name of the growing file; another one when it was rewritten.
+    pub(super) fn id(&self) -> JournalId {
+        self.id
     }
 }
 

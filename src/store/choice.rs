@@ -1,0 +1,75 @@
+//! `choice.toml`: which sites the last training within limits chose, and how much of the gradient of the person's
+//! feedback falls on each. Derived from feedback, so it is encrypted where the profile is, and forgotten with any of
+//! it.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::check::{Finding, State};
+use crate::disk::{Disk, StagedFile, folder_of, read_file};
+use crate::disk::{open_file, seal_file};
+use crate::error::{Error, ErrorKind, Result};
+
+/// Largest file that is read.
+const LONGEST: u64 = 16 << 20;
+
+/// The file of one profile. Written only with the training lock held.
+#[derive(Debug, Clone)]
+pub struct ChoiceFile {
+    disk: Arc<dyn Disk>,
+    path: PathBuf,
+}
+
+impl ChoiceFile {
+    pub(super) fn new(disk: Arc<dyn Disk>, profile: &Path) -> ChoiceFile {
+        ChoiceFile { disk, path: profile.join("choice.toml") }
+    }
+
+    /// Keeps `text` in the place of what was there.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn keep(&self, text: &str) -> Result<()> {
+        let bytes = seal_file(&*self.disk, &self.path, text.as_bytes().to_vec())?;
+        StagedFile::write(&*self.disk, folder_of(&self.path), &bytes)?.replace(&self.path)
+    }
+
+    /// What was kept; `None` if there is nothing.
+    ///
+    /// # Errors
+    /// `BadData` if it is damaged, `NoKey`, `Io`.
+    pub fn text(&self) -> Result<Option<String>> {
+        if !self.is_there()? {
+            return Ok(None);
+        }
+        let bytes = read_file(&*self.disk, &self.path, LONGEST)?;
+        let bytes = open_file(&*self.disk, &self.path, &bytes)?.unwrap_or(bytes);
+        let text = String::from_utf8(bytes);
+        text.map(Some).map_err(|e| Error::bad_data("not a text file").at(self.path.display()).because(e))
+    }
+
+    fn is_there(&self) -> Result<bool> {
+        self.disk.exists(&self.path).map_err(|e| Error::io("cannot look for the file", &self.path, e))
+    }
+
+    /// Removes it; returns when it is gone from the medium.
+    pub(super) fn remove(&self) -> Result<()> {
+        if !self.is_there()? {
+            return Ok(());
+        }
+        let gone = self.disk.remove(&self.path).and_then(|()| self.disk.sync_dir(folder_of(&self.path)));
+        gone.map_err(|e| Error::io("cannot remove the file", &self.path, e))
+    }
+
+    pub(super) fn finding(&self) -> Result<Option<Finding>> {
+        match self.text() {
+            Ok(text) => {
+                Ok(text.map(|_| Finding::new(&self.path, State::Sound, "which layers the last training chose")))
+            }
+            Err(e) if e.kind() == ErrorKind::BadData => {
+                Ok(Some(Finding::new(&self.path, State::Leftover, format!("{e}; the next training replaces it"))))
+            }
+            Err(e) => Err(e),
+        }
+    }
+}
