@@ -20,23 +20,24 @@ pub(crate) fn guarded<T>(
     what: impl Into<String>,
     work: impl FnOnce() -> tract_core::internal::TractResult<T>,
 ) -> Result<T> {
-    let before = GUARDED.with(|g| g.replace(true));
-    let outcome = catch_unwind(AssertUnwindSafe(work));
-    GUARDED.with(|g| g.set(before));
-    match outcome {
+    match caught(work) {
         Ok(Ok(value)) => Ok(value),
         // An error of ours that travelled through tract keeps its own words.
         Ok(Err(e)) => match e.downcast::<Error>() {
             Ok(ours) => Err(ours),
             Err(e) => Err(Error::new(kind, what).because(format!("{e:#}"))),
         },
-        Err(panic) => {
-            let text = panic
-                .downcast_ref::<&str>()
-                .map(|s| s.to_string())
-                .or_else(|| panic.downcast_ref::<String>().cloned())
-                .unwrap_or_else(|| "no message".into());
-            Err(Error::new(kind, what).because(format!("the model runtime gave up: {text}")))
-        }
+        Err(text) => Err(Error::new(kind, what).because(format!("the model runtime gave up: {text}"))),
     }
+}
+
+/// Runs `work`; if it panics, what the panic said.
+pub(crate) fn caught<T>(work: impl FnOnce() -> T) -> std::result::Result<T, String> {
+    let before = GUARDED.with(|g| g.replace(true));
+    let outcome = catch_unwind(AssertUnwindSafe(work));
+    GUARDED.with(|g| g.set(before));
+    outcome.map_err(|panic| {
+        let text = panic.downcast_ref::<&str>().map(|s| s.to_string());
+        text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".into())
+    })
 }

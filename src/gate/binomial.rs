@@ -29,7 +29,7 @@ pub(super) fn support(n: u64, p: f64) -> std::ops::RangeInclusive<u64> {
 }
 
 /// `P(X >= k)`.
-pub(super) fn at_least(n: u64, k: u64, p: f64) -> f64 {
+pub(crate) fn at_least(n: u64, k: u64, p: f64) -> f64 {
     let support = support(n, p);
     (k.max(*support.start())..=*support.end()).map(|i| pmf(n, i, p)).sum::<f64>().min(1.0)
 }

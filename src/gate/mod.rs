@@ -1,6 +1,7 @@
 //! Which candidate, if any, may serve? `docs/gate.md` tells the reasons and sources of these rules.
 
-mod binomial;
+pub(crate) mod binomial;
+mod family;
 mod judge;
 pub mod paired;
 pub mod retention;
