@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use acclimate::input::{ArrayData, LabelledSet, NamedArray, RawInput};
-use acclimate::simulate::{Options, simulate};
+use acclimate::tools::simulate::{Options, simulate};
 use acclimate::{Feedback, Home, InitOptions, Session};
 use assert_cmd::cargo::cargo_bin;
 use prost::Message;

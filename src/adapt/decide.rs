@@ -6,7 +6,7 @@ use ndarray::Array2;
 
 use super::evidence::{Evidence, mean};
 use super::seen::Seen;
-use super::{Adaptation, GuardLoss, Outcome, Winner, argmax, depth_name};
+use super::{Adaptation, GuardLoss, Outcome, Trials, Winner, argmax, depth_name};
 use crate::adapt::fit::{Fit, Go, Lesson};
 use crate::adapter::Depth;
 use crate::error::Result;
@@ -17,45 +17,45 @@ use crate::stats::paired::{Paired, power};
 use crate::train::loss::cross_entropy;
 
 impl Adaptation<'_> {
-    #[allow(clippy::too_many_arguments)]
     pub(super) fn decide(
         &self,
         seen: &Seen,
         base_right: &[bool],
         judged: &[usize],
-        ladder: Vec<Evidence>,
-        tried: Vec<String>,
-        mut steps: u64,
+        Trials { ladder, given_up, tried, mut steps }: Trials,
         started: Instant,
     ) -> Result<Outcome> {
         let limits = &self.settings.limits;
         let pick = |v: &[bool]| -> Vec<bool> { judged.iter().map(|&i| v[i]).collect() };
         let base = pick(base_right);
+        let picked = |versions: &[Vec<bool>]| versions.iter().map(|v| pick(v)).collect::<Vec<_>>();
+        let given_up: Vec<Vec<Vec<bool>>> = given_up.iter().map(|g| picked(g)).collect();
+        let versions: Vec<Vec<Vec<bool>>> = ladder.iter().map(|e| picked(&e.versions)).collect();
         let parts: Vec<(Vec<bool>, Vec<f32>)> =
             ladder.iter().map(|e| (pick(&e.right), judged.iter().map(|&i| e.loss[i]).collect())).collect();
         let evidence: Vec<CandidateEvidence> = ladder
             .iter()
-            .zip(&parts)
-            .map(|(e, (correct, loss))| CandidateEvidence {
+            .zip(parts.iter().zip(&versions))
+            .map(|(e, ((correct, loss), versions))| CandidateEvidence {
                 name: depth_name(e.depth),
                 depth: self.preference(e.depth),
                 correct,
+                versions,
                 loss,
                 retention: e.retention,
             })
             .collect();
-        let call = judge(&ServingEvidence { correct: &base }, &evidence, limits)?;
+        let call = judge(&ServingEvidence { correct: &base }, &evidence, &given_up, limits)?;
         let accuracy = |v: &[bool]| v.iter().filter(|r| **r).count() as f64 / v.len().max(1) as f64;
         let before = accuracy(&pick(&self.material.served_right));
         let shown = call.chosen.unwrap_or_else(|| best_shown(&parts));
-        let test = Paired::count(&parts[shown].0, &base);
         let mut verdict = crate::adapter::Verdict {
             promoted: false,
             base_accuracy: accuracy(&base),
             before,
             after: accuracy(&parts[shown].0),
             n: judged.len() as u64,
-            p_value: test.p(),
+            p_value: call.candidates[shown].decision.p(),
             power: power(judged.len() as u64, 0.1, 0.01, limits.alpha),
             retention: 1.0 - ladder[shown].retention.rate,
             retention_n: ladder[shown].retention.n,

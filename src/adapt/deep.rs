@@ -14,6 +14,7 @@ use crate::gate::retention::Retention;
 use crate::gate::split::Folds;
 use crate::input::Example;
 use crate::plan::{Factors, SiteKey, Variant};
+use crate::stats::paired::Paired;
 use crate::sync::in_parallel;
 
 /// Optimiser steps after which more epochs were not seen to help, and the fewest epochs all the same.
@@ -23,6 +24,29 @@ const FEWEST_EPOCHS: u64 = 8;
 const OUT_OF_TIME: &str = "the time budget does not reach; raise --budget-seconds";
 /// Held-out looks at a fit: at these shares of its epochs.
 const LOOKS: [f32; 3] = [0.4, 0.7, 1.0];
+
+/// Level at which a candidate is told to be behind another.
+const BEHIND: f64 = 0.05;
+
+/// What became of a deeper candidate.
+pub(super) enum Found {
+    Evidence(Box<Evidence>),
+    /// It is not tried to the end.
+    GivenUp {
+        reason: String,
+        /// The lessons whose answers were looked at.
+        answered: Vec<usize>,
+        /// At each look, which lessons it had right; of those `answered`.
+        right: Vec<Vec<bool>>,
+    },
+}
+
+impl Found {
+    /// For a reason that has nothing to do with its answers.
+    fn not_tried(reason: impl Into<String>) -> Found {
+        Found::GivenUp { reason: reason.into(), answered: vec![], right: vec![] }
+    }
+}
 
 impl Adaptation<'_> {
     pub(super) fn recipe(&self, lessons: usize) -> Recipe {
@@ -40,8 +64,8 @@ impl Adaptation<'_> {
         recipe
     }
 
-    /// Folds of a deeper candidate, as many side by side as there are threads. `Err` of the inner result gives it up.
-    #[allow(clippy::type_complexity)]
+    /// Folds of a deeper candidate, as many side by side as there are threads, and the optimiser steps that they took.
+    #[allow(clippy::too_many_arguments)]
     pub(super) fn deeper(
         &self,
         depth: Depth,
@@ -49,8 +73,9 @@ impl Adaptation<'_> {
         seen: &Seen,
         folds: &Folds,
         rivals: &[Evidence],
+        judges: &[usize],
         started: Instant,
-    ) -> Result<std::result::Result<(Evidence, u64), (String, u64)>> {
+    ) -> Result<(Found, u64)> {
         let name = depth_name(depth);
         let n = self.material.lessons.len();
         let recipe = self.recipe(n);
@@ -80,9 +105,11 @@ impl Adaptation<'_> {
                 )
             });
             let fits = match fits {
-                Err(e) if e.kind() == ErrorKind::UnsupportedModel => return Ok(Err((e.to_string(), steps))),
+                Err(e) if e.kind() == ErrorKind::UnsupportedModel => {
+                    return Ok((Found::not_tried(e.to_string()), steps));
+                }
                 Err(e) if e.kind() == ErrorKind::Interrupted && pace.is_late() && !(self.stop)() => {
-                    return Ok(Err((OUT_OF_TIME.into(), steps)));
+                    return Ok((Found::not_tried(OUT_OF_TIME), steps));
                 }
                 other => other?,
             };
@@ -101,19 +128,23 @@ impl Adaptation<'_> {
                 }
             }
             if judged.len() < n {
-                if let Some(reason) = self.falls_behind(&held_out, &judged, rivals)? {
-                    return Ok(Err((reason, steps)));
+                let answered: Vec<usize> = judges.iter().copied().filter(|i| judged.contains(i)).collect();
+                if let Some(given_up) = self.falls_behind(&held_out, answered, rivals)? {
+                    return Ok((given_up, steps));
                 }
                 if pace.would_be_late(began.elapsed() / (round as u32 + 1) * fits_ahead) {
-                    return Ok(Err((OUT_OF_TIME.into(), steps)));
+                    return Ok((Found::not_tried(OUT_OF_TIME), steps));
                 }
             }
         }
-        let look = self.best_look(&held_out)?;
-        let (right, loss) = self.score(&held_out[look])?;
+        let mut scores = held_out.iter().map(|logits| self.score(logits)).collect::<Result<Vec<_>>>()?;
+        let look = best_look(&scores);
+        let versions = scores.iter().map(|(right, _)| right.clone()).collect();
+        let (right, loss) = scores.swap_remove(look);
         let retention = retention.unwrap_or_else(|| Retention::from_counts(0, 0, 0.0));
         let epochs = looks[look];
-        Ok(Ok((Evidence { depth, sites: sites.clone(), right, loss, retention, epochs, l2: 0.0 }, steps)))
+        let evidence = Evidence { depth, sites: sites.clone(), right, loss, versions, retention, epochs, l2: 0.0 };
+        Ok((Found::Evidence(Box::new(evidence)), steps))
     }
 
     /// Trains on a fold's teachers and answers its judges at each look.
@@ -155,44 +186,43 @@ impl Adaptation<'_> {
         Ok((fitted, answers))
     }
 
-    /// The look with the most held-out answers right: an early stop that every fold votes on. On equal ones the smallest loss.
-    fn best_look(&self, held_out: &[Array2<f32>]) -> Result<usize> {
-        let mut best = (0, 0, f64::INFINITY);
-        for (look, logits) in held_out.iter().enumerate() {
-            let (right, loss) = self.score(logits)?;
-            let (right, loss) = (right.iter().filter(|r| **r).count(), loss.iter().map(|l| *l as f64).sum::<f64>());
-            if right > best.1 || (right == best.1 && loss < best.2) {
-                best = (look, right, loss);
-            }
-        }
-        Ok(best.0)
-    }
-
-    /// A candidate that is behind in accuracy and in loss on the folds so far is not worth the rest.
-    pub(super) fn falls_behind(
+    /// Gives a candidate up that is behind a rival on the lessons `answered` so far, at each look: clearly in accuracy, by the
+    /// paired test at 5 %, since the first folds have few answers, and in mean loss.
+    fn falls_behind(
         &self,
         held_out: &[Array2<f32>],
-        judged: &[usize],
+        answered: Vec<usize>,
         rivals: &[Evidence],
-    ) -> Result<Option<String>> {
-        let mean = |loss: &[f32]| judged.iter().map(|&i| loss[i] as f64).sum::<f64>() / judged.len() as f64;
-        let rate = |right: &[bool]| judged.iter().filter(|&&i| right[i]).count() as f64 / judged.len() as f64;
-        let mut best = (0.0, f64::INFINITY);
-        for logits in held_out {
-            let (right, loss) = self.score(logits)?;
-            best = (rate(&right).max(best.0), mean(&loss).min(best.1));
-        }
-        // Clearly: by more than a standard error of its accuracy.
-        let error = (best.0 * (1.0 - best.0) / judged.len() as f64).sqrt();
-        let ahead = rivals.iter().find(|e| rate(&e.right) > best.0 + error && mean(&e.loss) < best.1);
-        Ok(ahead.map(|e| {
-            format!(
-                "given up after {} answers: {:.0} % right, the {} had {:.0} % and a smaller loss",
-                judged.len(),
-                100.0 * best.0,
-                depth_name(e.depth),
-                100.0 * rate(&e.right)
-            )
-        }))
+    ) -> Result<Option<Found>> {
+        let scores = held_out.iter().map(|logits| self.score(logits)).collect::<Result<Vec<_>>>()?;
+        let pick = |right: &[bool]| answered.iter().map(|&i| right[i]).collect::<Vec<_>>();
+        let mean = |loss: &[f32]| answered.iter().map(|&i| loss[i] as f64).sum::<f64>() / answered.len() as f64;
+        let ahead = |rival: &Evidence, (right, loss): &(Vec<bool>, Vec<f32>)| {
+            Paired::count(&pick(&rival.right), &pick(right)).exact_p() <= BEHIND && mean(&rival.loss) < mean(loss)
+        };
+        let Some(rival) = rivals.iter().find(|rival| scores.iter().all(|score| ahead(rival, score))) else {
+            return Ok(None);
+        };
+        let count = |right: &[bool]| pick(right).iter().filter(|r| **r).count();
+        let reason = format!(
+            "given up after {} answers: at most {} right, the {} had {} and a smaller loss",
+            answered.len(),
+            scores.iter().map(|(right, _)| count(right)).max().unwrap_or(0),
+            depth_name(rival.depth),
+            count(&rival.right)
+        );
+        Ok(Some(Found::GivenUp { reason, answered, right: scores.into_iter().map(|(right, _)| right).collect() }))
     }
+}
+
+/// The look with the most held-out answers right: an early stop that every fold votes on. On equal ones the smallest loss.
+fn best_look(scores: &[(Vec<bool>, Vec<f32>)]) -> usize {
+    let mut best = (0, 0, f64::INFINITY);
+    for (look, (right, loss)) in scores.iter().enumerate() {
+        let (right, loss) = (right.iter().filter(|r| **r).count(), loss.iter().map(|l| *l as f64).sum::<f64>());
+        if right > best.1 || (right == best.1 && loss < best.2) {
+            best = (look, right, loss);
+        }
+    }
+    best.0
 }

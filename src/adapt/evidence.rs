@@ -19,6 +19,8 @@ pub(super) struct Evidence {
     pub sites: SiteKey,
     pub right: Vec<bool>,
     pub loss: Vec<f32>,
+    /// Which answers each version had right that this one was chosen among.
+    pub versions: Vec<Vec<bool>>,
     pub retention: Retention,
     /// Epochs at the look with the most held-out answers right.
     pub epochs: u64,

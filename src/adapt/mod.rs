@@ -10,6 +10,8 @@ mod deep;
 mod evidence;
 pub mod example;
 pub mod fit;
+#[cfg(test)]
+mod level;
 mod pace;
 mod rehearsal;
 mod seen;
@@ -21,6 +23,7 @@ use std::time::{Duration, Instant};
 
 use ndarray::ArrayView1;
 
+use deep::Found;
 use evidence::Evidence;
 pub(crate) use seen::{Material, Standing};
 
@@ -155,36 +158,40 @@ impl Adaptation<'_> {
         let seen = self.look()?;
         let base_right = self.base_right(&seen);
         let folds = self.folds()?;
-        let mut tried = vec![];
-        let mut steps = 0;
-        let mut ladder = vec![self.head_only(&seen, &folds)?];
-        tried.push(self.describe(&ladder[0], &judged));
+        let head = self.head_only(&seen, &folds)?;
+        let mut trials = Trials { tried: vec![self.describe(&head, &judged)], ladder: vec![head], ..Trials::default() };
         // A head that corrects the base's own classes answers what it was taught, and little else: on people whom the activity model
         // never met it was worse than the base by up to 34 points where no deeper candidate was. There it only fills in for them.
         let rivals_from = usize::from(self.corrects_only());
         for (depth, sites) in self.rungs() {
             // Deeper is not better by itself: where classes are new and the last block was a step down, the next rung is not climbed to.
-            if depth == Depth::AllSites && tried.len() > 1 && !self.corrects_only() && went_down(&ladder, &judged) {
-                let why = if ladder.len() == 1 { "given up" } else { "clearly worse than the head" };
-                tried.push(format!("{}: not tried, since the last block was {why}", depth_name(depth)));
+            if depth == Depth::AllSites
+                && trials.tried.len() > 1
+                && !self.corrects_only()
+                && went_down(&trials.ladder, &judged)
+            {
+                let why = if trials.ladder.len() == 1 { "given up" } else { "clearly worse than the head" };
+                trials.tried.push(format!("{}: not tried, since the last block was {why}", depth_name(depth)));
                 break;
             }
-            match self.deeper(depth, sites, &seen, &folds, &ladder[rivals_from..], started)? {
-                Ok((evidence, taken)) => {
-                    steps += taken;
-                    tried.push(self.describe(&evidence, &judged));
-                    ladder.push(evidence);
+            let (found, steps) =
+                self.deeper(depth, sites, &seen, &folds, &trials.ladder[rivals_from..], &judged, started)?;
+            trials.steps += steps;
+            match found {
+                Found::Evidence(evidence) => {
+                    trials.tried.push(self.describe(&evidence, &judged));
+                    trials.ladder.push(*evidence);
                 }
-                Err((reason, taken)) => {
-                    steps += taken;
-                    tried.push(format!("{}: {reason}", depth_name(depth)));
+                Found::GivenUp { reason, answered, right } => {
+                    trials.tried.push(format!("{}: {reason}", depth_name(depth)));
+                    trials.given_up.push(right.iter().map(|r| only(&answered, r, &base_right)).collect());
                 }
             }
         }
-        if ladder.len() > 1 {
-            ladder.drain(..rivals_from);
+        if trials.ladder.len() > 1 {
+            trials.ladder.drain(..rivals_from);
         }
-        self.decide(&seen, &base_right, &judged, ladder, tried, steps, started)
+        self.decide(&seen, &base_right, &judged, trials, started)
     }
 
     /// The deeper candidates, shallowest first.
@@ -247,6 +254,25 @@ impl Adaptation<'_> {
     fn corrects_only(&self) -> bool {
         self.material.base_classes > 0 && self.material.classes == self.material.base_classes
     }
+}
+
+/// What was tried.
+#[derive(Default)]
+struct Trials {
+    /// Candidates tried to the end.
+    ladder: Vec<Evidence>,
+    /// Of each that was given up: for every version and lesson, was it right, or was the base where it was not asked?
+    given_up: Vec<Vec<Vec<bool>>>,
+    /// One line a candidate, for people.
+    tried: Vec<String>,
+    steps: u64,
+}
+
+/// `right` at the lessons `answered`, `base` elsewhere.
+fn only(answered: &[usize], right: &[bool], base: &[bool]) -> Vec<bool> {
+    let mut merged = base.to_vec();
+    answered.iter().for_each(|&i| merged[i] = right[i]);
+    merged
 }
 
 /// Whether the deepest candidate so far has clearly fewer answers right than the head: by more than chance.

@@ -64,6 +64,16 @@ impl Adaptation<'_> {
         let (right, loss) = self.score(&choice.held_out.slice(ndarray::s![..all.len(), ..]).to_owned())?;
         let solved = self.solved_head(seen, &all, choice.l2)?;
         let retention = self.retention(seen, &Variant::Base, &solved)?;
-        Ok(Evidence { depth: Depth::HeadOnly, sites: vec![], right, loss, retention, epochs: 0, l2: choice.l2 })
+        let versions = choice.tried.iter().map(|t| t.right[..all.len()].to_vec()).collect();
+        Ok(Evidence {
+            depth: Depth::HeadOnly,
+            sites: vec![],
+            right,
+            loss,
+            versions,
+            retention,
+            epochs: 0,
+            l2: choice.l2,
+        })
     }
 }

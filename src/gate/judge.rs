@@ -1,5 +1,6 @@
 //! The decision over a ladder of candidates.
 
+use super::family::{Member, adjusted};
 use super::retention::{Retention, RetentionCall};
 use crate::error::{Error, Result};
 use crate::stats::paired::{Decision, Paired, Z95, detectable_gain, mean_gap, wilson, within};
@@ -22,6 +23,8 @@ pub struct CandidateEvidence<'a> {
     pub depth: u32,
     /// Per item: was its answer right?
     pub correct: &'a [bool],
+    /// Everything that this version was chosen among by these items, itself included or not: per version and item, was it right?
+    pub versions: &'a [Vec<bool>],
     /// Per item: its loss (−ln of the probability of the right answer, or the loss of a rejection).
     pub loss: &'a [f32],
     /// On inputs that nobody corrected.
@@ -72,8 +75,6 @@ pub struct CandidateVerdict {
     pub loss: f64,
     /// Against what serves.
     pub decision: Decision,
-    /// The level that its test had to meet (Holm).
-    pub alpha: f64,
     /// On uncorrected inputs.
     pub retention: Retention,
     /// How the retention stands to the limit.
@@ -101,14 +102,20 @@ pub struct Verdict {
 
 /// Judges a ladder of candidates.
 ///
-/// 1. *Better*: the paired test against what serves, at `alpha` over the whole ladder (Holm's step-down correction).
+/// 1. *Better*: the paired test against what serves, at `alpha` over all versions of all candidates, and over those `given_up` (a
+///    list of versions each), which may not serve and were tried all the same.
 /// 2. *Nothing forgotten*: the disagreement with the base within its limit.
 /// 3. Among those, the highest accuracy; on equal accuracy the lower loss; then the preferred.
 /// 4. A preferred one that is within chance (1.645 standard errors, one-sided 5 %) of that best, in accuracy and in loss, is taken instead.
 ///
 /// # Errors
 /// When the lists of items differ in length, or a limit is out of range.
-pub fn judge(serving: &ServingEvidence<'_>, candidates: &[CandidateEvidence<'_>], limits: &Limits) -> Result<Verdict> {
+pub fn judge(
+    serving: &ServingEvidence<'_>,
+    candidates: &[CandidateEvidence<'_>],
+    given_up: &[Vec<Vec<bool>>],
+    limits: &Limits,
+) -> Result<Verdict> {
     if !(limits.alpha > 0.0 && limits.alpha <= 0.5 && (0.0..=1.0).contains(&limits.disagreement)) {
         return Err(Error::usage("the gate's alpha must be in (0, 0.5] and its disagreement limit in [0, 1]"));
     }
@@ -121,13 +128,16 @@ pub fn judge(serving: &ServingEvidence<'_>, candidates: &[CandidateEvidence<'_>]
         ))
         .at(c.name));
     }
-    let tests: Vec<Paired> = candidates.iter().map(|c| Paired::count(c.correct, serving.correct)).collect();
-    let levels = holm(&tests, limits.alpha);
-    let verdicts: Vec<CandidateVerdict> = candidates
-        .iter()
-        .zip(&tests)
-        .zip(&levels)
-        .map(|((c, test), &alpha)| verdict_on(c, test, alpha, limits))
+    fn versions(of: &[Vec<bool>]) -> Vec<&[bool]> {
+        of.iter().map(Vec::as_slice).collect()
+    }
+    let tried: Vec<Member<'_>> = (candidates.iter())
+        .map(|c| Member { chosen: Some(c.correct), versions: versions(c.versions) })
+        .chain(given_up.iter().map(|g| Member { chosen: None, versions: versions(g) }))
+        .collect();
+    let verdicts: Vec<CandidateVerdict> = (candidates.iter())
+        .zip(adjusted(serving.correct, &tried))
+        .map(|(c, p)| verdict_on(c, Paired::count(c.correct, serving.correct).decide(p, limits.alpha), limits))
         .collect();
     let chosen = choose(candidates, &verdicts);
     let serving_accuracy = accuracy(serving.correct);
@@ -136,30 +146,9 @@ pub fn judge(serving: &ServingEvidence<'_>, candidates: &[CandidateEvidence<'_>]
     Ok(Verdict { chosen, n: n as u64, serving_accuracy, candidates: verdicts, detectable, reason })
 }
 
-/// Holm's levels (1979): of k tests the smallest p must meet `alpha/k`, the next `alpha/(k-1)`, and so on up to the first that
-/// fails; those after it get the level at which it failed.
-fn holm(tests: &[Paired], alpha: f64) -> Vec<f64> {
-    let mut order: Vec<usize> = (0..tests.len()).collect();
-    let p: Vec<f64> = tests.iter().map(Paired::p).collect();
-    order.sort_by(|&a, &b| p.get(a).unwrap_or(&1.0).total_cmp(p.get(b).unwrap_or(&1.0)).then(a.cmp(&b)));
-    let mut levels = vec![alpha; tests.len()];
-    let mut failed = None;
-    for (rank, index) in order.into_iter().enumerate() {
-        let level = failed.unwrap_or(alpha / (tests.len() - rank) as f64);
-        if p.get(index).is_none_or(|p| *p > level) {
-            failed = Some(level);
-        }
-        if let Some(slot) = levels.get_mut(index) {
-            *slot = level;
-        }
-    }
-    levels
-}
-
-fn verdict_on(c: &CandidateEvidence<'_>, test: &Paired, alpha: f64, limits: &Limits) -> CandidateVerdict {
+fn verdict_on(c: &CandidateEvidence<'_>, decision: Decision, limits: &Limits) -> CandidateVerdict {
     let right = c.correct.iter().filter(|&&r| r).count() as u64;
     let loss = c.loss.iter().map(|&l| f64::from(l)).sum::<f64>() / c.loss.len().max(1) as f64;
-    let decision = test.decide(alpha);
     let call = c.retention.call(limits.disagreement);
     let kept = match call {
         RetentionCall::Kept | RetentionCall::Unknown => true,
@@ -179,10 +168,9 @@ fn verdict_on(c: &CandidateEvidence<'_>, test: &Paired, alpha: f64, limits: &Lim
         name: c.name.to_owned(),
         depth: c.depth,
         accuracy: accuracy(c.correct),
-        interval: wilson(right, test.n, Z95),
+        interval: wilson(right, c.correct.len() as u64, Z95),
         loss,
         decision,
-        alpha,
         retention: c.retention,
         call,
         refusal,
@@ -246,7 +234,7 @@ fn reason(verdicts: &[CandidateVerdict], chosen: Option<usize>, serving: f64, li
             _ => match v.decision {
                 Decision::TooFew { .. } => v.decision.to_string(),
                 Decision::NotShown { .. } => {
-                    format!("{} is {}; p = {:.3} or less was needed", v.name, v.decision, v.alpha)
+                    format!("{} is {}; p = {} or less was needed", v.name, v.decision, limits.alpha)
                 }
                 _ => format!("{} is {}", v.name, v.decision),
             },
@@ -299,7 +287,7 @@ mod tests {
         items: &'a (Vec<bool>, Vec<f32>),
         retention: Retention,
     ) -> CandidateEvidence<'a> {
-        CandidateEvidence { name, depth, correct: &items.0, loss: &items.1, retention }
+        CandidateEvidence { name, depth, correct: &items.0, versions: &[], loss: &items.1, retention }
     }
 
     #[test]
@@ -311,7 +299,7 @@ mod tests {
             candidate("last block", 1, &block, KEPT),
             candidate("all sites", 2, &all, KEPT),
         ];
-        let v = judge(&ServingEvidence { correct: &serving }, &ladder, &Limits::default()).unwrap();
+        let v = judge(&ServingEvidence { correct: &serving }, &ladder, &[], &Limits::default()).unwrap();
         assert_eq!(v.chosen, Some(1));
         assert_eq!(
             v.reason,
@@ -330,7 +318,7 @@ mod tests {
         let (head, all) = (items(65, 60, 2.0), items(65, 61, 2.0));
         let chosen = |all: &(Vec<bool>, Vec<f32>)| {
             let ladder = [candidate("all sites", 2, all, KEPT), candidate("head", 0, &head, KEPT)];
-            judge(&ServingEvidence { correct: &serving }, &ladder, &Limits::default()).unwrap().chosen
+            judge(&ServingEvidence { correct: &serving }, &ladder, &[], &Limits::default()).unwrap().chosen
         };
         assert_eq!(chosen(&all), Some(1));
         // Equal accuracy, but far surer: the loss differs by many standard errors.
@@ -344,14 +332,14 @@ mod tests {
         let (head, all) = (items(65, 55, 2.0), items(65, 64, 2.0));
         let forgets = Retention::from_counts(30, 200, 0.3);
         let ladder = [candidate("head", 0, &head, KEPT), candidate("all sites", 2, &all, forgets)];
-        let v = judge(&ServingEvidence { correct: &serving }, &ladder, &Limits::default()).unwrap();
+        let v = judge(&ServingEvidence { correct: &serving }, &ladder, &[], &Limits::default()).unwrap();
         assert_eq!((v.chosen, v.candidates[1].refusal), (Some(0), Some(Refusal::Forgets)));
-        let v = judge(&ServingEvidence { correct: &serving }, &ladder[1..], &Limits::default()).unwrap();
+        let v = judge(&ServingEvidence { correct: &serving }, &ladder[1..], &[], &Limits::default()).unwrap();
         assert!(v.chosen.is_none() && v.reason.contains("forgets too much: 30 of 200"), "{}", v.reason);
         let few = Retention::from_counts(0, 10, 0.0);
         let ladder = [candidate("head", 0, &head, few)];
         let strict = |strict| {
-            judge(&ServingEvidence { correct: &serving }, &ladder, &Limits { strict, ..Limits::default() })
+            judge(&ServingEvidence { correct: &serving }, &ladder, &[], &Limits { strict, ..Limits::default() })
                 .unwrap()
                 .chosen
         };
@@ -359,15 +347,21 @@ mod tests {
     }
 
     #[test]
-    fn more_candidates_ask_for_more_evidence() {
-        let serving = items(65, 60, 2.0).0;
-        let (a, b) = (items(65, 64, 2.0), items(65, 60, 2.0));
-        let one = [candidate("head", 0, &a, KEPT)];
-        let three = [one[0], candidate("last block", 1, &b, KEPT), candidate("all sites", 2, &b, KEPT)];
-        let chosen = |l: &[CandidateEvidence<'_>]| {
-            judge(&ServingEvidence { correct: &serving }, l, &Limits::default()).unwrap().chosen
+    fn more_versions_ask_for_more_evidence() {
+        let serving = items(65, 55, 2.0).0;
+        let a = items(65, 60, 2.0);
+        // As many right, on other items: as if it had been luck.
+        let other: Vec<bool> = (0..65).map(|i| i < 55 || i >= 60).collect();
+        let mut lucky = [candidate("head", 0, &a, KEPT)];
+        let chosen = |l: &[CandidateEvidence<'_>], given_up: &[Vec<Vec<bool>>]| {
+            judge(&ServingEvidence { correct: &serving }, l, given_up, &Limits::default()).unwrap().chosen
         };
-        assert_eq!((chosen(&one), chosen(&three)), (Some(0), None));
+        assert_eq!(chosen(&lucky, &[]), Some(0));
+        assert_eq!(chosen(&lucky, &[vec![a.0.clone(); 3]]), Some(0), "the same answers are no other chance");
+        assert_eq!(chosen(&lucky, &[vec![other.clone(); 3]]), None, "a candidate that was given up was another chance");
+        let versions = [a.0.clone(), other];
+        lucky[0].versions = &versions;
+        assert_eq!(chosen(&lucky, &[]), None, "and so was a version that was not taken");
     }
 
     #[test]
@@ -375,25 +369,36 @@ mod tests {
         let serving = items(65, 40, 2.0).0;
         let mut head = items(65, 60, 2.0);
         head.1[3] = f32::NAN;
-        let v = judge(&ServingEvidence { correct: &serving }, &[candidate("head", 0, &head, KEPT)], &Limits::default())
-            .unwrap();
+        let v = judge(
+            &ServingEvidence { correct: &serving },
+            &[candidate("head", 0, &head, KEPT)],
+            &[],
+            &Limits::default(),
+        )
+        .unwrap();
         assert_eq!((v.chosen, v.candidates[0].refusal), (None, Some(Refusal::NotFinite)));
         let short = items(64, 60, 2.0);
         assert!(
-            judge(&ServingEvidence { correct: &serving }, &[candidate("head", 0, &short, KEPT)], &Limits::default())
-                .is_err()
+            judge(
+                &ServingEvidence { correct: &serving },
+                &[candidate("head", 0, &short, KEPT)],
+                &[],
+                &Limits::default()
+            )
+            .is_err()
         );
         assert!(
-            judge(&ServingEvidence { correct: &serving }, &[], &Limits { alpha: f64::NAN, ..Limits::default() })
+            judge(&ServingEvidence { correct: &serving }, &[], &[], &Limits { alpha: f64::NAN, ..Limits::default() })
                 .is_err()
         );
-        let none = judge(&ServingEvidence { correct: &[] }, &[], &Limits::default()).unwrap();
+        let none = judge(&ServingEvidence { correct: &[] }, &[], &[], &Limits::default()).unwrap();
         assert_eq!((none.chosen, none.reason.as_str()), (None, "nothing was trained"));
         let (before, few) = (items(3, 0, 2.0).0, items(3, 3, 2.0));
-        let v = judge(&ServingEvidence { correct: &before }, &[candidate("head", 0, &few, KEPT)], &Limits::default())
-            .unwrap();
+        let v =
+            judge(&ServingEvidence { correct: &before }, &[candidate("head", 0, &few, KEPT)], &[], &Limits::default())
+                .unwrap();
         assert!(
-            v.chosen.is_none() && v.reason.starts_with("too little feedback to decide: 3 answers, at least 4"),
+            v.chosen.is_none() && v.reason.starts_with("too little feedback to decide: 3 answers, at least 5"),
             "{}",
             v.reason
         );

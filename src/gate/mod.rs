@@ -1,5 +1,6 @@
 //! Which candidate, if any, may serve? `docs/gate.md` tells the reasons and sources of these rules.
 
+mod family;
 mod judge;
 pub mod retention;
 pub mod split;

@@ -116,10 +116,28 @@ pub(super) fn stack(rows: &[&[TValue]]) -> TractResult<Vec<TValue>> {
         .collect()
 }
 
-/// Whether each row of `moved` but the first, the values of a batch whose rows moved by one place beside another first one, is the row that it
-/// should be: the values then belong to the examples one by one. In a batch of one there is nothing to mix.
+/// Whether each row of `moved` but the first, the values of a batch whose rows moved by one place beside another first one, has the bits of
+/// the row that it should be: the values then belong to the examples one by one. In a batch of one there is nothing to mix.
 pub(super) fn are_rows(values: &[TValue], moved: &[TValue], n: usize) -> bool {
     let (Ok(rows), Ok(moved)) = (rows(values, n), rows(moved, n)) else { return false };
-    let same = |a: &TValue, b: &TValue| a.close_enough(b, Approximation::Close).is_ok();
+    let same = |a: &Tensor, b: &Tensor| {
+        a.shape() == b.shape() && a.datum_type() == b.datum_type() && a.as_bytes() == b.as_bytes()
+    };
     (1..n).all(|i| rows[i - 1].iter().zip(&moved[i]).all(|(a, b)| same(a, b)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_are_compared_bit_for_bit() {
+        let batch = |values: [f32; 4]| [Tensor::from_shape(&[2, 2], &values).unwrap().into_tvalue()];
+        let values = batch([1.0, -0.5, 3.0, 4.0]);
+        // The first row in the second place, beside another one.
+        assert!(are_rows(&values, &batch([9.0, 9.0, 1.0, -0.5]), 2));
+        let next = f32::from_bits(1.0f32.to_bits() + 1);
+        assert!(!are_rows(&values, &batch([9.0, 9.0, next, -0.5]), 2), "the last bit of one value");
+        assert!(!are_rows(&values, &batch([9.0, 9.0, 3.0, 4.0]), 2), "another row");
+    }
 }

@@ -67,6 +67,8 @@ pub(super) fn minimise(
     let mut value = f(x, &mut g)?;
     let mut pairs: VecDeque<Pair> = VecDeque::with_capacity(MEMORY);
     let (mut x_new, mut g_new) = (vec![0.0; n], vec![0.0; n]);
+    // The last point that lowered the value: where a search ends, whatever it looked at after it.
+    let (mut x_low, mut g_low) = (vec![0.0; n], vec![0.0; n]);
     for iterations in 0..stop.iterations {
         if largest(&g) <= stop.gradient {
             return Ok(Outcome { value, iterations, converged: true });
@@ -86,31 +88,27 @@ pub(super) fn minimise(
             add(&mut x_new, t, &d);
             let v = f(&x_new, &mut g_new)?;
             let lower = v <= value + ARMIJO * t * slope + NOISE * value.abs(); // false for NaN
-            if !lower {
-                high = t;
-            } else if dot(&g_new, &d) < CURVATURE * slope {
-                low = t;
-                accepted = Some(v); // usable if nothing better is found
-            } else {
+            if lower {
                 accepted = Some(v);
-                break;
+                std::mem::swap(&mut x_new, &mut x_low);
+                std::mem::swap(&mut g_new, &mut g_low);
+                if dot(&g_low, &d) >= CURVATURE * slope {
+                    break;
+                }
+                low = t;
+            } else {
+                high = t;
             }
             t = if high.is_finite() { 0.5 * (low + high) } else { 2.0 * t };
             if high - low <= 1e-9 * high {
                 break;
             }
         }
-        let Some(mut v) = accepted else {
+        let Some(v) = accepted else {
             return Ok(Outcome { value, iterations, converged: false });
         };
-        if !(dot(&g_new, &d) >= CURVATURE * slope && v.is_finite()) {
-            // The search ended on a bracket: go back to its good end.
-            x_new.copy_from_slice(x);
-            add(&mut x_new, low, &d);
-            v = f(&x_new, &mut g_new)?;
-        }
-        let s: Vec<f32> = x_new.iter().zip(x.iter()).map(|(a, b)| a - b).collect();
-        let y: Vec<f32> = g_new.iter().zip(&g).map(|(a, b)| a - b).collect();
+        let s: Vec<f32> = x_low.iter().zip(x.iter()).map(|(a, b)| a - b).collect();
+        let y: Vec<f32> = g_low.iter().zip(&g).map(|(a, b)| a - b).collect();
         let sy = dot(&s, &y);
         if sy > 1e-10 * dot(&y, &y) && sy.is_finite() {
             if pairs.len() == MEMORY {
@@ -119,8 +117,8 @@ pub(super) fn minimise(
             pairs.push_back(Pair { s, y, rho: 1.0 / sy });
         }
         let stalled = value - v <= NOISE * 1e-3 * value.abs() && pairs.is_empty();
-        x.copy_from_slice(&x_new);
-        g.copy_from_slice(&g_new);
+        x.copy_from_slice(&x_low);
+        g.copy_from_slice(&g_low);
         value = v;
         if stalled {
             break;
@@ -201,5 +199,21 @@ mod tests {
         assert!((1.0 / (1.0 - a) + 10.0 * a - 2.0).abs() < 1e-4, "{a} {out:?}");
         let mut none: Vec<f32> = vec![];
         assert!(minimise(&mut none, STOP, |_, _| Ok(1.0)).unwrap().converged);
+    }
+
+    #[test]
+    fn a_search_that_ends_at_a_wall_keeps_the_last_point_before_it() {
+        // -x up to a wall at 1, behind which the gradient looks as if the minimum had been passed.
+        let value = |x: f32| if x < 1.0 { f64::from(-x) } else { 1e6 };
+        for start in [-3.0f32, 0.0, 0.3, 0.77] {
+            let mut x = vec![start];
+            let out = minimise(&mut x, STOP, |x, g| {
+                g[0] = if x[0] < 1.0 { -1.0 } else { 1.0 };
+                Ok(value(x[0]))
+            })
+            .unwrap();
+            assert!(x[0] > 0.999 && x[0] < 1.0, "{start}: ended at {x:?}");
+            assert_eq!(out.value, value(x[0]), "{start}: {out:?} is not the value at {x:?}");
+        }
     }
 }

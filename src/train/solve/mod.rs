@@ -92,10 +92,21 @@ pub struct Solved {
 pub struct L2Choice {
     /// The strength chosen.
     pub l2: f32,
-    /// Strengths tried, each with its weighted mean held-out loss. The path ends after two strengths in a row did worse.
-    pub tried: Vec<(f32, f64)>,
+    /// Strengths tried. The path ends after two strengths in a row did worse.
+    pub tried: Vec<Tried>,
     /// Held-out logits of every row at the chosen strength, [rows, classes].
     pub held_out: Array2<f32>,
+}
+
+/// One strength that was tried.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Tried {
+    /// The strength.
+    pub l2: f32,
+    /// Weighted mean held-out loss.
+    pub loss: f64,
+    /// Of every row, whether its held-out answer agrees with its target.
+    pub right: Vec<bool>,
 }
 
 impl Head {
@@ -134,7 +145,7 @@ impl Head {
                 .filter(|((z, target), _)| agrees(*z, target))
                 .map(|(_, w)| *w)
                 .sum();
-            tried.extend(&choice.tried);
+            tried.extend(choice.tried.iter().cloned());
             if best.as_ref().is_none_or(|(most, _)| right > *most) {
                 best = Some((right, choice));
             }
@@ -169,7 +180,7 @@ impl Head {
         };
         let clear = |more: &[f32], less: &[f32]| !within(mean_gap(more, less, data.weights.iter().copied()));
         let better = clear(&losses(&plain)?, &losses(&other)?) && clear(&right(&other), &right(&plain));
-        let tried = plain.tried.iter().chain(&other.tried).copied().collect();
+        let tried = plain.tried.iter().chain(&other.tried).cloned().collect();
         Ok(L2Choice { tried, ..if better { other } else { plain } })
     }
 
@@ -217,7 +228,8 @@ impl Head {
                 break;
             }
         }
-        let tried = path.iter().map(|s| (s.l2, s.mean)).collect();
+        let right = |s: &Strength| s.held_out.rows().into_iter().zip(data.targets).map(|(z, t)| agrees(z, t)).collect();
+        let tried = path.iter().map(|s| Tried { l2: s.l2, loss: s.mean, right: right(s) }).collect();
         let close = |s: &Strength| within(mean_gap(&s.rows, &path[best].rows, data.weights.iter().copied()));
         let chosen = path.iter().position(close).unwrap_or(best);
         let Some(Strength { l2, held_out, .. }) = path.into_iter().nth(chosen) else {

@@ -147,10 +147,10 @@ fn the_penalty_is_chosen_on_held_out_blocks() {
     for every in 3..9 {
         let wrong: Vec<usize> = y.iter().enumerate().map(|(i, c)| (c + usize::from(i % every == 0)) % 3).collect();
         let choice = choose(&wrong);
-        let (least, smallest) = choice.tried.iter().copied().min_by(|a, b| a.1.total_cmp(&b.1)).unwrap();
-        let (_, taken) = choice.tried.iter().copied().find(|(l2, _)| *l2 == choice.l2).unwrap();
-        assert!(choice.l2 >= least && taken < 1.5 * smallest, "{:?} chosen of {:?}", choice.l2, choice.tried);
-        stronger += usize::from(choice.l2 > least);
+        let least = choice.tried.iter().min_by(|a, b| a.loss.total_cmp(&b.loss)).unwrap();
+        let taken = choice.tried.iter().find(|t| t.l2 == choice.l2).unwrap();
+        assert!(choice.l2 >= least.l2 && taken.loss < 1.5 * least.loss, "{:?} of {:?}", choice.l2, choice.tried);
+        stronger += usize::from(choice.l2 > least.l2);
     }
     assert!(stronger > 0);
     let targets = classes(&y);
@@ -178,13 +178,13 @@ fn the_plain_strength_stays_unless_another_is_clearly_better() {
     // Half of the labels are wrong, so that strengths are hard to tell apart: the head is then scikit-learn's with C = 1.
     let noisy: Vec<usize> = y.iter().enumerate().map(|(i, c)| (c + usize::from(i % 2 == 0)) % 3).collect();
     let (choice, logits, plain) = solved(&x, &noisy);
-    assert_eq!(choice.l2, choice.tried[0].0);
+    assert_eq!(choice.l2, choice.tried[0].l2);
     for (z, expected) in logits.rows().into_iter().zip(plain.rows()) {
         assert!((1..3).all(|c| ((z[c] - z[0]) - (expected[c] - expected[0])).abs() < 0.02), "{z} {expected}");
     }
     // Features of a thousandth the size: with C = 1 next to nothing would be learnt.
     let (choice, logits, plain) = solved(&(&x * 1e-3), &y);
-    assert!(choice.l2 < 1e-3 * choice.tried[0].0, "{} of {:?}", choice.l2, choice.tried);
+    assert!(choice.l2 < 1e-3 * choice.tried[0].l2, "{} of {:?}", choice.l2, choice.tried);
     assert!(accuracy(&logits, &y) > accuracy(&plain, &y) + 0.1, "{}", accuracy(&plain, &y));
 }
 
