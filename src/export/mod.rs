@@ -1,8 +1,11 @@
 //! What leaves the runtime: a merged ONNX model, and gradient dumps for other frameworks.
 
+mod appended;
 #[cfg(feature = "train")]
 pub(crate) mod dump;
+mod graph;
 mod merged;
 mod tensors;
+mod verify;
 
 pub use merged::{Written, merged};

@@ -1,12 +1,44 @@
 //! Reading and writing at places of several axes. The runtime takes places that are counted from the end for such as lie outside.
 
 use tract_core::internal::*;
-use tract_core::ops::array::{GatherNd, ScatterNd, ScatterReduction};
+use tract_core::ops::array::{Gather, GatherNd, ScatterNd, ScatterReduction};
 use tract_core::ops::binary::TypedBinOp;
 use tract_core::ops::logic::comp_lt;
 use tract_core::ops::math;
 
-use super::{Form, Wiring};
+use super::{Form, Wiring, axis_of};
+
+/// What a stored list of truths keeps, of the places along an axis or of all.
+pub(super) fn compress(form: &Form, w: &mut Wiring) -> TractResult<TVec<OutletId>> {
+    let (mut x, kept) = (w.input(0)?, w.input(1)?);
+    let kept = w.integers(kept).context("which places it keeps is computed from the data")?;
+    let shape = w.shape(x)?;
+    let axis = match form.attribute("axis") {
+        Some(axis) => axis_of(axis.i, shape.len())?,
+        None => {
+            let all: TDim = shape.iter().product();
+            x = w.wire(AxisOp::Reshape(0, shape.clone(), tvec!(all)), &[x])?;
+            0
+        }
+    };
+    let places: Vec<i64> = (0i64..).zip(&kept).filter(|(_, kept)| **kept != 0).map(|(at, _)| at).collect();
+    if let (Some(last), Ok(length)) = (places.last(), w.shape(x)?[axis].to_i64()) {
+        ensure!(*last < length, "it keeps place {last} of an axis of length {length}");
+    }
+    let places = w.constant(tensor1(&places))?;
+    Ok(tvec!(w.wire(Gather::new(axis), &[x, places])?))
+}
+
+/// Without the axes of length 1.
+pub(super) fn squeeze_all(_: &Form, w: &mut Wiring) -> TractResult<TVec<OutletId>> {
+    let mut x = w.input(0)?;
+    for axis in (0..w.rank(x)?).rev() {
+        if w.shape(x)?[axis].is_one() {
+            x = w.wire(AxisOp::Rm(axis), &[x])?;
+        }
+    }
+    Ok(tvec!(x))
+}
 
 pub(super) fn gather_nd(form: &Form, w: &mut Wiring) -> TractResult<TVec<OutletId>> {
     let (x, index) = (w.input(0)?, w.input(1)?);
