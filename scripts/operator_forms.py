@@ -251,8 +251,9 @@ def attribute(schema, name, value):
     return helper.make_attribute(name, value)
 
 
-def build(op, schema, opset, options):
-    """A model of one node with these options at this opset; none if this version has no such option."""
+def build(op, schema, opset, options, blank=False):
+    """A model of one node with these options at this opset; none if this version has no such option. Blank: optional inputs at the end are
+    there, without a name."""
     names = [p.name for p in schema.inputs]
     variadic = bool(schema.inputs) and schema.inputs[-1].option == OpSchema.FormalParameterOption.Variadic
     values, attributes = dict(enumerate(op.inputs)), []
@@ -280,6 +281,12 @@ def build(op, schema, opset, options):
             fed[name] = value
         else:
             initializers.append(numpy_helper.from_array(value, name))
+    if blank:
+        rest = [""] * (len(names) - len(inputs))
+        # ONNX Runtime crashes on these two.
+        if variadic or not rest or schema.name in ("DFT", "LayerNormalization"):
+            return None
+        inputs += rest
     made = [f"o{n}" for n in range(op.outputs)]
     node = helper.make_node(schema.name, inputs, made, domain=schema.domain, name="node")
     node.attribute.extend(attributes)
@@ -298,6 +305,7 @@ def build(op, schema, opset, options):
 def forms(op):
     """The options of each form, by a short name."""
     yield "plain", {}
+    yield "blank", {}
     for name, values in op.options.items():
         for n, value in enumerate(values):
             yield f"{name}{n}", {name: value}
@@ -337,7 +345,7 @@ def main():
             for form, chosen in forms(op):
                 # ONNX Runtime leaves the dilations out of the padding that it chooses, against the specification.
                 odd = "dilations" in chosen and "SAME" in str(chosen.get("auto_pad")) and name.endswith("Pool")
-                built = None if odd else build(op, schema, opset, chosen)
+                built = None if odd else build(op, schema, opset, chosen, form == "blank")
                 if built is None:
                     continue
                 model, fed = built

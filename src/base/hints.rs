@@ -14,7 +14,7 @@ pub(super) const SIZES: [usize; 5] = [16, 64, 224, 512, 1];
 /// Values that are tried for settings and states.
 const VALUES: [f64; 3] = [0.0, 1.0, 16000.0];
 /// Longest that trying takes, as far as one load can tell.
-const LONGEST: Duration = Duration::from_secs(20);
+const LONGEST: Duration = Duration::from_secs(10);
 /// Length of the sequences that a pinned model is tried with.
 const LENGTH: usize = 16;
 
@@ -63,8 +63,9 @@ fn candidates(left: &reload::LeftOpen) -> Vec<Pins> {
     all.extend(left.batch.iter().map(|name| Pins { dims: vec![(name.clone(), 1)], ..none() }));
     all.extend(SIZES.map(|n| Pins { dims: dims(&left.sizes, n), ..none() }).into_iter().filter(|p| p.dims.len() > 1));
     all.extend(VALUES.map(|v| Pins { inputs: values(v), ..none() }).into_iter().filter(|p| p.inputs.len() > 1));
-    for v in VALUES {
-        for n in SIZES {
+    let some = |any: bool, of: usize| if any { of } else { 1 };
+    for v in VALUES.into_iter().take(some(!left.settings.is_empty(), VALUES.len())) {
+        for n in SIZES.into_iter().take(some(!left.sizes.is_empty(), SIZES.len())) {
             let both = Pins { dims: dims(&left.sizes, n), inputs: values(v) };
             let batch = left.batch.iter().map(|name| (name.clone(), 1));
             let batch = Pins { dims: both.dims.iter().cloned().chain(batch).collect(), inputs: both.inputs.clone() };

@@ -62,7 +62,7 @@ pub(super) fn lower(graph: &mut GraphProto, opset: i64) {
     if !graph
         .node
         .iter()
-        .any(|n| needs(n) || ["Celu", "Range", BLOCKS].contains(&n.op_type.as_str()) || backwards::is(n))
+        .any(|n| needs(n) || ["Celu", "Range", "TopK", BLOCKS].contains(&n.op_type.as_str()) || backwards::is(n))
     {
         return;
     }
@@ -277,6 +277,17 @@ impl Lowering<'_> {
                 self.quantise_by(&y, input(3)?, input(4), output)
             }
             BLOCKS => self.blocks(node),
+            // Before opset 10 the count is an attribute.
+            "TopK" => {
+                let k = node.attribute.iter().find(|a| a.name == "k")?.i;
+                let count = self.integer(k);
+                let mut counted = node.clone();
+                counted.attribute.retain(|a| a.name != "k");
+                counted.input = vec![input(0)?.to_string(), count];
+                counted.name.clone_from(&self.at);
+                self.nodes.push(counted);
+                Some(())
+            }
             "Range" => self.stored_range([input(0)?, input(1)?, input(2)?], output),
             recurrent::DYNAMIC_LSTM => self.dynamic_lstm(node),
             "MatMulInteger" | "ConvInteger" => {
@@ -357,6 +368,19 @@ impl Lowering<'_> {
     fn floats(&mut self, values: &[f32], dims: &[i64]) -> String {
         let name = self.fresh();
         self.initializers.push(float_tensor(name.clone(), values, dims));
+        name
+    }
+
+    /// A list of one whole number.
+    fn integer(&mut self, value: i64) -> String {
+        let name = self.fresh();
+        self.initializers.push(TensorProto {
+            name: name.clone(),
+            dims: vec![1],
+            data_type: DataType::Int64 as i32,
+            int64_data: vec![value],
+            ..TensorProto::default()
+        });
         name
     }
 

@@ -41,9 +41,24 @@ pub(super) fn outputs_as_scores(proto: &mut ModelProto) {
     if foreign && !proto.opset_import.iter().any(|o| STANDARD.contains(&o.domain.as_str())) {
         proto.opset_import.push(OperatorSetIdProto { domain: String::new(), version: OPSET });
     }
+    trim(graph);
     maps_as_tensors(graph);
     if drop_labels(graph) {
         prune(graph);
+    }
+}
+
+/// Leaves out names of inputs and outputs that are empty and the last: some readers go by their number.
+fn trim(graph: &mut GraphProto) {
+    let empty = |names: &[String]| names.last().is_some_and(String::is_empty);
+    for node in &mut graph.node {
+        while empty(&node.input) {
+            node.input.pop();
+        }
+        while empty(&node.output) {
+            node.output.pop();
+        }
+        node.attribute.iter_mut().flat_map(|a| a.g.iter_mut().chain(&mut a.graphs)).for_each(trim);
     }
 }
 

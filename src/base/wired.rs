@@ -50,6 +50,7 @@ const OPERATORS: &[(&str, Wire, &[usize])] = &[
     ("ReverseSequence", sequence::reverse_sequence, &[]),
     ("ScatterND", index::scatter_nd, &[]),
     ("SpaceToDepth", image::space_to_depth, &[]),
+    ("Squeeze", index::squeeze, &[1]),
     ("SwiGLU", simple::swiglu, &[]),
     ("Swish", simple::swish, &[]),
     (TURN, sequence::turn, &[]),

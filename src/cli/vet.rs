@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use acclimate::Result;
 use acclimate::vet::{Limits, Vetting, answer};
-use acclimate::{Error, Result};
 use clap::Args;
 
 /// Load a model under limits and say how that went; other commands run it

@@ -29,13 +29,22 @@ pub(super) fn compress(form: &Form, w: &mut Wiring) -> TractResult<TVec<OutletId
     Ok(tvec!(w.wire(Gather::new(axis), &[x, places])?))
 }
 
-/// Without the axes of length 1.
-pub(super) fn squeeze_all(_: &Form, w: &mut Wiring) -> TractResult<TVec<OutletId>> {
+/// Without these axes, in any order and counted from either end; without all of length 1 where none is named. The runtime wants them
+/// in order.
+pub(super) fn squeeze(form: &Form, w: &mut Wiring) -> TractResult<TVec<OutletId>> {
     let mut x = w.input(0)?;
-    for axis in (0..w.rank(x)?).rev() {
-        if w.shape(x)?[axis].is_one() {
-            x = w.wire(AxisOp::Rm(axis), &[x])?;
-        }
+    let shape = w.shape(x)?;
+    let named = match (form.ints("axes"), w.optional(1)) {
+        (Some(axes), _) => axes.to_vec(),
+        (None, Some(axes)) => w.integers(axes)?,
+        (None, None) => (0i64..).zip(&shape).filter(|(_, d)| d.is_one()).map(|(axis, _)| axis).collect(),
+    };
+    let mut axes = named.iter().map(|axis| axis_of(*axis, shape.len())).collect::<TractResult<Vec<usize>>>()?;
+    axes.sort_unstable();
+    axes.dedup();
+    for axis in axes.into_iter().rev() {
+        ensure!(!shape[axis].to_i64().is_ok_and(|d| d != 1), "axis {axis} of {shape:?} is not of length 1");
+        x = w.wire(AxisOp::Rm(axis), &[x])?;
     }
     Ok(tvec!(x))
 }

@@ -10,7 +10,7 @@ use tract_onnx::tract_hir::internal::{
     Expansion, InferenceModel, InferenceNode, InferenceOp, InferenceResult, Solver, TensorProxy, expand,
 };
 
-use super::{Form, Wire, Wired, Wiring, deconv, index, simple};
+use super::{Form, Wire, Wired, Wiring, deconv, simple};
 
 /// Whether inputs are of the form in which a node is wired here.
 type When = fn(&[&TypedFact]) -> bool;
@@ -22,17 +22,11 @@ const FORMS: &[(&str, Wire, When)] = &[
     ("Pow", simple::whole_power, simple::is_whole_power),
 ];
 
-/// Whether a node is of the form in which it is wired here, as its attributes and the inputs that it names tell.
+/// Whether a node is of the form in which it is wired here, as its attributes tell.
 type Says = fn(&NodeProto) -> bool;
 
-const BY_NODE: &[(&str, Wire, Says)] = &[
-    ("ConvTranspose", deconv::to_size, |n| n.attribute.iter().any(|a| a.name == "output_shape")),
-    ("Squeeze", index::squeeze_all, |n| !n.attribute.iter().any(|a| a.name == "axes") && !names(n, 1)),
-];
-
-fn names(node: &NodeProto, slot: usize) -> bool {
-    node.input.get(slot).is_some_and(|name| !name.is_empty())
-}
+const BY_NODE: &[(&str, Wire, Says)] =
+    &[("ConvTranspose", deconv::to_size, |n| n.attribute.iter().any(|a| a.name == "output_shape"))];
 
 pub(super) fn register(framework: &mut Onnx) {
     for (name, _, _) in FORMS {
