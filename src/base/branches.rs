@@ -17,7 +17,7 @@ use crate::error::ErrorKind;
 const MOST: usize = 256;
 
 /// Folds what can be folded in `proto`, also in the branches that are taken; how many nodes went.
-pub(crate) fn fold(proto: &mut ModelProto) -> usize {
+pub(super) fn fold(proto: &mut ModelProto) -> usize {
     let (mut folded, mut from) = (0, 0);
     for _ in 0..MOST {
         let Some(graph) = &proto.graph else { break };
@@ -34,30 +34,33 @@ pub(crate) fn fold(proto: &mut ModelProto) -> usize {
     folded
 }
 
-/// What the `If` at `position` decides, if it decides the same for every batch and length that is tried. The runtime takes a
-/// symbol for unequal to any number, so it is asked with sizes.
+/// What the `If` at `position` decides, if it decides the same for every batch and length that is tried.
 fn condition(proto: &ModelProto, position: usize) -> Option<bool> {
-    let graph = proto.graph.as_ref()?;
-    let name = graph.node.get(position)?.input.first()?;
-    let part = part(graph, name);
-    let at = |batch: i64, other: i64| -> Option<bool> {
+    let name = proto.graph.as_ref()?.node.get(position)?.input.first()?;
+    known(proto, name).map(|n| n != 0)
+}
+
+/// The single whole number, or truth, that `value` is for every batch and length that is tried. The runtime takes a symbol for unequal to
+/// any number, so it is asked with sizes.
+pub(super) fn known(proto: &ModelProto, value: &str) -> Option<i64> {
+    let part = part(proto.graph.as_ref()?, value);
+    let at = |batch: i64, other: i64| -> Option<i64> {
         let mut graph = part.clone();
         fix(&mut graph.input, batch, other);
         let (ir_version, opset_import) = (proto.ir_version, proto.opset_import.clone());
         let model = ModelProto { ir_version, opset_import, graph: Some(graph), ..Default::default() };
-        let decided = guarded(ErrorKind::UnsupportedModel, "a condition", || {
+        let decided = guarded(ErrorKind::UnsupportedModel, "a value", || {
             let mut model = typed(&model).map_err(|e| format_err!("{e}"))?;
             model.prop_consts()?;
             let fact = model.output_fact(0)?;
-            fact.konst.as_ref().filter(|k| k.len() == 1).map(|k| k.cast_to_scalar::<bool>()).transpose()
+            fact.konst.as_ref().filter(|k| k.len() == 1).map(|k| k.cast_to_scalar::<i64>()).transpose()
         });
         decided.ok().flatten()
     };
     let [one, three] = [at(1, 13)?, at(3, 29)?];
     // Not every model takes these.
     let extremes = [(1, 1), (64, 13), (2, 2000)];
-    (one == three && extremes.iter().all(|(batch, other)| at(*batch, *other).is_none_or(|taken| taken == one)))
-        .then_some(one)
+    (one == three && extremes.iter().all(|(batch, other)| at(*batch, *other).is_none_or(|n| n == one))).then_some(one)
 }
 
 /// Gives every open dimension of the inputs a size: `batch` to those named like a leading one, `other` to the others.
@@ -159,7 +162,7 @@ fn names(graph: &GraphProto) -> HashSet<&str> {
     made.chain(stored).chain(graph.input.iter().map(|i| i.name.as_str())).filter(|n| !n.is_empty()).collect()
 }
 
-fn rename(graph: &mut GraphProto, to: &HashMap<String, String>) {
+pub(super) fn rename(graph: &mut GraphProto, to: &HashMap<String, String>) {
     if to.is_empty() {
         return;
     }

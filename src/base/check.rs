@@ -83,6 +83,12 @@ fn within(dims: &[i64]) -> Result<()> {
 }
 
 fn operator(node: &NodeProto, known: &dyn Fn(&str) -> bool) -> Result<()> {
+    if node.op_type == "Loop" && !known("Loop") {
+        return Err(Error::unsupported(
+            "a Loop whose number of rounds is not known before the data, or that is too long",
+        )
+        .hint("export the model with a fixed length, or the layer as an LSTM, GRU or RNN"));
+    }
     if !DOMAINS.contains(&node.domain.as_str()) || !known(&node.op_type) {
         let domain = if node.domain.is_empty() { String::new() } else { format!(" of {:?}", node.domain) };
         return Err(Error::unsupported(format!("the operator {}{domain} is not known", node.op_type))
@@ -110,10 +116,10 @@ fn operator(node: &NodeProto, known: &dyn Fn(&str) -> bool) -> Result<()> {
     {
         return Err(Error::unsupported(why).hint("quantise it to blocks of 4 or 8 bits, in their usual order"));
     }
-    if ["LSTM", "GRU", "RNN"].contains(&node.op_type.as_str()) {
+    if ["LSTM", "GRU", "RNN", "DynamicQuantizeLSTM"].contains(&node.op_type.as_str()) {
         // The runtime reads none of these.
         let usual: &[&[u8]] = match node.op_type.as_str() {
-            "LSTM" => &[b"Sigmoid", b"Tanh", b"Tanh"],
+            "LSTM" | "DynamicQuantizeLSTM" => &[b"Sigmoid", b"Tanh", b"Tanh"],
             "GRU" => &[b"Sigmoid", b"Tanh"],
             _ => &[b"Tanh"],
         };

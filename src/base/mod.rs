@@ -9,16 +9,21 @@ mod fold_dequant;
 mod forms_tests;
 mod guard;
 mod half;
+mod hints;
 mod integers;
+mod learn;
+mod loops;
 mod lower;
 mod max_length;
 mod narrow;
 mod onnx;
+mod pins;
 mod recurrent;
 mod reload;
 mod sample;
 mod shape;
 mod size_limits;
+mod standard;
 mod straight_through;
 mod tail;
 
@@ -28,16 +33,18 @@ use tract_core::internal::*;
 use tract_onnx::pb::ModelProto;
 use tract_onnx::prelude::*;
 
-pub(crate) use branches::fold as fold_branches;
 pub use check::{MAX_EXTENT, MAX_MADE_BYTES, MAX_OPSET, MAX_RANK, MAX_TENSOR_BYTES};
 pub(crate) use external::in_one_file;
 pub(crate) use guard::guarded;
+pub(crate) use half::is_half;
 pub use onnx::{OnnxGraph, OnnxNode};
 pub(crate) use onnx::{node_name, parse};
+pub use pins::Pins;
+pub(crate) use pins::apply as apply_pins;
 use reload::Reload;
-pub(crate) use reload::shape_mut;
 pub(crate) use shape::Symbols;
 pub use shape::{Bucket, Dim, Element, Port};
+pub(crate) use standard::{prune, standardise};
 pub(crate) use tail::find_tail;
 pub use tail::{EndPoint, EndReport, Kind, Task};
 
@@ -101,28 +108,31 @@ impl Base {
         let proto = onnx::parse(&map).map_err(|e| e.at(path.display()))?;
         // The file's pages are not needed any more: with them a load would hold the weights three times.
         drop(map);
-        Base::of_proto(fingerprint, proto, file_bytes, path)
+        let again = || onnx::parse(&std::fs::read(path).ok()?).ok();
+        Base::of_proto(fingerprint, proto, file_bytes, path).map_err(|e| hints::pins(e, path, &again))
     }
 
     /// Loads the model from `bytes`; `path` is where external data would lie and what errors name.
     pub fn from_bytes(bytes: &[u8], path: &Path) -> Result<Base> {
         let proto = onnx::parse(bytes).map_err(|e| e.at(path.display()))?;
-        Base::of_proto(Fingerprint::of(bytes), proto, bytes.len() as u64, path)
+        let again = || onnx::parse(bytes).ok();
+        let base = Base::of_proto(Fingerprint::of(bytes), proto, bytes.len() as u64, path);
+        base.map_err(|e| hints::pins(e, path, &again))
     }
 
     fn of_proto(fingerprint: Fingerprint, mut proto: ModelProto, file_bytes: u64, path: &Path) -> Result<Base> {
         let external = external::bring_in(&mut proto, path.parent().unwrap_or(Path::new("")))
             .map_err(|e| e.within(path.display()))?;
         let operators = framework();
-        let checked = |proto: &ModelProto| {
-            check::check(proto, &|op| operators.op_register.0.contains_key(op) || lower::knows(op))
-                .map_err(|e| e.within(path.display()))
+        let checked = |proto: &ModelProto, also: &[&str]| {
+            let known = |op: &str| operators.op_register.0.contains_key(op) || lower::knows(op) || also.contains(&op);
+            check::check(proto, &known).map_err(|e| e.within(path.display()))
         };
-        checked(&proto)?;
+        standard::outputs_as_scores(&mut proto);
+        checked(&proto, standard::REWRITTEN)?;
         reload::name_open(&mut proto);
-        if branches::fold(&mut proto) > 0 {
-            checked(&proto)?;
-        }
+        standardise(&mut proto);
+        checked(&proto, &[])?;
         let onnx = onnx::summarise(&proto);
         if let Some(graph) = &mut proto.graph {
             lower::lower(graph, onnx.opset);
@@ -133,11 +143,8 @@ impl Base {
         let (typed, reload) = match typed(&proto) {
             Ok(typed) => (typed, None),
             Err(e) => {
-                let open = reload::left_open(&proto);
-                match Reload::new(proto) {
-                    Ok((reload, typed)) => (typed, Some(reload)),
-                    Err(_) => return Err(pin_hint(e, open).at(path.display())),
-                }
+                let (reload, typed) = Reload::new(proto).map_err(|_| e.at(path.display()))?;
+                (typed, Some(reload))
             }
         };
         let symbols = reload.as_ref().map_or_else(|| Symbols::of(&typed), Reload::symbols);
@@ -279,6 +286,27 @@ impl Base {
             Some(reload) => Symbols::default().concretise(&reload.at(bucket)?, bucket),
             None => self.symbols.concretise(&self.typed, bucket),
         }
+        .map_err(|e| self.size_hint(e, bucket))
+    }
+
+    /// What to pin where the model leaves sizes open: such as were tried.
+    fn size_hint(&self, e: Error, bucket: &Bucket) -> Error {
+        let open = self.inputs.iter().flat_map(|p| &p.dims);
+        let mut names: Vec<&str> =
+            open.filter_map(|d| if let Dim::Open(name) = d { Some(name.as_str()) } else { None }).collect();
+        names.sort_unstable();
+        names.dedup();
+        if names.is_empty() {
+            return e;
+        }
+        let works = |size: &usize| {
+            let sizes = names.iter().map(|name| (name.to_string(), Dim::Fixed(*size)));
+            match &self.reload {
+                Some(reload) => reload.with(sizes).at(bucket).is_ok(),
+                None => self.symbols.with(sizes).concretise(&self.typed, bucket).is_ok(),
+            }
+        };
+        hints::sizes(e, &names, hints::SIZES.into_iter().find(works))
     }
 }
 
@@ -288,40 +316,32 @@ impl std::fmt::Debug for Base {
     }
 }
 
-/// What may help where the runtime cannot work out a model that leaves sizes or settings open.
-fn pin_hint(e: Error, left: reload::LeftOpen) -> Error {
-    let sizes = left.sizes.iter().map(|name| format!(" --dim {name}=N"));
-    let settings = left.settings.iter().map(|name| format!(" --input {name}=VALUE"));
-    let pins: String = sizes.chain(settings).collect();
-    if pins.is_empty() {
-        return e;
-    }
-    e.hint(format!(
-        "what the model leaves open may decide it: `acclimate pin MODEL{pins} --output F.onnx`; if not, try another opset or exporter"
-    ))
-}
-
 /// Every input must lead with the same number of examples.
 fn one_batch(inputs: &[Port]) -> Result<()> {
-    let hint = "an example has one row of every input; a setting, or a state that is carried from call to call, becomes a constant by \
-                `acclimate pin MODEL --input NAME=VALUE --output F.onnx`";
     let leads = |p: &Port| p.dims.first().cloned();
     for port in inputs {
-        let at = format!("the input {:?}", port.name);
-        match leads(port) {
-            None => return Err(Error::unsupported("a single number for all examples").at(at).hint(hint)),
-            Some(Dim::Fixed(n)) => {
-                let other = inputs.iter().find(|p| matches!(leads(p), Some(Dim::Fixed(m)) if m != n));
-                if let Some(other) = other {
-                    let what = format!(
-                        "the inputs lead with different numbers of examples: {n}, and others in {:?}",
-                        other.name
-                    );
-                    return Err(Error::unsupported(what).at(at).hint(hint));
-                }
+        let what = match leads(port) {
+            None => "a single number for all examples".to_string(),
+            Some(Dim::Batch) => continue,
+            Some(_) if port.dims[1..].contains(&Dim::Batch) => {
+                "it does not lead with the batch: a state that is carried from call to call, which nobody feeds"
+                    .to_string()
             }
-            Some(_) => {}
-        }
+            Some(Dim::Fixed(n)) => {
+                // A batch of one that is left open elsewhere can be kept to.
+                let other = |m: &Port| match leads(m) {
+                    Some(Dim::Fixed(m)) => m != n,
+                    Some(Dim::Batch) => n != 1,
+                    _ => false,
+                };
+                let Some(other) = inputs.iter().find(|p| other(p)) else { continue };
+                format!("the inputs lead with different numbers of examples: {n}, and others in {:?}", other.name)
+            }
+            Some(_) => continue,
+        };
+        return Err(Error::unsupported(what).at(format!("the input {:?}", port.name)).hint(
+            "an example has one row of every input; a setting, or a state, becomes a constant by `acclimate pin`",
+        ));
     }
     Ok(())
 }
@@ -331,6 +351,7 @@ fn one_batch(inputs: &[Port]) -> Result<()> {
 pub(crate) fn graph_of(bytes: &[u8]) -> Result<TypedModel> {
     let mut proto = onnx::parse(bytes)?;
     let operators = framework();
+    standardise(&mut proto);
     let opset = onnx::summarise(&proto).opset;
     if let Some(graph) = &mut proto.graph {
         check::operators(graph, &|op| operators.op_register.0.contains_key(op) || lower::knows(op))?;
@@ -344,9 +365,6 @@ pub(crate) fn graph_of(bytes: &[u8]) -> Result<TypedModel> {
 /// The typed graph of `proto`, which holds all its weights itself.
 fn typed(proto: &ModelProto) -> Result<TypedModel> {
     guarded(ErrorKind::UnsupportedModel, "cannot load the model", || framework().parse(proto, None)?.model.into_typed())
-        .map_err(|e| {
-            e.hint("the model uses an operator or a form that the runtime does not know; try another opset or exporter")
-        })
 }
 
 /// The runtime's ONNX reader, with the operators that [`lower`] writes and those of [`decompose`].

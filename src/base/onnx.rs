@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use prost::Message;
-use tract_onnx::pb::{ModelProto, NodeProto};
+use tract_onnx::pb::{AttributeProto, ModelProto, NodeProto};
 
 use crate::error::{Error, Result};
 
@@ -33,7 +33,7 @@ pub struct OnnxGraph {
     pub initializers: HashMap<String, Vec<usize>>,
     /// Values that are constant: initializers, `Constant` nodes, and what is computed from nothing else.
     pub constants: HashSet<String>,
-    /// Number of stored numbers.
+    /// Number of stored numbers, in initializers and in `Constant` nodes.
     pub parameters: u64,
     /// Default-domain opset.
     pub opset: i64,
@@ -72,6 +72,13 @@ pub fn summarise(proto: &ModelProto) -> OnnxGraph {
         let count = shape.iter().fold(1u64, |n, &d| n.saturating_mul(d as u64));
         parameters = parameters.saturating_add(count);
         initializers.insert(t.name.clone(), shape);
+    }
+    let stored = |a: &AttributeProto| match (a.name.as_str(), &a.t) {
+        ("value", Some(t)) => t.dims.iter().fold(1u64, |n, d| n.saturating_mul(u64::try_from(*d).unwrap_or(0))),
+        _ => a.floats.len() as u64,
+    };
+    for node in graph.node.iter().filter(|n| n.op_type == "Constant") {
+        parameters = node.attribute.iter().map(stored).fold(parameters, u64::saturating_add);
     }
     let mut constants: HashSet<String> = initializers.keys().cloned().collect();
     let mut nodes = Vec::with_capacity(graph.node.len());

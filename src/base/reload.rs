@@ -36,6 +36,11 @@ impl Reload {
         Ok((reload, typed))
     }
 
+    /// The same with other roles for some names.
+    pub fn with(&self, roles: impl Iterator<Item = (String, Dim)>) -> Reload {
+        Reload { proto: self.proto.clone(), symbols: self.symbols.with(roles) }
+    }
+
     pub fn symbols(&self) -> Symbols {
         self.symbols.clone()
     }
@@ -84,48 +89,85 @@ impl Reload {
     }
 }
 
-/// Names the open dimensions that have no name, as some exporters leave them: the leading ones are the batch, the others are called by
-/// input and axis.
+/// Names of exporters for a dimension that they know nothing about: two of that name have nothing in common.
+const NO_NAMES: &[&str] = &["", "?", "*", "-1", "None", "none", "unk", "unknown"];
+
+/// What the dimension at `axis` of the input `input` of these dimensions is called; none if its size is fixed. A dimension without a name is the
+/// batch where it leads, and otherwise called by input and axis; so is one that has the batch's name within the same input.
+pub(super) fn open_name(input: &str, dims: &[Dimension], axis: usize) -> Option<String> {
+    let own = |dim: &Dimension| match &dim.value {
+        Some(Value::DimParam(name)) if !NO_NAMES.contains(&name.as_str()) => Some(name.clone()),
+        _ => None,
+    };
+    let dim = &dims[axis];
+    if matches!(&dim.value, Some(Value::DimValue(n)) if *n > 0) {
+        return None;
+    }
+    match own(dim) {
+        None if axis == 0 => Some("batch".into()),
+        Some(name) if axis == 0 || own(&dims[0]).as_ref() != Some(&name) => Some(name),
+        _ => Some(format!("{input}.{axis}")),
+    }
+}
+
+/// Gives every open dimension of the inputs its [`open_name`].
 pub(super) fn name_open(proto: &mut ModelProto) {
     for input in proto.graph.iter_mut().flat_map(|g| &mut g.input) {
         let name = input.name.clone();
-        for (axis, dim) in shape_mut(input).into_iter().flat_map(|s| &mut s.dim).enumerate() {
-            let named = match &dim.value {
-                Some(Value::DimValue(n)) => *n > 0,
-                Some(Value::DimParam(param)) => !param.is_empty(),
-                None => false,
-            };
-            if !named {
-                let called = if axis == 0 { "batch".to_string() } else { format!("{name}.{axis}") };
-                dim.value = Some(Value::DimParam(called));
+        let Some(shape) = shape_mut(input) else { continue };
+        let names: Vec<Option<String>> = (0..shape.dim.len()).map(|axis| open_name(&name, &shape.dim, axis)).collect();
+        for (dim, name) in shape.dim.iter_mut().zip(names) {
+            if let Some(name) = name {
+                dim.value = Some(Value::DimParam(name));
             }
         }
     }
 }
 
-/// What the inputs of a model leave open besides the batch.
+/// What the inputs of a model leave open.
+#[derive(Debug, Default, PartialEq)]
 pub(super) struct LeftOpen {
-    /// Names of dimensions.
+    /// Names of dimensions, but for the batch.
     pub sizes: Vec<String>,
-    /// Inputs of a single number.
+    /// Names of the batch.
+    pub batch: Vec<String>,
+    /// Inputs that have no row for each example: settings of one number, and states that do not lead with the batch.
     pub settings: Vec<String>,
 }
 
 /// See [`LeftOpen`].
 pub(super) fn left_open(proto: &ModelProto) -> LeftOpen {
-    let Some(graph) = &proto.graph else { return LeftOpen { sizes: vec![], settings: vec![] } };
-    let named = |dim: &Dimension| match &dim.value {
-        Some(Value::DimParam(name)) => Some(name.clone()),
-        _ => None,
-    };
-    let shapes = || graph.input.iter().filter_map(|i| Some((i, shape(i)?)));
-    let batch: Vec<String> = shapes().filter_map(|(_, s)| named(s.dim.first()?)).collect();
-    let mut sizes: Vec<String> = shapes().flat_map(|(_, s)| s.dim.iter().filter_map(named)).collect();
-    sizes.retain(|name| !batch.contains(name));
-    sizes.sort_unstable();
-    sizes.dedup();
-    let settings = shapes().filter(|(_, s)| s.dim.is_empty()).map(|(i, _)| i.name.clone()).collect();
-    LeftOpen { sizes, settings }
+    let Some(graph) = &proto.graph else { return LeftOpen::default() };
+    let stored = |i: &ValueInfoProto| graph.initializer.iter().any(|t| t.name == i.name);
+    let inputs: Vec<(&str, Vec<Option<String>>)> = graph
+        .input
+        .iter()
+        .filter(|i| !stored(i))
+        .filter_map(|i| {
+            let dims = &shape(i)?.dim;
+            Some((i.name.as_str(), (0..dims.len()).map(|axis| open_name(&i.name, dims, axis)).collect()))
+        })
+        .collect();
+    let leading = |(_, dims): &(&str, Vec<Option<String>>)| dims.first().cloned().flatten();
+    let batch: Vec<String> = inputs.iter().filter_map(leading).collect();
+    let mut left = LeftOpen::default();
+    for (name, dims) in &inputs {
+        let state = dims.first().is_none_or(|lead| lead.is_none() && !batch.is_empty());
+        if state {
+            left.settings.push(name.to_string());
+        }
+        left.sizes.extend(dims.iter().flatten().filter(|d| !batch.contains(d)).cloned());
+    }
+    left.batch = batch;
+    for names in [&mut left.sizes, &mut left.batch] {
+        names.sort_unstable();
+        names.dedup();
+    }
+    // One input at least is fed.
+    if left.settings.len() == inputs.len() {
+        left.settings.pop();
+    }
+    left
 }
 
 /// The shape that an input declares.

@@ -29,8 +29,10 @@ impl Base {
                     Dim::Fixed(n) => Ok(*n),
                     Dim::Sequence => Ok(bucket.sequence),
                     Dim::Batch => Ok(bucket.batch),
-                    Dim::Open(name) => Err(Error::unsupported(format!("the model leaves the dimension {name:?} open"))
-                        .hint("give it a size: `acclimate pin MODEL --dim NAME=N --output F.onnx`")),
+                    Dim::Open(name) => {
+                        let open = Error::unsupported(format!("the model leaves the dimension {name:?} open"));
+                        Err(self.size_hint(open, bucket))
+                    }
                 })
                 .collect::<Result<_>>()?;
             let count: usize = shape.iter().product();

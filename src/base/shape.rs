@@ -96,8 +96,7 @@ impl Dim {
             Dim::Fixed(n) => Ok(*n),
             Dim::Batch => Ok(bucket.batch),
             Dim::Sequence => Ok(bucket.sequence),
-            Dim::Open(_) => Err(Error::unsupported(format!("the model leaves the dimension {name:?} open"))
-                .hint("give it a size: `acclimate pin MODEL --dim NAME=N --output F.onnx`")),
+            Dim::Open(_) => Err(Error::unsupported(format!("the model leaves the dimension {name:?} open"))),
         }
     }
 }
@@ -132,6 +131,13 @@ impl Symbols {
             }
         }
         Symbols { roles }
+    }
+
+    /// The same with other roles for some names.
+    pub fn with(&self, roles: impl Iterator<Item = (String, Dim)>) -> Symbols {
+        let mut all = self.clone();
+        all.roles.extend(roles);
+        all
     }
 
     pub fn dims(&self, fact: &TypedFact) -> Vec<Dim> {

@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use acclimate::Result;
 use acclimate::runtime::sandbox::{Limits, Vetting, answer};
-use acclimate::{Error, Result};
 use clap::Args;
 
 /// Load a model under limits and say how that went; other commands run it
@@ -43,8 +43,9 @@ pub struct VetArgs {
 impl VetArgs {
     /// How to load `model` for the first time.
     pub fn vetting(&self, model: &Path) -> Result<Vetting> {
-        let program =
-            std::env::current_exe().map_err(|e| Error::io("cannot find this program", Path::new("acclimate"), e))?;
+        // Without /proc nobody knows where this program is: it is looked for by the name that it was started by.
+        let called = || std::env::args_os().next().map_or_else(|| "acclimate".into(), PathBuf::from);
+        let program = std::env::current_exe().unwrap_or_else(|_| called());
         let usual = Limits::for_bytes(std::fs::metadata(model).map_or(0, |m| m.len()));
         let memory = self.load_memory_mib.map_or(usual.memory, |m| m << 20);
         let limits = Limits { memory, seconds: self.load_seconds.unwrap_or(usual.seconds) };

@@ -3,6 +3,9 @@
 //!
 //! The child is the `acclimate` program, with a subcommand of its own; [`answer`] is what it runs. A program that embeds this
 //! crate names that program in [`Vetting::program`].
+//!
+//! Where no child can be started (no `/proc`, a file system mounted `noexec`, a sandbox, an emulator), that is said, and the model is loaded
+//! in this process under the same limits.
 
 use std::io::{Read, Write};
 use std::os::unix::process::ExitStatusExt;
@@ -11,6 +14,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde::{Deserialize, Serialize};
 
 use crate::adapter::{Fingerprint, Pooling};
@@ -20,6 +24,8 @@ use crate::plan::{Engine, Variant, survey};
 
 /// The subcommand that the child is started with.
 pub const SUBCOMMAND: &str = "vet-model";
+/// The first that a child says: it keeps to the limits, and has not looked at the model yet. Whatever ends it before is not the model's fault.
+const READY: u8 = b'+';
 /// Longest that a child may say.
 const LONGEST_ANSWER: u64 = 1 << 20;
 /// How often it is looked whether the child has ended.
@@ -76,14 +82,31 @@ impl Vetting {
         Vetting { program: program.into(), limits: None }
     }
 
-    /// Loads `model` in a child process, compiles it and lets it answer once; its hash.
+    /// Loads `model` in a child process, compiles it and lets it answer once; its hash. Where no child can be started, that is logged as a
+    /// warning, and it is loaded in this process: a model that does not keep to the limits ends it.
     ///
     /// # Errors
-    /// `UnsupportedModel` naming the limit and the model if it does not keep to a limit, or ends the child; what loading it
-    /// says; `Io` if the child cannot be started.
+    /// `UnsupportedModel` naming the limit and the model if it does not keep to a limit, or ends the child; what loading it says.
     pub fn check(&self, model: &Path) -> Result<Fingerprint> {
         let meta = std::fs::metadata(model).map_err(|e| Error::io("cannot open the model", model, e))?;
         let limits = self.limits.unwrap_or_else(|| Limits::for_bytes(meta.len()));
+        let ended = match self.child(model, &limits) {
+            Ok(ended) => ended,
+            Err(e) => return self.without_child(model, &limits, &e.to_string()),
+        };
+        let Some((&READY, told)) = ended.out.split_first() else {
+            return self.without_child(model, &limits, &why_not_ready(&ended));
+        };
+        match postcard::from_bytes(told) {
+            Ok(Told::Good(fingerprint)) if ended.status.success() => Ok(fingerprint),
+            Ok(Told::Starved) => Err(starved(&limits).at(model.display())),
+            Ok(Told::Bad { exit, what, place, because, hint }) => Err(told_of(exit, what, place, because, hint)),
+            _ => Err(ended_by(model, &limits, ended.status, &ended.err)),
+        }
+    }
+
+    /// Runs a child to its end.
+    fn child(&self, model: &Path, limits: &Limits) -> std::io::Result<Ended> {
         let mut child = Command::new(&self.program)
             .arg(SUBCOMMAND)
             .arg(model)
@@ -91,19 +114,87 @@ impl Vetting {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
-            .spawn()
-            .map_err(|e| Error::io("cannot start the process that tries the model", &self.program, e))?;
+            .spawn()?;
         let (out, err) = (collect(child.stdout.take()), collect(child.stderr.take()));
         // Time that passes without work counts, too: in the end, and generously.
         let deadline = Instant::now() + Duration::from_secs(limits.seconds.saturating_mul(4).saturating_add(60));
-        let status = wait(&mut child, deadline)
-            .map_err(|e| Error::io("cannot wait for the process that tries the model", model, e))?;
+        let status = wait(&mut child, deadline)?;
         let (out, err) = (out.join().unwrap_or_default(), err.join().unwrap_or_default());
-        match postcard::from_bytes(&out) {
-            Ok(Told::Good(fingerprint)) if status.success() => Ok(fingerprint),
-            Ok(Told::Starved) => Err(starved(&limits).at(model.display())),
-            Ok(Told::Bad { exit, what, place, because, hint }) => Err(told(exit, what, place, because, hint)),
-            _ => Err(ended(model, &limits, status, &String::from_utf8_lossy(&err))),
+        Ok(Ended { status, out, err: String::from_utf8_lossy(&err).into_owned() })
+    }
+
+    /// Says that no child tried the model, and why, and loads it here.
+    fn without_child(&self, model: &Path, limits: &Limits, why: &str) -> Result<Fingerprint> {
+        let program = self.program.display();
+        tracing::warn!(%program, why, "no process of its own can try the model: it is loaded in this one, under the same limits");
+        let _held = Held::to(limits);
+        attempt(model)
+            .map_err(|e| if tells_of_starving(&e.to_string()) { starved(limits).at(model.display()) } else { e })
+    }
+}
+
+/// What became of a child.
+struct Ended {
+    status: ExitStatus,
+    out: Vec<u8>,
+    err: String,
+}
+
+/// Why a child never came to the model.
+fn why_not_ready(ended: &Ended) -> String {
+    let how = match ended.status.signal() {
+        Some(signal) => format!("it was ended by signal {signal} before it looked at the model"),
+        None => format!("it ended with {} before it looked at the model", ended.status.code().unwrap_or(-1)),
+    };
+    format!("{how}: {}", first_line(&ended.err))
+}
+
+/// Limits of this process, lowered for as long as this lives. Where they cannot be set it goes on without.
+struct Held(Vec<(Resource, Rlimit)>);
+
+impl Held {
+    fn to(limits: &Limits) -> Held {
+        // What is used already counts, too. Without /proc nobody knows what that is: time is not limited then.
+        let used = used_seconds().map(|used| (Resource::Cpu, used.saturating_add(limits.seconds)));
+        let mapped = mapped_bytes().unwrap_or(1024 * MIB);
+        let wanted = used.into_iter().chain([(Resource::As, mapped.saturating_add(limits.memory))]);
+        let mut before = vec![];
+        for (what, most) in wanted {
+            let old = getrlimit(what);
+            let most = old.maximum.map_or(most, |hard| most.min(hard));
+            let lowered = Rlimit { current: Some(old.current.map_or(most, |now| most.min(now))), maximum: old.maximum };
+            match setrlimit(what, lowered) {
+                Ok(()) => before.push((what, old)),
+                Err(e) => tracing::warn!(error = %e, "a limit of the model's first load cannot be set"),
+            }
+        }
+        Held(before)
+    }
+}
+
+/// Processor time of this process so far.
+fn used_seconds() -> Option<u64> {
+    /// As Linux shows times to programs, whatever its own clock.
+    const TICKS_A_SECOND: u64 = 100;
+    let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
+    // The name of the program, in parentheses, may hold anything.
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
+    let mut ticks = || fields.next()?.parse::<u64>().ok();
+    Some(ticks()?.saturating_add(ticks()?) / TICKS_A_SECOND)
+}
+
+/// Address space of this process.
+fn mapped_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let kib = status.lines().find_map(|line| line.strip_prefix("VmSize:"))?.split_whitespace().next()?;
+    Some(kib.parse::<u64>().ok()?.saturating_mul(1024))
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        for (what, old) in self.0.drain(..) {
+            // A soft limit can always be raised to what it was.
+            let _ = setrlimit(what, old);
         }
     }
 }
@@ -133,7 +224,7 @@ fn wait(child: &mut Child, deadline: Instant) -> std::io::Result<ExitStatus> {
     }
 }
 
-fn told(exit: u8, what: String, place: Option<String>, because: Option<String>, hint: Option<String>) -> Error {
+fn told_of(exit: u8, what: String, place: Option<String>, because: Option<String>, hint: Option<String>) -> Error {
     let kinds = [ErrorKind::Usage, ErrorKind::BadData, ErrorKind::UnsupportedModel, ErrorKind::Io];
     let kind = kinds.into_iter().find(|k| k.exit_code() == exit).unwrap_or(ErrorKind::Internal);
     let mut error = Error::new(kind, what);
@@ -150,7 +241,7 @@ fn told(exit: u8, what: String, place: Option<String>, because: Option<String>, 
 }
 
 /// Why a child ended without a word.
-fn ended(model: &Path, limits: &Limits, status: ExitStatus, said: &str) -> Error {
+fn ended_by(model: &Path, limits: &Limits, status: ExitStatus, said: &str) -> Error {
     // As Linux numbers them, and the BSDs.
     const ABORT: i32 = 6;
     const KILL: i32 = 9;
@@ -189,7 +280,6 @@ fn first_line(said: &str) -> String {
 /// # Errors
 /// `Io` if a limit cannot be set, or `out` takes nothing.
 pub fn answer(model: &Path, limits: &Limits, out: &mut dyn Write) -> Result<()> {
-    use rustix::process::{Resource, Rlimit, setrlimit};
     let limit = |what, n: u64, hard: u64| {
         setrlimit(what, Rlimit { current: Some(n), maximum: Some(hard) })
             .map_err(|e| Error::io("cannot set a limit", model, e.into()))
@@ -197,6 +287,8 @@ pub fn answer(model: &Path, limits: &Limits, out: &mut dyn Write) -> Result<()> 
     limit(Resource::Core, 0, 0)?;
     limit(Resource::Cpu, limits.seconds, limits.seconds.saturating_add(1))?;
     limit(Resource::As, limits.memory, limits.memory)?;
+    let say = |e| Error::io("cannot say how it went", model, e);
+    out.write_all(&[READY]).and_then(|()| out.flush()).map_err(say)?;
     let told = match attempt(model) {
         Ok(fingerprint) => Told::Good(fingerprint),
         Err(e) if tells_of_starving(&e.to_string()) => Told::Starved,
@@ -209,7 +301,7 @@ pub fn answer(model: &Path, limits: &Limits, out: &mut dyn Write) -> Result<()> 
         },
     };
     let bytes = postcard::to_stdvec(&told).map_err(|e| Error::internal("cannot say how it went").because(e))?;
-    out.write_all(&bytes).and_then(|()| out.flush()).map_err(|e| Error::io("cannot say how it went", model, e))
+    out.write_all(&bytes).and_then(|()| out.flush()).map_err(say)
 }
 
 /// Loads, compiles, and answers a made-up input, where one can be made up.
@@ -230,4 +322,55 @@ fn attempt(model: &Path) -> Result<Fingerprint> {
         }
     }
     Ok(fingerprint)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    fn model() -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("models/har_cnn.onnx")
+    }
+
+    /// A program of these lines, in a folder of its own.
+    fn program(lines: &str, mode: u32) -> (tempfile::TempDir, PathBuf) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("program");
+        std::fs::write(&path, lines).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+        (folder, path)
+    }
+
+    #[test]
+    fn a_child_that_cannot_be_started_is_not_the_models_fault() {
+        let whole = Fingerprint::of(&std::fs::read(model()).unwrap());
+        let soft = || [Resource::As, Resource::Cpu].map(|what| getrlimit(what).current);
+        let before = soft();
+        // Not there; not executable; of no format that is known; ends at once, with and without success; killed as by seccomp.
+        let programs = [
+            program("#!/bin/sh\n", 0o644),
+            program("no program", 0o755),
+            program("#!/bin/sh\nexit 0\n", 0o755),
+            program("#!/bin/sh\necho cannot load shared libraries >&2\nexit 127\n", 0o755),
+            program("#!/bin/sh\nkill -SYS $$\n", 0o755),
+        ];
+        let paths = programs.iter().map(|(_, path)| path.clone()).chain([PathBuf::from("/nowhere/acclimate")]);
+        for path in paths {
+            assert_eq!(Vetting::new(&path).check(&model()).unwrap(), whole, "{}", path.display());
+            // What the model itself is refused for is still said.
+            let (_folder, text) = program("this is text", 0o644);
+            let e = Vetting::new(&path).check(&text).unwrap_err();
+            assert_eq!(e.kind(), ErrorKind::BadData, "{e}");
+        }
+        assert_eq!(soft(), before, "the limits are as they were");
+    }
+
+    #[test]
+    fn what_ends_a_child_that_was_ready_is_the_models_fault() {
+        let (_folder, path) = program("#!/bin/sh\nprintf +\nkill -SEGV $$\n", 0o755);
+        let e = Vetting::new(&path).check(&model()).unwrap_err();
+        assert_eq!(e.kind(), ErrorKind::UnsupportedModel);
+        assert!(e.to_string().contains("signal 11"), "{e}");
+    }
 }

@@ -413,6 +413,11 @@ impl Session {
         self.store.list()
     }
 
+    /// What serves, with its deltas beside the base's weights.
+    pub(crate) fn unmerged(&self) -> Result<Serving> {
+        Serving::load(&self.home, &self.store, self.store.current()?, false)
+    }
+
     /// The adapter of the serving generation; none for the plain base.
     pub fn adapter(&self) -> Result<Option<crate::adapter::Adapter>> {
         let generation = self.store.current()?;

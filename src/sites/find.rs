@@ -66,11 +66,12 @@ const CANDIDATES: &[&str] = &[
     "LSTM",
     "GRU",
     "RNN",
+    "DynamicQuantizeLSTM",
     "Gather",
     "Attention",
 ];
 
-const RECURRENT: &[&str] = &["LSTM", "GRU", "RNN"];
+const RECURRENT: &[&str] = &["LSTM", "GRU", "RNN", "DynamicQuantizeLSTM"];
 
 /// All sites of a concrete typed graph in evaluation order, and what was passed over.
 pub(crate) fn find(model: &TypedModel, onnx: &OnnxGraph) -> TractResult<(Vec<Found>, SiteTable)> {
@@ -123,7 +124,7 @@ pub(crate) fn find(model: &TypedModel, onnx: &OnnxGraph) -> TractResult<(Vec<Fou
                 Some(shape) if shape.len() == 2 => "an embedding table is looked up, never trained".to_string(),
                 _ => continue,
             },
-            "LSTM" | "GRU" | "RNN" => reasons
+            op if RECURRENT.contains(&op) => reasons
                 .remove(&position)
                 .unwrap_or_else(|| "a recurrent layer whose input weights are inside its loop".into()),
             "MatMul" | "Gemm" | "Einsum" if !constant(0) && !constant(1) => {

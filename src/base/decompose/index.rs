@@ -1,12 +1,53 @@
 //! Reading and writing at places of several axes. The runtime takes places that are counted from the end for such as lie outside.
 
 use tract_core::internal::*;
-use tract_core::ops::array::{GatherNd, ScatterNd, ScatterReduction};
+use tract_core::ops::array::{Gather, GatherNd, ScatterNd, ScatterReduction};
 use tract_core::ops::binary::TypedBinOp;
 use tract_core::ops::logic::comp_lt;
 use tract_core::ops::math;
 
-use super::{Form, Wiring};
+use super::{Form, Wiring, axis_of};
+
+/// What a stored list of truths keeps, of the places along an axis or of all.
+pub(super) fn compress(form: &Form, w: &mut Wiring) -> TractResult<TVec<OutletId>> {
+    let (mut x, kept) = (w.input(0)?, w.input(1)?);
+    let kept = w.integers(kept).context("which places it keeps is computed from the data")?;
+    let shape = w.shape(x)?;
+    let axis = match form.attribute("axis") {
+        Some(axis) => axis_of(axis.i, shape.len())?,
+        None => {
+            let all: TDim = shape.iter().product();
+            x = w.wire(AxisOp::Reshape(0, shape.clone(), tvec!(all)), &[x])?;
+            0
+        }
+    };
+    let places: Vec<i64> = (0i64..).zip(&kept).filter(|(_, kept)| **kept != 0).map(|(at, _)| at).collect();
+    if let (Some(last), Ok(length)) = (places.last(), w.shape(x)?[axis].to_i64()) {
+        ensure!(*last < length, "it keeps place {last} of an axis of length {length}");
+    }
+    let places = w.constant(tensor1(&places))?;
+    Ok(tvec!(w.wire(Gather::new(axis), &[x, places])?))
+}
+
+/// Without these axes, in any order and counted from either end; without all of length 1 where none is named. The runtime wants them
+/// in order.
+pub(super) fn squeeze(form: &Form, w: &mut Wiring) -> TractResult<TVec<OutletId>> {
+    let mut x = w.input(0)?;
+    let shape = w.shape(x)?;
+    let named = match (form.ints("axes"), w.optional(1)) {
+        (Some(axes), _) => axes.to_vec(),
+        (None, Some(axes)) => w.integers(axes)?,
+        (None, None) => (0i64..).zip(&shape).filter(|(_, d)| d.is_one()).map(|(axis, _)| axis).collect(),
+    };
+    let mut axes = named.iter().map(|axis| axis_of(*axis, shape.len())).collect::<TractResult<Vec<usize>>>()?;
+    axes.sort_unstable();
+    axes.dedup();
+    for axis in axes.into_iter().rev() {
+        ensure!(!shape[axis].to_i64().is_ok_and(|d| d != 1), "axis {axis} of {shape:?} is not of length 1");
+        x = w.wire(AxisOp::Rm(axis), &[x])?;
+    }
+    Ok(tvec!(x))
+}
 
 pub(super) fn gather_nd(form: &Form, w: &mut Wiring) -> TractResult<TVec<OutletId>> {
     let (x, index) = (w.input(0)?, w.input(1)?);

@@ -2,6 +2,7 @@
 //! and stored values are known then, as far as the file tells them. What is not covered is refused with the reason.
 
 mod attention;
+mod deconv;
 mod einsum;
 mod fourier;
 mod image;
@@ -36,6 +37,7 @@ const OPERATORS: &[(&str, Wire, &[usize])] = &[
     ("Attention", attention::attention, &[]),
     ("CenterCropPad", image::center_crop_pad, &[1]),
     ("Col2Im", image::col2im, &[1, 2]),
+    ("Compress", index::compress, &[1]),
     ("CumSum", sequence::cumsum, &[1]),
     ("DFT", fourier::dft, &[1, 2]),
     ("Einsum", einsum::einsum, &[]),
@@ -48,11 +50,16 @@ const OPERATORS: &[(&str, Wire, &[usize])] = &[
     ("ReverseSequence", sequence::reverse_sequence, &[]),
     ("ScatterND", index::scatter_nd, &[]),
     ("SpaceToDepth", image::space_to_depth, &[]),
+    ("Squeeze", index::squeeze, &[1]),
     ("SwiGLU", simple::swiglu, &[]),
     ("Swish", simple::swish, &[]),
+    (TURN, sequence::turn, &[]),
     ("TensorScatter", sequence::tensor_scatter, &[]),
     ("Upsample", resize::upsample, &[1]),
 ];
+
+/// Reads its attribute `axis` from the end: an operator of our own.
+pub(super) const TURN: &str = "AcclimateTurn";
 
 /// Puts the operators of this module into the runtime's reader.
 pub(super) fn register(framework: &mut Onnx) {

@@ -10,7 +10,7 @@ use tract_onnx::tract_hir::internal::{
     Expansion, InferenceModel, InferenceNode, InferenceOp, InferenceResult, Solver, TensorProxy, expand,
 };
 
-use super::{Form, Wire, Wiring, simple};
+use super::{Form, Wire, Wired, Wiring, deconv, simple};
 
 /// Whether inputs are of the form in which a node is wired here.
 type When = fn(&[&TypedFact]) -> bool;
@@ -22,14 +22,35 @@ const FORMS: &[(&str, Wire, When)] = &[
     ("Pow", simple::whole_power, simple::is_whole_power),
 ];
 
+/// Whether a node is of the form in which it is wired here, as its attributes tell.
+type Says = fn(&NodeProto) -> bool;
+
+const BY_NODE: &[(&str, Wire, Says)] =
+    &[("ConvTranspose", deconv::to_size, |n| n.attribute.iter().any(|a| a.name == "output_shape"))];
+
 pub(super) fn register(framework: &mut Onnx) {
     for (name, _, _) in FORMS {
         framework.op_register.insert(name, load);
     }
+    for (name, _, _) in BY_NODE {
+        framework.op_register.insert(name, load_by_node);
+    }
+}
+
+/// The runtime's own readers.
+static USUAL: LazyLock<Onnx> = LazyLock::new(tract_onnx::onnx);
+
+fn load_by_node(context: &ParsingContext, node: &NodeProto) -> TractResult<(Box<dyn InferenceOp>, Vec<String>)> {
+    let found = BY_NODE.iter().find(|(name, ..)| *name == node.op_type);
+    let (_, wire, says) = found.with_context(|| format!("{} is not known", node.op_type))?;
+    if says(node) {
+        return Ok((expand(Wired { form: Form::of(context, node), wire: *wire, values: &[] }), vec![]));
+    }
+    let read = USUAL.op_register.0.get(&node.op_type).with_context(|| format!("{} is not known", node.op_type))?;
+    read(context, node)
 }
 
 fn load(context: &ParsingContext, node: &NodeProto) -> TractResult<(Box<dyn InferenceOp>, Vec<String>)> {
-    static USUAL: LazyLock<Onnx> = LazyLock::new(tract_onnx::onnx);
     let found = FORMS.iter().find(|(name, ..)| *name == node.op_type);
     let read = USUAL.op_register.0.get(&node.op_type);
     let ((_, wire, when), read) = found.zip(read).with_context(|| format!("{} is not known", node.op_type))?;

@@ -4,6 +4,7 @@ use tract_core::internal::*;
 use tract_core::ops::array::{CumSum, GatherNd, MultiBroadcastTo, ScatterElements, ScatterReduction};
 use tract_core::ops::binary::TypedBinOp;
 use tract_core::ops::cast::cast;
+use tract_core::ops::downsample::Downsample;
 use tract_core::ops::logic::comp_lt;
 use tract_core::ops::math;
 
@@ -91,4 +92,11 @@ pub(super) fn cumsum(form: &Form, w: &mut Wiring) -> TractResult<TVec<OutletId>>
     let x = w.cast(x, plain)?;
     let y = w.wire(op, &[x])?;
     Ok(tvec!(w.cast(y, kind)?))
+}
+
+/// Read from the end along an axis.
+pub(super) fn turn(form: &Form, w: &mut Wiring) -> TractResult<TVec<OutletId>> {
+    let x = w.input(0)?;
+    let axis = axis_of(form.int("axis", 0), w.rank(x)?)?;
+    Ok(tvec!(w.wire(Downsample::new(axis, -1, 0), &[x])?))
 }

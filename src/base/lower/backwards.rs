@@ -1,9 +1,10 @@
 //! Recurrent layers that run backwards only: the runtime would run them forwards. The sequence is turned round before the layer, and what it
 //! makes of it after.
 
-use tract_onnx::pb::tensor_proto::DataType;
-use tract_onnx::pb::{NodeProto, TensorProto};
+use tract_onnx::pb::NodeProto;
 
+use super::super::decompose::TURN;
+use super::super::narrow::integer;
 use super::{Lowering, int};
 
 /// Whether `node` is one.
@@ -35,20 +36,7 @@ impl Lowering<'_> {
 
     /// Reads `axis` from its end.
     fn turn(&mut self, x: &str, to: &str, axis: i64) {
-        let settings = [-1, i64::MIN + 1, axis, -1].map(|value| self.integer(value));
-        let [start, end, axis, step] = &settings;
-        self.emit_to("Slice", &[x, start, end, axis, step], to);
-    }
-
-    fn integer(&mut self, value: i64) -> String {
         let name = self.fresh();
-        self.initializers.push(TensorProto {
-            name: name.clone(),
-            dims: vec![1],
-            data_type: DataType::Int64 as i32,
-            int64_data: vec![value],
-            ..TensorProto::default()
-        });
-        name
+        self.push(name, TURN, &[x], to, vec![integer("axis", axis)]);
     }
 }

@@ -9,6 +9,8 @@
 mod backwards;
 mod blocks;
 mod quantisation;
+mod ranges;
+mod recurrent;
 
 use std::collections::{HashMap, HashSet};
 
@@ -16,7 +18,7 @@ use tract_onnx::pb::tensor_proto::DataType;
 use tract_onnx::pb::{AttributeProto, GraphProto, NodeProto, TensorProto};
 
 use super::branches::reads;
-use super::integers::float_tensor;
+use super::integers::{float_tensor, range};
 use super::narrow::integer;
 use super::onnx::node_name;
 pub(super) use blocks::{BLOCKS, load as load_blocks, refusal as blocks_refusal};
@@ -48,6 +50,7 @@ pub(super) fn knows(op: &str) -> bool {
         "QLinearLeakyRelu",
         "QLinearConcat",
         "QLinearSoftmax",
+        recurrent::DYNAMIC_LSTM,
     ];
     OPERATORS.contains(&op)
 }
@@ -56,7 +59,11 @@ pub(super) fn knows(op: &str) -> bool {
 pub(super) fn lower(graph: &mut GraphProto, opset: i64) {
     let needs =
         |n: &NodeProto| n.op_type.contains("uantize") || n.op_type.starts_with('Q') || n.op_type.ends_with("Integer");
-    if !graph.node.iter().any(|n| needs(n) || ["Celu", BLOCKS].contains(&n.op_type.as_str()) || backwards::is(n)) {
+    if !graph
+        .node
+        .iter()
+        .any(|n| needs(n) || ["Celu", "Range", "TopK", BLOCKS].contains(&n.op_type.as_str()) || backwards::is(n))
+    {
         return;
     }
     let old = std::mem::take(&mut graph.node);
@@ -204,7 +211,10 @@ impl Lowering<'_> {
         let output = node.output.first()?.as_str();
         match node.op_type.as_str() {
             "QuantizeLinear" if int(node, "block_size") == 0 => {
-                let q = self.quant(input(1)?, input(2), int_or(node, "axis", 1), self.rank(input(0)?))?;
+                let mut q = self.quant(input(1)?, input(2), int_or(node, "axis", 1), self.rank(input(0)?))?;
+                if let (None, Ok(kind @ 1..)) = (input(2), i32::try_from(int(node, "output_dtype"))) {
+                    q.range = range(kind)?;
+                }
                 self.quantise(input(0)?, &q, output)
             }
             "DequantizeLinear" => self.dequantise_to(node, input(0)?, input(1)?, input(2), output),
@@ -267,6 +277,19 @@ impl Lowering<'_> {
                 self.quantise_by(&y, input(3)?, input(4), output)
             }
             BLOCKS => self.blocks(node),
+            // Before opset 10 the count is an attribute.
+            "TopK" => {
+                let k = node.attribute.iter().find(|a| a.name == "k")?.i;
+                let count = self.integer(k);
+                let mut counted = node.clone();
+                counted.attribute.retain(|a| a.name != "k");
+                counted.input = vec![input(0)?.to_string(), count];
+                counted.name.clone_from(&self.at);
+                self.nodes.push(counted);
+                Some(())
+            }
+            "Range" => self.stored_range([input(0)?, input(1)?, input(2)?], output),
+            recurrent::DYNAMIC_LSTM => self.dynamic_lstm(node),
             "MatMulInteger" | "ConvInteger" => {
                 let op = node.op_type.strip_suffix("Integer")?;
                 let axis = if op == "Conv" { 0 } else { -1 };
@@ -345,6 +368,19 @@ impl Lowering<'_> {
     fn floats(&mut self, values: &[f32], dims: &[i64]) -> String {
         let name = self.fresh();
         self.initializers.push(float_tensor(name.clone(), values, dims));
+        name
+    }
+
+    /// A list of one whole number.
+    fn integer(&mut self, value: i64) -> String {
+        let name = self.fresh();
+        self.initializers.push(TensorProto {
+            name: name.clone(),
+            dims: vec![1],
+            data_type: DataType::Int64 as i32,
+            int64_data: vec![value],
+            ..TensorProto::default()
+        });
         name
     }
 

@@ -1,16 +1,18 @@
 //! One ONNX file with everything learned inside: deltas added to the weights, the head written into the classifier or
 //! appended behind the encoder. Any ONNX runtime can use it.
 
-use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use prost::Message;
-use tract_onnx::pb::{self, GraphProto, ModelProto, NodeProto, TensorProto};
+use tract_onnx::pb::{self, GraphProto, ModelProto, NodeProto};
 
-use super::tensors::{answers_half, floats, tensor, weight_type};
-use crate::adapter::{Adapter, DenseTensor, HeadDelta, Pooling};
-use crate::base::{Base, Kind, Task, fold_branches, node_name, parse};
-use crate::disk::{RealDisk, StagedFile};
+use super::appended::append_head;
+use super::graph::{fresh, list_initializers, rounds, stored};
+use super::tensors::{floats, tensor, weight_type};
+use super::verify::answers_alike;
+use crate::adapter::{Adapter, DenseTensor, HeadDelta};
+use crate::base::{Base, Kind, MAX_MODEL_BYTES, Task, in_one_file, node_name, parse, prune, standardise};
+use crate::disk::{RealDisk, StagedFile, folder_of, read_file};
 use crate::error::{Error, Result};
 use crate::plan::{Classifier, MergedWeight, merged_weights};
 use crate::runtime::Session;
@@ -28,11 +30,17 @@ pub struct Written {
 /// Oldest opset that has the operators of an appended head.
 const HEAD_OPSET: i64 = 12;
 
-/// Writes the serving generation of `session`, merged into its base, to `out`.
+/// Largest file that other runtimes read: messages of protobuf end there.
+const LARGEST: usize = i32::MAX as usize;
+
+/// Writes the serving generation of `session`, merged into its base, to `out`. The file is loaded again and its answers are compared with
+/// those of the session, on examples that are made up, before it gets its name. It answers with the model's scores only: labels that the
+/// model makes of them are left out.
 ///
 /// # Errors
 /// [`ErrorKind::Usage`](crate::ErrorKind::Usage) when the plain base serves or `out` exists;
-/// [`ErrorKind::UnsupportedModel`](crate::ErrorKind::UnsupportedModel) when the head cannot be written into this model.
+/// [`ErrorKind::UnsupportedModel`](crate::ErrorKind::UnsupportedModel) when something that was learned cannot be written into this model, or
+/// the file would answer otherwise, naming the output and the size of the difference. No file is left then.
 pub fn merged(session: &Session, out: &Path) -> Result<Written> {
     let Some(adapter) = session.adapter()? else {
         return Err(Error::usage("the plain base serves: there is nothing to merge")
@@ -43,16 +51,21 @@ pub fn merged(session: &Session, out: &Path) -> Result<Written> {
         return Err(Error::usage("the file exists").at(out.display()).hint("choose another name, or remove it first"));
     }
     let base = session.home().base();
-    let bytes = std::fs::read(base.path()).map_err(|e| Error::io("cannot read the base model", base.path(), e))?;
+    let bytes = in_one_file(base.path(), &read_file(&RealDisk, base.path(), MAX_MODEL_BYTES)?)?;
     let mut model = parse(&bytes)?;
-    fold_branches(&mut model);
+    drop(bytes);
+    standardise(&mut model);
     write_in(&mut model, base, session.home().0.engine.task, &adapter)?;
+    let rounds = model.graph.as_ref().is_some_and(rounds);
     let encoded = model.encode_to_vec();
-    let folder = match out.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
-    StagedFile::write(&RealDisk, folder, &encoded)?.publish(out)?;
+    if encoded.len() > LARGEST {
+        return Err(Error::unsupported(format!("the merged model takes {} bytes, more than {LARGEST}", encoded.len()))
+            .at(base.path().display())
+            .hint("keep serving with acclimate, which applies what was learned beside the model"));
+    }
+    let staged = StagedFile::write(&RealDisk, folder_of(out), &encoded)?;
+    answers_alike(staged.path(), session, rounds)?;
+    staged.publish(out)?;
     Ok(Written { path: out.to_path_buf(), bytes: encoded.len() as u64 })
 }
 
@@ -89,9 +102,10 @@ fn write_in(model: &mut ModelProto, base: &Base, task: Task, adapter: &Adapter) 
             (false, classifier) => append(graph, base, classifier.as_ref(), head)?,
         }
     }
-    drop_unused_initializers(graph);
+    prune(graph);
     // Shapes of inner values may have changed; every runtime infers them.
     graph.value_info.clear();
+    list_initializers(model);
     if !adapter.labels.is_empty() {
         let value = adapter.labels.join("\n");
         model.metadata_props.push(pb::StringStringEntryProto { key: "acclimate.labels".into(), value });
@@ -114,9 +128,10 @@ fn append(graph: &mut GraphProto, base: &Base, classifier: Option<&Classifier>, 
 
 /// Adds a node of one input and one attribute; the name of its output.
 fn add_node(graph: &mut GraphProto, op: &str, input: String, attribute: pb::AttributeProto) -> String {
-    let output = format!("acclimate.{op}.out");
+    let name = fresh(graph, &format!("acclimate.{op}"));
+    let output = fresh(graph, &format!("acclimate.{op}.out"));
     graph.node.push(NodeProto {
-        name: format!("acclimate.{op}"),
+        name,
         op_type: op.into(),
         input: vec![input],
         output: vec![output.clone()],
@@ -173,16 +188,13 @@ fn replace_weight(graph: &mut GraphProto, weight: &MergedWeight) -> Result<()> {
         _ => (weight.site.as_str(), 0),
     };
     let at = position(graph, node).ok_or_else(|| Error::internal("a site went missing").at(&weight.site))?;
-    let name = format!("{}.merged_weight", weight.site);
+    let name = fresh(graph, &format!("{}.merged_weight", weight.site));
     let (mut shape, mut values) = (weight.shape.clone(), weight.values.clone());
     match graph.node[at].op_type.as_str() {
         "MatMul" | "Gemm" | "Conv" | "ConvTranspose" | "Einsum" => {}
         "LSTM" | "GRU" | "RNN" => {
             // Both directions share one tensor.
-            let stored = graph.node[at]
-                .input
-                .get(weight.slot)
-                .and_then(|name| graph.initializer.iter().find(|t| t.name == *name));
+            let stored = graph.node[at].input.get(weight.slot).and_then(|name| stored(graph, name));
             let both = stored.filter(|t| t.dims.first() == Some(&2)).and_then(floats);
             shape.insert(0, 1);
             if let Some(mut both) = both.filter(|b| b.len() == 2 * values.len()) {
@@ -195,9 +207,11 @@ fn replace_weight(graph: &mut GraphProto, weight: &MergedWeight) -> Result<()> {
             }
         }
         op => {
-            return Err(Error::unsupported(format!("a {op} takes a quantised weight: its delta cannot be merged"))
-                .at(&weight.site)
-                .hint("keep serving with acclimate, which applies the delta beside the model"));
+            return Err(Error::unsupported(format!(
+                "a {op} stores its weight in a form of its own: its delta cannot be merged"
+            ))
+            .at(&weight.site)
+            .hint("keep serving with acclimate, which applies the delta beside the model"));
         }
     }
     let kind = match graph.node[at].input.get(weight.slot) {
@@ -246,7 +260,7 @@ fn bias_of(graph: &GraphProto, classifier: &MergedWeight, at: usize, classes: us
     if name.is_empty() {
         return Ok(Bias { node, slot, values: vec![0.0; classes] });
     }
-    let Some(stored) = graph.initializer.iter().find(|t| t.name == name) else {
+    let Some(stored) = stored(graph, &name) else {
         return Err(refuse("its bias is computed"));
     };
     let values =
@@ -281,6 +295,10 @@ fn with_one_score(graph: &GraphProto, classifier: &MergedWeight, head: &HeadDelt
 fn into_classifier(graph: &mut GraphProto, classifier: &MergedWeight, head: &HeadDelta, output: &str) -> Result<()> {
     let refuse = |why: &str| refusal(classifier, why);
     let at = position(graph, &classifier.site).ok_or_else(|| Error::internal("the classifier went missing"))?;
+    let op = &graph.node[at].op_type;
+    if !["MatMul", "Gemm", "Einsum"].contains(&op.as_str()) {
+        return Err(refuse(&format!("a {op} stores its weight in a form of its own")));
+    }
     let (k_axis, n_axis) = classifier.axes;
     let (features, old) = (classifier.shape[k_axis], classifier.shape[n_axis]);
     if classifier.shape.len() != 2 || features != head.features || old != head.base_classes {
@@ -303,9 +321,12 @@ fn into_classifier(graph: &mut GraphProto, classifier: &MergedWeight, head: &Hea
     for (&c, b) in head.columns.iter().zip(&head.bias) {
         bias[c as usize] += b;
     }
-    let (weight_name, new_bias) =
-        (format!("{}.merged_weight", classifier.site), format!("{}.merged_bias", classifier.site));
-    let kind = weight_type(graph, &graph.node[at].input[classifier.slot]);
+    let name = |what: &str| fresh(graph, &format!("{}.{what}", classifier.site));
+    let (weight_name, new_bias) = (name("merged_weight"), name("merged_bias"));
+    let Some(input) = graph.node[at].input.get(classifier.slot) else {
+        return Err(refuse("its weight is no input"));
+    };
+    let kind = weight_type(graph, input);
     graph.node[at].input[classifier.slot] = weight_name.clone();
     let inputs = &mut graph.node[bias_node].input;
     inputs.resize(inputs.len().max(bias_slot + 1), String::new());
@@ -329,140 +350,6 @@ fn set_last_dim(graph: &mut GraphProto, output: &str, classes: usize) {
     if let Some(last) = shape.and_then(|s| s.dim.last_mut()) {
         *last = Dimension { value: Some(dimension::Value::DimValue(classes as i64)), ..Dimension::default() };
     }
-}
-
-fn to_float() -> pb::AttributeProto {
-    pb::AttributeProto {
-        name: "to".into(),
-        i: pb::tensor_proto::DataType::Float as i64,
-        r#type: pb::attribute_proto::AttributeType::Int as i32,
-        ..pb::AttributeProto::default()
-    }
-}
-
-/// Mean or first pooling where there is a sequence, then one Gemm; its result becomes the only output.
-fn append_head(graph: &mut GraphProto, base: &Base, features: &str, head: &HeadDelta) {
-    let node = |op: &str, name: &str, inputs: &[&str], attribute: Vec<pb::AttributeProto>| NodeProto {
-        name: format!("acclimate.{name}"),
-        op_type: op.into(),
-        input: inputs.iter().map(|s| s.to_string()).collect(),
-        output: vec![format!("acclimate.{name}.out")],
-        attribute,
-        ..NodeProto::default()
-    };
-    let equation = |text: &str| {
-        vec![pb::AttributeProto {
-            name: "equation".into(),
-            s: text.as_bytes().to_vec(),
-            r#type: pb::attribute_proto::AttributeType::String as i32,
-            ..pb::AttributeProto::default()
-        }]
-    };
-    let mask = base.inputs().iter().find(|p| p.name.contains("mask")).map(|p| p.name.clone());
-    let mut nodes = vec![];
-    let mut features = features.to_string();
-    if answers_half(graph) {
-        nodes.push(node("Cast", "features", &[&features], vec![to_float()]));
-        features = "acclimate.features.out".into();
-    }
-    let features = features.as_str();
-    let pooled = match (head.pooling, mask) {
-        (Pooling::Mean, Some(mask)) => {
-            nodes.push(node("Cast", "mask", &[&mask], vec![to_float()]));
-            nodes.push(node("Einsum", "sum", &["acclimate.mask.out", features], equation("bs,bsf->bf")));
-            nodes.push(node("Einsum", "count", &["acclimate.mask.out"], equation("bs->b")));
-            nodes.push(node("Reciprocal", "share", &["acclimate.count.out"], vec![]));
-            nodes.push(node("Einsum", "pooled", &["acclimate.sum.out", "acclimate.share.out"], equation("bf,b->bf")));
-            "acclimate.pooled.out".to_string()
-        }
-        (Pooling::Mean, None) => {
-            let axes = pb::AttributeProto {
-                name: "axes".into(),
-                ints: vec![1],
-                r#type: pb::attribute_proto::AttributeType::Ints as i32,
-                ..pb::AttributeProto::default()
-            };
-            let keep = pb::AttributeProto {
-                name: "keepdims".into(),
-                i: 0,
-                r#type: pb::attribute_proto::AttributeType::Int as i32,
-                ..pb::AttributeProto::default()
-            };
-            nodes.push(node("ReduceMean", "pooled", &[features], vec![axes, keep]));
-            "acclimate.pooled.out".to_string()
-        }
-        (Pooling::First, _) => {
-            graph.initializer.push(TensorProto {
-                name: "acclimate.first".into(),
-                data_type: pb::tensor_proto::DataType::Int64 as i32,
-                int64_data: vec![0],
-                ..TensorProto::default()
-            });
-            let axis = pb::AttributeProto {
-                name: "axis".into(),
-                i: 1,
-                r#type: pb::attribute_proto::AttributeType::Int as i32,
-                ..pb::AttributeProto::default()
-            };
-            nodes.push(node("Gather", "pooled", &[features, "acclimate.first"], vec![axis]));
-            "acclimate.pooled.out".to_string()
-        }
-        (Pooling::None, _) => features.to_string(),
-    };
-    let mut weight = vec![0f32; head.features * head.classes];
-    let mut bias = vec![0f32; head.classes];
-    for (j, &c) in head.columns.iter().enumerate() {
-        for f in 0..head.features {
-            weight[f * head.classes + c as usize] = head.weight.data[f * head.columns.len() + j];
-        }
-        bias[c as usize] = head.bias[j];
-    }
-    let float = pb::tensor_proto::DataType::Float as i32;
-    graph.initializer.push(tensor("acclimate.head_weight".into(), &[head.features, head.classes], &weight, float));
-    graph.initializer.push(tensor("acclimate.head_bias".into(), &[head.classes], &bias, float));
-    let mut gemm = node("Gemm", "head", &[&pooled, "acclimate.head_weight", "acclimate.head_bias"], vec![]);
-    gemm.output = vec!["logits".into()];
-    nodes.push(gemm);
-    graph.node.extend(nodes);
-    let batch = pb::tensor_shape_proto::Dimension {
-        value: Some(pb::tensor_shape_proto::dimension::Value::DimParam("batch".into())),
-        ..Default::default()
-    };
-    let classes = pb::tensor_shape_proto::Dimension {
-        value: Some(pb::tensor_shape_proto::dimension::Value::DimValue(head.classes as i64)),
-        ..Default::default()
-    };
-    let output_type = pb::type_proto::Tensor {
-        elem_type: pb::tensor_proto::DataType::Float as i32,
-        shape: Some(pb::TensorShapeProto { dim: vec![batch, classes] }),
-    };
-    graph.output = vec![pb::ValueInfoProto {
-        name: "logits".into(),
-        r#type: Some(pb::TypeProto {
-            value: Some(pb::type_proto::Value::TensorType(output_type)),
-            ..Default::default()
-        }),
-        ..Default::default()
-    }];
-}
-
-/// Weights that were replaced, and everything that only led to an output that is gone.
-fn drop_unused_initializers(graph: &mut GraphProto) {
-    let mut needed: HashSet<String> = graph.output.iter().map(|o| o.name.clone()).collect();
-    let mut keep = vec![false; graph.node.len()];
-    for (i, n) in graph.node.iter().enumerate().rev() {
-        if n.output.iter().any(|o| needed.contains(o)) {
-            keep[i] = true;
-            needed.extend(n.input.iter().cloned());
-            // Values that a subgraph captures.
-            for sub in n.attribute.iter().filter_map(|a| a.g.as_ref()) {
-                needed.extend(sub.node.iter().flat_map(|n| n.input.iter().cloned()));
-            }
-        }
-    }
-    let mut flags = keep.into_iter();
-    graph.node.retain(|_| flags.next().unwrap_or(true));
-    graph.initializer.retain(|t| needed.contains(&t.name));
 }
 
 #[cfg(all(test, feature = "train"))]

@@ -67,3 +67,87 @@ fn weights_of_16_bits_are_rounded_again() {
     }
     check("half", "qwen2_bf16_dynamo", 2e-2);
 }
+
+/// A head that moves one class and adds another.
+fn head() -> HeadDelta {
+    let weight = crate::adapter::samples::tensor(&[24, 2], 0.1);
+    let (columns, bias) = (vec![1, 5], vec![0.5, -0.25]);
+    HeadDelta {
+        features: 24,
+        base_classes: 5,
+        classes: 6,
+        pooling: crate::adapter::Pooling::None,
+        columns,
+        weight,
+        bias,
+    }
+}
+
+/// `scripts/golden_weights.py`: initializers, also listed as inputs (as every file of IR version 3 has them), Constant nodes, transposed, behind
+/// Identity, shared by two layers, in a file beside, of 16 bits.
+#[test]
+fn weights_however_they_are_stored() {
+    use crate::plan::{Engine, Variant};
+    let folder = tempfile::tempdir().unwrap();
+    let archive = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens/weights.zip");
+    zip::ZipArchive::new(std::fs::File::open(archive).unwrap()).unwrap().extract(&folder).unwrap();
+    let names = [
+        "initializers",
+        "listed_ir3",
+        "listed_ir8",
+        "constants",
+        "constants_matmul",
+        "transposed",
+        "identities",
+        "shared",
+        "external",
+        "half",
+        "half_listed_ir3",
+    ];
+    for name in names {
+        let path = folder.path().join(format!("{name}.onnx"));
+        let base = std::sync::Arc::new(Base::open(&path).unwrap());
+        assert!(base.onnx().parameters >= 12 * 24 + 24 * 24 + 24 * 5, "{name}: {}", base.onnx().parameters);
+        let options = Options { batch: 3, sequence: 1, rank: 2, ..Options::default() };
+        let (mut deltas, _) = random_deltas(&base, Task::Classification, &options).unwrap();
+        // The head corrects the classifier directly.
+        deltas.retain(|d| d.name != "fc3");
+        assert!(deltas.len() >= 2, "{name}");
+        let learned = Adapter { labels: vec![], sites: deltas.clone(), head: Some(head()), ..adapter(0) };
+        let bytes = in_one_file(&path, &std::fs::read(&path).unwrap()).unwrap();
+        let mut model = parse(&bytes).unwrap();
+        write_in(&mut model, &base, Task::Classification, &learned).unwrap();
+
+        let graph = model.graph.as_ref().unwrap();
+        let stored: Vec<&str> = graph.initializer.iter().map(|t| t.name.as_str()).collect();
+        let fed: Vec<&str> = graph.input.iter().map(|i| i.name.as_str()).filter(|i| !stored.contains(i)).collect();
+        assert_eq!(fed, ["x"], "{name}: no replaced weight is an input that must be fed");
+        let listed = |name: &&str| graph.input.iter().any(|i| i.name == *name);
+        assert!(model.ir_version >= 4 || stored.iter().all(|s| listed(&s)), "{name}: {stored:?}");
+        assert!(graph.initializer.iter().all(|t| t.external_data.is_empty()));
+
+        let written = folder.path().join(format!("{name}.merged.onnx"));
+        std::fs::write(&written, model.encode_to_vec()).unwrap();
+        let merged = std::sync::Arc::new(Base::open(&written).unwrap());
+        let engine = |base| Engine::new(base, Task::Classification, crate::adapter::Pooling::None);
+        let (ours, theirs) = (engine(base.clone()), engine(merged));
+        let sites = deltas.iter().map(|d| (d.name.clone(), d.rank as usize)).collect();
+        let factors = Factors::of(&deltas).unwrap();
+        let part = head();
+        let head = crate::head::Head {
+            features: part.features,
+            base_classes: part.base_classes,
+            classes: part.classes,
+            columns: part.columns,
+            weight: ndarray::Array2::from_shape_vec((24, 2), part.weight.data).unwrap(),
+            bias: part.bias.into(),
+        };
+        for example in base.random_examples(&base.bucket(3, 1), 1).unwrap() {
+            let rows = ours.one(&Variant::Adapted(&sites, &factors), &example).unwrap();
+            let wanted = head.forward(rows.features.view(), rows.logits.as_ref().map(|z| z.view())).unwrap();
+            let got = theirs.one(&Variant::Base, &example).unwrap().logits.unwrap();
+            let tolerance = if name.starts_with("half") { 1e-2 } else { 1e-4 };
+            super::super::verify::compare(&got, &wanted, tolerance).unwrap_or_else(|why| panic!("{name}: {why}"));
+        }
+    }
+}

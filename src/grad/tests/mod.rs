@@ -12,6 +12,7 @@ use tract_core::ops::logic::Iff;
 use tract_core::ops::math;
 use tract_core::ops::nn::{self, DataFormat, Reduce, Reducer, RmsNorm, Softmax, SoftmaxKind};
 
+mod forms;
 mod fourier;
 mod index;
 mod nodes;

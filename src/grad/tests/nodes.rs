@@ -21,7 +21,7 @@ enum Found {
     Unread,
 }
 
-struct Case {
+pub(super) struct Case {
     model: TypedModel,
     sources: Vec<OutletId>,
     outputs: Vec<OutletId>,
@@ -38,7 +38,7 @@ fn floats_of(arrays: &[NamedArray], name: &str) -> TractResult<Tensor> {
 }
 
 impl Case {
-    fn read(folder: &Path, name: &str) -> Result<Case> {
+    pub(super) fn read(folder: &Path, name: &str) -> Result<Case> {
         let bytes = std::fs::read(folder.join(format!("{name}.onnx"))).unwrap();
         let arrays = arrays::read(&folder.join(format!("{name}.npz"))).unwrap();
         let listed = crate::base::parse(&bytes)?.graph.unwrap().output;
@@ -76,7 +76,7 @@ impl Case {
     }
 
     /// Where the values differ from what the test expects.
-    fn wrong_value(&self) -> Result<Option<String>> {
+    pub(super) fn wrong_value(&self) -> Result<Option<String>> {
         for (ix, (y, expected)) in self.run(&self.values, &[])?.iter().zip(&self.expected).enumerate() {
             let Some(expected) = expected else { continue };
             if y.shape() != expected.shape() {
@@ -211,17 +211,22 @@ fn look(folder: &Path, name: &str, wrong: &mut Vec<String>) -> (Found, String) {
     (Found::Refused, String::new())
 }
 
+/// The archive of cases called `file`, unpacked, and the names of its cases in order.
+pub(super) fn unpacked(file: &str) -> (tempfile::TempDir, Vec<String>) {
+    let folder = tempfile::tempdir().unwrap();
+    let archive = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens").join(file);
+    zip::ZipArchive::new(std::fs::File::open(archive).unwrap()).unwrap().extract(&folder).unwrap();
+    let entries = std::fs::read_dir(&folder).unwrap();
+    let mut names: Vec<String> =
+        entries.filter_map(|e| e.unwrap().file_name().to_str()?.strip_suffix(".onnx").map(str::to_string)).collect();
+    names.sort();
+    (folder, names)
+}
+
 #[test]
 fn onnx_node_tests() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let folder = tempfile::tempdir().unwrap();
-    let file = std::fs::File::open(root.join("tests/goldens/nodes.zip")).unwrap();
-    zip::ZipArchive::new(file).unwrap().extract(&folder).unwrap();
-    let mut names: Vec<String> = std::fs::read_dir(&folder)
-        .unwrap()
-        .filter_map(|e| e.unwrap().file_name().to_str()?.strip_suffix(".onnx").map(str::to_string))
-        .collect();
-    names.sort();
+    let (folder, names) = unpacked("nodes.zip");
     let (mut table, mut reasons, mut wrong) = (BTreeMap::new(), BTreeMap::new(), vec![]);
     for name in &names {
         let op = crate::base::parse(&std::fs::read(folder.path().join(format!("{name}.onnx"))).unwrap()).unwrap();

@@ -1,0 +1,99 @@
+//! What to do about a model that cannot be used as it is: only what was tried and works.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use tract_onnx::pb::ModelProto;
+
+use super::pins::{self, Pins};
+use super::{Base, Fingerprint, reload};
+use crate::error::{Error, ErrorKind};
+
+/// Sizes that are tried for what a model leaves open.
+pub(super) const SIZES: [usize; 5] = [16, 64, 224, 512, 1];
+/// Values that are tried for settings and states.
+const VALUES: [f64; 3] = [0.0, 1.0, 16000.0];
+/// Longest that trying takes, as far as one load can tell.
+const LONGEST: Duration = Duration::from_secs(10);
+/// Length of the sequences that a pinned model is tried with.
+const LENGTH: usize = 16;
+
+/// `e`, for which the model at `path` was refused, with the pins that let it load, if there are any among those that are tried; `again` reads
+/// the file once more.
+pub(super) fn pins(e: Error, path: &Path, again: &dyn Fn() -> Option<ModelProto>) -> Error {
+    if e.kind() != ErrorKind::UnsupportedModel {
+        return e;
+    }
+    let Some(left) = again().map(|proto| reload::left_open(&proto)) else { return e };
+    let candidates = candidates(&left);
+    if candidates.is_empty() {
+        return e;
+    }
+    let started = Instant::now();
+    let loads = |pins: &&Pins| started.elapsed() < LONGEST && again().is_some_and(|proto| loads(proto, pins, path));
+    match candidates.iter().find(loads) {
+        Some(pins) => e.hint(format!(
+            "it loads with `acclimate pin MODEL{} --output F.onnx`, which was tried; other sizes and values may, too",
+            options(pins)
+        )),
+        None if e.next_step().is_some() => e,
+        None => e.hint(
+            "no size or value that was tried for what it leaves open lets it load; try another opset or exporter",
+        ),
+    }
+}
+
+fn loads(mut proto: ModelProto, pins: &Pins, path: &Path) -> bool {
+    let pinned = pins::apply(proto.graph.get_or_insert_default(), pins);
+    let base = || Base::of_proto(Fingerprint::of(&[]), proto, 0, path).ok();
+    pinned.is_ok() && base().is_some_and(|base| base.concrete(&base.bucket(1, LENGTH)).is_ok())
+}
+
+/// What to try, the fewest pins first.
+fn candidates(left: &reload::LeftOpen) -> Vec<Pins> {
+    let dims = |names: &[String], n: usize| -> Vec<_> { names.iter().map(|name| (name.clone(), n)).collect() };
+    let values = |v: f64| -> Vec<_> { left.settings.iter().map(|name| (name.clone(), v)).collect() };
+    let (mut all, none) = (vec![], || Pins::default());
+    for name in &left.sizes {
+        all.extend(SIZES.map(|n| Pins { dims: vec![(name.clone(), n)], ..none() }));
+    }
+    for name in &left.settings {
+        all.extend(VALUES.map(|v| Pins { inputs: vec![(name.clone(), v)], ..none() }));
+    }
+    all.extend(left.batch.iter().map(|name| Pins { dims: vec![(name.clone(), 1)], ..none() }));
+    all.extend(SIZES.map(|n| Pins { dims: dims(&left.sizes, n), ..none() }).into_iter().filter(|p| p.dims.len() > 1));
+    all.extend(VALUES.map(|v| Pins { inputs: values(v), ..none() }).into_iter().filter(|p| p.inputs.len() > 1));
+    let some = |any: bool, of: usize| if any { of } else { 1 };
+    for v in VALUES.into_iter().take(some(!left.settings.is_empty(), VALUES.len())) {
+        for n in SIZES.into_iter().take(some(!left.sizes.is_empty(), SIZES.len())) {
+            let both = Pins { dims: dims(&left.sizes, n), inputs: values(v), ..Pins::default() };
+            let batch = left.batch.iter().map(|name| (name.clone(), 1));
+            let batch = Pins {
+                dims: both.dims.iter().cloned().chain(batch).collect(),
+                inputs: both.inputs.clone(),
+                ..Pins::default()
+            };
+            all.extend([both, batch].into_iter().filter(|p| p.dims.len() + p.inputs.len() > 1));
+        }
+    }
+    all
+}
+
+fn options(pins: &Pins) -> String {
+    let dims = pins.dims.iter().map(|(name, n)| format!(" --dim {name}={n}"));
+    dims.chain(pins.inputs.iter().map(|(name, v)| format!(" --input {name}={v}"))).collect()
+}
+
+/// `e` with the sizes to pin, all of `names` to the one that works.
+pub(super) fn sizes(e: Error, names: &[&str], works: Option<usize>) -> Error {
+    match works {
+        Some(n) => {
+            let pins = Pins { dims: names.iter().map(|name| (name.to_string(), n)).collect(), ..Pins::default() };
+            e.hint(format!(
+                "give each a size, that of your examples: `acclimate pin MODEL{} --output F.onnx` was tried and works",
+                options(&pins)
+            ))
+        }
+        None => e.hint("no size that was tried makes it work; export the model with the sizes of your examples"),
+    }
+}
