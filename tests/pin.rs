@@ -100,8 +100,16 @@ fn what_is_open_is_named() {
     refused(pins(&[], &[("rate", 1.0), ("state", 0.0), ("x", 0.0)]), usage, &["\"x\"", "only input"]);
     // The branches hang on what is still open.
     let unsupported = ErrorKind::UnsupportedModel;
-    refused(pins(&[("length", 6)], &[("state", 0.0)]), unsupported, &["branches.onnx", "--input rate=VALUE"]);
-    refused(pins(&[], &[("rate", 8000.0), ("state", 0.0)]), unsupported, &["--dim length=N"]);
+    refused(
+        pins(&[("length", 6)], &[("state", 0.0)]),
+        unsupported,
+        &["branches.onnx", "--dim length=6 --input state=0 --input rate="],
+    );
+    refused(
+        pins(&[], &[("rate", 8000.0), ("state", 0.0)]),
+        unsupported,
+        &["--input rate=8000 --input state=0 --dim length="],
+    );
     std::fs::write(&out, "taken").unwrap();
     assert_eq!(pin(&model, &pins(&[("length", 6)], &[]), &out, &sound).unwrap_err().kind(), usage);
 }

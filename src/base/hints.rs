@@ -34,7 +34,7 @@ pub(super) fn pins(e: Error, path: &Path, again: &dyn Fn() -> Option<ModelProto>
     match candidates.iter().find(loads) {
         Some(pins) => e.hint(format!(
             "it loads with `acclimate pin MODEL{} --output F.onnx`, which was tried; other sizes and values may, too",
-            options(pins)
+            pins.options()
         )),
         None if e.next_step().is_some() => e,
         None => e.hint(
@@ -79,11 +79,6 @@ fn candidates(left: &reload::LeftOpen) -> Vec<Pins> {
     all
 }
 
-fn options(pins: &Pins) -> String {
-    let dims = pins.dims.iter().map(|(name, n)| format!(" --dim {name}={n}"));
-    dims.chain(pins.inputs.iter().map(|(name, v)| format!(" --input {name}={v}"))).collect()
-}
-
 /// `e` with the sizes to pin, all of `names` to the one that works.
 pub(super) fn sizes(e: Error, names: &[&str], works: Option<usize>) -> Error {
     match works {
@@ -91,7 +86,7 @@ pub(super) fn sizes(e: Error, names: &[&str], works: Option<usize>) -> Error {
             let pins = Pins { dims: names.iter().map(|name| (name.to_string(), n)).collect(), ..Pins::default() };
             e.hint(format!(
                 "give each a size, that of your examples: `acclimate pin MODEL{} --output F.onnx` was tried and works",
-                options(&pins)
+                pins.options()
             ))
         }
         None => e.hint("no size that was tried makes it work; export the model with the sizes of your examples"),

@@ -365,6 +365,9 @@ pub(crate) fn graph_of(bytes: &[u8]) -> Result<TypedModel> {
 /// The typed graph of `proto`, which holds all its weights itself.
 fn typed(proto: &ModelProto) -> Result<TypedModel> {
     guarded(ErrorKind::UnsupportedModel, "cannot load the model", || framework().parse(proto, None)?.model.into_typed())
+        .map_err(|e| {
+            e.hint("the runtime does not read this form of an operator; another opset or exporter may write another")
+        })
 }
 
 /// The runtime's ONNX reader, with the operators that [`lower`] writes and those of [`decompose`].

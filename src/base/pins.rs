@@ -23,6 +23,14 @@ pub struct Pins {
     pub output: Option<String>,
 }
 
+impl Pins {
+    /// As the command line takes them, each after a space.
+    pub(crate) fn options(&self) -> String {
+        let dims = self.dims.iter().map(|(name, n)| format!(" --dim {name}={n}"));
+        dims.chain(self.inputs.iter().map(|(name, v)| format!(" --input {name}={v}"))).collect()
+    }
+}
+
 /// Makes the pinned sizes and values part of `graph`.
 ///
 /// # Errors

@@ -30,7 +30,13 @@ pub fn pin(model: &Path, pins: &Pins, out: &Path, check: &dyn Fn(&Path) -> Resul
     check(staged.path()).map_err(|e| {
         // Nobody knows it by that name.
         let place = e.place().map(|p| p.replace(&staged.path().display().to_string(), &model.display().to_string()));
-        e.at(place.unwrap_or_else(|| model.display().to_string()))
+        let hint = e.next_step().map(|hint| hint.replace("pin MODEL", &format!("pin MODEL{}", pins.options())));
+        let e = e.at(place.unwrap_or_else(|| model.display().to_string()));
+        match hint {
+            // What was pinned already stays pinned.
+            Some(hint) => e.hint(hint),
+            None => e,
+        }
     })?;
     staged.publish(out)?;
     Ok(Written { path: out.to_path_buf(), bytes: encoded.len() as u64 })
