@@ -1,5 +1,6 @@
 //! Forward operators of our own: narrow weights, and those that are put in place of chains of tract's right after the graph is decluttered.
 
+mod activation;
 mod clip;
 mod convolve;
 mod dynamic;
@@ -11,6 +12,7 @@ mod softmax;
 mod spread;
 mod widen;
 
+pub(crate) use activation::{mish, softplus};
 pub(crate) use clip::Clip;
 pub(crate) use convolve::Convolve;
 #[cfg(feature = "train")]
