@@ -3,6 +3,7 @@
 use std::fmt::Display;
 use std::io::{ErrorKind as IoKind, Write};
 use std::path::Path;
+use std::time::Duration;
 
 use acclimate::{Error, Result};
 use clap::builder::styling::{AnsiColor, Style};
@@ -92,6 +93,12 @@ pub fn table<const N: usize>(
         }
     }
     table.trim_fmt()
+}
+
+/// A time that was given in seconds; `what` says for what.
+pub fn duration(seconds: f64, what: &str) -> Result<Duration> {
+    Duration::try_from_secs_f64(seconds)
+        .map_err(|e| Error::usage(format!("{seconds} seconds {what}")).because(e).hint("give a positive number"))
 }
 
 /// `0.414` as `41 %`.

@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use acclimate::adapt::{GuardLoss, Progress, depth_name};
 use acclimate::runtime::{Checkpoints, Chosen, TrainOptions, TrainReport};
@@ -12,7 +11,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::means::MeansArg;
-use super::output::{Output, bytes, percent};
+use super::output::{Output, bytes, duration, percent};
 use super::{ProfileArg, ThreadsArg, stop};
 
 /// Learn from the feedback; what was learned serves only if it proves better on feedback that it has not seen
@@ -109,11 +108,6 @@ impl Train {
 /// Mean losses on the guard set.
 pub(super) fn loss_json(loss: GuardLoss) -> Value {
     json!({ "base": loss.base, "after": loss.after })
-}
-
-fn duration(seconds: f64, what: &str) -> Result<Duration> {
-    Duration::try_from_secs_f64(seconds)
-        .map_err(|e| Error::usage(format!("{seconds} seconds {what}")).because(e).hint("give a positive number"))
 }
 
 fn choice(chosen: &Chosen) -> Value {

@@ -1,5 +1,6 @@
 //! Forward operators of our own: narrow weights, and those that are put in place of chains of tract's right after the graph is decluttered.
 
+mod activation;
 mod attention_mask;
 mod barrier;
 mod broadcast;
@@ -14,6 +15,7 @@ mod packed;
 mod quantise;
 mod softmax;
 
+pub(crate) use activation::{mish, softplus};
 pub(crate) use attention_mask::Reach;
 #[cfg(all(test, feature = "train"))]
 pub(crate) use barrier::Hold;

@@ -8,6 +8,7 @@ use tract_core::ops::logic::{comp_eq, comp_gt, comp_lt, comp_ne, or};
 use tract_core::ops::{math, nn};
 
 use super::{Form, Wiring};
+use crate::ops;
 
 /// `x·σ(α·x)`. The runtime's own reader leaves out the factor.
 pub(super) fn swish(form: &Form, w: &mut Wiring) -> TractResult<TVec<OutletId>> {
@@ -31,6 +32,39 @@ fn gate(form: &Form, w: &mut Wiring, x: OutletId) -> TractResult<OutletId> {
     let scaled = w.with(math::mul(), x, alpha)?;
     let open = w.wire(nn::sigmoid(), &[scaled])?;
     w.wire(math::mul(), &[x, open])
+}
+
+/// `x` above 0, else `α·(eˣ - 1)`.
+pub(super) fn elu(form: &Form, w: &mut Wiring) -> TractResult<TVec<OutletId>> {
+    let x = w.input(0)?;
+    Ok(tvec!(exponential_below(w, x, form.number("alpha").unwrap_or(1.0))?))
+}
+
+/// `γ·x` above 0, else `γ·α·(eˣ - 1)`.
+pub(super) fn selu(form: &Form, w: &mut Wiring) -> TractResult<TVec<OutletId>> {
+    let (x, gamma) = (w.input(0)?, form.number("gamma").unwrap_or(1.050_701));
+    let y = exponential_below(w, x, form.number("alpha").unwrap_or(1.673_263_2))?;
+    Ok(tvec!(w.with(math::mul(), y, gamma)?))
+}
+
+/// The exponential stays finite where it is not taken, so that it has a gradient there: 0. The bound is not 0, at which a bound has none.
+fn exponential_below(w: &mut Wiring, x: OutletId, alpha: f32) -> TractResult<OutletId> {
+    let low = w.with(math::min(), x, 1.0)?;
+    let e = w.wire(math::exp(), &[low])?;
+    let below = w.with(math::sub(), e, 1.0)?;
+    let below = w.with(math::mul(), below, alpha)?;
+    let positive = w.with(TypedBinOp(comp_gt(), None), x, 0.0)?;
+    w.select(positive, x, below)
+}
+
+pub(super) fn softplus(_: &Form, w: &mut Wiring) -> TractResult<TVec<OutletId>> {
+    let x = w.input(0)?;
+    Ok(tvec!(w.wire(ops::softplus(), &[x])?))
+}
+
+pub(super) fn mish(_: &Form, w: &mut Wiring) -> TractResult<TVec<OutletId>> {
+    let x = w.input(0)?;
+    Ok(tvec!(w.wire(ops::mish(), &[x])?))
 }
 
 pub(super) fn is_dot(inputs: &[&TypedFact]) -> bool {

@@ -267,3 +267,21 @@ fn attention_of_open_sizes() {
     // A query without a key, of a row that is masked throughout.
     assert!(answer(1, 2, &[1, 2], &[0, 0]).iter().all(|v| *v == 0.0));
 }
+
+/// Values of `mpmath`, from the definitions.
+#[test]
+fn activations_of_large_numbers() {
+    let x = tensor1(&[-300f32, -20.0, -1.0, 0.0, 1.0, 20.0, 300.0]);
+    let float = |name: &str, f: f32| AttributeProto { r#type: AttributeType::Float as i32, f, ..int(name, 0) };
+    for (op, attributes, expected) in [
+        ("Softplus", vec![], [0.0, 2.0611537e-9, 0.31326169, 0.69314718, 1.3132617, 20.0, 300.0]),
+        ("Mish", vec![], [0.0, -4.1223072e-8, -0.30340146, 0.0, 0.86509839, 20.0, 300.0]),
+        ("Elu", vec![float("alpha", 2.0)], [-2.0, -2.0, -1.2642411, 0.0, 1.0, 20.0, 300.0]),
+        ("Selu", vec![], [-1.7580993, -1.7580993, -1.1113307, 0.0, 1.050701, 21.01402, 315.2103]),
+    ] {
+        let y = run(op, 18, attributes, &x, &[]).unwrap();
+        for (y, e) in floats(&y).unwrap().iter().zip(expected) {
+            assert!((y - e).abs() <= 1e-6 * e.abs(), "{op}: {y}, not {e}");
+        }
+    }
+}

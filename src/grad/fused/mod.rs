@@ -1,5 +1,6 @@
 //! Backward operators of one pass over memory, each checked against its composed form or a finite difference.
 
+mod activation;
 mod elementwise;
 mod pool;
 mod recurrent;
@@ -8,11 +9,12 @@ mod rowwise;
 mod sample;
 mod scatter;
 
-pub(crate) use elementwise::{ClipBackward, GeluBackward};
+pub(crate) use activation::{Activation, ActivationBackward, DENSITY, ROOT_2_PI, Sigma, TAIL, TAIL_SCALE};
+pub(crate) use elementwise::ClipBackward;
 pub(crate) use pool::{MaxPoolBackward, SumPoolBackward, Windows};
 pub(crate) use recurrent::ScanBackward;
 pub(crate) use reduce::ProdBackward;
-pub(crate) use rowwise::{RmsNormBackward, SoftmaxBackward};
+pub(crate) use rowwise::{LogSoftmaxBackward, RmsNormBackward, SoftmaxBackward};
 pub(crate) use sample::GridSampleBackward;
 pub(crate) use scatter::{GatherBackward, GatherNdBackward, UpsampleZeros};
 

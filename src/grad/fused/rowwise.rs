@@ -1,4 +1,4 @@
-//! Softmax and RMS norm over the last axis: one row at a time stays in cache.
+//! Softmax, its logarithm, and RMS norm over the last axis: one row at a time stays in cache.
 
 use tract_core::internal::*;
 
@@ -22,7 +22,19 @@ fn row_length(t: &TValue) -> usize {
     t.shape().last().copied().unwrap_or(1).max(1)
 }
 
-/// `(y, dy) → y·(dy - Σ dy·y)` over the last axis.
+/// Place of the largest value; 0 where there is none.
+#[inline(always)]
+fn largest(row: &[f32]) -> usize {
+    let mut most = [f32::NEG_INFINITY; 16];
+    for values in row.chunks(16) {
+        most.iter_mut().zip(values).for_each(|(m, v)| *m = if *v > *m { *v } else { *m });
+    }
+    let most = most.into_iter().fold(f32::NEG_INFINITY, |m, v| if v > m { v } else { m });
+    row.iter().position(|v| *v == most).unwrap_or(0)
+}
+
+/// `(y, dy) → y·(d - Σ d·y)` over the last axis, `d = dy - dy[m]` with the place `m` of the largest `y`: where that one is 1, its gradient
+/// is the sum of what the others, whose digits are kept, take from it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct SoftmaxBackward;
 
@@ -36,11 +48,44 @@ impl EvalOp for SoftmaxBackward {
         in_place(y, dy, |y, dy| {
             wide(|| {
                 for (y, dy) in y.chunks_exact(row).zip(dy.chunks_exact_mut(row)) {
+                    let pivot = dy[largest(y)];
+                    dy.iter_mut().for_each(|d| *d -= pivot);
                     let total = dot(y, dy);
                     dy.iter_mut().zip(y).for_each(|(d, y)| *d = (*d - total) * y);
                 }
             });
         })
+    }
+}
+
+/// `(y, dy) → dy - p·Σ dy` over the last axis, `p = exp y`; at the largest `p`: `dy·Σ' p - p·Σ' dy`, sums over the other places.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct LogSoftmaxBackward;
+
+backward_op!(LogSoftmaxBackward, 1);
+
+impl EvalOp for LogSoftmaxBackward {
+    op_out_of_plan!();
+    fn eval(&self, _ctx: &EvalContext, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
+        let (y, dy) = args_2!(inputs);
+        let exp = tract_linalg::routines::Func::Exp.ew_f32()?;
+        let row = row_length(&dy);
+        let (mut p, mut done) = (vec![0f32; row], Ok(()));
+        let out = in_place(y, dy, |y, dy| {
+            for (y, dy) in y.chunks_exact(row).zip(dy.chunks_exact_mut(row)) {
+                p.copy_from_slice(y);
+                if done.is_ok() {
+                    done = exp.run(&mut p);
+                }
+                let top = largest(y);
+                let (top_p, top_dy) = (std::mem::take(&mut p[top]), std::mem::take(&mut dy[top]));
+                let (others_p, others_dy): (f32, f32) = (p.iter().sum(), dy.iter().sum());
+                let total = others_dy + top_dy;
+                wide(|| dy.iter_mut().zip(&p).for_each(|(d, p)| *d -= p * total));
+                dy[top] = top_dy * others_p - top_p * others_dy;
+            }
+        })?;
+        done.map(|()| out)
     }
 }
 

@@ -5,11 +5,12 @@ use tract_core::ops::array::{Slice, TypedConcat};
 use tract_core::ops::gru_cell::GruEpilogue;
 use tract_core::ops::lstm_cell::LstmEpilogue;
 use tract_core::ops::math;
-use tract_core::ops::nn::sigmoid;
 use tract_core::ops::scan::{InputMapping, Scan};
 
+use super::activation::{sigma, through as back_through};
 use super::{Answer, Rule};
-use crate::grad::{Cx, differentiate, fused::ScanBackward};
+use crate::grad::fused::{Activation, ScanBackward};
+use crate::grad::{Cx, differentiate};
 
 const fn rule(
     op: &'static str,
@@ -23,10 +24,10 @@ pub(super) const RULES: &[Rule] = &[
     rule("Scan", "the body's gradient, step by step from the last to the first", scan),
     rule(
         "LstmEpilogue",
-        "dc' = dc + dh·o·(1-tanh²c); dp = [dc'·g·i(1-i), dh·tanh c·o(1-o), dc'·c₀·f(1-f), dc'·i·(1-g²)]",
+        "dc' = dc + dh·o·tanh'(c); dp = [dc'·g·σ'(pᵢ), dh·tanh c·σ'(pₒ), dc'·c₀·σ'(p_f), dc'·i·tanh'(p_g)]",
         lstm,
     ),
-    rule("GruEpilogue", "with da = dh·(1-z)·(1-n²): dx = [dz, dr, da], du = [dz, dr, da·r], dh₀ = dh·z", gru),
+    rule("GruEpilogue", "with da = dh·(1-z)·tanh'(a): dx = [dz, dr, da], du = [dz, dr, da·r], dh₀ = dh·z", gru),
 ];
 
 fn scan(cx: &mut Cx, node: &TypedNode, _: OutletId) -> TractResult<Answer> {
@@ -80,48 +81,28 @@ fn gates(cx: &mut Cx, x: OutletId, n: usize, hidden: usize) -> TractResult<Vec<O
     (0..n).map(|k| cx.wire(Slice::new(axis, k * hidden, (k + 1) * hidden), &[x])).collect()
 }
 
-/// `1 - x`.
-fn rest(cx: &mut Cx, x: OutletId) -> TractResult<OutletId> {
-    let n = cx.neg(x)?;
-    cx.shift(n, 1.0)
-}
-
-/// `dy·y·(1-y)`, back through a sigmoid.
-fn through_sigmoid(cx: &mut Cx, dy: OutletId, y: OutletId) -> TractResult<OutletId> {
-    let complement = rest(cx, y)?;
-    let slope = cx.mul(y, complement)?;
-    cx.mul(dy, slope)
-}
-
-/// `dy·(1-y²)`, back through a hyperbolic tangent.
-fn through_tanh(cx: &mut Cx, dy: OutletId, y: OutletId) -> TractResult<OutletId> {
-    let y2 = cx.mul(y, y)?;
-    let slope = rest(cx, y2)?;
-    cx.mul(dy, slope)
-}
-
 /// `(p, c₀) → (h, c)`: `[i, o, f] = σ(p)`, `g = tanh p`, `c = f·c₀ + i·g`, `h = o·tanh c`.
 fn lstm(cx: &mut Cx, node: &TypedNode, dh: OutletId) -> TractResult<Answer> {
     let op = node.op_as::<LstmEpilogue>().context("not an LSTM cell")?;
     let (p, c0) = (cx.value(node.inputs[0])?, cx.value(node.inputs[1])?);
     let parts = gates(cx, p, 4, op.hidden)?;
-    let i = cx.wire(sigmoid(), &parts[..1])?;
-    let o = cx.wire(sigmoid(), &parts[1..2])?;
-    let f = cx.wire(sigmoid(), &parts[2..3])?;
+    let (i, o, f) = (sigma(cx, parts[0])?, sigma(cx, parts[1])?, sigma(cx, parts[2])?);
     let g = cx.wire(math::tanh(), &parts[3..])?;
-    let c = cx.value(OutletId::new(node.id, 1))?;
+    // Not the loop's own c, whose gates end at 5e-7.
+    let (kept, new) = (cx.mul(f, c0)?, cx.mul(i, g)?);
+    let c = cx.add(kept, new)?;
     let t = cx.wire(math::tanh(), &[c])?;
     let through = cx.mul(dh, o)?;
-    let mut dc = through_tanh(cx, through, t)?;
+    let mut dc = back_through(cx, Activation::Tanh, c, through)?;
     if let Some(direct) = cx.cotangent(1) {
         dc = cx.add(dc, direct)?;
     }
     let (di, do_, df, dg) = (cx.mul(dc, g)?, cx.mul(dh, t)?, cx.mul(dc, c0)?, cx.mul(dc, i)?);
     let dp = [
-        through_sigmoid(cx, di, i)?,
-        through_sigmoid(cx, do_, o)?,
-        through_sigmoid(cx, df, f)?,
-        through_tanh(cx, dg, g)?,
+        back_through(cx, Activation::Sigmoid, parts[0], di)?,
+        back_through(cx, Activation::Sigmoid, parts[1], do_)?,
+        back_through(cx, Activation::Sigmoid, parts[2], df)?,
+        back_through(cx, Activation::Tanh, parts[3], dg)?,
     ];
     let axis = node.outputs[0].fact.rank() - 1;
     Ok(Answer::Gradient(tvec!((0, cx.wire(TypedConcat { axis }, &dp)?), (1, cx.mul(dc, f)?))))
@@ -132,16 +113,17 @@ fn gru(cx: &mut Cx, node: &TypedNode, dh: OutletId) -> TractResult<Answer> {
     let op = node.op_as::<GruEpilogue>().context("not a GRU cell")?;
     let (x, u, h0) = (cx.value(node.inputs[0])?, cx.value(node.inputs[1])?, cx.value(node.inputs[2])?);
     let (xs, us) = (gates(cx, x, 3, op.hidden)?, gates(cx, u, 3, op.hidden)?);
-    let (z, r) = (cx.add(xs[0], us[0])?, cx.add(xs[1], us[1])?);
-    let (z, r) = (cx.wire(sigmoid(), &[z])?, cx.wire(sigmoid(), &[r])?);
+    let (at_z, at_r) = (cx.add(xs[0], us[0])?, cx.add(xs[1], us[1])?);
+    let minus_z = cx.neg(at_z)?;
+    let (z, keep, r) = (sigma(cx, at_z)?, sigma(cx, minus_z)?, sigma(cx, at_r)?);
     let reset = cx.mul(r, us[2])?;
-    let n = cx.add(xs[2], reset)?;
-    let n = cx.wire(math::tanh(), &[n])?;
-    let keep = rest(cx, z)?;
+    let at_n = cx.add(xs[2], reset)?;
+    let n = cx.wire(math::tanh(), &[at_n])?;
     let (dn, gap) = (cx.mul(dh, keep)?, cx.sub(h0, n)?);
-    let da = through_tanh(cx, dn, n)?;
+    let da = back_through(cx, Activation::Tanh, at_n, dn)?;
     let (dz, dr, du) = (cx.mul(dh, gap)?, cx.mul(da, us[2])?, cx.mul(da, r)?);
-    let (dz, dr) = (through_sigmoid(cx, dz, z)?, through_sigmoid(cx, dr, r)?);
+    let dz = back_through(cx, Activation::Sigmoid, at_z, dz)?;
+    let dr = back_through(cx, Activation::Sigmoid, at_r, dr)?;
     let axis = node.outputs[0].fact.rank() - 1;
     let dx = cx.wire(TypedConcat { axis }, &[dz, dr, da])?;
     let du = cx.wire(TypedConcat { axis }, &[dz, dr, du])?;

@@ -18,6 +18,7 @@ mod index;
 mod nodes;
 mod recurrent;
 mod resize;
+mod saturated;
 
 type Build<'a> = &'a dyn Fn(&mut TypedModel, &[OutletId]) -> TractResult<OutletId>;
 
@@ -184,6 +185,8 @@ fn activations() {
     check_in("sigmoid", s, -3.0, 3.0, &|m, x| wire(m, nn::sigmoid(), x));
     check_in("hard_swish", s, -4.0, 4.0, &|m, x| wire(m, nn::hard_swish(), x));
     check_in("leaky_relu", s, -2.0, 2.0, &|m, x| wire(m, nn::leaky_relu(0.1), x));
+    check_in("softplus", s, -3.0, 3.0, &|m, x| wire(m, crate::ops::softplus(), x));
+    check_in("mish", s, -3.0, 3.0, &|m, x| wire(m, crate::ops::mish(), x));
     check_in("silu", s, -3.0, 3.0, &|m, x| wire(m, nn::silu::silu(), x));
     check_in("gelu", s, -3.0, 3.0, &|m, x| wire(m, nn::gelu_exact::gelu_exact(), x));
     check_in("gelu_approximate", s, -3.0, 3.0, &|m, x| wire(m, nn::gelu_approximate::gelu_approximate(false), x));

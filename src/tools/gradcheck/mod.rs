@@ -9,6 +9,7 @@ use ndarray::ArrayD;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use crate::adapter::SiteDelta;
 use crate::base::{Base, Task};
@@ -36,6 +37,8 @@ pub struct Options {
     pub tolerance: f64,
     /// Use the fused backward operators.
     pub fused: bool,
+    /// Time after which no further site is checked; the first one always is. None checks all.
+    pub budget: Option<Duration>,
 }
 
 impl Default for Options {
@@ -49,6 +52,7 @@ impl Default for Options {
             seed: 0,
             tolerance: 2e-2,
             fused: true,
+            budget: None,
         }
     }
 }
@@ -65,11 +69,24 @@ pub struct SiteReport {
     pub measurable: bool,
 }
 
+/// What a check says of a model's gradients.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// Every site that was checked and can be measured is within the tolerance, and there is one.
+    Right,
+    /// A site is off.
+    Wrong,
+    /// Of no site that was checked do finite differences say anything.
+    Unknown,
+}
+
 /// Outcome of a check.
 #[derive(Debug, Clone)]
 pub struct Report {
-    /// One row a site.
+    /// One row a site that was checked, in evaluation order.
     pub sites: Vec<SiteReport>,
+    /// Sites that the time did not suffice for.
+    pub unchecked: Vec<String>,
     /// Largest error of a site that can be measured.
     pub worst: f64,
     /// What passes.
@@ -79,9 +96,13 @@ pub struct Report {
 }
 
 impl Report {
-    /// True when every site that can be measured is within the tolerance.
-    pub fn ok(&self) -> bool {
-        self.worst <= self.tolerance && !self.sites.is_empty()
+    /// What the sites that were checked say together.
+    pub fn verdict(&self) -> Verdict {
+        match self.unmeasured() == self.sites.len() {
+            true => Verdict::Unknown,
+            false if self.worst <= self.tolerance => Verdict::Right,
+            false => Verdict::Wrong,
+        }
     }
     /// Sites of which finite differences say nothing.
     pub fn unmeasured(&self) -> usize {
@@ -203,8 +224,13 @@ pub(crate) fn no_site(base: &Base, all: usize, pattern: &Pattern) -> Error {
     }
 }
 
-/// Compares every site's gradient with finite differences; writes the dump when a folder is given.
+/// Compares gradients of sites with finite differences, one site after the other in a fixed order that soon covers the whole depth, until all
+/// are checked or the budget is used up; writes the dump, of all sites, when a folder is given.
+///
+/// # Errors
+/// When a model's gradients cannot be built or run, no gradient reaches any site, or the dump cannot be written.
 pub fn check(base: &Base, task: Task, options: &Options, dump: Option<&Path>) -> Result<Report> {
+    let start = Instant::now();
     let bucket = base.bucket(options.batch, options.sequence);
     let (deltas, unreachable) = random_deltas(base, task, options)?;
     if deltas.is_empty() {
@@ -234,12 +260,13 @@ pub fn check(base: &Base, task: Task, options: &Options, dump: Option<&Path>) ->
         resolution: f64::from(f32::EPSILON) * terms.map(|(o, c)| f64::from((o * c).abs())).sum::<f64>(),
         rounds: base.rounds(),
     };
-    let mut sites = vec![];
-    let mut rng = ChaCha8Rng::seed_from_u64(options.seed ^ 0xd1ec);
-    for (ix, (ga, gb)) in g.gradients.iter().enumerate() {
-        let factor = |part: usize, gradient: &[f32], rng: &mut ChaCha8Rng| {
+    let here = loss(&g.deltas)?;
+    let site = |ix: usize| -> Result<SiteReport> {
+        let (ga, gb) = &g.gradients[ix];
+        let mut rng = ChaCha8Rng::seed_from_u64(options.seed ^ 0xd1ec ^ (ix as u64) << 16);
+        let mut factor = |part: usize, gradient: &[f32]| {
             let gradient: Vec<f64> = gradient.iter().map(|v| *v as f64).collect();
-            measure(&gradient, &limits, rng, |direction, step| {
+            measure(&gradient, &limits, &mut rng, here, |direction, step| {
                 let mut moved = g.deltas.clone();
                 let d = &mut moved[ix];
                 let factor = if part == 0 { &mut d.a } else { &mut d.b };
@@ -247,16 +274,33 @@ pub fn check(base: &Base, task: Task, options: &Options, dump: Option<&Path>) ->
                 loss(&moved)
             })
         };
-        let parts = [factor(0, ga, &mut rng)?, factor(1, gb, &mut rng)?];
+        let parts = [factor(0, ga)?, factor(1, gb)?];
         // What is off in one factor is off, whatever the other one's differences are worth.
         let off = parts.iter().any(|m| m.settled && m.error > options.tolerance);
         let measurable = off || parts.iter().all(|m| m.settled);
         let counts = parts.iter().filter(|m| m.settled || !off).map(|m| m.error);
-        let name = g.deltas[ix].name.clone();
-        sites.push(SiteReport { name, relative_error: counts.fold(0.0, f64::max), measurable });
+        Ok(SiteReport { name: g.deltas[ix].name.clone(), relative_error: counts.fold(0.0, f64::max), measurable })
+    };
+    let mut rows: Vec<Option<SiteReport>> = vec![None; g.deltas.len()];
+    for (nth, ix) in across_the_depth(rows.len()).into_iter().enumerate() {
+        if nth > 0 && options.budget.is_some_and(|budget| start.elapsed() >= budget) {
+            break;
+        }
+        rows[ix] = Some(site(ix)?);
     }
+    let name = |(row, d): (&Option<SiteReport>, &SiteDelta)| row.is_none().then(|| d.name.clone());
+    let unchecked = rows.iter().zip(&g.deltas).filter_map(name).collect();
+    let sites: Vec<SiteReport> = rows.into_iter().flatten().collect();
     let worst = sites.iter().filter(|s| s.measurable).map(|s| s.relative_error).fold(0.0, f64::max);
-    Ok(Report { sites, worst, tolerance: options.tolerance, unreachable })
+    Ok(Report { sites, unchecked, worst, tolerance: options.tolerance, unreachable })
+}
+
+/// The places of `n` sites in an order of which every beginning is spread over all of them: multiples of the golden ratio, modulo 1, by size.
+fn across_the_depth(n: usize) -> Vec<usize> {
+    let place = |i: &usize| (*i as f64 * 0.618_033_988_749_895).fract();
+    let mut order: Vec<usize> = (0..n).collect();
+    order.sort_by(|a, b| place(a).total_cmp(&place(b)));
+    order
 }
 
 /// Step sizes of the differences: one is too long for the curvature, another too short for single precision.
@@ -284,11 +328,13 @@ struct Limits {
     rounds: bool,
 }
 
-/// Differences along a unit direction of which half is the gradient's own and half random: behind, central and ahead at each step.
+/// Differences along a unit direction of which half is the gradient's own and half random: behind, central and ahead at each step. `here` is
+/// the loss where the gradient was taken.
 fn measure(
     gradient: &[f64],
     limits: &Limits,
     rng: &mut ChaCha8Rng,
+    here: f64,
     loss_at: impl Fn(&[f64], f64) -> Result<f64>,
 ) -> Result<Measured> {
     let norm = |v: &[f64]| v.iter().map(|x| x * x).sum::<f64>().sqrt();
@@ -298,7 +344,6 @@ fn measure(
     let direction: Vec<f64> =
         gradient.iter().zip(&random).map(|(g, r)| 0.5 * g / own + 0.5 * r / random_size).collect();
     let expected: f64 = gradient.iter().zip(&direction).map(|(g, d)| g * d).sum();
-    let here = loss_at(&direction, 0.0)?;
     let mut slopes = vec![];
     for step in STEPS {
         let (before, after) = (loss_at(&direction, -step)?, loss_at(&direction, step)?);
@@ -326,7 +371,8 @@ mod tests {
     fn verdict(gradient: &[f64], rounds: bool, f: impl Fn(&[f64]) -> f64) -> (bool, bool) {
         let mut rng = ChaCha8Rng::seed_from_u64(3);
         let at = |d: &[f64], step: f64| Ok(f(&d.iter().map(|d| d * step).collect::<Vec<_>>()));
-        let m = measure(gradient, &Limits { tolerance: 2e-2, resolution: 1e-7, rounds }, &mut rng, at).unwrap();
+        let limits = Limits { tolerance: 2e-2, resolution: 1e-7, rounds };
+        let m = measure(gradient, &limits, &mut rng, f(&vec![0.0; gradient.len()]), at).unwrap();
         (m.error <= 2e-2, m.settled)
     }
 
@@ -346,5 +392,35 @@ mod tests {
         assert_eq!(verdict(&[1e-9, -1e-9], false, noisy), (false, false));
         let lost = |x: &[f64]| (1e-9 * (x[0] - x[1])) as f32 as f64 * 0.0;
         assert_eq!(verdict(&[1e-9, -1e-9], false, lost), (false, false), "below what a loss resolves");
+    }
+
+    #[test]
+    fn a_check_that_measured_nothing_has_no_verdict() {
+        let site = |relative_error: f64, measurable: bool| SiteReport { name: "a".into(), relative_error, measurable };
+        let verdict = |sites: Vec<SiteReport>| {
+            let worst = sites.iter().filter(|s| s.measurable).map(|s| s.relative_error).fold(0.0, f64::max);
+            Report { sites, unchecked: vec![], worst, tolerance: 0.02, unreachable: vec![] }.verdict()
+        };
+        assert_eq!(verdict(vec![]), Verdict::Unknown);
+        assert_eq!(verdict(vec![site(1.0, false), site(0.5, false)]), Verdict::Unknown);
+        assert_eq!(verdict(vec![site(1.0, false), site(1e-3, true)]), Verdict::Right);
+        assert_eq!(verdict(vec![site(1e-3, true), site(0.5, true)]), Verdict::Wrong);
+    }
+
+    #[test]
+    fn every_beginning_of_the_order_covers_the_depth() {
+        for n in [1, 2, 7, 36, 100] {
+            let order = across_the_depth(n);
+            let mut all = order.clone();
+            all.sort_unstable();
+            assert_eq!(all, (0..n).collect::<Vec<_>>());
+            for m in 1..=n {
+                // No gap is longer than three times an even one.
+                let mut seen: Vec<usize> = order[..m].to_vec();
+                seen.sort_unstable();
+                let ends = seen.iter().copied().chain([n]).scan(0, |last, at| Some(at - std::mem::replace(last, at)));
+                assert!(ends.max().unwrap() <= (3 * n).div_ceil(m), "{m} of {n}: {seen:?}");
+            }
+        }
     }
 }
