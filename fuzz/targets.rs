@@ -349,7 +349,12 @@ fn read_model(bytes: &[u8], folder: &Path) -> Result<()> {
 /// What `acclimate inspect` asks of a model, too: its sites, and whether gradients build.
 fn inspect_model(bytes: &[u8], folder: &Path) -> Result<()> {
     let path = put(folder, "model.onnx", bytes)?;
-    let options = acclimate::inspect::Options { task: None, rank: 4, sites: acclimate::sites::Pattern::new("all") };
+    let options = acclimate::inspect::Options {
+        task: None,
+        rank: 4,
+        sites: acclimate::sites::Pattern::new("all"),
+        ..Default::default()
+    };
     acclimate::inspect::inspect(&path, &options).map(drop)
 }
 
