@@ -353,8 +353,7 @@ fn inspect_model(bytes: &[u8], folder: &Path) -> Result<()> {
         task: None,
         rank: 4,
         sites: acclimate::sites::Pattern::new("all"),
-        model_output: None,
-        model_input: None,
+        ..Default::default()
     };
     acclimate::tools::inspect::inspect(&path, &options).map(drop)
 }

@@ -206,7 +206,7 @@ fn softmaxes_in_all_forms_are_found() {
             assert_eq!(width, HIDDEN, "{name}");
             for (z, y) in logits.iter().zip(&answers) {
                 let p: Vec<f32> = if name.starts_with("log") { y.iter().map(|l| l.exp()).collect() } else { y.clone() };
-                near(&softmax(z), &p, if name == "quantised" { 0.0025 } else { 1e-3 }, name);
+                near(&softmax(z), &p, if name == "quantised" { 1.0 / 256.0 } else { 1e-3 }, name);
             }
         }
     }
