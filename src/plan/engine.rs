@@ -286,7 +286,7 @@ mod tests {
     use crate::plan::survey;
 
     fn engine() -> Engine {
-        let base = Base::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join("models/har_cnn.onnx")).unwrap();
+        let base = Base::open(Path::new(env!("CARGO_MANIFEST_DIR")).join("models/har_cnn.onnx")).unwrap();
         Engine::new(Arc::new(base), Task::Classification, Pooling::None)
     }
 
