@@ -63,7 +63,6 @@ pub mod export;
 pub mod gate;
 #[cfg(feature = "train")]
 pub mod grad;
-#[cfg_attr(not(feature = "train"), allow(dead_code, unused_imports))] // training's share of it
 pub mod head;
 pub mod input;
 pub mod journal;

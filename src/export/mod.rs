@@ -1,4 +1,4 @@
-//! What leaves the runtime: a merged ONNX model, and gradient dumps for other frameworks.
+//! What leaves the runtime: a merged ONNX model.
 
 mod appended;
 mod graph;
