@@ -387,12 +387,16 @@ fn read_archive(bytes: &[u8], folder: &Path) -> Result<()> {
 }
 
 fn pictures() -> Vec<Vec<u8>> {
-    let png = fixture("tests/fixtures/pil_crop_32.png");
-    let picture = image::decode(&png).expect("a picture");
-    let mut jpeg = vec![];
-    let coder = ::image::codecs::jpeg::JpegEncoder::new(&mut jpeg);
-    picture.write_with_encoder(coder).expect("a JPEG file");
-    vec![png, jpeg]
+    let folder = folder();
+    let file = put(folder.path(), "a.npz", &fixture("tests/fixtures/pictures.npz")).expect("a file");
+    let forms = arrays::read(&file).expect("pictures");
+    let form = |name: &str| match forms.iter().find(|a| a.name == name).map(|a| &a.data) {
+        Some(ArrayData::U8(bytes)) => bytes.clone(),
+        _ => panic!("no picture {name}"),
+    };
+    let names = ["png-palette", "webp-lossy", "webp-lossless", "jpeg-progressive-2x2", "jpeg-separate-2x2"];
+    let names = names.into_iter().chain(["jpeg-cmyk-progressive", "jpeg-restart", "jpeg-baseline-1x1"]);
+    names.map(form).collect()
 }
 
 fn read_picture(bytes: &[u8], folder: &Path) -> Result<()> {

@@ -8,7 +8,7 @@ use acclimate::input::LabelledSet;
 use clap::Args;
 use serde_json::json;
 
-use super::output::{Output, percent_1};
+use super::output::{Output, percent_1, skipped_json};
 use super::{ProfileArg, ThreadsArg};
 
 /// Measure the base and what serves now on labelled data; nothing is recorded
@@ -37,7 +37,8 @@ impl Eval {
         let generation = session.status()?.generation;
         let a = acclimate::tools::score::evaluate(&session, &data, self.threads.count())?;
         let json = json!({ "n": a.n, "base_accuracy": a.base, "adapted_accuracy": a.adapted, "generation": generation,
-                "unknown_labels": a.unknown });
+                "unknown_labels": a.unknown, "skipped": skipped_json(data.skipped()) });
+        output.skipped(data.skipped());
         if a.unknown > 0 {
             output.warn(format_args!(
                 "{} of {} examples have a label that this profile does not know, and count as wrong",

@@ -5,6 +5,7 @@ use std::io::{ErrorKind as IoKind, Write};
 use std::path::Path;
 use std::time::Duration;
 
+use acclimate::input::Skipped;
 use acclimate::{Error, Result};
 use clap::builder::styling::{AnsiColor, Style};
 use comfy_table::{CellAlignment, Table, presets};
@@ -24,16 +25,28 @@ impl Output {
     /// The result of a command: `json` or `human`. A reader that has gone away is no error.
     pub fn data(&self, json: &Value, human: impl FnOnce() -> String) -> Result<()> {
         let text = if self.json { json.to_string() } else { human() };
-        let mut out = anstream::stdout().lock();
-        let written = write!(out, "{text}")
-            .and_then(|()| if text.ends_with('\n') { Ok(()) } else { writeln!(out) })
-            .and_then(|()| out.flush());
-        match written {
-            Err(e) if e.kind() != IoKind::BrokenPipe => {
-                Err(Error::io("cannot write the result", Path::new("standard output"), e))
-            }
-            _ => Ok(()),
+        let end = if text.ends_with('\n') { "" } else { "\n" };
+        write_out(&format!("{text}{end}"))
+    }
+
+    /// A result of many parts, each shown when it is there: a line each, or the elements of one JSON array.
+    pub fn list(&self) -> List {
+        List { json: self.json, parts: 0 }
+    }
+
+    /// Says what a dataset left out: each on a line, the first few of many.
+    pub fn skipped(&self, skipped: &[Skipped]) {
+        const SHOWN: usize = 5;
+        if skipped.is_empty() {
+            return;
         }
+        let lines: Vec<String> =
+            skipped.iter().take(SHOWN).map(|s| format!("\n  {}: {}", s.file.display(), s.reason)).collect();
+        let more = match skipped.len().saturating_sub(SHOWN) {
+            0 => String::new(),
+            more => format!("\n  and {more} more (all are in `skipped` with --json)"),
+        };
+        self.warn(format_args!("{} left out of the data:{}{more}", skipped.len(), lines.concat()));
     }
 
     /// A message beside the data. Shown unless quiet; also with `--json`, where stdout stays clean.
@@ -73,6 +86,45 @@ impl Output {
             Ok(style) => bar.with_style(style.progress_chars("━╸─")),
             Err(_) => bar,
         }
+    }
+}
+
+/// What a dataset left out, as JSON.
+pub fn skipped_json<'a>(skipped: impl IntoIterator<Item = &'a Skipped>) -> Value {
+    skipped.into_iter().map(|s| json!({ "file": s.file.display().to_string(), "reason": s.reason })).collect()
+}
+
+/// Parts of a result. What is dropped without [`List::close`] leaves its JSON array open.
+pub struct List {
+    json: bool,
+    parts: usize,
+}
+
+impl List {
+    /// Shows one part.
+    pub fn push(&mut self, json: &Value, human: impl FnOnce() -> String) -> Result<()> {
+        let before = if self.parts == 0 { "[" } else { ",\n" };
+        self.parts += 1;
+        match self.json {
+            true => write_out(&format!("{before}{json}")),
+            false => write_out(&format!("{}\n", human())),
+        }
+    }
+
+    /// Ends the list. Nothing is shown of a list without a part.
+    pub fn close(&mut self) -> Result<()> {
+        if self.json && std::mem::take(&mut self.parts) > 0 { write_out("]\n") } else { Ok(()) }
+    }
+}
+
+/// Writes to stdout at once. A reader that has gone away is no error.
+fn write_out(text: &str) -> Result<()> {
+    let mut out = anstream::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(e) if e.kind() != IoKind::BrokenPipe => {
+            Err(Error::io("cannot write the result", Path::new("standard output"), e))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -1,9 +1,11 @@
 //! `predict`: answer inputs, and record them so that feedback can be given.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use acclimate::input::{ArrayData, Intake, NamedArray, RawInput};
+use acclimate::input::arrays;
+use acclimate::input::npy::RawArray;
+use acclimate::input::{Given, Intake, RawInput};
 use acclimate::journal::SyncPolicy;
 use acclimate::{Answer, Error, Home, Result};
 use clap::Args;
@@ -20,7 +22,8 @@ use super::output::{Output, percent};
 pub struct Predict {
     /// The home
     home: PathBuf,
-    /// Arrays (.npy, .npz; one with a leading batch dimension holds several inputs), pictures (.png, .jpg), or text
+    /// Arrays (.npy, .npz; one with a leading batch dimension holds several inputs), pictures (.png, .jpg, .webp), or
+    /// text
     #[arg(required = true, value_name = "INPUT")]
     inputs: Vec<String>,
     #[command(flatten)]
@@ -34,39 +37,33 @@ pub struct Predict {
 }
 
 impl Predict {
+    /// Reads, answers, records and shows one input before the next, so that memory does not grow with their number and
+    /// whatever was answered before a failure is shown.
     pub fn run(self, output: &Output) -> Result<ExitCode> {
         let session = self.profile.session(&self.home)?;
         if self.sync == "always" {
             session.set_sync(SyncPolicy::Always);
         }
-        let home = session.home();
-        let mut inputs = vec![];
-        for argument in &self.inputs {
-            let input = RawInput::from_argument(argument, home.intake())?;
-            let parts = split(input, home).map_err(|e| e.at(argument))?;
-            inputs.extend(parts.into_iter().map(|part| (argument, part)));
-        }
-        let mut answers = vec![];
-        let mut failure = None;
-        for (argument, input) in &inputs {
-            match session.predict_top(input, self.top) {
-                Ok(answer) => answers.push(answer),
-                Err(e) => {
-                    failure = Some(if e.place().is_some() { e } else { e.at(argument) });
-                    break;
-                }
+        let mut shown = output.list();
+        let mut warned = false;
+        let home = self.home.display().to_string();
+        let mut answer = |input: Result<RawInput>, argument: &str| -> Result<()> {
+            let placed = |e: Error| if e.place().is_some() { e } else { e.at(argument) };
+            let answer = input.and_then(|input| session.predict_top(&input, self.top)).map_err(placed)?;
+            if let Some(why) = answer.unrecorded.as_ref().filter(|_| !warned) {
+                output.warn(format_args!("not recorded, so no feedback can be given on it: {why}"));
+                warned = true;
             }
-        }
-        if let Some(why) = answers.iter().find_map(|a| a.unrecorded.as_ref()) {
-            output.warn(format_args!("not recorded, so no feedback can be given on it: {why}"));
-        }
-        // What was answered before a failure is recorded, so it is shown, too.
-        if failure.is_none() || !answers.is_empty() {
-            let data: Vec<Value> = answers.iter().map(as_json).collect();
-            let home = self.home.display().to_string();
-            output.data(&json!(data), || answers.iter().map(|a| line(a, &home)).collect::<Vec<_>>().join("\n"))?;
-        }
-        failure.map_or(Ok(ExitCode::SUCCESS), Err)
+            shown.push(&as_json(&answer), || line(&answer, &home))
+        };
+        let outcome = self.inputs.iter().try_for_each(|argument| {
+            let given = Given::from_argument(argument, session.home().intake())?;
+            let mut examples = Examples::new(given, Path::new(argument), session.home())?;
+            (0..examples.count).try_for_each(|i| answer(examples.next(i), argument))
+        });
+        // The array is closed whatever happened; the first failure is the one that is told.
+        let closed = shown.close();
+        outcome.and(closed).map(|()| ExitCode::SUCCESS)
     }
 }
 
@@ -84,69 +81,77 @@ fn line(answer: &Answer, home: &str) -> String {
     format!("{id}  {}", top.join("  "))
 }
 
-/// Arrays with one dimension more than an example has hold several of them.
-fn split(input: RawInput, home: &Home) -> Result<Vec<RawInput>> {
-    let RawInput::Arrays(mut arrays) = input else { return Ok(vec![input]) };
-    let ports = home.base().inputs();
-    if ports.len() == 1 && arrays.len() > 1 {
-        // A labelled archive: its x is what the model sees.
-        if let Some(x) = arrays.iter().position(|a| a.name == "x") {
-            arrays = vec![arrays.swap_remove(x)];
-        }
-    }
-    let batched = |(at, array): (usize, &NamedArray)| -> bool {
-        let port = ports.iter().find(|p| p.name == array.name).or(if ports.len() == 1 {
-            ports.first()
-        } else {
-            ports.get(at)
-        });
-        match home.intake() {
-            // A picture has two or three dimensions, whatever the model's layout.
-            Intake::Image(_) => array.shape.len() == 4,
-            _ => port.is_some_and(|p| array.shape.len() == p.dims.len()),
-        }
-    };
-    let with_batch = arrays.iter().enumerate().filter(|(at, a)| batched((*at, a))).count();
-    if with_batch == 0 || with_batch < arrays.len() {
-        return Ok(vec![RawInput::Arrays(arrays)]);
-    }
-    let rows = arrays.first().and_then(|a| a.shape.first().copied()).unwrap_or(0);
-    if let Some(odd) = arrays.iter().find(|a| a.shape.first() != Some(&rows)) {
-        return Err(Error::bad_data(format!(
-            "the arrays hold different numbers of examples: {rows} and {:?}",
-            odd.shape.first()
-        )));
-    }
-    if rows == 0 {
-        return Err(Error::bad_data("an array without an example"));
-    }
-    (0..rows).map(|row| arrays.iter().map(|a| take(a, row)).collect::<Result<_>>().map(RawInput::Arrays)).collect()
+/// The examples that an argument holds.
+struct Examples<'a> {
+    given: Given,
+    count: usize,
+    /// The argument, where it is a file.
+    path: &'a Path,
 }
 
-/// Row `row` along the first dimension.
-fn take(array: &NamedArray, row: usize) -> Result<NamedArray> {
-    let shape: Vec<usize> = array.shape.iter().skip(1).copied().collect();
-    let length: usize = shape.iter().product();
-    fn part<T: Clone>(all: &[T], row: usize, length: usize) -> Vec<T> {
-        all.iter().skip(row * length).take(length).cloned().collect()
+impl<'a> Examples<'a> {
+    /// Arrays with one dimension more than an example has hold several of them.
+    fn new(mut given: Given, path: &'a Path, home: &Home) -> Result<Examples<'a>> {
+        let ports = home.base().inputs();
+        if let Given::Arrays(arrays) = &mut given
+            && ports.len() == 1
+            && arrays.len() > 1
+            && let Some(x) = arrays.iter().position(|a| a.name == "x")
+        {
+            // A labelled archive: its x is what the model sees.
+            *arrays = vec![arrays.swap_remove(x)];
+        }
+        let several = |at: usize, name: &str, shape: &[usize]| -> bool {
+            let only = || if ports.len() == 1 { ports.first() } else { ports.get(at) };
+            let port = ports.iter().find(|p| p.name == name).or_else(only);
+            match home.intake() {
+                // A picture has two or three dimensions, whatever the model's layout.
+                Intake::Image(_) => shape.len() == 4,
+                _ => port.is_some_and(|p| shape.len() == p.dims.len()),
+            }
+        };
+        let shapes: Vec<(&str, &[usize])> = match &given {
+            Given::One(_) => vec![],
+            Given::Rows(rows) => vec![("", rows.shape())],
+            Given::Arrays(arrays) => arrays.iter().map(|a| (a.name.as_str(), a.shape.as_slice())).collect(),
+        };
+        let batched =
+            !shapes.is_empty() && shapes.iter().enumerate().all(|(at, (name, shape))| several(at, name, shape));
+        let rows: Vec<usize> = shapes.iter().map(|(_, shape)| shape.first().copied().unwrap_or(0)).collect();
+        let wrong = |what: String| Err(Error::bad_data(what).at(path.display()));
+        match rows.as_slice() {
+            [0, ..] if batched => wrong("an array without an example".into()),
+            [count, rest @ ..] if batched => match rest.iter().find(|n| *n != count) {
+                Some(odd) => wrong(format!("the arrays hold different numbers of examples: {count} and {odd}")),
+                None => Ok(Examples { count: *count, given, path }),
+            },
+            _ => Examples::one(given, path),
+        }
     }
-    let data = match &array.data {
-        ArrayData::F32(v) => ArrayData::F32(part(v, row, length)),
-        ArrayData::I64(v) => ArrayData::I64(part(v, row, length)),
-        ArrayData::I32(v) => ArrayData::I32(part(v, row, length)),
-        ArrayData::U8(v) => ArrayData::U8(part(v, row, length)),
-    };
-    NamedArray::new(array.name.clone(), shape, data)
-}
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+    /// All of it is one example.
+    fn one(given: Given, path: &'a Path) -> Result<Examples<'a>> {
+        let arrays = match given {
+            Given::One(_) => return Ok(Examples { given, count: 1, path }),
+            Given::Rows(rows) => vec![rows.whole().map_err(|e| e.at(path.display()))?],
+            Given::Arrays(arrays) => arrays,
+        };
+        let given = Given::One(RawInput::Arrays(arrays::convert(arrays, path)?));
+        Ok(Examples { given, count: 1, path })
+    }
 
-    #[test]
-    fn rows_of_an_array() {
-        let all = NamedArray::new("x", vec![2, 3], ArrayData::I64((0..6).collect())).unwrap();
-        let second = take(&all, 1).unwrap();
-        assert_eq!((second.shape, second.data), (vec![3], ArrayData::I64(vec![3, 4, 5])));
+    /// Example `i`; they are asked for in their order.
+    fn next(&mut self, i: usize) -> Result<RawInput> {
+        match &mut self.given {
+            Given::One(input) => Ok(std::mem::replace(input, RawInput::Arrays(vec![]))),
+            Given::Rows(rows) => match rows.row() {
+                Ok(row) => Ok(RawInput::Arrays(vec![row])),
+                Err(e) => Err(e.at(self.path.display())),
+            },
+            Given::Arrays(arrays) => {
+                let row = |a: &RawArray| a.row(i).map_err(|e| e.at(arrays::location(self.path, &a.name)));
+                arrays.iter().map(row).collect::<Result<_>>().map(RawInput::Arrays)
+            }
+        }
     }
 }

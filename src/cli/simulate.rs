@@ -4,14 +4,14 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::atomic::AtomicBool;
 
-use acclimate::input::LabelledSet;
+use acclimate::input::{LabelledSet, Skipped};
 use acclimate::sites::Pattern;
 use acclimate::tools::simulate::{ACCEPT_SHARE, GAP, Options, Point, Report, Step, Training, simulate};
 use acclimate::{InitOptions, Result};
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::output::{Output, bytes, percent_1, table};
+use super::output::{Output, bytes, percent_1, skipped_json, table};
 use super::vet::VetArgs;
 use super::{EndsArg, TASKS, ThreadsArg, plot, stop, task};
 
@@ -83,6 +83,9 @@ impl Simulate {
         };
         let data = read(&self.data)?;
         let test = self.test.as_ref().map(read).transpose()?;
+        let skipped: Vec<Skipped> =
+            [Some(&data), test.as_ref()].into_iter().flatten().flat_map(LabelledSet::skipped).cloned().collect();
+        output.skipped(&skipped);
         if data.is_grouped_by_label() {
             output.note(format_args!(
                 "the data is sorted by label, which is no order of time: shuffled with seed {}",
@@ -123,7 +126,9 @@ impl Simulate {
             plot::write(path, "learning curve", &[("adapted (dashed: base)".to_string(), &report.curve)])?;
             output.note(format_args!("learning curve: {}", path.display()));
         }
-        output.data(&as_json(&report), || for_people(&report))?;
+        let mut json = as_json(&report);
+        json["skipped"] = skipped_json(&skipped);
+        output.data(&json, || for_people(&report))?;
         Ok(ExitCode::SUCCESS)
     }
 }

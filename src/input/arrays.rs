@@ -8,7 +8,7 @@ use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, ZipArchive, ZipWriter};
 
 pub use super::array::{ArrayData, ElementType, NamedArray};
-use super::npy::{self, RawArray};
+use super::npy::{self, RawArray, RowReader};
 use crate::error::{Error, Result};
 
 /// Most bytes that the arrays of one file may take, in the file and once converted: 1 GiB.
@@ -22,7 +22,11 @@ const MAX_EXPANSION: u64 = 1032;
 ///
 /// Errors name the file and, in an archive, the array: unreadable, damaged, larger than [`MAX_BYTES`], unsupported element type, NaN or infinity.
 pub fn read(path: &Path) -> Result<Vec<NamedArray>> {
-    let raw = read_raw(path, MAX_BYTES)?;
+    convert(read_raw(path, MAX_BYTES)?, path)
+}
+
+/// Converts the arrays of the file `path` as [`read`] does, with its errors.
+pub fn convert(raw: Vec<RawArray>, path: &Path) -> Result<Vec<NamedArray>> {
     let mut budget = MAX_BYTES;
     let mut arrays = Vec::with_capacity(raw.len());
     for r in raw {
@@ -37,6 +41,22 @@ pub fn read(path: &Path) -> Result<Vec<NamedArray>> {
 ///
 /// The content decides which of the two it is, not the file's name.
 pub fn read_raw(path: &Path, limit: u64) -> Result<Vec<RawArray>> {
+    match open(path, limit)? {
+        Opened::One(rows) => Ok(vec![rows.whole().map_err(|e| e.at(path.display()))?]),
+        Opened::Many(arrays) => Ok(arrays),
+    }
+}
+
+/// An opened file of arrays.
+pub(super) enum Opened {
+    /// A `.npy` file, of which the start is read.
+    One(RowReader<BufReader<File>>),
+    /// The arrays of an `.npz` archive.
+    Many(Vec<RawArray>),
+}
+
+/// Opens the `.npy` or `.npz` file that [`read_raw`] reads.
+pub(super) fn open(path: &Path, limit: u64) -> Result<Opened> {
     let cannot = |e| Error::io("cannot read the arrays", path, e);
     let file = File::open(path).map_err(cannot)?;
     let meta = file.metadata().map_err(cannot)?;
@@ -46,12 +66,11 @@ pub fn read_raw(path: &Path, limit: u64) -> Result<Vec<RawArray>> {
     let mut start = [0u8; 4];
     let filled = (&file).read(&mut start).map_err(cannot)?;
     std::io::Seek::rewind(&mut &file).map_err(cannot)?;
-    let mut reader = BufReader::new(file);
+    let reader = BufReader::new(file);
     if start.get(..filled).is_some_and(|s| s.starts_with(b"PK")) {
-        return read_archive(reader, meta.len(), path, limit);
+        return read_archive(reader, meta.len(), path, limit).map(Opened::Many);
     }
-    let array = RawArray::read(&mut reader, "", meta.len(), limit).map_err(|e| e.at(path.display()))?;
-    Ok(vec![array])
+    RowReader::new(reader, meta.len(), limit).map(Opened::One).map_err(|e| e.at(path.display()))
 }
 
 fn read_archive(reader: BufReader<File>, file_bytes: u64, path: &Path, limit: u64) -> Result<Vec<RawArray>> {
@@ -90,7 +109,7 @@ fn read_archive(reader: BufReader<File>, file_bytes: u64, path: &Path, limit: u6
 }
 
 /// The file, and the array in it when it has a name.
-fn location(path: &Path, name: &str) -> String {
+pub fn location(path: &Path, name: &str) -> String {
     if name.is_empty() { path.display().to_string() } else { format!("{}, array '{name}'", path.display()) }
 }
 

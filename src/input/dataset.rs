@@ -13,14 +13,13 @@ use rand_chacha::ChaCha8Rng;
 
 use super::RawInput;
 use super::arrays::{self, MAX_BYTES};
-use super::image;
+use super::folder::{self, Folder, Skipped};
 use super::npy::RawArray;
+use super::{image, label};
 use crate::error::{Error, Result};
 
 /// Largest `.tsv` that is read: 256 MiB.
 const MAX_TSV_BYTES: u64 = 256 << 20;
-/// Most pictures in a folder.
-const MAX_PICTURES: usize = 1_000_000;
 
 /// Examples with labels in order of time. Inputs are converted, or read from their files, one at a time when asked for.
 #[derive(Clone, Debug)]
@@ -30,6 +29,7 @@ pub struct LabelledSet {
     order: Vec<usize>,
     labels: Vec<String>,
     users: Option<Vec<i64>>,
+    skipped: Arc<Vec<Skipped>>,
 }
 
 #[derive(Debug)]
@@ -43,7 +43,9 @@ enum Inputs {
 impl LabelledSet {
     /// Reads a labelled set: a folder, a `.tsv` (or `.txt`) file, or an `.npz` archive.
     ///
-    /// Errors name the file and the line, array, index or picture that is wrong. A picture's content is read later, by [`LabelledSet::input`].
+    /// Errors name the file and the line, array or index that is wrong. Of a folder, what is no picture or a damaged
+    /// one is left out: [`LabelledSet::skipped`]. For that every picture is decoded once here, on all cores, and not
+    /// kept.
     pub fn read(path: &Path) -> Result<LabelledSet> {
         let extension = path.extension().and_then(|e| e.to_str()).map(str::to_ascii_lowercase);
         let set = match extension.as_deref() {
@@ -63,7 +65,8 @@ impl LabelledSet {
     }
 
     fn new(inputs: Inputs, labels: Vec<String>, users: Option<Vec<i64>>) -> LabelledSet {
-        LabelledSet { inputs: Arc::new(inputs), order: (0..labels.len()).collect(), labels, users }
+        let (order, skipped) = ((0..labels.len()).collect(), Arc::default());
+        LabelledSet { inputs: Arc::new(inputs), order, labels, users, skipped }
     }
 
     /// Number of examples.
@@ -84,6 +87,12 @@ impl LabelledSet {
     /// User of each example, if the data says.
     pub fn users(&self) -> Option<&[i64]> {
         self.users.as_deref()
+    }
+
+    /// What the data holds beside the examples: files of other formats, damaged ones, labels without a picture. A part
+    /// of a set says the same as the whole.
+    pub fn skipped(&self) -> &[Skipped] {
+        &self.skipped
     }
 
     /// Input of example `i`. Errors: no such example; a picture that cannot be read.
@@ -124,6 +133,7 @@ impl LabelledSet {
             order: pick(&self.order, positions)?,
             labels: pick(&self.labels, positions)?,
             users: self.users.as_ref().map(|u| pick(u, positions)).transpose()?,
+            skipped: Arc::clone(&self.skipped),
         })
     }
 
@@ -199,9 +209,8 @@ fn read_npz(path: &Path) -> Result<LabelledSet> {
         }
     }
     let labels = y.strings().map_err(|e| e.at(within("y")))?;
-    if let Some(i) = labels.iter().position(|l| l.is_empty()) {
-        return Err(Error::bad_data(format!("an empty label at index {i}")).at(within("y")));
-    }
+    let clean = |(i, l): (usize, &String)| label::clean(l).map_err(|e| e.at(format!("{}, index {i}", within("y"))));
+    let labels: Vec<String> = labels.iter().enumerate().map(clean).collect::<Result<_>>()?;
     let users = user.map(|u| u.integers().map_err(|e| e.at(within("user")))).transpose()?;
     let inputs = match columns.as_slice() {
         [one] if one.is_text() => Inputs::Texts(one.strings().map_err(|e| e.at(within(&one.name)))?),
@@ -222,15 +231,15 @@ fn read_tsv(path: &Path) -> Result<LabelledSet> {
     if bytes.len() as u64 > MAX_TSV_BYTES {
         return Err(Error::bad_data(format!("a file of more than {MAX_TSV_BYTES} bytes")).at(path.display()));
     }
-    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
     let (mut labels, mut texts) = (Vec::new(), Vec::new());
-    for (i, line) in bytes.split(|&b| b == b'\n').enumerate() {
+    for (i, line) in label::lines(&bytes).enumerate() {
+        let place = format!("{}, line {}", path.display(), i + 1);
         let wrong = |why: &str| {
             Error::bad_data(format!("malformed line: {why}"))
-                .at(format!("{}, line {}", path.display(), i + 1))
+                .at(&place)
                 .hint("write each line as label, tab, text, in UTF-8")
         };
-        let line = std::str::from_utf8(line).map_err(|_| wrong("not UTF-8"))?.trim_end_matches('\r');
+        let line = std::str::from_utf8(line).map_err(|_| wrong("not UTF-8"))?;
         if line.trim().is_empty() {
             continue;
         }
@@ -242,53 +251,15 @@ fn read_tsv(path: &Path) -> Result<LabelledSet> {
             (_, t) if t.contains('\t') => return Err(wrong("more than one tab")),
             _ => {}
         }
-        labels.push(label.to_owned());
+        labels.push(label::clean(label).map_err(|e| e.at(&place))?);
         texts.push(text.to_owned());
     }
     Ok(LabelledSet::new(Inputs::Texts(texts), labels, None))
 }
 
 fn read_folder(path: &Path) -> Result<LabelledSet> {
-    let (mut labels, mut pictures) = (Vec::new(), Vec::new());
-    for folder in sorted_entries(path)?.into_iter().filter(|f| f.is_dir()) {
-        let name = folder.file_name().and_then(|n| n.to_str());
-        let label = name.ok_or_else(|| Error::bad_data("a label that is not UTF-8").at(folder.display()))?;
-        for file in sorted_entries(&folder)?.into_iter().filter(|f| is_picture(f)) {
-            if pictures.len() == MAX_PICTURES {
-                return Err(
-                    Error::bad_data(format!("a folder of more than {MAX_PICTURES} pictures")).at(path.display())
-                );
-            }
-            image::check_header(&file)?;
-            labels.push(label.to_owned());
-            pictures.push(file);
-        }
-    }
-    if pictures.is_empty() {
-        return Err(Error::bad_data("a folder without pictures")
-            .at(path.display())
-            .hint("put the pictures (.png, .jpg) into one sub-folder per label"));
-    }
-    Ok(LabelledSet::new(Inputs::Pictures(pictures), labels, None))
-}
-
-/// Entries of a folder by name; hidden ones are left out.
-fn sorted_entries(folder: &Path) -> Result<Vec<PathBuf>> {
-    let cannot = |e| Error::io("cannot read the folder", folder, e);
-    let mut entries = Vec::new();
-    for entry in std::fs::read_dir(folder).map_err(cannot)? {
-        let entry = entry.map_err(cannot)?;
-        if !entry.file_name().as_encoded_bytes().starts_with(b".") {
-            entries.push(entry.path());
-        }
-    }
-    entries.sort();
-    Ok(entries)
-}
-
-fn is_picture(path: &Path) -> bool {
-    let extension = path.extension().and_then(|e| e.to_str()).map(str::to_ascii_lowercase);
-    matches!(extension.as_deref(), Some("png" | "jpg" | "jpeg"))
+    let Folder { labels, pictures, skipped } = folder::read(path)?;
+    Ok(LabelledSet { skipped: Arc::new(skipped), ..LabelledSet::new(Inputs::Pictures(pictures), labels, None) })
 }
 
 #[cfg(test)]
@@ -391,6 +362,32 @@ mod tests {
         }
     }
 
+    /// The same three labels from every reader, whatever surrounds them in the file.
+    #[test]
+    fn labels_are_cleaned_alike_by_every_reader() {
+        let (_dir, tsv) = write("d.tsv", b"\xef\xbb\xbfcat\ta\r\ncat \tb\r\xc2\xa0dog\tc\n");
+        assert_eq!(LabelledSet::read(&tsv).unwrap().labels(), ["cat", "cat", "dog"]);
+        let cells = ["\u{feff}cat", "cat ", "dog\r\n"];
+        let utf32: Vec<u8> = cells.iter().flat_map(|c| padded(c, 6)).flat_map(|c| (c as u32).to_le_bytes()).collect();
+        let y = crate::input::npy::tests::npy("'<U6'", false, "(3,)", &utf32);
+        let x = crate::input::npy::tests::npy("'|u1'", false, "(3, 1)", &[1, 2, 3]);
+        let (_dir, npz) = write("d.npz", b"");
+        let mut zip = zip::ZipWriter::new(File::create(&npz).unwrap());
+        for (name, bytes) in [("x.npy", x), ("y.npy", y)] {
+            zip.start_file(name, zip::write::SimpleFileOptions::default()).unwrap();
+            std::io::Write::write_all(&mut zip, &bytes).unwrap();
+        }
+        zip.finish().unwrap();
+        assert_eq!(LabelledSet::read(&npz).unwrap().labels(), ["cat", "cat", "dog"]);
+        let (_dir, tsv) = write("d.tsv", b"cat\ta\ncat\x1b[31m\tb\n");
+        let e = LabelledSet::read(&tsv).unwrap_err().to_string();
+        assert!(e.contains("line 2") && e.contains("control"), "{e}");
+    }
+
+    fn padded(text: &str, length: usize) -> Vec<char> {
+        text.chars().chain(std::iter::repeat('\0')).take(length).collect()
+    }
+
     #[test]
     fn folders_of_pictures() {
         let dir = tempfile::tempdir().unwrap();
@@ -401,6 +398,10 @@ mod tests {
         }
         std::fs::write(dir.path().join("dog/.hidden.png"), b"x").unwrap();
         std::fs::write(dir.path().join("dog/notes.txt"), b"x").unwrap();
+        std::fs::write(dir.path().join("LICENSE"), b"x").unwrap();
+        std::fs::create_dir_all(dir.path().join("dog/more")).unwrap();
+        std::fs::create_dir(dir.path().join("fish")).unwrap();
+        std::fs::write(dir.path().join("dog/c.png"), &png(4)[..40]).unwrap();
         let set = LabelledSet::read(dir.path()).unwrap();
         assert_eq!(set.labels(), ["cat", "dog", "dog"]);
         let levels: Vec<u8> = (0..3)
@@ -412,9 +413,28 @@ mod tests {
         assert_eq!(levels, [3, 1, 2]);
         assert!(set.is_grouped_by_label());
 
-        std::fs::write(dir.path().join("cat/broken.jpg"), b"x").unwrap();
-        let e = LabelledSet::read(dir.path()).unwrap_err().to_string();
-        assert!(e.contains("broken.jpg"), "{e}");
+        // Whatever was left out is named, by one set and by its parts.
+        let expected = [
+            ("LICENSE", "not in a folder"),
+            ("dog/c.png", "damaged picture"),
+            ("dog/more", "within the folder of a label"),
+            ("dog/notes.txt", "not a .png, .jpg or .webp"),
+            ("fish", "no picture for this label"),
+        ];
+        let part = set.select(&[0]).unwrap();
+        for skipped in [set.skipped(), part.skipped()] {
+            assert_eq!(skipped.len(), expected.len(), "{skipped:?}");
+            for (s, (file, reason)) in skipped.iter().zip(expected) {
+                assert_eq!(s.file, dir.path().join(file));
+                assert!(s.reason.contains(reason) && !s.reason.contains("c.png"), "{s:?}");
+            }
+        }
+
+        let damaged = tempfile::tempdir().unwrap();
+        std::fs::create_dir(damaged.path().join("cat")).unwrap();
+        std::fs::write(damaged.path().join("cat/broken.jpg"), b"x").unwrap();
+        let e = LabelledSet::read(damaged.path()).unwrap_err().to_string();
+        assert!(e.contains("broken.jpg") && e.contains("2 left out"), "{e}");
         let empty = tempfile::tempdir().unwrap();
         assert!(LabelledSet::read(empty.path()).unwrap_err().to_string().contains("without pictures"));
     }

@@ -1,32 +1,20 @@
-//! Pictures: decoding, the small 8-bit picture that is kept, and the numbers a model eats.
+//! Pictures: the small 8-bit picture that is kept, and the numbers a model eats.
 //!
 //! Two steps, so that what is stored is exactly what was predicted on: [`Preprocessing::shrink`] resizes and crops to 8-bit RGB,
 //! [`Preprocessing::normalise`] turns that into floats; [`Preprocessing::apply`] is one after the other.
 
 use std::borrow::Cow;
-use std::fs::File;
-use std::io::{Cursor, Read};
-use std::path::Path;
 
 use image::imageops::{self, FilterType};
-use image::metadata::Orientation;
-use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits};
 use serde::{Deserialize, Serialize};
 
 use super::Example;
 use super::arrays::{ArrayData, NamedArray};
 use crate::error::{Error, Result};
 
+pub use super::decode::{MAX_DECODE_BYTES, MAX_FILE_BYTES, MAX_SIDE, decode, encode_png, is_named_as_picture, read};
 pub use image::RgbImage;
 
-/// Largest side of a picture that is decoded, pixels.
-pub const MAX_SIDE: u32 = 8192;
-/// Most memory that decoding one picture may take, bytes.
-pub const MAX_DECODE_BYTES: u64 = 256 << 20;
-/// Largest picture file that is read, bytes.
-pub const MAX_FILE_BYTES: u64 = 64 << 20;
-/// A PNG never grows by more than this: deflate by 1032, 1-bit palette entries to four bytes by 32.
-const MAX_PNG_EXPANSION: u64 = 1032 * 32;
 /// Largest side that a model may ask for, pixels.
 const MAX_TARGET: u32 = 2048;
 
@@ -195,88 +183,6 @@ fn luma([r, g, b]: [u8; 3]) -> u8 {
     ((u32::from(r) * 19595 + u32::from(g) * 38470 + u32::from(b) * 7471 + 0x8000) >> 16) as u8
 }
 
-/// Decodes a PNG or JPEG: 8-bit RGB, transparency dropped, turned the way its EXIF record says.
-///
-/// Errors: another format, damaged, more than [`MAX_SIDE`] a side or [`MAX_DECODE_BYTES`] in memory.
-pub fn decode(bytes: &[u8]) -> Result<RgbImage> {
-    let reader = checked_reader(bytes)?;
-    let png = reader.format() == Some(ImageFormat::Png);
-    let mut decoder = reader.into_decoder().map_err(refused)?;
-    if decoder.total_bytes() > MAX_DECODE_BYTES {
-        return Err(refused(ImageError::Limits(image::error::LimitError::from_kind(
-            image::error::LimitErrorKind::InsufficientMemory,
-        ))));
-    }
-    if png && decoder.total_bytes() / MAX_PNG_EXPANSION > bytes.len() as u64 {
-        return Err(Error::bad_data("damaged picture: it declares more pixels than its bytes can hold"));
-    }
-    let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
-    let mut picture = DynamicImage::from_decoder(decoder).map_err(refused)?;
-    picture.apply_orientation(orientation);
-    Ok(picture.into_rgb8())
-}
-
-/// As [`decode`], from a file of at most [`MAX_FILE_BYTES`].
-pub fn read(path: &Path) -> Result<RgbImage> {
-    let cannot = |e| Error::io("cannot read the picture", path, e);
-    let file = File::open(path).map_err(cannot)?;
-    if !file.metadata().map_err(cannot)?.is_file() {
-        return Err(Error::bad_data("not a regular file").at(path.display()));
-    }
-    let mut bytes = Vec::new();
-    file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(cannot)?;
-    if bytes.len() as u64 > MAX_FILE_BYTES {
-        return Err(Error::bad_data(format!("a picture file of more than {MAX_FILE_BYTES} bytes")).at(path.display()));
-    }
-    decode(&bytes).map_err(|e| e.at(path.display()))
-}
-
-/// Checks a picture's first bytes, without decoding it: its format is known and its size within limits.
-pub fn check_header(path: &Path) -> Result<()> {
-    let cannot = |e| Error::io("cannot read the picture", path, e);
-    let mut reader = ImageReader::open(path).and_then(ImageReader::with_guessed_format).map_err(cannot)?;
-    reader.limits(limits());
-    let known = reader.format().is_some_and(|f| matches!(f, ImageFormat::Png | ImageFormat::Jpeg));
-    let decoded = if known { reader.into_decoder().map(drop).map_err(refused) } else { Err(unknown_format()) };
-    decoded.map_err(|e| e.at(path.display()))
-}
-
-/// Lossless PNG of a picture.
-pub fn encode_png(picture: &RgbImage) -> Result<Vec<u8>> {
-    let mut out = Cursor::new(Vec::new());
-    picture.write_to(&mut out, ImageFormat::Png).map_err(|e| Error::internal("cannot encode a picture").because(e))?;
-    Ok(out.into_inner())
-}
-
-fn limits() -> Limits {
-    let mut limits = Limits::default();
-    limits.max_image_width = Some(MAX_SIDE);
-    limits.max_image_height = Some(MAX_SIDE);
-    limits.max_alloc = Some(MAX_DECODE_BYTES);
-    limits
-}
-
-fn checked_reader(bytes: &[u8]) -> Result<ImageReader<Cursor<&[u8]>>> {
-    let mut reader =
-        ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(|e| refused(ImageError::IoError(e)))?;
-    reader.limits(limits());
-    match reader.format() {
-        Some(ImageFormat::Png | ImageFormat::Jpeg) => Ok(reader),
-        _ => Err(unknown_format()),
-    }
-}
-
-fn unknown_format() -> Error {
-    Error::bad_data("not a PNG or JPEG picture").hint("convert it to PNG or JPEG")
-}
-
-fn refused(e: ImageError) -> Error {
-    let too_large = matches!(e, ImageError::Limits(_));
-    let what = if too_large { "a picture too large to decode" } else { "damaged picture" };
-    let error = Error::bad_data(what).because(e);
-    if too_large { error.hint(format!("scale it down to at most {MAX_SIDE} pixels a side")) } else { error }
-}
-
 /// A picture from an array of shape `[H, W]`, `[H, W, C]` or `[C, H, W]` with C 1, 3 or 4 (the fourth is dropped), with or without a leading 1.
 ///
 /// Integers are 0 to 255. Floats are 0 to 1 when all of the array's values are, else 0 to 255 (rounded).
@@ -441,60 +347,6 @@ mod tests {
         for (w, h) in [(8192, 1), (1, 8192), (1, 1), (2, 3)] {
             assert_eq!(p.shrink(&RgbImage::from_pixel(w, h, image::Rgb([9, 8, 7]))).unwrap().dimensions(), (224, 224));
         }
-    }
-
-    /// A PNG that declares a size it does not have.
-    fn declared(w: u32, h: u32) -> Vec<u8> {
-        let mut ihdr = b"IHDR".to_vec();
-        ihdr.extend(w.to_be_bytes());
-        ihdr.extend(h.to_be_bytes());
-        ihdr.extend([8, 2, 0, 0, 0]);
-        let crc = ihdr.iter().fold(!0u32, |crc, &b| {
-            (0..8).fold(crc ^ u32::from(b), |c, _| if c & 1 == 1 { 0xEDB8_8320 ^ (c >> 1) } else { c >> 1 })
-        });
-        let mut out = b"\x89PNG\r\n\x1a\n\x00\x00\x00\x0d".to_vec();
-        out.extend(ihdr);
-        out.extend((!crc).to_be_bytes());
-        out.extend(b"\x00\x00\x00\x04IDAT\x00\x00\x00\x00");
-        out
-    }
-
-    #[test]
-    fn hostile_pictures_are_refused() {
-        let good = encode_png(&pattern(40, 30)).unwrap();
-        assert_eq!(decode(&good).unwrap(), pattern(40, 30));
-        for cut in 0..good.len() - 16 {
-            assert_eq!(decode(&good[..cut]).unwrap_err().kind(), ErrorKind::BadData, "cut at {cut}");
-        }
-        let e = decode(&declared(60_000, 60_000)).unwrap_err();
-        assert!(e.to_string().contains("too large"), "{e}");
-        assert!(decode(&declared(8192, 8192)).unwrap_err().to_string().contains("damaged"));
-        for bytes in [&b""[..], b"\x89", b"GIF89a", b"\xff\xd8\xff\xe0"] {
-            assert_eq!(decode(bytes).unwrap_err().kind(), ErrorKind::BadData);
-        }
-        assert_eq!(read(Path::new("absent.png")).unwrap_err().kind(), ErrorKind::Io);
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("one.png");
-        std::fs::write(&path, b"\x89").unwrap();
-        assert!(read(&path).unwrap_err().to_string().contains("one.png"));
-        assert!(check_header(&path).is_err());
-        std::fs::write(&path, declared(60_000, 60_000)).unwrap();
-        assert!(check_header(&path).unwrap_err().to_string().contains("too large"));
-    }
-
-    #[test]
-    fn jpegs_decode_and_turn_the_way_their_exif_says() {
-        let picture = RgbImage::from_fn(16, 8, |x, _| image::Rgb([if x < 8 { 250 } else { 5 }; 3]));
-        let mut jpeg = Cursor::new(Vec::new());
-        picture.write_to(&mut jpeg, ImageFormat::Jpeg).unwrap();
-        let plain = jpeg.into_inner();
-        assert_eq!(decode(&plain).unwrap().dimensions(), (16, 8));
-        let mut turned = plain[..2].to_vec(); // orientation 6: turn clockwise to view
-        turned.extend(b"\xff\xe1\x00\x22Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0");
-        turned.extend(&plain[2..]);
-        let upright = decode(&turned).unwrap();
-        assert_eq!(upright.dimensions(), (8, 16));
-        assert!(upright.get_pixel(4, 1).0[0] > 200 && upright.get_pixel(4, 14).0[0] < 50);
     }
 
     #[test]

@@ -3,9 +3,9 @@
 //! ```text
 //! argument ──RawInput::from_argument──► RawInput ──Intake::example──► Example ──(batching)──► model
 //!                                          │  ▲
-//!                         Intake::stored│  │RawInput::from_stored
+//!                          Intake::prepare │  │ RawInput::from_stored
 //!                                          ▼  │
-//!                                       StoredInput (journal)
+//!                             Example and StoredInput (journal)
 //! ```
 //!
 //! What is stored gives the same [`Example`], bit for bit, as what it was made from.
@@ -13,19 +13,24 @@
 mod array;
 pub mod arrays;
 pub mod dataset;
+mod decode;
+mod folder;
 pub mod image;
+mod jpeg;
+pub mod label;
 pub mod npy;
 pub mod text;
 
 use std::borrow::Cow;
 use std::fs::File;
-use std::io::Read;
+use std::io::{BufReader, Read};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
 pub use arrays::{ArrayData, ElementType, NamedArray, write_npz};
 pub use dataset::LabelledSet;
+pub use folder::Skipped;
 pub use image::{Preprocessing, RgbImage};
 pub use text::TextEncoder;
 
@@ -54,10 +59,26 @@ pub enum RawInput {
 pub enum StoredInput {
     /// A sentence.
     Text(String),
-    /// PNG bytes of [`Preprocessing::shrink`]'s result.
-    Image(Vec<u8>),
+    /// [`Preprocessing::shrink`]'s result, as PNG.
+    Image {
+        /// Width, pixels.
+        width: u32,
+        /// Height, pixels.
+        height: u32,
+        /// The file's bytes.
+        png: Vec<u8>,
+    },
     /// Arrays as given.
     Arrays(Vec<NamedArray>),
+}
+
+/// An input on its way through a prediction.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Prepared {
+    /// What the model eats.
+    pub example: Example,
+    /// What a journal keeps; [`RawInput::from_stored`] of it gives the same example.
+    pub stored: StoredInput,
 }
 
 /// How inputs become arrays for one model.
@@ -76,7 +97,7 @@ impl Intake<'_> {
     pub fn takes(&self) -> &'static str {
         match self {
             Intake::Text(_) => "text (a sentence, or a .txt file)",
-            Intake::Image(_) => "pictures (.png, .jpg, or an array in .npy)",
+            Intake::Image(_) => "pictures (.png, .jpg, .webp, or an array in .npy)",
             Intake::Arrays => "arrays (.npy or .npz)",
         }
     }
@@ -90,20 +111,26 @@ impl Intake<'_> {
                 arrays.iter().try_for_each(NamedArray::check)?;
                 Ok(Example { arrays: arrays.clone() })
             }
-            _ => Err(self.refuse(input)),
+            _ => Err(self.refuse(input.sort())),
         }
     }
 
-    /// What a journal keeps of `input`; [`RawInput::from_stored`] of it gives the same example.
-    pub fn stored(&self, input: &RawInput) -> Result<StoredInput> {
-        match (self, input) {
-            (Intake::Text(_), RawInput::Text(text)) => Ok(StoredInput::Text(text.clone())),
+    /// What the model eats, and what a journal keeps: a picture is shrunk once, and both are made from the small one.
+    ///
+    /// Error: as [`Intake::example`].
+    pub fn prepare(&self, input: &RawInput) -> Result<Prepared> {
+        let (example, stored) = match (self, input) {
             (Intake::Image(preprocessing), _) => {
-                Ok(StoredInput::Image(image::encode_png(&preprocessing.shrink(&*self.picture(input)?)?)?))
+                let small = preprocessing.shrink(&*self.picture(input)?)?;
+                let (width, height) = small.dimensions();
+                let stored = StoredInput::Image { width, height, png: image::encode_png(&small)? };
+                (preprocessing.normalise(&small)?, stored)
             }
-            (Intake::Arrays, RawInput::Arrays(arrays)) => Ok(StoredInput::Arrays(arrays.clone())),
-            _ => Err(self.refuse(input)),
-        }
+            (_, RawInput::Text(text)) => (self.example(input)?, StoredInput::Text(text.clone())),
+            (_, RawInput::Arrays(arrays)) => (self.example(input)?, StoredInput::Arrays(arrays.clone())),
+            _ => return Err(self.refuse(input.sort())),
+        };
+        Ok(Prepared { example, stored })
     }
 
     fn picture<'i>(&self, input: &'i RawInput) -> Result<Cow<'i, RgbImage>> {
@@ -113,62 +140,97 @@ impl Intake<'_> {
                 [one] => image::from_array(one).map(Cow::Owned),
                 _ => Err(Error::bad_data(format!("{} arrays where one picture is needed", arrays.len()))),
             },
-            RawInput::Text(_) => Err(self.refuse(input)),
+            RawInput::Text(_) => Err(self.refuse(input.sort())),
         }
     }
 
-    fn refuse(&self, input: &RawInput) -> Error {
-        let got = match input {
-            RawInput::Text(_) => "text",
-            RawInput::Image(_) => "a picture",
-            RawInput::Arrays(_) => "arrays",
-        };
+    fn refuse(&self, got: &str) -> Error {
         let error = Error::bad_data(format!("{got} given; this model takes {}", self.takes()));
-        match (self, input) {
-            (Intake::Arrays, RawInput::Text(_)) => {
-                error.hint("a model of texts needs its tokenizer.json: --tokenizer F")
-            }
+        match self {
+            Intake::Arrays if got == "text" => error.hint("a model of texts needs its tokenizer.json: --tokenizer F"),
             _ => error,
         }
     }
 }
 
-impl RawInput {
-    /// What a command-line argument means for this model: an existing file by its extension, otherwise a sentence if the model takes text.
+/// What a command-line argument names: one input, or arrays as they lie in their file, which may hold several.
+pub enum Given {
+    /// One input.
+    One(RawInput),
+    /// A `.npy` file, whose rows can be read one at a time.
+    Rows(npy::RowReader<BufReader<File>>),
+    /// The arrays of an `.npz` archive, whose rows can be converted one at a time.
+    Arrays(Vec<npy::RawArray>),
+}
+
+impl Given {
+    /// What an argument means for this model: an existing file by its extension, otherwise a sentence if the model
+    /// takes text.
     ///
-    /// `.npy`, `.npz`: arrays; `.png`, `.jpg`, `.jpeg`: a picture; `.txt`, or any other extension when the model takes text: a text file.
-    /// Errors: no such file, an unreadable or malformed one, or one of a sort that this model does not take.
-    pub fn from_argument(argument: &str, intake: Intake<'_>) -> Result<RawInput> {
+    /// `.npy`, `.npz`: arrays; `.png`, `.jpg`, `.jpeg`, `.webp`: a picture; `.txt`, or any other extension when the
+    /// model takes text: a text file. Errors: no such file, an unreadable or malformed one, or one of a sort that this
+    /// model does not take.
+    pub fn from_argument(argument: &str, intake: Intake<'_>) -> Result<Given> {
         let path = Path::new(argument);
         let text_model = matches!(intake, Intake::Text(_));
         let extension = path.extension().and_then(|e| e.to_str()).map(str::to_ascii_lowercase);
         let extension = extension.as_deref().filter(|e| !e.is_empty() && e.chars().all(|c| c.is_ascii_alphanumeric()));
-        let names_a_file = matches!(extension, Some("npy" | "npz" | "png" | "jpg" | "jpeg" | "txt"))
-            && !argument.contains(char::is_whitespace);
-        let input = match extension {
-            Some(extension) if path.is_file() => match extension {
-                "npy" | "npz" => RawInput::Arrays(arrays::read(path)?),
-                "png" | "jpg" | "jpeg" => RawInput::Image(image::read(path)?),
-                "txt" => RawInput::Text(read_text(path)?),
-                _ if text_model => RawInput::Text(read_text(path)?),
-                _ => {
-                    return Err(Error::bad_data(format!("unknown sort of file; this model takes {}", intake.takes()))
-                        .at(argument)
-                        .hint("rename the file if its content is one of these"));
-                }
+        let picture = image::is_named_as_picture(path);
+        let names_a_file =
+            (picture || matches!(extension, Some("npy" | "npz" | "txt"))) && !argument.contains(char::is_whitespace);
+        let given = match extension {
+            Some(_) if path.is_file() && picture => Given::One(RawInput::Image(image::read(path)?)),
+            Some("npy" | "npz") if path.is_file() => match arrays::open(path, arrays::MAX_BYTES)? {
+                arrays::Opened::One(rows) => Given::Rows(rows),
+                arrays::Opened::Many(arrays) => Given::Arrays(arrays),
             },
-            _ if text_model && !names_a_file => RawInput::Text(argument.to_owned()),
+            Some(extension) if path.is_file() && (text_model || extension == "txt") => {
+                Given::One(RawInput::Text(read_text(path)?))
+            }
+            Some(_) if path.is_file() => {
+                return Err(Error::bad_data(format!("unknown sort of file; this model takes {}", intake.takes()))
+                    .at(argument)
+                    .hint("rename the file if its content is one of these"));
+            }
+            _ if text_model && !names_a_file => Given::One(RawInput::Text(argument.to_owned())),
             _ => {
                 return Err(Error::bad_data(format!("no such file; this model takes {}", intake.takes()))
                     .at(argument)
                     .hint("check the path"));
             }
         };
-        match (&intake, &input) {
-            (Intake::Text(_), RawInput::Text(_))
-            | (Intake::Image(_), RawInput::Image(_) | RawInput::Arrays(_))
-            | (Intake::Arrays, RawInput::Arrays(_)) => Ok(input),
-            _ => Err(intake.refuse(&input).at(argument)),
+        let refuse = |got| Err(intake.refuse(got).at(argument));
+        match (&intake, &given) {
+            (Intake::Text(_), Given::Rows(_) | Given::Arrays(_)) => refuse(ARRAYS),
+            (Intake::Text(_), Given::One(RawInput::Text(_))) | (Intake::Image(_), Given::One(RawInput::Image(_))) => {
+                Ok(given)
+            }
+            (_, Given::Rows(_) | Given::Arrays(_)) => Ok(given),
+            (_, Given::One(input)) => refuse(input.sort()),
+        }
+    }
+}
+
+const ARRAYS: &str = "arrays";
+
+impl RawInput {
+    /// The one input that a command-line argument names, as [`Given::from_argument`] reads it; arrays are converted
+    /// whole.
+    pub fn from_argument(argument: &str, intake: Intake<'_>) -> Result<RawInput> {
+        let path = Path::new(argument);
+        let raw = match Given::from_argument(argument, intake)? {
+            Given::One(input) => return Ok(input),
+            Given::Rows(rows) => vec![rows.whole().map_err(|e| e.at(path.display()))?],
+            Given::Arrays(raw) => raw,
+        };
+        arrays::convert(raw, path).map(RawInput::Arrays)
+    }
+
+    fn sort(&self) -> &'static str {
+        match self {
+            RawInput::Text(_) => "text",
+            RawInput::Image(_) => "a picture",
+            RawInput::Arrays(_) => ARRAYS,
         }
     }
 
@@ -176,7 +238,7 @@ impl RawInput {
     pub fn from_stored(stored: StoredInput) -> Result<RawInput> {
         match stored {
             StoredInput::Text(text) => Ok(RawInput::Text(text)),
-            StoredInput::Image(png) => image::decode(&png).map(RawInput::Image),
+            StoredInput::Image { png, .. } => image::decode(&png).map(RawInput::Image),
             StoredInput::Arrays(arrays) => {
                 arrays.iter().try_for_each(NamedArray::check)?;
                 Ok(RawInput::Arrays(arrays))
@@ -263,7 +325,7 @@ mod tests {
         for sentence in ["turn on the lights", "stop.", "wait... what", "open notes.txt now please.txt", "ü"] {
             let input = RawInput::from_argument(sentence, intake).unwrap();
             assert_eq!(input, RawInput::Text(sentence.into()));
-            let again = RawInput::from_stored(intake.stored(&input).unwrap()).unwrap();
+            let again = RawInput::from_stored(intake.prepare(&input).unwrap().stored).unwrap();
             assert_eq!(intake.example(&again).unwrap(), intake.example(&input).unwrap());
         }
         std::fs::write(file("bad.txt"), [b'a', 0xff]).unwrap();
@@ -287,14 +349,18 @@ mod tests {
         let grey =
             NamedArray::new("", vec![28, 28], ArrayData::U8((0..784).map(|i| (i % 256) as u8).collect())).unwrap();
         for input in [RawInput::Image(picture), RawInput::Arrays(vec![grey.clone()])] {
-            let stored = intake.stored(&input).unwrap();
-            assert!(matches!(&stored, StoredInput::Image(png) if png.len() < 400), "8 x 8 pixels are small");
+            let Prepared { example, stored } = intake.prepare(&input).unwrap();
+            let small =
+                |s: &StoredInput| matches!(s, StoredInput::Image { width: 8, height: 8, png } if png.len() < 400);
+            assert!(small(&stored), "8 x 8 pixels are small");
             let again = RawInput::from_stored(stored).unwrap();
-            assert_eq!(intake.example(&again).unwrap(), intake.example(&input).unwrap());
+            assert_eq!(intake.example(&again).unwrap(), example);
+            assert_eq!(intake.example(&input).unwrap(), example);
         }
         let input = RawInput::Arrays(vec![grey.clone()]);
-        assert_eq!(RawInput::from_stored(Intake::Arrays.stored(&input).unwrap()).unwrap(), input);
-        assert!(RawInput::from_stored(StoredInput::Image(vec![1, 2, 3])).is_err());
+        assert_eq!(RawInput::from_stored(Intake::Arrays.prepare(&input).unwrap().stored).unwrap(), input);
+        let damaged = StoredInput::Image { width: 1, height: 1, png: vec![1, 2, 3] };
+        assert!(RawInput::from_stored(damaged).is_err());
         let lying = NamedArray { shape: vec![1 << 40], ..grey };
         assert!(RawInput::from_stored(StoredInput::Arrays(vec![lying])).is_err());
     }

@@ -75,35 +75,7 @@ impl RawArray {
     /// Errors ([`crate::error::ErrorKind::BadData`]): not an npy stream, unsupported element type, more elements than the stream can hold,
     /// larger than `limit`, truncated.
     pub fn read(reader: &mut dyn Read, name: &str, available: u64, limit: u64) -> Result<RawArray> {
-        let header = read_header(reader)?;
-        let element = Element::parse(header.descr()?)?;
-        let shape = header.shape()?;
-        let fortran = header.fortran_order()?;
-        let needed =
-            element_count(&shape)?.checked_mul(element.bytes).filter(|&n| n as u64 <= limit).ok_or_else(|| {
-                Error::bad_data(format!("an array of shape {shape:?} is larger than the limit of {limit} bytes"))
-            })?;
-        if needed as u64 > available {
-            return Err(Error::bad_data(format!(
-                "truncated: shape {shape:?} needs {needed} bytes, at most {available} are there"
-            )));
-        }
-        let mut bytes = Vec::new();
-        bytes.try_reserve_exact(needed).map_err(|e| Error::bad_data("not enough memory for the array").because(e))?;
-        reader.take(needed as u64).read_to_end(&mut bytes).map_err(|e| Error::bad_data("damaged array").because(e))?;
-        if bytes.len() != needed {
-            return Err(Error::bad_data(format!(
-                "truncated: shape {shape:?} needs {needed} bytes, {} are there",
-                bytes.len()
-            )));
-        }
-        if element.big_endian {
-            bytes.chunks_exact_mut(element.unit()).for_each(<[u8]>::reverse);
-        }
-        if fortran && shape.len() > 1 {
-            bytes = c_order(&bytes, &shape, element.bytes);
-        }
-        Ok(RawArray { name: name.to_owned(), shape, element, bytes })
+        Head::read(reader, name, available, limit)?.elements(reader)
     }
 
     /// Length of the first dimension (0 for a scalar).
@@ -236,6 +208,108 @@ impl RawArray {
             _ => return Err(Error::bad_data("text where numbers are needed")),
         };
         Ok(ArrayData::I64(ints))
+    }
+}
+
+/// The start of a `.npy` stream, whose elements are still to be read.
+struct Head {
+    /// Everything but the elements.
+    array: RawArray,
+    /// Bytes of the elements.
+    needed: usize,
+    fortran: bool,
+}
+
+impl Head {
+    fn read(reader: &mut dyn Read, name: &str, available: u64, limit: u64) -> Result<Head> {
+        let header = read_header(reader)?;
+        let element = Element::parse(header.descr()?)?;
+        let shape = header.shape()?;
+        let fortran = header.fortran_order()?;
+        let needed =
+            element_count(&shape)?.checked_mul(element.bytes).filter(|&n| n as u64 <= limit).ok_or_else(|| {
+                Error::bad_data(format!("an array of shape {shape:?} is larger than the limit of {limit} bytes"))
+            })?;
+        if needed as u64 > available {
+            return Err(Error::bad_data(format!(
+                "truncated: shape {shape:?} needs {needed} bytes, at most {available} are there"
+            )));
+        }
+        Ok(Head { array: RawArray { name: name.to_owned(), shape, element, bytes: vec![] }, needed, fortran })
+    }
+
+    /// The next `n` bytes of the elements, little-endian.
+    fn take(&self, reader: &mut dyn Read, n: usize) -> Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        bytes.try_reserve_exact(n).map_err(|e| Error::bad_data("not enough memory for the array").because(e))?;
+        reader.take(n as u64).read_to_end(&mut bytes).map_err(|e| Error::bad_data("damaged array").because(e))?;
+        if bytes.len() != n {
+            let (shape, there) = (&self.array.shape, bytes.len());
+            return Err(Error::bad_data(format!("truncated: shape {shape:?} needs {n} bytes, {there} are there")));
+        }
+        if self.array.element.big_endian {
+            bytes.chunks_exact_mut(self.array.element.unit()).for_each(<[u8]>::reverse);
+        }
+        Ok(bytes)
+    }
+
+    fn elements(self, reader: &mut dyn Read) -> Result<RawArray> {
+        let mut bytes = self.take(reader, self.needed)?;
+        if self.fortran && self.array.shape.len() > 1 {
+            bytes = c_order(&bytes, &self.array.shape, self.array.element.bytes);
+        }
+        Ok(RawArray { bytes, ..self.array })
+    }
+}
+
+/// A `.npy` stream whose rows are read one after the other, so that only one of them is in memory.
+pub struct RowReader<R> {
+    reader: R,
+    head: Head,
+    /// The row that comes next.
+    next: usize,
+}
+
+impl<R: Read> RowReader<R> {
+    /// Reads the start of a stream; arguments and errors as of [`RawArray::read`].
+    pub fn new(mut reader: R, available: u64, limit: u64) -> Result<RowReader<R>> {
+        let head = Head::read(&mut reader, "", available, limit)?;
+        Ok(RowReader { reader, head, next: 0 })
+    }
+
+    /// Dimensions, slowest first.
+    pub fn shape(&self) -> &[usize] {
+        &self.head.array.shape
+    }
+
+    /// All of it, where no row was taken yet.
+    pub fn whole(mut self) -> Result<RawArray> {
+        self.head.elements(&mut self.reader)
+    }
+
+    /// The next row, converted as [`RawArray::convert`] does; its shape lacks the first dimension. A stream in Fortran
+    /// order, whose rows do not lie together, is read whole at the first.
+    ///
+    /// Errors: there is none left, the stream ends, or a value that [`RawArray::convert`] refuses.
+    pub fn row(&mut self) -> Result<NamedArray> {
+        let Head { array, needed, fortran } = &mut self.head;
+        let (i, rows) = (self.next, array.rows());
+        if i >= rows {
+            return Err(Error::usage(format!("row {i} of {rows} asked for")));
+        }
+        self.next += 1;
+        if *fortran && array.bytes.is_empty() && *needed > 0 {
+            let empty = RawArray { bytes: vec![], ..array.clone() };
+            *array = Head { array: empty, needed: *needed, fortran: true }.elements(&mut self.reader)?;
+        }
+        if *fortran {
+            return array.row(i);
+        }
+        let size = *needed / rows;
+        let bytes = self.head.take(&mut self.reader, size)?;
+        let array = &self.head.array;
+        let data = array.decode(&bytes, i * (size / array.element.bytes.max(1)))?;
+        NamedArray::new(array.name.clone(), array.shape.get(1..).unwrap_or_default().to_vec(), data)
     }
 }
 
@@ -478,6 +552,44 @@ pub(crate) mod tests {
             assert_eq!(e.kind(), ErrorKind::BadData);
             assert!(e.to_string().contains(expected), "{e} lacks {expected}");
         }
+    }
+
+    /// A reader that tells how many bytes were asked of it.
+    struct Told<'a>(&'a [u8], &'a std::cell::Cell<usize>);
+
+    impl Read for Told<'_> {
+        fn read(&mut self, to: &mut [u8]) -> std::io::Result<usize> {
+            let n = self.0.read(to)?;
+            self.1.set(self.1.get() + n);
+            Ok(n)
+        }
+    }
+
+    #[test]
+    fn rows_are_read_one_at_a_time() {
+        let data: Vec<u8> = (0..24).flat_map(|v| (v as f32).to_be_bytes()).collect();
+        for (descr, fortran) in [("'>f4'", false), ("'>f4'", true), ("'<i2'", false), ("'|u1'", false)] {
+            let bytes = npy(descr, fortran, "(4, 3, 2)", &data);
+            let whole = read(&bytes).unwrap();
+            let told = std::cell::Cell::new(0);
+            let mut rows = RowReader::new(Told(&bytes, &told), bytes.len() as u64, 1 << 20).unwrap();
+            let start = told.get();
+            for i in 0..4 {
+                let (got, expected) = (rows.row().unwrap(), whole.row(i).unwrap());
+                assert_eq!((got.shape, got.data), (expected.shape, expected.data), "{descr} {fortran} row {i}");
+                let taken = if fortran { 4 } else { i + 1 };
+                assert_eq!(told.get() - start, taken * whole.byte_len() / 4);
+            }
+            assert!(rows.row().is_err());
+        }
+        let mut bad = data.clone();
+        bad[4 * 14..4 * 15].copy_from_slice(&f32::NAN.to_be_bytes());
+        let bytes = npy("'>f4'", false, "(4, 3, 2)", &bad);
+        let mut rows = RowReader::new(&bytes[..], bytes.len() as u64, 1 << 20).unwrap();
+        assert!(rows.row().is_ok() && rows.row().is_ok());
+        assert!(rows.row().unwrap_err().to_string().contains("[2, 1, 0]"));
+        assert!(rows.row().is_ok());
+        assert!(RowReader::new(&bytes[..], 40, 1 << 20).is_err(), "fewer bytes than it says");
     }
 
     #[test]

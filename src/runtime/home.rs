@@ -11,7 +11,7 @@ use crate::cipher::{Cipher, Key};
 use crate::disk::{Disk, RealDisk, StagedFile, make_folder, read_file};
 use crate::disk::{KeySource, KeyedDisk};
 use crate::error::{Error, Result};
-use crate::input::{Intake, Preprocessing, TextEncoder};
+use crate::input::{Intake, Preprocessing, TextEncoder, label};
 use crate::plan::{Engine, Survey, survey};
 use crate::process::Means;
 use crate::runtime::sandbox::Vetting;
@@ -384,22 +384,7 @@ fn no_site(base: &Base, pattern: &Pattern) -> Error {
 
 pub(super) fn read_labels(disk: &dyn Disk, file: &Path) -> Result<Vec<String>> {
     let bytes = read_file(disk, file, LONGEST_LABELS)?;
-    let text = String::from_utf8(bytes)
-        .map_err(|e| Error::bad_data("labels that are not UTF-8").at(file.display()).because(e))?;
-    let labels: Vec<String> = text.lines().map(|l| l.trim().to_string()).collect();
-    let labels: Vec<String> = match labels.iter().rposition(|l| !l.is_empty()) {
-        Some(last) => labels[..=last].to_vec(),
-        None => return Err(Error::bad_data("the list of labels is empty").at(file.display())),
-    };
-    let mut sorted = labels.clone();
-    sorted.sort();
-    if let Some(pair) = sorted.windows(2).find(|p| p[0] == p[1]) {
-        return Err(Error::bad_data(format!("the label {:?} is listed twice", pair[0])).at(file.display()));
-    }
-    if let Some(line) = labels.iter().position(String::is_empty) {
-        return Err(Error::bad_data(format!("line {} of the labels is empty", line + 1)).at(file.display()));
-    }
-    Ok(labels)
+    label::list(&bytes).map_err(|e| e.within(file.display()))
 }
 
 /// A float input of one or three channels and two spatial sizes takes pictures; ImageNet's normalisation unless told otherwise.

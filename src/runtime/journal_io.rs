@@ -5,15 +5,12 @@ use crate::input::{self, ArrayData, NamedArray, RawInput};
 use crate::journal::{Dtype, StoredArray, StoredInput};
 
 /// What the journal keeps of an input.
-pub(crate) fn store(stored: input::StoredInput) -> Result<StoredInput> {
-    Ok(match stored {
+pub(crate) fn store(stored: input::StoredInput) -> StoredInput {
+    match stored {
         input::StoredInput::Text(text) => StoredInput::Text(text),
-        input::StoredInput::Image(png) => {
-            let picture = input::image::decode(&png)?;
-            StoredInput::Image { width: picture.width(), height: picture.height(), png }
-        }
+        input::StoredInput::Image { width, height, png } => StoredInput::Image { width, height, png },
         input::StoredInput::Arrays(arrays) => StoredInput::Arrays(arrays.into_iter().map(store_array).collect()),
-    })
+    }
 }
 
 fn store_array(array: NamedArray) -> StoredArray {
@@ -30,7 +27,7 @@ fn store_array(array: NamedArray) -> StoredArray {
 pub(crate) fn load(stored: StoredInput) -> Result<RawInput> {
     let stored = match stored {
         StoredInput::Text(text) => input::StoredInput::Text(text),
-        StoredInput::Image { png, .. } => input::StoredInput::Image(png),
+        StoredInput::Image { width, height, png } => input::StoredInput::Image { width, height, png },
         StoredInput::Arrays(arrays) => {
             input::StoredInput::Arrays(arrays.into_iter().map(load_array).collect::<Result<_>>()?)
         }

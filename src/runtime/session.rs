@@ -12,7 +12,7 @@ pub(crate) use super::serving::Serving;
 use super::slot::Slot;
 use super::{Home, journal_io, now_ms};
 use crate::error::{Error, ErrorKind, Result};
-use crate::input::{Example, RawInput};
+use crate::input::{Example, Prepared, RawInput, label};
 use crate::journal::{FeedbackKind, InteractionId, Journal, SyncPolicy};
 use crate::plan::{MICRO_BATCH, Variant};
 use crate::store::{Cause, DEFAULT_WAIT, GenerationInfo, Store, TakenBack, Trial, profile_folder};
@@ -221,7 +221,7 @@ impl Session {
 
     /// [`Session::predict`] with the `top` most probable classes.
     pub fn predict_top(&self, input: &RawInput, top: usize) -> Result<Answer> {
-        let example = self.home.intake().example(input)?;
+        let Prepared { example, stored } = self.home.intake().prepare(input)?;
         let (mut serving, trial) = self.take_up()?;
         let logits = match self.logits(&serving, &example) {
             Err(e) if serving.generation > 0 && e.kind() == ErrorKind::BadData && self.base_answers(&example) => {
@@ -236,7 +236,7 @@ impl Session {
             }
         };
         let top = logits.map_or_else(Vec::new, |z| ranked(z.row(0), &serving.labels, top));
-        let stored = journal_io::store(self.home.intake().stored(input)?)?;
+        let stored = journal_io::store(stored);
         let recorded = top.iter().map(|s| (s.label.clone(), s.p)).collect();
         let mut journal = lock(&self.journal);
         if journal.writer().is_poisoned() {
@@ -438,12 +438,8 @@ fn is_unusable(e: &Error) -> bool {
     matches!(e.kind(), ErrorKind::BadData | ErrorKind::Usage)
 }
 
-fn check_label(label: String) -> Result<String> {
-    let trimmed = label.trim();
-    if trimmed.is_empty() || trimmed.len() > 256 || trimmed.chars().any(char::is_control) {
-        return Err(Error::usage(format!("{label:?} cannot be a label")).hint("use 1 to 256 printable characters"));
-    }
-    Ok(trimmed.to_string())
+fn check_label(text: String) -> Result<String> {
+    label::clean(&text).map_err(|e| Error::usage(e.what()).hint(e.next_step().unwrap_or_default()))
 }
 
 fn unknown_label(label: &str, known: &[String]) -> Error {
