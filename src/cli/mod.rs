@@ -36,6 +36,7 @@ mod vet;
 use std::path::Path;
 use std::process::ExitCode;
 
+use acclimate::journal::InteractionId;
 use acclimate::{Error, Home, Result, Session};
 use clap::{Args, Parser, Subcommand};
 use output::Output;
@@ -171,6 +172,19 @@ impl ProfileArg {
         }
         Ok(home)
     }
+}
+
+/// Word that stands for the id of the latest interaction.
+const LATEST: &str = "last";
+
+/// The interaction that `given` names: an id, or `last`.
+fn interaction(session: &Session, given: &str) -> Result<InteractionId> {
+    if given != LATEST {
+        return given.parse();
+    }
+    session.latest()?.ok_or_else(|| {
+        Error::usage("there is no interaction yet").at(session.profile()).hint("`acclimate predict` makes one")
+    })
 }
 
 #[derive(Args)]
