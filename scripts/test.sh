@@ -76,7 +76,7 @@ run_book() {
 # Licences and sources of all dependencies; advisories only where their list can be fetched.
 run_deny() {
     tool cargo-deny 0.20.2 || return 1
-    cargo deny --offline --locked check --hide-inclusion-graph licenses bans sources
+    cargo deny --locked check --hide-inclusion-graph licenses bans sources
 }
 # What would be published: its files, its size, and that it builds from them.
 run_package() {

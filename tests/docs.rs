@@ -18,7 +18,7 @@ fn supported_ops() -> String {
     let mut rules: Vec<_> = acclimate::grad::supported_ops().collect();
     rules.sort_by_key(|r| r.op);
     for rule in rules {
-        page += &format!("| {} | {} |\n", cell(rule.op), cell(rule.equation));
+        page += &format!("| `{}` | {} |\n", cell(rule.op), cell(rule.equation));
     }
     page
 }
