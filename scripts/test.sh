@@ -3,7 +3,7 @@
 #
 #   scripts/test.sh [--keep-going] [STEP...]
 #
-#   STEP           any of: fmt clippy clippy-predict test swap fuzz doctest doc demo (default: all, in this order)
+#   STEP           any of: fmt clippy clippy-predict test swap fuzz doctest doc book deny package demo (default: all, in this order)
 #   --keep-going   run the later steps after one has failed
 #
 # Tests that want a model too big for the repository run when ACCLIMATE_MODELS names the folder that scripts/fetch-models.sh
@@ -13,7 +13,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-all=(fmt clippy clippy-predict test swap fuzz doctest doc demo)
+all=(fmt clippy clippy-predict test swap fuzz doctest doc book deny package demo)
 steps=()
 keep_going=
 for arg in "$@"; do
@@ -57,6 +57,35 @@ run_fuzz() {
 }
 run_doctest() { cargo test --release --locked --doc "${checks[@]}"; }
 run_doc() { RUSTDOCFLAGS="${RUSTDOCFLAGS:-} -D warnings" cargo doc --release --locked --no-deps; }
+# Cargo's tools that the steps below use are installed once, into the cache, at these versions.
+tool() { # NAME VERSION [ARG...]
+    local name=$1 version=$2 tools=${ACCLIMATE_CACHE:-${HOME:?HOME is not set: set ACCLIMATE_CACHE}/.cache/acclimate}/tools
+    shift 2
+    [ -e "$tools/.$name-$version" ] || {
+        CARGO_TARGET_DIR=$tools/target CARGO_PROFILE_RELEASE_OPT_LEVEL=1 cargo install --quiet --locked --root "$tools" "$@" --version "$version" "$name" &&
+            touch "$tools/.$name-$version" && rm -rf "$tools/target"
+    } || return 1
+    PATH=$tools/bin:$PATH
+}
+# The book, without warnings. Its links and commands are tested by tests/book.rs.
+run_book() {
+    tool mdbook 0.5.4 --no-default-features --features search || return 1
+    mdbook build 2>&1 | tee "$work/mdbook.log" || return 1
+    ! grep -E 'WARN|ERROR' "$work/mdbook.log"
+}
+# Licences and sources of all dependencies; advisories only where their list can be fetched.
+run_deny() {
+    tool cargo-deny 0.20.2 || return 1
+    cargo deny --locked check --hide-inclusion-graph licenses bans sources
+}
+# What would be published: its files, its size, and that it builds from them.
+run_package() {
+    local size
+    cargo package --locked --allow-dirty --no-verify --quiet || return 1
+    size=$(stat -c %s "${CARGO_TARGET_DIR:-target}"/package/acclimate-*.crate | sort -n | tail -n 1)
+    echo "package: $size bytes"
+    [ "$size" -lt 4000000 ] || { echo "package: more than 4 MB; is an exclude missing in Cargo.toml?"; return 1; }
+}
 run_demo() {
     # Built first, so that the time is the demo's own.
     cargo build --release --locked --bin acclimate || return 1

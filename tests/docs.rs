@@ -18,23 +18,51 @@ fn supported_ops() -> String {
     let mut rules: Vec<_> = acclimate::grad::supported_ops().collect();
     rules.sort_by_key(|r| r.op);
     for rule in rules {
-        page += &format!("| {} | {} |\n", cell(rule.op), cell(rule.equation));
+        page += &format!("| `{}` | {} |\n", cell(rule.op), cell(rule.equation));
     }
     page
 }
 
-#[test]
-fn the_list_of_operators_is_current() {
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/supported-ops.md");
-    let expected = supported_ops();
+/// The help of every command, as the program prints it.
+fn flags() -> String {
+    let help = |command: Option<&str>| {
+        let mut program = std::process::Command::new(env!("CARGO_BIN_EXE_acclimate"));
+        program.env_clear().env("COLUMNS", "100").args(command).arg("--help");
+        let output = program.output().unwrap();
+        assert!(output.status.success(), "{command:?} --help");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let overview = help(None);
+    let mut page = String::from(
+        "# Flags\n\nWritten by `UPDATE_DOCS=1 cargo test --test docs` from the program's own `--help`; not edited by hand. What the flags \
+         mean together, and the JSON of each command, is in [Command line](cli.md).\n\n",
+    );
+    page += &format!("```text\n{}\n```\n", overview.trim_end());
+    let listed = overview.split("Commands:\n").nth(1).unwrap().split("\n\n").next().unwrap();
+    for command in listed.lines().filter_map(|line| line.split_whitespace().next()).filter(|c| *c != "help") {
+        page += &format!("\n## {command}\n\n```text\n{}\n```\n", help(Some(command)).trim_end());
+    }
+    page
+}
+
+/// Compares a page with what the code says, or writes it.
+fn current(page: &str, expected: &str) {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs").join(page);
     if std::env::var_os("UPDATE_DOCS").is_some_and(|v| v == "1") {
-        std::fs::write(&file, &expected).unwrap();
+        std::fs::write(&file, expected).unwrap();
     }
     let found = std::fs::read_to_string(&file).unwrap_or_default();
-    assert!(
-        found == expected,
-        "docs/supported-ops.md is not current; write it with UPDATE_DOCS=1 cargo test --test docs"
-    );
+    assert!(found == expected, "docs/{page} is not current; write it with UPDATE_DOCS=1 cargo test --test docs");
+}
+
+#[test]
+fn the_list_of_operators_is_current() {
+    current("supported-ops.md", &supported_ops());
+}
+
+#[test]
+fn the_list_of_flags_is_current() {
+    current("cli-flags.md", &flags());
 }
 
 #[test]

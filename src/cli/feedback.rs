@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use acclimate::journal::InteractionId;
 use acclimate::{Feedback as Said, Result, Session};
 use clap::Args;
 use serde_json::json;
@@ -13,11 +12,11 @@ use super::output::Output;
 
 /// Say what was right about an answer; it is on the disk before this command returns
 #[derive(Args)]
-#[command(after_help = "Example:\n  acclimate feedback home 7f3a --label cat")]
+#[command(after_help = "Example:\n  acclimate feedback home 7f3a --label cat\n  acclimate feedback home last --accept")]
 pub struct Feedback {
     /// The home
     home: PathBuf,
-    /// Id that predict printed
+    /// Id that predict printed, or `last` for the latest
     id: String,
     #[command(flatten)]
     said: SaidArg,
@@ -45,7 +44,7 @@ struct SaidArg {
 impl Feedback {
     pub fn run(self, output: &Output) -> Result<ExitCode> {
         let session = self.profile.known_session(&self.home)?;
-        let id: InteractionId = self.id.parse()?;
+        let id = super::interaction(&session, &self.id)?;
         let said = match self.said {
             SaidArg { label: Some(label), .. } if self.new_class => Said::NewLabel(label),
             SaidArg { label: Some(label), .. } => Said::Label(label),

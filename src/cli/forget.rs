@@ -31,7 +31,7 @@ pub struct Forget {
 #[derive(Args)]
 #[group(required = true, multiple = false)]
 struct WhatArg {
-    /// Ids that predict printed
+    /// Ids that predict printed, or `last` for the latest
     #[arg(value_name = "ID")]
     ids: Vec<String>,
     /// Everything of this profile: all interactions, feedback, trainings and generations
@@ -43,21 +43,23 @@ struct WhatArg {
 }
 
 impl WhatArg {
-    fn selection(self) -> Result<Selection> {
+    fn selection(self, session: &Session) -> Result<Selection> {
         match self.before {
             Some(date) => parse_date(&date).map(Selection::Before).ok_or_else(|| {
                 Error::usage(format!("{date:?} is not a date")).hint("give year-month-day, such as 2026-01-31")
             }),
             None if self.all => Ok(Selection::All),
-            None => self.ids.iter().map(|id| id.parse()).collect::<Result<_>>().map(Selection::Ids),
+            None => {
+                self.ids.iter().map(|id| super::interaction(session, id)).collect::<Result<_>>().map(Selection::Ids)
+            }
         }
     }
 }
 
 impl Forget {
     pub fn run(self, output: &Output) -> Result<ExitCode> {
-        let what = self.what.selection()?;
         let session = self.profile.repair_session(&self.home)?;
+        let what = self.what.selection(&session)?;
         let forgotten = session.forget(&what)?;
         let again = !forgotten.generations.is_empty() && what != Selection::All && !self.no_train;
         let trained = if again { train(&session) } else { Ok(None) };

@@ -37,6 +37,7 @@ mod vet;
 use std::path::Path;
 use std::process::ExitCode;
 
+use acclimate::journal::InteractionId;
 use acclimate::{Error, Home, Result, Session};
 use clap::{Args, Parser, Subcommand};
 use output::Output;
@@ -191,6 +192,19 @@ impl EndsArg {
     fn of(&self, base: acclimate::base::Base) -> Result<acclimate::base::Base> {
         base.answering(self.model_output.as_deref(), None)?.reading(self.model_input.as_deref())
     }
+}
+
+/// Word that stands for the id of the latest interaction.
+const LATEST: &str = "last";
+
+/// The interaction that `given` names: an id, or `last`.
+fn interaction(session: &Session, given: &str) -> Result<InteractionId> {
+    if given != LATEST {
+        return given.parse();
+    }
+    session.latest()?.ok_or_else(|| {
+        Error::usage("there is no interaction yet").at(session.profile()).hint("`acclimate predict` makes one")
+    })
 }
 
 #[derive(Args)]

@@ -137,8 +137,8 @@ impl JournalState {
     pub fn waiting(&self) -> usize {
         self.counts.feedback.saturating_sub(self.trainings.last().map_or(0, |t| t.feedback_before))
     }
-    /// The last interaction's id.
-    fn last(&self) -> Option<InteractionId> {
+    /// Id of the latest interaction that is there.
+    pub fn last(&self) -> Option<InteractionId> {
         self.interactions.last().map(|i| i.id).or(self.last_sealed)
     }
     /// Id of the next interaction.

@@ -161,6 +161,16 @@ impl Session {
         journal.state().next_id()
     }
 
+    /// Id of the latest interaction of this profile, by whichever process it was recorded; none when there is no interaction.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Busy`], [`ErrorKind::BadData`], [`ErrorKind::Io`] when the journal cannot be read.
+    pub fn latest(&self) -> Result<Option<InteractionId>> {
+        let mut journal = lock(&self.journal);
+        journal.refresh()?;
+        Ok(journal.state().last())
+    }
+
     pub(crate) fn serving(&self) -> Arc<Serving> {
         self.serving.get()
     }
