@@ -80,13 +80,13 @@ impl Adaptation<'_> {
         let retention = self.retention(seen, &variant, &winner.head)?;
         verdict.retention = 1.0 - retention.rate;
         verdict.retention_n = retention.n;
-        if retention.n > 0 && retention.rate > limits.disagreement {
-            verdict.reason = format!(
-                "trained on everything it changes {:.0} % of the answers that nobody had corrected; the limit is {:.0} %",
-                100.0 * retention.rate,
-                100.0 * limits.disagreement
-            );
+        if !retention.is_within(limits) {
+            verdict.reason = format!("trained on everything it forgets too much: {}", retention.over(limits));
             return done(verdict, None, steps);
+        }
+        if retention.n > 0 {
+            verdict.reason =
+                format!("{}; {retention}, the limit is {:.1} %", verdict.reason, 100.0 * limits.disagreement);
         }
         verdict.promoted = true;
         done(verdict, Some(winner), steps)
@@ -177,7 +177,7 @@ impl Adaptation<'_> {
             deltas: fitted.deltas,
             head: fitted.head,
             steps: fitted.steps,
-            learning_rate: recipe.lr,
+            learning_rate: recipe.rate(),
         })
     }
 }

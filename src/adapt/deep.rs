@@ -7,7 +7,7 @@ use ndarray::Array2;
 use super::pace::Pace;
 use super::seen::Seen;
 use super::{Adaptation, Evidence, depth_name};
-use crate::adapt::fit::{Fit, Fitted, Go, Lesson, Recipe};
+use crate::adapt::fit::{Fit, Fitted, Go, LEARNING_RATE, Lesson, Recipe};
 use crate::adapter::Depth;
 use crate::error::{Error, ErrorKind, Result};
 use crate::gate::retention::Retention;
@@ -52,9 +52,7 @@ impl Adaptation<'_> {
     pub(super) fn recipe(&self, lessons: usize) -> Recipe {
         let mut recipe = Recipe { seed: self.settings.seed, ..self.settings.recipe.clone() };
         if self.corrects_only() {
-            // The head moves little: what has shifted is the input. Smoothed labels keep a delta from overshooting once an answer
-            // is right. Chosen on the activity people (see docs/training.md).
-            (recipe.lr, recipe.head_lr, recipe.smoothing) = (recipe.lr * 2.5, 0.1, 0.1);
+            suit_corrections(&mut recipe);
         }
         let per_epoch = lessons.div_ceil(recipe.batch).max(1) as u64;
         recipe.epochs = recipe.epochs.min(ENOUGH_STEPS.div_ceil(per_epoch).max(FEWEST_EPOCHS));
@@ -215,6 +213,14 @@ impl Adaptation<'_> {
     }
 }
 
+/// The head moves little: what has shifted is the input. Smoothed labels keep a delta from overshooting once an answer is right.
+/// Chosen on the activity people (see docs/training.md). What the caller has set stays.
+fn suit_corrections(recipe: &mut Recipe) {
+    recipe.lr.get_or_insert(LEARNING_RATE * 2.5);
+    recipe.head_lr.get_or_insert(0.1);
+    recipe.smoothing.get_or_insert(0.1);
+}
+
 /// The look with the most held-out answers right: an early stop that every fold votes on. On equal ones the smallest loss.
 fn best_look(scores: &[(Vec<bool>, Vec<f32>)]) -> usize {
     let mut best = (0, 0, f64::INFINITY);
@@ -225,4 +231,19 @@ fn best_look(scores: &[(Vec<bool>, Vec<f32>)]) -> usize {
         }
     }
     best.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_caller_set_is_not_overwritten() {
+        let mut usual = Recipe::default();
+        suit_corrections(&mut usual);
+        assert_eq!((usual.rate(), usual.head_rate(), usual.smoothed()), (2e-3 * 2.5, 0.1, 0.1));
+        let mut set = Recipe { lr: Some(1e-4), head_lr: Some(3.0), smoothing: Some(0.0), ..Recipe::default() };
+        suit_corrections(&mut set);
+        assert_eq!((set.rate(), set.head_rate(), set.smoothed()), (1e-4, 3.0, 0.0));
+    }
 }

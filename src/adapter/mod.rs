@@ -156,7 +156,7 @@ pub struct Lineage {
     pub seed: u64,
     /// Optimiser steps.
     pub steps: u64,
-    /// Feedback items it learned from.
+    /// Feedback items of the journal when it was trained, whether or not each of them could teach: those after them are new to it.
     pub examples: u64,
     /// How deep it reaches.
     pub depth: Depth,

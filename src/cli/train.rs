@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use acclimate::adapt::{GuardLoss, Progress, depth_name};
+use acclimate::gate::retention::Retention;
 use acclimate::runtime::{Checkpoints, Chosen, TrainOptions, TrainReport};
 use acclimate::store::TRIAL;
 use acclimate::{Error, Result};
@@ -83,6 +84,7 @@ impl Train {
         bar.finish_and_clear();
         let report = report?;
         let v = &report.verdict;
+        let changed = Retention::from_share(v.retention, v.retention_n);
         let data = json!({
             "promoted": report.promoted,
             "generation": report.generation,
@@ -92,6 +94,7 @@ impl Train {
             "guard": { "base": v.base_accuracy, "before": v.before, "after": v.after, "n": v.n },
             "retention": v.retention,
             "retention_n": v.retention_n,
+            "retention_bounds": [1.0 - changed.upper, 1.0 - changed.lower],
             "depth": depth_name(v.depth),
             "p_value": v.p_value,
             "power": v.power,

@@ -104,7 +104,8 @@ struct Swaps {
 
 impl Swaps {
     fn of(base: &[bool], members: &[Member<'_>]) -> Swaps {
-        let differs = |i: &usize| members.iter().flat_map(|m| &m.versions).any(|v| v.get(*i) != base.get(*i));
+        let all = || members.iter().flat_map(|m| m.versions.iter().chain(&m.chosen));
+        let differs = |i: &usize| all().any(|v| v.get(*i) != base.get(*i));
         Swaps { differ: (0..base.len()).filter(differs).collect(), words: base.len().div_ceil(64) }
     }
 

@@ -1,12 +1,13 @@
 //! What did a candidate change on inputs that nobody corrected?
 
+use super::Limits;
 use crate::error::{Error, Result};
-use crate::stats::binomial::upper_bound;
+use crate::stats::binomial::{lower_bound, upper_bound};
 use ndarray::{ArrayView1, ArrayView2};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
-/// Confidence of the upper bound on the disagreement rate.
+/// Confidence of either bound on the disagreement rate.
 pub const CONFIDENCE: f64 = 0.95;
 
 /// Disagreement with the base on inputs that nobody corrected.
@@ -18,6 +19,8 @@ pub struct Retention {
     pub disagreements: u64,
     /// `disagreements / n`; 0 without inputs.
     pub rate: f64,
+    /// One-sided 95 % lower confidence bound on the rate (Clopper–Pearson); 0 without inputs.
+    pub lower: f64,
     /// One-sided 95 % upper confidence bound on the rate (Clopper–Pearson); 1 without inputs.
     pub upper: f64,
     /// Mean of `KL(base ‖ adapted) = sum_c p_c·ln(p_c/q_c)` over the base's classes, in nats. What the user's new classes
@@ -30,9 +33,9 @@ pub struct Retention {
 pub enum RetentionCall {
     /// The upper bound is within the limit: shown.
     Kept,
-    /// The rate is within the limit, its upper bound is not: likely, on too few inputs to be sure.
+    /// The limit lies between the bounds: too few inputs to tell.
     Likely,
-    /// The rate is above the limit.
+    /// The lower bound is above the limit: shown.
     Broken,
     /// There was no input to look at.
     Unknown,
@@ -63,17 +66,43 @@ impl Retention {
     /// From counts that were made elsewhere.
     pub fn from_counts(disagreements: u64, n: u64, mean_kl: f64) -> Retention {
         let rate = if n == 0 { 0.0 } else { disagreements as f64 / n as f64 };
-        Retention { n, disagreements, rate, upper: upper_bound(disagreements, n, CONFIDENCE), mean_kl }
+        let lower = lower_bound(disagreements, n, CONFIDENCE);
+        Retention { n, disagreements, rate, lower, upper: upper_bound(disagreements, n, CONFIDENCE), mean_kl }
+    }
+
+    /// From the share of inputs that stayed as they were, as an adapter's verdict keeps it.
+    pub fn from_share(kept: f64, n: u64) -> Retention {
+        Retention::from_counts((((1.0 - kept) * n as f64).round() as u64).min(n), n, 0.0)
     }
 
     /// Compares with the greatest disagreement rate that the user allows.
     pub fn call(&self, limit: f64) -> RetentionCall {
         match self {
             _ if self.n == 0 => RetentionCall::Unknown,
-            _ if self.rate > limit || limit.is_nan() => RetentionCall::Broken,
+            _ if self.lower > limit || limit.is_nan() => RetentionCall::Broken,
             _ if self.upper <= limit => RetentionCall::Kept,
             _ => RetentionCall::Likely,
         }
+    }
+}
+
+impl Retention {
+    /// Whether a candidate may serve that changes so much.
+    pub fn is_within(&self, limits: &Limits) -> bool {
+        match self.call(limits.disagreement) {
+            RetentionCall::Kept | RetentionCall::Unknown => true,
+            RetentionCall::Likely => !limits.strict,
+            RetentionCall::Broken => false,
+        }
+    }
+
+    /// What broke the limit, and how it is changed.
+    pub fn over(&self, limits: &Limits) -> String {
+        let limit = 100.0 * limits.disagreement;
+        format!(
+            "{self}, the limit is {limit:.1} %; if more may change, raise disagreement_limit in acclimate.toml, or give \
+             train --disagreement-limit"
+        )
     }
 }
 
@@ -85,10 +114,11 @@ impl fmt::Display for Retention {
         let percent = |v: f64| 100.0 * v;
         write!(
             f,
-            "{} of {} uncorrected answers changed ({:.1} %, at most {:.1} %)",
+            "{} of {} uncorrected answers changed ({:.1} %, between {:.1} and {:.1} % by 95 % bounds)",
             self.disagreements,
             self.n,
             percent(self.rate),
+            percent(self.lower),
             percent(self.upper)
         )
     }
@@ -128,8 +158,22 @@ mod tests {
         // KL of the second row: lse(adapted) - lse(base)
         let want = ((1.0 + 1f64.exp() + 5f64.exp()).ln() - (1.0 + 1f64.exp()).ln()) / 2.0;
         assert!((r.mean_kl - want).abs() < 1e-6);
-        assert_eq!(r.call(0.05), RetentionCall::Broken);
+        assert_eq!(r.call(0.02), RetentionCall::Broken);
         assert!(r.to_string().starts_with("1 of 2 uncorrected answers changed (50.0 %"));
+    }
+
+    #[test]
+    fn one_change_of_a_handful_is_no_veto_and_a_clear_excess_is() {
+        let call = |disagreements, n| Retention::from_counts(disagreements, n, 0.0).call(0.1);
+        for few in [(1, 1), (1, 2), (1, 4), (1, 9), (2, 9), (3, 20)] {
+            assert_eq!(call(few.0, few.1), RetentionCall::Likely, "{few:?}");
+        }
+        for clear in [(2, 2), (3, 4), (4, 9), (7, 20), (30, 200)] {
+            assert_eq!(call(clear.0, clear.1), RetentionCall::Broken, "{clear:?}");
+        }
+        assert_eq!((call(25, 200), call(0, 40)), (RetentionCall::Likely, RetentionCall::Kept));
+        assert_eq!(Retention::from_counts(1, 9, 0.0).call(0.0), RetentionCall::Broken, "none may change");
+        assert_eq!(Retention::from_share(8.0 / 9.0, 9), Retention::from_counts(1, 9, 0.0));
     }
 
     #[test]

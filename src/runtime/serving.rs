@@ -18,7 +18,7 @@ pub(crate) struct Serving {
     pub factors: Factors,
     pub head: Option<head::Head>,
     pub adapter_bytes: u64,
-    /// Feedback items that this generation has learned from.
+    /// Feedback items of the journal that this generation was trained on; those after them are new to it.
     pub examples: u64,
     /// Deltas and their plans, while the weights are merged.
     merged: Option<crate::plan::Merged>,

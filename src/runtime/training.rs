@@ -89,6 +89,7 @@ impl Session {
         if let Some(chosen) = &chosen {
             self.keep_choice(chosen)?;
         }
+        let seen = cut.feedback;
         let keeping = checkpoint.map(|c| Keeping::new(c, name, cut, every));
         let adaptation = Adaptation {
             engine,
@@ -105,7 +106,7 @@ impl Session {
         let Outcome { verdict, winner, steps, seconds, tried, loss } = outcome?;
         let generation = match winner {
             Some(winner) => {
-                let adapter = self.adapter_of(winner, labels, &material, &settings, &verdict, current);
+                let adapter = self.adapter_of(winner, labels, seen, &settings, &verdict, current);
                 Some(self.store.commit(&adapter)?)
             }
             None => None,
@@ -142,7 +143,7 @@ impl Session {
         &self,
         winner: Winner,
         labels: Vec<String>,
-        material: &Material,
+        seen: u64,
         settings: &Settings,
         verdict: &Verdict,
         parent: u64,
@@ -160,7 +161,7 @@ impl Session {
                 parent,
                 seed: settings.seed,
                 steps: winner.steps,
-                examples: material.lessons.len() as u64,
+                examples: seen,
                 depth: winner.depth,
                 created_ms: now_ms(),
                 learning_rate: winner.learning_rate,
@@ -244,4 +245,63 @@ fn silent(state: &JournalState, cut: &Cut) -> Result<Vec<InteractionEntry>> {
     silent.sort_unstable_by_key(|i| std::cmp::Reverse(i.id));
     silent.truncate(MOST_IDLE);
     Ok(silent)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::input::LabelledSet;
+    use crate::runtime::{Feedback, Home, InitOptions};
+    use crate::store::Selection;
+
+    fn asset(name: &str) -> std::path::PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("models").join(name)
+    }
+
+    /// Shows every fourth window and says what it was; class 5 has a name that the base does not know.
+    fn teach(session: &Session, windows: &LabelledSet) {
+        for i in (0..windows.len()).step_by(4) {
+            let id = session.predict(&windows.input(i).unwrap()).unwrap().id.unwrap();
+            let said = match windows.labels()[i].as_str() {
+                "5" => Feedback::NewLabel("resting".into()),
+                label => Feedback::Label(label.into()),
+            };
+            session.feedback(id, said).unwrap();
+        }
+    }
+
+    fn train(session: &Session) -> TrainReport {
+        let settings = Settings { deepest: crate::adapter::Depth::HeadOnly, threads: 1, ..session.settings() };
+        session.train(&TrainOptions { settings: Some(settings), ..TrainOptions::default() }).unwrap()
+    }
+
+    #[test]
+    fn feedback_that_cannot_teach_does_not_shift_what_is_new() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = Home::init(folder.path().join("home"), &InitOptions::new(asset("har_cnn.onnx"))).unwrap();
+        let session = home.session("p").unwrap();
+        let all = LabelledSet::read(&asset("hapt_users_23_26.npz")).unwrap().filter_user(23).unwrap();
+        let known: Vec<usize> = (0..all.len()).filter(|&i| all.labels()[i].parse::<usize>().unwrap() < 6).collect();
+        let windows = all.select(&known).unwrap();
+        teach(&session, &windows);
+        assert!(train(&session).promoted);
+        // An answer that only this generation knows is accepted, and then all that taught it is forgotten.
+        let accepted = (0..windows.len()).find_map(|i| {
+            let answer = session.predict(&windows.input(i).unwrap()).unwrap();
+            (answer.label() == Some("resting")).then(|| answer.id.unwrap())
+        });
+        let accepted = accepted.unwrap();
+        session.feedback(accepted, Feedback::Accept).unwrap();
+        session.forget(&Selection::Ids((0..accepted.0).map(InteractionId).collect())).unwrap();
+        assert_eq!(session.current_generation().unwrap(), 0);
+
+        teach(&session, &windows);
+        let report = train(&session);
+        assert!(report.promoted, "{}", report.verdict.reason);
+        let again = train(&session);
+        let reason = format!("there is no feedback since generation {} was trained", report.generation);
+        assert_eq!((again.promoted, again.verdict.reason), (false, reason));
+    }
 }

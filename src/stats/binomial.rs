@@ -54,6 +54,11 @@ pub(crate) fn upper_bound(k: u64, n: u64, confidence: f64) -> f64 {
     high
 }
 
+/// One-sided lower confidence bound, the p with `P(X >= k) = 1 - confidence`. 0 when n is 0.
+pub(crate) fn lower_bound(k: u64, n: u64, confidence: f64) -> f64 {
+    if n == 0 { 0.0 } else { 1.0 - upper_bound(n - k.min(n), n, confidence) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -69,6 +74,10 @@ mod tests {
         for (k, n, want) in [(0, 20, 0.139_108_3), (3, 50, 0.147_837_2), (10, 400, 0.042_036_5)] {
             assert!((upper_bound(k, n, 0.95) - want).abs() < 1e-6, "{k} {n} {}", upper_bound(k, n, 0.95));
         }
-        assert_eq!(upper_bound(0, 0, 0.95), 1.0);
+        assert_eq!((upper_bound(0, 0, 0.95), lower_bound(0, 0, 0.95), lower_bound(0, 9, 0.95)), (1.0, 0.0, 0.0));
+        // scipy.stats.beta.ppf(0.05, k, n - k + 1)
+        for (k, n, want) in [(1, 9, 0.005_683), (4, 9, 0.168_750), (9, 9, 0.716_871), (30, 200, 0.110_081)] {
+            assert!((lower_bound(k, n, 0.95) - want).abs() < 1e-5, "{k} {n} {}", lower_bound(k, n, 0.95));
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! Which items make up which mini-batch: class-balanced epochs, replay of earlier items, batches of similar length.
+//! Which items make up which mini-batch: class-balanced epochs, batches of similar length.
 //!
 //! A batch depends on nothing but the items, the options and the epoch's number. The randomness is the ChaCha8 key stream
 //! (`rand_chacha`), keyed by the little-endian words (seed, stream, epoch or pass, 0), and read 32 bits at a time by an own
@@ -17,8 +17,6 @@ pub struct Item {
     pub weight: f32,
     /// Length (tokens, samples) for bucketing.
     pub length: u32,
-    /// Learned in an earlier training: replayed, not taught anew.
-    pub earlier: bool,
 }
 
 /// Options of a [`Sampler`].
@@ -30,15 +28,13 @@ pub struct SamplerOptions {
     pub seed: u64,
     /// From 0 (every item once an epoch) to 1 (every class equally often): class c gets a share ∝ `count_c^(1 - balance)`.
     pub balance: f32,
-    /// Share of an epoch's draws, in [0, 1), that replays earlier items (when there are both kinds).
-    pub replay_share: f32,
     /// Whether to put items of similar length into the same batch.
     pub bucket: bool,
 }
 
 impl Default for SamplerOptions {
     fn default() -> SamplerOptions {
-        SamplerOptions { batch: 16, seed: 0, balance: 0.5, replay_share: 0.25, bucket: false }
+        SamplerOptions { batch: 16, seed: 0, balance: 0.5, bucket: false }
     }
 }
 
@@ -58,8 +54,8 @@ pub struct Batch {
 pub struct Sampler {
     items: Vec<Item>,
     options: SamplerOptions,
-    /// Per pool (new, earlier): classes in ascending order, each with its items and its draws per epoch.
-    pools: [Vec<Class>; 2],
+    /// Classes in ascending order, each with its items and its draws per epoch.
+    classes: Vec<Class>,
 }
 
 #[derive(Clone, Debug)]
@@ -81,46 +77,34 @@ impl Sampler {
         if options.batch == 0 || options.batch > 1 << 20 {
             return Err(Error::usage(format!("a mini-batch of {} items", options.batch)).hint("choose 1 or more"));
         }
-        if !(0.0..=1.0).contains(&options.balance) || !(0.0..1.0).contains(&options.replay_share) {
-            return Err(Error::usage("the class balance must be in [0, 1] and the replay share in [0, 1)"));
+        if !(0.0..=1.0).contains(&options.balance) {
+            return Err(Error::usage("the class balance must be in [0, 1]"));
         }
         if items.iter().any(|i| !i.weight.is_finite() || i.weight < 0.0) {
             return Err(Error::bad_data("an item's weight is negative or not finite"));
         }
-        let mut pools = [false, true].map(|earlier| {
-            let mut classes: Vec<Class> = Vec::new();
-            for (index, item) in items.iter().enumerate().filter(|(_, i)| i.earlier == earlier && i.weight > 0.0) {
-                match classes.binary_search_by_key(&item.class, |c| c.class) {
-                    Ok(at) => {
-                        if let Some(c) = classes.get_mut(at) {
-                            c.items.push(index);
-                        }
+        let mut classes: Vec<Class> = Vec::new();
+        for (index, item) in items.iter().enumerate().filter(|(_, i)| i.weight > 0.0) {
+            match classes.binary_search_by_key(&item.class, |c| c.class) {
+                Ok(at) => {
+                    if let Some(c) = classes.get_mut(at) {
+                        c.items.push(index);
                     }
-                    Err(at) => classes.insert(at, Class { class: item.class, items: vec![index], draws: 0 }),
                 }
+                Err(at) => classes.insert(at, Class { class: item.class, items: vec![index], draws: 0 }),
             }
-            classes
-        });
-        let count = |pool: &[Class]| pool.iter().map(|c| c.items.len()).sum::<usize>();
-        let (new, earlier) = (count(&pools[0]), count(&pools[1]));
-        if new + earlier == 0 {
+        }
+        let count = classes.iter().map(|c| c.items.len()).sum::<usize>();
+        if count == 0 {
             return Err(Error::bad_data("there is nothing to learn from").hint("give some feedback first"));
         }
-        let share = f64::from(options.replay_share);
-        let replayed = match (new, earlier) {
-            (0, e) => e,
-            (_, 0) => 0,
-            (n, _) => (n as f64 * share / (1.0 - share)).round() as usize,
-        };
-        let [new_pool, earlier_pool] = &mut pools;
-        deal(new_pool, new, options.balance);
-        deal(earlier_pool, replayed, options.balance);
-        Ok(Sampler { items: items.to_vec(), options, pools })
+        deal(&mut classes, count, options.balance);
+        Ok(Sampler { items: items.to_vec(), options, classes })
     }
 
     /// Draws in one epoch, before padding.
     pub fn draws(&self) -> usize {
-        self.pools.iter().flatten().map(|c| c.draws).sum()
+        self.classes.iter().map(|c| c.draws).sum()
     }
     /// Mini-batches in one epoch.
     pub fn batches(&self) -> usize {
@@ -131,11 +115,7 @@ impl Sampler {
     /// the draws of any two of its items differ by at most one.
     pub fn epoch(&self, epoch: u64) -> Vec<Batch> {
         let mut drawn = Vec::with_capacity(self.draws());
-        for (pool, classes) in self.pools.iter().enumerate() {
-            for c in classes {
-                self.draw(pool as u64, c, epoch, &mut drawn);
-            }
-        }
+        self.classes.iter().for_each(|c| self.draw(c, epoch, &mut drawn));
         let size = self.options.batch;
         shuffle(&mut drawn, self.rng(0, epoch));
         if self.options.bucket {
@@ -151,14 +131,14 @@ impl Sampler {
     }
 
     /// Appends the draws of one class in one epoch: places [epoch·draws, (epoch+1)·draws) of its endless shuffled passes.
-    fn draw(&self, pool: u64, class: &Class, epoch: u64, out: &mut Vec<usize>) {
+    fn draw(&self, class: &Class, epoch: u64, out: &mut Vec<usize>) {
         let n = class.items.len() as u64;
         let start = epoch.wrapping_mul(class.draws as u64);
         let mut left = class.draws;
         let (mut pass, mut skip) = (start / n, (start % n) as usize);
         while left > 0 {
             let mut order = class.items.clone();
-            shuffle(&mut order, self.rng(2 + pool + 2 * u64::from(class.class), pass));
+            shuffle(&mut order, self.rng(2 + 2 * u64::from(class.class), pass));
             let before = out.len();
             out.extend(order.into_iter().skip(skip).take(left));
             left -= out.len() - before;
@@ -208,8 +188,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn item(class: u32, earlier: bool) -> Item {
-        Item { class, weight: 1.0, length: class * 7 % 5 + 1, earlier }
+    fn item(class: u32) -> Item {
+        Item { class, weight: 1.0, length: class * 7 % 5 + 1 }
     }
     fn counts(sampler: &Sampler, epochs: u64, n: usize) -> Vec<usize> {
         let mut counts = vec![0; n];
@@ -225,7 +205,7 @@ mod tests {
 
     #[test]
     fn full_balance_sees_classes_equally() {
-        let items: Vec<Item> = (0..40).map(|i| item(u32::from(i % 10 == 0), false)).collect();
+        let items: Vec<Item> = (0..40).map(|i| item(u32::from(i % 10 == 0))).collect();
         let s = Sampler::new(&items, SamplerOptions { balance: 1.0, batch: 8, ..Default::default() }).unwrap();
         let c = counts(&s, 1, 40);
         assert_eq!((0..40).filter(|i| i % 10 == 0).map(|i| c[i]).sum::<usize>(), 20);
@@ -234,21 +214,8 @@ mod tests {
     }
 
     #[test]
-    fn replay_has_its_share() {
-        let items: Vec<Item> = (0..230).map(|i| item(i % 3, i >= 30)).collect();
-        let s = Sampler::new(&items, SamplerOptions { replay_share: 0.25, ..Default::default() }).unwrap();
-        assert_eq!(s.draws(), 40);
-        assert_eq!(counts(&s, 1, 230)[30..].iter().sum::<usize>(), 10);
-        // 25 epochs of 10 replay draws walk through all 200 earlier items
-        assert!(counts(&s, 25, 230)[30..].iter().all(|&c| (1..=2).contains(&c)));
-        let only = Sampler::new(&items[30..], SamplerOptions::default()).unwrap();
-        assert_eq!(only.draws(), 200);
-    }
-
-    #[test]
     fn bucketing_gathers_lengths() {
-        let items: Vec<Item> =
-            (0..64).map(|i| Item { class: 0, weight: 1.0, length: 1 + i % 16, earlier: false }).collect();
+        let items: Vec<Item> = (0..64).map(|i| Item { class: 0, weight: 1.0, length: 1 + i % 16 }).collect();
         let padded = |bucket| {
             let s = Sampler::new(&items, SamplerOptions { batch: 8, bucket, ..Default::default() }).unwrap();
             s.epoch(0).iter().map(|b| b.length).sum::<u32>()
@@ -258,10 +225,10 @@ mod tests {
 
     #[test]
     fn bad_options_are_refused() {
-        let one = [item(0, false)];
+        let one = [item(0)];
         assert!(Sampler::new(&[], SamplerOptions::default()).is_err());
         assert!(Sampler::new(&one, SamplerOptions { batch: 0, ..Default::default() }).is_err());
-        assert!(Sampler::new(&one, SamplerOptions { replay_share: 1.0, ..Default::default() }).is_err());
+        assert!(Sampler::new(&one, SamplerOptions { balance: 1.5, ..Default::default() }).is_err());
         assert!(Sampler::new(&[Item { weight: f32::NAN, ..one[0] }], SamplerOptions::default()).is_err());
         assert!(Sampler::new(&[Item { weight: 0.0, ..one[0] }], SamplerOptions::default()).is_err());
     }
@@ -269,11 +236,11 @@ mod tests {
     proptest! {
         #[test]
         fn batches_are_full_fair_and_repeatable(
-            classes in prop::collection::vec((0u32..5, any::<bool>()), 1..60),
-            batch in 1usize..9, seed: u64, balance in 0.0f32..=1.0, replay_share in 0.0f32..0.9, bucket: bool,
+            classes in prop::collection::vec(0u32..5, 1..60),
+            batch in 1usize..9, seed: u64, balance in 0.0f32..=1.0, bucket: bool,
         ) {
-            let items: Vec<Item> = classes.iter().map(|&(c, e)| item(c, e)).collect();
-            let s = Sampler::new(&items, SamplerOptions { batch, seed, balance, replay_share, bucket }).unwrap();
+            let items: Vec<Item> = classes.iter().map(|&c| item(c)).collect();
+            let s = Sampler::new(&items, SamplerOptions { batch, seed, balance, bucket }).unwrap();
             let epoch = s.epoch(3);
             prop_assert_eq!(&epoch, &s.clone().epoch(3));
             prop_assert_eq!(epoch.len(), s.batches());
@@ -281,10 +248,8 @@ mod tests {
             prop_assert_eq!(epoch.iter().flat_map(|b| &b.weights).filter(|w| **w > 0.0).count(), s.draws());
             let c = counts(&s, 4, items.len());
             for class in 0..5 {
-                for earlier in [false, true] {
-                    let of = || (0..items.len()).filter(|&i| items[i].class == class && items[i].earlier == earlier).map(|i| c[i]);
-                    prop_assert!(of().max().unwrap_or(0) - of().min().unwrap_or(0) <= 1);
-                }
+                let of = || (0..items.len()).filter(|&i| items[i].class == class).map(|i| c[i]);
+                prop_assert!(of().max().unwrap_or(0) - of().min().unwrap_or(0) <= 1);
             }
         }
     }

@@ -82,7 +82,7 @@ impl Fit<'_> {
         weights.resize(logits.nrows(), 0.0);
         let target = |row: usize| self.lessons[micro.items[row.min(micro.items.len() - 1)]].target();
         let targets: Vec<Target> = (0..logits.nrows()).map(target).collect();
-        let loss = cross_entropy(logits.view(), &targets, &weights, self.recipe.smoothing)?;
+        let loss = cross_entropy(logits.view(), &targets, &weights, self.recipe.smoothed())?;
         let share = weights.iter().sum::<f32>() / total;
         let dlogits = loss.dlogits * share;
         let head = self.head.backward(rows.features.view(), dlogits.view())?;

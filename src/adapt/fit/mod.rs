@@ -23,13 +23,16 @@ mod activation_cache;
 mod micro;
 pub(crate) mod state;
 
+/// Usual peak learning rate of the factors.
+pub(crate) const LEARNING_RATE: f32 = 2e-3;
+
 /// Hyper-parameters of a fit. The defaults are argued in `docs/training.md`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Recipe {
-    /// Learning rate of the factors.
-    pub lr: f32,
-    /// Learning rate of the head, as a multiple of `lr`.
-    pub head_lr: f32,
+    /// Learning rate of the factors; `None` for the one that suits the situation.
+    pub lr: Option<f32>,
+    /// Learning rate of the head, as a multiple of `lr`; `None` likewise.
+    pub head_lr: Option<f32>,
     /// Decoupled weight decay on `A`, `B` and the head's weight.
     pub weight_decay: f32,
     /// Bound of the gradient's global norm.
@@ -42,8 +45,8 @@ pub struct Recipe {
     pub warmup: f32,
     /// Scale `alpha / rank` of the deltas.
     pub scale: f32,
-    /// Label smoothing.
-    pub smoothing: f32,
+    /// Label smoothing; `None` likewise.
+    pub smoothing: Option<f32>,
     /// Memory for what the layers before the first trained one computed, kept from one epoch to the next.
     pub kept_bytes: usize,
     /// Seed of the start and of the order.
@@ -55,19 +58,34 @@ pub struct Recipe {
 impl Default for Recipe {
     fn default() -> Recipe {
         Recipe {
-            lr: 2e-3,
-            head_lr: 2.5,
+            lr: None,
+            head_lr: None,
             weight_decay: 0.01,
             clip: 1.0,
             epochs: 20,
             batch: 16,
             warmup: 0.1,
             scale: 2.0,
-            smoothing: 0.0,
+            smoothing: None,
             seed: 0,
             micro_batch: MICRO_BATCH,
             kept_bytes: 64 << 20,
         }
+    }
+}
+
+impl Recipe {
+    /// Peak learning rate of the factors.
+    pub(crate) fn rate(&self) -> f32 {
+        self.lr.unwrap_or(LEARNING_RATE)
+    }
+    /// Learning rate of the head, as a multiple of that of the factors.
+    pub(crate) fn head_rate(&self) -> f32 {
+        self.head_lr.unwrap_or(2.5)
+    }
+    /// Label smoothing.
+    pub(crate) fn smoothed(&self) -> f32 {
+        self.smoothing.unwrap_or(0.0)
     }
 }
 
@@ -173,7 +191,7 @@ impl<'a> Fit<'a> {
             params.add(format!("{}.lora_B", d.name), d.b.data.clone(), decayed)?;
         }
         let weight = head.weight.iter().copied().collect();
-        let head_group = Group { lr_scale: recipe.head_lr, weight_decay: recipe.weight_decay };
+        let head_group = Group { lr_scale: recipe.head_rate(), weight_decay: recipe.weight_decay };
         params.add("head.weight", weight, head_group)?;
         params.add("head.bias", head.bias.to_vec(), head_group)?;
         let optimiser = AdamW::new(&params, AdamWOptions::default());
@@ -227,7 +245,7 @@ impl<'a> Fit<'a> {
                     }
                     return Err(Error::new(ErrorKind::Interrupted, "training was stopped"));
                 }
-                let lr = self.recipe.lr * schedule.factor(self.optimiser.steps());
+                let lr = self.recipe.rate() * schedule.factor(self.optimiser.steps());
                 self.step(&batch.items, &batch.weights, lr)?;
                 if let Some((keeper, name)) = keeper {
                     keeper.stepped(&name, &|| self.state((epoch, at + 1), &answers));
@@ -264,7 +282,6 @@ impl<'a> Fit<'a> {
             class: l.goal.class() as u32,
             weight: l.weight,
             length: *length as u32,
-            earlier: false,
         };
         let items: Vec<sampler::Item> = self.lessons.iter().zip(&self.lengths).map(item).collect();
         let options = SamplerOptions {

@@ -99,8 +99,15 @@ fn fixture(name: &str, pooling: Pooling) -> Fixture {
     };
     let task = if pooling == Pooling::None { Task::Classification } else { Task::Encoder };
     let engine = Engine::new(std::sync::Arc::new(base), task, pooling);
-    let recipe =
-        Recipe { lr: 1e-3, head_lr: 1.0, weight_decay: 0.01, clip: 1.0, batch: 8, scale: 2.0, ..Recipe::default() };
+    let recipe = Recipe {
+        lr: Some(1e-3),
+        head_lr: Some(1.0),
+        weight_decay: 0.01,
+        clip: 1.0,
+        batch: 8,
+        scale: 2.0,
+        ..Recipe::default()
+    };
     Fixture { engine, lessons, order, deltas, head, recipe }
 }
 
