@@ -14,7 +14,7 @@ mod widen;
 
 pub(crate) use activation::{mish, softplus};
 pub(crate) use clip::Clip;
-pub(crate) use convolve::Convolve;
+pub(crate) use convolve::{Convolve, Kernel, frozen_kernel, frozen_transposed_kernel};
 #[cfg(feature = "train")]
 pub(crate) use dynamic::DecodeDynamic;
 pub(crate) use dynamic::DynamicQuantise;
@@ -30,7 +30,7 @@ pub(crate) use softmax::{SafeSoftmax, is_softmax_of_rows, softmax_of_rows};
 pub(crate) use spread::rule as spread_rule;
 #[cfg(feature = "train")]
 pub(crate) use widen::copy_constant;
-pub(crate) use widen::{Lookup, Widen, behind, constant, in_order, is_constant, transposed_kernel};
+pub(crate) use widen::{Lookup, Widen, behind, constant, in_order, is_constant};
 
 use tract_core::internal::*;
 
