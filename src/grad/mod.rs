@@ -17,6 +17,7 @@ use tract_core::internal::*;
 use crate::ops::{spread_rule, sweep};
 
 pub(crate) use cx::Cx;
+pub(crate) use fused::tape_bytes;
 pub(crate) use rules::Answer;
 pub use rules::{RuleInfo, supported_ops};
 

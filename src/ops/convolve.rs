@@ -1,32 +1,58 @@
-//! Convolutions whose frozen kernel stays narrow, and their transposes, as products with columns: a panel of the kernel is widened at a time,
-//! used for as many columns as are laid out, and forgotten. Both directions read the one copy of the kernel.
+//! Convolutions with a frozen kernel, and their transposes, as products with columns: a block of channels and positions is laid out at a time,
+//! so that no more is held than the operands, the result and that block. A kernel that stays narrow is widened a panel at a time. Both directions
+//! read the one copy of the kernel.
 
 use std::ops::Range;
 
 use tract_core::internal::*;
 
 use super::packed::Packed;
+use super::dequantize::{in_order, transposed_kernel};
 use crate::linalg::{MatMut, MatRef, gemm};
 use crate::ops::floats;
 use crate::ops::im2col::{ConvShape, add_columns, columns};
 
-/// `(x, bias) → W ⋆ x + bias`, or with the transposed convolution. The bias is a number for each channel of the result, or one for all.
+/// A frozen kernel, `[output, input/groups, taps]`.
 #[derive(Debug, Clone)]
+pub(crate) enum Kernel {
+    Narrow(Arc<Packed>),
+    Plain(Arc<Tensor>),
+}
+
+impl Kernel {
+    /// Whether it is stored in fewer bits than floats have.
+    #[cfg(feature = "train")]
+    pub fn is_narrow(&self) -> bool {
+        matches!(self, Kernel::Narrow(_))
+    }
+
+    fn len(&self) -> usize {
+        match self {
+            Kernel::Narrow(packed) => packed.len(),
+            Kernel::Plain(tensor) => tensor.len(),
+        }
+    }
+}
+
+impl PartialEq for Kernel {
+    fn eq(&self, other: &Kernel) -> bool {
+        match (self, other) {
+            (Kernel::Narrow(a), Kernel::Narrow(b)) => Arc::ptr_eq(a, b) || a == b,
+            (Kernel::Plain(a), Kernel::Plain(b)) => Arc::ptr_eq(a, b) || a == b,
+            _ => false,
+        }
+    }
+}
+
+/// `(x, bias) → W ⋆ x + bias`, or with the transposed convolution. The bias is a number for each channel of the result, or one for all.
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Convolve {
     /// Of the convolution; a transposed one goes from its output to its input.
     pub shape: ConvShape,
-    /// `[output, input/groups, taps]`.
-    pub kernel: Arc<Packed>,
+    pub kernel: Kernel,
     pub transposed: bool,
     /// Shape of the result.
     pub to: TVec<usize>,
-}
-
-impl PartialEq for Convolve {
-    fn eq(&self, other: &Convolve) -> bool {
-        let same = |o: &Convolve| self.shape == o.shape && self.transposed == o.transposed && self.to == o.to;
-        same(other) && (Arc::ptr_eq(&self.kernel, &other.kernel) || self.kernel == other.kernel)
-    }
 }
 
 impl Eq for Convolve {}
@@ -34,9 +60,21 @@ impl Eq for Convolve {}
 /// Values of a kernel that are widened at once, but never fewer than these rows: a product packs all columns for every panel.
 const PANEL: usize = 1 << 15;
 const ROWS: usize = 64;
-/// Values of columns that are laid out at once, but never fewer than these positions.
-const COLUMNS: usize = 1 << 19;
-const POSITIONS: usize = 64;
+
+/// Images, a group of their channels and some of their positions, taken at once: one image, or several whole ones.
+#[derive(Clone)]
+struct Part {
+    images: Range<usize>,
+    positions: Range<usize>,
+    group: usize,
+}
+
+impl Part {
+    /// Columns of the part's matrices.
+    fn width(&self) -> usize {
+        self.images.len() * self.positions.len()
+    }
+}
 
 impl Convolve {
     /// Rows of a group's kernel, and values of a row.
@@ -45,96 +83,201 @@ impl Convolve {
     }
 
     /// Whether `kernel` has as many values as `shape` says.
-    pub fn fits(shape: &ConvShape, kernel: &Packed) -> bool {
-        shape.output * shape.group_in() * shape.taps() == kernel.len()
+    pub fn fits(shape: &ConvShape, kernel: &Kernel) -> bool {
+        shape.kernel_len() == kernel.len()
     }
 
-    /// Calls `work(images, positions, columns)` for parts of the positions, with room for the columns of each image's.
-    fn in_parts(
-        &self,
-        mut work: impl FnMut(Range<usize>, Range<usize>, &mut [f32]) -> TractResult<()>,
-    ) -> TractResult<()> {
-        let (all, (_, row)) = (self.shape.out_plane(), self.kernel_size());
-        let positions = (COLUMNS / row).max(POSITIONS).min(all).max(1);
-        let images = (COLUMNS / (row * positions)).clamp(1, self.shape.batch.max(1));
-        let mut columns = vec![0f32; images * positions * row];
-        for start in (0..self.shape.batch).step_by(images) {
-            for from in (0..all).step_by(positions) {
-                let (images, positions) =
-                    (start..(start + images).min(self.shape.batch), from..(from + positions).min(all));
-                let size = images.len() * positions.len() * row;
-                work(images, positions, &mut columns[..size])?;
-            }
-        }
-        Ok(())
+    /// Images whose columns are laid out side by side.
+    fn images(&self) -> usize {
+        let whole = self.shape.block().1 == self.shape.out_plane();
+        let fit = self.shape.block_target() / self.shape.block_len().max(1);
+        if whole { fit.clamp(1, self.shape.batch.max(1)) } else { 1 }
     }
 
-    /// Calls `work(first row, panel)` for panels of group `g`'s kernel.
-    fn panels(&self, g: usize, mut work: impl FnMut(usize, &[f32]) -> TractResult<()>) -> TractResult<()> {
+    /// Bytes beside operands and result that a run holds.
+    #[cfg(feature = "train")]
+    pub fn scratch(&self) -> u64 {
+        let images = self.images();
+        let sides = if images > 1 { images * self.shape.out_plane() * self.shape.group_out() } else { 0 };
         let (rows, row) = self.kernel_size();
-        let step = (PANEL / row).max(ROWS).min(rows);
-        let mut panel = vec![0f32; step * row];
+        let panel = match self.kernel {
+            Kernel::Narrow(_) => (PANEL / row.max(1)).max(ROWS).min(rows) * row,
+            Kernel::Plain(_) => 0,
+        };
+        4 * (images * self.shape.block_len() + sides + panel) as u64
+    }
+
+    fn parts(&self) -> impl Iterator<Item = Part> + use<> {
+        let (batch, groups, all) = (self.shape.batch, self.shape.groups, self.shape.out_plane());
+        let (images, (_, positions)) = (self.images(), self.shape.block());
+        let ranges = |n: usize, step: usize| (0..n).step_by(step).map(move |i| i..(i + step).min(n));
+        ranges(batch, images).flat_map(move |images| {
+            ranges(all, positions).flat_map(move |positions| {
+                let images = images.clone();
+                (0..groups).map(move |group| Part { images: images.clone(), positions: positions.clone(), group })
+            })
+        })
+    }
+
+    /// Blocks of a group's channels, each with room for its columns.
+    fn channels(&self) -> impl Iterator<Item = Range<usize>> + use<> {
+        let (step, all) = (self.shape.block().0, self.shape.group_in());
+        (0..all).step_by(step).map(move |c| c..(c + step).min(all))
+    }
+
+    /// Calls `work(first row, kernel rows)` with the values of `channels` of group `g`'s kernel.
+    fn panels(
+        &self,
+        g: usize,
+        channels: &Range<usize>,
+        mut work: impl FnMut(usize, MatRef<'_>) -> TractResult<()>,
+    ) -> TractResult<()> {
+        let (rows, row) = self.kernel_size();
+        let (from, len) = (channels.start * self.shape.taps(), channels.len() * self.shape.taps());
+        let packed = match &self.kernel {
+            Kernel::Plain(tensor) => {
+                return work(0, MatRef::new(&floats(tensor)?[g * rows * row + from..], rows, len, row, 1)?);
+            }
+            Kernel::Narrow(packed) => packed,
+        };
+        let step = (PANEL / len).max(ROWS).min(rows);
+        let mut panel = vec![0f32; step * len];
         for start in (0..rows).step_by(step) {
-            let panel = &mut panel[..step.min(rows - start) * row];
-            let at = (g * rows + start) * row;
-            self.kernel.widen(at..at + panel.len(), panel);
-            work(start, panel)?;
+            let lines = step.min(rows - start);
+            if len == row {
+                let at = (g * rows + start) * row;
+                packed.widen(at..at + lines * row, &mut panel[..lines * row]);
+            } else {
+                for (line, values) in panel.chunks_exact_mut(len).take(lines).enumerate() {
+                    let at = (g * rows + start + line) * row + from;
+                    packed.widen(at..at + len, values);
+                }
+            }
+            work(start, MatRef::row_major(&panel, lines, len)?)?;
         }
         Ok(())
+    }
+
+    /// The planes of `channels` of image `n`.
+    fn planes(&self, n: usize, g: usize, channels: &Range<usize>) -> Range<usize> {
+        let (plane, first) = (self.shape.in_plane(), (n * self.shape.groups + g) * self.shape.group_in());
+        (first + channels.start) * plane..(first + channels.end) * plane
+    }
+
+    /// Where row `o` of image `n` of a part lies in the convolution's output.
+    fn line(&self, part: &Part, n: usize, o: usize) -> Range<usize> {
+        let at = ((n * self.shape.groups + part.group) * self.shape.group_out() + o) * self.shape.out_plane();
+        at + part.positions.start..at + part.positions.end
     }
 
     fn forward(&self, x: &[f32], y: &mut [f32]) -> TractResult<()> {
-        let (s, (rows, row)) = (&self.shape, self.kernel_size());
-        let (ip, op, channels) = (s.in_plane(), s.out_plane(), s.group_in());
-        self.in_parts(|images, positions, laid_out| {
-            let (len, size) = (positions.len(), positions.len() * row);
-            for g in 0..s.groups {
-                for (n, columns_of) in images.clone().zip(laid_out.chunks_exact_mut(size)) {
-                    let x = &x[(n * s.groups + g) * channels * ip..][..channels * ip];
-                    columns(s, x, positions.clone(), columns_of);
+        let (s, (rows, _)) = (&self.shape, self.kernel_size());
+        let (taps, plane) = (s.taps(), s.out_plane());
+        let mut laid_out = vec![0f32; self.images() * s.block_len()];
+        let mut sides = vec![];
+        for part in self.parts() {
+            let (len, width) = (part.positions.len(), part.width());
+            let one = part.images.len() == 1;
+            sides.clear();
+            sides.resize(if one { 0 } else { rows * width }, 0f32);
+            for channels in self.channels() {
+                let lines = channels.len() * taps;
+                for (ix, n) in part.images.clone().enumerate() {
+                    let x = &x[self.planes(n, part.group, &channels)];
+                    columns(s, x, part.positions.clone(), &mut laid_out[ix * len..], width);
                 }
-                self.panels(g, |first, panel| {
-                    let lines = panel.len() / row;
-                    let kernel = MatRef::new(panel, lines, row, row, 1)?;
-                    for (n, columns) in images.clone().zip(laid_out.chunks_exact(size)) {
-                        let y = &mut y[((n * s.groups + g) * rows + first) * op + positions.start..];
-                        let (columns, y) =
-                            (MatRef::new(columns, row, len, len, 1)?, MatMut::new(y, lines, len, op, 1)?);
-                        gemm(1.0, kernel, columns, 1.0, y)?;
-                    }
-                    Ok(())
+                let columns = MatRef::row_major(&laid_out, lines, width)?;
+                self.panels(part.group, &channels, |first, kernel| {
+                    let lines = kernel.dim().0;
+                    let y = if one {
+                        let at = self.line(&part, part.images.start, first).start;
+                        MatMut::new(&mut y[at..], lines, width, plane, 1)?
+                    } else {
+                        MatMut::row_major(&mut sides[first * width..], lines, width)?
+                    };
+                    Ok(gemm(1.0, kernel, columns, 1.0, y)?)
                 })?;
             }
-            Ok(())
-        })
+            for (line, o) in sides.chunks_exact(width).zip(0..rows) {
+                for (from, n) in line.chunks_exact(len).zip(part.images.clone()) {
+                    let y = &mut y[self.line(&part, n, o)];
+                    y.iter_mut().zip(from).for_each(|(y, v)| *y += v);
+                }
+            }
+        }
+        Ok(())
     }
 
     /// From the convolution's output to its input.
     fn backward(&self, y: &[f32], x: &mut [f32]) -> TractResult<()> {
-        let (s, (rows, row)) = (&self.shape, self.kernel_size());
-        let (ip, op, channels) = (s.in_plane(), s.out_plane(), s.group_in());
-        self.in_parts(|images, positions, laid_out| {
-            let (len, size) = (positions.len(), positions.len() * row);
-            for g in 0..s.groups {
-                self.panels(g, |first, panel| {
-                    let lines = panel.len() / row;
-                    let kernel = MatRef::new(panel, row, lines, 1, row)?;
-                    for (n, columns) in images.clone().zip(laid_out.chunks_exact_mut(size)) {
-                        let y = &y[((n * s.groups + g) * rows + first) * op + positions.start..];
-                        let y = MatRef::new(y, lines, len, op, 1)?;
-                        let columns = MatMut::new(columns, row, len, len, 1)?;
-                        gemm(1.0, kernel, y, if first > 0 { 1.0 } else { 0.0 }, columns)?;
-                    }
-                    Ok(())
-                })?;
-                for (n, columns) in images.clone().zip(laid_out.chunks_exact(size)) {
-                    let x = &mut x[(n * s.groups + g) * channels * ip..][..channels * ip];
-                    add_columns(s, columns, positions.clone(), x);
+        let (s, (rows, _)) = (&self.shape, self.kernel_size());
+        let (taps, plane) = (s.taps(), s.out_plane());
+        let mut laid_out = vec![0f32; self.images() * s.block_len()];
+        let mut sides = vec![];
+        for part in self.parts() {
+            let (len, width) = (part.positions.len(), part.width());
+            let one = part.images.len() == 1;
+            sides.clear();
+            if !one {
+                for o in 0..rows {
+                    part.images.clone().for_each(|n| sides.extend_from_slice(&y[self.line(&part, n, o)]));
                 }
             }
-            Ok(())
-        })
+            for channels in self.channels() {
+                let lines = channels.len() * taps;
+                self.panels(part.group, &channels, |first, kernel| {
+                    let rows = kernel.dim().0;
+                    let y = if one {
+                        let at = self.line(&part, part.images.start, first).start;
+                        MatRef::new(&y[at..], rows, width, plane, 1)?
+                    } else {
+                        MatRef::row_major(&sides[first * width..], rows, width)?
+                    };
+                    let beta = if first > 0 { 1.0 } else { 0.0 };
+                    Ok(gemm(1.0, kernel.t(), y, beta, MatMut::row_major(&mut laid_out, lines, width)?)?)
+                })?;
+                for (ix, n) in part.images.clone().enumerate() {
+                    let x = &mut x[self.planes(n, part.group, &channels)];
+                    add_columns(s, &laid_out[ix * len..], part.positions.clone(), x, width);
+                }
+            }
+        }
+        Ok(())
     }
+}
+
+/// The kernel of a convolution of `shape` at `outlet`, if it is a constant; none for a depthwise one of floats, which has its own loops.
+pub(crate) fn frozen_kernel(model: &TypedModel, outlet: OutletId, shape: &ConvShape) -> Option<Kernel> {
+    let narrow = in_order(model, outlet).map(|w| Kernel::Narrow(w.weight.clone()));
+    let plain = || plain(model, outlet, shape).map(Kernel::Plain);
+    narrow.or_else(plain).filter(|k| Convolve::fits(shape, k))
+}
+
+/// The same of a transposed convolution, `shape` being that of the convolution that it transposes.
+pub(crate) fn frozen_transposed_kernel(
+    model: &TypedModel,
+    outlet: OutletId,
+    shape: &ConvShape,
+) -> TractResult<Option<Kernel>> {
+    if let Some(packed) = transposed_kernel(model, outlet, shape)? {
+        return Ok(Some(Kernel::Narrow(packed)));
+    }
+    let Some(moved) = plain(model, outlet, shape).filter(|k| k.len() == shape.kernel_len()) else { return Ok(None) };
+    // The runtime keeps `[groups·co, ci, taps]`.
+    let (ci, co, taps) = (shape.group_out(), shape.group_in(), shape.taps());
+    let (from, mut to) = (floats(&moved)?, vec![0f32; moved.len()]);
+    for (i, line) in to.chunks_exact_mut(taps).enumerate() {
+        let (c, o) = (i / co, i % co);
+        line.copy_from_slice(&from[((c / ci * co + o) * ci + c % ci) * taps..][..taps]);
+    }
+    let kernel = Tensor::from_shape(&[shape.output, co, taps], &to)?;
+    Ok(Some(Kernel::Plain(kernel.into_arc_tensor())))
+}
+
+fn plain(model: &TypedModel, outlet: OutletId, shape: &ConvShape) -> Option<Arc<Tensor>> {
+    let kernel = model.outlet_fact(outlet).ok()?.konst.clone()?;
+    let depthwise = shape.is_depthwise() && shape.group_out() == 1;
+    (kernel.datum_type() == f32::datum_type() && kernel.is_plain_ram() && !depthwise).then_some(kernel)
 }
 
 impl Op for Convolve {

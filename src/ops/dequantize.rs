@@ -5,7 +5,7 @@ use tract_core::internal::*;
 use tract_core::ops::cast::Cast;
 use tract_core::ops::identity::Identity;
 
-use super::convolve::Convolve;
+use super::convolve::{Convolve, Kernel};
 use super::packed::Packed;
 use crate::ops::im2col::ConvShape;
 
@@ -82,13 +82,13 @@ pub(crate) fn in_order(model: &TypedModel, outlet: OutletId) -> Option<&Widen> {
 
 /// The kernel behind a transposed convolution, `shape` being the convolution that it transposes, if it is stored in that one's order:
 /// the runtime moves `[groups·ci, co, taps]` to `[groups·co, ci, taps]`.
-pub(crate) fn transposed_kernel(
+pub(super) fn transposed_kernel(
     model: &TypedModel,
     outlet: OutletId,
     shape: &ConvShape,
 ) -> TractResult<Option<Arc<Packed>>> {
     let Some((widen, path)) = behind(model, outlet) else { return Ok(None) };
-    if !Convolve::fits(shape, &widen.weight) {
+    if !Convolve::fits(shape, &Kernel::Narrow(widen.weight.clone())) {
         return Ok(None);
     }
     // Where each value comes from, as the runtime moves them.

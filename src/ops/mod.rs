@@ -22,10 +22,10 @@ pub(crate) use barrier::Hold;
 pub(crate) use barrier::hold_strides;
 pub(crate) use broadcast::rule as spread_rule;
 pub(crate) use clip::Clip;
-pub(crate) use convolve::Convolve;
+pub(crate) use convolve::{Convolve, Kernel, frozen_kernel, frozen_transposed_kernel};
 #[cfg(feature = "train")]
 pub(crate) use dequantize::copy_constant;
-pub(crate) use dequantize::{Lookup, Widen, behind, constant, in_order, is_constant, transposed_kernel};
+pub(crate) use dequantize::{Lookup, Widen, behind, constant, in_order, is_constant};
 #[cfg(feature = "train")]
 pub(crate) use dynamic::DecodeDynamic;
 pub(crate) use dynamic::DynamicQuantise;

@@ -1,4 +1,4 @@
-//! What a plan holds while it runs, read off its graph.
+//! What a plan holds while it runs, read off its graph as it is compiled.
 
 use std::collections::HashSet;
 
@@ -7,8 +7,12 @@ use tract_core::model::order::{build_flush_list, eval_order_opt_ram};
 use tract_core::ops::konst::Const;
 use tract_core::ops::source::TypedSource;
 
+use crate::grad::tape_bytes;
+use crate::ops::Convolve;
+use crate::sites::{LowRank, LowRankBackward};
+
 /// Bytes of values that a plan of `model` holds at most at once, in the runtime's order: its inputs from the start, each value until the last
-/// node that reads it has run, and its outputs to the end. Constants and scratch within operators are not among them.
+/// node that reads it has run, and its outputs to the end; and what an operator lays out for itself while it runs. Constants are not among them.
 pub(super) fn peak(model: &TypedModel) -> TractResult<u64> {
     let results: HashSet<OutletId> = model.outputs.iter().copied().collect();
     let size = |id: usize, keep: &dyn Fn(OutletId) -> bool| -> u64 {
@@ -25,14 +29,27 @@ pub(super) fn peak(model: &TypedModel) -> TractResult<u64> {
         if is_value(node) && !node.op_is::<TypedSource>() {
             held += size(id, &|_| true);
         }
-        most = most.max(held);
+        most = most.max(held + scratch(model, node)?);
         held -= freed.iter().map(|&id| size(id, &|o| !results.contains(&o))).sum::<u64>().min(held);
     }
     Ok(most)
 }
 
+/// Bytes that a node holds beside its inputs and outputs while it runs.
+fn scratch(model: &TypedModel, node: &TypedNode) -> TractResult<u64> {
+    Ok(if let Some(op) = node.op_as::<Convolve>() {
+        op.scratch()
+    } else if let Some(op) = node.op_as::<LowRank>() {
+        op.geometry.scratch()
+    } else if let Some(op) = node.op_as::<LowRankBackward>() {
+        op.geometry.scratch()
+    } else {
+        tape_bytes(node, &model.node_input_facts(node.id)?)
+    })
+}
+
 /// Bytes of a value; none while its shape is open.
-fn bytes(fact: &TypedFact) -> u64 {
+pub(super) fn bytes(fact: &TypedFact) -> u64 {
     fact.shape
         .as_concrete()
         .map_or(0, |shape| shape.iter().fold(fact.datum_type.size_of() as u64, |all, &d| all.saturating_mul(d as u64)))

@@ -7,7 +7,7 @@ use tract_core::internal::*;
 
 use super::compiled::{Compiled, State};
 use super::graph::{Deltas, Ends, adapted};
-use super::{Batch, Factors, Outputs, array, footprint, frozen, tail_outputs, tape};
+use super::{Batch, Factors, Outputs, array, footprint, frozen, lowering, tail_outputs, tape};
 use crate::base::{Base, Bucket, guarded};
 use crate::error::{Error, ErrorKind, Result};
 use crate::grad::{Blocked, differentiate};
@@ -124,15 +124,24 @@ fn build(base: &Base, ends: Ends, bucket: &Bucket, sites: &[(String, usize)], fo
 impl TrainPlan {
     /// Differentiates without compiling: which of `sites` a gradient reaches, and what stands in the way of the others.
     pub fn reach(base: &Base, ends: Ends, bucket: &Bucket, sites: &[(String, usize)]) -> Result<Reach> {
-        let built = build(base, ends, bucket, sites, Form::Split)?;
+        let mut built = build(base, ends, bucket, sites, Form::Split)?;
         let names =
             built.sites.iter().enumerate().filter(|(i, _)| !built.obstructed[2 * i]).map(|(_, (s, _))| s.name.clone());
         let reachable = names.collect();
-        let peaks = guarded(ErrorKind::Internal, "cannot order the plans", || {
-            let plans = built.prefix.iter().chain([&built.forward, &built.backward]);
-            plans.map(footprint::peak).collect::<TractResult<Vec<u64>>>()
+        let peak_bytes = guarded(ErrorKind::Internal, "cannot order the plans", || {
+            // The batch is held to the end, whether the backward plan reads it or not.
+            let batch = built.forward.inputs.len() - 2 * built.sites.len();
+            let read = |ix: &usize| built.feed.iter().any(|f| matches!(f, Feed::Input(at) if at == ix));
+            let unread = (0..batch).filter(|ix| !read(ix)).map(|ix| built.forward.input_fact(ix).map(footprint::bytes));
+            let beside = unread.sum::<TractResult<u64>>()?;
+            let peak = |model: &mut TypedModel| {
+                lowering::improve(model, base.weights())?;
+                footprint::peak(model)
+            };
+            let prefix = built.prefix.as_mut().map(peak).transpose()?.unwrap_or(0);
+            Ok(prefix.max(peak(&mut built.forward)?).max(peak(&mut built.backward)? + beside))
         })?;
-        Ok(Reach { reachable, blocked: built.blocked, peak_bytes: peaks.into_iter().max().unwrap_or(0) })
+        Ok(Reach { reachable, blocked: built.blocked, peak_bytes })
     }
 
     /// Compiles the plans for `sites`; `fused` chooses the fused backward operators (the composed ones are the reference).

@@ -17,6 +17,8 @@ use crate::sites::Site;
 
 /// What a training touches of the program itself, and scratch of products.
 const PROGRAM: u64 = 12 << 20;
+/// A process that has opened a small model and done nothing else yet.
+const PROCESS: u64 = 16 << 20;
 /// A number to train, its gradient, and two moments of it.
 const PER_NUMBER: u64 = 16;
 /// Smallest micro-batch that is tried before sites are given up: below it products get too thin.
@@ -87,9 +89,9 @@ impl<'a> Costs<'a> {
         Costs { before: status_bytes("/proc/self/status", "VmRSS:").max(costs.before), ..costs }
     }
 
-    /// In a process that holds the weights and nothing else.
+    /// In a process of its own that holds the weights.
     pub fn of(base: &'a Base, task: Task, choice: &'a Choice, means: &'a Means, threads: usize) -> Costs<'a> {
-        Costs { base, task, choice, means, threads: threads.max(1) as u64, before: base.weight_bytes() }
+        Costs { base, task, choice, means, threads: threads.max(1) as u64, before: base.weight_bytes() + PROCESS }
     }
 
     /// Memory of a training of all sites of which a pass holds `held` bytes.
@@ -109,8 +111,8 @@ impl<'a> Costs<'a> {
         Ok(reach.peak_bytes)
     }
 
-    /// Kernels of convolutions, laid out for a training's forward and backward plan. Other products read their weights where they lie, and so do all of
-    /// those that stay narrow.
+    /// Kernels of convolutions, laid out for a training's forward and backward plan where the runtime takes them. Other products read their weights
+    /// where they lie, and so do all of those that stay narrow.
     fn packed(&self, from: usize) -> u64 {
         let laid_out = |s: &&Site| !self.base.keeps_narrow_weights() && s.kernel.iter().product::<usize>() > 1;
         let sum =

@@ -12,7 +12,7 @@ mod scatter;
 pub(crate) use activation::{Activation, ActivationBackward, DENSITY, ROOT_2_PI, Sigma, TAIL, TAIL_SCALE};
 pub(crate) use elementwise::ClipBackward;
 pub(crate) use pool::{MaxPoolBackward, SumPoolBackward, Windows};
-pub(crate) use recurrent::ScanBackward;
+pub(crate) use recurrent::{ScanBackward, tape_bytes};
 pub(crate) use reduce::ProdBackward;
 pub(crate) use rowwise::{LogSoftmaxBackward, RmsNormBackward, SoftmaxBackward};
 pub(crate) use sample::GridSampleBackward;

@@ -70,6 +70,19 @@ fn add(total: &mut Option<Tensor>, more: Tensor) -> TractResult<()> {
     Ok(())
 }
 
+/// Bytes of what the gradient of a loop keeps of all its steps; 0 for another operator.
+pub(crate) fn tape_bytes(node: &TypedNode, inputs: &[&TypedFact]) -> u64 {
+    let Some(op) = node.op_as::<ScanBackward>() else { return 0 };
+    let steps = op.inputs.iter().zip(inputs).find_map(|(mapping, fact)| {
+        let InputMapping::Scan(info) = mapping else { return None };
+        fact.shape.as_concrete().map(|shape| shape[info.axis] / info.chunk.unsigned_abs().max(1))
+    });
+    let body = op.forward.model();
+    let kept = body.outputs.iter().skip(op.outputs.len()).filter_map(|o| body.outlet_fact(*o).ok());
+    let values: usize = kept.filter_map(|f| f.shape.as_concrete().map(|s| s.iter().product::<usize>())).sum();
+    4 * (steps.unwrap_or(0) * values) as u64
+}
+
 impl ScanBackward {
     fn steps(&self, inputs: &[TValue]) -> TractResult<usize> {
         let sequence = self.inputs.iter().zip(inputs).find_map(|(m, x)| Some((m.as_scan()?, x)));

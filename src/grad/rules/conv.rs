@@ -7,7 +7,7 @@ use tract_core::ops::nn::DataFormat;
 use super::{Answer, Rule};
 use crate::grad::Cx;
 use crate::ops::im2col::ConvShape;
-use crate::ops::{Convolve, Packed, in_order, transposed_kernel};
+use crate::ops::{Convolve, Kernel, frozen_kernel, frozen_transposed_kernel};
 
 pub(super) const RULES: &[Rule] = &[
     Rule {
@@ -59,11 +59,11 @@ fn conv(cx: &mut Cx, node: &TypedNode, dy: OutletId) -> TractResult<Answer> {
 fn channels_first(cx: &mut Cx, node: &TypedNode, op: &Conv, shape: TVec<usize>, dy: OutletId) -> TractResult<Answer> {
     let spec = &op.pool_spec;
     if cx.fused
-        && let Some(weight) = in_order(cx.forward(), node.inputs[1])
         && let Ok(geometry) = ConvShape::of_conv(op, &shape)
-        && Convolve::fits(&geometry, &weight.weight)
+        && let Some(kernel) = frozen_kernel(cx.forward(), node.inputs[1], &geometry)
+        && (kernel.is_narrow() || geometry.has_many_columns() || geometry.has_many_columns_backwards())
     {
-        return narrow(cx, dy, weight.weight.clone(), geometry, true, shape);
+        return in_blocks(cx, dy, kernel, geometry, true, shape);
     }
     let Some(kernel) = cx.fixed(node.inputs[1])? else {
         return Answer::refused("its kernel is not a constant");
@@ -114,9 +114,10 @@ fn deconv(cx: &mut Cx, node: &TypedNode, dy: OutletId) -> TractResult<Answer> {
     let (shape, dims) = (cx.dims(node.inputs[0])?, cx.dims(node.id.into())?);
     if cx.fused
         && let Ok(geometry) = ConvShape::of_deconv(op, &shape, &dims)
-        && let Some(kernel) = transposed_kernel(cx.forward(), node.inputs[1], &geometry)?
+        && let Some(kernel) = frozen_transposed_kernel(cx.forward(), node.inputs[1], &geometry)?
+        && (kernel.is_narrow() || geometry.has_many_columns())
     {
-        return narrow(cx, dy, kernel, geometry, false, shape);
+        return in_blocks(cx, dy, kernel, geometry, false, shape);
     }
     let Some(kernel) = cx.fixed(node.inputs[1])? else {
         return Answer::refused("its kernel is not a constant");
@@ -134,11 +135,11 @@ fn deconv(cx: &mut Cx, node: &TypedNode, dy: OutletId) -> TractResult<Answer> {
     Answer::single(cx.wire(Conv::new(spec, KernelFormat::OIHW, op.group, None), &[dy, kernel, bias])?)
 }
 
-/// The gradient by a kernel that is read as it is stored.
-fn narrow(
+/// The gradient by blocks of columns, of a kernel that is read where it lies.
+fn in_blocks(
     cx: &mut Cx,
     dy: OutletId,
-    kernel: Arc<Packed>,
+    kernel: Kernel,
     shape: ConvShape,
     transposed: bool,
     to: TVec<usize>,

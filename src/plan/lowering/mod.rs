@@ -7,10 +7,12 @@
 //! | `accumulate` | sums of gradients are taken by the product that makes the second term |
 //! | `epilogue` | biases and clips are taken by the product, on results that are still in cache |
 //! | `depthwise` | EfficientNet's depthwise convolutions by `ops::depthwise`, with their low-rank deltas and clips |
-//! | `packed` | products and convolutions read quantised and half-precision weights as they are stored, a panel at a time |
+//! | `packed` | products read quantised and half-precision weights as they are stored, a panel at a time |
+//! | `convolve` | convolutions by blocks of columns, of narrow weights and where tract would lay out a whole batch |
 //! | `softmax` | scale, mask and softmax of attention scores in one pass over memory |
 
 mod accumulate;
+mod convolve;
 mod depthwise;
 mod epilogue;
 mod operand;
@@ -38,7 +40,7 @@ pub(super) fn improve<'a>(model: &mut TypedModel, originals: impl Iterator<Item 
     sweep(model, softmax::rule)?;
     sweep(model, packed::rule)?;
     sweep(model, packed::lookup_rule)?;
-    sweep(model, packed::convolution_rule)?;
+    sweep(model, convolve::rule)?;
     product::share(model, originals)
 }
 

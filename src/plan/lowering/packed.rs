@@ -1,14 +1,11 @@
-//! Products, convolutions and lookups that read narrow weights: a panel of the weight is widened at a time, used, and forgotten.
+//! Products and lookups that read narrow weights: a panel of the weight is widened at a time, used, and forgotten.
 
 use tract_core::internal::*;
 use tract_core::ops::array::Gather;
-use tract_core::ops::cnn::{Conv, Deconv};
 
-use super::dims;
 use super::operand::Operand;
 use super::product::{Axis, Product, Side};
-use crate::ops::im2col::ConvShape;
-use crate::ops::{Convolve, Lookup, Packed, Widen, in_order, transposed_kernel};
+use crate::ops::{Lookup, Packed, Widen, in_order};
 
 /// Values that are widened at once: they stay in the second-level cache.
 const PANEL: usize = 1 << 15;
@@ -107,31 +104,4 @@ pub(super) fn lookup_rule(model: &TypedModel, node: &TypedNode) -> TractResult<O
         }
         None => Ok(None),
     }
-}
-
-/// Lets a convolution read a narrow kernel.
-pub(super) fn convolution_rule(model: &TypedModel, node: &TypedNode) -> TractResult<Option<TypedModelPatch>> {
-    if !node.op_is::<Conv>() && !node.op_is::<Deconv>() {
-        return Ok(None);
-    }
-    let all = (dims(model, node.inputs[0])?, dims(model, node.id.into())?);
-    let (Some(x), Some(y)) = all else { return Ok(None) };
-    let (shape, kernel, transposed) = match (node.op_as::<Conv>(), node.op_as::<Deconv>()) {
-        (Some(op), _) if op.q_params.is_none() => {
-            let kernel = in_order(model, node.inputs[1]).map(|w| w.weight.clone());
-            (ConvShape::of_conv(op, &x), kernel, false)
-        }
-        (_, Some(op)) => {
-            let shape = ConvShape::of_deconv(op, &x, &y);
-            let kernel = shape.as_ref().ok().and_then(|s| transposed_kernel(model, node.inputs[1], s).transpose());
-            (shape, kernel.transpose()?, true)
-        }
-        _ => return Ok(None),
-    };
-    let (Ok(shape), Some(kernel)) = (shape, kernel) else { return Ok(None) };
-    if !Convolve::fits(&shape, &kernel) {
-        return Ok(None);
-    }
-    let op = Convolve { shape, kernel, transposed, to: y };
-    TypedModelPatch::replace_single_op(model, node, &[node.inputs[0], node.inputs[2]], op).map(Some)
 }

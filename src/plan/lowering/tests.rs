@@ -325,9 +325,35 @@ fn convolution(model: &mut TypedModel, x: &[usize], kernel: OutletId, transposed
     model.select_output_outlets(&y).unwrap();
 }
 
+/// With the channels at the end: they move to the front, and back.
 #[test]
-fn convolutions_read_narrow_kernels_panel_by_panel() {
-    // In one part and in several, of positions and of images; kernels of one panel and of several.
+fn convolutions_of_a_batch_with_channels_last() {
+    let spec = PoolSpec::new(
+        DataFormat::NHWC,
+        tvec!(3, 3),
+        PaddingSpec::Explicit(tvec!(1, 1), tvec!(1, 1)),
+        None,
+        Some(tvec!(2, 1)),
+        8,
+        12,
+    );
+    let mut model = TypedModel::default();
+    let source = model.add_source("x", f32::fact([4, 90, 100, 8])).unwrap();
+    let kernel = model.add_const("w", values(&[12, 4, 3, 3], 1)).unwrap();
+    let bias = model.add_const("b", values(&[12], 2)).unwrap();
+    let y = model.wire_node("y", Conv::new(spec, KernelFormat::OIHW, 2, None), &[source, kernel, bias]).unwrap();
+    model.select_output_outlets(&y).unwrap();
+    let mut blocks = model.clone();
+    improve(&mut blocks, std::iter::empty()).unwrap();
+    assert!(blocks.nodes().iter().any(|n| n.op.name() == "Convolve"));
+    let input = values(&[4, 90, 100, 8], 3).into_tvalue();
+    let run = |m: TypedModel| m.into_optimized().unwrap().into_runnable().unwrap().run(tvec!(input.clone())).unwrap();
+    run(blocks)[0].close_enough(&run(model)[0], Approximation::Approximate).unwrap();
+}
+
+#[test]
+fn convolutions_read_narrow_kernels_panel_by_panel_and_lay_out_a_batch_block_by_block() {
+    // In one part and in several, of positions, of images and of channels; kernels of one panel and of several.
     for (x, kernel, groups, stride) in [
         (&[2, 16, 9, 8][..], &[32, 16, 3, 3][..], 1, 1),
         (&[3, 16, 9, 8], &[34, 8, 3, 2], 2, 2),
@@ -337,6 +363,8 @@ fn convolutions_read_narrow_kernels_panel_by_panel() {
         (&[2, 32, 3000], &[16, 16, 15], 2, 2),
         (&[2, 8, 5, 6, 7], &[24, 8, 3, 2, 3], 1, 2),
         (&[2, 64, 7, 7], &[96, 64, 1, 1], 1, 2),
+        (&[2, 20, 50, 51], &[8, 20, 31, 20], 1, 2),
+        (&[5, 64, 24, 24], &[24, 64, 3, 3], 1, 1),
     ] {
         for transposed in [false, true] {
             let mut sizes = x.to_vec();
@@ -356,8 +384,15 @@ fn convolutions_read_narrow_kernels_panel_by_panel() {
             assert!(holds(&model, "Convolve") && !holds(&model, "Widen"), "{x:?} {kernel:?} {transposed}");
             let input = values(&sizes, 3).into_tvalue();
             let run = |m: TypedModel| m.into_optimized().unwrap().into_runnable().unwrap().run(tvec!(input.clone()));
-            let (have, want) = (run(model).unwrap(), run(plain).unwrap());
+            let mut blocks = plain.clone();
+            blocks.declutter().unwrap();
+            improve(&mut blocks, std::iter::empty()).unwrap();
+            // Large ones only; one image is gathered as it goes.
+            let large = [&[2, 32, 3000][..], &[2, 20, 50, 51], &[5, 64, 24, 24]].contains(&x);
+            assert_eq!(holds(&blocks, "Convolve"), large, "{x:?} {kernel:?} {transposed}");
+            let (have, blocks, want) = (run(model).unwrap(), run(blocks).unwrap(), run(plain).unwrap());
             have[0].close_enough(&want[0], Approximation::Approximate).unwrap();
+            blocks[0].close_enough(&want[0], Approximation::Approximate).unwrap();
         }
     }
 }

@@ -4,9 +4,13 @@
 //!   few channels are shifted into place: `P[tap, r, p] = Σ_c A[r, c, tap]·X[c, p]`, `T[r, q] = Σ_tap P[tap, r, p(q, tap)]`, `Y += B·T`;
 //! - *columns* (im2col): what each output position reads is laid out, `C[c, tap, q] = X[c, p(q, tap)]`, and `T = A·C`. Less to move
 //!   where the input has few channels or the stride is large: a picture's first layer, a filter bank over sound.
+//!
+//! Either way a block is moved at a time: some taps, or some channels and positions.
 
 use super::Gradients;
-use super::mat::{gemm, mat, mat_mut};
+use std::ops::Range;
+
+use super::mat::{gemm, mat, mat_mut, part, part_mut, product};
 use crate::ops::im2col::{ConvShape, Span, add_columns, columns, gather_add};
 
 /// How a convolution is computed, see the module.
@@ -30,13 +34,38 @@ impl ConvShape {
         }
     }
 
-    /// Numbers that are moved for one example and group.
+    /// Taps that are shifted at once: their `r` channels are about as large as the input planes.
+    fn taps_at_once(&self, rank: usize) -> usize {
+        let room = (self.group_in() * self.in_plane()).max(self.block_target());
+        (room / (rank * self.in_plane()).max(1)).clamp(1, self.taps())
+    }
+
+    /// Numbers that are moved at once, for one example and group.
     fn moved(&self, rank: usize, way: Way) -> usize {
         match way {
             Way::Pointwise => 0,
-            Way::Columns => self.group_in() * self.taps() * self.out_plane(),
-            Way::Shift => self.taps() * rank * self.in_plane(),
+            Way::Columns => self.block_len(),
+            Way::Shift => self.taps_at_once(rank) * rank * self.in_plane(),
         }
+    }
+
+    /// Blocks of positions and channels, in which columns are laid out.
+    fn blocks(&self) -> impl Iterator<Item = (Range<usize>, Range<usize>)> + use<> {
+        let ((channels, positions), all) = (self.block(), (self.group_in(), self.out_plane()));
+        let ranges = |n: usize, step: usize| (0..n).step_by(step).map(move |i| i..(i + step).min(n));
+        ranges(all.1, positions).flat_map(move |p| ranges(all.0, channels).map(move |c| (p.clone(), c)))
+    }
+
+    /// Blocks of taps, which are shifted together.
+    fn tap_blocks(&self, rank: usize) -> impl Iterator<Item = Range<usize>> + use<> {
+        let (step, taps) = (self.taps_at_once(rank), self.taps());
+        (0..taps).step_by(step).map(move |t| t..(t + step).min(taps))
+    }
+
+    /// Values beside operands and results that a low-rank product holds.
+    #[cfg(feature = "train")]
+    pub(super) fn conv_scratch(&self, rank: usize) -> usize {
+        self.moved(rank, self.way(rank)) + rank * self.out_plane()
     }
 
     /// `A` reordered from `[r, in/groups, taps]` to `[taps, r, in/groups]`.
@@ -67,7 +96,7 @@ impl ConvShape {
 }
 
 pub(super) fn forward((s, r): (&ConvShape, usize), x: &[f32], a: &[f32], b: &[f32], y: &mut [f32]) -> Vec<f32> {
-    let (ip, op, ci, co) = (s.in_plane(), s.out_plane(), s.group_in(), s.group_out());
+    let (ip, op, ci, co, taps) = (s.in_plane(), s.out_plane(), s.group_in(), s.group_out(), s.taps());
     let way = s.way(r);
     let taps_a = s.taps_first(r, a);
     let mut t = vec![0f32; s.batch * s.groups * r * op];
@@ -79,17 +108,21 @@ pub(super) fn forward((s, r): (&ConvShape, usize), x: &[f32], a: &[f32], b: &[f3
         match way {
             Way::Pointwise => gemm(1.0, mat(a, r, ci), mat(x, ci, ip), 0.0, mat_mut(t, r, op)),
             Way::Columns => {
-                columns(s, x, 0..op, &mut moved);
-                let rows = ci * s.taps();
-                gemm(1.0, mat(a, r, rows), mat(&moved, rows, op), 0.0, mat_mut(t, r, op));
+                for (positions, channels) in s.blocks() {
+                    let (rows, len) = (channels.len() * taps, positions.len());
+                    columns(s, &x[channels.start * ip..channels.end * ip], positions.clone(), &mut moved, len);
+                    let a = part(a, channels.start * taps, r, rows, ci * taps);
+                    product(a, part(&moved, 0, rows, len, len), 1.0, part_mut(t, positions.start, r, len, op));
+                }
             }
             Way::Shift => {
-                let rows = s.taps() * r;
-                gemm(1.0, mat(&taps_a, rows, ci), mat(x, ci, ip), 0.0, mat_mut(&mut moved, rows, ip));
-                for tap in 0..s.taps() {
-                    for ri in 0..r {
-                        let from = &moved[(tap * r + ri) * ip..][..ip];
-                        let into = &mut t[ri * op..][..op];
+                for chosen in s.tap_blocks(r) {
+                    let rows = chosen.len() * r;
+                    let taps_a = part(&taps_a, chosen.start * r * ci, rows, ci, ci);
+                    product(taps_a, part(x, 0, ci, ip, ip), 0.0, part_mut(&mut moved, 0, rows, ip, ip));
+                    for (row, tap) in (0..rows).map(|row| (row, chosen.start + row / r)) {
+                        let from = &moved[row * ip..][..ip];
+                        let into = &mut t[row % r * op..][..op];
                         s.for_rows(tap, |o, i, w| gather_add(into, o, from, i, w));
                     }
                 }
@@ -124,32 +157,42 @@ pub(super) fn backward(
         let tg = mat(&t[ng * r * op..(ng + 1) * r * op], r, op);
         gemm(1.0, mat(&b[g * co * r..(g + 1) * co * r], co, r).t(), dyg, 0.0, mat_mut(&mut dt, r, op));
         gemm(1.0, dyg, tg.t(), 1.0, mat_mut(&mut db[g * co * r..(g + 1) * co * r], co, r));
-        let dxg = dx.as_deref_mut().map(|dx| &mut dx[ng * ci * ip..(ng + 1) * ci * ip]);
+        let mut dxg = dx.as_deref_mut().map(|dx| &mut dx[ng * ci * ip..(ng + 1) * ci * ip]);
         if way == Way::Columns {
-            let rows = ci * taps;
-            columns(s, xg, 0..op, &mut moved);
-            gemm(1.0, mat(&dt, r, op), mat(&moved, rows, op).t(), 1.0, mat_mut(&mut da, r, rows));
-            if let Some(dx) = dxg {
-                gemm(1.0, mat(a, r, rows).t(), mat(&dt, r, op), 0.0, mat_mut(&mut moved, rows, op));
-                add_columns(s, &moved, 0..op, dx);
+            for (positions, channels) in s.blocks() {
+                let (rows, len, at) = (channels.len() * taps, positions.len(), channels.start * taps);
+                let planes = channels.start * ip..channels.end * ip;
+                columns(s, &xg[planes.clone()], positions.clone(), &mut moved, len);
+                let dt = part(&dt, positions.start, r, len, op);
+                product(dt, part(&moved, 0, rows, len, len).t(), 1.0, part_mut(&mut da, at, r, rows, ci * taps));
+                if let Some(dx) = &mut dxg {
+                    product(part(a, at, r, rows, ci * taps).t(), dt, 0.0, part_mut(&mut moved, 0, rows, len, len));
+                    add_columns(s, &moved, positions, &mut dx[planes], len);
+                }
             }
             continue;
         }
-        let rows = taps * r;
-        if way == Way::Shift {
-            moved.fill(0.0);
-            for tap in 0..taps {
-                for ri in 0..r {
-                    let from = &dt[ri * op..][..op];
-                    let into = &mut moved[(tap * r + ri) * ip..][..ip];
-                    s.for_rows(tap, |o, i, w| scatter(into, i, from, o, w));
-                }
+        let xg = part(xg, 0, ci, ip, ip);
+        let mut through = |q: &[f32], first: usize, rows: usize| {
+            let q = part(q, 0, rows, ip, ip);
+            product(q, xg.t(), 1.0, part_mut(&mut da_taps, first * ci, rows, ci, ci));
+            if let Some(dx) = &mut dxg {
+                product(part(&taps_a, first * ci, rows, ci, ci).t(), q, 1.0, part_mut(dx, 0, ci, ip, ip));
             }
+        };
+        if way == Way::Pointwise {
+            through(&dt, 0, r);
+            continue;
         }
-        let q = if way == Way::Pointwise { mat(&dt, r, op) } else { mat(&moved, rows, ip) };
-        gemm(1.0, q, mat(xg, ci, ip).t(), 1.0, mat_mut(&mut da_taps, rows, ci));
-        if let Some(dx) = dxg {
-            gemm(1.0, mat(&taps_a, rows, ci).t(), q, 1.0, mat_mut(dx, ci, ip));
+        for chosen in s.tap_blocks(r) {
+            moved.fill(0.0);
+            let rows = chosen.len() * r;
+            for (row, tap) in (0..rows).map(|row| (row, chosen.start + row / r)) {
+                let from = &dt[row % r * op..][..op];
+                let into = &mut moved[row * ip..][..ip];
+                s.for_rows(tap, |o, i, w| scatter(into, i, from, o, w));
+            }
+            through(&moved, chosen.start * r, rows);
         }
     }
     s.add_taps_last(r, &da_taps, &mut da);

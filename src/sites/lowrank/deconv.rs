@@ -5,10 +5,22 @@
 //! `T[r, q] = Σ P[tap, r, p]` over what reaches `q`, `Y += B·T`.
 
 use super::Gradients;
-use super::mat::{gemm, mat, mat_mut};
+use super::mat::{gemm, mat, mat_mut, part, part_mut, product};
 use crate::ops::im2col::{ConvShape, gather_add, scatter_add};
 
 impl ConvShape {
+    /// Taps whose `r` channels are held at once: together about as large as the planes of the transposed convolution's input.
+    fn transposed_taps(&self, rank: usize) -> usize {
+        let room = (self.group_out() * self.out_plane()).max(self.block_target());
+        (room / (rank * self.out_plane()).max(1)).clamp(1, self.taps())
+    }
+
+    /// Values beside operands and results that a low-rank product holds.
+    #[cfg(feature = "train")]
+    pub(super) fn deconv_scratch(&self, rank: usize) -> usize {
+        self.transposed_taps(rank) * rank * self.out_plane() + rank * self.in_plane()
+    }
+
     /// Input channels of the transposed convolution in a group, and its output channels.
     fn transposed(&self) -> (usize, usize) {
         (self.group_out(), self.group_in())
@@ -30,26 +42,24 @@ impl ConvShape {
 
 pub(super) fn forward((s, r): (&ConvShape, usize), x: &[f32], a: &[f32], b: &[f32], y: &mut [f32]) -> Vec<f32> {
     let ((ci, co), (small, large)) = (s.transposed(), (s.out_plane(), s.in_plane()));
-    let rows = s.taps() * r;
+    let (step, taps) = (s.transposed_taps(r), s.taps());
     let mut t = vec![0f32; s.batch * s.groups * r * large];
-    let mut p = vec![0f32; rows * small];
+    let mut p = vec![0f32; step * r * small];
     for g in 0..s.groups {
         let a = s.channels_last(r, a, g);
         let b = mat(&b[g * co * r..(g + 1) * co * r], co, r);
         for n in 0..s.batch {
             let ng = n * s.groups + g;
             let t = &mut t[ng * r * large..(ng + 1) * r * large];
-            gemm(
-                1.0,
-                mat(&a, rows, ci),
-                mat(&x[ng * ci * small..(ng + 1) * ci * small], ci, small),
-                0.0,
-                mat_mut(&mut p, rows, small),
-            );
-            for row in 0..rows {
-                let from = &p[row * small..][..small];
-                let into = &mut t[row % r * large..][..large];
-                s.for_rows(row / r, |o, i, w| scatter_add(into, i, from, o, w));
+            let x = part(x, ng * ci * small, ci, small, small);
+            for first in (0..taps).step_by(step) {
+                let rows = step.min(taps - first) * r;
+                product(part(&a, first * r * ci, rows, ci, ci), x, 0.0, part_mut(&mut p, 0, rows, small, small));
+                for row in 0..rows {
+                    let from = &p[row * small..][..small];
+                    let into = &mut t[row % r * large..][..large];
+                    s.for_rows(first + row / r, |o, i, w| scatter_add(into, i, from, o, w));
+                }
             }
             gemm(1.0, b, mat(t, r, large), 1.0, mat_mut(&mut y[ng * co * large..(ng + 1) * co * large], co, large));
         }
@@ -68,30 +78,35 @@ pub(super) fn backward(
     mut dx: Option<&mut [f32]>,
 ) -> Gradients {
     let ((ci, co), (small, large)) = (s.transposed(), (s.out_plane(), s.in_plane()));
-    let rows = s.taps() * r;
+    let (step, taps) = (s.transposed_taps(r), s.taps());
     let (mut da, mut db) = (vec![0f32; a.len()], vec![0f32; b.len()]);
-    let (mut dt, mut q) = (vec![0f32; r * large], vec![0f32; rows * small]);
+    let (mut dt, mut q) = (vec![0f32; r * large], vec![0f32; step * r * small]);
     for g in 0..s.groups {
         let taps_a = s.channels_last(r, a, g);
-        let mut da_taps = vec![0f32; rows * ci];
+        let mut da_taps = vec![0f32; taps * r * ci];
         let bg = mat(&b[g * co * r..(g + 1) * co * r], co, r);
         for n in 0..s.batch {
             let ng = n * s.groups + g;
             let dyg = mat(&dy[ng * co * large..(ng + 1) * co * large], co, large);
-            let xg = mat(&x[ng * ci * small..(ng + 1) * ci * small], ci, small);
+            let xg = part(x, ng * ci * small, ci, small, small);
             gemm(1.0, bg.t(), dyg, 0.0, mat_mut(&mut dt, r, large));
             let tg = mat(&t[ng * r * large..(ng + 1) * r * large], r, large);
             gemm(1.0, dyg, tg.t(), 1.0, mat_mut(&mut db[g * co * r..(g + 1) * co * r], co, r));
-            q.fill(0.0);
-            for row in 0..rows {
-                let from = &dt[row % r * large..][..large];
-                let into = &mut q[row * small..][..small];
-                s.for_rows(row / r, |o, i, w| gather_add(into, o, from, i, w));
-            }
-            gemm(1.0, mat(&q, rows, small), xg.t(), 1.0, mat_mut(&mut da_taps, rows, ci));
-            if let Some(dx) = &mut dx {
-                let dxg = mat_mut(&mut dx[ng * ci * small..(ng + 1) * ci * small], ci, small);
-                gemm(1.0, mat(&taps_a, rows, ci).t(), mat(&q, rows, small), 1.0, dxg);
+            for first in (0..taps).step_by(step) {
+                let rows = step.min(taps - first) * r;
+                let q = &mut q[..rows * small];
+                q.fill(0.0);
+                for row in 0..rows {
+                    let from = &dt[row % r * large..][..large];
+                    let into = &mut q[row * small..][..small];
+                    s.for_rows(first + row / r, |o, i, w| gather_add(into, o, from, i, w));
+                }
+                let (q, at) = (part(q, 0, rows, small, small), first * r * ci);
+                product(q, xg.t(), 1.0, part_mut(&mut da_taps, at, rows, ci, ci));
+                if let Some(dx) = &mut dx {
+                    let dx = part_mut(dx, ng * ci * small, ci, small, small);
+                    product(part(&taps_a, at, rows, ci, ci).t(), q, 1.0, dx);
+                }
             }
         }
         for (i, v) in da_taps.iter().enumerate() {

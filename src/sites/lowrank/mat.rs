@@ -27,3 +27,18 @@ pub(super) fn gemm(
     let mut product = || linalg::gemm(alpha, MatRef::of(&a)?, MatRef::of(&b)?, beta, MatMut::of(&mut c)?);
     product().expect("shapes that follow from one geometry");
 }
+
+/// Rows and columns of a matrix, from `at` on with rows `stride` apart.
+pub(super) fn part(data: &[f32], at: usize, rows: usize, cols: usize, stride: usize) -> MatRef<'_> {
+    MatRef::new(&data[at..], rows, cols, stride, 1).expect("a part of a matrix of the geometry")
+}
+
+/// Mutable [`part`].
+pub(super) fn part_mut(data: &mut [f32], at: usize, rows: usize, cols: usize, stride: usize) -> MatMut<'_> {
+    MatMut::new(&mut data[at..], rows, cols, stride, 1).expect("a part of a matrix of the geometry")
+}
+
+/// `c ← a·b + beta·c`.
+pub(super) fn product(a: MatRef<'_>, b: MatRef<'_>, beta: f32, c: MatMut<'_>) {
+    linalg::gemm(1.0, a, b, beta, c).expect("shapes that follow from one geometry");
+}

@@ -46,6 +46,18 @@ impl Geometry {
             Geometry::Deconv { shape: c, rank } => c.batch * c.groups * rank * c.in_plane(),
         }
     }
+    /// Bytes beside operands and results that a product, or its gradient, holds.
+    #[cfg(feature = "train")]
+    pub fn scratch(&self) -> u64 {
+        let values = match self {
+            Geometry::Linear { outer, inner, rank, .. } => outer * inner * rank,
+            // A plane with its padding, twice.
+            Geometry::Conv { shape, .. } if shape.is_depthwise() => 4 * shape.in_plane().max(shape.out_plane()),
+            Geometry::Conv { shape, rank } => shape.conv_scratch(*rank),
+            Geometry::Deconv { shape, rank } => shape.deconv_scratch(*rank),
+        };
+        4 * values as u64
+    }
     /// Length of `x`.
     #[cfg(test)]
     pub fn x_len(&self) -> usize {

@@ -209,6 +209,37 @@ fn convolutions_of_every_kind() {
     conv(3, ConvShape { output: 4, groups: 4, pad_before: [0; 3], kernel: [1, 3, 2], out_size: [1, 4, 6], ..base });
 }
 
+/// More than is moved at once: of channels and positions in columns, of taps that are shifted, of taps of a transposed convolution.
+#[test]
+fn blocks_of_large_kernels() {
+    let base = ConvShape {
+        batch: 1,
+        input: 2,
+        output: 1,
+        groups: 1,
+        in_size: [1, 40, 41],
+        out_size: [1, 40, 41],
+        kernel: [1, 15, 15],
+        stride: [1; 3],
+        dilation: [1; 3],
+        pad_before: [0, 7, 7],
+    };
+    assert!(base.block_len() < base.input * base.taps() * base.out_plane(), "several blocks of positions");
+    conv(3, base.clone());
+    let tall = ConvShape {
+        in_size: [1, 70, 60],
+        out_size: [1, 20, 60],
+        kernel: [1, 51, 21],
+        pad_before: [0, 0, 10],
+        ..base.clone()
+    };
+    let tall = ConvShape { input: 12, in_size: [1, 70, 24], out_size: [1, 20, 24], ..tall };
+    assert!(tall.block().0 < tall.input, "several blocks of channels");
+    conv(13, tall);
+    conv(2, ConvShape { input: 3, ..base.clone() });
+    deconv(2, base);
+}
+
 #[test]
 fn transposed_convolutions() {
     // Shapes of the convolution that is transposed: `in_size` is that of y.
