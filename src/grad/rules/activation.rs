@@ -7,20 +7,12 @@ use tract_core::ops::logic::{comp_gt, comp_lt};
 use tract_core::ops::math;
 use tract_core::ops::nn::{LeakyRelu, Softmax, gelu_approximate::GeluApproximate, sigmoid};
 
-use super::{Answer, Rule};
+use super::{Answer, Rule, rule};
 use crate::grad::{
     Cx,
     fused::{GeluBackward, SoftmaxBackward},
 };
 use crate::ops::is_softmax_of_rows;
-
-const fn rule(
-    op: &'static str,
-    equation: &'static str,
-    apply: fn(&mut Cx, &TypedNode, OutletId) -> TractResult<Answer>,
-) -> Rule {
-    Rule { op, equation, lazy: false, apply }
-}
 
 pub(super) const RULES: &[Rule] = &[
     rule("Sigmoid", "dx = dy·y·(1-y)", sigmoid_rule),

@@ -8,16 +8,8 @@ use tract_core::ops::math;
 use tract_core::ops::nn::sigmoid;
 use tract_core::ops::scan::{InputMapping, Scan};
 
-use super::{Answer, Rule};
+use super::{Answer, Rule, rule};
 use crate::grad::{Cx, differentiate, fused::ScanBackward};
-
-const fn rule(
-    op: &'static str,
-    equation: &'static str,
-    apply: fn(&mut Cx, &TypedNode, OutletId) -> TractResult<Answer>,
-) -> Rule {
-    Rule { op, equation, lazy: false, apply }
-}
 
 pub(super) const RULES: &[Rule] = &[
     rule("Scan", "the body's gradient, step by step from the last to the first", scan),
