@@ -77,7 +77,6 @@ pub mod process;
 pub mod runtime;
 #[cfg_attr(not(feature = "train"), allow(dead_code, unused_imports))] // training's share of it
 pub mod sites;
-#[cfg(feature = "train")]
 pub mod stats;
 pub mod store;
 mod sync;

@@ -6,7 +6,7 @@ use ndarray::Array2;
 
 use super::evidence::{Evidence, mean};
 use super::seen::Seen;
-use super::{Adaptation, GuardLoss, Outcome, Trials, Winner, argmax, depth_name};
+use super::{Adaptation, GuardLoss, Outcome, Trials, Winner, depth_name};
 use crate::adapt::fit::{Fit, Go, Lesson};
 use crate::adapter::Depth;
 use crate::error::Result;
@@ -14,6 +14,7 @@ use crate::gate::{CandidateEvidence, ServingEvidence, judge};
 use crate::input::Example;
 use crate::plan::{Factors, SiteKey, Variant};
 use crate::stats::paired::{Paired, power};
+use crate::stats::rows::argmax;
 use crate::train::loss::cross_entropy;
 
 impl Adaptation<'_> {

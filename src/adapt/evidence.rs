@@ -3,7 +3,7 @@
 use ndarray::{Array2, ArrayView1};
 
 use super::seen::Seen;
-use super::{Adaptation, argmax, depth_name};
+use super::{Adaptation, depth_name};
 use crate::adapt::fit::Lesson;
 use crate::adapter::Depth;
 use crate::error::Result;
@@ -11,6 +11,7 @@ use crate::gate::retention::Retention;
 use crate::head::Head;
 use crate::input::Example;
 use crate::plan::{SiteKey, Variant};
+use crate::stats::rows::argmax;
 use crate::train::loss::cross_entropy;
 
 /// One candidate's evidence: answers and losses on lessons that did not teach it.

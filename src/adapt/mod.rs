@@ -21,8 +21,6 @@ mod shallow;
 
 use std::time::{Duration, Instant};
 
-use ndarray::ArrayView1;
-
 use deep::Found;
 use evidence::Evidence;
 pub(crate) use seen::{Material, Standing};
@@ -289,11 +287,6 @@ pub fn depth_name(depth: Depth) -> &'static str {
         Depth::LastBlock => "last block",
         Depth::AllSites => "all sites",
     }
-}
-
-/// Index of the largest value; the first of equals.
-pub(crate) fn argmax(row: ArrayView1<f32>) -> Option<usize> {
-    (0..row.len()).rev().max_by(|&a, &b| row[a].total_cmp(&row[b]))
 }
 
 /// A head as an adapter file keeps it.

@@ -2,11 +2,12 @@
 
 use ndarray::{Array2, ArrayView1, Axis};
 
-use super::{Adaptation, argmax, rehearsal};
+use super::{Adaptation, rehearsal};
 use crate::adapt::fit::{Goal, Lesson};
 use crate::error::{Error, Result};
 use crate::input::Example;
 use crate::plan::Variant;
+use crate::stats::rows::{argmax, softmax};
 use crate::train::loss::Target;
 use crate::train::solve::HeadData;
 
@@ -197,11 +198,4 @@ impl<'a> Taught<'a> {
             weights: &self.weights,
         }
     }
-}
-
-fn softmax(row: ArrayView1<f32>) -> Vec<f32> {
-    let largest = row.fold(f32::NEG_INFINITY, |a, b| a.max(*b));
-    let exps: Vec<f32> = row.iter().map(|z| (z - largest).exp()).collect();
-    let total: f32 = exps.iter().sum();
-    exps.iter().map(|e| e / total).collect()
 }

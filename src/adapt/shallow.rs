@@ -3,12 +3,13 @@
 use ndarray::{Array1, Array2};
 
 use super::seen::Seen;
-use super::{Adaptation, Evidence, argmax};
+use super::{Adaptation, Evidence};
 use crate::adapter::Depth;
 use crate::error::Result;
 use crate::gate::split::Folds;
 use crate::head::{Head, quiet_bias};
 use crate::plan::Variant;
+use crate::stats::rows::argmax;
 use crate::train::solve::{L2_GRID, SolveOptions};
 
 /// Penalty strengths for a head that corrects the base's own answers.

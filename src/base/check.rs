@@ -246,7 +246,7 @@ fn sizes(graph: &GraphProto) -> Result<()> {
 }
 
 /// The shape of what `node` makes, as far as stored numbers tell: some of its axes, where the others follow the input.
-/// `bounded` sees to what only shows when the graph is read.
+/// `size_limits` sees to what only shows when the graph is read.
 fn made<'a>(node: &NodeProto, constant: &dyn Fn(usize) -> Option<&'a TensorProto>) -> Option<Vec<i64>> {
     let positive = |dims: Vec<i64>| dims.into_iter().filter(|d| *d > 0).collect();
     let scales = || Some(numbers(constant(2)?)?.into_iter().map(|v| v.max(1.0) as i64).collect());

@@ -6,8 +6,8 @@ use std::ops::Range;
 
 use tract_core::internal::*;
 
-use super::packed::Packed;
 use super::dequantize::{in_order, transposed_kernel};
+use super::packed::Packed;
 use crate::linalg::{MatMut, MatRef, gemm};
 use crate::ops::floats;
 use crate::ops::im2col::{ConvShape, add_columns, columns};

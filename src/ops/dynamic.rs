@@ -6,7 +6,7 @@ use crate::linalg::simd::wide;
 use crate::ops::floats;
 
 /// `x → (q - zero)·scale`, with `scale` and `zero` such that the codes `q` of 0 to 255 span the values of `x` and 0. With `codes`, a second
-/// output holds the codes, a byte a value, and a third `[scale, zero]` (see [`DecodeDynamic`]).
+/// output holds the codes, a byte a value, and a third `[scale, zero]` (see `DecodeDynamic`).
 ///
 /// Formulas: ONNX operator `DynamicQuantizeLinear`, version 11. Nothing lies outside the range, so that a gradient passes straight through.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,44 +70,10 @@ impl TypedOp for DynamicQuantise {
     as_op!();
 }
 
-/// `(codes, [scale, zero][, what is to come first]) → (codes - zero)·scale`: what [`DynamicQuantise`] gave, to the last bit.
-#[cfg(feature = "train")]
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct DecodeDynamic;
-
-#[cfg(feature = "train")]
-impl Op for DecodeDynamic {
-    fn name(&self) -> StaticName {
-        "DecodeDynamic".into()
-    }
-    op_as_typed_op!();
-}
-
-#[cfg(feature = "train")]
-impl EvalOp for DecodeDynamic {
-    op_out_of_plan!();
-    fn eval(&self, _ctx: &EvalContext, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
-        let (codes, parameters) = (&inputs[0], &inputs[1]);
-        let &[scale, zero] = floats(parameters)? else { bail!("codes come with a scale and a zero point") };
-        let mut values = vec![0f32; codes.len()];
-        let plain = codes.try_as_plain_ram()?;
-        let from = plain.as_slice::<u8>()?;
-        wide(|| values.iter_mut().zip(from).for_each(|(v, code)| *v = (f32::from(*code) - zero) * scale));
-        Ok(tvec!(Tensor::from_shape(codes.shape(), &values)?.into_tvalue()))
-    }
-}
-
-#[cfg(feature = "train")]
-impl TypedOp for DecodeDynamic {
-    fn output_facts(&self, inputs: &[&TypedFact]) -> TractResult<TVec<TypedFact>> {
-        Ok(tvec!(f32::fact(inputs[0].shape.clone())))
-    }
-    as_op!();
-}
-
 #[cfg(all(test, feature = "train"))]
 mod tests {
     use super::*;
+    use crate::ops::DecodeDynamic;
 
     fn quantised(x: &[f32]) -> TVec<TValue> {
         let op = DynamicQuantise { codes: true };

@@ -13,6 +13,8 @@ mod dynamic;
 pub(crate) mod im2col;
 mod packed;
 mod quantise;
+#[cfg(feature = "train")]
+mod quantise_backward;
 mod softmax;
 
 pub(crate) use activation::{mish, softplus};
@@ -26,13 +28,11 @@ pub(crate) use convolve::{Convolve, Kernel, frozen_kernel, frozen_transposed_ker
 #[cfg(feature = "train")]
 pub(crate) use dequantize::copy_constant;
 pub(crate) use dequantize::{Lookup, Widen, behind, constant, in_order, is_constant};
-#[cfg(feature = "train")]
-pub(crate) use dynamic::DecodeDynamic;
 pub(crate) use dynamic::DynamicQuantise;
 pub(crate) use packed::{Kind, Packed, Scales};
 pub(crate) use quantise::Quantise;
 #[cfg(feature = "train")]
-pub(crate) use quantise::QuantiseBackward;
+pub(crate) use quantise_backward::{DecodeDynamic, QuantiseBackward};
 pub(crate) use softmax::{SafeSoftmax, is_softmax_of_rows, softmax_of_rows};
 
 use tract_core::internal::*;

@@ -6,7 +6,7 @@ use crate::linalg::simd::wide;
 
 /// `x → (round(clip(x/scale, low, high))·unit + zero, mask)`: with a unit of 1 the whole numbers that a quantised tensor stores, as floats; with the
 /// scale as the unit what they stand for. The mask says which values were not clipped, eight a byte. With `codes`, a third output holds what was
-/// rounded to, a byte a value (see [`Decode`]).
+/// rounded to, a byte a value (see `Decode`).
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Quantise {
     pub scale: f32,
@@ -20,17 +20,8 @@ pub(crate) struct Quantise {
 
 impl Eq for Quantise {}
 
-#[cfg(feature = "train")]
-impl Quantise {
-    /// What makes values of the codes again; none where a byte has too few.
-    pub fn decode(&self) -> Option<Decode> {
-        let (low, high) = (self.low.round_ties_even(), self.high.round_ties_even());
-        (high - low <= 255.0).then_some(Decode { low, unit: self.unit, zero: self.zero })
-    }
-}
-
 /// Bytes of a mask for `len` values.
-fn mask_bytes(len: usize) -> usize {
+pub(super) fn mask_bytes(len: usize) -> usize {
     len.div_ceil(8)
 }
 
@@ -82,92 +73,6 @@ impl TypedOp for Quantise {
             facts.push(u8::fact(inputs[0].shape.clone()));
         }
         Ok(facts)
-    }
-    as_op!();
-}
-
-/// `(codes[, what is to come first]) → (codes + low)·unit + zero`: what [`Quantise`] gave, to the last bit.
-#[cfg(feature = "train")]
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Decode {
-    pub low: f32,
-    pub unit: f32,
-    pub zero: f32,
-}
-
-#[cfg(feature = "train")]
-impl Eq for Decode {}
-
-#[cfg(feature = "train")]
-impl Op for Decode {
-    fn name(&self) -> StaticName {
-        "Decode".into()
-    }
-    op_as_typed_op!();
-}
-
-#[cfg(feature = "train")]
-impl EvalOp for Decode {
-    op_out_of_plan!();
-    fn eval(&self, _ctx: &EvalContext, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
-        let codes = &inputs[0];
-        let mut values = vec![0f32; codes.len()];
-        let plain = codes.try_as_plain_ram()?;
-        let from = plain.as_slice::<u8>()?;
-        let Decode { low, unit, zero } = *self;
-        wide(|| values.iter_mut().zip(from).for_each(|(v, code)| *v = (f32::from(*code) + low) * unit + zero));
-        Ok(tvec!(Tensor::from_shape(codes.shape(), &values)?.into_tvalue()))
-    }
-}
-
-#[cfg(feature = "train")]
-impl TypedOp for Decode {
-    fn output_facts(&self, inputs: &[&TypedFact]) -> TractResult<TVec<TypedFact>> {
-        Ok(tvec!(f32::fact(inputs[0].shape.clone())))
-    }
-    as_op!();
-}
-
-/// `(mask, dy) → dx`: `dy·slope` where nothing was clipped.
-#[cfg(feature = "train")]
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct QuantiseBackward {
-    pub slope: f32,
-}
-
-#[cfg(feature = "train")]
-impl Eq for QuantiseBackward {}
-
-#[cfg(feature = "train")]
-impl Op for QuantiseBackward {
-    fn name(&self) -> StaticName {
-        "QuantiseBackward".into()
-    }
-    op_as_typed_op!();
-}
-
-#[cfg(feature = "train")]
-impl EvalOp for QuantiseBackward {
-    op_out_of_plan!();
-    fn eval(&self, _ctx: &EvalContext, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
-        let (mask, dy) = args_2!(inputs);
-        let mut dx = dy.into_tensor();
-        let plain = mask.try_as_plain_ram()?;
-        let mask = plain.as_slice::<u8>()?;
-        ensure!(mask.len() == mask_bytes(dx.len()), "a mask of {} bytes for {} values", mask.len(), dx.len());
-        for (values, mask) in dx.try_as_plain_ram_mut()?.as_slice_mut::<f32>()?.chunks_mut(8).zip(mask) {
-            for (bit, v) in values.iter_mut().enumerate() {
-                *v = if mask >> bit & 1 == 1 { *v * self.slope } else { 0.0 };
-            }
-        }
-        Ok(tvec!(dx.into_tvalue()))
-    }
-}
-
-#[cfg(feature = "train")]
-impl TypedOp for QuantiseBackward {
-    fn output_facts(&self, inputs: &[&TypedFact]) -> TractResult<TVec<TypedFact>> {
-        Ok(tvec!(f32::fact(inputs[1].shape.clone())))
     }
     as_op!();
 }

@@ -1,6 +1,7 @@
 //! What a prediction says.
 
 use crate::journal::InteractionId;
+use crate::stats::rows::softmax;
 
 /// A label with its probability.
 #[derive(Debug, Clone, PartialEq)]
@@ -33,11 +34,9 @@ impl Answer {
 
 /// `softmax(logits)` as labelled probabilities, most probable first, the first of equals first.
 pub(crate) fn ranked(logits: ndarray::ArrayView1<f32>, labels: &[String], top: usize) -> Vec<Scored> {
-    let largest = logits.fold(f32::NEG_INFINITY, |a, b| a.max(*b));
-    let exps: Vec<f32> = logits.iter().map(|z| (z - largest).exp()).collect();
-    let total: f32 = exps.iter().sum();
-    let mut order: Vec<usize> = (0..exps.len()).collect();
+    let p = softmax(logits);
+    let mut order: Vec<usize> = (0..p.len()).collect();
     order.sort_by(|&a, &b| logits[b].total_cmp(&logits[a]));
     let label = |i: usize| labels.get(i).cloned().unwrap_or_else(|| i.to_string());
-    order.into_iter().take(top).map(|i| Scored { label: label(i), p: exps[i] / total }).collect()
+    order.into_iter().take(top).map(|i| Scored { label: label(i), p: p[i] }).collect()
 }

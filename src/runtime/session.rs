@@ -15,6 +15,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::input::{Example, Prepared, RawInput, label};
 use crate::journal::{FeedbackKind, InteractionId, Journal, SyncPolicy};
 use crate::plan::{MICRO_BATCH, Variant};
+use crate::stats::rows::softmax;
 use crate::store::{Cause, DEFAULT_WAIT, GenerationInfo, Store, TakenBack, Trial, profile_folder};
 use crate::sync::lock;
 
@@ -295,10 +296,8 @@ impl Session {
         let rows = self.home.0.engine.many(&serving.variant(), &examples, threads, MICRO_BATCH)?;
         let Some(mut z) = serving.logits(&rows)? else { return Ok(None) };
         for mut row in z.rows_mut() {
-            let largest = row.fold(f32::NEG_INFINITY, |a, b| a.max(*b));
-            row.mapv_inplace(|v| (v - largest).exp());
-            let total = row.sum();
-            row /= total;
+            let p = softmax(row.view());
+            row.iter_mut().zip(p).for_each(|(z, p)| *z = p);
         }
         Ok(Some(z))
     }

@@ -109,7 +109,8 @@ impl Session {
         let rows = self.home.0.engine.many(&Variant::Base, &questions, 1, MICRO_BATCH)?;
         let Some(logits) = rows.logits else { return Ok(vec![false; judged.len()]) };
         let labels = self.home.labels();
-        let answer = |row: ndarray::ArrayView1<f32>| crate::adapt::argmax(row).and_then(|class| labels.get(class));
+        let answer =
+            |row: ndarray::ArrayView1<f32>| crate::stats::rows::argmax(row).and_then(|class| labels.get(class));
         Ok(logits.rows().into_iter().zip(judged).map(|(row, j)| j.agrees(answer(row).map(String::as_str))).collect())
     }
 }
@@ -161,7 +162,7 @@ mod tests {
             .filter(|&i| all.labels()[i] != "0")
             .filter(|&i| {
                 let p = session.evaluate(&[all.input(i).unwrap()], true, 1).unwrap().unwrap();
-                crate::adapt::argmax(p.row(0)).map(|c| c.to_string()).as_ref() == Some(&all.labels()[i])
+                crate::stats::rows::argmax(p.row(0)).map(|c| c.to_string()).as_ref() == Some(&all.labels()[i])
             })
             .take(8)
             .collect();

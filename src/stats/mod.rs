@@ -1,5 +1,9 @@
 //! Statistics and random numbers, of numbers alone.
 
+#[cfg(feature = "train")]
 pub(crate) mod binomial;
+#[cfg(feature = "train")]
 pub mod paired;
+#[cfg(feature = "train")]
 pub(crate) mod random;
+pub(crate) mod rows;

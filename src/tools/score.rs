@@ -3,6 +3,7 @@
 use crate::error::{Error, Result};
 use crate::input::{LabelledSet, RawInput};
 use crate::runtime::Session;
+use crate::stats::rows::argmax;
 
 /// Inputs that are held in memory at a time.
 const CHUNK: usize = 256;
@@ -78,7 +79,7 @@ fn count(session: &Session, data: &LabelledSet, base: bool, threads: usize) -> R
         let labels = if base { session.home().labels().to_vec() } else { session.labels() };
         for (row, &i) in p.rows().into_iter().zip(chunk) {
             // The first of equals, as in an answer.
-            let best = (0..row.len()).rev().max_by(|&a, &b| row[a].total_cmp(&row[b]));
+            let best = argmax(row);
             let expected = data.labels().get(i).map(|l| names.of(l));
             right +=
                 usize::from(expected.is_some() && best.and_then(|b| labels.get(b)).map(String::as_str) == expected);

@@ -110,10 +110,10 @@ fn paths(file: &File, modules: &BTreeMap<Vec<String>, String>) -> Vec<Named> {
             _ => {}
         }
         let from = Place { module: &file.module, inner: inner.len(), modules };
-        if token.text == "use" && !tokens.get(at + 1).is_some_and(|t| t.text == "<") {
+        if token.text == "use" && tokens.get(at + 1).is_none_or(|t| t.text != "<") {
             let public = at > 0 && ["pub", ")"].contains(&tokens[at - 1].text.as_str());
             let mut leaves = vec![];
-            at = use_tree(tokens, at + 1, &mut vec![], &mut leaves);
+            at = use_tree(tokens, at + 1, &[], &mut leaves);
             for (path, name) in leaves {
                 if let Some(path) = from.absolute(&path) {
                     found.push(Named { path, import: Some(name), public });
@@ -174,19 +174,14 @@ fn path_at(tokens: &[Token], mut at: usize) -> Vec<String> {
 }
 
 /// Reads a tree of imports from `at` on, below `prefix`; answers where it ends.
-fn use_tree(
-    tokens: &[Token],
-    mut at: usize,
-    prefix: &mut Vec<String>,
-    leaves: &mut Vec<(Vec<String>, String)>,
-) -> usize {
-    let mut path = prefix.clone();
+fn use_tree(tokens: &[Token], mut at: usize, prefix: &[String], leaves: &mut Vec<(Vec<String>, String)>) -> usize {
+    let mut path = prefix.to_vec();
     while let Some(token) = tokens.get(at) {
         match token.text.as_str() {
             "{" => {
                 at += 1;
                 while tokens.get(at).is_some_and(|t| t.text != "}") {
-                    at = use_tree(tokens, at, &mut path, leaves);
+                    at = use_tree(tokens, at, &path, leaves);
                     at += usize::from(tokens.get(at).is_some_and(|t| t.text == ","));
                 }
                 return at + 1;

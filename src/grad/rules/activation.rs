@@ -7,20 +7,12 @@ use tract_core::ops::logic::{comp_eq, comp_gt, comp_gte, comp_lt};
 use tract_core::ops::math;
 use tract_core::ops::nn::{LeakyRelu, Reduce, Reducer, Softmax, gelu_approximate::GeluApproximate};
 
-use super::{Answer, Rule};
+use super::{Answer, Rule, rule};
 use crate::grad::Cx;
 use crate::grad::fused::{
     Activation, ActivationBackward, DENSITY, LogSoftmaxBackward, ROOT_2_PI, Sigma, SoftmaxBackward, TAIL, TAIL_SCALE,
 };
 use crate::ops::is_softmax_of_rows;
-
-const fn rule(
-    op: &'static str,
-    equation: &'static str,
-    apply: fn(&mut Cx, &TypedNode, OutletId) -> TractResult<Answer>,
-) -> Rule {
-    Rule { op, equation, lazy: false, apply }
-}
 
 pub(super) const RULES: &[Rule] = &[
     rule("Sigmoid", "dx = dy·σ(x)·σ(-x)", |cx, node, dy| of_input(cx, node, dy, Activation::Sigmoid)),

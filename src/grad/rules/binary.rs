@@ -6,37 +6,29 @@ use tract_core::ops::cast::cast;
 use tract_core::ops::logic::{comp_eq, comp_gt, comp_lt};
 use tract_core::ops::math;
 
-use super::{Answer, Rule};
+use super::{Answer, Rule, lazy_rule};
 use crate::grad::{Cx, fused::ClipBackward};
 use crate::ops::floats;
 
-const fn rule(
-    op: &'static str,
-    equation: &'static str,
-    apply: fn(&mut Cx, &TypedNode, OutletId) -> TractResult<Answer>,
-) -> Rule {
-    Rule { op, equation, lazy: true, apply }
-}
-
 pub(super) const RULES: &[Rule] = &[
-    rule("Add", "da = dy, db = dy", |_, _, dy| both(dy, dy)),
-    rule("Sub", "da = dy, db = -dy", sub),
-    rule("SubF", "for b - a: da = -dy, db = dy", subf),
-    rule("Mul", "da = dy·b, db = dy·a", mul),
-    rule("Div", "da = dy/b, db = -dy·y/b", div),
-    rule("Rem", "for a - b·n with a whole number n: da = dy, db = -dy·n", rem),
-    rule("Pow", "da = dy·b·a^(b-1), 0 at 0 for b < 1; db = dy·y·ln a", pow),
-    rule("Max", "dy to the larger operand, halves at a tie of two computed ones", max),
-    rule("Min", "dy to the smaller operand, halves at a tie of two computed ones", min),
-    rule("Iff", "dy to the chosen branch", iff),
-    rule("And", "none: a logical value", none),
-    rule("Or", "none: a logical value", none),
-    rule("GT", "none: a logical value", none),
-    rule("GTE", "none: a logical value", none),
-    rule("LT", "none: a logical value", none),
-    rule("LTE", "none: a logical value", none),
-    rule("Eq", "none: a logical value", none),
-    rule("NE", "none: a logical value", none),
+    lazy_rule("Add", "da = dy, db = dy", |_, _, dy| both(dy, dy)),
+    lazy_rule("Sub", "da = dy, db = -dy", sub),
+    lazy_rule("SubF", "for b - a: da = -dy, db = dy", subf),
+    lazy_rule("Mul", "da = dy·b, db = dy·a", mul),
+    lazy_rule("Div", "da = dy/b, db = -dy·y/b", div),
+    lazy_rule("Rem", "for a - b·n with a whole number n: da = dy, db = -dy·n", rem),
+    lazy_rule("Pow", "da = dy·b·a^(b-1), 0 at 0 for b < 1; db = dy·y·ln a", pow),
+    lazy_rule("Max", "dy to the larger operand, halves at a tie of two computed ones", max),
+    lazy_rule("Min", "dy to the smaller operand, halves at a tie of two computed ones", min),
+    lazy_rule("Iff", "dy to the chosen branch", iff),
+    lazy_rule("And", "none: a logical value", none),
+    lazy_rule("Or", "none: a logical value", none),
+    lazy_rule("GT", "none: a logical value", none),
+    lazy_rule("GTE", "none: a logical value", none),
+    lazy_rule("LT", "none: a logical value", none),
+    lazy_rule("LTE", "none: a logical value", none),
+    lazy_rule("Eq", "none: a logical value", none),
+    lazy_rule("NE", "none: a logical value", none),
 ];
 
 fn none(_: &mut Cx, _: &TypedNode, _: OutletId) -> TractResult<Answer> {

@@ -2,24 +2,16 @@
 
 use tract_core::internal::*;
 
-use super::{Answer, Rule};
+use super::{Answer, Rule, lazy_rule, rule};
 use crate::grad::{Cx, fused::ClipBackward};
 use crate::ops::{Clip, Quantise, QuantiseBackward};
 
 pub(super) const RULES: &[Rule] = &[
-    Rule { op: "Clip", equation: "dx = dy where low < y < high", lazy: false, apply: clip },
-    Rule {
-        op: "Quantise",
-        equation: "dx = dy·unit/scale where nothing was clipped: the rounding passes it straight through",
-        lazy: false,
-        apply: quantise,
-    },
-    Rule {
-        op: "DynamicQuantise",
-        equation: "dx = dy: the range is taken as given, and holds every value",
-        lazy: true,
-        apply: |_, _, dy| Answer::single(dy),
-    },
+    rule("Clip", "dx = dy where low < y < high", clip),
+    rule("Quantise", "dx = dy·unit/scale where nothing was clipped: the rounding passes it straight through", quantise),
+    lazy_rule("DynamicQuantise", "dx = dy: the range is taken as given, and holds every value", |_, _, dy| {
+        Answer::single(dy)
+    }),
 ];
 
 fn quantise(cx: &mut Cx, node: &TypedNode, dy: OutletId) -> TractResult<Answer> {

@@ -4,19 +4,14 @@ use tract_core::internal::*;
 use tract_core::ops::cnn::{Conv, Deconv, KernelFormat, PaddingSpec, PoolSpec};
 use tract_core::ops::nn::DataFormat;
 
-use super::{Answer, Rule};
+use super::{Answer, Rule, rule};
 use crate::grad::Cx;
 use crate::ops::im2col::ConvShape;
 use crate::ops::{Convolve, Kernel, frozen_kernel, frozen_transposed_kernel};
 
 pub(super) const RULES: &[Rule] = &[
-    Rule {
-        op: "Conv",
-        equation: "dx = dy ∗ W flipped and transposed; at stride or dilation > 1, the transposed convolution",
-        lazy: false,
-        apply: conv,
-    },
-    Rule { op: "Deconv", equation: "dx = the convolution of dy with W", lazy: false, apply: deconv },
+    rule("Conv", "dx = dy ∗ W flipped and transposed; at stride or dilation > 1, the transposed convolution", conv),
+    rule("Deconv", "dx = the convolution of dy with W", deconv),
 ];
 
 fn conv(cx: &mut Cx, node: &TypedNode, dy: OutletId) -> TractResult<Answer> {

@@ -3,15 +3,11 @@
 use tract_core::internal::*;
 use tract_core::ops::einsum::EinSum;
 
-use super::{Answer, Rule};
+use super::{Answer, Rule, lazy_rule};
 use crate::grad::Cx;
 
-pub(super) const RULES: &[Rule] = &[Rule {
-    op: "EinSum",
-    equation: "for ab→c: da = einsum(c b→a), db = einsum(c a→b); so for any number of operands",
-    lazy: true,
-    apply: einsum,
-}];
+pub(super) const RULES: &[Rule] =
+    &[lazy_rule("EinSum", "for ab→c: da = einsum(c b→a), db = einsum(c a→b); so for any number of operands", einsum)];
 
 fn einsum(cx: &mut Cx, node: &TypedNode, dy: OutletId) -> TractResult<Answer> {
     let op = node.op_as::<EinSum>().context("not an einsum")?;

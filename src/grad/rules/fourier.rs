@@ -3,19 +3,18 @@
 use tract_core::internal::*;
 use tract_core::ops::fft::{Fft, Stft};
 
-use super::{Answer, Rule};
+use super::{Answer, Rule, rule};
 use crate::grad::Cx;
 use crate::grad::fused::GatherBackward;
 use crate::ops::floats;
 
 pub(super) const RULES: &[Rule] = &[
-    Rule { op: "Fft", equation: "dx = the other transform of dy, not divided by its length", lazy: false, apply: fft },
-    Rule {
-        op: "STFT",
-        equation: "the other transform of dy, not divided by its length, times the window, added where its frames lie",
-        lazy: false,
-        apply: stft,
-    },
+    rule("Fft", "dx = the other transform of dy, not divided by its length", fft),
+    rule(
+        "STFT",
+        "the other transform of dy, not divided by its length, times the window, added where its frames lie",
+        stft,
+    ),
 ];
 
 fn fft(cx: &mut Cx, node: &TypedNode, dy: OutletId) -> TractResult<Answer> {

@@ -9,17 +9,9 @@ use tract_core::ops::cast::cast;
 use tract_core::ops::logic::comp_eq;
 use tract_core::ops::nn::{Reduce, Reducer};
 
-use super::{Answer, Rule};
+use super::{Answer, Rule, rule};
 use crate::grad::Cx;
 use crate::grad::fused::{GatherBackward, GatherNdBackward};
-
-const fn rule(
-    op: &'static str,
-    equation: &'static str,
-    apply: fn(&mut Cx, &TypedNode, OutletId) -> TractResult<Answer>,
-) -> Rule {
-    Rule { op, equation, lazy: false, apply }
-}
 
 pub(super) const RULES: &[Rule] = &[
     rule("Gather", "dy added at the gathered places", gather),

@@ -5,19 +5,11 @@ use tract_core::ops::array::{Pad, PadMode, Slice, TypedConcat};
 use tract_core::ops::cast::{Cast, cast};
 use tract_core::ops::downsample::Downsample;
 
-use super::{Answer, Rule};
+use super::{Answer, Rule, rule};
 use crate::grad::{
     Cx,
     fused::{GatherBackward, UpsampleZeros},
 };
-
-const fn rule(
-    op: &'static str,
-    equation: &'static str,
-    apply: fn(&mut Cx, &TypedNode, OutletId) -> TractResult<Answer>,
-) -> Rule {
-    Rule { op, equation, lazy: false, apply }
-}
 
 pub(super) const RULES: &[Rule] = &[
     rule("AddAxis", "the inverse move of axes", axis),

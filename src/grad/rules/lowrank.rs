@@ -2,16 +2,12 @@
 
 use tract_core::internal::*;
 
-use super::{Answer, Rule};
+use super::{Answer, Rule, rule};
 use crate::grad::Cx;
 use crate::sites::{LowRank, LowRankBackward, Onto};
 
-pub(super) const RULES: &[Rule] = &[Rule {
-    op: "LowRank",
-    equation: "dy passes; dA, dB and dx of (x·A)·B, see sites/lowrank",
-    lazy: false,
-    apply: low_rank,
-}];
+pub(super) const RULES: &[Rule] =
+    &[rule("LowRank", "dy passes; dA, dB and dx of (x·A)·B, see sites/lowrank", low_rank)];
 
 fn low_rank(cx: &mut Cx, node: &TypedNode, dy: OutletId) -> TractResult<Answer> {
     let op = node.op_as::<LowRank>().context("not a low-rank product")?;

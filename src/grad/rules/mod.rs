@@ -51,6 +51,24 @@ pub(crate) struct Rule {
     pub apply: fn(&mut Cx, &TypedNode, OutletId) -> TractResult<Answer>,
 }
 
+/// A rule that wants the cotangent whole.
+const fn rule(
+    op: &'static str,
+    equation: &'static str,
+    apply: fn(&mut Cx, &TypedNode, OutletId) -> TractResult<Answer>,
+) -> Rule {
+    Rule { op, equation, lazy: false, apply }
+}
+
+/// A rule that also works on a cotangent that is still collapsed.
+const fn lazy_rule(
+    op: &'static str,
+    equation: &'static str,
+    apply: fn(&mut Cx, &TypedNode, OutletId) -> TractResult<Answer>,
+) -> Rule {
+    Rule { lazy: true, ..rule(op, equation, apply) }
+}
+
 /// A rule as listed in `docs/supported-ops.md`.
 #[derive(Debug, Clone, Copy)]
 pub struct RuleInfo {

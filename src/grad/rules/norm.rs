@@ -6,22 +6,16 @@ use tract_core::ops::math;
 use tract_core::ops::nn::{Reduce, Reducer, RmsNorm};
 use tract_onnx_opl::lrn::Lrn;
 
-use super::{Answer, Rule};
+use super::{Answer, Rule, rule};
 use crate::grad::{Cx, fused::RmsNormBackward};
 
 pub(super) const RULES: &[Rule] = &[
-    Rule {
-        op: "RmsNorm",
-        equation: "with r = 1/√(mean x² + ε): dx = r·(dy - y·mean(dy·y))",
-        lazy: false,
-        apply: rms_norm,
-    },
-    Rule {
-        op: "Lrn",
-        equation: "with d = bias + α/size·M·x² over the channels nearby: dx = dy·d^-β - 2αβ/size·x·Mᵀ(dy·x·d^(-β-1))",
-        lazy: false,
-        apply: local_response,
-    },
+    rule("RmsNorm", "with r = 1/√(mean x² + ε): dx = r·(dy - y·mean(dy·y))", rms_norm),
+    rule(
+        "Lrn",
+        "with d = bias + α/size·M·x² over the channels nearby: dx = dy·d^-β - 2αβ/size·x·Mᵀ(dy·x·d^(-β-1))",
+        local_response,
+    ),
 ];
 
 fn local_response(cx: &mut Cx, node: &TypedNode, dy: OutletId) -> TractResult<Answer> {

@@ -3,20 +3,15 @@
 use tract_core::internal::*;
 use tract_core::ops::cnn::{MaxPool, PaddingSpec, PoolSpec, SumPool};
 
-use super::{Answer, Rule};
+use super::{Answer, Rule, rule};
 use crate::grad::{
     Cx,
     fused::{MaxPoolBackward, SumPoolBackward, Windows},
 };
 
 pub(super) const RULES: &[Rule] = &[
-    Rule { op: "MaxPool", equation: "dy to the first largest of each window", lazy: false, apply: max_pool },
-    Rule {
-        op: "SumPool",
-        equation: "dy (over the window's size, if averaged) to the whole window",
-        lazy: false,
-        apply: sum_pool,
-    },
+    rule("MaxPool", "dy to the first largest of each window", max_pool),
+    rule("SumPool", "dy (over the window's size, if averaged) to the whole window", sum_pool),
 ];
 
 fn windows(cx: &Cx, node: &TypedNode, spec: &PoolSpec) -> TractResult<std::result::Result<Windows, String>> {

@@ -8,17 +8,9 @@ use tract_core::ops::math;
 use tract_core::ops::scan::{InputMapping, Scan};
 
 use super::activation::{sigma, through as back_through};
-use super::{Answer, Rule};
+use super::{Answer, Rule, rule};
 use crate::grad::fused::{Activation, ScanBackward};
 use crate::grad::{Cx, differentiate};
-
-const fn rule(
-    op: &'static str,
-    equation: &'static str,
-    apply: fn(&mut Cx, &TypedNode, OutletId) -> TractResult<Answer>,
-) -> Rule {
-    Rule { op, equation, lazy: false, apply }
-}
 
 pub(super) const RULES: &[Rule] = &[
     rule("Scan", "the body's gradient, step by step from the last to the first", scan),

@@ -6,26 +6,18 @@ use tract_core::ops::cast::cast;
 use tract_core::ops::logic::comp_eq;
 use tract_core::ops::nn::Reduce;
 
-use super::{Answer, Rule};
+use super::{Answer, Rule, lazy_rule};
 use crate::grad::Cx;
 use crate::grad::fused::ProdBackward;
 
-const fn rule(
-    op: &'static str,
-    equation: &'static str,
-    apply: fn(&mut Cx, &TypedNode, OutletId) -> TractResult<Answer>,
-) -> Rule {
-    Rule { op, equation, lazy: true, apply }
-}
-
 pub(super) const RULES: &[Rule] = &[
-    rule("Reduce<Sum>", "dx = dy, spread", |_, _, dy| Answer::single(dy)),
-    rule("Reduce<MeanOfSquares>", "dx = 2·x·dy/n", mean_of_squares),
-    rule("Reduce<Max>", "dy to the largest, shared at a tie", extremum),
-    rule("Reduce<Min>", "dy to the smallest, shared at a tie", extremum),
-    rule("Reduce<Prod>", "dx = dy times the product of the other factors", product),
-    rule("Reduce<ArgMax>", "none: an index", |_, _, _| Ok(Answer::NoGradient)),
-    rule("Reduce<ArgMin>", "none: an index", |_, _, _| Ok(Answer::NoGradient)),
+    lazy_rule("Reduce<Sum>", "dx = dy, spread", |_, _, dy| Answer::single(dy)),
+    lazy_rule("Reduce<MeanOfSquares>", "dx = 2·x·dy/n", mean_of_squares),
+    lazy_rule("Reduce<Max>", "dy to the largest, shared at a tie", extremum),
+    lazy_rule("Reduce<Min>", "dy to the smallest, shared at a tie", extremum),
+    lazy_rule("Reduce<Prod>", "dx = dy times the product of the other factors", product),
+    lazy_rule("Reduce<ArgMax>", "none: an index", |_, _, _| Ok(Answer::NoGradient)),
+    lazy_rule("Reduce<ArgMin>", "none: an index", |_, _, _| Ok(Answer::NoGradient)),
 ];
 
 fn mean_of_squares(cx: &mut Cx, node: &TypedNode, dy: OutletId) -> TractResult<Answer> {

@@ -6,21 +6,14 @@ use tract_core::ops::nn::grid_sample::GridSample;
 use tract_core::ops::nn::resize::NearestUpsample;
 use tract_onnx_opl::resize as onnx;
 
-use super::{Answer, Rule};
+use super::{Answer, Rule, rule};
 use crate::grad::Cx;
 use crate::grad::fused::GridSampleBackward;
 
 pub(super) const RULES: &[Rule] = &[
-    Rule { op: "Resize", equation: "along each axis, for y = M·x: dx = Mᵀ·dy", lazy: false, apply: resize },
-    Rule {
-        op: "NearestUpsample", equation: "along each axis, for y = M·x: dx = Mᵀ·dy", lazy: false, apply: resize
-    },
-    Rule {
-        op: "GridSample",
-        equation: "dy added at the sampled places, by their weights",
-        lazy: false,
-        apply: grid_sample,
-    },
+    rule("Resize", "along each axis, for y = M·x: dx = Mᵀ·dy", resize),
+    rule("NearestUpsample", "along each axis, for y = M·x: dx = Mᵀ·dy", resize),
+    rule("GridSample", "dy added at the sampled places, by their weights", grid_sample),
 ];
 
 fn grid_sample(cx: &mut Cx, node: &TypedNode, dy: OutletId) -> TractResult<Answer> {

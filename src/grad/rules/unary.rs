@@ -4,26 +4,25 @@ use tract_core::internal::*;
 use tract_core::ops::element_wise::ElementWiseOp;
 use tract_core::ops::math::{self, PowConst};
 
-use super::{Answer, Rule};
+use super::{Answer, Rule, lazy_rule};
 use crate::grad::Cx;
 
 type Slope = fn(&mut Cx, OutletId, OutletId) -> TractResult<OutletId>;
 
 macro_rules! elementwise {
-    ($($op:literal, $equation:literal, $slope:expr;)*) => { &[$(Rule {
-        op: $op, equation: $equation, lazy: true,
-        apply: |cx, node, dy| by_slope(cx, node, dy, $slope),
-    },)*
-        Rule { op: "Neg", equation: "dx = -dy", lazy: true, apply: |cx, _, dy| Answer::single(cx.neg(dy)?) },
-        Rule { op: "PowConst", equation: "dx = dy·p·x^(p-1), 0 at 0 for p < 1", lazy: true, apply: pow_const },
-        Rule { op: "Sign", equation: "none: constant almost everywhere", lazy: true, apply: none },
-        Rule { op: "Floor", equation: "none: constant almost everywhere", lazy: true, apply: none },
-        Rule { op: "Ceil", equation: "none: constant almost everywhere", lazy: true, apply: none },
-        Rule { op: "Round", equation: "none: constant almost everywhere", lazy: true, apply: none },
-        Rule { op: "RoundHalfToEven", equation: "none: constant almost everywhere", lazy: true, apply: none },
-        Rule { op: "RoundStraight", equation: "dx = dy: a quantisation, straight through", lazy: true, apply: |_, _, dy| Answer::single(dy) },
-        Rule { op: "Detach", equation: "none: taken as given", lazy: true, apply: none },
-        Rule { op: "Not", equation: "none: a logical value", lazy: true, apply: none },
+    ($($op:literal, $equation:literal, $slope:expr;)*) => { &[$(lazy_rule(
+        $op, $equation, |cx, node, dy| by_slope(cx, node, dy, $slope),
+    ),)*
+        lazy_rule("Neg", "dx = -dy", |cx, _, dy| Answer::single(cx.neg(dy)?)),
+        lazy_rule("PowConst", "dx = dy·p·x^(p-1), 0 at 0 for p < 1", pow_const),
+        lazy_rule("Sign", "none: constant almost everywhere", none),
+        lazy_rule("Floor", "none: constant almost everywhere", none),
+        lazy_rule("Ceil", "none: constant almost everywhere", none),
+        lazy_rule("Round", "none: constant almost everywhere", none),
+        lazy_rule("RoundHalfToEven", "none: constant almost everywhere", none),
+        lazy_rule("RoundStraight", "dx = dy: a quantisation, straight through", |_, _, dy| Answer::single(dy)),
+        lazy_rule("Detach", "none: taken as given", none),
+        lazy_rule("Not", "none: a logical value", none),
     ] };
 }
 

@@ -1,4 +1,4 @@
-//! Depthwise convolutions and their input gradients by `planes`, with the low-rank delta in the kernel.
+//! Depthwise convolutions and their input gradients by `ops::depthwise`, with the low-rank delta in the kernel.
 
 use tract_core::internal::*;
 use tract_core::ops::cnn::{Conv, Deconv, KernelFormat, PaddingSpec, PoolSpec};

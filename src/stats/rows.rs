@@ -1,0 +1,16 @@
+//! A row of logits.
+
+use ndarray::ArrayView1;
+
+/// Index of the largest value; the first of equals.
+pub(crate) fn argmax(row: ArrayView1<f32>) -> Option<usize> {
+    (0..row.len()).rev().max_by(|&a, &b| row[a].total_cmp(&row[b]))
+}
+
+/// Probabilities: `exp(z)` over the sum of all, taken from the largest on so that none overflows.
+pub(crate) fn softmax(row: ArrayView1<f32>) -> Vec<f32> {
+    let largest = row.fold(f32::NEG_INFINITY, |a, b| a.max(*b));
+    let exps: Vec<f32> = row.iter().map(|z| (z - largest).exp()).collect();
+    let total: f32 = exps.iter().sum();
+    exps.iter().map(|e| e / total).collect()
+}
