@@ -184,7 +184,7 @@ fn one_score_answers_no_and_yes_and_learns_a_third() {
     }
     // A third class, far from what the model knows.
     let example = |i: usize| {
-        let far = if i % 2 == 0 { 6.0 } else { 0.0 };
+        let far = [6.0, 0.0][i % 2];
         array(&[INPUTS], wave(INPUTS, i as f32).into_iter().map(|v| v + far).collect())
     };
     for i in 0..48 {
@@ -239,10 +239,13 @@ fn labels_that_do_not_fit_are_said_before_anything_is_stored() {
     let warning = data["warnings"][0].as_str().unwrap();
     assert!(warning.contains("set aside") && warning.contains("4 classes") && said.contains(warning), "{data} {said}");
     assert_eq!(data["task"], "encoder");
-    // It is said although the home cannot be made.
-    std::fs::write(file.at("in the way"), "").unwrap();
-    let output = run(&["init", &file.text("in the way/home"), "--model", &model, "--labels", &labels]);
-    assert!(!output.status.success() && String::from_utf8_lossy(&output.stderr).contains("set aside"));
+    // It is said before: here nothing can be stored, since another model lies in its place.
+    std::fs::create_dir(file.at("taken")).unwrap();
+    file.write("taken/base.onnx", "another model");
+    let output = run(&["init", &file.text("taken"), "--model", &model, "--labels", &labels]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success() && said.contains("set aside"), "{said}");
+    assert!(!file.at("taken/acclimate.toml").exists());
     let four = file.write("four.txt", "a\nb\nc\nd\n");
     let (data, said) = json(&["init", &file.text("home4"), "--model", &model, "--labels", &four]);
     assert_eq!(
