@@ -1,5 +1,6 @@
-//! Where a model ends, through the program and the library: one score, time before the batch, labels that do not fit, outputs that
-//! are chosen by name, and models that are no classifiers. What is expected is computed here, from the weights.
+//! Where a model ends, through the program and the library: one score, time before the batch, labels that do not fit,
+//! outputs that are chosen by name, and models that are no classifiers. What is expected is computed here, from the
+//! weights.
 #![cfg(all(feature = "cli", feature = "train"))]
 
 mod support;
@@ -212,7 +213,8 @@ fn exported(session: &Session, file: &File) -> Session {
     Home::init(file.at("exported"), &InitOptions::new(out)).unwrap().session("p").unwrap()
 }
 
-/// Behind a temperature the scores are not the last layer's product: the head is not written where it would be scaled, too.
+/// Behind a temperature the scores are not the last layer's product: the head is not written where it would be
+/// scaled, too.
 #[test]
 fn a_head_that_would_be_scaled_is_not_merged() {
     let file = classifier(vec![node("Div", &["z", "t"], "y", vec![])], 3, &[port("y", &[-1, 3])]);

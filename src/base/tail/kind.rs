@@ -226,8 +226,9 @@ fn is_flattened_map(model: &TypedModel, outlet: OutletId, batch: usize) -> bool 
     false
 }
 
-/// Whether the output is a pooled or normalised vector: behind scales, shifts and moves of axes it is a tanh (BERT's pooler)
-/// or one computed value divided by, or times, another (a mean over a mask, `x / ‖x‖`, a layer norm), or the state of a recurrent layer.
+/// Whether the output is a pooled or normalised vector: behind scales, shifts and moves of axes it is a tanh (BERT's
+/// pooler) or one computed value divided by, or times, another (a mean over a mask, `x / ‖x‖`, a layer norm), or the
+/// state of a recurrent layer.
 fn ends_in_vector(model: &TypedModel, output: OutletId) -> bool {
     let mut at = output;
     for _ in 0..16 {

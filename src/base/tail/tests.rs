@@ -1,4 +1,5 @@
-//! Members of every kind of end, as small files: what they are taken for, and that the softmax of their scores is what they answer.
+//! Members of every kind of end, as small files: what they are taken for, and that the softmax of their scores is
+//! what they answer.
 
 use std::path::Path;
 
