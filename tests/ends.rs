@@ -1,5 +1,6 @@
-//! Where a model ends, through the program and the library: one score, time before the batch, labels that do not fit, outputs that
-//! are chosen by name, and models that are no classifiers. What is expected is computed here, from the weights.
+//! Where a model ends, through the program and the library: one score, time before the batch, labels that do not fit,
+//! outputs that are chosen by name, and models that are no classifiers. What is expected is computed here, from the
+//! weights.
 #![cfg(all(feature = "cli", feature = "train"))]
 
 mod support;
@@ -184,7 +185,7 @@ fn one_score_answers_no_and_yes_and_learns_a_third() {
     }
     // A third class, far from what the model knows.
     let example = |i: usize| {
-        let far = if i % 2 == 0 { 6.0 } else { 0.0 };
+        let far = [6.0, 0.0][i % 2];
         array(&[INPUTS], wave(INPUTS, i as f32).into_iter().map(|v| v + far).collect())
     };
     for i in 0..48 {
@@ -212,7 +213,8 @@ fn exported(session: &Session, file: &File) -> Session {
     Home::init(file.at("exported"), &InitOptions::new(out)).unwrap().session("p").unwrap()
 }
 
-/// Behind a temperature the scores are not the last layer's product: the head is not written where it would be scaled, too.
+/// Behind a temperature the scores are not the last layer's product: the head is not written where it would be
+/// scaled, too.
 #[test]
 fn a_head_that_would_be_scaled_is_not_merged() {
     let file = classifier(vec![node("Div", &["z", "t"], "y", vec![])], 3, &[port("y", &[-1, 3])]);
@@ -239,10 +241,13 @@ fn labels_that_do_not_fit_are_said_before_anything_is_stored() {
     let warning = data["warnings"][0].as_str().unwrap();
     assert!(warning.contains("set aside") && warning.contains("4 classes") && said.contains(warning), "{data} {said}");
     assert_eq!(data["task"], "encoder");
-    // It is said although the home cannot be made.
-    std::fs::write(file.at("in the way"), "").unwrap();
-    let output = run(&["init", &file.text("in the way/home"), "--model", &model, "--labels", &labels]);
-    assert!(!output.status.success() && String::from_utf8_lossy(&output.stderr).contains("set aside"));
+    // It is said before: here nothing can be stored, since another model lies in its place.
+    std::fs::create_dir(file.at("taken")).unwrap();
+    file.write("taken/base.onnx", "another model");
+    let output = run(&["init", &file.text("taken"), "--model", &model, "--labels", &labels]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success() && said.contains("set aside"), "{said}");
+    assert!(!file.at("taken/acclimate.toml").exists());
     let four = file.write("four.txt", "a\nb\nc\nd\n");
     let (data, said) = json(&["init", &file.text("home4"), "--model", &model, "--labels", &four]);
     assert_eq!(

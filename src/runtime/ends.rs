@@ -31,7 +31,8 @@ pub(super) fn settle(base: &Base, task: Task, classes: usize, labels: Option<usi
     }
     if report.kind == Kind::Tokens && task == Task::Encoder {
         outcome.warnings.push(format!(
-            "the output {:?} holds {}: a head reads their mean over the positions; an output with a vector a position tells it more",
+            "the output {:?} holds {}: a head reads their mean over the positions; an output with a vector a position \
+             tells it more",
             report.output,
             report.kind.describe()
         ));
@@ -40,8 +41,9 @@ pub(super) fn settle(base: &Base, task: Task, classes: usize, labels: Option<usi
     if let Some(labels) = misfit {
         outcome.task = Task::Encoder;
         outcome.warnings.push(format!(
-            "{labels} labels for a model of {classes} classes: the model's own classes are set aside, and a new head starts without \
-             knowing the {labels} that are listed; to keep what the model knows, list its {classes} classes in order"
+            "{labels} labels for a model of {classes} classes: the model's own classes are set aside, and a new head \
+             starts without knowing the {labels} that are listed; to keep what the model knows, list its {classes} \
+             classes in order"
         ));
     } else if task == Task::Encoder && report.kind.has_classes() {
         outcome.warnings.push(format!(

@@ -226,8 +226,9 @@ fn is_flattened_map(model: &TypedModel, outlet: OutletId, batch: usize) -> bool 
     false
 }
 
-/// Whether the output is a pooled or normalised vector: behind scales, shifts and moves of axes it is a tanh (BERT's pooler)
-/// or one computed value divided by, or times, another (a mean over a mask, `x / ‖x‖`, a layer norm).
+/// Whether the output is a pooled or normalised vector: behind scales, shifts and moves of axes it is a tanh (BERT's
+/// pooler) or one computed value divided by, or times, another (a mean over a mask, `x / ‖x‖`, a layer norm), or the
+/// state of a recurrent layer.
 fn ends_in_vector(model: &TypedModel, output: OutletId) -> bool {
     let mut at = output;
     for _ in 0..16 {
@@ -240,7 +241,7 @@ fn ends_in_vector(model: &TypedModel, output: OutletId) -> bool {
             (Some("Mul" | "Div"), [_, _]) => return true,
             (Some("Add" | "Sub" | "Mul" | "Div"), [next]) => at = **next,
             (None, [next]) if passes => at = **next,
-            (None, _) => return node.op.name() == "Tanh" || node.op.name() == "RmsNorm",
+            (None, _) => return ["Tanh", "RmsNorm"].contains(&&*node.op.name()) || node.op_is::<Scan>(),
             _ => return false,
         }
     }

@@ -1,8 +1,8 @@
-//! Where a model ends: which of its outputs answers, what sort of answer that is, the scores behind it, and the feature vector that
-//! a trainable head reads.
+//! Where a model ends: which of its outputs answers, what sort of answer that is, the scores behind it, and the
+//! feature vector that a trainable head reads.
 //!
-//! The end is looked at once, on a graph of a few examples ([`Ending`]), and found again by the names of its nodes in the graph of
-//! every bucket ([`find_tail`]), so that all plans of a model agree on it.
+//! The end is looked at once, on a graph of a few examples ([`Ending`]), and found again by the names of its nodes in
+//! the graph of every bucket ([`find_tail`]), so that all plans of a model agree on it.
 
 mod kind;
 mod linear;
@@ -157,8 +157,8 @@ pub struct EndReport {
 }
 
 impl Base {
-    /// The same model, answering by its output `name`; without a name by the one that looks like the answer, where `labels` is the
-    /// number of labels that are to be its classes if one of the outputs has as many.
+    /// The same model, answering by its output `name`; without a name by the one that looks like the answer, where
+    /// `labels` is the number of labels that are to be its classes if one of the outputs has as many.
     ///
     /// # Errors
     /// [`ErrorKind::Usage`](crate::ErrorKind::Usage) listing the outputs with their shapes if none has that name.
@@ -203,7 +203,8 @@ impl Base {
         Ok(self.outputs.get(ending.output).map(|p| p.name.clone()).unwrap_or_default())
     }
 
-    /// The task of the model: the one that was asked for where the answering output can serve it, else the one that it suggests.
+    /// The task of the model: the one that was asked for where the answering output can serve it, else the one that
+    /// it suggests.
     ///
     /// # Errors
     /// As [`Base::guess_task`].
@@ -222,8 +223,8 @@ impl Base {
     /// The task that the answering output suggests.
     ///
     /// # Errors
-    /// [`ErrorKind::UnsupportedModel`](crate::ErrorKind::UnsupportedModel) saying what the output holds and what would work, where it
-    /// is neither scores nor vectors.
+    /// [`ErrorKind::UnsupportedModel`](crate::ErrorKind::UnsupportedModel) saying what the output holds and what
+    /// would work, where it is neither scores nor vectors.
     pub fn guess_task(&self) -> Result<Task> {
         let ending = self.ending()?;
         match ending.kind {

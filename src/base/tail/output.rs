@@ -41,8 +41,8 @@ fn usable(kind: Kind) -> bool {
     matches!(kind, Kind::Classes | Kind::TwoClasses | Kind::Vector | Kind::Sequence | Kind::Tokens)
 }
 
-/// The output that answers: the one that was asked for, the one with as many scores as there are labels, or the first, unless that
-/// is none or another one is called by the name of scores.
+/// The output that answers: the one that was asked for, the one with as many scores as there are labels, or the
+/// first, unless that is none or another one is called by the name of scores.
 pub(super) fn choose(base: &Base, trial: &Trial) -> Result<usize> {
     let count = trial.model.outputs.len().min(base.outputs.len());
     if count == 0 {
@@ -104,14 +104,20 @@ pub(super) fn refusal(base: &Base, ending: &Ending) -> Error {
     }
     error.hint(match ending.kind {
         Kind::MultiLabel => {
-            "--task encoder sets its labels aside and trains a head of your own classes, of which one is right, on what its last layer reads"
+            "--task encoder sets its labels aside and trains a head of your own classes, of which one is right, on \
+             what its last layer reads"
         }
         Kind::Regression => {
-            "if it is the score of a yes or no, say so with two labels (--labels, no before yes) or with --task classification"
+            "if it is the score of a yes or no, say so with two labels (--labels, no before yes) or with \
+             --task classification"
         }
-        Kind::Boxes => "export the model with class scores, or with a vector an example, as an output: a detector has none",
+        Kind::Boxes => {
+            "export the model with class scores, or with a vector an example, as an output: a \
+                        detector has none"
+        }
         Kind::Map => {
-            "export the model with its pooled vector or its class scores as an output; --task encoder takes the whole map for a vector"
+            "export the model with its pooled vector or its class scores as an output; --task encoder \
+             takes the whole map for a vector"
         }
         Kind::Sequence | Kind::Tokens => "leave --task away: a head over the mean of the positions is trained",
         Kind::Integers => "export it with its scores (before any argmax) as an output",

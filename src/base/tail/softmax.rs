@@ -22,7 +22,8 @@ pub(super) struct Squash {
 /// How far bounds may reach into the range of a probability, and how far a shift may move it.
 const SLACK: f32 = 0.02;
 
-/// The softmax over an example's classes that `output` is, behind operators that keep its numbers, or a positive multiple of them.
+/// The softmax over an example's classes that `output` is, behind operators that keep its numbers, or a positive
+/// multiple of them.
 pub(super) fn softmax_behind(model: &TypedModel, output: OutletId, batch: usize) -> Option<Squash> {
     behind(model, output, &|at| softmax_at(model, at, batch))
 }

@@ -1,4 +1,5 @@
-//! Members of every kind of end, as small files: what they are taken for, and that the softmax of their scores is what they answer.
+//! Members of every kind of end, as small files: what they are taken for, and that the softmax of their scores is
+//! what they answer.
 
 use std::path::Path;
 
@@ -387,12 +388,19 @@ fn what_is_no_classifier_is_named() {
             weight("k", &[8, 3, 1, 1]),
             weight("w", &[8, 16]),
             weight("w4", &[4, 21]),
+            weight("lw", &[1, 16, 8]),
+            weight("lr", &[1, 16, 4]),
             stored("four", &[3], &[0, -1, 4]),
             stored("loose", &[2], &[-1, 4]),
         ]
     };
     let moved =
         |perm: &[i64]| vec![n("MatMul", &["x", "w"], "m"), node("Transpose", &["m"], "y", vec![ints("perm", perm)])];
+    let recurrent = || {
+        let lstm = node("LSTM", &["t", "lw", "lr"], "y", vec![int("hidden_size", 4)]);
+        let output = vec![String::new(), "y".to_string()];
+        vec![node("Transpose", &["x"], "t", vec![ints("perm", &[1, 0, 2])]), NodeProto { output, ..lstm }]
+    };
     let cases = [
         ("a map", &picture[..], vec![conv("y")], "y", Kind::Map, 0),
         ("a map laid flat", &picture, vec![conv("c"), n("Flatten", &["c"], "y")], "y", Kind::Map, 0),
@@ -433,13 +441,14 @@ fn what_is_no_classifier_is_named() {
             Kind::Boxes,
             0,
         ),
+        ("the state of a recurrent layer", &steps, recurrent(), "y", Kind::Vector, 1),
         ("time first", &steps, moved(&[1, 0, 2]), "y", Kind::Sequence, 1),
         ("time last, the batch in between", &steps, moved(&[2, 0, 1]), "y", Kind::Sequence, 1),
     ];
     for (name, shape, nodes, output, expected, axis) in cases {
         let (found, at, refused) = kind(shape, nodes, k(), &[output]);
         assert_eq!((found, at), (expected, axis), "{name}");
-        assert_eq!(refused.is_some(), ![Kind::Sequence, Kind::Tokens].contains(&expected), "{name}");
+        assert_eq!(refused.is_some(), ![Kind::Vector, Kind::Sequence, Kind::Tokens].contains(&expected), "{name}");
         if let Some(e) = refused {
             assert!(e.to_string().contains(expected.describe()) && e.next_step().is_some(), "{name}: {e}");
         }

@@ -7,7 +7,8 @@ use crate::base::{Base, Bucket, Dim, Port, guarded};
 use crate::error::{ErrorKind, Result};
 use crate::input::{ArrayData, Example, NamedArray};
 
-/// Examples of a trial, and of the second one that tells which axis follows their number. No axis is likely to be as long.
+/// Examples of a trial, and of the second one that tells which axis follows their number. No axis is likely to be as
+/// long.
 const EXAMPLES: usize = 3;
 const OTHER: usize = 5;
 /// Positions of a model with sequences, or as many as it takes.
@@ -57,7 +58,8 @@ impl Trial {
         }
     }
 
-    /// The values of `outlet` for some random examples, a row an example; none where such cannot be made, or not be run.
+    /// The values of `outlet` for some random examples, a row an example; none where such cannot be made, or not be
+    /// run.
     pub fn rows(&self, base: &Base, outlet: OutletId) -> Vec<Vec<f32>> {
         (0..2).filter_map(|seed| self.values(base, outlet, seed)).flatten().collect()
     }

@@ -1,5 +1,5 @@
-//! The end of a model in the graph of one bucket: what was found on the trial's graph, found again, and the operators behind it that
-//! make scores and vectors in the usual form.
+//! The end of a model in the graph of one bucket: what was found on the trial's graph, found again, and the operators
+//! behind it that make scores and vectors in the usual form.
 
 use tract_core::internal::*;
 use tract_core::ops::math;
