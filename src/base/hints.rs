@@ -1,16 +1,19 @@
 //! What to do about a model that cannot be used as it is: only what was tried and works.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use tract_onnx::pb::ModelProto;
 
 use super::pins::{self, Pins};
-use super::{Base, Fingerprint, reload};
+use super::{Base, Dim, Fingerprint, reload};
 use crate::error::{Error, ErrorKind};
 
-/// Sizes that are tried for what a model leaves open.
-pub(super) const SIZES: [usize; 5] = [16, 64, 224, 512, 1];
+/// Sizes that are tried for what a model leaves open, and how many of its stored tensors' are tried as well.
+const SIZES: [usize; 5] = [16, 64, 224, 512, 1];
+const STORED: usize = 12;
+const LARGEST: usize = 4096;
 /// Values that are tried for settings and states.
 const VALUES: [f64; 3] = [0.0, 1.0, 16000.0];
 /// Longest that trying takes, as far as one load can tell.
@@ -24,8 +27,12 @@ pub(super) fn pins(e: Error, path: &Path, again: &dyn Fn() -> Option<ModelProto>
     if e.kind() != ErrorKind::UnsupportedModel {
         return e;
     }
-    let Some(left) = again().map(|proto| reload::left_open(&proto)) else { return e };
-    let candidates = candidates(&left);
+    let Some(proto) = again() else { return e };
+    let left = reload::left_open(&proto);
+    let stored = proto.graph.iter().flat_map(|g| &g.initializer).flat_map(|t| &t.dims);
+    let sizes = likely(stored.filter_map(|d| usize::try_from(*d).ok()));
+    drop(proto);
+    let candidates = candidates(&left, &sizes);
     if candidates.is_empty() {
         return e;
     }
@@ -46,26 +53,34 @@ pub(super) fn pins(e: Error, path: &Path, again: &dyn Fn() -> Option<ModelProto>
 fn loads(mut proto: ModelProto, pins: &Pins, path: &Path) -> bool {
     let pinned = pins::apply(proto.graph.get_or_insert_default(), pins);
     let base = || Base::of_proto(Fingerprint::of(&[]), proto, 0, path).ok();
-    pinned.is_ok() && base().is_some_and(|base| base.concrete(&base.bucket(1, LENGTH)).is_ok())
+    let open = |base: &Base| base.inputs.iter().flat_map(|p| &p.dims).any(|d| matches!(d, Dim::Open(_)));
+    pinned.is_ok() && base().is_some_and(|base| !open(&base) && base.concrete(&base.bucket(1, LENGTH)).is_ok())
+}
+
+/// Sizes to try in a model whose stored tensors have these.
+pub(super) fn likely(stored: impl Iterator<Item = usize>) -> Vec<usize> {
+    let stored: BTreeSet<usize> = stored.filter(|n| (2..=LARGEST).contains(n) && !SIZES.contains(n)).collect();
+    SIZES.into_iter().chain(stored.into_iter().take(STORED)).collect()
 }
 
 /// What to try, the fewest pins first.
-fn candidates(left: &reload::LeftOpen) -> Vec<Pins> {
+fn candidates(left: &reload::LeftOpen, sizes: &[usize]) -> Vec<Pins> {
     let dims = |names: &[String], n: usize| -> Vec<_> { names.iter().map(|name| (name.clone(), n)).collect() };
     let values = |v: f64| -> Vec<_> { left.settings.iter().map(|name| (name.clone(), v)).collect() };
     let (mut all, none) = (vec![], || Pins::default());
     for name in &left.sizes {
-        all.extend(SIZES.map(|n| Pins { dims: vec![(name.clone(), n)], ..none() }));
+        all.extend(sizes.iter().map(|n| Pins { dims: vec![(name.clone(), *n)], ..none() }));
     }
     for name in &left.settings {
         all.extend(VALUES.map(|v| Pins { inputs: vec![(name.clone(), v)], ..none() }));
     }
     all.extend(left.batch.iter().map(|name| Pins { dims: vec![(name.clone(), 1)], ..none() }));
-    all.extend(SIZES.map(|n| Pins { dims: dims(&left.sizes, n), ..none() }).into_iter().filter(|p| p.dims.len() > 1));
+    let together = sizes.iter().map(|n| Pins { dims: dims(&left.sizes, *n), ..none() });
+    all.extend(together.filter(|p| p.dims.len() > 1));
     all.extend(VALUES.map(|v| Pins { inputs: values(v), ..none() }).into_iter().filter(|p| p.inputs.len() > 1));
     let some = |any: bool, of: usize| if any { of } else { 1 };
     for v in VALUES.into_iter().take(some(!left.settings.is_empty(), VALUES.len())) {
-        for n in SIZES.into_iter().take(some(!left.sizes.is_empty(), SIZES.len())) {
+        for &n in sizes.iter().take(some(!left.sizes.is_empty(), sizes.len())) {
             let both = Pins { dims: dims(&left.sizes, n), inputs: values(v), ..Pins::default() };
             let batch = left.batch.iter().map(|name| (name.clone(), 1));
             let batch = Pins {

@@ -306,7 +306,8 @@ impl Base {
                 None => self.symbols.with(sizes).concretise(&self.typed, bucket).is_ok(),
             }
         };
-        hints::sizes(e, &names, hints::SIZES.into_iter().find(works))
+        let sizes = hints::likely(self.onnx.initializers.values().flatten().copied());
+        hints::sizes(e, &names, sizes.into_iter().find(works))
     }
 }
 

@@ -15,7 +15,7 @@ impl Lowering<'_> {
         };
         let [start, limit, step] = [stored(of[0])?, stored(of[1])?, stored(of[2])?];
         let count = ((limit - start) / step).ceil().max(0.0);
-        if !(count * 4.0 <= MAX_MADE_BYTES as f64) {
+        if !count.is_finite() || count * 4.0 > MAX_MADE_BYTES as f64 {
             return None;
         }
         let values: Vec<f32> = (0..count as usize).map(|i| (start + i as f64 * step) as f32).collect();

@@ -123,7 +123,7 @@ fn weights_however_they_are_stored() {
         let fed: Vec<&str> = graph.input.iter().map(|i| i.name.as_str()).filter(|i| !stored.contains(i)).collect();
         assert_eq!(fed, ["x"], "{name}: no replaced weight is an input that must be fed");
         let listed = |name: &&str| graph.input.iter().any(|i| i.name == *name);
-        assert!(model.ir_version >= 4 || stored.iter().all(|s| listed(&s)), "{name}: {stored:?}");
+        assert!(model.ir_version >= 4 || stored.iter().all(listed), "{name}: {stored:?}");
         assert!(graph.initializer.iter().all(|t| t.external_data.is_empty()));
 
         let written = folder.path().join(format!("{name}.merged.onnx"));
