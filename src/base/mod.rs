@@ -8,12 +8,14 @@ mod external;
 mod forms_tests;
 mod guard;
 mod half;
+mod index_range;
 mod integers;
 mod lower;
 mod narrow;
 mod onnx;
 mod recurrent;
 mod reload;
+mod roles;
 mod sample;
 mod scaled;
 mod shape;
@@ -33,10 +35,12 @@ pub use check::{MAX_EXTENT, MAX_MADE_BYTES, MAX_OPSET, MAX_RANK, MAX_TENSOR_BYTE
 pub(crate) use external::in_one_file;
 pub(crate) use guard::guarded;
 pub use guard::in_guarded_call;
+use index_range::Table;
 pub use onnx::{OnnxGraph, OnnxNode};
 pub(crate) use onnx::{node_name, parse};
 use reload::Reload;
 pub(crate) use reload::shape_mut;
+pub use roles::Role;
 pub(crate) use shape::Symbols;
 pub use shape::{Bucket, Dim, Element, Port};
 pub use tail::Task;
@@ -57,6 +61,9 @@ pub struct Base {
     onnx: OnnxGraph,
     inputs: Vec<Port>,
     outputs: Vec<Port>,
+    /// Of each input: the tables that its values index, and what it stands for.
+    tables: Vec<Vec<Table>>,
+    roles: Vec<Role>,
     symbols: Symbols,
     typed: TypedModel,
     /// How a graph of other sizes is made, where symbols did not do.
@@ -146,8 +153,28 @@ impl Base {
             None => ports(&typed, &symbols, &typed.inputs, |ix| onnx.inputs.get(ix).cloned()),
         };
         one_batch(&inputs).map_err(|e| e.within(path.display()))?;
+        let length = |d: &TDim, stored: bool| match &reload {
+            Some(reload) if !stored => reload.output_dims(&[symbols.dim(d)]).swap_remove(0),
+            _ => symbols.dim(d),
+        };
+        let tables = index_range::tables(&typed, &length);
+        let roles = roles::roles(&inputs, &tables);
         let (path, window) = (path.to_path_buf(), window::Window::default());
-        Ok(Base { path, fingerprint, file_bytes, external, onnx, inputs, outputs, symbols, typed, reload, window })
+        Ok(Base {
+            path,
+            fingerprint,
+            file_bytes,
+            external,
+            onnx,
+            inputs,
+            outputs,
+            tables,
+            roles,
+            symbols,
+            typed,
+            reload,
+            window,
+        })
     }
 
     /// Where the model was loaded from.
@@ -177,6 +204,37 @@ impl Base {
     /// Outputs in order.
     pub fn outputs(&self) -> &[Port] {
         &self.outputs
+    }
+    /// What each input stands for, in order.
+    pub fn roles(&self) -> &[Role] {
+        &self.roles
+    }
+    /// The input that says which positions count, where the model has one.
+    pub fn mask(&self) -> Option<usize> {
+        self.roles.iter().position(|r| *r == Role::Mask)
+    }
+    /// Rows of the table of positions that an input indexes, where there is one: no text may have more.
+    pub(crate) fn position_rows(&self) -> Option<usize> {
+        let positions = self.roles.iter().position(|r| *r == Role::Positions)?;
+        let rows = self.tables(positions).iter().filter_map(|t| t.least(usize::MAX)).min()?;
+        usize::try_from(rows).ok()
+    }
+    /// The name that the file gives to the open number of examples.
+    pub(crate) fn batch_name(&self) -> Option<&str> {
+        self.symbols.roles.iter().find(|(_, dim)| **dim == Dim::Batch).map(|(name, _)| name.as_str())
+    }
+    /// The node of a stored matrix that holds a value that is not a number.
+    pub(crate) fn nan_weight(&self) -> Option<String> {
+        let nan = |k: &Arc<Tensor>| {
+            let floats = k.rank() >= 2 && k.datum_type() == f32::datum_type();
+            floats && crate::sites::floats(k).is_ok_and(|v| v.iter().any(|v| v.is_nan()))
+        };
+        let holds = |n: &&TypedNode| n.outputs.iter().any(|o| o.fact.konst.as_ref().is_some_and(nan));
+        self.typed.nodes().iter().find(holds).map(|n| n.name.clone())
+    }
+    /// The tables that the values of input `ix` index as they are.
+    pub(crate) fn tables(&self, ix: usize) -> &[Table] {
+        self.tables.get(ix).map_or(&[], Vec::as_slice)
     }
     /// The task that the outputs suggest.
     pub fn guess_task(&self) -> Result<Task> {
@@ -310,10 +368,14 @@ pub(crate) fn graph_of(bytes: &[u8]) -> Result<TypedModel> {
 
 /// The typed graph of `proto`, which holds all its weights itself.
 fn typed(proto: &ModelProto) -> Result<TypedModel> {
-    guarded(ErrorKind::UnsupportedModel, "cannot load the model", || framework().parse(proto, None)?.model.into_typed())
-        .map_err(|e| {
-            e.hint("the model uses an operator or a form that the runtime does not know; try another opset or exporter")
-        })
+    guarded(ErrorKind::UnsupportedModel, "cannot load the model", || {
+        let mut model = framework().parse(proto, None)?.model.into_typed()?;
+        crate::ops::sweep(&mut model, crate::ops::places_rule)?;
+        Ok(model)
+    })
+    .map_err(|e| {
+        e.hint("the model uses an operator or a form that the runtime does not know; try another opset or exporter")
+    })
 }
 
 /// The runtime's ONNX reader, with the operators that [`lower`] writes and those of [`wired`].

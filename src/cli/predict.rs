@@ -25,6 +25,9 @@ pub struct Predict {
     inputs: Vec<String>,
     #[command(flatten)]
     profile: ProfileArg,
+    /// Arrays go to a model of pictures as they are
+    #[arg(long)]
+    tensor: bool,
     /// Classes to show
     #[arg(long, value_name = "K", default_value_t = 3)]
     top: usize,
@@ -44,7 +47,8 @@ impl Predict {
         for argument in &self.inputs {
             let input = RawInput::from_argument(argument, home.intake())?;
             let parts = split(input, home).map_err(|e| e.at(argument))?;
-            inputs.extend(parts.into_iter().map(|part| (argument, part)));
+            let parts = parts.into_iter().map(|part| if self.tensor { part.as_tensor() } else { part });
+            inputs.extend(parts.map(|part| (argument, part)));
         }
         let mut answers = vec![];
         let mut failure = None;

@@ -252,7 +252,7 @@ fn append_head(graph: &mut GraphProto, base: &Base, features: &str, head: &HeadD
             ..pb::AttributeProto::default()
         }]
     };
-    let mask = base.inputs().iter().find(|p| p.name.contains("mask")).map(|p| p.name.clone());
+    let mask = base.mask().map(|ix| base.inputs()[ix].name.clone());
     let mut nodes = vec![];
     let mut features = features.to_string();
     if answers_half(graph) {

@@ -26,6 +26,7 @@ use serde::{Deserialize, Serialize};
 pub use arrays::{ArrayData, ElementType, NamedArray, write_npz};
 pub use dataset::LabelledSet;
 pub use image::{Preprocessing, RgbImage};
+pub(crate) use npy::unravel as place;
 pub use text::TextEncoder;
 
 use crate::error::{Error, Result};
@@ -44,8 +45,10 @@ pub enum RawInput {
     Text(String),
     /// A picture of any size.
     Image(RgbImage),
-    /// Arrays by name, or a single one without.
+    /// Arrays by name, or a single one without. Where the model takes pictures, a single one may be a picture.
     Arrays(Vec<NamedArray>),
+    /// Arrays that are no picture: they go to the model as they are.
+    Tensor(Vec<NamedArray>),
 }
 
 /// An input as a journal keeps it. A picture is kept as the small one that the model saw.
@@ -55,7 +58,7 @@ pub enum StoredInput {
     Text(String),
     /// PNG bytes of [`Preprocessing::shrink`]'s result.
     Image(Vec<u8>),
-    /// Arrays as given.
+    /// Arrays that went to the model as they are.
     Arrays(Vec<NamedArray>),
 }
 
@@ -82,37 +85,42 @@ impl Intake<'_> {
 
     /// The arrays that the model eats. Error: the input is of a sort that this model does not take, or cannot be converted.
     pub fn example(&self, input: &RawInput) -> Result<Example> {
-        match (self, input) {
-            (Intake::Text(encoder), RawInput::Text(text)) => encoder.encode(text),
-            (Intake::Image(preprocessing), _) => preprocessing.apply(&*self.picture(input)?),
-            (Intake::Arrays, RawInput::Arrays(arrays)) => {
-                arrays.iter().try_for_each(NamedArray::check)?;
-                Ok(Example { arrays: arrays.clone() })
-            }
+        match (self, self.content(input)?) {
+            (Intake::Text(encoder), Content::Text(text)) => encoder.encode(text),
+            (Intake::Image(preprocessing), Content::Picture(picture)) => preprocessing.apply(&picture),
+            (Intake::Image(_) | Intake::Arrays, Content::Tensor(arrays)) => Ok(Example { arrays: arrays.to_vec() }),
             _ => Err(self.refuse(input)),
         }
     }
 
     /// What a journal keeps of `input`; [`RawInput::from_stored`] of it gives the same example.
     pub fn stored(&self, input: &RawInput) -> Result<StoredInput> {
-        match (self, input) {
-            (Intake::Text(_), RawInput::Text(text)) => Ok(StoredInput::Text(text.clone())),
-            (Intake::Image(preprocessing), _) => {
-                Ok(StoredInput::Image(image::encode_png(&preprocessing.shrink(&*self.picture(input)?)?)?))
+        match (self, self.content(input)?) {
+            (Intake::Text(_), Content::Text(text)) => Ok(StoredInput::Text(text.to_owned())),
+            (Intake::Image(preprocessing), Content::Picture(picture)) => {
+                Ok(StoredInput::Image(image::encode_png(&preprocessing.shrink(&picture)?)?))
             }
-            (Intake::Arrays, RawInput::Arrays(arrays)) => Ok(StoredInput::Arrays(arrays.clone())),
+            (Intake::Image(_) | Intake::Arrays, Content::Tensor(arrays)) => Ok(StoredInput::Arrays(arrays.to_vec())),
             _ => Err(self.refuse(input)),
         }
     }
 
-    fn picture<'i>(&self, input: &'i RawInput) -> Result<Cow<'i, RgbImage>> {
-        match input {
-            RawInput::Image(picture) => Ok(Cow::Borrowed(picture)),
-            RawInput::Arrays(arrays) => match arrays.as_slice() {
-                [one] => image::from_array(one).map(Cow::Owned),
+    /// What `input` is to this model.
+    fn content<'i>(&self, input: &'i RawInput) -> Result<Content<'i>> {
+        let tensor = |arrays: &'i [NamedArray]| {
+            arrays.iter().try_for_each(NamedArray::check)?;
+            Ok(Content::Tensor(arrays))
+        };
+        match (input, self) {
+            (RawInput::Text(text), _) => Ok(Content::Text(text)),
+            (RawInput::Image(picture), _) => Ok(Content::Picture(Cow::Borrowed(picture))),
+            (RawInput::Tensor(arrays), _) => tensor(arrays),
+            (RawInput::Arrays(arrays), Intake::Image(preprocessing)) => match arrays.as_slice() {
+                [one] if preprocessing.takes_as_it_is(one)? => tensor(arrays),
+                [one] => image::from_array(one).map(Cow::Owned).map(Content::Picture),
                 _ => Err(Error::bad_data(format!("{} arrays where one picture is needed", arrays.len()))),
             },
-            RawInput::Text(_) => Err(self.refuse(input)),
+            (RawInput::Arrays(arrays), _) => tensor(arrays),
         }
     }
 
@@ -120,7 +128,7 @@ impl Intake<'_> {
         let got = match input {
             RawInput::Text(_) => "text",
             RawInput::Image(_) => "a picture",
-            RawInput::Arrays(_) => "arrays",
+            RawInput::Arrays(_) | RawInput::Tensor(_) => "arrays",
         };
         let error = Error::bad_data(format!("{got} given; this model takes {}", self.takes()));
         match (self, input) {
@@ -130,6 +138,13 @@ impl Intake<'_> {
             _ => error,
         }
     }
+}
+
+/// What an input is to a model.
+enum Content<'a> {
+    Text(&'a str),
+    Picture(Cow<'a, RgbImage>),
+    Tensor(&'a [NamedArray]),
 }
 
 impl RawInput {
@@ -178,8 +193,16 @@ impl RawInput {
             StoredInput::Image(png) => image::decode(&png).map(RawInput::Image),
             StoredInput::Arrays(arrays) => {
                 arrays.iter().try_for_each(NamedArray::check)?;
-                Ok(RawInput::Arrays(arrays))
+                Ok(RawInput::Tensor(arrays))
             }
+        }
+    }
+
+    /// The same with arrays that go to the model as they are.
+    pub fn as_tensor(self) -> RawInput {
+        match self {
+            RawInput::Arrays(arrays) => RawInput::Tensor(arrays),
+            other => other,
         }
     }
 }
@@ -292,8 +315,21 @@ mod tests {
             assert_eq!(intake.example(&again).unwrap(), intake.example(&input).unwrap());
         }
         let input = RawInput::Arrays(vec![grey.clone()]);
-        assert_eq!(RawInput::from_stored(Intake::Arrays.stored(&input).unwrap()).unwrap(), input);
+        assert_eq!(RawInput::from_stored(Intake::Arrays.stored(&input).unwrap()).unwrap(), input.as_tensor());
         assert!(RawInput::from_stored(StoredInput::Image(vec![1, 2, 3])).is_err());
+        // What went to the model as it is does so again, where the same numbers alone would not be taken.
+        let half = NamedArray::new("", vec![3, 8, 8], ArrayData::F32(vec![0.5; 192])).unwrap();
+        let (given, tensor) = (RawInput::Arrays(vec![half.clone()]), RawInput::Tensor(vec![half.clone()]));
+        let e = intake.example(&given).unwrap_err();
+        assert!(e.kind() == crate::ErrorKind::BadData && e.next_step().unwrap().contains("--tensor"), "{e}");
+        let again = RawInput::from_stored(intake.stored(&tensor).unwrap()).unwrap();
+        assert_eq!(intake.example(&again).unwrap().arrays, vec![half.clone()]);
+        let normalised =
+            NamedArray { data: ArrayData::F32((0..192).map(|i| i as f32 / 96.0 - 1.0).collect()), ..half.clone() };
+        let given = RawInput::Arrays(vec![normalised.clone()]);
+        assert_eq!(intake.example(&given).unwrap().arrays, vec![normalised]);
+        let always = Preprocessing { tensor: true, ..small() };
+        assert_eq!(Intake::Image(&always).example(&RawInput::Arrays(vec![half.clone()])).unwrap().arrays, vec![half]);
         let lying = NamedArray { shape: vec![1 << 40], ..grey };
         assert!(RawInput::from_stored(StoredInput::Arrays(vec![lying])).is_err());
     }

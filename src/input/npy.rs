@@ -240,7 +240,7 @@ impl RawArray {
 }
 
 /// Index of element number `flat` in an array of `shape`, C order.
-fn unravel(mut flat: usize, shape: &[usize]) -> Vec<usize> {
+pub(crate) fn unravel(mut flat: usize, shape: &[usize]) -> Vec<usize> {
     let mut index: Vec<usize> = shape
         .iter()
         .rev()

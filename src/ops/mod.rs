@@ -5,6 +5,7 @@ mod convolve;
 mod dynamic;
 mod hold;
 mod packed;
+mod places;
 mod quantise;
 mod reach;
 mod softmax;
@@ -20,6 +21,7 @@ pub(crate) use dynamic::DynamicQuantise;
 pub(crate) use hold::Hold;
 pub(crate) use hold::hold_strides;
 pub(crate) use packed::{Kind, Packed, Scales};
+pub(crate) use places::{OneHot, Places, rule as places_rule};
 pub(crate) use quantise::Quantise;
 #[cfg(feature = "train")]
 pub(crate) use quantise::QuantiseBackward;

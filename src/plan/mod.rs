@@ -4,6 +4,7 @@
 
 mod batch;
 mod compiled;
+mod convert;
 mod engine;
 #[cfg(feature = "train")]
 mod footprint;
@@ -12,6 +13,7 @@ mod forward;
 mod frozen;
 mod graph;
 mod late;
+mod padding;
 #[cfg(feature = "train")]
 mod tape;
 #[cfg(feature = "train")]
@@ -26,6 +28,7 @@ pub(crate) use engine::unpool;
 pub(crate) use engine::{Engine, MICRO_BATCH, Merged, Rows, SiteKey, Variant, in_parallel, lock, pool};
 pub(crate) use forward::ForwardPlan;
 pub(crate) use graph::{Deltas, Ends, MergedWeight, Survey, merged_weights, survey};
+pub(crate) use padding::Padding;
 #[cfg(feature = "train")]
 pub(crate) use train::{Cotangents, TrainPlan, Worker};
 

@@ -4,9 +4,11 @@ mod answer;
 mod config;
 #[cfg(all(test, feature = "train"))]
 mod faults;
+mod first_run;
 mod flusher;
 mod forget;
 mod home;
+mod intake;
 mod journal_io;
 #[cfg(feature = "train")]
 mod prepare;
@@ -24,7 +26,7 @@ mod watch;
 #[cfg(feature = "train")]
 pub use crate::choice::{Chosen, ChosenSite};
 pub use answer::{Answer, Scored};
-pub use config::{Config, Encryption, Means, NewClasses};
+pub use config::{Config, Encryption, Means, NewClasses, TextPadding};
 pub use home::{Home, InitOptions, Summary};
 #[cfg(feature = "train")]
 pub use resume::Checkpoints;
