@@ -219,6 +219,11 @@ impl Base {
         let rows = self.tables(positions).iter().filter_map(|t| t.least(usize::MAX)).min()?;
         usize::try_from(rows).ok()
     }
+    /// Whether every input takes floats of any value: none holds integers or indexes a table.
+    #[cfg(feature = "train")]
+    pub(crate) fn takes_any_floats(&self) -> bool {
+        self.inputs.iter().zip(&self.tables).all(|(port, tables)| port.element.is_float() && tables.is_empty())
+    }
     /// The name that the file gives to the open number of examples.
     pub(crate) fn batch_name(&self) -> Option<&str> {
         self.symbols.roles.iter().find(|(_, dim)| **dim == Dim::Batch).map(|(name, _)| name.as_str())

@@ -38,10 +38,12 @@ pub(super) fn roles(ports: &[Port], tables: &[Vec<Table>]) -> Vec<Role> {
                 roles[ix] = Role::Types;
             }
         }
-        // The one that is left beside the ids and indexes nothing can only say which of them count.
-        let beside = |ix: &usize| free(&roles, *ix) && tables[*ix].is_empty() && ports[*ix].dims == ports[ids].dims;
+        // The whole numbers that are left beside ids of a table, and index nothing, can only say which of them count.
+        let kind = |ix: usize| ports[ix].element.is_integer() || ports[ix].element == Element::Bool;
+        let beside =
+            |ix: &usize| free(&roles, *ix) && tables[*ix].is_empty() && kind(*ix) && ports[*ix].dims == ports[ids].dims;
         let left: Vec<usize> = (0..ports.len()).filter(beside).collect();
-        if let ([one], false) = (&left[..], roles.contains(&Role::Mask)) {
+        if let ([one], false, false) = (&left[..], roles.contains(&Role::Mask), tables[ids].is_empty()) {
             roles[*one] = Role::Mask;
         }
     }
@@ -158,6 +160,7 @@ mod tests {
         assert_eq!(of(&[("ids", 100), ("a", 0), ("b", 0)]), [Ids, Data, Data]);
         assert_eq!(of(&[("input_ids", 100), ("decoder_input_ids", 100)]), [Ids, Data]);
         assert_eq!(of(&[("tokens", 0)]), [Ids]);
+        assert_eq!(of(&[("age", 0), ("income", 0)]), [Ids, Data]);
     }
 
     #[test]
@@ -169,6 +172,10 @@ mod tests {
         assert_eq!(roles(&[ids.clone(), other], &[vec![], vec![]]), [Role::Ids, Role::Data]);
         let float = port("attention_mask", Element::F32, &[Dim::Batch, Dim::Sequence]);
         assert_eq!(roles(&[ids, float], &[vec![], vec![]]), [Role::Ids, Role::Mask]);
+        let gaps = port("gaps", Element::F32, &[Dim::Batch, Dim::Sequence]);
+        let table = Table { reader: "embed".into(), rows: vec![Dim::Fixed(9)], strict: true };
+        let ids = port("ids", Element::I64, &[Dim::Batch, Dim::Sequence]);
+        assert_eq!(roles(&[ids, gaps], &[vec![table], vec![]]), [Role::Ids, Role::Data]);
         let frames = port("frames", Element::F32, &[Dim::Batch, Dim::Sequence, Dim::Fixed(40)]);
         let mask = port("mask", Element::Bool, &[Dim::Batch, Dim::Sequence]);
         assert_eq!(roles(&[frames, mask], &[vec![], vec![]]), [Role::Data, Role::Mask]);

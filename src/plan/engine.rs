@@ -105,6 +105,7 @@ impl Engine {
     }
 
     /// How sequences of different lengths become one batch.
+    #[cfg(feature = "train")]
     pub fn padding(&self) -> Padding {
         self.padding
     }

@@ -5,7 +5,7 @@ use super::config::TextPadding;
 use super::intake::IntakeKind;
 use crate::base::{Base, Role};
 use crate::error::{Error, ErrorKind, Result};
-use crate::input::{Example, Preprocessing, RawInput, RgbImage};
+use crate::input::{ArrayData, Example, Preprocessing, RawInput, RgbImage};
 use crate::plan::{Engine, Variant};
 
 /// Lengths of the sequences that are tried, where the model takes them: each is padded to another one.
@@ -17,19 +17,43 @@ const LENGTHS: [usize; 2] = [5, 11];
 /// `UnsupportedModel` that says what can never work, and why.
 pub(super) fn first_run(engine: &Engine, intake: &IntakeKind) -> Result<TextPadding> {
     let base = &engine.base;
-    let at = |e: Error| if e.place().is_some() { e } else { e.at(base.path().display()) };
-    fed(base, intake).and_then(|()| finite_weights(base)).map_err(at)?;
-    let examples = examples(base, intake).map_err(refusal).map_err(at)?;
-    for example in &examples {
-        engine.one(&Variant::Base, example).map_err(refusal).map_err(at)?;
-    }
+    attempt(engine, intake).map_err(|e| if e.place().is_some() { e } else { e.at(base.path().display()) })
+}
+
+fn attempt(engine: &Engine, intake: &IntakeKind) -> Result<TextPadding> {
+    let base = &engine.base;
+    fed(base, intake)?;
+    finite_weights(base)?;
+    let first = answered(engine, own_examples(base, intake).map_err(refusal)?)?;
     if base.fixed_batch().is_none() {
-        two_at_once(engine).map_err(at)?;
+        two_at_once(engine, &first)?;
     }
-    Ok(match engine.padding_works(intake.pad_id(), &examples).map_err(refusal).map_err(at)? {
+    let mut examples = vec![first];
+    if base.mask().is_some() && base.has_sequence() {
+        let most = match intake {
+            IntakeKind::Text(encoder) => encoder.max_length(),
+            _ => usize::MAX,
+        };
+        for length in LENGTHS.map(|n| n.min(most)) {
+            examples.extend(answered(engine, made_up(base, length)?).ok());
+        }
+    }
+    Ok(match engine.padding_works(intake.pad_id(), &examples).map_err(refusal)? {
         true => TextPadding::Masked,
         false => TextPadding::Exact,
     })
+}
+
+/// The first of `examples` that the model answers; or what it says to the first one.
+fn answered(engine: &Engine, examples: Vec<Example>) -> Result<Example> {
+    let mut refused = None;
+    for example in examples {
+        match engine.one(&Variant::Base, &example) {
+            Ok(_) => return Ok(example),
+            Err(e) => refused = refused.or(Some(refusal(e))),
+        }
+    }
+    Err(refused.unwrap_or_else(|| Error::internal("no example to try")))
 }
 
 /// Every input of a model of texts is one that a text fills.
@@ -52,30 +76,33 @@ fn finite_weights(base: &Base) -> Result<()> {
     }
 }
 
-/// What a user's inputs could become: those of the intake, and for sequences some of other lengths.
-fn examples(base: &Base, intake: &IntakeKind) -> Result<Vec<Example>> {
-    let taken = |input: &RawInput| intake.borrowed().example(input);
-    let own = match intake {
-        IntakeKind::Text(encoder) => {
-            let text = encoder.sample();
-            let none = || Error::bad_data("the tokenizer keeps nothing of any text that was tried");
-            Some(taken(&RawInput::Text(text.ok_or_else(none)?))?)
-        }
-        IntakeKind::Image(preprocessing) => Some(taken(&RawInput::Image(picture(preprocessing)))?),
-        IntakeKind::Arrays => None,
+/// What a user's inputs could become: one of a text or a picture, or arrays that are made up.
+fn own_examples(base: &Base, intake: &IntakeKind) -> Result<Vec<Example>> {
+    let input = match intake {
+        IntakeKind::Text(encoder) => encoder.sample().map(RawInput::Text),
+        IntakeKind::Image(preprocessing) => Some(RawInput::Image(picture(preprocessing))),
+        IntakeKind::Arrays => return made_up(base, LENGTHS[0]),
     };
-    let most = match intake {
-        IntakeKind::Text(encoder) => encoder.max_length(),
-        _ => LENGTHS[1],
-    };
-    let mut examples: Vec<Example> = own.into_iter().collect();
-    if examples.is_empty() || base.has_sequence() {
-        let lengths = LENGTHS.map(|n| base.longest(1, n.min(most)).unwrap_or(n.min(most)));
-        for (seed, length) in lengths.into_iter().take(if base.has_sequence() { 2 } else { 1 }).enumerate() {
-            examples.extend(base.random_examples(&base.bucket(1, length), seed as u64)?.into_iter().take(1));
+    let input = input.ok_or_else(|| Error::bad_data("the tokenizer keeps nothing of any text that was tried"))?;
+    Ok(vec![intake.borrowed().example(&input)?])
+}
+
+/// Arrays of a sequence of at most `length`: random ones, the same without signs (a model may take logarithms of them) and of ones, and zeros.
+fn made_up(base: &Base, length: usize) -> Result<Vec<Example>> {
+    let length = base.longest(1, length).unwrap_or(length);
+    let Some(random) = base.random_examples(&base.bucket(1, length), 0)?.into_iter().next() else { return Ok(vec![]) };
+    let with = |floats: fn(f32) -> f32, whole: i64| {
+        let mut example = random.clone();
+        for (array, role) in example.arrays.iter_mut().zip(base.roles()) {
+            match &mut array.data {
+                ArrayData::F32(v) => v.iter_mut().for_each(|v| *v = floats(*v)),
+                ArrayData::I64(v) if *role == Role::Data => v.fill(whole),
+                _ => {}
+            }
         }
-    }
-    Ok(examples)
+        example
+    };
+    Ok(vec![random.clone(), with(f32::abs, 1), with(|_| 0.0, 0)])
 }
 
 /// A picture of the model's size in which every brightness occurs.
@@ -88,22 +115,16 @@ fn picture(preprocessing: &Preprocessing) -> RgbImage {
 }
 
 /// A batch that the file leaves open is open.
-fn two_at_once(engine: &Engine) -> Result<()> {
-    let base = &engine.base;
-    let length = base.longest(1, LENGTHS[0]).unwrap_or(LENGTHS[0]);
-    let two = base.random_examples(&base.bucket(2, length), 0)?;
-    let Err(e) = engine.many(&Variant::Base, &two.iter().collect::<Vec<_>>(), 1, 2) else { return Ok(()) };
-    let refused = Error::unsupported("the model leaves the number of examples open, and takes only one at a time");
+fn two_at_once(engine: &Engine, example: &Example) -> Result<()> {
+    let Err(e) = engine.many(&Variant::Base, &[example, example], 1, 2) else { return Ok(()) };
+    let refused = Error::unsupported("the model leaves the number of examples open, and takes only one at a time")
+        .because(e.to_string());
     // With one the model ran just now.
-    let name = base.batch_name();
-    let hint = name.map(|name| {
-        format!("fix it: `acclimate pin MODEL --dim {name}=1 --output F.onnx`, and make the home of F.onnx")
-    });
-    let refused = match hint {
-        Some(hint) => refused.hint(hint),
+    Err(match engine.base.batch_name() {
+        Some(name) => refused
+            .hint(format!("fix it: `acclimate pin MODEL --dim {name}=1 --output F.onnx`, and make the home of F.onnx")),
         None => refused,
-    };
-    Err(refused.because(e.to_string()))
+    })
 }
 
 /// What fails on an input of the right form is the model's fault, not the input's.
@@ -111,10 +132,11 @@ fn refusal(e: Error) -> Error {
     if matches!(e.kind(), ErrorKind::Io | ErrorKind::Interrupted | ErrorKind::UnsupportedModel) {
         return e;
     }
-    let refused =
-        Error::unsupported("the model does not answer an input of the form that it asks for").because(e.to_string());
-    match (e.place(), e.kind()) {
-        (Some(place), _) => refused.at(place.to_owned()),
-        _ => refused,
+    let refused = Error::unsupported("the model does not answer an input of the form that it asks for")
+        .because(e.to_string())
+        .hint(e.next_step().unwrap_or("export the model for inference (evaluation mode)"));
+    match e.place() {
+        Some(place) => refused.at(place.to_owned()),
+        None => refused,
     }
 }
