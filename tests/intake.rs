@@ -487,6 +487,18 @@ fn a_one_hot_vector_has_nothing_marked_by_what_lies_outside() {
     }
 }
 
+/// One row of whatever number of examples `x` has: the batch of 1 with which a model was traced, baked into a reshape.
+fn one_row() -> Vec<NodeProto> {
+    vec![
+        node("Reshape", &["x", "shape"], &["all"], vec![]),
+        node("Slice", &["all", "from", "to", "along"], &["h"], vec![]),
+    ]
+}
+
+fn one_row_sizes() -> Vec<TensorProto> {
+    vec![ints("shape", &[2], &[1, -1]), ints("from", &[1], &[0]), ints("to", &[1], &[4]), ints("along", &[1], &[1])]
+}
+
 #[track_caller]
 fn refused(folder: &Path, model: PathBuf, tokenizer: Option<PathBuf>, words: &[&str]) -> Error {
     let name = format!("home-{}", model.file_stem().unwrap().to_string_lossy());
@@ -505,8 +517,8 @@ fn init_refuses_what_can_never_answer() {
     let x = |dims: &[&str]| input("x", DataType::Float, dims);
     let same = || vec![node("Identity", &["x"], &["h"], vec![])];
 
-    let nodes = vec![node("Reshape", &["x", "shape"], &["h"], vec![])];
-    let baked = one_input(at, "baked", x(&["examples", "4"]), vec![ints("shape", &[2], &[1, 4])], nodes);
+    let nodes = one_row();
+    let baked = one_input(at, "baked", x(&["examples", "4"]), one_row_sizes(), nodes);
     refused(at, baked.clone(), None, &["only one at a time", "pin MODEL --dim examples=1"]);
     // What the hint says works.
     let (fixed, pins) = (at.join("fixed.onnx"), vec![("examples".to_string(), 1)]);
@@ -634,10 +646,11 @@ fn the_program_says_what_is_wrong_with_an_input() {
     let run = |args: &[&str]| {
         let mut command = std::process::Command::new(assert_cmd::cargo::cargo_bin("acclimate"));
         let output = command.args(args).arg("--json").env_remove("ACCLIMATE_LOG").output().unwrap();
-        let said = if output.status.success() { output.stdout } else { output.stderr };
-        let said = String::from_utf8(said).unwrap();
-        let last: serde_json::Value = serde_json::from_str(said.lines().last().unwrap_or("null")).unwrap_or_default();
-        (output.status.code(), last, said)
+        let (good, out, err) = (output.status.success(), output.stdout, output.stderr);
+        let said = String::from_utf8(if good { out } else { err }).unwrap();
+        let value = if good { said.as_str() } else { said.lines().last().unwrap_or_default() };
+        let value: serde_json::Value = serde_json::from_str(value).unwrap_or_default();
+        (output.status.code(), value, said)
     };
     let save = |name: &str, data: ArrayData, shape: &[usize]| {
         write_npy(Path::new(&at(name)), &NamedArray::new("", shape.to_vec(), data).unwrap()).unwrap();
@@ -659,9 +672,9 @@ fn the_program_says_what_is_wrong_with_an_input() {
     assert!(error["next"].as_str().unwrap().contains("0 to 8"), "{said}");
     assert_eq!(run(&["gradcheck", model.to_str().unwrap()]).0, Some(0));
 
-    let nodes = vec![node("Reshape", &["x", "shape"], &["h"], vec![])];
+    let nodes = one_row();
     let x = input("x", DataType::Float, &["examples", "4"]);
-    let baked = one_input(folder.path(), "baked", x, vec![ints("shape", &[2], &[1, 4])], nodes);
+    let baked = one_input(folder.path(), "baked", x, one_row_sizes(), nodes);
     let (code, error, said) = run(&["init", &at("baked"), "--model", baked.to_str().unwrap()]);
     assert!(code == Some(69) && error["next"].as_str().unwrap().contains("--dim examples=1"), "{said}");
     assert!(!Path::new(&at("baked")).exists());
