@@ -88,8 +88,9 @@ fn an_encoder_that_gives_maps_learns() {
     let count: usize = dims.iter().product();
     let question = |n: usize| {
         let light = if n.is_multiple_of(2) { 0.6 } else { 0.1 };
-        let values = (0..count).map(|i| light + ((i * 7 + n * 13) % 17) as f32 / 50.0).collect();
-        RawInput::Arrays(vec![NamedArray::new("x", dims.clone(), ArrayData::F32(values)).unwrap()])
+        let level = |i: usize| light + ((i * 7 + n * 13) % 17) as f32 / 50.0;
+        let values = (0..count).map(|i| (255.0 * level(i)).round() as u8).collect();
+        RawInput::Arrays(vec![NamedArray::new("x", dims.clone(), ArrayData::U8(values)).unwrap()])
     };
     for n in 0..16 {
         let id = session.predict(&question(n)).unwrap().id.unwrap();

@@ -71,7 +71,7 @@ impl Adaptation<'_> {
             None => (None, None),
         };
         // Where classes are only corrected, deltas may reach far below the head: what they do elsewhere is rehearsed.
-        if self.corrects_only() {
+        if self.corrects_only() && self.engine.base.takes_any_floats() {
             let pool: Vec<&Example> =
                 examples.into_iter().chain(self.material.standing.iter().map(|s| &s.example)).collect();
             keep = joined(keep, self.keep(rehearsal::made_up(&pool, self.settings.seed))?)?;

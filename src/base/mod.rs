@@ -10,6 +10,7 @@ mod forms_tests;
 mod guard;
 mod half;
 mod hints;
+mod index_range;
 mod integers;
 mod learn;
 mod loops;
@@ -20,6 +21,7 @@ mod onnx;
 mod pins;
 mod recurrent;
 mod reload;
+mod roles;
 mod sample;
 mod shape;
 mod size_limits;
@@ -37,6 +39,7 @@ pub use check::{MAX_EXTENT, MAX_MADE_BYTES, MAX_OPSET, MAX_RANK, MAX_TENSOR_BYTE
 pub(crate) use external::in_one_file;
 pub(crate) use guard::guarded;
 pub(crate) use half::is_half;
+use index_range::Table;
 pub use onnx::{OnnxGraph, OnnxNode};
 pub(crate) use onnx::{node_name, parse};
 pub use pins::Pins;
@@ -50,6 +53,7 @@ pub use tail::{EndPoint, EndReport, Kind, Task};
 
 use crate::adapter::Fingerprint;
 use crate::error::{Error, ErrorKind, Result};
+use crate::input::Role;
 
 /// Largest ONNX file that is opened.
 pub const MAX_MODEL_BYTES: u64 = 4 << 30;
@@ -63,6 +67,9 @@ pub struct Base {
     onnx: OnnxGraph,
     inputs: Vec<Port>,
     outputs: Vec<Port>,
+    /// Of each input: the tables that its values index, and what it stands for.
+    tables: Vec<Vec<Table>>,
+    roles: Vec<Role>,
     symbols: Symbols,
     typed: TypedModel,
     /// How a graph of other sizes is made, where symbols did not do.
@@ -157,6 +164,12 @@ impl Base {
             None => ports(&typed, &symbols, &typed.inputs, |ix| onnx.inputs.get(ix).cloned()),
         };
         one_batch(&inputs).map_err(|e| e.within(path.display()))?;
+        let length = |d: &TDim, stored: bool| match &reload {
+            Some(reload) if !stored => reload.output_dims(&[symbols.dim(d)]).swap_remove(0),
+            _ => symbols.dim(d),
+        };
+        let tables = index_range::tables(&typed, &length);
+        let roles = roles::roles(&inputs, &tables);
         Ok(Base {
             path: path.to_path_buf(),
             fingerprint,
@@ -165,6 +178,8 @@ impl Base {
             onnx,
             inputs,
             outputs,
+            tables,
+            roles,
             symbols,
             typed,
             reload,
@@ -221,6 +236,42 @@ impl Base {
     /// The input that is fed with what is given without a name: the one that was named, or the only one.
     pub fn fed_input(&self) -> Option<usize> {
         self.fed.or_else(|| (self.inputs.len() == 1).then_some(0))
+    }
+    /// What each input stands for, in order.
+    pub fn roles(&self) -> &[Role] {
+        &self.roles
+    }
+    /// The input that says which positions count, where the model has one.
+    pub fn mask(&self) -> Option<usize> {
+        self.roles.iter().position(|r| *r == Role::Mask)
+    }
+    /// Rows of the table of positions that an input indexes, where there is one: no text may have more.
+    pub(crate) fn position_rows(&self) -> Option<usize> {
+        let positions = self.roles.iter().position(|r| *r == Role::Positions)?;
+        let rows = self.tables(positions).iter().filter_map(|t| t.least(usize::MAX)).min()?;
+        usize::try_from(rows).ok()
+    }
+    /// Whether every input takes floats of any value: none holds integers or indexes a table.
+    #[cfg(feature = "train")]
+    pub(crate) fn takes_any_floats(&self) -> bool {
+        self.inputs.iter().zip(&self.tables).all(|(port, tables)| port.element.is_float() && tables.is_empty())
+    }
+    /// The name that the file gives to the open number of examples.
+    pub(crate) fn batch_name(&self) -> Option<&str> {
+        self.symbols.roles.iter().find(|(_, dim)| **dim == Dim::Batch).map(|(name, _)| name.as_str())
+    }
+    /// The node of a stored matrix that holds a value that is not a number.
+    pub(crate) fn nan_weight(&self) -> Option<String> {
+        let nan = |k: &Arc<Tensor>| {
+            let floats = k.rank() >= 2 && k.datum_type() == f32::datum_type();
+            floats && crate::sites::floats(k).is_ok_and(|v| v.iter().any(|v| v.is_nan()))
+        };
+        let holds = |n: &&TypedNode| n.outputs.iter().any(|o| o.fact.konst.as_ref().is_some_and(nan));
+        self.typed.nodes().iter().find(holds).map(|n| n.name.clone())
+    }
+    /// The tables that the values of input `ix` index as they are.
+    pub(crate) fn tables(&self, ix: usize) -> &[Table] {
+        self.tables.get(ix).map_or(&[], Vec::as_slice)
     }
     /// True when some input has a sequence dimension left open.
     pub fn has_sequence(&self) -> bool {
@@ -365,10 +416,14 @@ pub(crate) fn graph_of(bytes: &[u8]) -> Result<TypedModel> {
 
 /// The typed graph of `proto`, which holds all its weights itself.
 fn typed(proto: &ModelProto) -> Result<TypedModel> {
-    guarded(ErrorKind::UnsupportedModel, "cannot load the model", || framework().parse(proto, None)?.model.into_typed())
-        .map_err(|e| {
-            e.hint("the runtime does not read this form of an operator; another opset or exporter may write another")
-        })
+    guarded(ErrorKind::UnsupportedModel, "cannot load the model", || {
+        let mut model = framework().parse(proto, None)?.model.into_typed()?;
+        crate::ops::sweep(&mut model, crate::ops::places_rule)?;
+        Ok(model)
+    })
+    .map_err(|e| {
+        e.hint("the runtime does not read this form of an operator; another opset or exporter may write another")
+    })
 }
 
 /// The runtime's ONNX reader, with the operators that [`lower`] writes and those of [`decompose`].

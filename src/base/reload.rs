@@ -22,12 +22,14 @@ impl Reload {
     /// Takes the roles of the dimensions from the file; the second result is the graph at the trial's sizes.
     pub fn new(proto: ModelProto) -> Result<(Reload, TypedModel)> {
         let mut reload = Reload { proto, symbols: Symbols::default() };
-        let inputs = reload.inputs();
+        let mut inputs = reload.inputs();
+        // As `Symbols::of` has it.
+        inputs.sort_by_key(|port| port.element.is_float());
         for port in &inputs {
             for dim in &port.dims {
                 if let Dim::Open(name) = dim {
                     let axis = port.dims.iter().position(|d| d == dim).unwrap_or(0);
-                    let role = role(axis, port.element == Element::F32, port.dims.len(), name);
+                    let role = role(axis, port.element.is_float(), port.dims.len(), name);
                     reload.symbols.roles.entry(name.clone()).or_insert(role);
                 }
             }
@@ -190,13 +192,20 @@ pub(crate) fn shape_mut(input: &mut ValueInfoProto) -> Option<&mut TensorShapePr
 
 fn port(input: &ValueInfoProto) -> Option<Port> {
     let type_proto::Value::TensorType(t) = input.r#type.as_ref()?.value.as_ref()?;
-    let element = match t.elem_type {
-        k if k == DataType::Float as i32 => Element::F32,
-        k if k == DataType::Int64 as i32 => Element::I64,
-        k if k == DataType::Int32 as i32 => Element::I32,
-        k if k == DataType::Bool as i32 => Element::Bool,
-        _ => Element::Other,
-    };
+    let kinds = [
+        (DataType::Float, Element::F32),
+        (DataType::Double, Element::F64),
+        (DataType::Int64, Element::I64),
+        (DataType::Int32, Element::I32),
+        (DataType::Int16, Element::I16),
+        (DataType::Int8, Element::I8),
+        (DataType::Uint64, Element::U64),
+        (DataType::Uint32, Element::U32),
+        (DataType::Uint16, Element::U16),
+        (DataType::Uint8, Element::U8),
+        (DataType::Bool, Element::Bool),
+    ];
+    let element = kinds.iter().find(|(kind, _)| *kind as i32 == t.elem_type).map_or(Element::Other, |(_, e)| *e);
     let dim = |d: &Dimension| match &d.value {
         Some(Value::DimValue(n)) => Dim::Fixed(usize::try_from(*n).unwrap_or(0)),
         Some(Value::DimParam(name)) => Dim::Open(name.clone()),

@@ -3,16 +3,16 @@
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use super::{Base, Bucket, Dim, Element, OnnxNode};
+use super::{Base, Bucket, Dim, Element, Role};
 use crate::error::{Error, Result};
 use crate::input::{ArrayData, Example, NamedArray};
 
 /// Indices stay below this when nothing in the graph tells the size of the table they look up.
-const DEFAULT_VOCABULARY: usize = 100;
+const DEFAULT_VOCABULARY: i64 = 100;
 
 impl Base {
-    /// `bucket.batch` random examples: floats in ±1, token ids below the size of the embedding table that they index, masks
-    /// of ones (with a padded tail in every second example), zero token types.
+    /// `bucket.batch` random examples: floats in ±1, indices below the size of the table that they index, masks of
+    /// ones (with a padded tail in every second example), zero token types, positions from 0.
     pub fn random_examples(&self, bucket: &Bucket, seed: u64) -> Result<Vec<Example>> {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         (0..bucket.batch).map(|n| self.random_example(bucket, n, &mut rng)).collect()
@@ -20,7 +20,7 @@ impl Base {
 
     fn random_example(&self, bucket: &Bucket, n: usize, rng: &mut ChaCha8Rng) -> Result<Example> {
         let mut arrays = vec![];
-        for port in &self.inputs {
+        for (ix, port) in self.inputs.iter().enumerate() {
             let shape: Vec<usize> = port
                 .dims
                 .iter()
@@ -36,60 +36,37 @@ impl Base {
                 })
                 .collect::<Result<_>>()?;
             let count: usize = shape.iter().product();
-            let name = port.name.to_lowercase();
-            let data = match port.element {
-                Element::F32 => ArrayData::F32((0..count).map(|_| rng.random_range(-1.0f32..1.0)).collect()),
-                Element::I64 | Element::I32 | Element::Bool => ArrayData::I64(if name.contains("mask") {
-                    // A padded tail in every second example, so that masking is exercised.
-                    let kept = if n % 2 == 1 { count.div_ceil(2) + count / 4 } else { count };
-                    (0..count).map(|i| (i < kept) as i64).collect()
-                } else if name.contains("type") || port.element == Element::Bool {
-                    vec![0; count]
-                } else if name.contains("position") {
-                    (0..count as i64).collect()
-                } else {
-                    let size = self.table_size(&port.name) as i64;
-                    (0..count).map(|_| rng.random_range(0..size)).collect()
-                }),
-                Element::Other => {
+            let data = match (self.roles[ix], port.element) {
+                (_, Element::Other) => {
                     return Err(Error::unsupported(format!(
                         "the input {:?} has a type that cannot be made up",
                         port.name
                     )));
                 }
+                // A padded tail in every second example, so that masking is exercised.
+                (Role::Mask, _) => {
+                    let kept = if n % 2 == 1 { count.div_ceil(2) + count / 4 } else { count };
+                    ArrayData::I64((0..count).map(|i| (i < kept) as i64).collect())
+                }
+                (Role::Types, _) => ArrayData::I64(vec![0; count]),
+                (Role::Positions, _) => ArrayData::I64((0..count as i64).collect()),
+                (Role::Ids | Role::Data, element) => match self.below(ix, bucket.sequence) {
+                    Some(size) => ArrayData::I64((0..count).map(|_| rng.random_range(0..size)).collect()),
+                    None if element.is_float() => {
+                        ArrayData::F32((0..count).map(|_| rng.random_range(-1.0f32..1.0)).collect())
+                    }
+                    None => ArrayData::I64(vec![0; count]),
+                },
             };
             arrays.push(NamedArray { name: port.name.clone(), shape, data });
         }
         Ok(Example { arrays })
     }
 
-    /// Rows of the smallest table that the values of `input` index.
-    fn table_size(&self, input: &str) -> usize {
-        // The values pass unchanged through these.
-        const SAME: &[&str] = &["Identity", "Cast", "Reshape", "Unsqueeze", "Squeeze", "Flatten"];
-        let mut names = vec![input];
-        for node in &self.onnx.nodes {
-            if SAME.contains(&node.op.as_str()) && node.inputs.first().is_some_and(|i| names.contains(&i.as_str())) {
-                names.extend(node.outputs.iter().map(String::as_str));
-            }
-        }
-        let looks_up = |n: &&OnnxNode| n.op == "Gather" && n.inputs.get(1).is_some_and(|i| names.contains(&i.as_str()));
-        let rows = self.onnx.nodes.iter().filter(looks_up);
-        let sizes = rows.filter_map(|n| self.stored_rows(&n.inputs[0]));
-        sizes.min().unwrap_or(DEFAULT_VOCABULARY).max(1)
-    }
-
-    /// Rows of a stored table, also of one that is dequantised first.
-    fn stored_rows(&self, table: &str) -> Option<usize> {
-        const FROM_STORED: &[&str] = &["DequantizeLinear", "Cast", "Sub", "Mul", "Identity"];
-        let mut name = table;
-        // A graph without cycles ends.
-        loop {
-            if let Some(shape) = self.onnx.initializers.get(name) {
-                return shape.first().copied();
-            }
-            let writes = |n: &&OnnxNode| n.outputs.iter().any(|o| o == name) && FROM_STORED.contains(&n.op.as_str());
-            name = self.onnx.nodes.iter().find(writes)?.inputs.first()?;
-        }
+    /// Values of input `ix` stay below this: the rows of the smallest table that they index, or what its type holds. None for floats and truths.
+    fn below(&self, ix: usize, sequence: usize) -> Option<i64> {
+        let rows = self.tables(ix).iter().filter_map(|t| t.least(sequence)).min();
+        let held = || Some(self.inputs[ix].element.range()?.1.min(DEFAULT_VOCABULARY));
+        rows.or_else(held).map(|size| size.max(1))
     }
 }

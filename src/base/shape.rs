@@ -35,12 +35,26 @@ impl std::fmt::Display for Dim {
 /// The element types a model input can have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Element {
-    /// 32-bit float.
+    /// 32-bit float; floats of 16 bits are read as such.
     F32,
+    /// 64-bit float.
+    F64,
     /// 64-bit integer (token ids, masks).
     I64,
     /// 32-bit integer.
     I32,
+    /// 16-bit integer.
+    I16,
+    /// 8-bit integer.
+    I8,
+    /// 64-bit unsigned integer.
+    U64,
+    /// 32-bit unsigned integer.
+    U32,
+    /// 16-bit unsigned integer.
+    U16,
+    /// Byte (pictures).
+    U8,
     /// Boolean.
     Bool,
     /// Anything else: the model can be inspected but not fed.
@@ -51,8 +65,15 @@ impl Element {
     pub(crate) fn of(dt: DatumType) -> Element {
         match dt {
             DatumType::F32 => Element::F32,
+            DatumType::F64 => Element::F64,
             DatumType::I64 => Element::I64,
             DatumType::I32 => Element::I32,
+            DatumType::I16 => Element::I16,
+            DatumType::I8 => Element::I8,
+            DatumType::U64 => Element::U64,
+            DatumType::U32 => Element::U32,
+            DatumType::U16 => Element::U16,
+            DatumType::U8 => Element::U8,
             DatumType::Bool => Element::Bool,
             _ => Element::Other,
         }
@@ -61,11 +82,40 @@ impl Element {
     pub fn name(self) -> &'static str {
         match self {
             Element::F32 => "f32",
+            Element::F64 => "f64",
             Element::I64 => "i64",
             Element::I32 => "i32",
+            Element::I16 => "i16",
+            Element::I8 => "i8",
+            Element::U64 => "u64",
+            Element::U32 => "u32",
+            Element::U16 => "u16",
+            Element::U8 => "u8",
             Element::Bool => "bool",
             Element::Other => "other",
         }
+    }
+    /// Whether it holds floats.
+    pub fn is_float(self) -> bool {
+        matches!(self, Element::F32 | Element::F64)
+    }
+    /// Whether it holds whole numbers.
+    pub fn is_integer(self) -> bool {
+        self.range().is_some()
+    }
+    /// The least and the largest whole number that it holds, as far as an i64 reaches; none for what holds no integers.
+    pub fn range(self) -> Option<(i64, i64)> {
+        Some(match self {
+            Element::I64 => (i64::MIN, i64::MAX),
+            Element::I32 => (i32::MIN.into(), i32::MAX.into()),
+            Element::I16 => (i16::MIN.into(), i16::MAX.into()),
+            Element::I8 => (i8::MIN.into(), i8::MAX.into()),
+            Element::U64 => (0, i64::MAX),
+            Element::U32 => (0, u32::MAX.into()),
+            Element::U16 => (0, u16::MAX.into()),
+            Element::U8 => (0, u8::MAX.into()),
+            Element::F32 | Element::F64 | Element::Bool | Element::Other => return None,
+        })
     }
 }
 
@@ -121,8 +171,10 @@ impl Symbols {
     /// Reads the [`role`]s off the input facts.
     pub fn of(model: &TypedModel) -> Symbols {
         let mut roles = BTreeMap::new();
-        for ix in 0..model.inputs.len() {
-            let Ok(fact) = model.input_fact(ix) else { continue };
+        let mut facts: Vec<&TypedFact> = (0..model.inputs.len()).filter_map(|ix| model.input_fact(ix).ok()).collect();
+        // A mask of floats has the sequence of the ids beside it.
+        facts.sort_by_key(|fact| fact.datum_type.is_float());
+        for fact in facts {
             for (axis, dim) in fact.shape.iter().enumerate() {
                 if let TDim::Sym(s) = dim {
                     let role = role(axis, fact.datum_type.is_float(), fact.rank(), &s.to_string());
@@ -141,12 +193,15 @@ impl Symbols {
     }
 
     pub fn dims(&self, fact: &TypedFact) -> Vec<Dim> {
-        let one = |d: &TDim| match d {
+        fact.shape.iter().map(|d| self.dim(d)).collect()
+    }
+
+    pub fn dim(&self, d: &TDim) -> Dim {
+        match d {
             TDim::Val(v) => Dim::Fixed(usize::try_from(*v).unwrap_or(0)),
             TDim::Sym(s) => self.roles.get(&s.to_string()).cloned().unwrap_or_else(|| Dim::Open(s.to_string())),
             other => Dim::Open(other.to_string()),
-        };
-        fact.shape.iter().map(one).collect()
+        }
     }
 
     /// The model at the sizes of `bucket`.

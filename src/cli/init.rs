@@ -33,6 +33,9 @@ pub struct Init {
     /// tokenizer.json of a model that takes text
     #[arg(long, value_name = "F")]
     tokenizer: Option<PathBuf>,
+    /// Arrays go to a model of pictures as they are, normalised already; only files of pictures are preprocessed
+    #[arg(long)]
+    tensor: bool,
     /// Rank of the low-rank deltas
     #[arg(long, default_value_t = 8)]
     rank: usize,
@@ -78,6 +81,7 @@ impl Init {
             task: task(self.task.as_deref())?,
             labels: self.labels,
             tokenizer: self.tokenizer,
+            tensor: self.tensor,
             rank: self.rank,
             sites: Pattern::new(&self.sites),
             model_output: self.ends.model_output,

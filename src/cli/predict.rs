@@ -28,6 +28,9 @@ pub struct Predict {
     inputs: Vec<String>,
     #[command(flatten)]
     profile: ProfileArg,
+    /// Arrays go to a model of pictures as they are
+    #[arg(long)]
+    tensor: bool,
     /// Classes to show
     #[arg(long, value_name = "K", default_value_t = 3)]
     top: usize,
@@ -49,6 +52,7 @@ impl Predict {
         let home = self.home.display().to_string();
         let mut answer = |input: Result<RawInput>, argument: &str| -> Result<()> {
             let placed = |e: Error| if e.place().is_some() { e } else { e.at(argument) };
+            let input = if self.tensor { input.map(RawInput::as_tensor) } else { input };
             let answer = input.and_then(|input| session.predict_top(&input, self.top)).map_err(placed)?;
             if let Some(why) = answer.unrecorded.as_ref().filter(|_| !warned) {
                 output.warn(format_args!("not recorded, so no feedback can be given on it: {why}"));

@@ -36,6 +36,9 @@ pub struct Simulate {
     /// tokenizer.json of a model that takes text
     #[arg(long, value_name = "F")]
     tokenizer: Option<PathBuf>,
+    /// Arrays go to a model of pictures as they are, normalised already
+    #[arg(long)]
+    tensor: bool,
     /// Names of the classes, one a line
     #[arg(long, value_name = "F")]
     labels: Option<PathBuf>,
@@ -96,6 +99,7 @@ impl Simulate {
             task: task(self.task.as_deref())?,
             labels: self.labels.clone(),
             tokenizer: self.tokenizer.clone(),
+            tensor: self.tensor,
             rank: self.rank,
             sites: Pattern::new(&self.sites),
             model_output: self.ends.model_output.clone(),

@@ -50,7 +50,7 @@ pub(super) fn append_head(graph: &mut GraphProto, base: &Base, features: &str, h
             ..pb::AttributeProto::default()
         }]
     };
-    let mask = base.inputs().iter().find(|p| p.name.contains("mask")).map(|p| p.name.clone());
+    let mask = base.mask().map(|ix| base.inputs()[ix].name.clone());
     let out = |name: &str| format!("{own}.{name}.out");
     let mut nodes = vec![];
     let mut features = features.to_string();

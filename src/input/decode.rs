@@ -9,8 +9,8 @@ use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits, RgbImage};
 
 use super::jpeg;
-use crate::base::guarded;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
+use crate::process::caught;
 
 /// Largest side of a picture that is decoded, pixels.
 pub const MAX_SIDE: u32 = 8192;
@@ -54,7 +54,8 @@ fn decoded(bytes: &[u8]) -> Result<(RgbImage, Orientation)> {
         return Err(Error::bad_data("damaged picture: it declares more pixels than its bytes can hold"));
     }
     let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
-    let picture = guarded(ErrorKind::BadData, "damaged picture", || Ok(DynamicImage::from_decoder(decoder)))?;
+    let picture = caught(|| DynamicImage::from_decoder(decoder))
+        .map_err(|panic| Error::bad_data("damaged picture").because(format!("the decoder gave up: {panic}")))?;
     Ok((picture.map_err(refused)?.into_rgb8(), orientation))
 }
 

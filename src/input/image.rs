@@ -56,6 +56,9 @@ pub struct Preprocessing {
     pub layout: Layout,
     /// 3 for RGB, 1 for grey (ITU-R 601 luma).
     pub channels: u8,
+    /// Arrays are no pictures: they go to the model as they are.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub tensor: bool,
 }
 
 impl Default for Preprocessing {
@@ -69,6 +72,7 @@ impl Default for Preprocessing {
             std: [0.229, 0.224, 0.225],
             layout: Layout::Nchw,
             channels: 3,
+            tensor: false,
         }
     }
 }
@@ -144,12 +148,36 @@ impl Preprocessing {
                 .map(|(c, rgb)| value(c, channels_of(rgb).get(c).copied().unwrap_or(0)))
                 .collect(),
         };
-        let (h, w) = (height as usize, width as usize);
-        let shape = match self.layout {
-            Layout::Nchw => vec![channels, h, w],
-            Layout::Nhwc => vec![h, w, channels],
-        };
-        Ok(Example { arrays: vec![NamedArray::new("", shape, ArrayData::F32(data))?] })
+        Ok(Example { arrays: vec![NamedArray::new("", self.shape(), ArrayData::F32(data))?] })
+    }
+
+    /// Shape of what the model eats: `[channels, height, width]` or `[height, width, channels]`.
+    pub fn shape(&self) -> Vec<usize> {
+        let ([height, width], channels) = (self.size.map(|s| s as usize), usize::from(self.channels));
+        match self.layout {
+            Layout::Nchw => vec![channels, height, width],
+            Layout::Nhwc => vec![height, width, channels],
+        }
+    }
+
+    /// Whether `array` goes to the model as it is: where [`Preprocessing::tensor`] says so, and where floats of the model's own shape are no
+    /// brightness.
+    ///
+    /// # Errors
+    /// `BadData` for floats of the model's own shape that may be either: brightness, or what the preprocessing makes of it.
+    pub fn takes_as_it_is(&self, array: &NamedArray) -> Result<bool> {
+        match &array.data {
+            _ if self.tensor => Ok(true),
+            ArrayData::F32(v) if array.shape == self.shape() => match v.iter().all(|v| (0.0..=255.0).contains(v)) {
+                false => Ok(true),
+                true => Err(Error::bad_data(format!(
+                    "floats of shape {:?} may be a picture, or what the model takes, normalised",
+                    array.shape
+                ))
+                .hint("--tensor passes arrays as they are; to be taken for a picture, save it as uint8, 0 to 255")),
+            },
+            _ => Ok(false),
+        }
     }
 
     /// What the model eats: `normalise(shrink(picture))`.
@@ -217,7 +245,7 @@ pub fn from_array(array: &NamedArray) -> Result<RgbImage> {
 fn to_bytes(data: &ArrayData) -> Result<Vec<u8>> {
     let out_of_range = |i: usize, v: f64| {
         Error::bad_data(format!("value {v} (element {i}) is not a brightness"))
-            .hint("give integers 0 to 255, or floats 0 to 1 or 0 to 255")
+            .hint("give integers 0 to 255, or floats 0 to 1 or 0 to 255; floats of the model's own shape are passed as they are")
     };
     let whole = |i: usize, v: i64| u8::try_from(v).map_err(|_| out_of_range(i, v as f64));
     match data {

@@ -19,6 +19,7 @@ pub mod image;
 mod jpeg;
 pub mod label;
 pub mod npy;
+mod role;
 pub mod text;
 
 use std::borrow::Cow;
@@ -32,6 +33,8 @@ pub use arrays::{ArrayData, ElementType, NamedArray, write_npz};
 pub use dataset::LabelledSet;
 pub use folder::Skipped;
 pub use image::{Preprocessing, RgbImage};
+pub(crate) use npy::unravel as place;
+pub use role::Role;
 pub use text::TextEncoder;
 
 use crate::error::{Error, Result};
@@ -50,8 +53,10 @@ pub enum RawInput {
     Text(String),
     /// A picture of any size.
     Image(RgbImage),
-    /// Arrays by name, or a single one without.
+    /// Arrays by name, or a single one without. Where the model takes pictures, a single one may be a picture.
     Arrays(Vec<NamedArray>),
+    /// Arrays that are no picture: they go to the model as they are.
+    Tensor(Vec<NamedArray>),
 }
 
 /// An input as a journal keeps it. A picture is kept as the small one that the model saw.
@@ -68,7 +73,7 @@ pub enum StoredInput {
         /// The file's bytes.
         png: Vec<u8>,
     },
-    /// Arrays as given.
+    /// Arrays that went to the model as they are.
     Arrays(Vec<NamedArray>),
 }
 
@@ -104,43 +109,50 @@ impl Intake<'_> {
 
     /// The arrays that the model eats. Error: the input is of a sort that this model does not take, or cannot be converted.
     pub fn example(&self, input: &RawInput) -> Result<Example> {
-        match (self, input) {
-            (Intake::Text(encoder), RawInput::Text(text)) => encoder.encode(text),
-            (Intake::Image(preprocessing), _) => preprocessing.apply(&*self.picture(input)?),
-            (Intake::Arrays, RawInput::Arrays(arrays)) => {
-                arrays.iter().try_for_each(NamedArray::check)?;
-                Ok(Example { arrays: arrays.clone() })
-            }
-            _ => Err(self.refuse(input.sort())),
-        }
+        Ok(match (self, self.content(input)?) {
+            (Intake::Text(encoder), Content::Text(text)) => encoder.encode(text)?,
+            (Intake::Image(preprocessing), Content::Picture(picture)) => preprocessing.apply(&picture)?,
+            (Intake::Image(_) | Intake::Arrays, Content::Tensor(arrays)) => Example { arrays: arrays.to_vec() },
+            _ => return Err(self.refuse(input.sort())),
+        })
     }
 
     /// What the model eats, and what a journal keeps: a picture is shrunk once, and both are made from the small one.
     ///
     /// Error: as [`Intake::example`].
     pub fn prepare(&self, input: &RawInput) -> Result<Prepared> {
-        let (example, stored) = match (self, input) {
-            (Intake::Image(preprocessing), _) => {
-                let small = preprocessing.shrink(&*self.picture(input)?)?;
+        let (example, stored) = match (self, self.content(input)?) {
+            (Intake::Text(encoder), Content::Text(text)) => (encoder.encode(text)?, StoredInput::Text(text.to_owned())),
+            (Intake::Image(preprocessing), Content::Picture(picture)) => {
+                let small = preprocessing.shrink(&picture)?;
                 let (width, height) = small.dimensions();
                 let stored = StoredInput::Image { width, height, png: image::encode_png(&small)? };
                 (preprocessing.normalise(&small)?, stored)
             }
-            (_, RawInput::Text(text)) => (self.example(input)?, StoredInput::Text(text.clone())),
-            (_, RawInput::Arrays(arrays)) => (self.example(input)?, StoredInput::Arrays(arrays.clone())),
+            (Intake::Image(_) | Intake::Arrays, Content::Tensor(arrays)) => {
+                (Example { arrays: arrays.to_vec() }, StoredInput::Arrays(arrays.to_vec()))
+            }
             _ => return Err(self.refuse(input.sort())),
         };
         Ok(Prepared { example, stored })
     }
 
-    fn picture<'i>(&self, input: &'i RawInput) -> Result<Cow<'i, RgbImage>> {
-        match input {
-            RawInput::Image(picture) => Ok(Cow::Borrowed(picture)),
-            RawInput::Arrays(arrays) => match arrays.as_slice() {
-                [one] => image::from_array(one).map(Cow::Owned),
+    /// What `input` is to this model.
+    fn content<'i>(&self, input: &'i RawInput) -> Result<Content<'i>> {
+        let tensor = |arrays: &'i [NamedArray]| {
+            arrays.iter().try_for_each(NamedArray::check)?;
+            Ok(Content::Tensor(arrays))
+        };
+        match (input, self) {
+            (RawInput::Text(text), _) => Ok(Content::Text(text)),
+            (RawInput::Image(picture), _) => Ok(Content::Picture(Cow::Borrowed(picture))),
+            (RawInput::Tensor(arrays), _) => tensor(arrays),
+            (RawInput::Arrays(arrays), Intake::Image(preprocessing)) => match arrays.as_slice() {
+                [one] if preprocessing.takes_as_it_is(one)? => tensor(arrays),
+                [one] => image::from_array(one).map(Cow::Owned).map(Content::Picture),
                 _ => Err(Error::bad_data(format!("{} arrays where one picture is needed", arrays.len()))),
             },
-            RawInput::Text(_) => Err(self.refuse(input.sort())),
+            (RawInput::Arrays(arrays), _) => tensor(arrays),
         }
     }
 
@@ -151,6 +163,13 @@ impl Intake<'_> {
             _ => error,
         }
     }
+}
+
+/// What an input is to a model.
+enum Content<'a> {
+    Text(&'a str),
+    Picture(Cow<'a, RgbImage>),
+    Tensor(&'a [NamedArray]),
 }
 
 /// What a command-line argument names: one input, or arrays as they lie in their file, which may hold several.
@@ -230,7 +249,7 @@ impl RawInput {
         match self {
             RawInput::Text(_) => "text",
             RawInput::Image(_) => "a picture",
-            RawInput::Arrays(_) => ARRAYS,
+            RawInput::Arrays(_) | RawInput::Tensor(_) => ARRAYS,
         }
     }
 
@@ -241,8 +260,16 @@ impl RawInput {
             StoredInput::Image { png, .. } => image::decode(&png).map(RawInput::Image),
             StoredInput::Arrays(arrays) => {
                 arrays.iter().try_for_each(NamedArray::check)?;
-                Ok(RawInput::Arrays(arrays))
+                Ok(RawInput::Tensor(arrays))
             }
+        }
+    }
+
+    /// The same with arrays that go to the model as they are.
+    pub fn as_tensor(self) -> RawInput {
+        match self {
+            RawInput::Arrays(arrays) => RawInput::Tensor(arrays),
+            other => other,
         }
     }
 }
@@ -358,9 +385,22 @@ mod tests {
             assert_eq!(intake.example(&input).unwrap(), example);
         }
         let input = RawInput::Arrays(vec![grey.clone()]);
-        assert_eq!(RawInput::from_stored(Intake::Arrays.prepare(&input).unwrap().stored).unwrap(), input);
+        assert_eq!(RawInput::from_stored(Intake::Arrays.prepare(&input).unwrap().stored).unwrap(), input.as_tensor());
         let damaged = StoredInput::Image { width: 1, height: 1, png: vec![1, 2, 3] };
         assert!(RawInput::from_stored(damaged).is_err());
+        // What went to the model as it is does so again, where the same numbers alone would not be taken.
+        let half = NamedArray::new("", vec![3, 8, 8], ArrayData::F32(vec![0.5; 192])).unwrap();
+        let (given, tensor) = (RawInput::Arrays(vec![half.clone()]), RawInput::Tensor(vec![half.clone()]));
+        let e = intake.example(&given).unwrap_err();
+        assert!(e.kind() == crate::ErrorKind::BadData && e.next_step().unwrap().contains("--tensor"), "{e}");
+        let again = RawInput::from_stored(intake.prepare(&tensor).unwrap().stored).unwrap();
+        assert_eq!(intake.example(&again).unwrap().arrays, vec![half.clone()]);
+        let normalised =
+            NamedArray { data: ArrayData::F32((0..192).map(|i| i as f32 / 96.0 - 1.0).collect()), ..half.clone() };
+        let given = RawInput::Arrays(vec![normalised.clone()]);
+        assert_eq!(intake.example(&given).unwrap().arrays, vec![normalised]);
+        let always = Preprocessing { tensor: true, ..small() };
+        assert_eq!(Intake::Image(&always).example(&RawInput::Arrays(vec![half.clone()])).unwrap().arrays, vec![half]);
         let lying = NamedArray { shape: vec![1 << 40], ..grey };
         assert!(RawInput::from_stored(StoredInput::Arrays(vec![lying])).is_err());
     }

@@ -314,7 +314,7 @@ impl<R: Read> RowReader<R> {
 }
 
 /// Index of element number `flat` in an array of `shape`, C order.
-fn unravel(mut flat: usize, shape: &[usize]) -> Vec<usize> {
+pub(crate) fn unravel(mut flat: usize, shape: &[usize]) -> Vec<usize> {
     let mut index: Vec<usize> = shape
         .iter()
         .rev()

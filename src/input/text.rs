@@ -4,10 +4,10 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-use tokenizers::{PostProcessor, Tokenizer, TruncationParams};
+use tokenizers::{PaddingParams, PaddingStrategy, PostProcessor, Tokenizer, TruncationParams};
 
-use super::Example;
 use super::arrays::{ArrayData, NamedArray};
+use super::{Example, Role};
 use crate::error::{Error, Result};
 use crate::process::caught;
 
@@ -21,10 +21,15 @@ pub struct TextEncoder {
     tokenizer: Tokenizer,
     max_length: usize,
     declared_max_length: Option<usize>,
-    pad_id: i64,
-    /// Every example is filled up to this many tokens, if the model takes no other number.
-    filled_to: Option<usize>,
+    padding: PaddingParams,
+    /// The model's inputs, and what each stands for.
+    inputs: Vec<(String, Role)>,
 }
+
+/// Names that tokenizers give to their padding token where the file does not say which it is.
+const PAD_TOKENS: &[&str] = &["[PAD]", "<pad>", "<|pad|>", "<PAD>", "<|endoftext|>", "<|end_of_text|>"];
+/// What is tried to get some tokens of any tokenizer.
+const SAMPLES: &[&str] = &["turn on the light", "a b c", "1 2 3", "。", "."];
 
 impl TextEncoder {
     /// Loads a `tokenizer.json` (Hugging Face format). Texts longer than `max_length` tokens are cut, special tokens kept.
@@ -60,21 +65,31 @@ impl TextEncoder {
         let own = tokenizer.get_truncation().cloned();
         let declared_max_length = own.as_ref().map(|t| t.max_length);
         let direction = own.map(|t| t.direction).unwrap_or_default();
-        let pad_id = match tokenizer.get_padding() {
-            Some(padding) => padding.pad_id,
-            None => ["[PAD]", "<pad>", "<|endoftext|>"].iter().find_map(|t| tokenizer.token_to_id(t)).unwrap_or(0),
-        };
+        let padding = tokenizer.get_padding().cloned().unwrap_or_else(|| {
+            let known = PAD_TOKENS.iter().find_map(|t| Some((tokenizer.token_to_id(t)?, t.to_string())));
+            let (pad_id, pad_token) = known.unwrap_or_default();
+            PaddingParams { pad_id, pad_token, ..PaddingParams::default() }
+        });
         tokenizer.with_padding(None);
         tokenizer
             .with_truncation(Some(TruncationParams { max_length, direction, ..TruncationParams::default() }))
             .map_err(|e| Error::usage("cannot set the tokenizer's window").because(e))?;
-        Ok(TextEncoder { tokenizer, max_length, declared_max_length, pad_id: pad_id.into(), filled_to: None })
+        let usual = [("input_ids", Role::Ids), ("attention_mask", Role::Mask), ("token_type_ids", Role::Types)];
+        let inputs = usual.map(|(name, role)| (name.to_string(), role)).to_vec();
+        Ok(TextEncoder { tokenizer, max_length, declared_max_length, padding, inputs })
     }
 
-    /// The same for a model that takes `length` tokens and no other number: shorter texts are filled up with the padding token, masked where the model
-    /// has a mask. `length` is no less than the window.
-    pub fn filled_to(self, length: usize) -> TextEncoder {
-        TextEncoder { filled_to: Some(length), ..self }
+    /// The same for a model with these inputs, by their names; those of the role [`Role::Data`] are not filled.
+    pub fn for_inputs(self, inputs: Vec<(String, Role)>) -> TextEncoder {
+        TextEncoder { inputs, ..self }
+    }
+
+    /// The same for a model that takes `length` tokens and no other number: shorter texts are padded as the tokenizer's file says, masked where
+    /// the model has a mask. `length` is no less than the window.
+    pub fn filled_to(mut self, length: usize) -> TextEncoder {
+        let strategy = PaddingStrategy::Fixed(length);
+        self.tokenizer.with_padding(Some(PaddingParams { strategy, pad_to_multiple_of: None, ..self.padding.clone() }));
+        self
     }
 
     /// Most tokens of one example, special tokens included.
@@ -87,12 +102,12 @@ impl TextEncoder {
         self.declared_max_length
     }
 
-    /// Token that fills a batch up.
+    /// Token that pads a batch: the one that the tokenizer's file names.
     pub fn pad_id(&self) -> i64 {
-        self.pad_id
+        self.padding.pad_id.into()
     }
 
-    /// `input_ids`, `attention_mask` and `token_type_ids`, i64 of shape `[tokens]`, unpadded unless [`TextEncoder::filled_to`] says so.
+    /// One array an input of the model, i64 of shape `[tokens]`, not padded unless [`TextEncoder::filled_to`] says so.
     ///
     /// Errors: empty text, text longer than [`MAX_TEXT_BYTES`], text of which the tokenizer keeps nothing.
     pub fn encode(&self, text: &str) -> Result<Example> {
@@ -109,48 +124,26 @@ impl TextEncoder {
         if encoding.get_special_tokens_mask().iter().all(|&m| m == 1) {
             return Err(Error::bad_data("the tokenizer finds nothing to read in the text"));
         }
-        let array = |name: &str, values: &[u32]| {
-            let mut values: Vec<i64> = values.iter().map(|&v| v.into()).collect();
-            let filler = if name == "input_ids" { self.pad_id } else { 0 };
-            values.resize(values.len().max(self.filled_to.unwrap_or(0)), filler);
-            NamedArray::new(name, vec![values.len()], ArrayData::I64(values))
-        };
-        Ok(Example {
-            arrays: vec![
-                array("input_ids", encoding.get_ids())?,
-                array("attention_mask", encoding.get_attention_mask())?,
-                array("token_type_ids", encoding.get_type_ids())?,
-            ],
-        })
-    }
-}
-
-/// Pads tokenised examples of at most `length` tokens to one batch: i64 arrays of shape `[examples, length]`.
-///
-/// `input_ids` is filled with `pad_id`, the other arrays with 0. Errors: no example, one that is longer, or one with other arrays.
-pub fn pad(examples: &[Example], length: usize, pad_id: i64) -> Result<Example> {
-    let first = examples.first().ok_or_else(|| Error::usage("no example to pad"))?;
-    let mut arrays = Vec::with_capacity(first.arrays.len());
-    for (k, kind) in first.arrays.iter().enumerate() {
-        let filler = if kind.name == "input_ids" { pad_id } else { 0 };
-        let mut values = Vec::with_capacity(examples.len() * length);
-        for example in examples {
-            match example.arrays.get(k) {
-                Some(NamedArray { name, data: ArrayData::I64(v), .. }) if *name == kind.name && v.len() <= length => {
-                    values.extend_from_slice(v);
-                    values.resize(values.len() + length - v.len(), filler);
-                }
-                _ => {
-                    return Err(Error::usage(format!(
-                        "an example does not fit '{}' padded to {length} tokens",
-                        kind.name
-                    )));
-                }
-            }
+        let mut arrays = Vec::with_capacity(self.inputs.len());
+        for (name, role) in &self.inputs {
+            let values = match role {
+                Role::Ids => encoding.get_ids(),
+                Role::Mask => encoding.get_attention_mask(),
+                Role::Types => encoding.get_type_ids(),
+                Role::Positions => &(0..).take(encoding.len()).collect::<Vec<u32>>(),
+                Role::Data => continue,
+            };
+            let values: Vec<i64> = values.iter().map(|&v| v.into()).collect();
+            arrays.push(NamedArray::new(name.as_str(), vec![values.len()], ArrayData::I64(values))?);
         }
-        arrays.push(NamedArray::new(kind.name.clone(), vec![examples.len(), length], ArrayData::I64(values))?);
+        Ok(Example { arrays })
     }
-    Ok(Example { arrays })
+
+    /// A short text of which the tokenizer keeps something: one of a few, or of words of its own.
+    pub fn sample(&self) -> Option<String> {
+        let own = || (0..64u32).filter_map(|id| self.tokenizer.decode(&[id], true).ok());
+        SAMPLES.iter().map(|s| s.to_string()).chain(own()).find(|text| self.encode(text).is_ok())
+    }
 }
 
 /// The compiled length that serves `length` tokens: the next of 8, 16, 32, 64, 128, 256, 512, then multiples of 512.
@@ -217,14 +210,45 @@ mod tests {
         let long = "lamp ".repeat(MAX_TEXT_BYTES / 5 + 1);
         assert!(encoder.encode(&long).is_err());
         assert_eq!(ids(&encoder.encode(&long[..MAX_TEXT_BYTES]).unwrap(), "input_ids").len(), 8);
+    }
 
-        let batch = pad(&[encoder.encode("lights off").unwrap(), encoder.encode("stop").unwrap()], 8, encoder.pad_id())
-            .unwrap();
-        assert!(batch.arrays.iter().all(|a| a.shape == [2, 8]));
-        assert_eq!(ids(&batch, "attention_mask"), [1, 1, 1, 1, 0, 0, 0, 0, 1, 1, 1, 0, 0, 0, 0, 0]);
-        assert_eq!(ids(&batch, "input_ids")[11..], [0; 5]);
-        assert!(pad(&[encoder.encode("lights off").unwrap()], 3, 0).is_err());
-        assert!(pad(&[], 3, 0).is_err());
+    /// A tokenizer of whole words; `padding` goes into its file.
+    fn words(padding: &str) -> TextEncoder {
+        let file = format!(
+            r#"{{"version": "1.0", "truncation": null, "padding": {padding}, "added_tokens": [], "normalizer": null,
+                "pre_tokenizer": {{"type": "Whitespace"}}, "post_processor": null, "decoder": null,
+                "model": {{"type": "WordLevel", "unk_token": "<unk>",
+                    "vocab": {{"<unk>": 0, "<pad>": 1, "on": 2, "off": 3}}}}}}"#
+        );
+        TextEncoder::from_bytes(file.as_bytes(), 8).unwrap()
+    }
+
+    #[test]
+    fn each_input_gets_what_its_role_says_under_its_own_name() {
+        let inputs = [
+            ("input_word_ids", Role::Ids),
+            ("input_mask", Role::Mask),
+            ("segments", Role::Types),
+            ("pos", Role::Positions),
+            ("speed", Role::Data),
+        ];
+        let inputs: Vec<(String, Role)> = inputs.iter().map(|(n, r)| (n.to_string(), *r)).collect();
+        let example = words("null").for_inputs(inputs.clone()).encode("on off on").unwrap();
+        assert_eq!(ids(&example, "input_word_ids"), [2, 3, 2]);
+        assert_eq!((ids(&example, "input_mask"), ids(&example, "segments")), (vec![1; 3], vec![0; 3]));
+        assert_eq!((ids(&example, "pos"), example.arrays.len()), (vec![0, 1, 2], 4));
+        // A model of one length is padded with the tokenizer's own token, on the side that its file names.
+        let right = words("null").for_inputs(inputs.clone()).filled_to(5).encode("on off on").unwrap();
+        assert_eq!(ids(&right, "input_word_ids"), [2, 3, 2, 1, 1]);
+        assert_eq!((ids(&right, "input_mask"), ids(&right, "pos")), (vec![1, 1, 1, 0, 0], vec![0, 1, 2, 3, 4]));
+        let left = r#"{"strategy": "BatchLongest", "direction": "Left", "pad_to_multiple_of": 8, "pad_id": 3, "pad_type_id": 0,
+            "pad_token": "off"}"#;
+        let left = words(left).for_inputs(inputs).filled_to(5).encode("on on on").unwrap();
+        assert_eq!(
+            (ids(&left, "input_word_ids"), ids(&left, "input_mask")),
+            (vec![3, 3, 2, 2, 2], vec![0, 0, 1, 1, 1])
+        );
+        assert_eq!((words("null").pad_id(), words("null").sample().is_some()), (1, true));
     }
 
     #[test]

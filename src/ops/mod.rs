@@ -12,6 +12,7 @@ mod dequantize;
 mod dynamic;
 pub(crate) mod im2col;
 mod packed;
+mod places;
 mod quantise;
 #[cfg(feature = "train")]
 mod quantise_backward;
@@ -30,6 +31,7 @@ pub(crate) use dequantize::copy_constant;
 pub(crate) use dequantize::{Lookup, Widen, behind, constant, in_order, is_constant};
 pub(crate) use dynamic::DynamicQuantise;
 pub(crate) use packed::{Kind, Packed, Scales};
+pub(crate) use places::{OneHot, Places, rule as places_rule};
 pub(crate) use quantise::Quantise;
 #[cfg(feature = "train")]
 pub(crate) use quantise_backward::{DecodeDynamic, QuantiseBackward};

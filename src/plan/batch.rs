@@ -1,12 +1,13 @@
-//! Examples put together into the tensors of one run, padded to the plan's bucket.
+//! Examples put together into the tensors of one run.
 
 use tract_core::internal::*;
 
 #[cfg(feature = "train")]
 use super::frozen;
-use crate::base::{Base, Bucket, Dim, Element};
+use super::{Padding, convert};
+use crate::base::{Base, Bucket, Dim, Element, Port};
 use crate::error::{Error, Result};
-use crate::input::{ArrayData, Example, NamedArray};
+use crate::input::{ArrayData, ElementType, Example, NamedArray};
 #[cfg(feature = "train")]
 use crate::{base::guarded, error::ErrorKind};
 
@@ -14,7 +15,8 @@ use crate::{base::guarded, error::ErrorKind};
 #[derive(Clone)]
 pub(crate) struct Batch {
     pub tensors: Vec<TValue>,
-    /// `[batch, sequence]`, 1 where a position holds a token; empty when the model has no sequence.
+    /// `[batch, sequence]`, 1 where a position holds a token and 0 where it is padding; empty when the model has neither a mask nor an open
+    /// sequence.
     pub mask: Vec<f32>,
 }
 
@@ -64,26 +66,21 @@ pub(crate) fn check(base: &Base, example: &Example) -> Result<()> {
                 .because(format!("the model's input {:?} takes [{}]", port.name, shown.join(", ")))
                 .hint("give one example per input, without a batch dimension"));
         }
-        let kind_fits = match (&array.data, port.element) {
-            (ArrayData::F32(v), Element::F32) => {
-                if let Some(at) = v.iter().position(|x| !x.is_finite()) {
-                    return Err(Error::bad_data(format!(
-                        "value {at} of the input {:?} is not a finite number",
-                        port.name
-                    )));
-                }
-                true
-            }
-            (ArrayData::F32(_), _) => false,
-            (_, Element::Other) => false,
-            _ => true,
-        };
-        if !kind_fits {
-            return Err(Error::bad_data(format!("the model's input {:?} takes {}", port.name, port.element.name()))
-                .because("the example holds another type"));
-        }
+        convert::check(port, array)?;
+        indices(base, ix, array, bucket.sequence)?;
     }
     Ok(())
+}
+
+/// Values that index a table stay within it.
+fn indices(base: &Base, ix: usize, array: &NamedArray, sequence: usize) -> Result<()> {
+    let tables = base.tables(ix);
+    if tables.is_empty() {
+        return Ok(());
+    }
+    let whole = array.data.cast(ElementType::I64)?;
+    let ArrayData::I64(values) = &whole else { return Err(Error::internal("integers of another type")) };
+    tables.iter().try_for_each(|t| t.check(&base.inputs()[ix].name, values, &array.shape, sequence))
 }
 
 fn row_shape(dims: &[Dim], bucket: &Bucket) -> Vec<usize> {
@@ -97,33 +94,28 @@ fn row_shape(dims: &[Dim], bucket: &Bucket) -> Vec<usize> {
 }
 
 impl Batch {
-    /// Puts `examples` (at most the bucket's batch, already checked) together; a short batch repeats its last example.
-    pub fn new(base: &Base, bucket: &Bucket, examples: &[&Example]) -> Result<Batch> {
+    /// Puts `examples` (at most the bucket's batch, already checked) together; a short batch repeats its last example. Where a sequence is
+    /// shorter than the bucket's, it is padded as `padding` says.
+    pub fn new(base: &Base, bucket: &Bucket, examples: &[&Example], padding: Padding) -> Result<Batch> {
         let Some(last) = examples.last() else { return Err(Error::internal("a batch without examples")) };
         if examples.len() > bucket.batch {
             return Err(Error::internal("a batch larger than its plan"));
         }
         let rows: Vec<&Example> = examples.iter().copied().chain(std::iter::repeat(*last)).take(bucket.batch).collect();
         let mut tensors = Vec::with_capacity(base.inputs().len());
-        let mut mask = vec![];
+        let mut all = Vec::with_capacity(base.inputs().len());
         for (ix, port) in base.inputs().iter().enumerate() {
-            let row = row_shape(&port.dims, bucket);
-            let axis = port.dims.iter().position(|d| *d == Dim::Sequence).map(|a| a - 1);
+            let shape = [&[bucket.batch][..], &row_shape(&port.dims, bucket)].concat();
             let arrays = rows
                 .iter()
                 .map(|e| pick(base, ix, e).ok_or_else(|| Error::internal("an unchecked example")))
                 .collect::<Result<Vec<_>>>()?;
-            if axis == Some(0) && row.len() == 1 && mask.is_empty() && bucket.sequence > 0 {
-                mask = sequence_mask(base, bucket, &rows, &arrays);
-            }
-            // A model of a fixed length says by its mask what was filled up.
-            if axis.is_none() && row.len() == 1 && mask.is_empty() && port.name.contains("mask") {
-                mask = arrays.iter().flat_map(|a| marked(a)).collect();
-            }
-            let shape = [&[bucket.batch][..], &row].concat();
-            tensors.push(stack(&shape, axis, &arrays, port.element)?.into_tvalue());
+            let axis = port.dims.iter().position(|d| *d == Dim::Sequence);
+            let stacked = stack(&shape, axis, &arrays, port.element, padding.filler(base.roles()[ix]))?;
+            tensors.push(convert::tensor(&shape, stacked, port.element)?.into_tvalue());
+            all.push(arrays);
         }
-        Ok(Batch { tensors, mask })
+        Ok(Batch { tensors, mask: mask(base, bucket, &all)? })
     }
 }
 
@@ -150,84 +142,63 @@ impl Batch {
     }
 }
 
-/// From the attention mask when the model takes one, else from the lengths.
-fn sequence_mask(base: &Base, bucket: &Bucket, rows: &[&Example], arrays: &[&NamedArray]) -> Vec<f32> {
-    let by_name = base.inputs().iter().position(|p| p.name.contains("mask"));
-    let mut mask = vec![0f32; bucket.batch * bucket.sequence];
-    for (n, (row, array)) in rows.iter().zip(arrays).enumerate() {
-        let out = &mut mask[n * bucket.sequence..(n + 1) * bucket.sequence];
-        match by_name.and_then(|ix| pick(base, ix, row)).map(|a| &a.data) {
-            Some(ArrayData::I64(m)) => out.iter_mut().zip(m).for_each(|(o, m)| *o = (*m != 0) as u8 as f32),
-            _ => out.iter_mut().take(array.shape.first().copied().unwrap_or(0)).for_each(|o| *o = 1.0),
+/// See [`Batch::mask`]: from the model's mask where it takes one, else from the lengths of the examples.
+fn mask(base: &Base, bucket: &Bucket, inputs: &[Vec<&NamedArray>]) -> Result<Vec<f32>> {
+    let is_sequence = |p: &Port| p.dims.len() == 2 && p.dims[1] == Dim::Sequence;
+    let by_mask = base.mask();
+    let Some(ix) = by_mask.or_else(|| base.inputs().iter().position(is_sequence)) else { return Ok(vec![]) };
+    let length = match base.inputs()[ix].dims.get(1) {
+        Some(Dim::Fixed(n)) => *n,
+        _ => bucket.sequence,
+    };
+    let mut mask = vec![0f32; bucket.batch * length];
+    for (row, array) in mask.chunks_exact_mut(length.max(1)).zip(&inputs[ix]) {
+        match by_mask {
+            Some(_) => row.iter_mut().zip(array.data.to_f32()).for_each(|(m, v)| *m = f32::from(v != 0.0)),
+            None => row.iter_mut().take(array.data.len()).for_each(|m| *m = 1.0),
         }
     }
-    mask
+    Ok(mask)
 }
 
-/// 1 where an integer mask is not 0.
-fn marked(mask: &NamedArray) -> Vec<f32> {
-    match &mask.data {
-        ArrayData::I64(m) => m.iter().map(|m| f32::from(*m != 0)).collect(),
-        _ => vec![],
-    }
-}
-
-fn stack(shape: &[usize], axis: Option<usize>, rows: &[&NamedArray], element: Element) -> Result<Tensor> {
-    let internal = |e: TractError| Error::internal("cannot build an input tensor").because(format!("{e:#}"));
-    let row_len: usize = shape[1..].iter().product();
-    /// Copies each row to its place; a shorter sequence leaves zeros behind it.
-    fn fill<T: Copy + Default, S: Copy>(
-        shape: &[usize],
-        axis: Option<usize>,
-        row_len: usize,
-        rows: &[(&[usize], &[S])],
-        to: impl Fn(S) -> T,
-    ) -> Vec<T> {
-        let mut out = vec![T::default(); shape.iter().product()];
-        for (n, (row_shape, data)) in rows.iter().enumerate() {
-            let target = &mut out[n * row_len..(n + 1) * row_len];
-            match axis {
-                Some(axis) if data.len() != row_len => {
-                    let outer: usize = row_shape[..axis].iter().product();
-                    let inner: usize = row_shape[axis + 1..].iter().product();
-                    let (have, want) = (row_shape[axis] * inner, shape[axis + 1] * inner);
-                    for o in 0..outer {
-                        let from = &data[o * have..(o + 1) * have];
-                        target[o * want..o * want + have].iter_mut().zip(from).for_each(|(t, f)| *t = to(*f));
-                    }
+/// The rows of an input one after the other, each to its length along `axis`; a shorter sequence is padded with `filler`.
+///
+/// # Errors
+/// When it is shorter, and there is no filler: a fault of who made the bucket.
+fn stack(
+    shape: &[usize],
+    axis: Option<usize>,
+    rows: &[&NamedArray],
+    element: Element,
+    filler: Option<i64>,
+) -> Result<ArrayData> {
+    let carried = rows.iter().map(|r| convert::carried(&r.data, element)).collect::<Result<Vec<_>>>()?;
+    let short = axis.is_some_and(|axis| rows.iter().any(|r| r.shape.get(axis - 1) != Some(&shape[axis])));
+    let filler = match (filler, short) {
+        (None, true) => return Err(Error::internal("examples of several lengths in a batch that is not padded")),
+        (filler, _) => filler.unwrap_or(0),
+    };
+    macro_rules! joined {
+        ($variant:ident, $filler:expr) => {{
+            let mut out = vec![$filler; shape.iter().product()];
+            let row_len: usize = shape[1..].iter().product();
+            for ((target, row), data) in out.chunks_exact_mut(row_len.max(1)).zip(rows).zip(&carried) {
+                if let ArrayData::$variant(data) = &**data {
+                    lay(target, data, &row.shape, axis.map(|axis| (axis - 1, shape[axis])));
                 }
-                _ => target.iter_mut().zip(data.iter()).for_each(|(t, f)| *t = to(*f)),
             }
-        }
-        out
+            ArrayData::$variant(out)
+        }};
     }
-    macro_rules! rows_of {
-        ($variant:ident) => {
-            rows.iter()
-                .map(|r| match &r.data {
-                    ArrayData::$variant(v) => Ok((&r.shape[..], &v[..])),
-                    _ => Err(Error::bad_data("the examples of a batch hold different types")),
-                })
-                .collect::<Result<Vec<_>>>()?
-        };
-    }
-    macro_rules! tensor {
-        ($variant:ident, $t:ty, $to:expr) => {
-            Tensor::from_shape::<$t>(shape, &fill(shape, axis, row_len, &rows_of!($variant), $to)).map_err(internal)
-        };
-    }
-    match (&rows[0].data, element) {
-        (ArrayData::F32(_), Element::F32) => tensor!(F32, f32, |v| v),
-        (ArrayData::I64(_), Element::I64) => tensor!(I64, i64, |v| v),
-        (ArrayData::I64(_), Element::I32) => tensor!(I64, i32, |v| v as i32),
-        (ArrayData::I64(_), Element::F32) => tensor!(I64, f32, |v| v as f32),
-        (ArrayData::I64(_), Element::Bool) => tensor!(I64, bool, |v| v != 0),
-        (ArrayData::U8(_), Element::F32) => tensor!(U8, f32, |v| v as f32),
-        (ArrayData::U8(_), Element::I64) => tensor!(U8, i64, |v| v as i64),
-        (ArrayData::U8(_), Element::Bool) => tensor!(U8, bool, |v| v != 0),
-        (ArrayData::I32(_), Element::I64) => tensor!(I32, i64, |v| v as i64),
-        (ArrayData::I32(_), Element::I32) => tensor!(I32, i32, |v| v),
-        (ArrayData::I32(_), Element::F32) => tensor!(I32, f32, |v| v as f32),
-        _ => Err(Error::bad_data(format!("the model takes {} and the example holds another type", element.name()))),
+    Ok(if element.is_float() { joined!(F32, filler as f32) } else { joined!(I64, filler) })
+}
+
+/// Copies a row of `shape` to `target`, which has `along.1` places along the axis `along.0`; what the row does not reach stays as it is.
+fn lay<T: Copy>(target: &mut [T], data: &[T], shape: &[usize], along: Option<(usize, usize)>) {
+    let Some((axis, wanted)) = along else { return target.copy_from_slice(data) };
+    let inner: usize = shape[axis + 1..].iter().product();
+    let (have, want) = (shape[axis] * inner, wanted * inner);
+    for (target, from) in target.chunks_exact_mut(want.max(1)).zip(data.chunks_exact(have.max(1))) {
+        target[..have].copy_from_slice(from);
     }
 }

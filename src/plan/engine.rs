@@ -7,7 +7,7 @@ use ndarray::{Array2, Ix3};
 use ndarray::{ArrayD, Axis};
 
 use super::cache::{Limit, PlanCache};
-use super::{Batch, Deltas, Ends, Factors, ForwardPlan, Outputs, check, sequence_length};
+use super::{Batch, Deltas, Ends, Factors, ForwardPlan, Outputs, Padding, check, sequence_length};
 use crate::adapter::{Pooling, SiteDelta};
 use crate::base::{Base, Bucket, Task};
 use crate::error::{Error, Result};
@@ -84,6 +84,7 @@ pub(crate) struct Engine {
     pub pooling: Pooling,
     /// No example has more positions.
     window: usize,
+    padding: Padding,
     ends: Ends,
     forward: PlanCache<(Key, Bucket), ForwardPlan>,
     #[cfg(feature = "train")]
@@ -96,6 +97,7 @@ impl Engine {
             task,
             pooling,
             window: usize::MAX,
+            padding: Padding::Exact,
             ends: Ends::Tail(task),
             forward: PlanCache::new(limit(&base, FORWARD_PLANS), ForwardPlan::bytes),
             #[cfg(feature = "train")]
@@ -114,10 +116,26 @@ impl Engine {
         Engine { window: positions, ..self }
     }
 
-    /// The bucket for `batch` examples of which the longest has `length` positions: no longer than examples are or the model takes.
+    /// The same with sequences padded; they are not otherwise.
+    pub fn padded(self, padding: Padding) -> Engine {
+        Engine { padding, ..self }
+    }
+
+    /// How sequences of different lengths become one batch.
+    #[cfg(feature = "train")]
+    pub fn padding(&self) -> Padding {
+        self.padding
+    }
+
+    /// The bucket for `batch` examples of which the longest has `length` positions: that length, or where it is padded the next one that plans
+    /// are compiled for, no longer than examples are or the model takes.
     pub fn bucket(&self, batch: usize, length: usize) -> Bucket {
-        if length == 0 {
-            return self.base.bucket(batch, 0);
+        self.bucket_of(batch, length, self.padding)
+    }
+
+    fn bucket_of(&self, batch: usize, length: usize, padding: Padding) -> Bucket {
+        if length == 0 || padding == Padding::Exact {
+            return self.base.bucket(batch, length);
         }
         let rounded = text::bucket(length).min(self.window.max(length));
         // Where no length works out, compiling says why.
@@ -151,9 +169,14 @@ impl Engine {
 
     /// Pooled features and logits of one example.
     pub fn one(&self, variant: &Variant, example: &Example) -> Result<Rows> {
+        self.one_padded(variant, example, self.padding)
+    }
+
+    /// [`Engine::one`] with this padding instead of the engine's own.
+    pub(super) fn one_padded(&self, variant: &Variant, example: &Example, padding: Padding) -> Result<Rows> {
         check(&self.base, example)?;
-        let bucket = self.bucket(1, sequence_length(&self.base, example));
-        self.run_batch(variant, &bucket, &[example])
+        let bucket = self.bucket_of(1, sequence_length(&self.base, example), padding);
+        self.run_batch(variant, &bucket, &[example], padding)
     }
 
     /// Pooled features and logits of many examples on `threads` threads, at most `micro_batch` at once on each, in order.
@@ -174,7 +197,7 @@ impl Engine {
         }
         let results = in_parallel(threads, &jobs, |(bucket, rows)| {
             let batch: Vec<&Example> = rows.iter().map(|&i| examples[i]).collect();
-            self.run_batch(variant, bucket, &batch)
+            self.run_batch(variant, bucket, &batch, self.padding)
         })?;
         let mut all: Option<Rows> = None;
         for ((_, rows), part) in jobs.iter().zip(results) {
@@ -193,16 +216,20 @@ impl Engine {
     }
 
     /// Runs up to a bucket's batch of checked examples.
-    fn run_batch(&self, variant: &Variant, bucket: &Bucket, examples: &[&Example]) -> Result<Rows> {
+    fn run_batch(&self, variant: &Variant, bucket: &Bucket, examples: &[&Example], padding: Padding) -> Result<Rows> {
         let plan = self.forward_plan(variant, bucket)?;
         let none = Factors::default();
         let factors = match variant {
             Variant::Adapted(_, factors) => factors,
             _ => &none,
         };
-        let batch = Batch::new(&self.base, bucket, examples)?;
+        let batch = Batch::new(&self.base, bucket, examples, padding)?;
         let outputs = plan.run(&batch, factors)?;
         let mut rows = pool(self.pooling, outputs, &batch.mask)?;
+        if rows.features.nrows() != bucket.batch || rows.logits.as_ref().is_some_and(|l| l.nrows() != bucket.batch) {
+            let what = format!("the model answers {} examples with {} rows", bucket.batch, rows.features.nrows());
+            return Err(Error::unsupported(what).at(self.base.path().display()));
+        }
         if examples.len() < rows.features.nrows() {
             rows.features = rows.features.slice(ndarray::s![..examples.len(), ..]).to_owned();
             rows.logits = rows.logits.map(|l| l.slice(ndarray::s![..examples.len(), ..]).to_owned());

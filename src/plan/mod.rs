@@ -5,6 +5,7 @@
 mod batch;
 mod cache;
 mod compiled;
+mod convert;
 mod engine;
 #[cfg(feature = "train")]
 mod footprint;
@@ -13,6 +14,7 @@ mod forward;
 mod frozen;
 mod graph;
 mod lowering;
+mod padding;
 #[cfg(feature = "train")]
 mod tape;
 #[cfg(feature = "train")]
@@ -27,6 +29,7 @@ pub(crate) use engine::unpool;
 pub(crate) use engine::{Engine, MICRO_BATCH, Merged, Rows, SiteKey, Variant, pool};
 pub(crate) use forward::ForwardPlan;
 pub(crate) use graph::{Classifier, Deltas, Ends, MergedWeight, Survey, merged_weights, survey};
+pub(crate) use padding::Padding;
 #[cfg(feature = "train")]
 pub(crate) use train::{Cotangents, TrainPlan, Worker};
 

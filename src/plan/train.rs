@@ -7,7 +7,7 @@ use tract_core::internal::*;
 
 use super::compiled::{Compiled, State};
 use super::graph::{Deltas, Ends, adapted};
-use super::{Batch, Factors, Outputs, array, footprint, frozen, lowering, tail_outputs, tape};
+use super::{Batch, Factors, Outputs, Padding, array, footprint, frozen, lowering, tail_outputs, tape};
 use crate::base::{Base, Bucket, guarded};
 use crate::error::{Error, ErrorKind, Result};
 use crate::grad::{Blocked, differentiate};
@@ -195,7 +195,7 @@ impl TrainPlan {
         let Some(prefix) = &self.prefix else { return Ok(true) };
         let (mut examples, others) = (base.random_examples(bucket, 0)?, base.random_examples(bucket, 1)?);
         let run = |examples: &[Example]| {
-            let batch = Batch::new(base, bucket, &examples.iter().collect::<Vec<_>>())?;
+            let batch = Batch::new(base, bucket, &examples.iter().collect::<Vec<_>>(), Padding::Exact)?;
             guarded(ErrorKind::Internal, "the frozen pass failed", || prefix.state()?.run(batch.tensors.into()))
         };
         let values = run(&examples)?;

@@ -24,6 +24,17 @@ pub enum NewClasses {
     Ask,
 }
 
+/// Whether sequences of different lengths share a compiled plan.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TextPadding {
+    /// They do not: a plan is compiled for every length that is met.
+    #[default]
+    Exact,
+    /// They are padded with the tokenizer's padding token, which the model's mask hides.
+    Masked,
+}
+
 /// The settings of a home.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -57,6 +68,9 @@ pub struct Config {
     /// Seed of everything random.
     #[serde(default)]
     pub seed: u64,
+    /// Whether texts of different lengths may be padded to one; found by trying when the home is made.
+    #[serde(default)]
+    pub padding: TextPadding,
     /// How pictures become arrays.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<Preprocessing>,

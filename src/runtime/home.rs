@@ -3,16 +3,18 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::config::{Config, Encryption, NewClasses};
+use super::config::{Config, Encryption, NewClasses, TextPadding};
 use super::ends;
+use super::first_run::first_run;
+use super::intake::{self, IntakeKind};
 use crate::adapter::{Fingerprint, Pooling};
-use crate::base::{Base, Dim, Element, Task};
+use crate::base::{Base, Task};
 use crate::cipher::{Cipher, Key};
 use crate::disk::{Disk, RealDisk, StagedFile, make_folder, read_file};
 use crate::disk::{KeySource, KeyedDisk};
 use crate::error::{Error, Result};
-use crate::input::{Intake, Preprocessing, TextEncoder, label};
-use crate::plan::{Engine, Survey, survey};
+use crate::input::{Intake, Preprocessing, label};
+use crate::plan::{Engine, Padding, Survey, survey};
 use crate::process::Means;
 use crate::runtime::sandbox::Vetting;
 use crate::sites::Pattern;
@@ -45,6 +47,8 @@ pub struct InitOptions {
     pub model_output: Option<String>,
     /// Name of the input that is fed with what is given without a name, where there are several.
     pub model_input: Option<String>,
+    /// Arrays that a model of pictures is given go to it as they are.
+    pub tensor: bool,
     /// Whether feedback may name new classes; by default only where no list of classes is known.
     pub new_classes: Option<NewClasses>,
     /// How the model is loaded for the first time, before it is loaded in this process; it is not tried first when not given.
@@ -68,18 +72,13 @@ impl InitOptions {
             image: None,
             model_output: None,
             model_input: None,
+            tensor: false,
             new_classes: None,
             vetting: None,
             key: None,
             means: Means::default(),
         }
     }
-}
-
-pub(crate) enum IntakeKind {
-    Text(Box<TextEncoder>),
-    Image(Preprocessing),
-    Arrays,
 }
 
 pub(crate) struct HomeInner {
@@ -95,6 +94,37 @@ pub(crate) struct HomeInner {
     /// Feature width and number of base classes that the head works with.
     pub features: usize,
     pub base_classes: usize,
+}
+
+/// What answers in a home, and the sizes that its head works with.
+struct Answering {
+    engine: Engine,
+    features: usize,
+    base_classes: usize,
+}
+
+impl Answering {
+    fn new(base: Arc<Base>, config: &Config, intake: &IntakeKind) -> Result<Answering> {
+        let declared: Task = config.task.parse().map_err(|e: Error| Error::bad_data(e.what()))?;
+        // Where the model's own classes are set aside, the head reads what its classifier reads.
+        let aside = declared == Task::Encoder && base.output_kind()?.has_classes();
+        let task = if aside { Task::Classification } else { declared };
+        let seen: Survey = survey(&base, task, &base.bucket(1, SURVEY_LENGTH))?;
+        let (features, sequence) = (seen.features, seen.sequence);
+        let base_classes = if declared == Task::Classification { seen.classes } else { 0 };
+        let pooling = if sequence { Pooling::Mean } else { Pooling::None };
+        let engine = Engine::new(base, task, pooling);
+        let engine = if aside { engine.without_classes() } else { engine };
+        let engine = match config.padding {
+            TextPadding::Exact => engine,
+            TextPadding::Masked => engine.padded(Padding::Masked { pad_id: intake.pad_id() }),
+        };
+        let engine = match intake {
+            IntakeKind::Text(encoder) => engine.within(encoder.max_length()),
+            _ => engine,
+        };
+        Ok(Answering { engine, features, base_classes })
+    }
 }
 
 /// A home, open. Cheap to clone; all sessions share its model and its compiled plans.
@@ -149,6 +179,7 @@ impl Home {
             new_classes: NewClasses::Ask,
             disagreement_limit: 0.10,
             seed: 0,
+            padding: TextPadding::default(),
             image: None,
             model_output: options.model_output.clone(),
             model_input: options.model_input.clone(),
@@ -169,14 +200,17 @@ impl Home {
             _ => NewClasses::Ask,
         });
         if let Some(file) = &options.tokenizer {
-            // The shorter of what the model and the tokenizer take, up to the default.
-            let takes = base.longest(1, config.max_length).unwrap_or(config.max_length);
-            let takes = text_length(&base).map_or(takes, |length| length.min(takes));
-            let declared = TextEncoder::load(file, takes)?.declared_max_length();
-            config.max_length = declared.map_or(takes, |d| d.min(takes));
-            TextEncoder::load(file, config.max_length)?;
+            config.max_length = intake::window(&base, file, config.max_length)?;
         }
-        config.image = options.image.clone().or_else(|| guess_image(&base));
+        config.image = options.image.clone().or_else(|| intake::guess_image(&base));
+        if let Some(image) = &mut config.image {
+            image.tensor |= options.tensor;
+        }
+        let external = base.has_external_data();
+        let intake = IntakeKind::new(&base, &config, options.tokenizer.as_deref())?;
+        let answering = Answering::new(Arc::new(base), &config, &intake)?;
+        config.padding = first_run(&answering.engine, &intake)?;
+        drop(answering);
         if let Some(source) = &options.key {
             let key = made_key(&disk, path, source)?;
             config.encryption = Some(Encryption { mark: key.mark(), key: absolute(source)? });
@@ -193,7 +227,7 @@ impl Home {
             StagedFile::write(&disk, path, bytes)?.publish(&to)
         };
         let put = |from: &Path, name: &str, limit: u64| put_bytes(&read_file(&disk, from, limit)?, name);
-        if base.has_external_data() {
+        if external {
             // The home's model is one file, so that its hash covers every weight.
             let bytes = read_file(&disk, &options.model, crate::base::MAX_MODEL_BYTES)?;
             let whole = crate::base::in_one_file(&options.model, &bytes)?;
@@ -253,38 +287,14 @@ impl Home {
         };
         let counted = (declared == Task::Classification && !listed.is_empty()).then_some(listed.len());
         let base = base.answering(config.model_output.as_deref(), counted)?.reading(config.model_input.as_deref())?;
-        // Where the model's own classes are set aside, the head reads what its classifier reads.
-        let aside = declared == Task::Encoder && base.output_kind()?.has_classes();
-        let task = if aside { Task::Classification } else { declared };
-        let seen: Survey = survey(&base, task, &base.bucket(1, SURVEY_LENGTH))?;
-        let (features, sequence) = (seen.features, seen.sequence);
-        let base_classes = if declared == Task::Classification { seen.classes } else { 0 };
+        let tokenizer = config.tokenizer.as_ref().map(|file| path.join(file));
+        let intake = IntakeKind::new(&base, &config, tokenizer.as_deref())?;
+        let Answering { engine, features, base_classes } = Answering::new(Arc::new(base), &config, &intake)
+            .map_err(|e| if e.place().is_none() { e.at(path.display()) } else { e })?;
         let mut labels = listed;
         for class in labels.len()..base_classes {
             labels.push(class.to_string());
         }
-        let intake = match (&config.tokenizer, &config.image) {
-            (Some(file), _) => {
-                let encoder = |window: usize| TextEncoder::load(&path.join(file), window);
-                IntakeKind::Text(Box::new(match text_length(&base) {
-                    Some(length) => encoder(config.max_length.min(length))?.filled_to(length),
-                    None => encoder(config.max_length)?,
-                }))
-            }
-            (None, Some(p)) => {
-                p.validate()?;
-                IntakeKind::Image(p.clone())
-            }
-            (None, None) => IntakeKind::Arrays,
-        };
-        let pooling = if sequence { Pooling::Mean } else { Pooling::None };
-        let base = Arc::new(base);
-        let engine = Engine::new(base, task, pooling);
-        let engine = if aside { engine.without_classes() } else { engine };
-        let engine = match &intake {
-            IntakeKind::Text(encoder) => engine.within(encoder.max_length()),
-            _ => engine,
-        };
         let path = path.to_path_buf();
         Ok(Home(Arc::new(HomeInner { path, config, engine, intake, labels, disk, key, features, base_classes })))
     }
@@ -307,11 +317,7 @@ impl Home {
     }
     /// How inputs become arrays.
     pub fn intake(&self) -> Intake<'_> {
-        match &self.0.intake {
-            IntakeKind::Text(encoder) => Intake::Text(encoder),
-            IntakeKind::Image(p) => Intake::Image(p),
-            IntakeKind::Arrays => Intake::Arrays,
-        }
+        self.0.intake.borrowed()
     }
     /// The disk through which the files of a profile are used: with its cipher, where the home is encrypted.
     #[cfg(feature = "bundles")]
@@ -385,27 +391,4 @@ fn no_site(base: &Base, pattern: &Pattern) -> Error {
 pub(super) fn read_labels(disk: &dyn Disk, file: &Path) -> Result<Vec<String>> {
     let bytes = read_file(disk, file, LONGEST_LABELS)?;
     label::list(&bytes).map_err(|e| e.within(file.display()))
-}
-
-/// A float input of one or three channels and two spatial sizes takes pictures; ImageNet's normalisation unless told otherwise.
-fn guess_image(base: &Base) -> Option<Preprocessing> {
-    let port = base.inputs().get(base.fed_input()?)?;
-    let sizes: Vec<usize> = port.dims.iter().skip(1).map(|d| if let Dim::Fixed(n) = d { *n } else { 0 }).collect();
-    let (channels, h, w, layout) = match sizes[..] {
-        [c @ (1 | 3), h, w] => (c, h, w, crate::input::image::Layout::Nchw),
-        [h, w, c @ (1 | 3)] => (c, h, w, crate::input::image::Layout::Nhwc),
-        _ => return None,
-    };
-    let ok = port.element == Element::F32 && h >= 8 && w >= 8;
-    let size = [u32::try_from(h).ok()?, u32::try_from(w).ok()?];
-    ok.then(|| Preprocessing { size, layout, channels: channels as u8, ..Preprocessing::default() })
-}
-
-/// The number of tokens that the model takes, where it takes no other.
-fn text_length(base: &Base) -> Option<usize> {
-    let lengths = base.inputs().iter().find_map(|p| match p.dims[..] {
-        [_, Dim::Fixed(length)] if [Element::I64, Element::I32].contains(&p.element) => Some(length),
-        _ => None,
-    });
-    lengths.filter(|_| !base.has_sequence())
 }

@@ -5,9 +5,11 @@ mod config;
 mod ends;
 #[cfg(all(test, feature = "train"))]
 mod faults;
+mod first_run;
 mod flusher;
 mod forget;
 mod home;
+mod intake;
 mod journal_io;
 #[cfg(feature = "train")]
 mod prepare;
@@ -29,7 +31,7 @@ mod watch;
 pub use crate::adapt::select::{Chosen, ChosenSite, Summary};
 pub use crate::process::Means;
 pub use answer::{Answer, Scored};
-pub use config::{Config, Encryption, NewClasses};
+pub use config::{Config, Encryption, NewClasses, TextPadding};
 pub use home::{Home, InitOptions};
 #[cfg(feature = "train")]
 pub use prepare::TrainOptions;

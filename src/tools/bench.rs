@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::head::Head;
 use crate::input::Example;
 use crate::linalg::{MatMut, MatRef, gemm};
-use crate::plan::{Batch, Deltas, Ends, Engine, Factors, ForwardPlan, SiteKey, survey};
+use crate::plan::{Batch, Deltas, Ends, Engine, Factors, ForwardPlan, Padding, SiteKey, survey};
 use crate::process::status_bytes;
 use crate::sites::Pattern;
 use crate::sync::in_parallel;
@@ -181,7 +181,7 @@ pub fn run(path: &Path, options: &Options) -> Result<Report> {
 }
 
 fn batches(base: &Base, bucket: &crate::base::Bucket, parts: &[Vec<Example>]) -> Result<Vec<Batch>> {
-    parts.iter().map(|p| Batch::new(base, bucket, &p.iter().collect::<Vec<_>>())).collect()
+    parts.iter().map(|p| Batch::new(base, bucket, &p.iter().collect::<Vec<_>>(), Padding::Exact)).collect()
 }
 
 /// A step that computes everything, and one that finds the frozen part kept.

@@ -1,6 +1,8 @@
 //! What several tests share: the bundled activity model, one person's windows, and a profile that has learned from them.
 #![allow(dead_code)]
 
+pub mod onnx;
+
 use std::path::{Path, PathBuf};
 
 use acclimate::input::{LabelledSet, RawInput};

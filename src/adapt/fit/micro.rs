@@ -26,6 +26,23 @@ pub(super) struct MicroResult {
     pub head_bias: Array1<f32>,
 }
 
+/// The micro-batches of `items`, in order, each of at most `size` items of one `length`; items without weight are left out where a whole
+/// micro-batch has none.
+pub(super) fn split(items: &[usize], weights: &[f32], size: usize, length: impl Fn(usize) -> usize) -> Vec<Micro> {
+    let mut lengths: Vec<usize> = items.iter().map(|&i| length(i)).collect();
+    lengths.sort_unstable();
+    lengths.dedup();
+    let mut micros = vec![];
+    for of in lengths {
+        let alike: Vec<(usize, f32)> =
+            items.iter().copied().zip(weights.iter().copied()).filter(|(i, _)| length(*i) == of).collect();
+        let parts = alike.chunks(size.max(1)).map(|part| part.iter().copied().unzip());
+        micros.extend(parts.map(|(items, weights)| Micro { items, weights }));
+    }
+    micros.retain(|m| m.weights.iter().any(|w| *w > 0.0));
+    micros
+}
+
 impl Fit<'_> {
     pub(super) fn run_micros(&self, micros: &[Micro], factors: &Factors, total: f32) -> Result<Vec<MicroResult>> {
         let threads = self.threads.min(micros.len()).max(1);
@@ -46,7 +63,7 @@ impl Fit<'_> {
             return Ok(batch);
         }
         let examples: Vec<&Example> = micro.items.iter().map(|&i| &self.lessons[i].example).collect();
-        let batch = worker.enter(Batch::new(&self.engine.base, bucket, &examples)?)?;
+        let batch = worker.enter(Batch::new(&self.engine.base, bucket, &examples, self.engine.padding())?)?;
         if keeps {
             self.kept.keep(&places, bucket.batch, &batch)?;
         }
@@ -92,5 +109,22 @@ impl Fit<'_> {
         };
         let factors = worker.backward(tape, cotangents)?;
         Ok(MicroResult { loss: loss.mean * share, factors, head_weight: head.weight, head_bias: head.bias })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_equal_lengths_share_a_micro_batch() {
+        let lengths = [5, 3, 5, 5, 3, 9];
+        let parts = |weights: [f32; 6], exact: bool| -> Vec<Vec<usize>> {
+            let length = |i: usize| if exact { lengths[i] } else { 0 };
+            split(&[0, 1, 2, 3, 4, 5], &weights, 2, length).into_iter().map(|m| m.items).collect()
+        };
+        assert_eq!(parts([1.0; 6], true), [vec![1, 4], vec![0, 2], vec![3], vec![5]]);
+        assert_eq!(parts([1.0; 6], false), [vec![0, 1], vec![2, 3], vec![4, 5]]);
+        assert_eq!(parts([1.0, 0.0, 1.0, 1.0, 0.0, 0.5], true), [vec![0, 2], vec![3], vec![5]]);
     }
 }

@@ -11,7 +11,7 @@ use crate::adapter::{DenseTensor, SiteDelta};
 use crate::base::Bucket;
 use crate::error::{Error, ErrorKind, Result};
 use crate::head::Head;
-use crate::plan::{Engine, Factors, MICRO_BATCH, SiteKey, Worker, sequence_length};
+use crate::plan::{Engine, Factors, MICRO_BATCH, Padding, SiteKey, Worker, sequence_length};
 use crate::sites::Site;
 use crate::train::optim::{AdamW, AdamWOptions, Decay, Grads, Group, ParamSet, Schedule, clip_global_norm};
 use crate::train::sampler::{self, Sampler, SamplerOptions};
@@ -325,12 +325,10 @@ impl<'a> Fit<'a> {
             return Err(Error::internal("a batch without weight"));
         }
         let size = self.engine.bucket(self.recipe.micro_batch.min(self.recipe.batch), 0).batch;
-        let micros: Vec<Micro> = items
-            .chunks(size)
-            .zip(weights.chunks(size))
-            .filter(|(_, w)| w.iter().any(|w| *w > 0.0))
-            .map(|(items, weights)| Micro { items: items.to_vec(), weights: weights.to_vec() })
-            .collect();
+        let micros: Vec<Micro> = micro::split(items, weights, size, |i| match self.engine.padding() {
+            Padding::Exact => self.lengths[i],
+            Padding::Masked { .. } => 0,
+        });
         let factors = self.factors()?;
         let results = self.run_micros(&micros, &factors, total)?;
         let mut grads: Grads = self.params.zero_grads();

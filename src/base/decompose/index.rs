@@ -1,12 +1,11 @@
-//! Reading and writing at places of several axes. The runtime takes places that are counted from the end for such as lie outside.
+//! Reading and writing at places of several axes. The runtime takes places that are counted from the end for such as lie outside, and does not
+//! check those that do.
 
 use tract_core::internal::*;
 use tract_core::ops::array::{Gather, GatherNd, ScatterNd, ScatterReduction};
-use tract_core::ops::binary::TypedBinOp;
-use tract_core::ops::logic::comp_lt;
-use tract_core::ops::math;
 
 use super::{Form, Wiring, axis_of};
+use crate::ops::Places;
 
 /// What a stored list of truths keeps, of the places along an axis or of all.
 pub(super) fn compress(form: &Form, w: &mut Wiring) -> TractResult<TVec<OutletId>> {
@@ -92,18 +91,6 @@ fn counted(w: &mut Wiring, index: OutletId, dims: &[TDim]) -> TractResult<(usize
         }
         return Ok((depth, w.constant(stored)?));
     }
-    let mut last = tvec!(1; places.len());
-    last[places.len() - 1] = depth;
-    let mut lengths = match &known {
-        Some(known) => tensor1(known),
-        None => tensor1(dims),
-    };
-    lengths.set_shape(&last)?;
-    let lengths = w.constant(lengths)?;
-    let lengths = w.cast(lengths, i64::datum_type())?;
-    let index = w.cast(index, i64::datum_type())?;
-    let zero = w.scalar(index, 0.0)?;
-    let negative = w.wire(TypedBinOp(comp_lt(), None), &[index, zero])?;
-    let turned = w.wire(math::add(), &[index, lengths])?;
-    Ok((depth, w.select(negative, turned, index)?))
+    let places = Places { reader: w.prefix.to_string(), lengths: dims.into() };
+    Ok((depth, w.wire(places, &[index])?))
 }

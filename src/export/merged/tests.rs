@@ -6,7 +6,7 @@ use super::*;
 use crate::adapter::samples::adapter;
 use crate::error::Result;
 use crate::input::Example;
-use crate::plan::{Batch, Deltas, Ends, Factors, ForwardPlan};
+use crate::plan::{Batch, Deltas, Ends, Factors, ForwardPlan, Padding};
 use crate::tools::gradcheck::{Options, random_deltas};
 
 fn answers(base: &Base, deltas: &[crate::adapter::SiteDelta], examples: &[Example]) -> Result<Vec<f32>> {
@@ -14,7 +14,7 @@ fn answers(base: &Base, deltas: &[crate::adapter::SiteDelta], examples: &[Exampl
     let wanted: Vec<(String, usize)> = deltas.iter().map(|d| (d.name.clone(), d.rank as usize)).collect();
     let plan = ForwardPlan::new(base, Ends::Model, &bucket, &Deltas::Inputs(&wanted))?;
     let rows: Vec<&Example> = examples.iter().collect();
-    let outputs = plan.run_all(&Batch::new(base, &bucket, &rows)?, &Factors::of(deltas)?)?;
+    let outputs = plan.run_all(&Batch::new(base, &bucket, &rows, Padding::Exact)?, &Factors::of(deltas)?)?;
     Ok(outputs.iter().flat_map(|o| o.iter().copied()).collect())
 }
 

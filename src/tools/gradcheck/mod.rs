@@ -15,7 +15,7 @@ use crate::adapter::SiteDelta;
 use crate::base::{Base, Task};
 use crate::error::{Error, Result};
 use crate::input::Example;
-use crate::plan::{Batch, Deltas, Ends, Factors, ForwardPlan, TrainPlan, survey};
+use crate::plan::{Batch, Deltas, Ends, Factors, ForwardPlan, Padding, TrainPlan, survey};
 use crate::sites::Pattern;
 
 /// What to check.
@@ -144,7 +144,7 @@ pub fn gradients(
     let rows: Vec<&Example> = examples.iter().collect();
     rows.iter().try_for_each(|e| crate::plan::check(base, e))?;
     let mut worker = plan.worker()?;
-    let batch = worker.enter(Batch::new(base, &bucket, &rows)?)?;
+    let batch = worker.enter(Batch::new(base, &bucket, &rows, Padding::Exact)?)?;
     let (outputs, tape) = worker.forward_all(&batch, &Factors::of(&deltas)?)?;
     let mut rng = ChaCha8Rng::seed_from_u64(seed ^ 0x00c0_7a96);
     let cotangents = cotangents
@@ -248,7 +248,7 @@ pub fn check(base: &Base, task: Task, options: &Options, dump: Option<&Path>) ->
     wanted.extend(g.deltas.iter().map(|d| (d.name.clone(), d.rank as usize)));
     let plan = ForwardPlan::new(base, Ends::Model, &bucket, &Deltas::Inputs(&wanted))?;
     let rows: Vec<&Example> = g.examples.iter().collect();
-    let batch = Batch::new(base, &bucket, &rows)?;
+    let batch = Batch::new(base, &bucket, &rows, Padding::Exact)?;
     let loss = |deltas: &[SiteDelta]| -> Result<f64> {
         let outputs = plan.run_all(&batch, &Factors::of(deltas)?)?;
         let pairs = outputs.iter().zip(&g.cotangents);
