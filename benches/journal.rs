@@ -94,7 +94,7 @@ fn measure_here(folder: &Path, interactions: u32, bytes: usize) -> Result<()> {
     // Of ids that nobody spoke about yet, from all over the journal.
     let old = |i: u32| InteractionId(interactions / 50 * (i % 50) / 10 * 10 + i / 50);
     let speak = each(50, |i| journal.record_feedback(old(i), 2, FeedbackKind::Accept).map(drop))?;
-    // What a session asks after each feedback, to watch over the generation that serves; the first time it reads back.
+    // What a session asks after each feedback, to watch over the active generation; the first time it reads back.
     let start = Instant::now();
     journal.latest_feedback(GENERATION, LATEST)?;
     let first = start.elapsed().as_secs_f64() * 1e6;

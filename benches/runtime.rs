@@ -71,8 +71,8 @@ fn main() -> Result<()> {
     if !trained.promoted {
         return Err(trained.verdict.reason.into());
     }
-    // The first answers of a generation on trial are synced.
-    for _ in 0..=session.status()?.trial_left {
+    // The first answers of a generation on probation are synced.
+    for _ in 0..=session.status()?.probation_left {
         session.predict(&input)?;
     }
     time("predict, adapted", || Ok(session.predict(&input)?))?;

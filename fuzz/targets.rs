@@ -91,7 +91,7 @@ fn inflated(_: usize) -> usize {
 
 fn nothing(_: &mut Vec<u8>) {}
 
-/// A folder for the files: in memory where the system has one, since nothing here is about the medium.
+/// A folder for the files: in memory where the system has one, since nothing here is about storage.
 pub fn folder() -> tempfile::TempDir {
     tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).expect("a folder")
 }

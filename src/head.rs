@@ -222,7 +222,7 @@ fn dense<'a>(a: &'a ArrayView2<'_, f32>) -> ndarray::CowArray<'a, f32, ndarray::
 #[cfg(all(test, feature = "train"))]
 mod tests {
     use super::*;
-    use crate::train::loss::{Target, cross_entropy};
+    use crate::train::loss::{LossTarget, cross_entropy};
 
     fn wave(rows: usize, cols: usize, shift: f32) -> Array2<f32> {
         Array2::from_shape_fn((rows, cols), |(i, j)| (1.7 * i as f32 + 2.3 * j as f32 + shift).sin())
@@ -254,8 +254,14 @@ mod tests {
     fn gradients_agree_with_finite_differences() {
         let h = head();
         let (f, base) = (wave(6, 5, 0.0), wave(6, 3, 1.0));
-        let targets =
-            [Target::Class(1), Target::Class(3), Target::Not(1), Target::Class(0), Target::Not(3), Target::Class(2)];
+        let targets = [
+            LossTarget::Class(1),
+            LossTarget::Class(3),
+            LossTarget::Not(1),
+            LossTarget::Class(0),
+            LossTarget::Not(3),
+            LossTarget::Class(2),
+        ];
         let value = |h: &Head, f: &Array2<f32>| {
             let z = h.forward(f.view(), Some(base.view())).unwrap();
             let l = cross_entropy(z.view(), &targets, &[1.0; 6], 0.0).unwrap();

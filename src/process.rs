@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 /// What training may cost. Without a limit every site that a gradient reaches may adapt.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Means {
+pub struct TrainLimits {
     /// Most memory of the process, bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory_bytes: Option<u64>,
@@ -17,10 +17,10 @@ pub struct Means {
     pub seconds: Option<f64>,
 }
 
-impl Means {
+impl TrainLimits {
     /// True when nothing is limited.
     pub fn are_unlimited(&self) -> bool {
-        *self == Means::default()
+        *self == TrainLimits::default()
     }
 }
 

@@ -215,7 +215,7 @@ fn the_daily_use_and_back_to_the_bit() {
     // Every answer was judged, so nothing uncorrected is left to forget.
     let trained = json(&["train", &home, "--threads", "2"]);
     assert_eq!((&trained["promoted"], &trained["generation"]), (&Value::Bool(true), &Value::from(1)), "{trained}");
-    assert!(trained["guard"]["after"].as_f64() > trained["guard"]["before"].as_f64(), "{trained}");
+    assert!(trained["validation"]["after"].as_f64() > trained["validation"]["before"].as_f64(), "{trained}");
     assert!(trained["loss"]["after"].as_f64().unwrap() < trained["loss"]["base"].as_f64().unwrap(), "{trained}");
     assert!(trained["tried"].as_array().is_some_and(|t| !t.is_empty()) && trained["p_value"].as_f64().unwrap() < 0.05);
 
@@ -229,7 +229,7 @@ fn the_daily_use_and_back_to_the_bit() {
     assert_ne!(during[0]["top"], before[0]["top"]);
     let history = json(&["history", &home]);
     assert_eq!(
-        (&history["trainings"][0]["generation"], &history["generations"][0]["serves"]),
+        (&history["trainings"][0]["generation"], &history["generations"][0]["active"]),
         (&Value::from(1), &Value::Bool(true))
     );
     let merged = json(&["export", &home, "--merged", &bench.at("merged.onnx")]);
@@ -390,7 +390,7 @@ fn limits_choose_the_layers() {
     says(&wide, "reason", "layers fit 65536 MiB");
     assert_eq!(free["reason"], Value::Null);
     let settings = std::fs::read_to_string(dir.path().join("wide/acclimate.toml")).unwrap();
-    assert!(settings.contains("[means]\nmemory_bytes = 68719476736\nseconds = 600.0"), "{settings}");
+    assert!(settings.contains("[limits]\nmemory_bytes = 68719476736\nseconds = 600.0"), "{settings}");
 }
 
 #[test]
@@ -461,13 +461,13 @@ fn a_base_that_changed_is_refused_by_both_hashes() {
     json(&["feedback", &home, &id, "--accept"]);
     let model = bench.at("home/base.onnx");
     let whole = std::fs::read(&model).unwrap();
-    let sha = bench.status()["sha"].as_str().unwrap().to_string();
+    let fingerprint = bench.status()["fingerprint"].as_str().unwrap().to_string();
     let mut changed = whole.clone();
     *changed.iter_mut().rev().nth(2000).unwrap() ^= 1;
     std::fs::write(&model, &changed).unwrap();
     for args in [&["predict", &home, &bench.input()][..], &["train", &home], &["status", &home]] {
         let e = refused(args, 65);
-        says(&e, "because", &sha);
+        says(&e, "because", &fingerprint);
         says(&e, "because", &acclimate::adapter::Fingerprint::of(&changed).to_string());
     }
     std::fs::write(&model, &whole).unwrap();
@@ -489,13 +489,16 @@ fn a_flipped_byte_in_an_adapter_never_answers_and_the_rest_is_kept() {
         std::fs::write(&file, &flipped).unwrap();
         let output = run(&["predict", &home, &bench.input(), "--json"]);
         let text = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(output.status.success() && text.contains("taken back") && text.contains("000001.adapter"), "{text}");
+        assert!(
+            output.status.success() && text.contains("rolled back automatically") && text.contains("000001.adapter"),
+            "{text}"
+        );
         let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
         assert_eq!((&answer[0]["generation"], &answer[0]["top"]), (&0.into(), &before));
-        let taken_back = &bench.status()["taken_back"];
-        assert_eq!(taken_back["generation"], 1);
-        says(taken_back, "reason", "cannot be used");
-        says(&json(&["history", &home])["generations"][0], "taken_back", "cannot be used");
+        let rolled_back = &bench.status()["rolled_back"];
+        assert_eq!(rolled_back["generation"], 1);
+        says(rolled_back, "reason", "cannot be used");
+        says(&json(&["history", &home])["generations"][0], "rolled_back", "cannot be used");
         // It is not chosen again while it is damaged.
         says(&refused(&["rollback", &home, "--to", "1"], 65), "at", "000001.adapter");
         std::fs::write(&file, &whole).unwrap();
@@ -503,7 +506,7 @@ fn a_flipped_byte_in_an_adapter_never_answers_and_the_rest_is_kept() {
     }
     let status = bench.status();
     assert_eq!((&status["generation"], &status["feedback"]), (&Value::from(1), &Value::from(30)));
-    assert_eq!(status["taken_back"], Value::Null);
+    assert_eq!(status["rolled_back"], Value::Null);
 }
 
 /// A process that is killed while it tries a generation leaves it counted: the next one is back at the generation before.
@@ -513,14 +516,14 @@ fn a_generation_whose_first_load_crashed_is_taken_back() {
     let home = bench.home();
     bench.teach(23, &(0..90).step_by(3).collect::<Vec<_>>());
     assert_eq!(json(&["train", &home])["promoted"], true);
-    assert_eq!(bench.status()["trial_left"], 20);
+    assert_eq!(bench.status()["probation_left"], 20);
     assert_eq!(json(&["predict", &home, &bench.input()])[0]["generation"], 1);
-    assert_eq!(bench.status()["trial_left"], 19);
+    assert_eq!(bench.status()["probation_left"], 19);
     let folder = acclimate::store::profile_folder(Path::new(&home), "default").unwrap();
     let store = acclimate::store::Store::open(std::sync::Arc::new(acclimate::disk::RealDisk), &folder).unwrap();
     drop(store.begin().unwrap());
     assert_eq!(json(&["predict", &home, &bench.input()])[0]["generation"], 0);
-    says(&bench.status()["taken_back"], "reason", "while it was tried");
+    says(&bench.status()["rolled_back"], "reason", "while it was tried");
     assert_eq!(json(&["rollback", &home, "--to", "1"])["generation"], 1);
     assert_eq!(json(&["predict", &home, &bench.input()])[0]["generation"], 1);
 }

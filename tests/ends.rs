@@ -206,7 +206,7 @@ fn one_score_answers_no_and_yes_and_learns_a_third() {
     assert_eq!(Home::init(file.at("aside"), &options).unwrap().labels().len(), 0);
 }
 
-/// What serves, written into one file and opened as a model of its own.
+/// The active generation, written into one file and opened as a model of its own.
 fn exported(session: &Session, file: &File) -> Session {
     let out = file.at("merged.onnx");
     acclimate::export::merged(session, &out).unwrap();
@@ -308,7 +308,7 @@ fn an_output_with_time_before_the_batch_learns_as_one_with_the_batch_first() {
         learned.push((report.test.adapted, report.feedback));
     }
     assert!(learned[0].0 > 0.9 && learned[0] == learned[1], "{learned:?}");
-    // What is exported answers as what serves.
+    // What is exported answers as the active generation.
     let file = steps(Some(&[1, 0, 2]), &[12, -1, 8]);
     let session = Home::init(file.at("home"), &InitOptions::new(file.path())).unwrap().session("p").unwrap();
     for i in 0..train.len() {

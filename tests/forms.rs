@@ -5,7 +5,7 @@ mod golden;
 mod support;
 
 use acclimate::input::{ArrayData, NamedArray, RawInput};
-use acclimate::runtime::{Means, TrainOptions};
+use acclimate::runtime::{TrainLimits, TrainOptions};
 use acclimate::{Feedback, Home, InitOptions};
 use golden::unpack;
 
@@ -56,20 +56,21 @@ fn a_training_within_limits_says_what_it_chose() {
     let session = home.session("default").unwrap();
     support::teach(&session, &support::person(23), 12);
     let settings = acclimate::adapt::Settings { steps: Some(8), ..session.settings() };
-    let train = |means: Means| {
-        let options = TrainOptions { settings: Some(settings.clone()), means: Some(means), ..TrainOptions::default() };
+    let train = |limits: TrainLimits| {
+        let options =
+            TrainOptions { settings: Some(settings.clone()), limits: Some(limits), ..TrainOptions::default() };
         session.train(&options).unwrap()
     };
-    let chosen = train(Means { memory_bytes: Some(16 << 30), seconds: Some(600.0) }).choice.unwrap();
+    let chosen = train(TrainLimits { memory_bytes: Some(16 << 30), seconds: Some(600.0) }).choice.unwrap();
     assert!(chosen.sites.len() > 1 && chosen.sites.len() <= chosen.reachable, "{chosen:?}");
     let shares: f64 = chosen.sites.iter().map(|s| s.share.unwrap()).sum();
     assert!(shares > 0.5 && shares < 1.0 + 1e-9 && chosen.seconds.unwrap() > 0.0, "{chosen:?}");
     let kept = std::fs::read_to_string(folder.path().join("home/profiles/default/choice.toml")).unwrap();
     assert!(chosen.sites.iter().all(|s| kept.contains(&s.name)), "{kept}");
-    let report = train(Means { memory_bytes: Some(1 << 20), seconds: None });
+    let report = train(TrainLimits { memory_bytes: Some(1 << 20), seconds: None });
     assert_eq!(report.choice.unwrap().sites, []);
     assert_eq!(report.verdict.depth, acclimate::adapter::Depth::HeadOnly, "{:?}", report.tried);
-    assert!(train(Means::default()).choice.is_none());
+    assert!(train(TrainLimits::default()).choice.is_none());
 }
 
 /// The outputs of an encoder that are maps, `[batch, channels, height, width]`, are one vector an example.

@@ -1,4 +1,4 @@
-//! Files that somebody made up: mutations of sound ones, half of them with their checksums put right again, so that what lies
+//! Hostile files: mutations of sound ones, half of them with their checksums put right again, so that what lies
 //! behind the checksums is reached; beginnings of sound ones; noise; and bombs. Each ends in an answer or an error, without a
 //! panic, in time, and in bounded memory. `ACCLIMATE_MUTATIONS` says how many a kind of file (default 2000).
 

@@ -352,7 +352,7 @@ fn models_of_bytes_take_pictures() {
         assert!(home.intake().takes().contains("pictures"), "{name}");
         let session = home.session("default").unwrap();
         answers(&session, &RawInput::Image(picture.clone()), &logits(&means), name);
-        // They learn: no input between two pictures is made up that a byte cannot hold.
+        // They learn: no input between two pictures is synthetic that a byte cannot hold.
         for n in 0..16u8 {
             let picture = RgbImage::from_fn(8, 8, |x, y| [x as u8 * n, y as u8 * 20, 7].into());
             let id = session.predict(&RawInput::Image(picture)).unwrap().id.unwrap();

@@ -155,19 +155,19 @@ fn a_training_that_is_killed_again_and_again_ends_in_the_same_bits() {
     let last = run(home);
     println!("{kills} kills; the last run took over {} of {} steps", last["resumed_steps"], last["steps"]);
     assert!(last["resumed_steps"].as_u64().unwrap() > 0);
-    for same in ["promoted", "steps", "tried", "guard", "loss", "reason"] {
+    for same in ["promoted", "steps", "tried", "validation", "loss", "reason"] {
         assert_eq!(last[same], once[same], "{same}");
     }
     assert_eq!(learned(home), learned(&whole));
     assert_eq!(kept(home), [], "nothing is left of a training that has ended");
 }
 
-/// A generation on trial is not to blame for a person who presses Ctrl-C, or for a system that shuts down.
+/// A generation on probation is not to blame for a person who presses Ctrl-C, or for a system that shuts down.
 #[test]
 fn a_signal_to_end_is_no_crash_of_the_generation_on_trial() {
     let folder = tempfile::tempdir().unwrap();
     let session = support::learned(&support::home(&folder), "p");
-    let trial = session.status().unwrap().trial_left;
+    let probation = session.status().unwrap().probation_left;
     drop(session);
     let home = folder.path().join("home").to_str().unwrap().to_string();
     let input = folder.path().join("input.npy").to_str().unwrap().to_string();
@@ -178,8 +178,8 @@ fn a_signal_to_end_is_no_crash_of_the_generation_on_trial() {
     json(&predict);
     let usual = started.elapsed();
     let (mut ended, mut round) = (0, 0);
-    // As long as the generation is on trial, whatever the machine is busy with.
-    while ended < 8 && json(&["status", &home, "--profile", "p"])["trial_left"].as_u64().unwrap() > 1 {
+    // As long as the generation is on probation, whatever the machine is busy with.
+    while ended < 8 && json(&["status", &home, "--profile", "p"])["probation_left"].as_u64().unwrap() > 1 {
         let mut child = acclimate(&predict).spawn().unwrap();
         std::thread::sleep(usual * (round * 7 % 16) / 16);
         let signal = if round % 2 == 0 { rustix::process::Signal::TERM } else { rustix::process::Signal::INT };
@@ -188,7 +188,7 @@ fn a_signal_to_end_is_no_crash_of_the_generation_on_trial() {
         round += 1;
     }
     let status = json(&["status", &home, "--profile", "p"]);
-    assert_eq!((&status["generation"], &status["taken_back"]), (&1.into(), &Value::Null), "{status}");
-    println!("{ended} of {round} ended by the signal, {trial} predictions of trial before");
+    assert_eq!((&status["generation"], &status["rolled_back"]), (&1.into(), &Value::Null), "{status}");
+    println!("{ended} of {round} ended by the signal, {probation} predictions on probation before");
     assert!(ended > 0, "none of {round} was ended by the signal");
 }

@@ -13,7 +13,7 @@ use acclimate::cipher::Key;
 use acclimate::disk::KeySource;
 use acclimate::input::RawInput;
 use acclimate::journal::InteractionId;
-use acclimate::runtime::{Checkpoints, Means, TrainOptions};
+use acclimate::runtime::{Checkpoints, TrainLimits, TrainOptions};
 use acclimate::store::Selection;
 use acclimate::{ErrorKind, Feedback, Home, InitOptions, Session};
 use support::{apart, asset, copy, inputs, learned, person, teach};
@@ -99,11 +99,11 @@ fn used(home: &Home) -> InteractionId {
     teach(&session, &person(23), 9);
     let secret = session.predict(&person(24).input(0).unwrap()).unwrap().id.unwrap();
     session.feedback(secret, Feedback::NewLabel(SECRET.into())).unwrap();
-    let means = Means { memory_bytes: Some(16 << 30), seconds: Some(600.0) };
+    let limits = TrainLimits { memory_bytes: Some(16 << 30), seconds: Some(600.0) };
     let train = |stop: &AtomicBool, progress: &(dyn Fn(acclimate::adapt::Progress) + Sync)| {
         let checkpoints = Checkpoints::Every(Duration::from_millis(1));
-        let (means, stop, progress) = (Some(means), Some(stop), Some(progress));
-        session.train(&TrainOptions { settings: None, means, stop, checkpoints, progress })
+        let (limits, stop, progress) = (Some(limits), Some(stop), Some(progress));
+        session.train(&TrainOptions { settings: None, limits, stop, checkpoints, progress })
     };
     let on = AtomicBool::new(false);
     for generation in [1, 2] {
@@ -149,7 +149,7 @@ fn strings(bytes: &[u8]) -> Vec<&str> {
     runs.filter_map(|run| std::str::from_utf8(run).ok()).collect()
 }
 
-/// Whether every record of a journal file is sealed, but for the marks of what is on the medium, which say nothing.
+/// Whether every record of a journal file is sealed, but for the marks of what is durable, which say nothing.
 fn is_sealed_journal(bytes: &[u8]) -> bool {
     let (mut at, mut records) = (64, 0);
     while at < bytes.len() {

@@ -122,12 +122,12 @@ fn an_adapter_of_another_base_is_refused() {
     let after = session.predict(&window).unwrap();
     assert_eq!((after.generation, &after.top), (0, &before.top));
 
-    // Where the head names it all the same, it never answers: it is taken back.
+    // Where the head names it all the same, it never answers: it is rolled back automatically.
     std::fs::write(&head, &names_one).unwrap();
     let after = session.predict(&window).unwrap();
     assert_eq!((after.generation, &after.top), (0, &before.top));
-    let taken_back = session.status().unwrap().taken_back.unwrap();
-    assert_eq!((taken_back.generation, taken_back.cause), (1, Cause::Unusable));
+    let rolled_back = session.status().unwrap().rolled_back.unwrap();
+    assert_eq!((rolled_back.generation, rolled_back.cause), (1, Cause::Unusable));
     drop(session);
     std::fs::write(&head, &names_one).unwrap();
     let repair = other.session_for_repair("p").unwrap();

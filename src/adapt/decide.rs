@@ -6,8 +6,8 @@ use ndarray::Array2;
 
 use super::evidence::{Evidence, mean};
 use super::seen::Seen;
-use super::{Adaptation, GuardLoss, Outcome, Trials, Winner, depth_name};
-use crate::adapt::fit::{Fit, Go, Lesson};
+use super::{Adaptation, Outcome, Trials, ValidationLoss, Winner, depth_name};
+use crate::adapt::fit::{Fit, Go, TrainingExample};
 use crate::adapter::Depth;
 use crate::error::Result;
 use crate::gate::{CandidateEvidence, ServingEvidence, judge};
@@ -23,7 +23,7 @@ impl Adaptation<'_> {
         seen: &Seen,
         base_right: &[bool],
         judged: &[usize],
-        Trials { ladder, given_up, tried, mut steps }: Trials,
+        Trials { candidates, given_up, tried, mut steps }: Trials,
         started: Instant,
     ) -> Result<Outcome> {
         let limits = &self.settings.limits;
@@ -31,10 +31,10 @@ impl Adaptation<'_> {
         let base = pick(base_right);
         let picked = |versions: &[Vec<bool>]| versions.iter().map(|v| pick(v)).collect::<Vec<_>>();
         let given_up: Vec<Vec<Vec<bool>>> = given_up.iter().map(|g| picked(g)).collect();
-        let versions: Vec<Vec<Vec<bool>>> = ladder.iter().map(|e| picked(&e.versions)).collect();
+        let versions: Vec<Vec<Vec<bool>>> = candidates.iter().map(|e| picked(&e.versions)).collect();
         let parts: Vec<(Vec<bool>, Vec<f32>)> =
-            ladder.iter().map(|e| (pick(&e.right), judged.iter().map(|&i| e.loss[i]).collect())).collect();
-        let evidence: Vec<CandidateEvidence> = ladder
+            candidates.iter().map(|e| (pick(&e.right), judged.iter().map(|&i| e.loss[i]).collect())).collect();
+        let evidence: Vec<CandidateEvidence> = candidates
             .iter()
             .zip(parts.iter().zip(&versions))
             .map(|(e, ((correct, loss), versions))| CandidateEvidence {
@@ -48,7 +48,7 @@ impl Adaptation<'_> {
             .collect();
         let call = judge(&ServingEvidence { correct: &base }, &evidence, &given_up, limits)?;
         let accuracy = |v: &[bool]| v.iter().filter(|r| **r).count() as f64 / v.len().max(1) as f64;
-        let before = accuracy(&pick(&self.material.served_right));
+        let before = accuracy(&pick(&self.dataset.served_right));
         let shown = call.chosen.unwrap_or_else(|| best_shown(&parts));
         let mut verdict = crate::adapter::Verdict {
             promoted: false,
@@ -58,24 +58,24 @@ impl Adaptation<'_> {
             n: judged.len() as u64,
             p_value: call.candidates[shown].decision.p(),
             power: power(judged.len() as u64, 0.1, 0.01, limits.alpha),
-            retention: 1.0 - ladder[shown].retention.rate,
-            retention_n: ladder[shown].retention.n,
-            depth: ladder[shown].depth,
+            retention: 1.0 - candidates[shown].retention.rate,
+            retention_n: candidates[shown].retention.n,
+            depth: candidates[shown].depth,
             reason: call.reason.clone(),
         };
-        let loss = Some(GuardLoss { base: self.untaught_loss(seen, judged)?, after: mean(&parts[shown].1) });
+        let loss = Some(ValidationLoss { base: self.untaught_loss(seen, judged)?, after: mean(&parts[shown].1) });
         let done = |verdict, winner, steps| {
             Ok(Outcome { verdict, winner, steps, seconds: started.elapsed().as_secs_f64(), tried: tried.clone(), loss })
         };
         let Some(chosen) = call.chosen else { return done(verdict, None, steps) };
-        if let Some(reason) = self.behind_on_fresh(&ladder[chosen])? {
+        if let Some(reason) = self.behind_on_fresh(&candidates[chosen])? {
             verdict.reason = reason;
             return done(verdict, None, steps);
         }
         self.say("training on everything", 0.8);
-        let winner = self.refit(&ladder[chosen], seen)?;
+        let winner = self.refit(&candidates[chosen], seen)?;
         steps += winner.steps;
-        let key: SiteKey = ladder[chosen].sites.clone();
+        let key: SiteKey = candidates[chosen].sites.clone();
         let factors = Factors::of(&winner.deltas)?;
         let variant = if key.is_empty() { Variant::Base } else { Variant::Adapted(&key, &factors) };
         let retention = self.retention(seen, &variant, &winner.head)?;
@@ -93,7 +93,7 @@ impl Adaptation<'_> {
         done(verdict, Some(winner), steps)
     }
 
-    /// Mean loss of the base on the lessons that judge.
+    /// Mean loss of the base on the training examples of the validation split.
     fn untaught_loss(&self, seen: &Seen, judged: &[usize]) -> Result<f64> {
         let logits = self.blank_head(seen)?.forward(seen.features.view(), seen.logits.as_ref().map(|z| z.view()))?;
         let loss = self.score(&logits)?.1;
@@ -101,7 +101,7 @@ impl Adaptation<'_> {
     }
 
     /// The order in which candidates are preferred on a tie, the smallest first. Where classes are new the head alone is, since its
-    /// features are the base's own; two that moved the features are told apart by what they had right, however little that is.
+    /// features are the base's own; two that moved the features are distinguished by what they had right, however little that is.
     fn preference(&self, depth: Depth) -> u32 {
         match self.corrects_only() {
             true => Depth::AllSites as u32 - depth as u32,
@@ -109,17 +109,17 @@ impl Adaptation<'_> {
         }
     }
 
-    /// Against a serving generation the candidate is judged on what came after that generation, which taught neither: it must not
+    /// Against an active generation the candidate is judged on what came after that generation, which taught neither: it must not
     /// have fewer answers right, nor as many and a larger loss on clearly more than half of them. On a tie it serves: it has
     /// learned from all that the other has, and from more.
     pub(super) fn behind_on_fresh(&self, e: &Evidence) -> Result<Option<String>> {
         let Some(incumbent) = &self.incumbent else { return Ok(None) };
-        let lessons = &self.material.lessons;
-        let fresh: Vec<usize> = (0..lessons.len()).filter(|&i| !lessons[i].earlier).collect();
+        let training_examples = &self.dataset.training_examples;
+        let fresh: Vec<usize> = (0..training_examples.len()).filter(|&i| !training_examples[i].earlier).collect();
         if fresh.is_empty() {
             return Ok(Some(format!("there is no feedback since generation {} was trained", incumbent.generation)));
         }
-        let questions: Vec<&Example> = fresh.iter().map(|&i| &lessons[i].example).collect();
+        let questions: Vec<&Example> = fresh.iter().map(|&i| &training_examples[i].example).collect();
         let variant = match incumbent.sites.is_empty() {
             true => Variant::Base,
             false => Variant::Adapted(incumbent.sites, incumbent.factors),
@@ -132,15 +132,15 @@ impl Adaptation<'_> {
                 None => return Ok(None),
             },
         };
-        let mut padded = Array2::from_elem((fresh.len(), self.material.classes), -30.0f32);
+        let mut padded = Array2::from_elem((fresh.len(), self.dataset.classes), -30.0f32);
         padded.slice_mut(ndarray::s![.., ..logits.ncols()]).assign(&logits);
-        let targets: Vec<_> = fresh.iter().map(|&i| lessons[i].target()).collect();
+        let targets: Vec<_> = fresh.iter().map(|&i| training_examples[i].target()).collect();
         let loss = cross_entropy(padded.view(), &targets, &vec![1.0; fresh.len()], 0.0)?.rows;
         let theirs: Vec<bool> = padded
             .rows()
             .into_iter()
             .zip(&fresh)
-            .map(|(z, &i)| argmax(z).is_some_and(|answer| lessons[i].goal.agrees(answer)))
+            .map(|(z, &i)| argmax(z).is_some_and(|answer| training_examples[i].target.agrees(answer)))
             .collect();
         let ours: Vec<bool> = fresh.iter().map(|&i| e.right[i]).collect();
         let test = Paired::count(&ours, &theirs);
@@ -160,15 +160,16 @@ impl Adaptation<'_> {
     }
 
     pub(super) fn refit(&self, e: &Evidence, seen: &Seen) -> Result<Winner> {
-        let all: Vec<usize> = (0..self.material.lessons.len()).collect();
+        let all: Vec<usize> = (0..self.dataset.training_examples.len()).collect();
         if e.sites.is_empty() {
             let head = self.solved_head(seen, &all, e.l2)?;
             return Ok(Winner { depth: e.depth, deltas: vec![], head, steps: 0, learning_rate: 0.0 });
         }
         let head = self.blank_head(seen)?;
-        let lessons: Vec<&Lesson> = self.material.lessons.iter().chain(seen.kept_lessons()).collect();
-        let recipe = self.recipe(lessons.len());
-        let fit = Fit::new(self.engine, lessons, &e.sites, head, &recipe, self.settings.threads)?;
+        let training_examples: Vec<&TrainingExample> =
+            self.dataset.training_examples.iter().chain(seen.kept_examples()).collect();
+        let recipe = self.recipe(training_examples.len());
+        let fit = Fit::new(self.engine, training_examples, &e.sites, head, &recipe, self.settings.threads)?;
         let fitted = fit.run(self.stop, self.keeper, |epoch, _, _, _| {
             self.say("training on everything", 0.8 + 0.2 * (epoch + 1) as f32 / e.epochs as f32);
             Ok(if epoch + 1 >= e.epochs { Go::Enough } else { Go::On })

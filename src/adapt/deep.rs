@@ -7,7 +7,7 @@ use ndarray::Array2;
 use super::pace::Pace;
 use super::seen::Seen;
 use super::{Adaptation, Evidence, depth_name};
-use crate::adapt::fit::{Fit, Fitted, Go, LEARNING_RATE, Lesson, Recipe};
+use crate::adapt::fit::{Fit, Fitted, Go, LEARNING_RATE, Recipe, TrainingExample};
 use crate::adapter::Depth;
 use crate::error::{Error, ErrorKind, Result};
 use crate::gate::retention::Retention;
@@ -23,7 +23,7 @@ const FEWEST_EPOCHS: u64 = 8;
 /// Why a candidate is not tried to the end.
 const OUT_OF_TIME: &str = "the time budget does not reach; raise --budget-seconds";
 /// Held-out looks at a fit: at these shares of its epochs.
-const LOOKS: [f32; 3] = [0.4, 0.7, 1.0];
+const CHECKPOINTS: [f32; 3] = [0.4, 0.7, 1.0];
 
 /// Level at which a candidate is told to be behind another.
 const BEHIND: f64 = 0.05;
@@ -34,9 +34,9 @@ pub(super) enum Found {
     /// It is not tried to the end.
     GivenUp {
         reason: String,
-        /// The lessons whose answers were looked at.
+        /// The training examples whose answers were looked at.
         answered: Vec<usize>,
-        /// At each look, which lessons it had right; of those `answered`.
+        /// At each evaluation checkpoint, which training examples it had right; of those `answered`.
         right: Vec<Vec<bool>>,
     },
 }
@@ -49,12 +49,12 @@ impl Found {
 }
 
 impl Adaptation<'_> {
-    pub(super) fn recipe(&self, lessons: usize) -> Recipe {
+    pub(super) fn recipe(&self, training_examples: usize) -> Recipe {
         let mut recipe = Recipe { seed: self.settings.seed, ..self.settings.recipe.clone() };
         if self.corrects_only() {
             suit_corrections(&mut recipe);
         }
-        let per_epoch = lessons.div_ceil(recipe.batch).max(1) as u64;
+        let per_epoch = training_examples.div_ceil(recipe.batch).max(1) as u64;
         recipe.epochs = recipe.epochs.min(ENOUGH_STEPS.div_ceil(per_epoch).max(FEWEST_EPOCHS));
         if let Some(most) = self.settings.steps {
             recipe.epochs = recipe.epochs.min(most.div_ceil(per_epoch)).max(1);
@@ -75,10 +75,11 @@ impl Adaptation<'_> {
         started: Instant,
     ) -> Result<(Found, u64)> {
         let name = depth_name(depth);
-        let n = self.material.lessons.len();
+        let n = self.dataset.training_examples.len();
         let recipe = self.recipe(n);
-        let looks: Vec<u64> = LOOKS.iter().map(|s| ((recipe.epochs as f32 * s).round() as u64).max(1)).collect();
-        let mut held_out: Vec<Array2<f32>> = vec![Array2::zeros((n, self.material.classes)); looks.len()];
+        let checkpoints: Vec<u64> =
+            CHECKPOINTS.iter().map(|s| ((recipe.epochs as f32 * s).round() as u64).max(1)).collect();
+        let mut held_out: Vec<Array2<f32>> = vec![Array2::zeros((n, self.dataset.classes)); checkpoints.len()];
         let all: Vec<u32> = (0..folds.folds()).collect();
         let side_by_side = self.settings.threads.max(1);
         let (mut steps, mut judged): (u64, Vec<usize>) = (0, vec![]);
@@ -97,7 +98,7 @@ impl Adaptation<'_> {
                     folds,
                     fold,
                     &recipe,
-                    &looks,
+                    &checkpoints,
                     inner_threads,
                     (&pace, (round == 0).then_some(fits_ahead)),
                 )
@@ -111,9 +112,9 @@ impl Adaptation<'_> {
                 }
                 other => other?,
             };
-            for (&fold, (fitted, at_looks)) in group.iter().zip(fits) {
-                let judges = folds.judges(fold);
-                for (all, part) in held_out.iter_mut().zip(&at_looks) {
+            for (&fold, (fitted, at_checkpoints)) in group.iter().zip(fits) {
+                let judges = folds.validation(fold);
+                for (all, part) in held_out.iter_mut().zip(&at_checkpoints) {
                     for (at, &i) in judges.iter().enumerate() {
                         all.row_mut(i).assign(&part.row(at));
                     }
@@ -136,16 +137,16 @@ impl Adaptation<'_> {
             }
         }
         let mut scores = held_out.iter().map(|logits| self.score(logits)).collect::<Result<Vec<_>>>()?;
-        let look = best_look(&scores);
+        let look = best_checkpoint(&scores);
         let versions = scores.iter().map(|(right, _)| right.clone()).collect();
         let (right, loss) = scores.swap_remove(look);
         let retention = retention.unwrap_or_else(|| Retention::from_counts(0, 0, 0.0));
-        let epochs = looks[look];
+        let epochs = checkpoints[look];
         let evidence = Evidence { depth, sites: sites.clone(), right, loss, versions, retention, epochs, l2: 0.0 };
         Ok((Found::Evidence(Box::new(evidence)), steps))
     }
 
-    /// Trains on a fold's teachers and answers its judges at each look.
+    /// Trains on a fold's training split and answers its validation split at each evaluation checkpoint.
     #[allow(clippy::too_many_arguments)]
     pub(super) fn fold_fit(
         &self,
@@ -154,22 +155,22 @@ impl Adaptation<'_> {
         folds: &Folds,
         fold: u32,
         recipe: &Recipe,
-        looks: &[u64],
+        checkpoints: &[u64],
         threads: usize,
         (pace, fits_ahead): (&Pace, Option<u32>),
     ) -> Result<(Fitted, Vec<Array2<f32>>)> {
-        let (teachers, judges) = (folds.teachers(fold), folds.judges(fold));
+        let (training, judges) = (folds.training(fold), folds.validation(fold));
         let head = self.blank_head(seen)?;
-        let lessons: Vec<&Lesson> =
-            teachers.iter().map(|&i| &self.material.lessons[i]).chain(seen.kept_lessons()).collect();
-        let questions: Vec<&Example> = judges.iter().map(|&i| &self.material.lessons[i].example).collect();
-        let fit = Fit::new(self.engine, lessons, sites, head, recipe, threads)?;
+        let training_examples: Vec<&TrainingExample> =
+            training.iter().map(|&i| &self.dataset.training_examples[i]).chain(seen.kept_examples()).collect();
+        let questions: Vec<&Example> = judges.iter().map(|&i| &self.dataset.training_examples[i].example).collect();
+        let fit = Fit::new(self.engine, training_examples, sites, head, recipe, threads)?;
         let per_epoch = fit.steps_per_epoch()?;
         let warm = if fit.is_split()? { per_epoch } else { 1 };
         let late = pace.watch(recipe.epochs * per_epoch, warm, fits_ahead);
         let stop = || (self.stop)() || late();
         let mut fitted = fit.run(&stop, self.keeper, |epoch, deltas, head, answers| {
-            for _ in looks.iter().filter(|l| **l == epoch + 1) {
+            for _ in checkpoints.iter().filter(|l| **l == epoch + 1) {
                 let factors = Factors::of(deltas)?;
                 let rows = self.rows(&Variant::Adapted(sites, &factors), &questions, threads)?;
                 answers.push(head.forward(rows.features.view(), rows.logits.as_ref().map(|z| z.view()))?);
@@ -178,13 +179,13 @@ impl Adaptation<'_> {
         })?;
         let mut answers = std::mem::take(&mut fitted.answers);
         match answers.last().cloned() {
-            Some(last) => answers.resize(looks.len(), last),
-            None => return Err(Error::internal("a fit without a look")),
+            Some(last) => answers.resize(checkpoints.len(), last),
+            None => return Err(Error::internal("a fit without an evaluation checkpoint")),
         }
         Ok((fitted, answers))
     }
 
-    /// Gives a candidate up that is behind a rival on the lessons `answered` so far, at each look: clearly in accuracy, by the
+    /// Gives a candidate up that is behind a rival on the training examples `answered` so far, at each evaluation checkpoint: clearly in accuracy, by the
     /// paired test at 5 %, since the first folds have few answers, and in mean loss.
     fn falls_behind(
         &self,
@@ -221,8 +222,8 @@ fn suit_corrections(recipe: &mut Recipe) {
     recipe.smoothing.get_or_insert(0.1);
 }
 
-/// The look with the most held-out answers right: an early stop that every fold votes on. On equal ones the smallest loss.
-fn best_look(scores: &[(Vec<bool>, Vec<f32>)]) -> usize {
+/// The evaluation checkpoint with the most held-out answers right: an early stop that every fold votes on. On equal ones the smallest loss.
+fn best_checkpoint(scores: &[(Vec<bool>, Vec<f32>)]) -> usize {
     let mut best = (0, 0, f64::INFINITY);
     for (look, (right, loss)) in scores.iter().enumerate() {
         let (right, loss) = (right.iter().filter(|r| **r).count(), loss.iter().map(|l| *l as f64).sum::<f64>());

@@ -1,10 +1,10 @@
-//! What is known of a candidate: its answers to lessons that did not teach it, and what it left alone.
+//! What is known of a candidate: its answers to training examples that did not teach it, and what it left alone.
 
 use ndarray::{Array2, ArrayView1};
 
 use super::seen::Seen;
 use super::{Adaptation, depth_name};
-use crate::adapt::fit::Lesson;
+use crate::adapt::fit::TrainingExample;
 use crate::adapter::Depth;
 use crate::error::Result;
 use crate::gate::retention::Retention;
@@ -14,7 +14,7 @@ use crate::plan::{SiteKey, Variant};
 use crate::stats::rows::argmax;
 use crate::train::loss::cross_entropy;
 
-/// One candidate's evidence: answers and losses on lessons that did not teach it.
+/// One candidate's evidence: answers and losses on training examples that did not teach it.
 pub(super) struct Evidence {
     pub depth: Depth,
     pub sites: SiteKey,
@@ -23,7 +23,7 @@ pub(super) struct Evidence {
     /// Which answers each version had right that this one was chosen among.
     pub versions: Vec<Vec<bool>>,
     pub retention: Retention,
-    /// Epochs at the look with the most held-out answers right.
+    /// Epochs at the evaluation checkpoint with the most held-out answers right.
     pub epochs: u64,
     pub l2: f32,
 }
@@ -33,13 +33,14 @@ pub(super) fn mean(loss: &[f32]) -> f64 {
 }
 
 impl Adaptation<'_> {
-    /// Right or wrong, and loss, of every row of `logits` (one a lesson).
+    /// Right or wrong, and loss, of every row of `logits` (one a training example).
     pub(super) fn score(&self, logits: &Array2<f32>) -> Result<(Vec<bool>, Vec<f32>)> {
-        let lessons = &self.material.lessons;
-        let right = |(z, l): (ArrayView1<f32>, &Lesson)| argmax(z).is_some_and(|answer| l.goal.agrees(answer));
-        let right = logits.rows().into_iter().zip(lessons).map(right).collect();
-        let targets: Vec<_> = lessons.iter().map(|l| l.target()).collect();
-        let loss = cross_entropy(logits.view(), &targets, &vec![1.0; lessons.len()], 0.0)?;
+        let training_examples = &self.dataset.training_examples;
+        let right =
+            |(z, l): (ArrayView1<f32>, &TrainingExample)| argmax(z).is_some_and(|answer| l.target.agrees(answer));
+        let right = logits.rows().into_iter().zip(training_examples).map(right).collect();
+        let targets: Vec<_> = training_examples.iter().map(|l| l.target()).collect();
+        let loss = cross_entropy(logits.view(), &targets, &vec![1.0; training_examples.len()], 0.0)?;
         Ok((right, loss.rows))
     }
 

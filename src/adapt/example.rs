@@ -1,11 +1,11 @@
 //! What there is to learn: an input, and what somebody said about the answer to it.
 
 use crate::input::Example;
-use crate::train::loss::Target;
+use crate::train::loss::LossTarget;
 
 /// What one example should have been answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Goal {
+pub enum Target {
     /// This class is right.
     Class(usize),
     /// This class is wrong; the right one is not known.
@@ -15,40 +15,40 @@ pub enum Goal {
     Keep(usize),
 }
 
-impl Goal {
+impl Target {
     /// Group for class-balanced sampling.
     pub fn class(self) -> usize {
         match self {
-            Goal::Class(c) | Goal::Not(c) | Goal::Keep(c) => c,
+            Target::Class(c) | Target::Not(c) | Target::Keep(c) => c,
         }
     }
     /// Whether the answer `class` agrees with what is known.
     pub fn agrees(self, class: usize) -> bool {
         match self {
-            Goal::Class(c) | Goal::Keep(c) => c == class,
-            Goal::Not(c) => c != class,
+            Target::Class(c) | Target::Keep(c) => c == class,
+            Target::Not(c) => c != class,
         }
     }
 }
 
-impl Lesson {
+impl TrainingExample {
     /// The target of the loss.
-    pub fn target(&self) -> Target<'_> {
-        match self.goal {
-            Goal::Class(c) => Target::Class(c),
-            Goal::Not(c) => Target::Not(c),
-            Goal::Keep(_) => Target::Soft(&self.keep),
+    pub fn target(&self) -> LossTarget<'_> {
+        match self.target {
+            Target::Class(c) => LossTarget::Class(c),
+            Target::Not(c) => LossTarget::Not(c),
+            Target::Keep(_) => LossTarget::Soft(&self.keep),
         }
     }
 }
 
 /// One thing to learn from.
 #[derive(Debug, Clone)]
-pub struct Lesson {
+pub struct TrainingExample {
     /// The input.
     pub example: Example,
     /// What should be answered.
-    pub goal: Goal,
+    pub target: Target,
     /// Weight in the loss.
     pub weight: f32,
     /// When the feedback came, in milliseconds since 1970.

@@ -11,8 +11,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use super::{Adaptation, Ladder, Material, Settings};
-use crate::adapt::fit::{Goal, Lesson};
+use super::{Adaptation, CandidateSites, Dataset, Settings};
+use crate::adapt::fit::{Target, TrainingExample};
 use crate::adapter::{Depth, Pooling};
 use crate::base::{Base, Task};
 use crate::input::{ArrayData, Example, NamedArray};
@@ -28,18 +28,18 @@ fn runs() -> usize {
 }
 
 /// `n` inputs, each with a label that has nothing to do with it.
-fn noise(n: usize, seed: u64) -> Material {
+fn noise(n: usize, seed: u64) -> Dataset {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    let mut lesson = |at: usize| {
+    let mut training_example = |at: usize| {
         let values = (0..8).map(|_| (0..3).map(|_| rng.random_range(-1.0f32..1.0)).sum()).collect();
         let array = NamedArray::new("x", vec![8], ArrayData::F32(values)).unwrap();
-        let goal = Goal::Class(rng.random_range(0..CLASSES));
+        let target = Target::Class(rng.random_range(0..CLASSES));
         let example = Example { arrays: vec![array] };
-        Lesson { example, goal, weight: 1.0, at_ms: at as u64, earlier: false, keep: vec![] }
+        TrainingExample { example, target, weight: 1.0, at_ms: at as u64, earlier: false, keep: vec![] }
     };
-    let lessons: Vec<Lesson> = (0..n).map(&mut lesson).collect();
+    let training_examples: Vec<TrainingExample> = (0..n).map(&mut training_example).collect();
     let served_right = vec![false; n];
-    Material { lessons, served_right, standing: vec![], base_classes: CLASSES, classes: CLASSES, features: 16 }
+    Dataset { training_examples, served_right, standing: vec![], base_classes: CLASSES, classes: CLASSES, features: 16 }
 }
 
 /// Of [`runs`] trainings on noise, with as many examples as `sizes` in turn, how many promote a candidate.
@@ -47,7 +47,7 @@ fn promotions(deepest: Depth, sizes: &[usize]) -> usize {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens/level/mlp.onnx");
     let engine = Engine::new(Arc::new(Base::open(file).unwrap()), Task::Classification, Pooling::None);
     let sites = |names: &[&str]| -> SiteKey { names.iter().map(|name| (name.to_string(), 2)).collect() };
-    let ladder = Ladder { last_block: sites(&["fc2"]), all_sites: sites(&["fc1", "fc2"]) };
+    let candidates = CandidateSites { last_block: sites(&["fc2"]), all_sites: sites(&["fc1", "fc2"]) };
     let (next, promoted) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let work = || {
         loop {
@@ -55,12 +55,12 @@ fn promotions(deepest: Depth, sizes: &[usize]) -> usize {
             if run >= runs() {
                 return;
             }
-            let material = noise(sizes[run % sizes.len()], run as u64);
+            let dataset = noise(sizes[run % sizes.len()], run as u64);
             let settings = Settings { seed: run as u64, threads: 1, deepest, steps: Some(30), ..Settings::default() };
             let adaptation = Adaptation {
                 engine: &engine,
-                material: &material,
-                ladder: &ladder,
+                dataset: &dataset,
+                candidates: &candidates,
                 settings: &settings,
                 incumbent: None,
                 stop: &|| false,

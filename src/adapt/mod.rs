@@ -1,6 +1,6 @@
-//! The loop that knows the whole story: lessons → a ladder of candidates → the gate → an adapter that may serve.
+//! The loop that knows the whole story: training examples → a sequence of candidates → the gate → an adapter that may serve.
 //!
-//! Cheap candidates come first. Every candidate is judged on lessons that did not teach it: the lessons are cut into folds of
+//! Cheap candidates come first. Every candidate is judged on training examples that did not teach it: the training examples are cut into folds of
 //! consecutive blocks, one fit a fold, side by side on the cores. A deeper candidate that falls behind on its first folds is
 //! given up. The winner is trained once more on everything, checked against the base on inputs that nobody corrected, and only
 //! then handed to the store.
@@ -23,10 +23,10 @@ use std::time::{Duration, Instant};
 
 use deep::Found;
 use evidence::Evidence;
-pub(crate) use seen::{Material, Standing};
+pub(crate) use seen::{Dataset, Standing};
 
 use crate::adapt::fit::state::Keeper;
-use crate::adapt::fit::{Goal, Recipe};
+use crate::adapt::fit::{Recipe, Target};
 use crate::adapter::{Depth, HeadDelta, SiteDelta};
 use crate::error::Result;
 use crate::gate::Limits;
@@ -36,8 +36,8 @@ use crate::input::Example;
 use crate::plan::{Engine, Factors, Rows, SiteKey, Variant};
 use crate::stats::paired::{mean_gap, within};
 
-/// Fewest lessons with a known answer before a training is worth its time.
-pub const FEWEST_LESSONS: usize = 8;
+/// Fewest training examples with a known answer before a training is worth its time.
+pub const FEWEST_EXAMPLES: usize = 8;
 /// Most uncorrected inputs that retention looks at: the latest ones.
 pub(crate) const MOST_IDLE: usize = 256;
 
@@ -75,7 +75,7 @@ impl Default for Settings {
 }
 
 /// Sites of the deeper candidates, shallowest first.
-pub(crate) struct Ladder {
+pub(crate) struct CandidateSites {
     pub last_block: SiteKey,
     pub all_sites: SiteKey,
 }
@@ -99,12 +99,12 @@ pub(crate) struct Outcome {
     /// One line a candidate, for people.
     pub tried: Vec<String>,
     /// `None` where nothing was trained.
-    pub loss: Option<GuardLoss>,
+    pub loss: Option<ValidationLoss>,
 }
 
-/// Mean loss (cross-entropy in nats) on the answers that judge, none of which taught the one that is judged.
+/// Mean loss (cross-entropy in nats) on the validation answers, none of which taught the one that is judged.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct GuardLoss {
+pub struct ValidationLoss {
     /// Of the base, with a head that says nothing where classes are new.
     pub base: f64,
     /// Of the candidate that the verdict is about.
@@ -131,8 +131,8 @@ pub struct Progress {
 #[derive(Clone, Copy)]
 pub(crate) struct Adaptation<'a> {
     pub engine: &'a Engine,
-    pub material: &'a Material,
-    pub ladder: &'a Ladder,
+    pub dataset: &'a Dataset,
+    pub candidates: &'a CandidateSites,
     pub settings: &'a Settings,
     pub incumbent: Option<Incumbent<'a>>,
     pub stop: &'a (dyn Fn() -> bool + Sync),
@@ -144,11 +144,12 @@ pub(crate) struct Adaptation<'a> {
 impl Adaptation<'_> {
     pub fn run(&self) -> Result<Outcome> {
         let started = Instant::now();
-        let material = self.material;
-        let judged: Vec<usize> =
-            (0..material.lessons.len()).filter(|&i| matches!(material.lessons[i].goal, Goal::Class(_))).collect();
-        if judged.len() < FEWEST_LESSONS {
-            let more = FEWEST_LESSONS - judged.len();
+        let dataset = self.dataset;
+        let judged: Vec<usize> = (0..dataset.training_examples.len())
+            .filter(|&i| matches!(dataset.training_examples[i].target, Target::Class(_)))
+            .collect();
+        if judged.len() < FEWEST_EXAMPLES {
+            let more = FEWEST_EXAMPLES - judged.len();
             let reason = format!("{} answers are known; {more} more before the first training", judged.len());
             return Ok(self.nothing(reason, started));
         }
@@ -157,28 +158,29 @@ impl Adaptation<'_> {
         let base_right = self.base_right(&seen);
         let folds = self.folds()?;
         let head = self.head_only(&seen, &folds)?;
-        let mut trials = Trials { tried: vec![self.describe(&head, &judged)], ladder: vec![head], ..Trials::default() };
+        let mut trials =
+            Trials { tried: vec![self.describe(&head, &judged)], candidates: vec![head], ..Trials::default() };
         // A head that corrects the base's own classes answers what it was taught, and little else: on people whom the activity model
         // never met it was worse than the base by up to 34 points where no deeper candidate was. There it only fills in for them.
         let rivals_from = usize::from(self.corrects_only());
-        for (depth, sites) in self.rungs() {
-            // Deeper is not better by itself: where classes are new and the last block was a step down, the next rung is not climbed to.
+        for (depth, sites) in self.stages() {
+            // Deeper is not better by itself: where classes are new and the last block was a step down, the next stage is not climbed to.
             if depth == Depth::AllSites
                 && trials.tried.len() > 1
                 && !self.corrects_only()
-                && went_down(&trials.ladder, &judged)
+                && went_down(&trials.candidates, &judged)
             {
-                let why = if trials.ladder.len() == 1 { "given up" } else { "clearly worse than the head" };
+                let why = if trials.candidates.len() == 1 { "given up" } else { "clearly worse than the head" };
                 trials.tried.push(format!("{}: not tried, since the last block was {why}", depth_name(depth)));
                 break;
             }
             let (found, steps) =
-                self.deeper(depth, sites, &seen, &folds, &trials.ladder[rivals_from..], &judged, started)?;
+                self.deeper(depth, sites, &seen, &folds, &trials.candidates[rivals_from..], &judged, started)?;
             trials.steps += steps;
             match found {
                 Found::Evidence(evidence) => {
                     trials.tried.push(self.describe(&evidence, &judged));
-                    trials.ladder.push(*evidence);
+                    trials.candidates.push(*evidence);
                 }
                 Found::GivenUp { reason, answered, right } => {
                     trials.tried.push(format!("{}: {reason}", depth_name(depth)));
@@ -186,21 +188,21 @@ impl Adaptation<'_> {
                 }
             }
         }
-        if trials.ladder.len() > 1 {
-            trials.ladder.drain(..rivals_from);
+        if trials.candidates.len() > 1 {
+            trials.candidates.drain(..rivals_from);
         }
         self.decide(&seen, &base_right, &judged, trials, started)
     }
 
     /// The deeper candidates, shallowest first.
-    fn rungs(&self) -> Vec<(Depth, &SiteKey)> {
-        let Ladder { last_block, all_sites } = self.ladder;
-        let mut rungs = vec![(Depth::LastBlock, last_block), (Depth::AllSites, all_sites)];
+    fn stages(&self) -> Vec<(Depth, &SiteKey)> {
+        let CandidateSites { last_block, all_sites } = self.candidates;
+        let mut stages = vec![(Depth::LastBlock, last_block), (Depth::AllSites, all_sites)];
         if last_block == all_sites {
-            rungs.remove(0);
+            stages.remove(0);
         }
-        rungs.retain(|(depth, sites)| !sites.is_empty() && *depth <= self.settings.deepest);
-        rungs
+        stages.retain(|(depth, sites)| !sites.is_empty() && *depth <= self.settings.deepest);
+        stages
     }
 
     /// Pooled features and logits of many examples: no more at once than a training step takes, which memory may have limited.
@@ -229,10 +231,10 @@ impl Adaptation<'_> {
         Outcome { verdict, winner: None, steps: 0, seconds: started.elapsed().as_secs_f64(), tried: vec![], loss: None }
     }
 
-    /// Blocks of consecutive lessons, so that near-duplicates stay on one side; fewer folds when there is more to judge with.
+    /// Blocks of consecutive training examples, so that near-duplicates stay on one side; fewer folds when there is more to judge with.
     fn folds(&self) -> Result<Folds> {
-        let n = self.material.lessons.len();
-        let times: Vec<u64> = self.material.lessons.iter().map(|l| l.at_ms).collect();
+        let n = self.dataset.training_examples.len();
+        let times: Vec<u64> = self.dataset.training_examples.iter().map(|l| l.at_ms).collect();
         let folds = match n {
             0..=15 => n as u32 / 2,
             16..=149 => 4,
@@ -250,7 +252,7 @@ impl Adaptation<'_> {
     /// hardly moves, and a deeper candidate wins a tie. New classes instead are read off features that are there already:
     /// the head moves fast, and the shallower candidate wins a tie.
     fn corrects_only(&self) -> bool {
-        self.material.base_classes > 0 && self.material.classes == self.material.base_classes
+        self.dataset.base_classes > 0 && self.dataset.classes == self.dataset.base_classes
     }
 }
 
@@ -258,15 +260,15 @@ impl Adaptation<'_> {
 #[derive(Default)]
 struct Trials {
     /// Candidates tried to the end.
-    ladder: Vec<Evidence>,
-    /// Of each that was given up: for every version and lesson, was it right, or was the base where it was not asked?
+    candidates: Vec<Evidence>,
+    /// Of each that was given up: for every version and training example, was it right, or was the base where it was not asked?
     given_up: Vec<Vec<Vec<bool>>>,
     /// One line a candidate, for people.
     tried: Vec<String>,
     steps: u64,
 }
 
-/// `right` at the lessons `answered`, `base` elsewhere.
+/// `right` at the training examples `answered`, `base` elsewhere.
 fn only(answered: &[usize], right: &[bool], base: &[bool]) -> Vec<bool> {
     let mut merged = base.to_vec();
     answered.iter().for_each(|&i| merged[i] = right[i]);
@@ -274,8 +276,8 @@ fn only(answered: &[usize], right: &[bool], base: &[bool]) -> Vec<bool> {
 }
 
 /// Whether the deepest candidate so far has clearly fewer answers right than the head: by more than chance.
-fn went_down(ladder: &[Evidence], judged: &[usize]) -> bool {
-    let [head, .., last] = ladder else { return true };
+fn went_down(candidates: &[Evidence], judged: &[usize]) -> bool {
+    let [head, .., last] = candidates else { return true };
     let right = |e: &Evidence| judged.iter().map(|&i| f32::from(u8::from(e.right[i]))).collect::<Vec<f32>>();
     !within(mean_gap(&right(head), &right(last), judged.iter().map(|_| 1.0)))
 }

@@ -1,8 +1,8 @@
 //! Inputs that nobody gave, made from those that somebody did: they teach what the base answers away from the feedback.
 //!
 //! The first corrections often speak of a class or two, and nothing that the person has done so far says what a delta on the
-//! inner layers does to all others. So some inputs are made up, the base answers them, and its probabilities are to be kept:
-//! *pseudorehearsal* (Robins 1995, *Catastrophic forgetting, rehearsal and pseudorehearsal*). A made-up input is a random mixture of two
+//! inner layers does to all others. So some synthetic inputs are made, the base answers them, and its probabilities are to be kept:
+//! *pseudorehearsal* (Robins 1995, *Catastrophic forgetting, rehearsal and pseudorehearsal*). A synthetic input is a random mixture of two
 //! real ones with noise of up to twice its spread, smooth to rough, so that it falls between and around what was met.
 
 use rand::{RngExt, SeedableRng};

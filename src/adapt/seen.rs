@@ -3,12 +3,12 @@
 use ndarray::{Array2, ArrayView1, Axis};
 
 use super::{Adaptation, rehearsal};
-use crate::adapt::fit::{Goal, Lesson};
+use crate::adapt::fit::{Target, TrainingExample};
 use crate::error::{Error, Result};
 use crate::input::Example;
 use crate::plan::Variant;
 use crate::stats::rows::{argmax, softmax};
-use crate::train::loss::Target;
+use crate::train::loss::LossTarget;
 use crate::train::solve::HeadData;
 
 /// Weight of an input whose answer is to be kept, beside 1 for one that somebody spoke about.
@@ -17,10 +17,10 @@ const KEEP_WEIGHT: f32 = 0.5;
 const KEEP_BLOCK: usize = 4;
 
 /// What there is to learn from.
-pub(crate) struct Material {
+pub(crate) struct Dataset {
     /// In order of time.
-    pub lessons: Vec<Lesson>,
-    /// For each lesson, whether the answer given at the time agreed with it.
+    pub training_examples: Vec<TrainingExample>,
+    /// For each training example, whether the answer given at the time agreed with it.
     pub served_right: Vec<bool>,
     /// Inputs that nobody spoke about, the latest first.
     pub standing: Vec<Standing>,
@@ -38,7 +38,7 @@ pub(crate) struct Standing {
     pub trusted: bool,
 }
 
-/// What the frozen base says about lessons and other inputs, computed once.
+/// What the frozen base says about training examples and other inputs, computed once.
 pub(super) struct Seen {
     pub features: Array2<f32>,
     pub logits: Option<Array2<f32>>,
@@ -50,7 +50,7 @@ pub(super) struct Seen {
 
 /// Inputs whose answer is to be kept, with the base's logits.
 pub(super) struct Kept {
-    pub lessons: Vec<Lesson>,
+    pub training_examples: Vec<TrainingExample>,
     pub features: Array2<f32>,
     pub logits: Array2<f32>,
 }
@@ -64,7 +64,7 @@ pub(super) struct Idle {
 
 impl Adaptation<'_> {
     pub(super) fn look(&self) -> Result<Seen> {
-        let examples: Vec<&Example> = self.material.lessons.iter().map(|l| &l.example).collect();
+        let examples: Vec<&Example> = self.dataset.training_examples.iter().map(|l| &l.example).collect();
         let rows = self.rows(&Variant::Base, &examples, self.settings.threads)?;
         let (mut keep, idle) = match self.look_idle()? {
             Some((keep, idle)) => (Some(keep), Some(idle)),
@@ -73,7 +73,7 @@ impl Adaptation<'_> {
         // Where classes are only corrected, deltas may reach far below the head: what they do elsewhere is rehearsed.
         if self.corrects_only() && self.engine.base.takes_any_floats() {
             let pool: Vec<&Example> =
-                examples.into_iter().chain(self.material.standing.iter().map(|s| &s.example)).collect();
+                examples.into_iter().chain(self.dataset.standing.iter().map(|s| &s.example)).collect();
             keep = joined(keep, self.keep(rehearsal::made_up(&pool, self.settings.seed))?)?;
         }
         Ok(Seen { features: rows.features, logits: rows.logits, keep, idle })
@@ -83,16 +83,16 @@ impl Adaptation<'_> {
     /// answered, of every two blocks of consecutive ones one teaches, and the other judges. Those that a generation had learned to
     /// answer otherwise only teach: a training starts from the base, and would unlearn what had no need to be said again.
     fn look_idle(&self) -> Result<Option<(Kept, Idle)>> {
-        let all: Vec<&Example> = self.material.standing.iter().map(|s| &s.example).collect();
-        if all.is_empty() || self.material.base_classes == 0 {
+        let all: Vec<&Example> = self.dataset.standing.iter().map(|s| &s.example).collect();
+        if all.is_empty() || self.dataset.base_classes == 0 {
             return Ok(None);
         }
         let rows = self.rows(&Variant::Base, &all, self.settings.threads)?;
         let Some(logits) = rows.logits else { return Ok(None) };
-        let answered = |i: usize| self.material.standing[i].class;
+        let answered = |i: usize| self.dataset.standing[i].class;
         let (stood, mut learned): (Vec<usize>, Vec<usize>) =
             (0..all.len()).partition(|&i| argmax(logits.row(i)) == Some(answered(i)));
-        learned.retain(|&i| self.material.standing[i].trusted);
+        learned.retain(|&i| self.dataset.standing[i].trusted);
         let mut sides: [Vec<usize>; 2] = Default::default();
         for (at, i) in stood.into_iter().enumerate() {
             sides[at / KEEP_BLOCK % 2].push(i);
@@ -100,10 +100,11 @@ impl Adaptation<'_> {
         let [mut teach, judge] = sides;
         let pick = |side: &[usize]| side.iter().map(|&i| all[i].clone()).collect::<Vec<_>>();
         let at = |m: &Array2<f32>, side: &[usize]| m.select(Axis(0), side);
-        let mut lessons = kept_lessons(pick(&teach), &at(&logits, &teach));
-        lessons.extend(learned.iter().map(|&i| kept_lesson(all[i].clone(), sure_of(answered(i), logits.ncols()))));
+        let mut training_examples = kept_examples(pick(&teach), &at(&logits, &teach));
+        training_examples
+            .extend(learned.iter().map(|&i| kept_example(all[i].clone(), sure_of(answered(i), logits.ncols()))));
         teach.extend(learned);
-        let kept = Kept { lessons, features: at(&rows.features, &teach), logits: at(&logits, &teach) };
+        let kept = Kept { training_examples, features: at(&rows.features, &teach), logits: at(&logits, &teach) };
         let idle = Idle { examples: pick(&judge), features: at(&rows.features, &judge), logits: at(&logits, &judge) };
         Ok(Some((kept, idle)))
     }
@@ -115,21 +116,24 @@ impl Adaptation<'_> {
         }
         let questions: Vec<&Example> = examples.iter().collect();
         let rows = self.rows(&Variant::Base, &questions, self.settings.threads)?;
-        let keep =
-            |logits: Array2<f32>| Kept { lessons: kept_lessons(examples, &logits), features: rows.features, logits };
+        let keep = |logits: Array2<f32>| Kept {
+            training_examples: kept_examples(examples, &logits),
+            features: rows.features,
+            logits,
+        };
         Ok(rows.logits.map(keep))
     }
 
     pub(super) fn base_right(&self, seen: &Seen) -> Vec<bool> {
-        let right = |(i, l): (usize, &Lesson)| {
-            seen.logits.as_ref().and_then(|z| argmax(z.row(i))).is_some_and(|answer| l.goal.agrees(answer))
+        let right = |(i, l): (usize, &TrainingExample)| {
+            seen.logits.as_ref().and_then(|z| argmax(z.row(i))).is_some_and(|answer| l.target.agrees(answer))
         };
-        self.material.lessons.iter().enumerate().map(right).collect()
+        self.dataset.training_examples.iter().enumerate().map(right).collect()
     }
 
     pub(super) fn taught<'a>(&'a self, seen: &'a Seen, rows: &[usize]) -> Result<Taught<'a>> {
-        let lessons = rows.iter().map(|&i| &self.material.lessons[i]);
-        let all: Vec<&Lesson> = lessons.chain(seen.kept_lessons()).collect();
+        let training_examples = rows.iter().map(|&i| &self.dataset.training_examples[i]);
+        let all: Vec<&TrainingExample> = training_examples.chain(seen.kept_examples()).collect();
         let join = |m: &Array2<f32>, more: Option<&Array2<f32>>| {
             let own = m.select(Axis(0), rows);
             match more {
@@ -148,19 +152,19 @@ impl Adaptation<'_> {
 }
 
 impl Seen {
-    pub fn kept_lessons(&self) -> impl Iterator<Item = &Lesson> {
-        self.keep.iter().flat_map(|k| &k.lessons)
+    pub fn kept_examples(&self) -> impl Iterator<Item = &TrainingExample> {
+        self.keep.iter().flat_map(|k| &k.training_examples)
     }
 }
 
-fn kept_lessons(examples: Vec<Example>, logits: &Array2<f32>) -> Vec<Lesson> {
-    examples.into_iter().zip(logits.rows()).map(|(example, z)| kept_lesson(example, softmax(z))).collect()
+fn kept_examples(examples: Vec<Example>, logits: &Array2<f32>) -> Vec<TrainingExample> {
+    examples.into_iter().zip(logits.rows()).map(|(example, z)| kept_example(example, softmax(z))).collect()
 }
 
 /// Teaches to go on answering with these probabilities, [base classes].
-fn kept_lesson(example: Example, keep: Vec<f32>) -> Lesson {
+fn kept_example(example: Example, keep: Vec<f32>) -> TrainingExample {
     let class = argmax(ArrayView1::from(&keep[..])).unwrap_or_default();
-    Lesson { example, goal: Goal::Keep(class), weight: KEEP_WEIGHT, at_ms: 0, earlier: false, keep }
+    TrainingExample { example, target: Target::Keep(class), weight: KEEP_WEIGHT, at_ms: 0, earlier: false, keep }
 }
 
 fn sure_of(class: usize, classes: usize) -> Vec<f32> {
@@ -172,7 +176,7 @@ fn joined(first: Option<Kept>, second: Option<Kept>) -> Result<Option<Kept>> {
     Ok(Some(Kept {
         features: below(&a.features, &b.features)?,
         logits: below(&a.logits, &b.logits)?,
-        lessons: a.lessons.iter().chain(&b.lessons).cloned().collect(),
+        training_examples: a.training_examples.iter().chain(&b.training_examples).cloned().collect(),
     }))
 }
 
@@ -185,7 +189,7 @@ fn below(a: &Array2<f32>, b: &Array2<f32>) -> Result<Array2<f32>> {
 pub(super) struct Taught<'a> {
     pub features: Array2<f32>,
     pub logits: Option<Array2<f32>>,
-    pub targets: Vec<Target<'a>>,
+    pub targets: Vec<LossTarget<'a>>,
     pub weights: Vec<f32>,
 }
 

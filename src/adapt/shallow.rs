@@ -16,10 +16,10 @@ use crate::train::solve::{L2_GRID, SolveOptions};
 const GENTLE_GRID: [f32; 9] = [100.0, 30.0, 10.0, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01];
 
 impl Adaptation<'_> {
-    /// The head of zeros: it acts on the base classes that some lesson names, and on every new class.
+    /// The head of zeros: it acts on the base classes that some training example names, and on every new class.
     pub(super) fn blank_head(&self, seen: &Seen) -> Result<Head> {
-        let m = self.material;
-        let mut columns: Vec<u32> = m.lessons.iter().map(|l| l.goal.class() as u32).collect();
+        let m = self.dataset;
+        let mut columns: Vec<u32> = m.training_examples.iter().map(|l| l.target.class() as u32).collect();
         // What the base answered wrongly must be able to step back.
         if let Some(z) = &seen.logits {
             columns.extend(z.rows().into_iter().filter_map(argmax).map(|c| c as u32));
@@ -39,7 +39,7 @@ impl Adaptation<'_> {
         Ok(head)
     }
 
-    /// Solves the head on these lessons and on what is to be kept.
+    /// Solves the head on these training examples and on what is to be kept.
     pub(super) fn solved_head(&self, seen: &Seen, rows: &[usize], l2: f32) -> Result<Head> {
         let mut head = self.blank_head(seen)?;
         let taught = self.taught(seen, rows)?;
@@ -51,13 +51,13 @@ impl Adaptation<'_> {
 
     pub(super) fn head_only(&self, seen: &Seen, folds: &Folds) -> Result<Evidence> {
         self.say("head", 0.0);
-        let all: Vec<usize> = (0..self.material.lessons.len()).collect();
+        let all: Vec<usize> = (0..self.dataset.training_examples.len()).collect();
         let taught = self.taught(seen, &all)?;
         // What is to be kept is a fold of its own: it judges a head that only feedback taught, and teaches all others.
         let mut fold_of = folds.fold_of().to_vec();
         fold_of.resize(taught.weights.len(), folds.folds());
         let (blank, options) = (self.blank_head(seen)?, SolveOptions::default());
-        let choice = match self.material.base_classes {
+        let choice = match self.dataset.base_classes {
             0 => blank.choose_l2_or_plain(&taught.data(), &fold_of, &L2_GRID, &options)?,
             _ => blank.choose_gentle_l2(&taught.data(), &fold_of, &GENTLE_GRID, &options)?,
         };

@@ -150,7 +150,7 @@ pub struct HeadDelta {
 /// How an adapter came to be.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Lineage {
-    /// Generation that served when training began; 0 is the plain base.
+    /// Generation that served when training began; 0 is the base model.
     pub parent: u64,
     /// Seed of everything random in the training.
     pub seed: u64,
@@ -173,7 +173,7 @@ pub struct Lineage {
 pub struct Verdict {
     /// Whether the candidate became a generation.
     pub promoted: bool,
-    /// Accuracy of the plain base on the guard items, 0 to 1.
+    /// Accuracy of the base model on the validation items, 0 to 1.
     pub base_accuracy: f64,
     /// Accuracy of the generation that served before.
     pub before: f64,

@@ -39,7 +39,7 @@ impl Base {
             let data = match (self.roles[ix], port.element) {
                 (_, Element::Other) => {
                     return Err(Error::unsupported(format!(
-                        "the input {:?} has a type that cannot be made up",
+                        "the input {:?} has a type that cannot be generated",
                         port.name
                     )));
                 }

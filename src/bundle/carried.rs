@@ -32,7 +32,7 @@ impl Carrier {
         Carrier { lock, unlock: Unlock::Identities(vec![identity]), base }
     }
 
-    /// The profile of `store`, whose journal is on the medium, as the new file `out`.
+    /// The profile of `store`, whose journal is durable, as the new file `out`.
     pub(crate) fn export(&self, disk: &dyn Disk, store: &Store, next_id: u32, out: &Path) -> Result<Exported> {
         let _held = store.lock_training(Duration::ZERO, "exporting")?;
         let manifest = Manifest {

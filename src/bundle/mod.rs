@@ -37,7 +37,7 @@ struct Manifest {
     task: String,
     /// The settings of the home that it comes from, for people.
     settings: String,
-    /// What serves, and which numbers are used up.
+    /// The active generation, and which numbers are used up.
     contents: Contents,
     /// No interaction below it is given out again.
     next_id: u32,
@@ -76,8 +76,8 @@ pub struct Imported {
 pub fn export(session: &Session, out: &Path, lock: &Lock) -> Result<Exported> {
     let (home, store) = (session.home(), session.store());
     let _held = store.lock_training(WAIT, "exporting")?;
-    // What waits for the medium belongs to it, too.
-    let next_id = session.settle()?.0;
+    // What waits for storage belongs to it, too.
+    let next_id = session.flush()?.0;
     let config = home.config();
     let settings = toml::to_string(config).map_err(|e| Error::internal("cannot write the settings").because(e))?;
     let manifest = Manifest {

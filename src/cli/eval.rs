@@ -11,7 +11,7 @@ use serde_json::json;
 use super::output::{Output, percent_1, skipped_json};
 use super::{ProfileArg, ThreadsArg};
 
-/// Measure the base and what serves now on labelled data; nothing is recorded
+/// Measure the base and the active generation on labelled data; nothing is recorded
 #[derive(Args)]
 #[command(after_help = "Example:\n  acclimate eval home --data test.npz")]
 pub struct Eval {
@@ -47,7 +47,7 @@ impl Eval {
         }
         output.data(&json, || {
             let serves = if generation == 0 {
-                "the plain base serves".into()
+                "the base model serves".into()
             } else {
                 format!("generation {generation} serves")
             };

@@ -12,7 +12,7 @@ use serde_json::json;
 use super::ProfileArg;
 use super::output::{Output, bytes};
 
-/// Write what serves now as one ONNX file that any runtime can use, or a whole profile as one encrypted file
+/// Write the active generation as one ONNX file that any runtime can use, or a whole profile as one encrypted file
 #[derive(Args)]
 #[command(after_help = "Example:\n  acclimate export home --merged mine.onnx\n  \
     acclimate export home --profile ada --bundle ada.age --passphrase-file secret.txt")]

@@ -52,12 +52,12 @@ impl Feedback {
             SaidArg { .. } => Said::Reject,
         };
         let receipt = session.feedback(id, said)?;
-        let data = json!({ "id": receipt.id.to_string(), "durable": receipt.durable, "waiting": receipt.waiting, "taken_back": receipt.taken_back });
+        let data = json!({ "id": receipt.id.to_string(), "durable": receipt.durable, "waiting": receipt.waiting, "rolled_back": receipt.rolled_back });
         let home = self.home.display().to_string();
         output.data(&data, || format!("saved. {}", next(&session, receipt.waiting, &home)))?;
-        if let Some(generation) = receipt.taken_back {
+        if let Some(generation) = receipt.rolled_back {
             output.note(format_args!(
-                "generation {generation} was taken back: the plain base would have been right more often (see `acclimate status {home}`)"
+                "generation {generation} was rolled back automatically: the base model would have been right more often (see `acclimate status {home}`)"
             ));
         }
         Ok(ExitCode::SUCCESS)
@@ -67,7 +67,7 @@ impl Feedback {
 #[cfg(feature = "train")]
 fn next(session: &Session, waiting: usize, home: &str) -> String {
     let given = session.status().map_or(waiting, |s| s.known_answers);
-    match acclimate::adapt::FEWEST_LESSONS.saturating_sub(given) {
+    match acclimate::adapt::FEWEST_EXAMPLES.saturating_sub(given) {
         0 => format!("{waiting} waiting for `acclimate train {home}`"),
         more => format!("{more} more before the first training"),
     }

@@ -23,7 +23,7 @@ pub struct Forget {
     what: WhatArg,
     #[command(flatten)]
     profile: ProfileArg,
-    /// Leave the training for later; until then the plain base, or an older generation, serves
+    /// Leave the training for later; until then the base model, or an older generation, serves
     #[arg(long)]
     no_train: bool,
 }
@@ -107,7 +107,7 @@ fn for_people(forgotten: &Forgotten, training: Option<&Value>, home: &str) -> St
         _ => text += &format!("; generations {} had learned from it and are gone", numbers.join(", ")),
     }
     let name = |generation: u64| match generation {
-        0 => "the plain base serves".to_string(),
+        0 => "the base model serves".to_string(),
         n => format!("generation {n} serves"),
     };
     match training {

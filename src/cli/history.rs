@@ -53,7 +53,7 @@ fn training_json(t: &TrainingEntry) -> Value {
         "feedback": t.feedback_before,
         "steps": t.steps,
         "seconds": t.seconds,
-        "guard": { "base": v.base_accuracy, "before": v.before, "after": v.after, "n": v.n },
+        "validation": { "base": v.base_accuracy, "before": v.before, "after": v.after, "n": v.n },
         "retention": v.retention,
         "depth": depth(v.depth),
         "p_value": v.p_value,
@@ -63,9 +63,9 @@ fn training_json(t: &TrainingEntry) -> Value {
 }
 
 fn generation_json(g: &GenerationInfo) -> Value {
-    let taken_back = g.taken_back.map(|cause| cause.words());
+    let rolled_back = g.rolled_back.map(|cause| cause.words());
     let mut json =
-        json!({ "generation": g.number, "serves": g.current, "previous": g.previous, "taken_back": taken_back });
+        json!({ "generation": g.number, "active": g.current, "previous": g.previous, "rolled_back": rolled_back });
     match &g.header {
         Ok((header, length)) => {
             json["bytes"] = json!(length);
@@ -81,20 +81,28 @@ fn generation_json(g: &GenerationInfo) -> Value {
 
 fn for_people(trainings: &[TrainingEntry], generations: &[GenerationInfo]) -> String {
     if trainings.is_empty() && generations.is_empty() {
-        return "no training yet: the plain base serves".into();
+        return "no training yet: the base model serves".into();
     }
     let row = |t: &TrainingEntry| {
         let v = &t.verdict;
-        let guard = if v.n > 0 { format!("{:.0} → {}", 100.0 * v.before, percent(v.after)) } else { String::new() };
+        let validation =
+            if v.n > 0 { format!("{:.0} → {}", 100.0 * v.before, percent(v.after)) } else { String::new() };
         let outcome = t.generation.map_or_else(|| "not promoted".to_string(), |g| format!("generation {g}"));
-        [date(t.at_ms), outcome, guard, t.feedback_before.to_string(), depth(v.depth).to_string(), v.reason.clone()]
+        [
+            date(t.at_ms),
+            outcome,
+            validation,
+            t.feedback_before.to_string(),
+            depth(v.depth).to_string(),
+            v.reason.clone(),
+        ]
     };
-    let header = ["when (UTC)", "outcome", "guard", "feedback", "depth", "reason"];
+    let header = ["when (UTC)", "outcome", "validation", "feedback", "depth", "reason"];
     let mut text = table(header, trainings.iter().map(row), header.len());
     let row = |g: &GenerationInfo| {
-        let state = match (g.current, g.previous, g.taken_back) {
-            (true, ..) => "serves",
-            (.., Some(_)) => "taken back",
+        let state = match (g.current, g.previous, g.rolled_back) {
+            (true, ..) => "active",
+            (.., Some(_)) => "rolled back automatically",
             (_, true, _) => "previous",
             _ => "",
         };
@@ -107,7 +115,7 @@ fn for_people(trainings: &[TrainingEntry], generations: &[GenerationInfo]) -> St
         [g.number.to_string(), state.to_string(), size, from]
     };
     if generations.is_empty() {
-        text += "\n\nno generation on disk: the plain base serves";
+        text += "\n\nno generation on disk: the base model serves";
     } else {
         text += &format!("\n\n{}", table(["generation", "", "size", "learned"], generations.iter().map(row), 4));
     }

@@ -4,13 +4,13 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use acclimate::disk::KeySource;
-use acclimate::runtime::{Means, NewClasses};
+use acclimate::runtime::{NewClasses, TrainLimits};
 use acclimate::sites::Pattern;
 use acclimate::{Home, InitOptions, Result};
 use clap::Args;
 use serde_json::json;
 
-use super::means::MeansArg;
+use super::limits::LimitsArg;
 use super::output::{Output, bytes};
 use super::vet::VetArgs;
 use super::{EndsArg, TASKS, task};
@@ -45,7 +45,7 @@ pub struct Init {
     #[command(flatten)]
     ends: EndsArg,
     #[command(flatten)]
-    means: MeansArg,
+    limits: LimitsArg,
     /// Let feedback name new classes without --new-class
     #[arg(long)]
     new_classes: bool,
@@ -86,7 +86,7 @@ impl Init {
             sites: Pattern::new(&self.sites),
             model_output: self.ends.model_output,
             model_input: self.ends.model_input,
-            means: self.means.or(Means::default()),
+            limits: self.limits.or(TrainLimits::default()),
             new_classes: self.new_classes.then_some(NewClasses::Allow),
             vetting: Some(self.vet.vetting(&self.model)?),
             key: self.key.source(),
@@ -101,7 +101,7 @@ impl Init {
         let shown = home.path().display().to_string();
         let mut data = json!({
             "home": shown,
-            "sha": config.sha,
+            "fingerprint": config.fingerprint,
             "task": config.task,
             "classes": home.labels().len(),
             "takes": home.intake().takes(),
@@ -121,7 +121,7 @@ impl Init {
             data["train_memory_bytes"] = json!(summary.train_memory_bytes);
             data["unreachable"] = json!(summary.unreachable);
             lines += &format!(
-                "\n{} layers can adapt, {} numbers to train, about {} while training",
+                "\n{} layers can adapt, {} trainable parameters, about {} while training",
                 summary.sites.len(),
                 summary.trainable_parameters,
                 bytes(summary.train_memory_bytes)

@@ -78,7 +78,7 @@ fn as_json(r: &Report) -> Value {
         })
     };
     json!({
-        "sha": r.sha,
+        "fingerprint": r.fingerprint,
         "file_bytes": r.file_bytes,
         "opset": r.opset,
         "task": r.task.map(Task::name),
@@ -131,7 +131,7 @@ fn for_people(r: &Report) -> String {
         r.parameters,
         r.opset,
         bytes(r.file_bytes),
-        r.sha,
+        r.fingerprint,
         ports(&r.inputs),
         ports(&r.outputs),
         ends(r)
@@ -162,8 +162,10 @@ fn for_people(r: &Report) -> String {
     }
     if let (Some(numbers), Some(memory)) = (r.trainable_parameters, r.train_memory_bytes) {
         let adapting = r.sites.iter().filter(|s| s.adapts).count();
-        text +=
-            &format!("\n{adapting} layers adapt: {numbers} numbers to train, about {} while training\n", bytes(memory));
+        text += &format!(
+            "\n{adapting} layers adapt: {numbers} trainable parameters, about {} while training\n",
+            bytes(memory)
+        );
     }
     text
 }

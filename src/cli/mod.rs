@@ -17,7 +17,7 @@ mod history;
 mod import;
 mod init;
 mod inspect;
-mod means;
+mod limits;
 pub mod output;
 mod pin;
 #[cfg(feature = "train")]

@@ -25,7 +25,7 @@ pub fn check(path: &Path) -> Result<()> {
     Err(Error::usage("no plot can be written there").at(path.display()).hint("name a file in a folder that exists"))
 }
 
-/// Writes one line a named curve: accuracy on held-out items against interactions seen; the plain base dashed.
+/// Writes one line a named curve: accuracy on held-out items against interactions seen; the base model dashed.
 pub fn write(path: &Path, title: &str, curves: &[(String, &[Point])]) -> Result<()> {
     let svg = draw(title, curves).map_err(|e| Error::internal("cannot draw the plot").because(e))?;
     std::fs::write(path, svg).map_err(|e| Error::io("cannot write the plot", path, e))
@@ -62,7 +62,7 @@ fn draw(title: &str, curves: &[(String, &[Point])]) -> std::result::Result<Strin
             let base = curve.first().map_or(0.0, |p| 100.0 * p.base_accuracy);
             let dashed = DashedLineSeries::new([(0.0, base), (last, base)], 6, 4, colour.mix(0.6).stroke_width(1));
             chart.draw_series(dashed).map_err(words)?;
-            // What serves stays as it is until the next training.
+            // The active generation stays as it is until the next training.
             let mut steps: Vec<(f64, f64)> = vec![];
             for p in *curve {
                 let (x, y) = (p.seen as f64, 100.0 * p.adapted_accuracy);

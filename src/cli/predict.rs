@@ -34,7 +34,7 @@ pub struct Predict {
     /// Classes to show
     #[arg(long, value_name = "K", default_value_t = 3)]
     top: usize,
-    /// When answers are on the medium: together, at most 5 seconds later, or each before it is shown
+    /// When answers are durable: together, at most 5 seconds later, or each before it is shown
     #[arg(long, value_name = "WHEN", value_parser = ["grouped", "always"], default_value = "grouped")]
     sync: String,
 }

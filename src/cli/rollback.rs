@@ -1,4 +1,4 @@
-//! `rollback`: take back what was learned.
+//! `rollback`: rolls back what was learned.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -11,7 +11,7 @@ use serde_json::json;
 use super::ProfileArg;
 use super::output::Output;
 
-/// Go back to the generation before, or to any other; 0 is the plain base
+/// Go back to the generation before, or to any other; 0 is the base model
 #[derive(Args)]
 #[command(after_help = "Example:\n  acclimate rollback home\n  acclimate rollback home --to 0")]
 pub struct Rollback {
@@ -33,7 +33,7 @@ impl Rollback {
         let seconds = start.elapsed().as_secs_f64();
         let data = json!({ "generation": generation, "previous": previous, "seconds": seconds });
         output.data(&data, || match generation {
-            0 => format!("the plain base serves again; generation {previous} stays on disk"),
+            0 => format!("the base model serves again; generation {previous} stays on disk"),
             n if previous == 0 => format!("generation {n} serves again"),
             n => format!("generation {n} serves; generation {previous} stays on disk"),
         })?;

@@ -30,11 +30,11 @@ impl Status {
             "home": home.path().display().to_string(),
             "profile": self.profile.profile,
             "profiles": profiles,
-            "sha": home.config().sha,
+            "fingerprint": home.config().fingerprint,
             "task": home.config().task,
             "generation": s.generation,
-            "trial_left": s.trial_left,
-            "taken_back": s.taken_back.map(|t| json!({ "generation": t.generation, "reason": t.cause.words() })),
+            "probation_left": s.probation_left,
+            "rolled_back": s.rolled_back.map(|t| json!({ "generation": t.generation, "reason": t.cause.words() })),
             "interactions": s.interactions,
             "feedback": s.feedback,
             "waiting": s.waiting,
@@ -42,19 +42,19 @@ impl Status {
             "adapter_bytes": s.adapter_bytes,
         });
         output.data(&data, || {
-            let serves = match (s.generation, s.trial_left) {
-                (0, _) => "the plain base".to_string(),
+            let serves = match (s.generation, s.probation_left) {
+                (0, _) => "the base model".to_string(),
                 (n, 0) => format!("generation {n}, {}", bytes(s.adapter_bytes)),
-                (n, left) => format!("generation {n}, {}, on trial for {left} more predictions", bytes(s.adapter_bytes)),
+                (n, left) => format!("generation {n}, {}, on probation for {left} more predictions", bytes(s.adapter_bytes)),
             };
-            let taken_back = s.taken_back.map(|t| {
-                format!("\n          generation {} was taken back: {}", t.generation, t.cause.words())
+            let rolled_back = s.rolled_back.map(|t| {
+                format!("\n          generation {} was rolled back automatically: {}", t.generation, t.cause.words())
             });
             format!(
-                "profile   {} of {}\nserves    {serves}{}\nclasses   {}\nfeedback  {} on {} interactions, {} since the last training",
+                "profile   {} of {}\nactive    {serves}{}\nclasses   {}\nfeedback  {} on {} interactions, {} since the last training",
                 self.profile.profile,
                 profiles.join(", "),
-                taken_back.unwrap_or_default(),
+                rolled_back.unwrap_or_default(),
                 s.classes,
                 s.feedback,
                 s.interactions,

@@ -12,13 +12,13 @@ static STOP: AtomicBool = AtomicBool::new(false);
 /// Exit code after a signal.
 const STOPPED: i32 = 130;
 
-/// Longest that a signal waits for the answer of a generation on trial.
+/// Longest that a signal waits for the answer of a generation on probation.
 const WAIT: Duration = Duration::from_secs(5);
 
 /// Whether the command looks at [`STOP`].
 static LOOKED_AT: AtomicBool = AtomicBool::new(false);
 
-/// From now on a signal ends the process between two tries of a generation on trial, and not within one: the generation is not to
+/// From now on a signal ends the process between two tries of a generation on probation, and not within one: the generation is not to
 /// blame for it. What cannot be watched for keeps the system's own way to stop.
 pub fn between_tries() {
     let _ = watch();

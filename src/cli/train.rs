@@ -3,15 +3,15 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use acclimate::adapt::{GuardLoss, Progress, depth_name};
+use acclimate::adapt::{Progress, ValidationLoss, depth_name};
 use acclimate::gate::retention::Retention;
 use acclimate::runtime::{Checkpoints, Chosen, TrainOptions, TrainReport};
-use acclimate::store::TRIAL;
+use acclimate::store::PROBATION;
 use acclimate::{Error, Result};
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::means::MeansArg;
+use super::limits::LimitsArg;
 use super::output::{Output, bytes, duration, percent};
 use super::{ProfileArg, ThreadsArg, stop};
 
@@ -30,7 +30,7 @@ pub struct Train {
     #[arg(long, value_name = "S")]
     budget_seconds: Option<f64>,
     #[command(flatten)]
-    means: MeansArg,
+    limits: LimitsArg,
     /// Seed of everything random; the home's when not given
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
@@ -69,13 +69,13 @@ impl Train {
             bar.set_message(p.stage);
             bar.set_position((1000.0 * p.done.clamp(0.0, 1.0)) as u64);
         };
-        let means = self.means.or(session.home().config().means);
-        if means.memory_bytes.is_some() {
+        let limits = self.limits.or(session.home().config().limits);
+        if limits.memory_bytes.is_some() {
             crate::cli::allocator::return_freed();
         }
         let options = TrainOptions {
             settings: Some(settings),
-            means: Some(means),
+            limits: Some(limits),
             stop: Some(stop),
             checkpoints,
             progress: Some(&progress),
@@ -91,7 +91,7 @@ impl Train {
             "steps": report.steps,
             "resumed_steps": report.resumed_steps,
             "seconds": report.seconds,
-            "guard": { "base": v.base_accuracy, "before": v.before, "after": v.after, "n": v.n },
+            "validation": { "base": v.base_accuracy, "before": v.before, "after": v.after, "n": v.n },
             "retention": v.retention,
             "retention_n": v.retention_n,
             "retention_bounds": [1.0 - changed.upper, 1.0 - changed.lower],
@@ -109,7 +109,7 @@ impl Train {
 }
 
 /// Mean losses on the guard set.
-pub(super) fn loss_json(loss: GuardLoss) -> Value {
+pub(super) fn loss_json(loss: ValidationLoss) -> Value {
     json!({ "base": loss.base, "after": loss.after })
 }
 
@@ -143,10 +143,10 @@ fn for_people(report: &TrainReport) -> String {
         lines.push(format!("went on from an earlier run after {} of {} steps", report.resumed_steps, report.steps));
     }
     lines.extend(report.tried.iter().map(|t| format!("  {t}")));
-    let guard = format!("guard {:.0} → {}", 100.0 * v.before, percent(v.after));
+    let validation = format!("validation {:.0} → {}", 100.0 * v.before, percent(v.after));
     if report.promoted {
         lines.push(format!(
-            "{guard}   generation {} ({}) is on trial for {TRIAL} predictions",
+            "{validation}   generation {} ({}) is on probation for {PROBATION} predictions",
             report.generation,
             depth_name(v.depth)
         ));
@@ -159,11 +159,11 @@ fn for_people(report: &TrainReport) -> String {
         }
     } else {
         let serves = match report.generation {
-            0 => "the plain base goes on serving".to_string(),
+            0 => "the base model goes on serving".to_string(),
             n => format!("generation {n} goes on serving"),
         };
-        let guard = if v.n > 0 { format!("{guard}   ") } else { String::new() };
-        lines.push(format!("{guard}not promoted, {serves}: {}", v.reason));
+        let validation = if v.n > 0 { format!("{validation}   ") } else { String::new() };
+        lines.push(format!("{validation}not promoted, {serves}: {}", v.reason));
     }
     lines.join("\n")
 }

@@ -6,13 +6,13 @@
 pub(crate) enum Bug {
     /// Feedback is acknowledged without a sync.
     JournalNotSynced,
-    /// The journal says that it is on the medium before the sync.
+    /// The journal says that it is durable before the sync.
     MarkedBeforeSync,
     /// A record's checksum is not compared.
     RecordCrcIgnored,
     /// A torn tail stays where it is when the next record is appended.
     TailNotCut,
-    /// A file gets its name before its contents are on the medium.
+    /// A file gets its name before its contents are durable.
     NamedBeforeSync,
     /// A file's new name is not made durable.
     NameNotSynced,
@@ -21,7 +21,7 @@ pub(crate) enum Bug {
     /// The head is flipped without a sync.
     HeadNotSynced,
     /// A head whose writer was killed before its sync is taken as it is.
-    HeadNotSettled,
+    HeadNotFlushed,
     /// The head is written into the slot that is valid, not into the other.
     StaleSlotWritten,
     /// The first valid slot of the head wins, whatever its sequence number.
@@ -35,13 +35,13 @@ pub(crate) enum Bug {
     /// A number is given to a second generation.
     NumberReused,
     /// A try is counted when it is over.
-    TrialCountedLate,
+    ProbationCountedLate,
     /// What is to be forgotten leaves the journal before what learned from it is off.
     ForgottenBeforeOff,
     /// Where a training stands that saw what is forgotten stays on the disk.
     CheckpointKept,
     /// What a process that was killed had removed is not made durable before forgetting is acknowledged.
-    RemovalsNotSettled,
+    RemovalsNotFlushed,
     /// The names of segments that were rewritten are taken away without making that durable.
     SegmentsNotSwept,
     /// They are taken away before the list that does without them is in place.
@@ -67,17 +67,17 @@ impl Bug {
         Bug::NameNotSynced,
         Bug::FolderNotSynced,
         Bug::HeadNotSynced,
-        Bug::HeadNotSettled,
+        Bug::HeadNotFlushed,
         Bug::StaleSlotWritten,
         Bug::HeadSequenceIgnored,
         Bug::HeadCrcIgnored,
         Bug::FlippedBeforeNamed,
         Bug::PrunedInUse,
         Bug::NumberReused,
-        Bug::TrialCountedLate,
+        Bug::ProbationCountedLate,
         Bug::ForgottenBeforeOff,
         Bug::CheckpointKept,
-        Bug::RemovalsNotSettled,
+        Bug::RemovalsNotFlushed,
         Bug::SegmentsNotSwept,
         Bug::SweptBeforeListed,
         Bug::SegmentCutShort,

@@ -59,7 +59,7 @@ impl FaultyDisk {
     pub(crate) fn new(fail_at: usize, fault: Fault) -> FaultyDisk {
         FaultyDisk(Arc::new(Plan { done: AtomicUsize::new(0), fail_at, fault }))
     }
-    /// A disk that only counts, and does not wait for the medium.
+    /// A disk that only counts, and does not wait for storage.
     pub(crate) fn counting() -> FaultyDisk {
         FaultyDisk::new(usize::MAX, Fault::Broken)
     }

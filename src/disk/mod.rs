@@ -30,9 +30,9 @@ mod staged;
 #[cfg(test)]
 pub(crate) mod faulty;
 #[cfg(test)]
-pub(crate) mod medium;
-#[cfg(test)]
 pub(crate) mod simulated;
+#[cfg(test)]
+pub(crate) mod storage;
 
 /// Mode of every folder this crate makes: its owner only.
 const DIR_MODE: u32 = 0o700;
@@ -89,7 +89,7 @@ pub trait DiskFile: fmt::Debug + Send + Sync {
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
     /// Cuts the file to `len` bytes.
     fn truncate(&self, len: u64) -> io::Result<()>;
-    /// Returns when data and length are on the medium.
+    /// Returns when data and length are durable.
     fn sync_data(&self) -> io::Result<()>;
 }
 
@@ -312,7 +312,7 @@ pub fn folder_of(path: &Path) -> &Path {
     }
 }
 
-/// Makes a folder and its missing parents; returns when their names are on the medium. The name of the folder itself is made
+/// Makes a folder and its missing parents; returns when their names are durable. The name of the folder itself is made
 /// durable also if it was there: who made it may have been cut off before.
 ///
 /// # Errors

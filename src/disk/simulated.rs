@@ -1,4 +1,4 @@
-//! A [`Disk`] in memory that logs what is done to it, so that [`super::medium`] can tell what a power cut would leave.
+//! A [`Disk`] in memory that logs what is done to it, so that [`super::storage`] can tell what a power cut would leave.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -96,7 +96,7 @@ fn missing() -> io::Error {
 }
 
 impl SimulatedDisk {
-    /// A disk with these contents, all of it on the medium.
+    /// A disk with these contents, all of it durable.
     pub(crate) fn holding(now: Contents) -> SimulatedDisk {
         let next = now.files.keys().last().map_or(0, |last| last + 1);
         SimulatedDisk(Arc::new(Mutex::new(State { now, next, ..State::default() })))
@@ -267,7 +267,7 @@ impl DiskFile for SimulatedFile {
     }
 }
 
-/// A lock between handles; it leaves no trace on the medium.
+/// A lock between handles; it leaves no trace on storage.
 #[derive(Debug)]
 struct SimulatedLock {
     disk: SimulatedDisk,

@@ -1,4 +1,4 @@
-//! Files that become visible only when they are complete, and are on the medium when they do.
+//! Files that become visible only when they are complete, and are durable when they do.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -79,7 +79,7 @@ impl<'a> StagedFile<'a> {
         self.file.write_at(bytes, offset).map_err(|e| Error::io("cannot write a file", &self.path, e))
     }
 
-    /// Returns when the file's contents are on the medium.
+    /// Returns when the file's contents are durable.
     ///
     /// # Errors
     /// `Io`.

@@ -1,4 +1,4 @@
-//! Many versions were tried, and the best one is shown: how surprising is that one, if none is better than what serves?
+//! Many versions were tried, and the best one is shown: how surprising is that one, if none is better than the active generation?
 //!
 //! Each candidate was chosen among versions (penalties, evaluation checkpoints) by the answers that now judge it, and several
 //! candidates are judged at once. If no version is better, an item says as much for the base as against it, so its answers may be

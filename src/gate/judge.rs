@@ -1,4 +1,4 @@
-//! The decision over a ladder of candidates.
+//! The decision over a sequence of candidates.
 
 use super::family::{Member, adjusted};
 use super::retention::{Retention, RetentionCall};
@@ -7,7 +7,7 @@ use crate::stats::paired::{Decision, Paired, Z95, detectable_gain, mean_gap, wil
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
-/// What serves now, on the items that judge.
+/// The active generation, on the validation items.
 #[derive(Clone, Copy, Debug)]
 pub struct ServingEvidence<'a> {
     /// Per item: was its answer right?
@@ -34,7 +34,7 @@ pub struct CandidateEvidence<'a> {
 /// The user's limits.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Limits {
-    /// Greatest probability of promoting anything when no candidate is better (one-sided, over the whole ladder).
+    /// Greatest probability of promoting anything when no candidate is better (one-sided, over the whole sequence of candidates).
     pub alpha: f64,
     /// Greatest rate of disagreement with the base on uncorrected inputs, broken when its lower confidence bound is above it.
     pub disagreement: f64,
@@ -64,7 +64,7 @@ impl Default for Limits {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum Refusal {
-    /// Not shown to be better than what serves.
+    /// Not shown to be better than the active generation.
     NotBetter,
     /// It changed too many answers that nobody had corrected.
     Forgets,
@@ -85,7 +85,7 @@ pub struct CandidateVerdict {
     pub interval: (f64, f64),
     /// Mean loss on what it did not see.
     pub loss: f64,
-    /// Against what serves.
+    /// Against the active generation.
     pub decision: Decision,
     /// On uncorrected inputs.
     pub retention: Retention,
@@ -102,7 +102,7 @@ pub struct Verdict {
     pub chosen: Option<usize>,
     /// Items that judged.
     pub n: u64,
-    /// Accuracy of what serves, on them.
+    /// Accuracy of the active generation, on them.
     pub serving_accuracy: f64,
     /// In the order given.
     pub candidates: Vec<CandidateVerdict>,
@@ -112,9 +112,9 @@ pub struct Verdict {
     pub reason: String,
 }
 
-/// Judges a ladder of candidates.
+/// Judges a sequence of candidates.
 ///
-/// 1. *Better*: the paired test against what serves, at `alpha` over all versions of all candidates, and over those `given_up` (a
+/// 1. *Better*: the paired test against the active generation, at `alpha` over all versions of all candidates, and over those `given_up` (a
 ///    list of versions each), which may not serve and were tried all the same.
 /// 2. *Nothing forgotten*: the disagreement with the base within its limit.
 /// 3. Among those, the highest accuracy; on equal accuracy the lower loss; then the preferred.
@@ -297,12 +297,12 @@ mod tests {
     fn the_best_passing_candidate_serves() {
         let serving = items(65, 52, 2.0).0;
         let (head, block, all) = (items(65, 54, 2.0), items(65, 63, 2.0), items(65, 60, 2.0));
-        let ladder = [
+        let candidates = [
             candidate("head", 0, &head, KEPT),
             candidate("last block", 1, &block, KEPT),
             candidate("all sites", 2, &all, KEPT),
         ];
-        let v = judge(&ServingEvidence { correct: &serving }, &ladder, &[], &Limits::default()).unwrap();
+        let v = judge(&ServingEvidence { correct: &serving }, &candidates, &[], &Limits::default()).unwrap();
         assert_eq!(v.chosen, Some(1));
         assert_eq!(
             v.reason,
@@ -320,8 +320,8 @@ mod tests {
         let serving = items(65, 40, 2.0).0;
         let (head, all) = (items(65, 60, 2.0), items(65, 61, 2.0));
         let chosen = |all: &(Vec<bool>, Vec<f32>)| {
-            let ladder = [candidate("all sites", 2, all, KEPT), candidate("head", 0, &head, KEPT)];
-            judge(&ServingEvidence { correct: &serving }, &ladder, &[], &Limits::default()).unwrap().chosen
+            let candidates = [candidate("all sites", 2, all, KEPT), candidate("head", 0, &head, KEPT)];
+            judge(&ServingEvidence { correct: &serving }, &candidates, &[], &Limits::default()).unwrap().chosen
         };
         assert_eq!(chosen(&all), Some(1));
         // Equal accuracy, but far surer: the loss differs by many standard errors.
@@ -334,15 +334,15 @@ mod tests {
         let serving = items(65, 40, 2.0).0;
         let (head, all) = (items(65, 55, 2.0), items(65, 64, 2.0));
         let forgets = Retention::from_counts(30, 200, 0.3);
-        let ladder = [candidate("head", 0, &head, KEPT), candidate("all sites", 2, &all, forgets)];
-        let v = judge(&ServingEvidence { correct: &serving }, &ladder, &[], &Limits::default()).unwrap();
+        let candidates = [candidate("head", 0, &head, KEPT), candidate("all sites", 2, &all, forgets)];
+        let v = judge(&ServingEvidence { correct: &serving }, &candidates, &[], &Limits::default()).unwrap();
         assert_eq!((v.chosen, v.candidates[1].refusal), (Some(0), Some(Refusal::Forgets)));
-        let v = judge(&ServingEvidence { correct: &serving }, &ladder[1..], &[], &Limits::default()).unwrap();
+        let v = judge(&ServingEvidence { correct: &serving }, &candidates[1..], &[], &Limits::default()).unwrap();
         assert!(v.chosen.is_none() && v.reason.contains("forgets too much: 30 of 200"), "{}", v.reason);
         let few = Retention::from_counts(0, 10, 0.0);
-        let ladder = [candidate("head", 0, &head, few)];
+        let candidates = [candidate("head", 0, &head, few)];
         let strict = |strict| {
-            judge(&ServingEvidence { correct: &serving }, &ladder, &[], &Limits { strict, ..Limits::default() })
+            judge(&ServingEvidence { correct: &serving }, &candidates, &[], &Limits { strict, ..Limits::default() })
                 .unwrap()
                 .chosen
         };

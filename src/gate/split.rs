@@ -68,8 +68,11 @@ impl Folds {
         }
         let blocks = if times.is_empty() { 0 } else { current + 1 };
         if blocks < 2 {
-            return Err(Error::bad_data(format!("{} items in one block cannot both teach and judge", times.len()))
-                .hint("give feedback at more than one moment"));
+            return Err(Error::bad_data(format!(
+                "{} items in one block cannot be split into training and validation",
+                times.len()
+            ))
+            .hint("give feedback at more than one moment"));
         }
         let folds = options.folds.min(blocks);
         let mut dealt: Vec<u32> = Vec::with_capacity(blocks as usize);
@@ -102,12 +105,12 @@ impl Folds {
         &self.block
     }
     /// Items judged in fold `fold`, ascending.
-    pub fn judges(&self, fold: u32) -> Vec<usize> {
+    pub fn validation(&self, fold: u32) -> Vec<usize> {
         (0..self.fold.len()).filter(|&i| self.fold.get(i) == Some(&fold)).collect()
     }
     /// Items that teach the model judged in fold `fold`: all others but those under embargo, ascending.
-    pub fn teachers(&self, fold: u32) -> Vec<usize> {
-        let judges = self.judges(fold);
+    pub fn training(&self, fold: u32) -> Vec<usize> {
+        let judges = self.validation(fold);
         let near = |item: usize| {
             let at = judges.partition_point(|&j| j < item);
             let time = self.times.get(item).copied().unwrap_or(0);
@@ -120,17 +123,17 @@ impl Folds {
     }
 }
 
-/// A single split: (items that teach, items that guard), both ascending. About a share `guard` of the items guards; it is rounded to
+/// A single split: (training items, validation items), both ascending. About a share `validation` of the items are for validation; it is rounded to
 /// one block in every `round(1/guard)`, at a place shuffled by the seed.
 ///
 /// # Errors
 /// As [`Folds::new`]; a share outside (0, 0.5].
-pub fn train_guard(times: &[u64], guard: f64, options: &SplitOptions) -> Result<(Vec<usize>, Vec<usize>)> {
+pub fn train_validation_split(times: &[u64], guard: f64, options: &SplitOptions) -> Result<(Vec<usize>, Vec<usize>)> {
     if !(guard > 0.0 && guard <= 0.5) {
-        return Err(Error::usage(format!("a guard share of {guard}")).hint("choose a share above 0 and up to 0.5"));
+        return Err(Error::usage(format!("a validation share of {guard}")).hint("choose a share above 0 and up to 0.5"));
     }
     let folds = Folds::new(times, &SplitOptions { folds: (1.0 / guard).round().min(1e6) as u32, ..*options })?;
-    Ok((folds.teachers(0), folds.judges(0)))
+    Ok((folds.training(0), folds.validation(0)))
 }
 
 /// Stream of the random numbers, apart from the sampler's (see [`keyed_rng`]).
@@ -159,8 +162,8 @@ mod tests {
         let f = Folds::new(&times, &options).unwrap();
         assert_eq!(f.block_of(), [0, 0, 0, 0, 0, 0, 1, 1, 2, 2, 3, 3]);
         for fold in 0..2 {
-            for t in f.teachers(fold) {
-                assert!(f.judges(fold).iter().all(|&j| times[j].abs_diff(times[t]) >= 100));
+            for t in f.training(fold) {
+                assert!(f.validation(fold).iter().all(|&j| times[j].abs_diff(times[t]) >= 100));
             }
         }
         assert!(Folds::new(&times, &SplitOptions { glue: 1000, ..options }).is_err());
@@ -178,9 +181,12 @@ mod tests {
             Folds::new(&[1; 50], &SplitOptions { folds: 1, ..o }).is_err()
                 && Folds::new(&[1; 50], &SplitOptions { block: 0, ..o }).is_err()
         );
-        assert!(train_guard(&[1; 50], 0.0, &o).is_err() && train_guard(&[1; 50], f64::NAN, &o).is_err());
+        assert!(
+            train_validation_split(&[1; 50], 0.0, &o).is_err()
+                && train_validation_split(&[1; 50], f64::NAN, &o).is_err()
+        );
         assert_eq!(Folds::new(&[1; 9], &o).unwrap().folds(), 3);
-        let (train, guard) = train_guard(&[1; 100], 0.25, &SplitOptions { embargo_items: 0, ..o }).unwrap();
+        let (train, guard) = train_validation_split(&[1; 100], 0.25, &SplitOptions { embargo_items: 0, ..o }).unwrap();
         assert_eq!((train.len() + guard.len(), guard.len().abs_diff(25) < 5), (100, true));
     }
 
@@ -195,10 +201,10 @@ mod tests {
             let Ok(f) = Folds::new(&times, &options) else { return Ok(()) };
             let mut judged = vec![0; times.len()];
             for fold in 0..f.folds() {
-                let (judges, teachers) = (f.judges(fold), f.teachers(fold));
+                let (judges, training) = (f.validation(fold), f.training(fold));
                 judges.iter().for_each(|&j| judged[j] += 1);
                 prop_assert!(!judges.is_empty());
-                for &t in &teachers {
+                for &t in &training {
                     prop_assert!(judges.iter().all(|&j| j.abs_diff(t) > embargo_items));
                     prop_assert!(judges.iter().all(|&j| f.block_of()[j] != f.block_of()[t]));
                     prop_assert!(judges.iter().all(|&j| times[j].abs_diff(times[t]) >= glue || j.abs_diff(t) > 1));

@@ -126,6 +126,7 @@ fn refused(e: ImageError) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::ErrorKind;
     use crate::input::arrays::{ArrayData, read};
 
     /// Files of many forms and their pixels by PIL: `scripts/golden_pictures.py`.

@@ -12,8 +12,8 @@ use super::*;
 use crate::ErrorKind;
 use crate::adapter::samples;
 use crate::disk::faulty::{Fault, FaultyDisk};
-use crate::disk::medium::Medium;
 use crate::disk::simulated::{SimulatedDisk, Step};
+use crate::disk::storage::Storage;
 use crate::disk::{Bytes, DiskFile, LockFile, RealDisk};
 use crate::store::Store;
 
@@ -123,11 +123,11 @@ fn a_power_cut_during_the_first_seal_leaves_a_journal_that_opens() {
         journal.record_interaction(n, StoredInput::Text("x".repeat(1500)), vec![], 0).unwrap();
     }
     assert_eq!(journal.state().segments().len(), 1);
-    let mut medium = Medium::default();
+    let mut storage = Storage::default();
     for (at, step) in disk.log().iter().enumerate().filter(|(_, step)| !matches!(step, Step::Said(_))) {
-        medium.follow(step);
+        storage.follow(step);
         for seed in (0..32).filter(|_| at >= made) {
-            let opened = open(&SimulatedDisk::holding(medium.cut(at, seed)));
+            let opened = open(&SimulatedDisk::holding(storage.cut(at, seed)));
             assert!(opened.is_ok(), "step {at} ({step}) seed {seed}: {}", opened.unwrap_err());
         }
     }

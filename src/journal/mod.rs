@@ -63,7 +63,7 @@ pub enum SyncPolicy {
 }
 
 /// A profile's journal, shared with other processes: each append takes the lock, reads what the others added, and appends.
-/// When it is dropped, what is not yet on the medium is synced.
+/// When it is dropped, what is not yet durable is synced.
 #[derive(Debug)]
 pub struct Journal {
     disk: Arc<dyn Disk>,
@@ -71,14 +71,14 @@ pub struct Journal {
     wait: Duration,
     writer: JournalWriter,
     policy: SyncPolicy,
-    /// Interactions of this handle that may not be on the medium, and when the oldest was recorded.
+    /// Interactions of this handle that may not be durable, and when the oldest was recorded.
     waiting: u32,
     oldest: Option<Instant>,
     /// See [`Journal::set_limit`].
     limit: u64,
     always_kept: usize,
     /// Size at which the limit is looked at next.
-    next_look: u64,
+    next_checkpoint: u64,
     /// Size of the growing file at which sealing is tried next: not for each record where it fails.
     next_seal: u64,
     recent: Option<Recent>,
@@ -109,7 +109,7 @@ impl Journal {
             oldest: None,
             limit: DEFAULT_LIMIT,
             always_kept: ALWAYS_KEPT,
-            next_look: DEFAULT_LIMIT,
+            next_checkpoint: DEFAULT_LIMIT,
             next_seal: 0,
             recent: None,
         })
@@ -118,7 +118,7 @@ impl Journal {
     /// Beyond `bytes`, the oldest interactions that nobody spoke about go, but never the latest [`ALWAYS_KEPT`] of them. What
     /// people spoke about stays, however much it is.
     pub fn set_limit(&mut self, bytes: u64) {
-        (self.limit, self.next_look) = (bytes, bytes);
+        (self.limit, self.next_checkpoint) = (bytes, bytes);
         let size = self.writer.size();
         self.set_segment_size(SegmentSize { bytes: size.bytes.min(bytes / limit::PARTS), ..size });
     }
@@ -238,7 +238,7 @@ impl Journal {
         self.writer.reopen()
     }
 
-    /// Records a question and its answer; its new id. Waits for the medium as the policy says.
+    /// Records a question and its answer; its new id. Waits for storage as the policy says.
     ///
     /// # Errors
     /// `Usage` if the input is unsound or too large, `Busy`, `BadData`, `Io`.
@@ -256,7 +256,7 @@ impl Journal {
         self.oldest.get_or_insert_with(Instant::now);
         if self.is_due() {
             self.writer.sync()?;
-            self.settled();
+            self.flushed();
         }
         self.tidy();
         Ok(id)
@@ -267,20 +267,20 @@ impl Journal {
     fn tidy(&mut self) {
         if self.writer.is_full() && self.writer.end() >= self.next_seal {
             match self.writer.seal() {
-                Ok(()) => self.settled(),
+                Ok(()) => self.flushed(),
                 Err(_) => self.next_seal = self.writer.end().saturating_add(self.writer.size().bytes / 8),
             }
         }
-        if self.writer.bytes() > self.next_look {
+        if self.writer.bytes() > self.next_checkpoint {
             if limit::shrink(&mut self.writer, self.limit, self.always_kept).is_ok() {
-                self.settled();
+                self.flushed();
             }
             // Where what stays is more than the limit, it is not looked at again for every record.
-            self.next_look = self.limit.max(self.writer.bytes().saturating_add(self.limit / limit::PARTS));
+            self.next_checkpoint = self.limit.max(self.writer.bytes().saturating_add(self.limit / limit::PARTS));
         }
     }
 
-    /// Whether interactions have waited for the medium as long, or are as many, as the policy allows.
+    /// Whether interactions have waited for storage as long, or are as many, as the policy allows.
     pub fn is_due(&self) -> bool {
         self.waiting > 0
             && (self.policy == SyncPolicy::Always
@@ -288,7 +288,7 @@ impl Journal {
                 || self.oldest.is_some_and(|since| since.elapsed() >= GROUP_TIME))
     }
 
-    fn settled(&mut self) {
+    fn flushed(&mut self) {
         (self.waiting, self.oldest) = (0, None);
     }
 
@@ -303,12 +303,12 @@ impl Journal {
             if self.writer.is_unsynced() {
                 self.writer.sync()?;
             }
-            self.settled();
+            self.flushed();
         }
         Ok(())
     }
 
-    /// Records feedback; returns when it and its interaction are on the medium, with the number of feedback items since the
+    /// Records feedback; returns when it and its interaction are durable, with the number of feedback items since the
     /// last training.
     ///
     /// # Errors
@@ -316,12 +316,12 @@ impl Journal {
     pub fn record_feedback(&mut self, id: InteractionId, at_ms: u64, kind: FeedbackKind) -> Result<usize> {
         let _held = self.turn("recording feedback")?;
         self.writer.append_durable(Record::Feedback { id, at_ms, kind })?;
-        self.settled();
+        self.flushed();
         self.tidy();
         Ok(self.state().waiting())
     }
 
-    /// Records a training run; returns when it is on the medium.
+    /// Records a training run; returns when it is durable.
     ///
     /// # Errors
     /// `Busy`, `BadData`, `Io`.
@@ -335,7 +335,7 @@ impl Journal {
     ) -> Result<()> {
         let _held = self.turn("recording a training run")?;
         self.writer.append_durable(Record::Training { at_ms, generation, verdict, steps, seconds })?;
-        self.settled();
+        self.flushed();
         Ok(())
     }
 
@@ -349,7 +349,7 @@ impl Journal {
         let _held = self.turn("forgetting")?;
         self.recent = None;
         self.writer.forget(ids, all)?;
-        self.settled();
+        self.flushed();
         Ok(())
     }
 

@@ -46,7 +46,7 @@ pub struct FrameReader {
     synced: u64,
     torn: Option<TornTail>,
     failed: bool,
-    /// Whether segments stand beside the growing file. It then begins with their list, which was on the medium before it had its
+    /// Whether segments stand beside the growing file. It then begins with their list, which was durable before it had its
     /// name: a first frame that is not whole is damage.
     parts: bool,
     /// Bytes of the file from `ahead_at` on.
@@ -96,7 +96,7 @@ impl FrameReader {
             len,
             next,
             next_sequence: 1,
-            // A journal gets its name when its header is on the medium.
+            // A journal gets its name when its header is durable.
             synced: next,
             torn: None,
             failed: false,
@@ -118,7 +118,7 @@ impl FrameReader {
     pub fn path(&self) -> &Path {
         &self.path
     }
-    /// Up to where a *synced* frame, itself included, says that the file is on the medium.
+    /// Up to where a *synced* frame, itself included, says that the file is durable.
     pub fn synced(&self) -> u64 {
         self.synced
     }
@@ -163,7 +163,7 @@ impl FrameReader {
     fn broken(&mut self, broken: Broken) -> Result<Option<Frame>> {
         let (offset, len) = (self.next, self.len);
         let tail = Tail { file: &*self.file, header: &self.header, offset, len, sequence: self.next_sequence };
-        // A segment was on the medium before it had its name.
+        // A segment was durable before it had its name.
         if self.header.segment != 0
             || self.lacks_list()
             || !tail.is_torn(broken).map_err(|e| Error::io("cannot read the journal", &self.path, e))?
@@ -213,7 +213,7 @@ impl FrameReader {
             Record::Segments(_) if self.next_sequence != 1 => {
                 return Err(self.damaged("a list of segments is not first"));
             }
-            // On the medium before the file had its name.
+            // Durable before the file had its name.
             Record::Segments(_) => self.synced = end,
             Record::Index(_) | Record::Footer(_) if self.header.segment == 0 => {
                 return Err(self.damaged("an index is not in a segment"));

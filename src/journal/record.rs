@@ -118,7 +118,7 @@ pub enum Record {
         /// Duration.
         seconds: f32,
     },
-    /// Every byte before this record was on the medium before this record was written.
+    /// Every byte before this record was durable before this record was written.
     Synced,
     /// The segments that come before what this file holds, oldest first; only ever the first record of a file.
     Segments(Vec<SegmentInfo>),

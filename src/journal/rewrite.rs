@@ -68,7 +68,7 @@ pub(super) fn rewrite(disk: &dyn Disk, path: &Path, size: SegmentSize, change: &
         }
         first = None;
     } else if first.is_some() {
-        // No list is on the medium yet. Without a whole first frame, segments beside the file would make it damaged.
+        // No list is durable yet. Without a whole first frame, segments beside the file would make it damaged.
         let file = disk.open_write(path).map_err(|e| Error::io("cannot open the journal", path, e))?;
         file.sync_data().map_err(|e| Error::io("cannot make the journal durable", path, e))?;
     }
@@ -294,7 +294,7 @@ impl Part {
         Ok(blocks)
     }
 
-    /// Writes it to a file of its own, which is given the name `to` when it is on the medium; the file's bytes.
+    /// Writes it to a file of its own, which is given the name `to` when it is durable; the file's bytes.
     fn publish(&mut self, copy: &mut Copy<'_>, segment: u32, to: &Path) -> Result<u64> {
         // True once the file has its name, and nobody reads it before.
         self.frame(&Record::Synced)?;

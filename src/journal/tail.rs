@@ -47,7 +47,7 @@ pub(super) struct Tail<'a> {
 }
 
 impl Tail<'_> {
-    /// Whether nothing shows that this was ever known to be on the medium.
+    /// Whether nothing shows that this was ever known to be durable.
     pub(super) fn is_torn(&self, broken: Broken) -> io::Result<bool> {
         match (self.header.version, broken) {
             (1, Broken::Short | Broken::CutOff) => Ok(true),

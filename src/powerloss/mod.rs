@@ -13,8 +13,8 @@ use scenario::{Story, live, move_in};
 
 use crate::cipher::{Cipher, Key};
 use crate::disk::fault_injection::{Bug, with};
-use crate::disk::medium::Medium;
 use crate::disk::simulated::{SimulatedDisk, Step};
+use crate::disk::storage::Storage;
 use crate::error::Result;
 
 /// Damage seeds an operation in the test that always runs.
@@ -45,10 +45,10 @@ fn examine_with(
     let story = Story::with(cipher.clone(), SimulatedDisk::default());
     let lived = life(&story);
     let (facts, mut tally) = (story.facts(), Tally::default());
-    let (mut medium, mut expected) = (Medium::default(), Expected::default());
+    let (mut storage, mut expected) = (Storage::default(), Expected::default());
     for (at, step) in story.disk.log().iter().enumerate() {
         // A sync that is cut off promises nothing yet.
-        let before = matches!(step, Step::Sync(_) | Step::SyncFolder(_)).then(|| medium.clone());
+        let before = matches!(step, Step::Sync(_) | Step::SyncFolder(_)).then(|| storage.clone());
         match step {
             Step::Said(fact) => {
                 expected.hear(&facts[*fact]);
@@ -56,18 +56,18 @@ fn examine_with(
                     continue;
                 }
             }
-            step => medium.follow(step),
+            step => storage.follow(step),
         }
         tally.places += 1;
         for seed in 0..seeds {
-            let image = before.as_ref().unwrap_or(&medium).cut(at, seed);
+            let image = before.as_ref().unwrap_or(&storage).cut(at, seed);
             let place = |e: String| format!("step {at} ({step}), seed {seed}: {e}");
             let recovery = Story::with(cipher.clone(), SimulatedDisk::holding(image.clone()));
             expected.check(&recovery).map_err(place)?;
-            cut_again(&expected, Medium::holding(image), &recovery, (at as u64) << 32 | seed).map_err(place)?;
+            cut_again(&expected, Storage::holding(image), &recovery, (at as u64) << 32 | seed).map_err(place)?;
             tally.images += 2;
         }
-        killed(&cipher, &expected, before.as_ref().unwrap_or(&medium), at, seeds.div_ceil(4))
+        killed(&cipher, &expected, before.as_ref().unwrap_or(&storage), at, seeds.div_ceil(4))
             .map_err(|e| format!("step {at} ({step}), killed there: {e}"))?;
         tally.images += seeds.div_ceil(4);
     }
@@ -76,32 +76,37 @@ fn examine_with(
     Ok(tally)
 }
 
-/// The process is killed and the disk stays as it is, so that what was not synced is seen, and still not on the medium: the next
+/// The process is killed and the disk stays as it is, so that what was not synced is seen, and still not durable: the next
 /// process goes on with it, and the power is cut at some operation of that one, `cuts` times.
 fn killed(
     cipher: &Option<Cipher>,
     expected: &Expected,
-    medium: &Medium,
+    storage: &Storage,
     at: usize,
     cuts: u64,
 ) -> std::result::Result<(), String> {
-    let next = Story::with(cipher.clone(), SimulatedDisk::going_on(medium.seen(), medium.next_file()));
+    let next = Story::with(cipher.clone(), SimulatedDisk::going_on(storage.seen(), storage.next_file()));
     expected.check(&next)?;
-    (0..cuts).try_for_each(|seed| cut_again(expected, medium.clone(), &next, (at as u64) << 32 | 1 << 31 | seed))
+    (0..cuts).try_for_each(|seed| cut_again(expected, storage.clone(), &next, (at as u64) << 32 | 1 << 31 | seed))
 }
 
 /// A second power cut, at some operation of the recovery from the first.
-fn cut_again(expected: &Expected, mut medium: Medium, recovery: &Story, seed: u64) -> std::result::Result<(), String> {
+fn cut_again(
+    expected: &Expected,
+    mut storage: Storage,
+    recovery: &Story,
+    seed: u64,
+) -> std::result::Result<(), String> {
     let (log, facts, mut expected) = (recovery.disk.log(), recovery.facts(), expected.clone());
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let end = rng.random_range(0..=log.len());
     for step in &log[..end] {
         match step {
             Step::Said(fact) => expected.hear(&facts[*fact]),
-            step => medium.follow(step),
+            step => storage.follow(step),
         }
     }
-    let again = recovery.again(SimulatedDisk::holding(medium.cut(end, rng.random_range(0..64))));
+    let again = recovery.again(SimulatedDisk::holding(storage.cut(end, rng.random_range(0..64))));
     expected.check(&again).map_err(|e| format!("and again at step {end} of the recovery: {e}"))
 }
 

@@ -11,7 +11,7 @@ use crate::journal::salvage::survey;
 use crate::journal::{InteractionId, Journal, JournalState, Record, StoredInput};
 use crate::store::Store;
 
-/// A try of a generation on trial.
+/// A try of a generation on probation.
 #[derive(Debug, Clone, Copy)]
 struct Try {
     generation: u64,
@@ -70,7 +70,7 @@ impl Expected {
                 self.used.insert(self.current);
             }
             Fact::Trying(generation, before) => {
-                // One that is counted already is being taken back.
+                // One that is counted already is being rolled back automatically.
                 let again = self.trying.is_some_and(|t| t.counted);
                 self.trying = Some(Try { generation: *generation, before: *before, counted: again });
             }
@@ -111,7 +111,7 @@ impl Expected {
         }
         let store = story.store().map_err(failed("the profile does not open"))?;
         let named = store.current().map_err(failed("no head"))?;
-        let generation = story.start(&store, 1).map_err(failed("what serves does not start"))?;
+        let generation = story.start(&store, 1).map_err(failed("the active generation does not start"))?;
         self.check_generation(&store, named, generation)?;
         let mut journal = story.journal(&store).map_err(failed("the journal does not open"))?;
         let found = records(&*story.seen(), &store)?;

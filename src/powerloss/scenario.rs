@@ -30,13 +30,13 @@ pub(super) enum Fact {
     Switching(u64),
     /// The generation that was switched to is acknowledged.
     Switched,
-    /// The generation on trial is tried; the one before it.
+    /// The generation on probation is tried; the one before it.
     Trying(u64, u64),
     /// The try is counted.
     Loading,
     /// The try is ending well.
     Passing,
-    /// This generation serves now: its try has ended well, or it was not on trial.
+    /// This generation serves now: its try has ended well, or it was not on probation.
     Serves(u64),
     /// The secret is being forgotten; generations that learned from it, and the one that will serve.
     Forgetting(Vec<u64>, u64),
@@ -55,7 +55,7 @@ pub(super) enum Fact {
     /// The bundle is another profile by now.
     #[cfg(feature = "bundles")]
     Imported,
-    /// After a power cut, this is what is there, on the medium, and the generation that serves.
+    /// After a power cut, this is what is there, durable, and the active generation.
     Found(Vec<Record>, u64),
 }
 
@@ -170,18 +170,18 @@ impl Story {
         checkpoint.keep(&[6; 32], format!("three steps on {SECRET}").as_bytes())
     }
 
-    /// Begins with the generation that serves, as a program that starts does, and answers with it; the generation.
+    /// Begins with the active generation, as a program that starts does, and answers with it; the generation.
     pub(super) fn start(&self, store: &Store, predictions: u32) -> Result<u64> {
         let head = store.head()?;
-        if head.trial_left > 0 {
+        if head.probation_left > 0 {
             self.say(Fact::Trying(head.current, head.previous));
         }
-        let (generation, trial) = store.begin()?;
-        if let Some(trial) = trial {
+        let (generation, probation) = store.begin()?;
+        if let Some(probation) = probation {
             self.say(Fact::Loading);
             store.open_generation(generation, None)?;
             self.say(Fact::Passing);
-            trial.passed(predictions)?;
+            probation.passed(predictions)?;
         }
         self.say(Fact::Serves(generation));
         Ok(generation)
@@ -247,9 +247,9 @@ pub(super) fn live(story: &Story) -> Result<()> {
                 // The process ends while it tries the second generation; the next one is back at the first.
                 story.learn(&store, &mut journal)?;
                 story.say(Fact::Trying(2, 1));
-                let (_, trial) = store.begin()?;
+                let (_, probation) = store.begin()?;
                 story.say(Fact::Loading);
-                drop(trial);
+                drop(probation);
                 story.start(&store, 1)?;
             }
             100 => story.roll_back(&store, 2)?,

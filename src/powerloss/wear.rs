@@ -11,7 +11,7 @@ const BLOCK: u64 = 4096;
 /// Blocks that a journalling file system writes of its own at every sync: the file's inode, a descriptor, a commit.
 const PER_SYNC: u64 = 3;
 
-/// Bytes that reach the medium, with what the file system adds.
+/// Bytes that reach storage, with what the file system adds.
 fn written(log: &[Step]) -> u64 {
     let (mut dirty, mut changed, mut blocks) = (BTreeSet::new(), BTreeSet::new(), 0);
     for step in log {
@@ -53,7 +53,7 @@ fn a_day_of_use_writes_no_more_than_25_mib() {
         }
         if n % 500 == 499 {
             story.learn(&store, &mut journal).unwrap();
-            while store.head().unwrap().trial_left > 0 {
+            while store.head().unwrap().probation_left > 0 {
                 story.start(&store, 1).unwrap();
             }
         }

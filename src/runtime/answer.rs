@@ -19,7 +19,7 @@ pub struct Answer {
     pub id: Option<InteractionId>,
     /// Classes, most probable first; empty while an encoder has learned no class.
     pub top: Vec<Scored>,
-    /// Generation that answered; 0 is the plain base.
+    /// Generation that answered; 0 is the base model.
     pub generation: u64,
     /// Why there is no id, for a warning.
     pub unrecorded: Option<String>,

@@ -8,7 +8,7 @@ use crate::cipher::Key;
 use crate::disk::{Disk, KeySource, StagedFile, read_file};
 use crate::error::{Error, ErrorKind, Result};
 use crate::input::Preprocessing;
-use crate::process::Means;
+use crate::process::TrainLimits;
 
 /// Name of the file in a home.
 pub(crate) const FILE: &str = "acclimate.toml";
@@ -44,7 +44,7 @@ pub struct Config {
     /// The base model, relative to the home.
     pub model: PathBuf,
     /// BLAKE3 of the base model's bytes, in hex.
-    pub sha: String,
+    pub fingerprint: String,
     /// `classification` or `encoder`.
     pub task: String,
     /// One label a line, relative to the home; without it classes are numbered from 0.
@@ -84,8 +84,8 @@ pub struct Config {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub encryption: Option<Encryption>,
     /// What training may cost.
-    #[serde(default, skip_serializing_if = "Means::are_unlimited")]
-    pub means: Means,
+    #[serde(default, skip_serializing_if = "TrainLimits::are_unlimited")]
+    pub limits: TrainLimits,
 }
 
 /// With which key the profiles of a home are encrypted.

@@ -22,9 +22,9 @@ fn asset(name: &str) -> std::path::PathBuf {
 struct Told {
     corrected: Vec<InteractionId>,
     forgotten: HashSet<InteractionId>,
-    /// The generation that serves by the last word, while no change of it failed half-way.
+    /// The active generation by the last word, while no change of it failed half-way.
     serves: Option<u64>,
-    /// It is on trial: a disk that dies before a try is over looks like a crash in the middle of it, and takes it back.
+    /// It is on probation: a disk that dies before a try is over looks like a crash in the middle of it, and takes it back.
     tried: bool,
 }
 
@@ -49,7 +49,7 @@ fn live(home: &Home, windows: &LabelledSet, told: &mut Told) -> Result<()> {
     if !report.promoted {
         // Answers that the disk did not take could not be corrected.
         told.serves = Some(0);
-        return session.settle().map(drop);
+        return session.flush().map(drop);
     }
     (told.serves, told.tried) = (Some(report.generation), true);
     session.predict(&windows.input(1)?)?;
@@ -64,7 +64,7 @@ fn live(home: &Home, windows: &LabelledSet, told: &mut Told) -> Result<()> {
     session.forget(&Selection::Ids(vec![first]))?;
     assert_eq!(session.status()?.generation, 0, "the generation that saw it is off");
     told.serves = Some(0);
-    session.settle().map(drop)
+    session.flush().map(drop)
 }
 
 #[test]
@@ -119,8 +119,8 @@ fn what_a_session_acknowledged_outlives_a_disk_that_fails() {
             acknowledged += told.corrected.len();
             let now = session.current_generation().unwrap();
             if let Some(serves) = told.serves {
-                let taken_back = told.tried && now == 0 && fault != Fault::Broken;
-                assert!(now == serves || taken_back, "{fault:?} {at}: {now} serves, not {serves}");
+                let rolled_back = told.tried && now == 0 && fault != Fault::Broken;
+                assert!(now == serves || rolled_back, "{fault:?} {at}: {now} serves, not {serves}");
             }
             let answer = session.predict(&question).unwrap();
             assert_eq!(answer.generation, now);

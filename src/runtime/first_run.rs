@@ -76,7 +76,7 @@ fn finite_weights(base: &Base) -> Result<()> {
     }
 }
 
-/// What a user's inputs could become: one of a text or a picture, or arrays that are made up.
+/// What a user's inputs could become: one of a text or a picture, or arrays that are synthetic.
 fn own_examples(base: &Base, intake: &IntakeKind) -> Result<Vec<Example>> {
     let input = match intake {
         IntakeKind::Text(encoder) => encoder.sample().map(RawInput::Text),

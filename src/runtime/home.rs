@@ -15,7 +15,7 @@ use crate::disk::{KeySource, KeyedDisk};
 use crate::error::{Error, Result};
 use crate::input::{Intake, Preprocessing, label};
 use crate::plan::{Engine, Padding, Survey, survey};
-use crate::process::Means;
+use crate::process::TrainLimits;
 use crate::runtime::sandbox::Vetting;
 use crate::sites::Pattern;
 
@@ -56,7 +56,7 @@ pub struct InitOptions {
     /// Where the key is with which the profiles are encrypted; they are not when not given. A key file that is not there is made.
     pub key: Option<KeySource>,
     /// What training may cost.
-    pub means: Means,
+    pub limits: TrainLimits,
 }
 
 impl InitOptions {
@@ -76,7 +76,7 @@ impl InitOptions {
             new_classes: None,
             vetting: None,
             key: None,
-            means: Means::default(),
+            limits: TrainLimits::default(),
         }
     }
 }
@@ -169,7 +169,7 @@ impl Home {
         let mut config = Config {
             format: 1,
             model: MODEL_FILE.into(),
-            sha: base.fingerprint().to_string(),
+            fingerprint: base.fingerprint().to_string(),
             task: task.name().into(),
             labels: None,
             tokenizer: None,
@@ -184,14 +184,14 @@ impl Home {
             model_output: options.model_output.clone(),
             model_input: options.model_input.clone(),
             encryption: None,
-            means: options.means,
+            limits: options.limits,
         };
         let seen = survey(&base, task, &base.bucket(1, SURVEY_LENGTH))?;
         if !options.sites.is_all() && !seen.table.sites.iter().any(|s| options.sites.matches(&s.name)) {
             return Err(no_site(&base, &options.sites));
         }
         // Everything that can be wrong is looked at before anything is written.
-        let outcome = ends::settle(&base, task, seen.classes, labels.as_ref().map(Vec::len))?;
+        let outcome = ends::flush(&base, task, seen.classes, labels.as_ref().map(Vec::len))?;
         outcome.warnings.iter().for_each(|warning| tell(warning));
         config.task = outcome.task.name().into();
         config.model_output = config.model_output.or(outcome.output);
@@ -231,7 +231,7 @@ impl Home {
             // The home's model is one file, so that its hash covers every weight.
             let bytes = read_file(&disk, &options.model, crate::base::MAX_MODEL_BYTES)?;
             let whole = crate::base::in_one_file(&options.model, &bytes)?;
-            config.sha = Fingerprint::of(&whole).to_string();
+            config.fingerprint = Fingerprint::of(&whole).to_string();
             put_bytes(&whole, MODEL_FILE)?;
         } else {
             put(&options.model, MODEL_FILE, crate::base::MAX_MODEL_BYTES)?;
@@ -273,11 +273,11 @@ impl Home {
         let key = config.key(&*disk, path, key)?;
         let model = path.join(&config.model);
         // A model that nobody has looked at is not even parsed.
-        let base = Base::open_if(&model, &|found| match found.to_string() == config.sha {
+        let base = Base::open_if(&model, &|found| match found.to_string() == config.fingerprint {
             true => Ok(()),
             false => Err(Error::bad_data("the home's base model has changed")
                 .at(model.display())
-                .because(format!("its hash is {found}, the home was made for {}", config.sha))
+                .because(format!("its hash is {found}, the home was made for {}", config.fingerprint))
                 .hint("put the old file back, or make a new home for the new model: adapters fit one base only")),
         })?;
         let declared: Task = config.task.parse().map_err(|e: Error| Error::bad_data(e.what()).at(path.display()))?;
@@ -342,7 +342,7 @@ impl Home {
             inner.engine.task,
             &Pattern::new(&inner.config.sites),
             inner.config.rank,
-            &inner.config.means,
+            &inner.config.limits,
         )
     }
 }
@@ -362,7 +362,7 @@ fn made_key(disk: &dyn Disk, home: &Path, source: &KeySource) -> Result<Key> {
     if inside(file)?.starts_with(inside(home)?) {
         return Err(Error::usage("the key is to be in the home that it encrypts")
             .at(file.display())
-            .hint("keep it elsewhere, best on another medium: who has both has everything"));
+            .hint("keep it elsewhere, best on other storage: who has both has everything"));
     }
     if disk.exists(file).map_err(|e| Error::io("cannot look for the key file", file, e))? {
         return source.load(disk);

@@ -29,7 +29,7 @@ mod watch;
 
 #[cfg(feature = "train")]
 pub use crate::adapt::select::{Chosen, ChosenSite, Summary};
-pub use crate::process::Means;
+pub use crate::process::TrainLimits;
 pub use answer::{Answer, Scored};
 pub use config::{Config, Encryption, NewClasses, TextPadding};
 pub use home::{Home, InitOptions};

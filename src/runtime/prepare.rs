@@ -1,4 +1,4 @@
-//! What a training works on: the lessons of a cut of the journal, and the sites and settings that its means allow.
+//! What a training works on: the training examples of a cut of the journal, and the sites and settings that its limits allow.
 
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
@@ -7,10 +7,10 @@ use super::Session;
 use super::resume::{self, Checkpoints};
 use super::session::Serving;
 use crate::adapt::select::{Chosen, Costs};
-use crate::adapt::{Adaptation, Incumbent, Ladder, Material, Progress, Settings};
+use crate::adapt::{Adaptation, CandidateSites, Dataset, Incumbent, Progress, Settings};
 use crate::error::Result;
 use crate::plan::sequence_length;
-use crate::process::Means;
+use crate::process::TrainLimits;
 use crate::sites::Pattern;
 use crate::store::Cut;
 
@@ -20,7 +20,7 @@ pub struct TrainOptions<'a> {
     /// Settings; the home's seed, rank and limits apply on top of the defaults when none are given.
     pub settings: Option<Settings>,
     /// What it may cost; the home's limits when none are given.
-    pub means: Option<Means>,
+    pub limits: Option<TrainLimits>,
     /// Set by the caller to stop; checked before every step.
     pub stop: Option<&'a AtomicBool>,
     /// When it is kept where the training stands.
@@ -33,8 +33,8 @@ pub struct TrainOptions<'a> {
 pub(super) struct Prepared {
     /// Of all classes.
     pub labels: Vec<String>,
-    pub material: Material,
-    pub ladder: Ladder,
+    pub dataset: Dataset,
+    pub candidates: CandidateSites,
     pub settings: Settings,
     /// Which sites may adapt, where memory or time is limited.
     pub chosen: Option<Chosen>,
@@ -56,51 +56,52 @@ impl Session {
         let config = self.home().config();
         let engine = &self.home().0.engine;
         let mut settings = options.settings.clone().unwrap_or_else(|| self.settings());
-        let (labels, material) = self.material(serving, cut)?;
-        // Costs are those of the longest lesson.
-        let longest = material.lessons.iter().map(|l| sequence_length(&engine.base, &l.example)).max().unwrap_or(0);
+        let (labels, dataset) = self.dataset(serving, cut)?;
+        // Costs are those of the longest training example.
+        let longest =
+            dataset.training_examples.iter().map(|l| sequence_length(&engine.base, &l.example)).max().unwrap_or(0);
         let length = engine.bucket(1, longest).sequence;
         let pattern = Pattern::new(&config.sites);
         let choice = crate::adapt::select::choose(&engine.base, engine.task, &pattern, config.rank, length)?;
-        let means = options.means.unwrap_or(config.means);
-        let (ladder, chosen) = if means.are_unlimited() {
-            (choice.ladder, None)
+        let limits = options.limits.unwrap_or(config.limits);
+        let (candidates, chosen) = if limits.are_unlimited() {
+            (choice.candidates, None)
         } else {
-            let costs = Costs::new(&engine.base, engine.task, &choice, &means, settings.threads);
-            let (ladder, chosen) = costs.choose(config.rank, None)?;
+            let costs = Costs::new(&engine.base, engine.task, &choice, &limits, settings.threads);
+            let (candidates, chosen) = costs.choose(config.rank, None)?;
             settings.recipe.micro_batch = chosen.micro_batch;
-            if let Some(limit) = means.memory_bytes {
+            if let Some(limit) = limits.memory_bytes {
                 let room = limit.saturating_sub(chosen.memory_bytes) / settings.threads.max(1) as u64;
                 settings.recipe.kept_bytes =
                     settings.recipe.kept_bytes.min(usize::try_from(room).unwrap_or(usize::MAX));
             }
-            if let Some(most) = means.seconds {
+            if let Some(most) = limits.seconds {
                 let most = Duration::try_from_secs_f64(most).unwrap_or(Duration::MAX);
                 settings.budget = Some(settings.budget.map_or(most, |b| b.min(most)));
             }
             let measuring = Adaptation {
                 engine,
-                material: &material,
-                ladder: &ladder,
+                dataset: &dataset,
+                candidates: &candidates,
                 settings: &settings,
                 incumbent: incumbent(serving),
                 stop,
                 keeper: None,
                 progress,
             };
-            let measured = measuring.measure(&ladder.all_sites);
+            let measured = measuring.measure(&candidates.all_sites);
             engine.drop_train_plans();
-            let (ladder, chosen) = costs.choose(config.rank, measured?.as_ref())?;
-            (ladder, Some(chosen))
+            let (candidates, chosen) = costs.choose(config.rank, measured?.as_ref())?;
+            (candidates, Some(chosen))
         };
         // Measuring is part of the time.
         settings.budget = settings.budget.map(|b| b.saturating_sub(started.elapsed()));
-        let name = resume::name(&engine.base.fingerprint(), &settings, &ladder, &material);
-        Ok(Prepared { labels, material, ladder, settings, chosen, name })
+        let name = resume::name(&engine.base.fingerprint(), &settings, &candidates, &dataset);
+        Ok(Prepared { labels, dataset, candidates, settings, chosen, name })
     }
 }
 
-/// What serves while a training runs, unless that is the base.
+/// The active generation while a training runs, unless that is the base.
 pub(super) fn incumbent(serving: &Serving) -> Option<Incumbent<'_>> {
     (serving.generation > 0).then_some(Incumbent {
         generation: serving.generation,

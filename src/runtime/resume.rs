@@ -6,7 +6,7 @@ use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use crate::adapt::fit::state::{FitName, FitState, Keeper, Naming};
-use crate::adapt::{Ladder, Material, Settings};
+use crate::adapt::{CandidateSites, Dataset, Settings};
 use crate::adapter::Fingerprint;
 use crate::store::{Checkpoint, Cut, Run};
 use crate::sync::lock;
@@ -31,20 +31,25 @@ impl Default for Checkpoints {
 const SHARE: u32 = 20;
 
 /// Names a training by all that decides its result. Threads do not, and no budget of time can.
-pub(super) fn name(base: &Fingerprint, settings: &Settings, ladder: &Ladder, material: &Material) -> [u8; 32] {
+pub(super) fn name(
+    base: &Fingerprint,
+    settings: &Settings,
+    candidates: &CandidateSites,
+    dataset: &Dataset,
+) -> [u8; 32] {
     let mut name = Naming(blake3::Hasher::new());
     name.text(concat!("acclimate ", env!("CARGO_PKG_VERSION"), " training"));
     name.text(std::env::consts::ARCH);
     name.bytes(&base.0);
     name.text(&format!("{:?}", Settings { threads: 0, budget: None, ..settings.clone() }));
-    name.text(&format!("{:?} {:?}", ladder.last_block, ladder.all_sites));
-    name.text(&format!("{} {} {}", material.base_classes, material.classes, material.features));
-    name.text(&format!("{:?} {}", material.served_right, material.standing.len()));
-    for s in &material.standing {
+    name.text(&format!("{:?} {:?}", candidates.last_block, candidates.all_sites));
+    name.text(&format!("{} {} {}", dataset.base_classes, dataset.classes, dataset.features));
+    name.text(&format!("{:?} {}", dataset.served_right, dataset.standing.len()));
+    for s in &dataset.standing {
         name.text(&format!("{} {}", s.class, s.trusted));
         name.example(&s.example);
     }
-    material.lessons.iter().for_each(|l| name.lesson(l));
+    dataset.training_examples.iter().for_each(|l| name.training_example(l));
     *name.0.finalize().as_bytes()
 }
 

@@ -304,7 +304,7 @@ pub fn answer(model: &Path, limits: &Limits, out: &mut dyn Write) -> Result<()> 
     out.write_all(&bytes).and_then(|()| out.flush()).map_err(say)
 }
 
-/// Loads, compiles, and answers a made-up input, where one can be made up.
+/// Loads, compiles, and answers a synthetic input, where one can be generated.
 fn attempt(model: &Path) -> Result<Fingerprint> {
     let base = Arc::new(Base::open(model)?);
     let fingerprint = base.fingerprint();
@@ -317,7 +317,7 @@ fn attempt(model: &Path) -> Result<Fingerprint> {
         let pooling = if seen.sequence { Pooling::Mean } else { Pooling::None };
         match Engine::new(base, task, pooling).one(&Variant::Base, example) {
             Err(e) if tells_of_starving(&e.to_string()) => return Err(e),
-            // What it answers, and whether it likes what was made up, says nothing about it.
+            // What it answers, and whether it likes a synthetic input, says nothing about it.
             _ => {}
         }
     }

@@ -16,7 +16,7 @@ use crate::input::{Example, Prepared, RawInput, label};
 use crate::journal::{FeedbackKind, InteractionId, Journal, SyncPolicy};
 use crate::plan::{MICRO_BATCH, Variant};
 use crate::stats::rows::softmax;
-use crate::store::{Cause, DEFAULT_WAIT, GenerationInfo, Store, TakenBack, Trial, profile_folder};
+use crate::store::{Cause, DEFAULT_WAIT, GenerationInfo, Probation, RolledBack, Store, profile_folder};
 use crate::sync::lock;
 
 /// What a person says about an answer.
@@ -37,24 +37,24 @@ pub enum Feedback {
 pub struct FeedbackReceipt {
     /// The interaction.
     pub id: InteractionId,
-    /// Whether it is on the medium; always true, since feedback is not acknowledged before.
+    /// Whether it is durable; always true, since feedback is not acknowledged before.
     pub durable: bool,
     /// Feedback items since the last training.
     pub waiting: usize,
-    /// The generation that this feedback showed to be worse than the base, and that was taken back (never without the feature
+    /// The generation that this feedback showed to be worse than the base, and that was rolled back automatically (never without the feature
     /// `train`).
-    pub taken_back: Option<u64>,
+    pub rolled_back: Option<u64>,
 }
 
 /// Where a profile stands.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Status {
-    /// Generation that serves; 0 is the plain base.
+    /// Active generation; 0 is the base model.
     pub generation: u64,
-    /// Predictions until it is no longer on trial.
-    pub trial_left: u32,
-    /// A generation that was taken back because it failed, and none has been committed or chosen since.
-    pub taken_back: Option<TakenBack>,
+    /// Predictions until it is no longer on probation.
+    pub probation_left: u32,
+    /// A generation that was rolled back automatically because it failed, and none has been committed or chosen since.
+    pub rolled_back: Option<RolledBack>,
     /// Interactions recorded.
     pub interactions: usize,
     /// Feedback items recorded.
@@ -93,7 +93,7 @@ impl Home {
 }
 
 impl Session {
-    /// A generation that cannot be used is taken back. With `lenient` it is only set aside for this session, so that it can be
+    /// A generation that cannot be used is rolled back automatically. With `lenient` it is only set aside for this session, so that it can be
     /// looked at and rolled back.
     pub(crate) fn open(home: Home, profile: &str, lenient: bool) -> Result<Session> {
         let folder = profile_folder(home.path(), profile)?;
@@ -155,7 +155,7 @@ impl Session {
     ///
     /// # Errors
     /// [`ErrorKind::Busy`], [`ErrorKind::BadData`], [`ErrorKind::Io`].
-    pub fn settle(&self) -> Result<InteractionId> {
+    pub fn flush(&self) -> Result<InteractionId> {
         let mut journal = lock(&self.journal);
         journal.refresh()?;
         journal.flush()?;
@@ -188,37 +188,37 @@ impl Session {
         if self.store.current()? == serving.generation {
             return Ok(serving);
         }
-        let (serving, trial) = self.take_up()?;
-        ended(trial, 0);
+        let (serving, probation) = self.take_up()?;
+        ended(probation, 0);
         Ok(serving)
     }
 
-    /// The generation that serves, loaded, and a try of it where it is on trial. One that cannot be used is taken back.
-    fn take_up(&self) -> Result<(Arc<Serving>, Option<Trial>)> {
+    /// The active generation, loaded, and a try of it where it is on probation. One that cannot be used is rolled back automatically.
+    fn take_up(&self) -> Result<(Arc<Serving>, Option<Probation>)> {
         loop {
-            let (current, trial) = match self.store.begin() {
-                // On a disk that takes no writes, what serves goes on serving.
+            let (current, probation) = match self.store.begin() {
+                // On a disk that takes no writes, the active generation goes on serving.
                 Err(e) if matches!(e.kind(), ErrorKind::Io | ErrorKind::Busy) => (self.store.current()?, None),
                 other => other?,
             };
             let serving = self.serving();
             if current == serving.generation {
-                return Ok((serving, trial));
+                return Ok((serving, probation));
             }
             match Serving::load(&self.home, &self.store, current, self.merge) {
-                Ok(next) => return Ok((self.serving.put(next), trial)),
-                Err(e) if is_unusable(&e) => self.take_back(current, Cause::Unusable, &e)?,
+                Ok(next) => return Ok((self.serving.put(next), probation)),
+                Err(e) if is_unusable(&e) => self.roll_back_automatically(current, Cause::Unusable, &e)?,
                 Err(e) => {
-                    ended(trial, 0);
+                    ended(probation, 0);
                     return Err(e);
                 }
             }
         }
     }
 
-    pub(super) fn take_back(&self, generation: u64, cause: Cause, why: &Error) -> Result<()> {
-        let serves = self.store.take_back(generation, cause)?;
-        tracing::warn!(generation, serves, error = %why, "taken back");
+    pub(super) fn roll_back_automatically(&self, generation: u64, cause: Cause, why: &Error) -> Result<()> {
+        let serves = self.store.roll_back_automatically(generation, cause)?;
+        tracing::warn!(generation, serves, error = %why, "rolled back automatically");
         Ok(())
     }
 
@@ -233,16 +233,16 @@ impl Session {
     /// [`Session::predict`] with the `top` most probable classes.
     pub fn predict_top(&self, input: &RawInput, top: usize) -> Result<Answer> {
         let Prepared { example, stored } = self.home.intake().prepare(input)?;
-        let (mut serving, trial) = self.take_up()?;
+        let (mut serving, probation) = self.take_up()?;
         let logits = match self.logits(&serving, &example) {
             Err(e) if serving.generation > 0 && e.kind() == ErrorKind::BadData && self.base_answers(&example) => {
-                // A generation that cannot answer what the base can is taken back at once.
-                self.take_back(serving.generation, Cause::BadAnswer, &e)?;
+                // A generation that cannot answer what the base can is rolled back automatically at once.
+                self.roll_back_automatically(serving.generation, Cause::BadAnswer, &e)?;
                 serving = self.follow()?;
                 self.logits(&serving, &example)?
             }
             other => {
-                ended(trial, u32::from(other.is_ok()));
+                ended(probation, u32::from(other.is_ok()));
                 other?
             }
         };
@@ -283,7 +283,7 @@ impl Session {
     }
 
     /// Probabilities of all classes for many inputs, without recording anything: `[inputs, classes]` in the order of
-    /// [`Session::labels`], by the serving generation or, with `base`, by the plain base.
+    /// [`Session::labels`], by the active generation or, with `base`, by the base model.
     pub fn evaluate(&self, inputs: &[RawInput], base: bool, threads: usize) -> Result<Option<Array2<f32>>> {
         let examples: Vec<Example> = inputs.iter().map(|i| self.home.intake().example(i)).collect::<Result<_>>()?;
         let examples: Vec<&Example> = examples.iter().collect();
@@ -302,12 +302,12 @@ impl Session {
         Ok(Some(z))
     }
 
-    /// Labels of the classes that the serving generation answers with.
+    /// Labels of the classes that the active generation answers with.
     pub fn labels(&self) -> Vec<String> {
         self.serving().labels.clone()
     }
 
-    /// Labels that feedback may name: those of the serving generation, and those named since.
+    /// Labels that feedback may name: those of the active generation, and those named since.
     pub fn known_labels(&self) -> Vec<String> {
         let mut labels = self.labels();
         for named in lock(&self.journal).state().named_labels() {
@@ -318,7 +318,7 @@ impl Session {
         labels
     }
 
-    /// Records what a person said about an answer; returns when it is on the medium.
+    /// Records what a person said about an answer; returns when it is durable.
     ///
     /// # Errors
     /// [`ErrorKind::Usage`] for an unknown or already used id, an unknown label, or an `Accept` or `Reject` of an interaction
@@ -354,14 +354,14 @@ impl Session {
         }
         let waiting = journal.record_feedback(id, now_ms(), kind)?;
         drop(journal);
-        Ok(FeedbackReceipt { id, durable: true, waiting, taken_back: self.watched() })
+        Ok(FeedbackReceipt { id, durable: true, waiting, rolled_back: self.watched() })
     }
 
-    /// What [`Session::watch`] took back. The feedback is on the medium by now, so its failure is no failure of the feedback.
+    /// What [`Session::watch`] rolled back. The feedback is durable by now, so its failure is no failure of the feedback.
     #[cfg(feature = "train")]
     fn watched(&self) -> Option<u64> {
         self.watch().unwrap_or_else(|e| {
-            tracing::warn!(error = %e, "the serving generation could not be compared with the base");
+            tracing::warn!(error = %e, "the active generation could not be compared with the base");
             None
         })
     }
@@ -371,7 +371,7 @@ impl Session {
         None
     }
 
-    /// Goes back to `to`, or to the generation before the serving one; the generation that serves now.
+    /// Goes back to `to`, or to the generation before the serving one; the active generation now.
     pub fn rollback(&self, to: Option<u64>) -> Result<u64> {
         let target = to.map_or_else(|| self.store.head().map(|h| h.previous), Ok)?;
         // What cannot serve is refused before the head moves.
@@ -399,8 +399,8 @@ impl Session {
         let state = journal.state();
         Ok(Status {
             generation: serving.generation,
-            trial_left: head.trial_left,
-            taken_back: head.taken_back,
+            probation_left: head.probation_left,
+            rolled_back: head.rolled_back,
             interactions: state.interactions(),
             feedback: state.feedback(),
             waiting: state.waiting(),
@@ -422,12 +422,12 @@ impl Session {
         self.store.list()
     }
 
-    /// What serves, with its deltas beside the base's weights.
+    /// The active generation, with its deltas beside the base's weights.
     pub(crate) fn unmerged(&self) -> Result<Serving> {
         Serving::load(&self.home, &self.store, self.store.current()?, false)
     }
 
-    /// The adapter of the serving generation; none for the plain base.
+    /// The adapter of the active generation; none for the base model.
     pub fn adapter(&self) -> Result<Option<crate::adapter::Adapter>> {
         let generation = self.store.current()?;
         if generation == 0 {
@@ -438,8 +438,8 @@ impl Session {
 }
 
 /// A try that did not end the process. What cannot be counted now is counted by the next one.
-fn ended(trial: Option<Trial>, predictions: u32) {
-    let _ = trial.map(|trial| trial.passed(predictions));
+fn ended(probation: Option<Probation>, predictions: u32) {
+    let _ = probation.map(|probation| probation.passed(predictions));
 }
 
 /// Whether an adapter's file is to blame, and not the disk or the call.

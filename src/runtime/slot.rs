@@ -1,4 +1,4 @@
-//! What serves, and its replacement while it is read. `loom/tests/swap.rs` compiles this file with loom's locks in the place of the
+//! The active generation, and its replacement while it is read. `loom/tests/swap.rs` compiles this file with loom's locks in the place of the
 //! standard ones, and goes through every order in which threads can meet in it.
 
 use super::sync::{Arc, PoisonError, RwLock};
@@ -11,12 +11,12 @@ impl<T> Slot<T> {
         Slot(RwLock::new(Arc::new(value)))
     }
 
-    /// What serves now. A prediction asks once, and uses nothing else.
+    /// The active generation. A prediction asks once, and uses nothing else.
     pub(crate) fn get(&self) -> Arc<T> {
         self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Makes `next` what serves from the next [`Slot::get`] on, and hands it back.
+    /// Makes `next` the active generation from the next [`Slot::get`] on, and hands it back.
     pub(crate) fn put(&self, next: T) -> Arc<T> {
         let next = Arc::new(next);
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = next.clone();

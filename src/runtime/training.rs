@@ -1,4 +1,4 @@
-//! A session trains: the journal becomes lessons, the winner becomes a generation, and the next prediction uses it.
+//! A session trains: the journal becomes training examples, the winner becomes a generation, and the next prediction uses it.
 
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
@@ -8,10 +8,10 @@ use super::prepare::{Prepared, TrainOptions, incumbent};
 use super::resume::{Checkpoints, Keeping};
 use super::{Session, journal_io, now_ms};
 use crate::adapt::fit::state::Keeper;
-use crate::adapt::fit::{Goal, Lesson};
+use crate::adapt::fit::{Target, TrainingExample};
 use crate::adapt::select::Chosen;
 use crate::adapt::{
-    Adaptation, GuardLoss, MOST_IDLE, Material, Outcome, Progress, Settings, Standing, Winner, head_delta,
+    Adaptation, Dataset, MOST_IDLE, Outcome, Progress, Settings, Standing, ValidationLoss, Winner, head_delta,
 };
 use crate::adapter::{Adapter, Lineage, Verdict};
 use crate::error::{Error, Result};
@@ -28,7 +28,7 @@ const TRAIN_LOCK_WAIT: Duration = Duration::from_millis(200);
 pub struct TrainReport {
     /// Whether a new generation serves.
     pub promoted: bool,
-    /// Generation that serves now.
+    /// Active generation now.
     pub generation: u64,
     /// Optimiser steps over all candidates.
     pub steps: u64,
@@ -41,7 +41,7 @@ pub struct TrainReport {
     /// One line a candidate.
     pub tried: Vec<String>,
     /// Mean loss on the answers that judged; `None` where nothing was trained.
-    pub loss: Option<GuardLoss>,
+    pub loss: Option<ValidationLoss>,
     /// Which sites were allowed to adapt, where memory or time is limited.
     pub choice: Option<Chosen>,
 }
@@ -62,7 +62,7 @@ impl Session {
     ///
     /// # Errors
     /// [`ErrorKind::Busy`](crate::ErrorKind::Busy) while another training of this profile runs;
-    /// [`ErrorKind::Interrupted`](crate::ErrorKind::Interrupted) when stopped: feedback and serving generation are as before.
+    /// [`ErrorKind::Interrupted`](crate::ErrorKind::Interrupted) when stopped: feedback and active generation are as before.
     pub fn train(&self, options: &TrainOptions<'_>) -> Result<TrainReport> {
         let _held = self.store.lock_training(TRAIN_LOCK_WAIT, "training")?;
         lock(&self.journal).refresh()?;
@@ -85,7 +85,7 @@ impl Session {
             Some((run, now)) if run.name == now.name => (run.cut, now),
             _ => (all, prepare(&all)?),
         };
-        let Prepared { labels, material, ladder, settings, chosen, name } = prepared;
+        let Prepared { labels, dataset, candidates, settings, chosen, name } = prepared;
         if let Some(chosen) = &chosen {
             self.keep_choice(chosen)?;
         }
@@ -93,8 +93,8 @@ impl Session {
         let keeping = checkpoint.map(|c| Keeping::new(c, name, cut, every));
         let adaptation = Adaptation {
             engine,
-            material: &material,
-            ladder: &ladder,
+            dataset: &dataset,
+            candidates: &candidates,
             settings: &settings,
             incumbent: incumbent(&serving),
             stop: &stop,
@@ -172,7 +172,7 @@ impl Session {
     }
 
     /// Everything that the journal has to teach up to `cut`, in order of time, and the labels of all classes.
-    pub(super) fn material(&self, serving: &super::session::Serving, cut: &Cut) -> Result<(Vec<String>, Material)> {
+    pub(super) fn dataset(&self, serving: &super::session::Serving, cut: &Cut) -> Result<(Vec<String>, Dataset)> {
         // Predictions and feedback go on while this reads.
         let journal = lock(&self.journal).snapshot();
         let state = journal.state();
@@ -186,31 +186,38 @@ impl Session {
             let input = journal.input(id).and_then(journal_io::load)?;
             home.intake().example(&input).map_err(|e| e.at(format!("interaction {id} in the journal")))
         };
-        let (mut lessons, mut served_right) = (vec![], vec![]);
+        let (mut training_examples, mut served_right) = (vec![], vec![]);
         // A clock can step back (a Pi has none of its own): the order of the journal is the order of time.
         let mut latest = 0;
         for (at, f) in state.all_feedback().take(cut.feedback as usize).enumerate() {
             let f = f?;
             let Some(interaction) = state.interaction(f.id)? else { continue };
             let answered = interaction.answer.as_ref().and_then(|(label, _)| index.get(&**label).copied());
-            let goal = match (&f.kind, answered) {
+            let target = match (&f.kind, answered) {
                 (FeedbackKind::Label(label), _) => {
                     let next = labels.len();
                     let class = *index.entry(label.clone()).or_insert(next);
                     if class == next {
                         labels.push(label.clone());
                     }
-                    Goal::Class(class)
+                    Target::Class(class)
                 }
-                (FeedbackKind::Accept, Some(class)) => Goal::Class(class),
-                (FeedbackKind::Reject, Some(class)) => Goal::Not(class),
+                (FeedbackKind::Accept, Some(class)) => Target::Class(class),
+                (FeedbackKind::Reject, Some(class)) => Target::Not(class),
                 // The answer named a class that is no longer known.
                 (_, None) => continue,
             };
-            served_right.push(answered.is_some_and(|a| goal.agrees(a)));
+            served_right.push(answered.is_some_and(|a| target.agrees(a)));
             let earlier = (at as u64) < serving.examples;
             latest = f.at_ms.max(latest);
-            lessons.push(Lesson { example: load(f.id)?, goal, weight: 1.0, at_ms: latest, earlier, keep: vec![] });
+            training_examples.push(TrainingExample {
+                example: load(f.id)?,
+                target,
+                weight: 1.0,
+                at_ms: latest,
+                earlier,
+                keep: vec![],
+            });
         }
         let line = self.store.line(serving.generation);
         let mut standing = vec![];
@@ -222,15 +229,15 @@ impl Session {
             }
         }
         let classes = labels.len();
-        let material = Material {
-            lessons,
+        let dataset = Dataset {
+            training_examples,
             served_right,
             standing,
             base_classes: home.0.base_classes,
             classes,
             features: home.0.features,
         };
-        Ok((labels, material))
+        Ok((labels, dataset))
     }
 }
 

@@ -41,7 +41,7 @@ pub fn verify(path: &Path) -> Result<Health> {
     };
     let mut findings = vec![Finding::new(&settings, State::Sound, "the settings")];
     let model = path.join(&config.model);
-    findings.push(Finding::of(&model, check_model(&disk, &model, &config.sha)));
+    findings.push(Finding::of(&model, check_model(&disk, &model, &config.fingerprint)));
     if let Some(file) = &config.labels {
         let file = path.join(file);
         findings
@@ -53,7 +53,7 @@ pub fn verify(path: &Path) -> Result<Health> {
         findings.push(Finding::of(&file, loaded.map(|_| "the tokenizer".into())));
     }
     // Adapters are held against the hash in the settings, so that a changed model is one finding and not many.
-    if let Ok(base) = config.sha.parse::<Fingerprint>() {
+    if let Ok(base) = config.fingerprint.parse::<Fingerprint>() {
         let key = config.key(&disk, path, None)?;
         for store in stores(path, key.as_ref())? {
             findings.extend(store.verify(&base)?);
@@ -69,7 +69,7 @@ pub fn verify(path: &Path) -> Result<Health> {
 /// settings are damaged, [`ErrorKind::Busy`](crate::ErrorKind::Busy), [`ErrorKind::Io`](crate::ErrorKind::Io).
 pub fn repair(path: &Path) -> Result<Vec<Repair>> {
     let config = Config::read(&RealDisk, path)?;
-    let base: Fingerprint = config.sha.parse().map_err(|e: Error| e.at(path.join(FILE).display()))?;
+    let base: Fingerprint = config.fingerprint.parse().map_err(|e: Error| e.at(path.join(FILE).display()))?;
     let key = config.key(&RealDisk, path, None)?;
     let mut done = vec![];
     for store in stores(path, key.as_ref())? {
@@ -78,7 +78,7 @@ pub fn repair(path: &Path) -> Result<Vec<Repair>> {
     Ok(done)
 }
 
-fn check_model(disk: &dyn Disk, model: &Path, sha: &str) -> Result<String> {
+fn check_model(disk: &dyn Disk, model: &Path, fingerprint: &str) -> Result<String> {
     let io = |e| Error::io("cannot read the model", model, e);
     let file = disk.open_read(model).map_err(io)?;
     let (mut hasher, mut at, mut piece) = (blake3::Hasher::new(), 0u64, vec![0; 1 << 20]);
@@ -91,10 +91,10 @@ fn check_model(disk: &dyn Disk, model: &Path, sha: &str) -> Result<String> {
         at = at.saturating_add(n as u64);
     }
     let found = Fingerprint(*hasher.finalize().as_bytes()).to_string();
-    match found == sha {
+    match found == fingerprint {
         true => Ok("the base model".into()),
         false => Err(Error::bad_data(format!(
-            "the base model has changed: its hash is {found}, the home was made for {sha}"
+            "the base model has changed: its hash is {found}, the home was made for {fingerprint}"
         ))),
     }
 }

@@ -1,8 +1,8 @@
-//! A serving generation is watched: on what is said about its own answers, would the plain base have been right more often?
+//! An active generation is watched: on what is said about its own answers, would the base model have been right more often?
 //!
 //! The gate judges before a generation serves, on what was met by then; what comes after may be different. So each correction of an
 //! answer that a generation gave asks again, by the same paired test, and a generation that proves worse than the base is
-//! taken back (docs/gate.md).
+//! rolled back automatically (docs/gate.md).
 
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -28,7 +28,7 @@ const MOST: usize = 64;
 #[derive(Default)]
 pub(crate) struct BaseSays(Mutex<HashMap<InteractionId, bool>>);
 
-/// An answer of the serving generation that somebody spoke about.
+/// An answer of the active generation that somebody spoke about.
 struct Judged {
     entry: InteractionEntry,
     kind: FeedbackKind,
@@ -49,7 +49,7 @@ impl Judged {
 }
 
 impl Session {
-    /// Takes the serving generation back if it is worse than the base on what is said about its own answers; its number then.
+    /// Takes the active generation back if it is worse than the base on what is said about its own answers; its number then.
     ///
     /// # Errors
     /// When the journal cannot be read or the head not be written; nothing has changed then.
@@ -72,7 +72,7 @@ impl Session {
             "of {} answers that somebody spoke about, {} were wrong where the base is right, and {} right where it is wrong",
             test.n, test.wins, test.losses
         ));
-        self.take_back(generation, Cause::Worse, &why)?;
+        self.roll_back_automatically(generation, Cause::Worse, &why)?;
         self.follow()?;
         Ok(Some(generation))
     }
@@ -182,12 +182,12 @@ mod tests {
                 _ => Feedback::Reject,
             };
             let receipt = session.feedback(answer.id.unwrap(), said).unwrap();
-            assert_eq!(receipt.taken_back, (given == 4).then_some(1), "after {} corrections", given + 1);
+            assert_eq!(receipt.rolled_back, (given == 4).then_some(1), "after {} corrections", given + 1);
         }
         let status = session.status().unwrap();
         assert_eq!((status.generation, status.feedback), (0, 5));
-        let taken_back = status.taken_back.unwrap();
-        assert_eq!((taken_back.generation, taken_back.cause), (1, Cause::Worse));
+        let rolled_back = status.rolled_back.unwrap();
+        assert_eq!((rolled_back.generation, rolled_back.cause), (1, Cause::Worse));
         let answer = session.predict(&all.input(good[5]).unwrap()).unwrap();
         assert_eq!((answer.generation, answer.label()), (0, Some(all.labels()[good[5]].as_str())));
         assert_eq!(session.rollback(Some(1)).unwrap(), 1, "it stays on disk, and can be chosen again");
@@ -203,7 +203,7 @@ mod tests {
             // Neither class 0 nor what the base answers.
             let other = (1..6).map(|c| c.to_string()).find(|c| *c != all.labels()[i]).unwrap();
             let receipt = session.feedback(answer.id.unwrap(), Feedback::Label(other)).unwrap();
-            assert_eq!(receipt.taken_back, None);
+            assert_eq!(receipt.rolled_back, None);
         }
         assert_eq!(session.status().unwrap().generation, 1);
     }

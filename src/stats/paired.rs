@@ -1,4 +1,4 @@
-//! Is a candidate better than what serves now, on the same items? The exact paired test, its power, and what to say.
+//! Is a candidate better than the active generation, on the same items? The exact paired test, its power, and what to say.
 
 use super::binomial::{at_least, pmf, support};
 use serde::{Deserialize, Serialize};

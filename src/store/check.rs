@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::head::{self, Cause, Head, TRIES};
-use super::{Store, TRIAL, WriterLock};
+use super::{PROBATION, Store, WriterLock};
 use crate::adapter::Fingerprint;
 use crate::disk::{StagedFile, UNFINISHED, make_folder};
 use crate::error::{Error, Result};
@@ -127,7 +127,7 @@ impl Store {
         let (disk, path) = (&*self.disk, self.head_path());
         let whole = head::read_whole(disk, &path).map(|whole| whole.is_some());
         if self.is_without_head()? {
-            return Ok(Finding::new(&path, State::Damaged, "the head, which says what serves, is gone"));
+            return Ok(Finding::new(&path, State::Damaged, "the head, which says the active generation, is gone"));
         }
         let mut finding = Finding::of(&path, self.head().map(|head| format!("generation {} serves", head.current)));
         if let Ok(head) = self.head() {
@@ -194,10 +194,10 @@ impl Store {
         if self.is_without_head()? || self.head().is_err_and(|e| e.kind() != crate::ErrorKind::Io) {
             done.push(self.repair_head(&bad, now_ms)?);
         }
-        // What a generation that serves cannot be used for, the one before it can.
+        // What an active generation cannot be used for, the one before it can.
         let head = self.head()?;
         if head.current != 0 && (bad.contains(&head.current) || !self.generations.exists(disk, head.current)?) {
-            let serves = self.take_back(head.current, Cause::Unusable)?;
+            let serves = self.roll_back_automatically(head.current, Cause::Unusable)?;
             if !bad.contains(&head.current) {
                 let what = format!("generation {} is gone: generation {serves} serves", head.current);
                 done.push(repair(&self.head_path(), what, String::new()));
@@ -242,7 +242,7 @@ impl Store {
         Ok(repair(path, journal_words(&found, path), quarantined))
     }
 
-    /// A new head in the place of one of which nothing is left: the newest generation that can be used serves, on trial again.
+    /// A new head in the place of one of which nothing is left: the newest generation that can be used serves, on probation again.
     fn repair_head(&self, bad: &[u64], now_ms: u64) -> Result<Repair> {
         let (disk, path) = (&*self.disk, self.head_path());
         let _short = self.lock_short("repairing the head")?;
@@ -251,13 +251,14 @@ impl Store {
         let current = numbers.iter().rev().find(|n| !bad.contains(n)).copied().unwrap_or(0);
         let previous = self.previous_of(current, |n| !bad.contains(&n));
         let highest = numbers.last().copied().unwrap_or(0);
-        let trial_left = if current == 0 { 0 } else { TRIAL };
-        let head = Head { sequence: 1, current, previous, highest, trial_left, tries_left: TRIES, taken_back: None };
+        let probation_left = if current == 0 { 0 } else { PROBATION };
+        let head =
+            Head { sequence: 1, current, previous, highest, probation_left, tries_left: TRIES, rolled_back: None };
         head::replace(disk, &path, &head)?;
         Ok(repair(&path, format!("generation {current} serves: the newest that can be used"), quarantined))
     }
 
-    /// A copy of `file` in the quarantine, on the medium when this returns; its path.
+    /// A copy of `file` in the quarantine, on storage when this returns; its path.
     fn quarantine(&self, file: &Path, now_ms: u64) -> Result<String> {
         let (disk, folder) = (&*self.disk, self.quarantine_path());
         let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();

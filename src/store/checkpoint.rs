@@ -107,7 +107,7 @@ impl Checkpoint {
         (found == *name).then_some(payload)
     }
 
-    /// Keeps where the fit `name` stands; returns when it is on the medium.
+    /// Keeps where the fit `name` stands; returns when it is durable.
     ///
     /// # Errors
     /// `Io`: what was kept before still is.
@@ -115,7 +115,7 @@ impl Checkpoint {
         self.write(&fit_file(name), name, payload)
     }
 
-    /// Removes all of it; returns when it is gone from the medium.
+    /// Removes all of it; returns when it is gone from storage.
     ///
     /// # Errors
     /// `Io`.
@@ -221,8 +221,8 @@ fn unwrap(bytes: &[u8]) -> Option<([u8; 32], Vec<u8>)> {
 mod tests {
     use super::*;
     use crate::disk::RealDisk;
-    use crate::disk::medium::Medium;
     use crate::disk::simulated::{SimulatedDisk, Step};
+    use crate::disk::storage::Storage;
 
     const CUT: Cut = Cut { feedback: 7, next_id: 9 };
 
@@ -294,15 +294,15 @@ mod tests {
             checkpoint.keep(&[1; 32], &payload(n)).unwrap();
             disk.say(usize::from(n));
         }
-        let mut medium = Medium::default();
+        let mut storage = Storage::default();
         let (mut kept, mut cuts) = (0, 0);
         for (step_at, step) in disk.log().iter().enumerate() {
             match step {
                 Step::Said(n) => kept = *n as u8,
-                step => medium.follow(step),
+                step => storage.follow(step),
             }
             for seed in 0..32 {
-                let after = SimulatedDisk::holding(medium.cut(step_at, seed));
+                let after = SimulatedDisk::holding(storage.cut(step_at, seed));
                 let found = at(after.clone());
                 let state = found.fit(&[1; 32]);
                 let allowed = [kept, kept + 1].map(|n| (n > 0).then(|| payload(n)));

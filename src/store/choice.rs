@@ -52,7 +52,7 @@ impl ChoiceFile {
         self.disk.exists(&self.path).map_err(|e| Error::io("cannot look for the file", &self.path, e))
     }
 
-    /// Removes it; returns when it is gone from the medium.
+    /// Removes it; returns when it is gone from storage.
     pub(super) fn remove(&self) -> Result<()> {
         if !self.is_there()? {
             return Ok(());

@@ -1,4 +1,4 @@
-//! Forgetting: what is to be forgotten leaves the medium, and so does every generation that learned from it.
+//! Forgetting: what is to be forgotten leaves storage, and so does every generation that learned from it.
 
 use std::collections::HashSet;
 use std::path::PathBuf;
@@ -27,7 +27,7 @@ pub struct Forgotten {
     pub interactions: usize,
     /// Generations that are gone: they had learned from some of it.
     pub generations: Vec<u64>,
-    /// The generation that serves now.
+    /// The active generation now.
     pub generation: u64,
 }
 
@@ -61,7 +61,7 @@ impl Store {
     pub fn forget(&self, journal: &mut Journal, what: &Selection) -> Result<Forgotten> {
         journal.refresh()?;
         // An id that is not there may be one that a process was killed while forgetting.
-        self.settle_removals()?;
+        self.flush_removals()?;
         let ids = what.ids(journal.state())?;
         let seen = match what {
             Selection::All => self.generations.numbers(&*self.disk)?,
@@ -111,7 +111,7 @@ impl Store {
         Ok(self.generations.numbers(&*self.disk)?.into_iter().filter(saw).collect())
     }
 
-    /// Removes the generations `seen`; the nearest ancestor that is none of them serves instead. The generation that serves now.
+    /// Removes the generations `seen`; the nearest ancestor that is none of them serves instead. The active generation now.
     fn turn_off(&self, seen: &[u64]) -> Result<u64> {
         let _held = self.lock_short("forgetting")?;
         if seen.is_empty() {
@@ -121,10 +121,10 @@ impl Store {
         let nearest = |number| if innocent(number) { number } else { self.previous_of(number, innocent) };
         let change = |h: Head| {
             let current = nearest(h.current);
-            let trial_left = if current == h.current { h.trial_left } else { 0 };
+            let probation_left = if current == h.current { h.probation_left } else { 0 };
             let previous = if current == h.current { nearest(h.previous) } else { self.previous_of(current, innocent) };
-            let taken_back = h.taken_back.filter(|t| innocent(t.generation));
-            Ok(Head { current, previous, trial_left, taken_back, ..h })
+            let rolled_back = h.rolled_back.filter(|t| innocent(t.generation));
+            Ok(Head { current, previous, probation_left, rolled_back, ..h })
         };
         let head = head::flip(&*self.disk, &self.head_path(), change)?;
         self.generations.remove(&*self.disk, seen)?;
@@ -133,8 +133,8 @@ impl Store {
 
     /// Makes durable what is removed already, by this process or by one that was killed before it could. Unsynced, a power cut would
     /// bring it back.
-    fn settle_removals(&self) -> Result<()> {
-        if planted(Bug::RemovalsNotSettled) {
+    fn flush_removals(&self) -> Result<()> {
+        if planted(Bug::RemovalsNotFlushed) {
             return Ok(());
         }
         let segments = crate::journal::segment::segments_folder(&self.journal_path());

@@ -21,8 +21,8 @@ pub struct GenerationInfo {
     pub current: bool,
     /// Whether a roll back without target goes there.
     pub previous: bool,
-    /// Why it was taken back, if it was the last one that failed.
-    pub taken_back: Option<Cause>,
+    /// Why it was rolled back automatically, if it was the last one that failed.
+    pub rolled_back: Option<Cause>,
     /// Its header and the length of its file; an error if it is damaged. Tensors are not checked.
     pub header: Result<(AdapterHeader, u64)>,
 }
@@ -74,7 +74,7 @@ impl Generations {
         }
     }
 
-    /// Removes these generations; returns when they are gone from the medium.
+    /// Removes these generations; returns when they are gone from storage.
     pub(super) fn remove(&self, disk: &dyn Disk, numbers: &[u64]) -> Result<()> {
         for number in numbers {
             let path = self.path(*number);

@@ -9,21 +9,21 @@ use crate::error::{Error, Result};
 const MAGIC: [u8; 8] = *b"ACCLHEAD";
 const VERSION: u32 = 2;
 const VERSION_AT: usize = 8;
-const TRIAL_AT: usize = 12;
+const PROBATION_AT: usize = 12;
 const SEQUENCE_AT: usize = 16;
 const CURRENT_AT: usize = 24;
 const PREVIOUS_AT: usize = 32;
 const HIGHEST_AT: usize = 40;
 const TRIES_AT: usize = 48;
 const CAUSE_AT: usize = 50;
-const TAKEN_BACK_AT: usize = 52;
+const ROLLED_BACK_AT: usize = 52;
 const CRC_AT: usize = 60;
 const SLOT_LEN: usize = 64;
 /// Slots are a block apart, so that no write touches both.
 const SLOT_OFFSETS: [usize; 2] = [0, 4096];
 const FILE_LEN: usize = SLOT_OFFSETS[1] + SLOT_LEN;
 
-/// Tries that a generation on trial has: one that does not end takes it back.
+/// Tries that a generation on probation has: one that does not end takes it back.
 pub const TRIES: u16 = 1;
 
 /// Why acclimate took a generation back by itself.
@@ -44,7 +44,7 @@ impl Cause {
         [Cause::Crash, Cause::Unusable, Cause::BadAnswer, Cause::Worse].into_iter().find(|cause| *cause as u16 == code)
     }
 
-    /// In words that follow "taken back: ".
+    /// In words that follow "rolled back automatically: ".
     pub fn words(self) -> &'static str {
         match self {
             Cause::Crash => "the process ended while it was tried",
@@ -55,9 +55,9 @@ impl Cause {
     }
 }
 
-/// A generation that acclimate took back by itself.
+/// A generation that acclimate rolled back by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct TakenBack {
+pub struct RolledBack {
     /// Its number.
     pub generation: u64,
     /// Why.
@@ -69,18 +69,18 @@ pub struct TakenBack {
 pub struct Head {
     /// One more at each flip, from 1.
     pub sequence: u64,
-    /// The generation that serves; 0 is the plain base.
+    /// The active generation; 0 is the base model.
     pub current: u64,
     /// Where a roll back without target goes.
     pub previous: u64,
     /// Highest generation number ever used.
     pub highest: u64,
     /// Predictions until the current generation is trusted; 0: it is.
-    pub trial_left: u32,
-    /// Tries that may still begin while the current generation is on trial.
+    pub probation_left: u32,
+    /// Tries that may still begin while the current generation is on probation.
     pub tries_left: u16,
-    /// The last generation that was taken back, until the next one is committed or rolled back to.
-    pub taken_back: Option<TakenBack>,
+    /// The last generation that was rolled back automatically, until the next one is committed or rolled back to.
+    pub rolled_back: Option<RolledBack>,
 }
 
 impl Head {
@@ -89,15 +89,15 @@ impl Head {
         let mut put = |at: usize, bytes: &[u8]| out[at..at + bytes.len()].copy_from_slice(bytes);
         put(0, &MAGIC);
         put(VERSION_AT, &VERSION.to_le_bytes());
-        put(TRIAL_AT, &self.trial_left.to_le_bytes());
+        put(PROBATION_AT, &self.probation_left.to_le_bytes());
         put(SEQUENCE_AT, &self.sequence.to_le_bytes());
         put(CURRENT_AT, &self.current.to_le_bytes());
         put(PREVIOUS_AT, &self.previous.to_le_bytes());
         put(HIGHEST_AT, &self.highest.to_le_bytes());
         put(TRIES_AT, &self.tries_left.to_le_bytes());
-        if let Some(TakenBack { generation, cause }) = self.taken_back {
+        if let Some(RolledBack { generation, cause }) = self.rolled_back {
             put(CAUSE_AT, &(cause as u16).to_le_bytes());
-            put(TAKEN_BACK_AT, &generation.to_le_bytes());
+            put(ROLLED_BACK_AT, &generation.to_le_bytes());
         }
         let crc = crc32fast::hash(&out[..CRC_AT]);
         out[CRC_AT..].copy_from_slice(&crc.to_le_bytes());
@@ -113,12 +113,12 @@ impl Head {
         if !slot.starts_with(&MAGIC) || !intact {
             return None;
         }
-        let (tries_left, code, generation) = (u16_at(TRIES_AT)?, u16_at(CAUSE_AT)?, u64_at(TAKEN_BACK_AT)?);
-        let taken_back = Cause::of(code).map(|cause| TakenBack { generation, cause });
+        let (tries_left, code, generation) = (u16_at(TRIES_AT)?, u16_at(CAUSE_AT)?, u64_at(ROLLED_BACK_AT)?);
+        let rolled_back = Cause::of(code).map(|cause| RolledBack { generation, cause });
         let (tries_left, known) = match u32_at(VERSION_AT)? {
             // Format 1 knew no tries and no causes; its bytes are zero here.
             1 => (TRIES, (tries_left, code, generation) == (0, 0, 0)),
-            VERSION => (tries_left, taken_back.is_some() || (code, generation) == (0, 0)),
+            VERSION => (tries_left, rolled_back.is_some() || (code, generation) == (0, 0)),
             _ => return None,
         };
         let head = Head {
@@ -126,9 +126,9 @@ impl Head {
             current: u64_at(CURRENT_AT)?,
             previous: u64_at(PREVIOUS_AT)?,
             highest: u64_at(HIGHEST_AT)?,
-            trial_left: u32_at(TRIAL_AT)?,
+            probation_left: u32_at(PROBATION_AT)?,
             tries_left,
-            taken_back,
+            rolled_back,
         };
         (known && head.current.max(head.previous) <= head.highest).then_some(head)
     }
@@ -211,8 +211,8 @@ pub fn read_whole(disk: &dyn Disk, path: &Path) -> Result<Option<Head>> {
 ///
 /// # Errors
 /// `Io`.
-pub fn settle(disk: &dyn Disk, path: &Path) -> Result<()> {
-    if planted(Bug::HeadNotSettled) {
+pub fn flush(disk: &dyn Disk, path: &Path) -> Result<()> {
+    if planted(Bug::HeadNotFlushed) {
         return Ok(());
     }
     disk.open_read(path).and_then(|file| file.sync_data()).map_err(|e| Error::io("cannot sync the head", path, e))
@@ -230,8 +230,8 @@ pub fn flip(disk: &dyn Disk, path: &Path, change: impl FnOnce(Head) -> Result<He
     let at = if other != planted(Bug::StaleSlotWritten) { SLOT_OFFSETS[1] } else { SLOT_OFFSETS[0] };
     let io = |e| Error::io("cannot write the head", path, e);
     let file = disk.open_write(path).map_err(io)?;
-    // What is read may be on no medium yet: its writer may have been killed. Only one slot may be torn at a time.
-    if !planted(Bug::HeadNotSettled) {
+    // What is read may not be durable yet: its writer may have been killed. Only one slot may be torn at a time.
+    if !planted(Bug::HeadNotFlushed) {
         file.sync_data().map_err(io)?;
     }
     let sync = || if planted(Bug::HeadNotSynced) { Ok(()) } else { file.sync_data() };
@@ -253,7 +253,7 @@ mod tests {
     use crate::error::ErrorKind;
 
     fn to(n: u64) -> impl Fn(Head) -> Result<Head> {
-        move |h| Ok(Head { current: n, previous: h.current, highest: n, trial_left: 20, ..h })
+        move |h| Ok(Head { current: n, previous: h.current, highest: n, probation_left: 20, ..h })
     }
 
     #[test]
@@ -263,7 +263,8 @@ mod tests {
         create(&RealDisk, &path, 0).unwrap();
         for n in 1..6 {
             let head = flip(&RealDisk, &path, to(n)).unwrap();
-            let expected = Head { sequence: n + 1, current: n, previous: n - 1, highest: n, trial_left: 20, ..head };
+            let expected =
+                Head { sequence: n + 1, current: n, previous: n - 1, highest: n, probation_left: 20, ..head };
             assert_eq!(head, expected);
             assert_eq!(read(&RealDisk, &path).unwrap(), head);
         }
@@ -273,12 +274,19 @@ mod tests {
 
     #[test]
     fn what_a_slot_says_comes_back() {
-        for taken_back in [None, Some(TakenBack { generation: u64::MAX, cause: Cause::BadAnswer })] {
-            let head =
-                Head { sequence: 3, current: 2, previous: 1, highest: 9, trial_left: 7, tries_left: 1, taken_back };
+        for rolled_back in [None, Some(RolledBack { generation: u64::MAX, cause: Cause::BadAnswer })] {
+            let head = Head {
+                sequence: 3,
+                current: 2,
+                previous: 1,
+                highest: 9,
+                probation_left: 7,
+                tries_left: 1,
+                rolled_back,
+            };
             assert_eq!(Head::decode(&head.encode()), Some(head));
         }
-        let mut old = Head { sequence: 3, current: 2, previous: 1, highest: 9, trial_left: 7, ..Head::default() };
+        let mut old = Head { sequence: 3, current: 2, previous: 1, highest: 9, probation_left: 7, ..Head::default() };
         let mut bytes = old.encode();
         bytes[VERSION_AT] = 1;
         let crc = crc32fast::hash(&bytes[..CRC_AT]);

@@ -6,8 +6,8 @@ mod choice;
 pub mod forget;
 pub mod generations;
 pub mod head;
+mod probation;
 mod transfer;
-mod trial;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -20,9 +20,9 @@ pub use checkpoint::{Checkpoint, Cut, Run};
 pub use choice::ChoiceFile;
 pub use forget::{Forgotten, Selection};
 pub use generations::GenerationInfo;
-pub use head::{Cause, Head, TRIES, TakenBack};
+pub use head::{Cause, Head, RolledBack, TRIES};
+pub use probation::{Probation, end_tries};
 pub use transfer::{Contents, Incoming};
-pub use trial::{Trial, end_tries};
 
 use crate::adapter::file::{AdapterFile, stage_adapter};
 use crate::adapter::{Adapter, Fingerprint};
@@ -33,8 +33,8 @@ use generations::Generations;
 
 /// Generations kept on disk unless told otherwise.
 pub const DEFAULT_LIMIT: usize = 16;
-/// Predictions that a new generation is on trial for.
-pub const TRIAL: u32 = 20;
+/// Predictions that a new generation is on probation for.
+pub const PROBATION: u32 = 20;
 /// How long the short lock is waited for unless told otherwise.
 pub const DEFAULT_WAIT: Duration = Duration::from_secs(5);
 const LONGEST_NAME: usize = 64;
@@ -48,7 +48,7 @@ pub struct Store {
     limit: usize,
     wait: Duration,
     /// Sequence number of the last head that was made durable here; 0 for none.
-    settled: Arc<AtomicU64>,
+    flushed: Arc<AtomicU64>,
 }
 
 /// Folder of profile `name` in a home.
@@ -73,7 +73,7 @@ impl Store {
             generations,
             limit: DEFAULT_LIMIT,
             wait: DEFAULT_WAIT,
-            settled: Arc::default(),
+            flushed: Arc::default(),
         }
     }
 
@@ -100,7 +100,7 @@ impl Store {
         let disk = &*store.disk;
         let head = store.head_path();
         let is_made = || disk.exists(&head).map_err(|e| Error::io("cannot look for a profile", &head, e));
-        // The head comes last: where it is, all names above it are on the medium.
+        // The head comes last: where it is, all names above it are durable.
         if !is_made()? {
             for folder in [folder_of(folder), folder, &store.generations.folder] {
                 make_folder(disk, folder)?;
@@ -108,7 +108,7 @@ impl Store {
             let _held = store.lock_short("making the profile")?;
             if !is_made()? {
                 if !store.generations.numbers(disk)?.is_empty() {
-                    return Err(Error::bad_data("the head, which says what serves, is gone")
+                    return Err(Error::bad_data("the head, which says the active generation, is gone")
                         .at(head.display())
                         .hint("the generations are untouched: `acclimate repair` makes a new head for them"));
                 }
@@ -185,7 +185,7 @@ impl Store {
         head::read(&*self.disk, &self.head_path())
     }
 
-    /// The generation that serves; 0 is the plain base.
+    /// The active generation; 0 is the base model.
     ///
     /// # Errors
     /// `BadData`, `Io`.
@@ -193,7 +193,7 @@ impl Store {
         self.head().map(|head| head.current)
     }
 
-    /// Makes `adapter` the current generation, on trial; its number. To be called with the training lock held.
+    /// Makes `adapter` the current generation, on probation; its number. To be called with the training lock held.
     ///
     /// # Errors
     /// `Busy` if another generation serves than `lineage.parent`; `BadData` if the adapter is not valid; `Io`. The old
@@ -234,7 +234,15 @@ impl Store {
         let flip = || {
             head::flip(disk, &self.head_path(), |h| {
                 let (current, previous, highest) = (number, h.current, number);
-                Ok(Head { current, previous, highest, trial_left: TRIAL, tries_left: TRIES, taken_back: None, ..h })
+                Ok(Head {
+                    current,
+                    previous,
+                    highest,
+                    probation_left: PROBATION,
+                    tries_left: TRIES,
+                    rolled_back: None,
+                    ..h
+                })
             })
         };
         let named = match planted(Bug::FlippedBeforeNamed) {
@@ -256,7 +264,7 @@ impl Store {
     }
 
     /// Makes an earlier generation (or, by number, a later one that was rolled back over) the current one: `to`, or else the
-    /// one that served before. The generation that serves now.
+    /// one that served before. The active generation now.
     ///
     /// # Errors
     /// `Usage` if there is nothing to roll back to, `BadData` if the target's file is damaged, `Busy`, `Io`. Nothing changes then.
@@ -267,7 +275,7 @@ impl Store {
         let target = match to {
             None if head.current == 0 => {
                 return Err(
-                    Error::usage("nothing to roll back: the plain base serves already").at(self.folder.display())
+                    Error::usage("nothing to roll back: the base model serves already").at(self.folder.display())
                 );
             }
             None => head.previous,
@@ -280,7 +288,7 @@ impl Store {
             self.open_generation(target, None)?;
         }
         let previous = self.previous_of(target, |_| true);
-        let change = |h| Ok(Head { current: target, previous, trial_left: 0, taken_back: None, ..h });
+        let change = |h| Ok(Head { current: target, previous, probation_left: 0, rolled_back: None, ..h });
         head::flip(disk, &self.head_path(), change)?;
         Ok(target)
     }
@@ -300,13 +308,13 @@ impl Store {
             number,
             current: number == head.current,
             previous: number == head.previous,
-            taken_back: head.taken_back.filter(|t| t.generation == number).map(|t| t.cause),
+            rolled_back: head.rolled_back.filter(|t| t.generation == number).map(|t| t.cause),
             header: crate::adapter::file::read_header(&*self.disk, &self.generations.path(number)),
         };
         Ok(self.generations.numbers(&*self.disk)?.into_iter().map(info).collect())
     }
 
-    /// A generation and those that it descends from, as far as their files are there; nothing for the plain base.
+    /// A generation and those that it descends from, as far as their files are there; nothing for the base model.
     pub fn line(&self, generation: u64) -> Vec<u64> {
         let parent = |&child: &u64| match self.generations.ancestor(&*self.disk, child, |_| true) {
             0 => None,
@@ -322,7 +330,7 @@ impl Store {
     pub fn open_generation(&self, number: u64, base: Option<&Fingerprint>) -> Result<AdapterFile> {
         if !self.generations.exists(&*self.disk, number)? {
             let what = match number {
-                0 => "generation 0 is the plain base and has no adapter".into(),
+                0 => "generation 0 is the base model and has no adapter".into(),
                 _ => format!("there is no generation {number} on disk"),
             };
             return Err(Error::usage(what).at(self.folder.display()).hint("see history for those that are there"));

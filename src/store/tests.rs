@@ -89,7 +89,7 @@ fn a_damaged_generation_is_listed_and_not_served() {
     assert_eq!(store.rollback(Some(0)).unwrap(), 0);
 }
 
-/// One try of what serves that ends well, with `predictions` answers.
+/// One try of the active generation that ends well, with `predictions` answers.
 fn pass(store: &Store, predictions: u32) -> u32 {
     store.begin().unwrap().1.unwrap().passed(predictions).unwrap()
 }
@@ -98,15 +98,15 @@ fn pass(store: &Store, predictions: u32) -> u32 {
 fn a_trial_is_counted_and_ends() {
     let dir = tempfile::tempdir().unwrap();
     let store = create(dir.path());
-    assert!(store.begin().unwrap().1.is_none(), "the base is never on trial");
+    assert!(store.begin().unwrap().1.is_none(), "the base is never on probation");
     let first = store.commit(&adapter(0)).unwrap();
-    assert_eq!((store.head().unwrap().trial_left, store.head().unwrap().tries_left), (TRIAL, TRIES));
+    assert_eq!((store.head().unwrap().probation_left, store.head().unwrap().tries_left), (PROBATION, TRIES));
     assert_eq!((pass(&store, 0), pass(&store, 5)), (20, 15));
     assert_eq!(store.head().unwrap().tries_left, TRIES);
-    let (generation, trial) = store.begin().unwrap();
+    let (generation, probation) = store.begin().unwrap();
     assert_eq!((generation, store.head().unwrap().tries_left), (first, TRIES - 1));
     assert!(matches!(store.begin().unwrap(), (1, None)), "tried elsewhere at this moment: not a failure");
-    assert_eq!(trial.unwrap().passed(50).unwrap(), 0);
+    assert_eq!(probation.unwrap().passed(50).unwrap(), 0);
     let sequence = store.head().unwrap().sequence;
     assert!(matches!(store.begin().unwrap(), (1, None)));
     assert_eq!(store.head().unwrap().sequence, sequence, "a trusted generation costs no write");
@@ -117,15 +117,15 @@ fn a_try_that_never_ended_takes_the_generation_back() {
     let dir = tempfile::tempdir().unwrap();
     let store = create(dir.path());
     let first = store.commit(&adapter(0)).unwrap();
-    pass(&store, TRIAL);
+    pass(&store, PROBATION);
     let second = store.commit(&adapter(1)).unwrap();
     drop(store.begin().unwrap());
     assert_eq!(store.begin().unwrap().0, first);
     let head = store.head().unwrap();
-    assert_eq!(head.taken_back, Some(TakenBack { generation: second, cause: Cause::Crash }));
-    assert_eq!((head.current, head.previous, head.trial_left), (1, 0, 0));
+    assert_eq!(head.rolled_back, Some(RolledBack { generation: second, cause: Cause::Crash }));
+    assert_eq!((head.current, head.previous, head.probation_left), (1, 0, 0));
     assert_eq!(store.rollback(Some(second)).unwrap(), second, "it can be rolled forward to");
-    assert_eq!(store.head().unwrap().taken_back, None);
+    assert_eq!(store.head().unwrap().rolled_back, None);
     let third = store.commit(&adapter(2)).unwrap();
     drop(store.begin().unwrap());
     assert_eq!(store.rollback(None).unwrap(), second, "or left by hand");
@@ -140,9 +140,13 @@ fn what_cannot_be_used_is_left_for_the_nearest_that_can() {
     for parent in 0..3 {
         store.commit(&adapter(parent)).unwrap();
     }
-    assert_eq!(store.take_back(2, Cause::Unusable).unwrap(), 3, "not the one that serves");
+    assert_eq!(store.roll_back_automatically(2, Cause::Unusable).unwrap(), 3, "not the one that serves");
     std::fs::write(dir.path().join("generations/000002.adapter"), b"damaged").unwrap();
-    assert_eq!(store.take_back(3, Cause::Unusable).unwrap(), 0, "2 is damaged, so its parent is not known");
+    assert_eq!(
+        store.roll_back_automatically(3, Cause::Unusable).unwrap(),
+        0,
+        "2 is damaged, so its parent is not known"
+    );
     let (dir, base) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let store = create(dir.path());
     for parent in 0..3 {
@@ -151,8 +155,12 @@ fn what_cannot_be_used_is_left_for_the_nearest_that_can() {
     std::fs::remove_file(dir.path().join("generations/000002.adapter")).unwrap();
     assert_eq!(store.rollback(Some(1)).unwrap(), 1);
     assert_eq!(store.rollback(Some(3)).unwrap(), 3);
-    assert_eq!(store.take_back(3, Cause::BadAnswer).unwrap(), 0, "an ancestor that has no file ends the line");
-    assert_eq!(create(base.path()).take_back(0, Cause::Unusable).unwrap(), 0);
+    assert_eq!(
+        store.roll_back_automatically(3, Cause::BadAnswer).unwrap(),
+        0,
+        "an ancestor that has no file ends the line"
+    );
+    assert_eq!(create(base.path()).roll_back_automatically(0, Cause::Unusable).unwrap(), 0);
 }
 
 #[test]
@@ -335,7 +343,7 @@ fn where_every_sync_fails_nothing_is_acknowledged_and_what_served_serves_on() {
         refused += usize::from(journal.record_training(n, None, adapter(0).verdict, 1, 1.0).is_err());
         refused += usize::from(store.commit(&adapter(2)).is_err());
         refused += usize::from(store.rollback(Some(1)).is_err());
-        // What serves is read as before, by whoever asks.
+        // The active generation is read as before, by whoever asks.
         let (current, _) = store.begin().unwrap_or((store.current().unwrap(), None));
         store.open_generation(current, None).unwrap();
     }

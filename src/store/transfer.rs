@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::head::{self, Head, TRIES};
-use super::{Store, TRIAL, WriterLock};
+use super::{PROBATION, Store, WriterLock};
 use crate::adapter::Fingerprint;
 use crate::adapter::file::AdapterFile;
 use crate::disk::fault_injection::{Bug, planted};
@@ -26,14 +26,14 @@ const UNFINISHED: &str = ".incoming-";
 /// Which generations a profile has, and which of them serves.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Contents {
-    /// The one that serves; 0 is the plain base.
+    /// The one that serves; 0 is the base model.
     pub current: u64,
     /// Where a roll back goes.
     pub previous: u64,
     /// Highest number ever used.
     pub highest: u64,
     /// Predictions until the one that serves is trusted.
-    pub trial_left: u32,
+    pub probation_left: u32,
     /// Those that have a file, increasing.
     pub generations: Vec<u64>,
 }
@@ -42,7 +42,7 @@ impl Contents {
     fn is_sound(&self) -> bool {
         let has = |number: u64| number == 0 || self.generations.binary_search(&number).is_ok();
         has(self.current)
-            && self.trial_left <= TRIAL
+            && self.probation_left <= PROBATION
             && self.generations.is_sorted_by(|a, b| a < b)
             && self.generations.first().is_none_or(|first| *first > 0)
             && self.generations.last().is_none_or(|last| *last <= self.highest)
@@ -57,8 +57,8 @@ impl Store {
     pub fn contents(&self) -> Result<Contents> {
         let head = self.head()?;
         let generations = self.generations.numbers(&*self.disk)?;
-        let Head { current, previous, highest, trial_left, .. } = head;
-        Ok(Contents { current, previous, highest, trial_left, generations })
+        let Head { current, previous, highest, probation_left, .. } = head;
+        Ok(Contents { current, previous, highest, probation_left, generations })
     }
 
     /// The records of the journal, oldest first.
@@ -129,7 +129,7 @@ impl Incoming {
         StagedFile::write(&*self.store.disk, &self.store.generations.folder, &sealed)?.publish(&path)
     }
 
-    /// Gives it its name; the generation that serves.
+    /// Gives it its name; the active generation.
     ///
     /// # Errors
     /// `BadData` if `contents` are not what is there; `Usage` if there is such a profile by now; `Io`.
@@ -138,9 +138,10 @@ impl Incoming {
         if !contents.is_sound() || self.store.generations.numbers(disk)? != contents.generations {
             return Err(Error::bad_data("the list of generations is not that of the generations"));
         }
-        let Contents { current, highest, trial_left, .. } = *contents;
+        let Contents { current, highest, probation_left, .. } = *contents;
         let previous = if contents.generations.contains(&contents.previous) { contents.previous } else { 0 };
-        let head = Head { sequence: 1, current, previous, highest, trial_left, tries_left: TRIES, taken_back: None };
+        let head =
+            Head { sequence: 1, current, previous, highest, probation_left, tries_left: TRIES, rolled_back: None };
         head::replace(disk, &self.store.head_path(), &head)?;
         let io = |e| Error::io("cannot name the profile", &self.folder, e);
         disk.rename_new(&self.store.folder, &self.folder).map_err(|e| match e.kind() {

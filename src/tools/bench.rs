@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use ndarray::Array2;
 
-use crate::adapt::fit::{Fit, Goal, Lesson, Recipe, start};
+use crate::adapt::fit::{Fit, Recipe, Target, TrainingExample, start};
 use crate::adapter::{Adapter, Depth, Lineage, Pooling, SiteDelta, Verdict};
 use crate::base::{Base, Kind, Task};
 use crate::disk::RealDisk;
@@ -71,7 +71,7 @@ pub struct Timing {
 pub struct Report {
     /// Sites that adapted.
     pub sites: usize,
-    /// The plain base.
+    /// The base model.
     pub predict_ms: Timing,
     /// With low-rank inputs.
     pub adapted_predict_ms: Timing,
@@ -138,7 +138,7 @@ pub fn run(path: &Path, options: &Options) -> Result<Report> {
     let engine = if seen.sequence { Engine::new(base.clone(), task, Pooling::Mean) } else { engine };
     let choice =
         crate::adapt::select::choose(&base, task, &options.sites, options.rank, crate::adapt::select::TYPICAL_LENGTH)?;
-    let sites = choice.ladder.all_sites;
+    let sites = choice.candidates.all_sites;
     let named: Vec<_> =
         sites.iter().filter_map(|(n, r)| choice.sites.iter().find(|s| s.name == *n).map(|s| (s.clone(), *r))).collect();
     let mut deltas = start(&named, 2.0, 0);
@@ -196,13 +196,13 @@ fn train_steps(
 ) -> Result<(Option<Timing>, Option<Timing>)> {
     const CLASSES: usize = 8;
     let classes = if base_classes > 0 { base_classes } else { CLASSES };
-    let lessons: Vec<Lesson> = parts
+    let training_examples: Vec<TrainingExample> = parts
         .iter()
         .flatten()
         .enumerate()
-        .map(|(i, e)| Lesson {
+        .map(|(i, e)| TrainingExample {
             example: e.clone(),
-            goal: Goal::Class(i % classes.min(CLASSES)),
+            target: Target::Class(i % classes.min(CLASSES)),
             weight: 1.0,
             at_ms: 0,
             earlier: false,
@@ -218,13 +218,13 @@ fn train_steps(
         bias: ndarray::Array1::zeros(columns.len()),
         columns,
     };
-    let whole = lessons.len();
+    let whole = training_examples.len();
     let recipe = Recipe { batch: whole, micro_batch: whole.div_ceil(threads), kept_bytes: 0, ..Recipe::default() };
     let keeping = Recipe { kept_bytes: Recipe::default().kept_bytes, ..recipe.clone() };
-    let all: Vec<usize> = (0..lessons.len()).collect();
-    let weights = vec![1.0; lessons.len()];
+    let all: Vec<usize> = (0..training_examples.len()).collect();
+    let weights = vec![1.0; training_examples.len()];
     let steps = |recipe: &Recipe| {
-        let mut fit = Fit::new(engine, lessons.iter().collect(), sites, head.clone(), recipe, threads)?;
+        let mut fit = Fit::new(engine, training_examples.iter().collect(), sites, head.clone(), recipe, threads)?;
         Ok::<_, Error>((time(options.repeats, || fit.step(&all, &weights, 1e-4).map(drop))?, fit.is_split()?))
     };
     let (first, split) = steps(&recipe)?;

@@ -46,7 +46,7 @@ pub struct SiteReport {
 #[derive(Debug, Clone)]
 pub struct Report {
     /// BLAKE3 of the file, in hex.
-    pub sha: String,
+    pub fingerprint: String,
     /// Size of the file.
     pub file_bytes: u64,
     /// Default-domain opset.
@@ -121,7 +121,7 @@ pub fn inspect(path: impl AsRef<Path>, options: &Options) -> Result<Report> {
         .collect();
     let costs = costs(&base, task, options, &mut sites)?;
     Ok(Report {
-        sha: base.fingerprint().to_string(),
+        fingerprint: base.fingerprint().to_string(),
         file_bytes: base.file_bytes(),
         opset: base.onnx().opset,
         task: refused.is_none().then_some(task),
@@ -184,7 +184,7 @@ mod tests {
     fn the_activity_model() {
         let report = inspect(model(), &Options::default()).unwrap();
         assert_eq!((report.task, report.classes), (Some(Task::Classification), 6));
-        assert_eq!(report.sha.len(), 64);
+        assert_eq!(report.fingerprint.len(), 64);
         assert!(report.sites.iter().filter(|s| s.adapts).count() >= 3, "{:?}", report.sites);
         assert!(report.sites.iter().all(|s| s.adapts == s.reason.is_none()));
         assert_eq!(report.sites.iter().filter(|s| s.reason.as_deref().is_some_and(|r| r.contains("head"))).count(), 1);

@@ -13,9 +13,9 @@ const CHUNK: usize = 256;
 pub struct Accuracy {
     /// Examples.
     pub n: usize,
-    /// Share that the plain base answers right, 0 to 1.
+    /// Share that the base model answers right, 0 to 1.
     pub base: f64,
-    /// Share that the serving generation answers right, 0 to 1.
+    /// Share that the active generation answers right, 0 to 1.
     pub adapted: f64,
     /// Examples whose label is none that the profile knows: they count as wrong.
     pub unknown: usize,
@@ -56,7 +56,7 @@ pub fn evaluate(session: &Session, data: &LabelledSet, threads: usize) -> Result
     Ok(Accuracy { n: data.len(), base: share(base?), adapted: share(adapted?), unknown })
 }
 
-/// Share of `data` that the serving generation, or with `base` the plain base, answers right.
+/// Share of `data` that the active generation, or with `base` the base model, answers right.
 ///
 /// # Errors
 /// As [`evaluate`].

@@ -78,9 +78,9 @@ pub struct Step {
 pub struct Point {
     /// Items of the stream seen.
     pub seen: usize,
-    /// Of the plain base.
+    /// Of the base model.
     pub base_accuracy: f64,
-    /// Of the generation that serves.
+    /// Of the active generation.
     pub adapted_accuracy: f64,
 }
 
@@ -102,7 +102,7 @@ impl Training {
         let percent = |share: f64| (100.0 * share).round();
         let outcome = match promoted {
             true => format!(
-                "generation {generation} ({}), guard {} → {} %",
+                "generation {generation} ({}), validation {} → {} %",
                 depth_name(v.depth),
                 percent(v.before),
                 percent(v.after)
@@ -119,9 +119,9 @@ impl Training {
 pub struct Test {
     /// Held-out items that were counted.
     pub n: usize,
-    /// Accuracy of the plain base.
+    /// Accuracy of the base model.
     pub base: f64,
-    /// Accuracy of what serves at the end.
+    /// Accuracy of the active generation at the end.
     pub adapted: f64,
 }
 
@@ -132,7 +132,7 @@ pub struct Report {
     pub curve: Vec<Point>,
     /// At the end.
     pub test: Test,
-    /// Share of uncorrected inputs on which the serving generation agrees with the base; 1 when the base serves.
+    /// Share of uncorrected inputs on which the active generation agrees with the base; 1 when the base serves.
     pub retention: f64,
     /// Generations committed.
     pub generations: usize,
@@ -221,7 +221,7 @@ fn split(stream: LabelledSet, test: Option<LabelledSet>, gap: usize) -> Result<(
     let half = stream.len() / 2;
     let from = half.saturating_add(gap);
     if half == 0 || from >= stream.len() {
-        return Err(Error::bad_data(format!("{} examples cannot both teach and judge", stream.len()))
+        return Err(Error::bad_data(format!("{} examples cannot be split into training and validation", stream.len()))
             .hint("give more data, or a test set of its own with --test"));
     }
     let earlier: Vec<usize> = (0..half).collect();
@@ -318,7 +318,7 @@ impl<'a> Run<'a> {
         let tell = |p: Progress| (self.progress)(Step { seen, of, doing: format!("training: {}", p.stage) });
         let options = TrainOptions {
             settings: Some(self.settings.clone()),
-            means: None,
+            limits: None,
             stop: self.options.stop,
             // Its home goes with it.
             checkpoints: Checkpoints::Never,

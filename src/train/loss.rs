@@ -4,9 +4,9 @@
 //!
 //! | target | loss | gradient with respect to `z_j` |
 //! |---|---|---|
-//! | [`Target::Class`] g, smoothing e | `-sum_j q_j ln p_j`, `q_j = (1-e)·[j=g] + e/C` (as torch) | `p_j - q_j` |
-//! | [`Target::Not`] g | `-ln(1 - p_g)` | `p_g` at g, `-p_g·r_j` elsewhere |
-//! | [`Target::Soft`] q | `sum_j q_j ln(q_j / p_j)` (zero at `p = q`) | `p_j - q_j` |
+//! | [`LossTarget::Class`] g, smoothing e | `-sum_j q_j ln p_j`, `q_j = (1-e)·[j=g] + e/C` (as torch) | `p_j - q_j` |
+//! | [`LossTarget::Not`] g | `-ln(1 - p_g)` | `p_g` at g, `-p_g·r_j` elsewhere |
+//! | [`LossTarget::Soft`] q | `sum_j q_j ln(q_j / p_j)` (zero at `p = q`) | `p_j - q_j` |
 //!
 //! For `Not`, `r = softmax` over the classes other than g. Derivation: `dp_g/dz_j = p_g([j=g] - p_j)`, so
 //! `dL/dz_j = p_g([j=g] - p_j)/(1 - p_g)`; at g the factor `1 - p_g` cancels, elsewhere `p_j/(1 - p_g) = r_j`. In this form
@@ -18,7 +18,7 @@ use ndarray::{Array2, ArrayView1, ArrayView2, ArrayViewMut1};
 
 /// What a row should have answered.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Target<'a> {
+pub enum LossTarget<'a> {
     /// The right class.
     Class(usize),
     /// The answer given was wrong, and the right one is not known.
@@ -40,14 +40,14 @@ pub struct Loss {
 
 /// Weighted mean cross-entropy of `logits` [rows, classes] and its gradient; see the table of this module.
 ///
-/// `smoothing` in [0, 1) applies to [`Target::Class`] only.
+/// `smoothing` in [0, 1) applies to [`LossTarget::Class`] only.
 ///
 /// # Errors
 /// Lengths that disagree; a class out of range; `Not` among fewer than two classes; a soft target that is no distribution; a negative
 /// or non-finite weight; a row of positive weight with a non-finite logit.
 pub fn cross_entropy(
     logits: ArrayView2<'_, f32>,
-    targets: &[Target<'_>],
+    targets: &[LossTarget<'_>],
     weights: &[f32],
     smoothing: f32,
 ) -> Result<Loss> {
@@ -86,13 +86,13 @@ pub fn cross_entropy(
 }
 
 /// Loss of one row; its gradient goes to `d`.
-fn row(z: ArrayView1<'_, f32>, mut d: ArrayViewMut1<'_, f32>, target: Target<'_>, smoothing: f32) -> Result<f64> {
+fn row(z: ArrayView1<'_, f32>, mut d: ArrayViewMut1<'_, f32>, target: LossTarget<'_>, smoothing: f32) -> Result<f64> {
     if z.iter().any(|v| !v.is_finite()) {
         return Err(Error::bad_data("a logit is not a finite number")
             .hint("lower the learning rate, or check the input for NaN"));
     }
     match target {
-        Target::Class(g) => {
+        LossTarget::Class(g) => {
             let z_g = *z.get(g).ok_or_else(|| out_of_range(g, z.len()))?;
             let lse = softmax_into(z, d.view_mut(), None);
             let uniform = smoothing / z.len() as f32;
@@ -104,7 +104,7 @@ fn row(z: ArrayView1<'_, f32>, mut d: ArrayViewMut1<'_, f32>, target: Target<'_>
             let s = f64::from(smoothing);
             Ok(lse - (1.0 - s) * f64::from(z_g) - s * mean_z)
         }
-        Target::Not(g) => {
+        LossTarget::Not(g) => {
             let z_g = f64::from(*z.get(g).ok_or_else(|| out_of_range(g, z.len()))?);
             if z.len() < 2 {
                 return Err(Error::bad_data("a rejected answer teaches nothing to a model with a single class"));
@@ -119,7 +119,7 @@ fn row(z: ArrayView1<'_, f32>, mut d: ArrayViewMut1<'_, f32>, target: Target<'_>
             // ln(1 + e^gap) without overflow.
             Ok(gap.max(0.0) + (-gap.abs()).exp().ln_1p())
         }
-        Target::Soft(q) => {
+        LossTarget::Soft(q) => {
             let sum: f64 = q.iter().map(|&v| f64::from(v)).sum();
             if q.len() > z.len() || q.iter().any(|v| v.is_nan() || *v < 0.0) || (sum - 1.0).abs() > 1e-3 {
                 return Err(Error::internal(format!(
@@ -171,7 +171,7 @@ mod tests {
     #[test]
     fn gradients_agree_with_finite_differences() {
         let q = [0.2f32, 0.5, 0.3];
-        let targets = [Target::Class(1), Target::Not(0), Target::Soft(&q), Target::Not(2)];
+        let targets = [LossTarget::Class(1), LossTarget::Not(0), LossTarget::Soft(&q), LossTarget::Not(2)];
         let weights = [1.0, 0.5, 2.0, 0.7];
         for smoothing in [0.0, 0.1] {
             let z = logits();
@@ -199,7 +199,7 @@ mod tests {
     fn values_match_torch() {
         // torch.nn.functional.cross_entropy(z[:2], [2, 1], label_smoothing=s) in float64: scripts/golden_adamw.py
         let two = logits().slice(ndarray::s![..2, ..]).to_owned();
-        let t = [Target::Class(2), Target::Class(1)];
+        let t = [LossTarget::Class(2), LossTarget::Class(1)];
         let plain = cross_entropy(two.view(), &t, &[1.0, 1.0], 0.0).unwrap().mean;
         let smooth = cross_entropy(two.view(), &t, &[1.0, 1.0], 0.1).unwrap().mean;
         assert!((plain - TORCH_PLAIN).abs() < 1e-6, "{plain}");
@@ -212,22 +212,22 @@ mod tests {
     fn not_stays_finite_when_the_model_is_certain() {
         for z_g in [0.0f32, 20.0, 100.0, 1e30] {
             let z = arr2(&[[z_g, 0.0, -1.0]]);
-            let l = cross_entropy(z.view(), &[Target::Not(0)], &[1.0], 0.0).unwrap();
+            let l = cross_entropy(z.view(), &[LossTarget::Not(0)], &[1.0], 0.0).unwrap();
             assert!(l.mean.is_finite() && l.mean >= 0.0);
             assert!(l.dlogits.iter().all(|d| d.abs() <= 1.0));
             assert!(l.dlogits.sum().abs() < 1e-6);
         }
-        let certain = cross_entropy(arr2(&[[100.0f32, 0.0]]).view(), &[Target::Not(0)], &[1.0], 0.0).unwrap();
+        let certain = cross_entropy(arr2(&[[100.0f32, 0.0]]).view(), &[LossTarget::Not(0)], &[1.0], 0.0).unwrap();
         assert!((certain.mean - 100.0).abs() < 1e-4);
-        let already = cross_entropy(arr2(&[[-100.0f32, 0.0]]).view(), &[Target::Not(0)], &[1.0], 0.0).unwrap();
+        let already = cross_entropy(arr2(&[[-100.0f32, 0.0]]).view(), &[LossTarget::Not(0)], &[1.0], 0.0).unwrap();
         assert!(already.mean < 1e-30 && already.dlogits[[0, 0]] < 1e-30);
     }
 
     #[test]
     fn two_classes_not_one_is_the_other() {
         let z = arr2(&[[0.7f32, -0.4]]);
-        let not = cross_entropy(z.view(), &[Target::Not(0)], &[1.0], 0.0).unwrap();
-        let class = cross_entropy(z.view(), &[Target::Class(1)], &[1.0], 0.0).unwrap();
+        let not = cross_entropy(z.view(), &[LossTarget::Not(0)], &[1.0], 0.0).unwrap();
+        let class = cross_entropy(z.view(), &[LossTarget::Class(1)], &[1.0], 0.0).unwrap();
         assert!((not.mean - class.mean).abs() < 1e-6);
         assert!((&not.dlogits - &class.dlogits).iter().all(|d| d.abs() < 1e-6));
     }
@@ -235,24 +235,31 @@ mod tests {
     #[test]
     fn soft_is_zero_at_the_target_and_padding_is_ignored() {
         let z = arr2(&[[0.0f32, 2.0f32.ln()], [f32::NAN, 0.0]]);
-        let l = cross_entropy(z.view(), &[Target::Soft(&[1.0 / 3.0, 2.0 / 3.0]), Target::Class(7)], &[1.0, 0.0], 0.0)
-            .unwrap();
+        let l = cross_entropy(
+            z.view(),
+            &[LossTarget::Soft(&[1.0 / 3.0, 2.0 / 3.0]), LossTarget::Class(7)],
+            &[1.0, 0.0],
+            0.0,
+        )
+        .unwrap();
         assert!(l.mean < 1e-6 && l.dlogits.iter().all(|d| d.abs() < 1e-6));
-        let none = cross_entropy(z.view(), &[Target::Class(0), Target::Class(0)], &[0.0, 0.0], 0.0).unwrap();
+        let none = cross_entropy(z.view(), &[LossTarget::Class(0), LossTarget::Class(0)], &[0.0, 0.0], 0.0).unwrap();
         assert_eq!((none.mean, none.dlogits.sum()), (0.0, 0.0));
     }
 
     #[test]
     fn bad_input_is_refused() {
         let z = arr2(&[[0.0f32, 1.0]]);
-        let bad = |t: Target<'_>, w: f32, s: f32| cross_entropy(z.view(), &[t], &[w], s).is_err();
-        assert!(bad(Target::Class(2), 1.0, 0.0) && bad(Target::Not(2), 1.0, 0.0));
+        let bad = |t: LossTarget<'_>, w: f32, s: f32| cross_entropy(z.view(), &[t], &[w], s).is_err();
+        assert!(bad(LossTarget::Class(2), 1.0, 0.0) && bad(LossTarget::Not(2), 1.0, 0.0));
         assert!(
-            bad(Target::Class(0), -1.0, 0.0) && bad(Target::Class(0), f32::NAN, 0.0) && bad(Target::Class(0), 1.0, 1.0)
+            bad(LossTarget::Class(0), -1.0, 0.0)
+                && bad(LossTarget::Class(0), f32::NAN, 0.0)
+                && bad(LossTarget::Class(0), 1.0, 1.0)
         );
-        assert!(bad(Target::Soft(&[0.5, 0.4]), 1.0, 0.0) && bad(Target::Soft(&[f32::NAN, 1.0]), 1.0, 0.0));
-        assert!(cross_entropy(arr2(&[[0.0f32]]).view(), &[Target::Not(0)], &[1.0], 0.0).is_err());
-        assert!(cross_entropy(arr2(&[[f32::INFINITY, 0.0]]).view(), &[Target::Class(0)], &[1.0], 0.0).is_err());
+        assert!(bad(LossTarget::Soft(&[0.5, 0.4]), 1.0, 0.0) && bad(LossTarget::Soft(&[f32::NAN, 1.0]), 1.0, 0.0));
+        assert!(cross_entropy(arr2(&[[0.0f32]]).view(), &[LossTarget::Not(0)], &[1.0], 0.0).is_err());
+        assert!(cross_entropy(arr2(&[[f32::INFINITY, 0.0]]).view(), &[LossTarget::Class(0)], &[1.0], 0.0).is_err());
         assert!(cross_entropy(z.view(), &[], &[1.0], 0.0).is_err());
     }
 }

@@ -1,4 +1,4 @@
-//! What enters the trained part of a model, kept by lesson from one epoch to the next.
+//! What enters the trained part of a model, kept by training example from one epoch to the next.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -7,7 +7,7 @@ use crate::error::Result;
 use crate::plan::Batch;
 use crate::sync::lock;
 
-/// A lesson at a padded sequence length.
+/// A training example at a padded sequence length.
 pub(super) type Place = (usize, usize);
 
 /// Rows of entered batches up to a number of bytes; rows that find no room are computed anew at each use.
@@ -28,7 +28,7 @@ impl Kept {
         Kept { limit, rows: Mutex::default() }
     }
 
-    /// The batch of `size` rows with these lessons, if all are kept; its last row fills it up.
+    /// The batch of `size` rows with these training examples, if all are kept; its last row fills it up.
     pub fn batch(&self, places: &[Place], size: usize) -> Result<Option<Batch>> {
         let found: Option<Vec<Arc<Batch>>> = {
             let rows = lock(&self.rows);
@@ -41,7 +41,7 @@ impl Kept {
         Batch::stack(&parts).map(Some)
     }
 
-    /// Keeps the rows of an entered batch of `size` rows, the first of which are these lessons.
+    /// Keeps the rows of an entered batch of `size` rows, the first of which are these training examples.
     pub fn keep(&self, places: &[Place], size: usize, batch: &Batch) -> Result<()> {
         if lock(&self.rows).bytes >= self.limit {
             return Ok(());

@@ -10,7 +10,7 @@ use crate::error::Result;
 use crate::input::Example;
 use crate::plan::{Batch, Cotangents, Factors, TrainPlan, Worker, pool, unpool};
 use crate::sync::{in_parallel, lock};
-use crate::train::loss::{Target, cross_entropy};
+use crate::train::loss::{LossTarget, cross_entropy};
 
 /// One micro-batch: rows of a batch and their weights.
 pub(super) struct Micro {
@@ -62,7 +62,7 @@ impl Fit<'_> {
         if keeps && let Some(batch) = self.kept.batch(&places, bucket.batch)? {
             return Ok(batch);
         }
-        let examples: Vec<&Example> = micro.items.iter().map(|&i| &self.lessons[i].example).collect();
+        let examples: Vec<&Example> = micro.items.iter().map(|&i| &self.training_examples[i].example).collect();
         let batch = worker.enter(Batch::new(&self.engine.base, bucket, &examples, self.engine.padding())?)?;
         if keeps {
             self.kept.keep(&places, bucket.batch, &batch)?;
@@ -97,8 +97,8 @@ impl Fit<'_> {
         // Rows that only fill the bucket weigh nothing.
         let mut weights = micro.weights.clone();
         weights.resize(logits.nrows(), 0.0);
-        let target = |row: usize| self.lessons[micro.items[row.min(micro.items.len() - 1)]].target();
-        let targets: Vec<Target> = (0..logits.nrows()).map(target).collect();
+        let target = |row: usize| self.training_examples[micro.items[row.min(micro.items.len() - 1)]].target();
+        let targets: Vec<LossTarget> = (0..logits.nrows()).map(target).collect();
         let loss = cross_entropy(logits.view(), &targets, &weights, self.recipe.smoothed())?;
         let share = weights.iter().sum::<f32>() / total;
         let dlogits = loss.dlogits * share;

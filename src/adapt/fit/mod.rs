@@ -6,7 +6,7 @@ use ndarray::Array2;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
-pub use super::example::{Goal, Lesson};
+pub use super::example::{Target, TrainingExample};
 use crate::adapter::{DenseTensor, SiteDelta};
 use crate::base::Bucket;
 use crate::error::{Error, ErrorKind, Result};
@@ -37,9 +37,9 @@ pub struct Recipe {
     pub weight_decay: f32,
     /// Bound of the gradient's global norm.
     pub clip: f32,
-    /// Passes over the lessons.
+    /// Passes over the training examples.
     pub epochs: u64,
-    /// Lessons per optimiser step.
+    /// Training examples per optimiser step.
     pub batch: usize,
     /// Share of the steps in which the learning rate rises.
     pub warmup: f32,
@@ -51,7 +51,7 @@ pub struct Recipe {
     pub kept_bytes: usize,
     /// Seed of the start and of the order.
     pub seed: u64,
-    /// Lessons per forward and backward pass; what a step sums over, so that results do not depend on the number of threads.
+    /// Training examples per forward and backward pass; what a step sums over, so that results do not depend on the number of threads.
     pub micro_batch: usize,
 }
 
@@ -139,7 +139,7 @@ struct Left {
 /// A fit in progress.
 pub(crate) struct Fit<'a> {
     engine: &'a Engine,
-    lessons: Vec<&'a Lesson>,
+    training_examples: Vec<&'a TrainingExample>,
     lengths: Vec<usize>,
     sites: &'a SiteKey,
     recipe: &'a Recipe,
@@ -157,26 +157,26 @@ impl<'a> Fit<'a> {
     /// Starts from `head` and fresh factors on `sites`.
     pub fn new(
         engine: &'a Engine,
-        lessons: Vec<&'a Lesson>,
+        training_examples: Vec<&'a TrainingExample>,
         sites: &'a SiteKey,
         head: Head,
         recipe: &'a Recipe,
         threads: usize,
     ) -> Result<Fit<'a>> {
-        let lengths: Vec<usize> = lessons
+        let lengths: Vec<usize> = training_examples
             .iter()
             .map(|l| crate::plan::check(&engine.base, &l.example).map(|()| sequence_length(&engine.base, &l.example)))
             .collect::<Result<_>>()?;
         let longest = lengths.iter().copied().max().unwrap_or(0);
         let plan = engine.train_plan(sites, &engine.bucket(recipe.micro_batch.min(recipe.batch), longest))?;
         let deltas = start(&plan.sites, recipe.scale, recipe.seed);
-        Fit::from_start(engine, lessons, lengths, sites, deltas, head, recipe, threads)
+        Fit::from_start(engine, training_examples, lengths, sites, deltas, head, recipe, threads)
     }
 
     #[allow(clippy::too_many_arguments)]
     fn from_start(
         engine: &'a Engine,
-        lessons: Vec<&'a Lesson>,
+        training_examples: Vec<&'a TrainingExample>,
         lengths: Vec<usize>,
         sites: &'a SiteKey,
         deltas: Vec<SiteDelta>,
@@ -197,14 +197,37 @@ impl<'a> Fit<'a> {
         let optimiser = AdamW::new(&params, AdamWOptions::default());
         let workers = (0..threads.max(1)).map(|_| Mutex::default()).collect();
         let kept = Kept::new(recipe.kept_bytes);
-        Ok(Fit { engine, lessons, lengths, sites, recipe, threads, params, optimiser, deltas, head, workers, kept })
+        Ok(Fit {
+            engine,
+            training_examples,
+            lengths,
+            sites,
+            recipe,
+            threads,
+            params,
+            optimiser,
+            deltas,
+            head,
+            workers,
+            kept,
+        })
     }
 
     /// Continues from given factors instead of fresh ones; they must be in plan order.
     #[cfg(test)]
     pub fn with_deltas(mut self, deltas: Vec<SiteDelta>) -> Result<Fit<'a>> {
-        let (lessons, lengths) = (std::mem::take(&mut self.lessons), std::mem::take(&mut self.lengths));
-        Fit::from_start(self.engine, lessons, lengths, self.sites, deltas, self.head, self.recipe, self.threads)
+        let (training_examples, lengths) =
+            (std::mem::take(&mut self.training_examples), std::mem::take(&mut self.lengths));
+        Fit::from_start(
+            self.engine,
+            training_examples,
+            lengths,
+            self.sites,
+            deltas,
+            self.head,
+            self.recipe,
+            self.threads,
+        )
     }
 
     /// Whether part of the forward pass is the same in every epoch.
@@ -278,12 +301,12 @@ impl<'a> Fit<'a> {
     }
 
     fn sampler(&self) -> Result<Sampler> {
-        let item = |(l, length): (&&Lesson, &usize)| sampler::Item {
-            class: l.goal.class() as u32,
+        let item = |(l, length): (&&TrainingExample, &usize)| sampler::Item {
+            class: l.target.class() as u32,
             weight: l.weight,
             length: *length as u32,
         };
-        let items: Vec<sampler::Item> = self.lessons.iter().zip(&self.lengths).map(item).collect();
+        let items: Vec<sampler::Item> = self.training_examples.iter().zip(&self.lengths).map(item).collect();
         let options = SamplerOptions {
             batch: self.recipe.batch,
             seed: self.recipe.seed,
@@ -293,12 +316,12 @@ impl<'a> Fit<'a> {
         Sampler::new(&items, options)
     }
 
-    /// Optimiser steps of one pass over the lessons.
+    /// Optimiser steps of one pass over the training examples.
     pub fn steps_per_epoch(&self) -> Result<u64> {
         Ok(self.sampler()?.batches() as u64)
     }
 
-    /// One optimiser step on these lessons; returns the mean loss before it.
+    /// One optimiser step on these training examples; returns the mean loss before it.
     pub fn step(&mut self, items: &[usize], weights: &[f32], lr: f32) -> Result<f32> {
         let (mut grads, loss) = self.gradients(items, weights)?;
         if self.recipe.clip > 0.0 {
@@ -309,16 +332,16 @@ impl<'a> Fit<'a> {
         Ok(loss)
     }
 
-    /// Squared size of the loss's gradient at each site, over the first `count` lessons. At the start `B` is zero, and so is `A`'s gradient: it is `B`'s.
+    /// Squared size of the loss's gradient at each site, over the first `count` training examples. At the start `B` is zero, and so is `A`'s gradient: it is `B`'s.
     pub fn site_gradients(&self, count: usize) -> Result<Vec<(String, f64)>> {
-        let items: Vec<usize> = (0..count.min(self.lessons.len())).collect();
+        let items: Vec<usize> = (0..count.min(self.training_examples.len())).collect();
         let (grads, _) = self.gradients(&items, &vec![1.0; items.len()])?;
         let square = |g: &[f32]| g.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>();
         let pairs = self.deltas.iter().zip(grads.0.chunks_exact(2));
         Ok(pairs.map(|(d, g)| (d.name.clone(), square(&g[0]) + square(&g[1]))).collect())
     }
 
-    /// Gradients of every parameter over these lessons, and their mean loss.
+    /// Gradients of every parameter over these training examples, and their mean loss.
     fn gradients(&self, items: &[usize], weights: &[f32]) -> Result<(Grads, f32)> {
         let total: f32 = weights.iter().sum();
         if total <= 0.0 {

@@ -5,7 +5,7 @@ use ndarray::Array2;
 use serde::{Deserialize, Serialize};
 
 use super::Fit;
-use crate::adapt::example::{Goal, Lesson};
+use crate::adapt::example::{Target, TrainingExample};
 use crate::error::{Error, Result};
 use crate::input::{ArrayData, Example};
 use crate::train::optim::{AdamW, AdamWState};
@@ -52,12 +52,12 @@ impl FitState {
         self.optimiser.step
     }
 
-    /// For the medium.
+    /// For storage.
     pub fn to_bytes(&self) -> Result<Vec<u8>> {
         postcard::to_stdvec(self).map_err(|e| Error::internal("cannot encode where a fit stands").because(e))
     }
 
-    /// From the medium; `None` if `bytes` are not exactly one state.
+    /// From storage; `None` if `bytes` are not exactly one state.
     pub fn from_bytes(bytes: &[u8]) -> Option<FitState> {
         match postcard::take_from_bytes(bytes) {
             Ok((state, [])) => Some(state),
@@ -127,7 +127,7 @@ impl Fit<'_> {
             name.text(&format!("{} {:?}", p.name, p.group));
             name.bytes(bytemuck::cast_slice(&p.value));
         }
-        self.lessons.iter().for_each(|l| name.lesson(l));
+        self.training_examples.iter().for_each(|l| name.training_example(l));
         name.0.finalize()
     }
 }
@@ -142,17 +142,23 @@ impl Naming {
     pub fn text(&mut self, text: &str) {
         self.bytes(text.as_bytes());
     }
-    pub fn lesson(&mut self, lesson: &Lesson) {
-        let (kind, class) = match lesson.goal {
-            Goal::Class(c) => (0u64, c),
-            Goal::Not(c) => (1, c),
-            Goal::Keep(c) => (2, c),
+    pub fn training_example(&mut self, training_example: &TrainingExample) {
+        let (kind, class) = match training_example.target {
+            Target::Class(c) => (0u64, c),
+            Target::Not(c) => (1, c),
+            Target::Keep(c) => (2, c),
         };
-        for number in [kind, class as u64, u64::from(lesson.weight.to_bits()), lesson.at_ms, lesson.earlier.into()] {
+        for number in [
+            kind,
+            class as u64,
+            u64::from(training_example.weight.to_bits()),
+            training_example.at_ms,
+            training_example.earlier.into(),
+        ] {
             self.0.update(&number.to_le_bytes());
         }
-        self.bytes(bytemuck::cast_slice(&lesson.keep));
-        self.example(&lesson.example);
+        self.bytes(bytemuck::cast_slice(&training_example.keep));
+        self.example(&training_example.example);
     }
     pub fn example(&mut self, example: &Example) {
         self.0.update(&(example.arrays.len() as u64).to_le_bytes());

@@ -35,7 +35,7 @@ fn integers(all: &[NamedArray], name: &str) -> Vec<i64> {
 /// The start of a recorded training.
 struct Fixture {
     engine: Engine,
-    lessons: Vec<Lesson>,
+    training_examples: Vec<TrainingExample>,
     order: Vec<i64>,
     deltas: Vec<SiteDelta>,
     head: Head,
@@ -59,10 +59,10 @@ fn fixture(name: &str, pooling: Pooling) -> Fixture {
         };
         NamedArray { name: a.name.clone(), shape: a.shape[1..].to_vec(), data }
     };
-    let lessons: Vec<Lesson> = (0..labels.len())
-        .map(|i| Lesson {
+    let training_examples: Vec<TrainingExample> = (0..labels.len())
+        .map(|i| TrainingExample {
             example: Example { arrays: inputs.iter().map(|a| row(a, i)).collect() },
-            goal: Goal::Class(labels[i] as usize),
+            target: Target::Class(labels[i] as usize),
             weight: 1.0,
             at_ms: 0,
             earlier: false,
@@ -108,15 +108,15 @@ fn fixture(name: &str, pooling: Pooling) -> Fixture {
         scale: 2.0,
         ..Recipe::default()
     };
-    Fixture { engine, lessons, order, deltas, head, recipe }
+    Fixture { engine, training_examples, order, deltas, head, recipe }
 }
 
 #[allow(clippy::type_complexity)]
 fn losses_of(name: &str, pooling: Pooling) -> (Vec<f32>, Vec<f32>, Vec<SiteDelta>, Vec<(String, DenseTensor)>) {
-    let Fixture { engine, lessons, order, deltas, head, recipe } = fixture(name, pooling);
+    let Fixture { engine, training_examples, order, deltas, head, recipe } = fixture(name, pooling);
     let folder = folder(name);
     let key: SiteKey = deltas.iter().map(|d| (d.name.clone(), 8)).collect();
-    let fit = Fit::new(&engine, lessons.iter().collect(), &key, head, &recipe, 2).unwrap();
+    let fit = Fit::new(&engine, training_examples.iter().collect(), &key, head, &recipe, 2).unwrap();
     let mut fit = fit.with_deltas(deltas).unwrap();
     let mut got = vec![];
     for (step, batch) in order.chunks(8).enumerate() {
@@ -158,10 +158,10 @@ fn epochs(f: &Fixture, sites: usize, kept_bytes: usize) -> Vec<f32> {
     let deltas = f.deltas[f.deltas.len() - sites..].to_vec();
     let key: SiteKey = deltas.iter().map(|d| (d.name.clone(), 8)).collect();
     let recipe = Recipe { kept_bytes, micro_batch: 3, ..f.recipe.clone() };
-    let fit = Fit::new(&f.engine, f.lessons.iter().collect(), &key, f.head.clone(), &recipe, 2).unwrap();
+    let fit = Fit::new(&f.engine, f.training_examples.iter().collect(), &key, f.head.clone(), &recipe, 2).unwrap();
     assert!(fit.is_split().unwrap());
     let mut fit = fit.with_deltas(deltas).unwrap();
-    let n = f.lessons.len();
+    let n = f.training_examples.len();
     (0..9)
         .map(|step| (0..8).map(|i| (step * 5 + i * 3) % n).collect::<Vec<_>>())
         .map(|items| fit.step(&items, &[1.0; 8], 1e-3).unwrap())
@@ -207,7 +207,8 @@ fn run_to(f: &Fixture, sites: usize, keeper: Option<&dyn Keeper>, threads: usize
     let deltas = f.deltas[f.deltas.len() - sites..].to_vec();
     let key: SiteKey = deltas.iter().map(|d| (d.name.clone(), 8)).collect();
     let recipe = Recipe { epochs: 3, micro_batch: 3, ..f.recipe.clone() };
-    let fit = Fit::new(&f.engine, f.lessons.iter().collect(), &key, f.head.clone(), &recipe, threads).unwrap();
+    let fit =
+        Fit::new(&f.engine, f.training_examples.iter().collect(), &key, f.head.clone(), &recipe, threads).unwrap();
     let asked = std::sync::atomic::AtomicUsize::new(0);
     let stop = || asked.fetch_add(1, std::sync::atomic::Ordering::Relaxed) == end;
     fit.run(&stop, keeper, |epoch, deltas, _, answers| {
@@ -242,13 +243,17 @@ fn a_fit_that_is_stopped_anywhere_ends_in_the_same_bits() {
             // What is over is passed by, without a step.
             same(&run_to(&f, sites, Some(&memory), 2, 0).unwrap(), "finished");
         }
-        let names = |recipe: &Recipe, lessons: &[Lesson]| {
+        let names = |recipe: &Recipe, training_examples: &[TrainingExample]| {
             let key: SiteKey = f.deltas[f.deltas.len() - sites..].iter().map(|d| (d.name.clone(), 8)).collect();
-            Fit::new(&f.engine, lessons.iter().collect(), &key, f.head.clone(), recipe, 1).unwrap().name()
+            Fit::new(&f.engine, training_examples.iter().collect(), &key, f.head.clone(), recipe, 1).unwrap().name()
         };
-        let (first, fewer) = (names(&f.recipe, &f.lessons), names(&f.recipe, &f.lessons[1..]));
+        let (first, fewer) = (names(&f.recipe, &f.training_examples), names(&f.recipe, &f.training_examples[1..]));
         let other = Recipe { seed: 9, ..f.recipe.clone() };
-        assert!(first == names(&f.recipe, &f.lessons) && first != fewer && first != names(&other, &f.lessons));
+        assert!(
+            first == names(&f.recipe, &f.training_examples)
+                && first != fewer
+                && first != names(&other, &f.training_examples)
+        );
     }
 }
 
@@ -259,7 +264,8 @@ fn a_state_of_another_fit_is_refused_and_changes_nothing() {
     run_to(&f, 2, Some(&memory), 1, 2).unwrap_err();
     let state = memory.0.lock().unwrap().values().next().unwrap().clone();
     let key: SiteKey = f.deltas.iter().map(|d| (d.name.clone(), 8)).collect();
-    let mut fit = Fit::new(&f.engine, f.lessons.iter().collect(), &key, f.head.clone(), &f.recipe, 1).unwrap();
+    let mut fit =
+        Fit::new(&f.engine, f.training_examples.iter().collect(), &key, f.head.clone(), &f.recipe, 1).unwrap();
     let before = fit.deltas.clone();
     assert_eq!(fit.take_up(&state).unwrap_err().kind(), ErrorKind::BadData);
     assert_eq!((fit.deltas, fit.optimiser.steps()), (before, 0));

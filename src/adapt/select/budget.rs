@@ -1,4 +1,4 @@
-//! Sites within the means: which of the reachable ones are trained where memory or time is short, and at which rank.
+//! Sites within the limits: which of the reachable ones are trained where memory or time is short, and at which rank.
 //!
 //! What a set of sites costs is decided by its first one: everything behind it is kept for the backward pass, and run backwards. So
 //! sites go from the front until the rest fits. Among those that fit, a site on which the loss of the user's own feedback hardly
@@ -7,11 +7,11 @@
 use serde::{Deserialize, Serialize};
 
 use super::Choice;
-use crate::adapt::Ladder;
+use crate::adapt::CandidateSites;
 use crate::base::{Base, Task};
 use crate::error::{Error, Result};
 use crate::plan::{Ends, MICRO_BATCH, SiteKey, TrainPlan};
-use crate::process::Means;
+use crate::process::TrainLimits;
 use crate::process::status_bytes;
 use crate::sites::Site;
 
@@ -37,7 +37,7 @@ pub struct Chosen {
     pub reachable: usize,
     /// Rank of the deltas.
     pub rank: usize,
-    /// Lessons per forward and backward pass.
+    /// Training examples per forward and backward pass.
     pub micro_batch: usize,
     /// Estimate of the process's memory while training, bytes.
     pub memory_bytes: u64,
@@ -63,10 +63,10 @@ pub struct ChosenSite {
 pub(crate) struct Measured {
     /// Squared size of the loss's gradient at each site.
     pub gradients: Vec<(String, f64)>,
-    /// A forward and a backward pass of one lesson on one thread.
-    pub seconds_per_lesson: f64,
-    /// Lessons that a candidate runs through, over all epochs and folds, for each thread.
-    pub lessons: f64,
+    /// A forward and a backward pass of one training example on one thread.
+    pub seconds_per_example: f64,
+    /// Training examples that a candidate runs through, over all epochs and folds, for each thread.
+    pub training_examples: f64,
     /// What measuring took.
     pub seconds: f64,
 }
@@ -76,7 +76,7 @@ pub(crate) struct Costs<'a> {
     base: &'a Base,
     task: Task,
     choice: &'a Choice,
-    means: &'a Means,
+    limits: &'a TrainLimits,
     threads: u64,
     /// Memory of the process before, bytes.
     before: u64,
@@ -84,14 +84,14 @@ pub(crate) struct Costs<'a> {
 
 impl<'a> Costs<'a> {
     /// In this process, as it is.
-    pub fn new(base: &'a Base, task: Task, choice: &'a Choice, means: &'a Means, threads: usize) -> Costs<'a> {
-        let costs = Costs::of(base, task, choice, means, threads);
+    pub fn new(base: &'a Base, task: Task, choice: &'a Choice, limits: &'a TrainLimits, threads: usize) -> Costs<'a> {
+        let costs = Costs::of(base, task, choice, limits, threads);
         Costs { before: status_bytes("/proc/self/status", "VmRSS:").max(costs.before), ..costs }
     }
 
     /// In a process of its own that holds the weights.
-    pub fn of(base: &'a Base, task: Task, choice: &'a Choice, means: &'a Means, threads: usize) -> Costs<'a> {
-        Costs { base, task, choice, means, threads: threads.max(1) as u64, before: base.weight_bytes() + PROCESS }
+    pub fn of(base: &'a Base, task: Task, choice: &'a Choice, limits: &'a TrainLimits, threads: usize) -> Costs<'a> {
+        Costs { base, task, choice, limits, threads: threads.max(1) as u64, before: base.weight_bytes() + PROCESS }
     }
 
     /// Memory of a training of all sites of which a pass holds `held` bytes.
@@ -135,7 +135,7 @@ impl<'a> Costs<'a> {
     /// The first site from which on everything fits the memory, with the rank, the micro-batch and the memory that it then takes.
     fn within_memory(&self, rank: usize) -> Result<Fit> {
         let n = self.choice.sites.len();
-        let Some(limit) = self.means.memory_bytes else {
+        let Some(limit) = self.limits.memory_bytes else {
             let memory = self.all(rank, self.held(0, rank)?);
             return Ok(Fit { from: 0, rank, micro_batch: MICRO_BATCH, memory });
         };
@@ -183,18 +183,18 @@ impl<'a> Costs<'a> {
 
     /// The first site of the last block.
     fn last_block(&self) -> usize {
-        let block = &self.choice.ladder.last_block;
+        let block = &self.choice.candidates.last_block;
         let first = self.choice.sites.iter().position(|s| block.iter().any(|(name, _)| *name == s.name));
         first.unwrap_or(self.choice.sites.len())
     }
 
-    /// The ladder that keeps to the means, and what to tell of it. With `measured`, of the sites that fit the memory, time and the weight of
+    /// The candidates that keeps to the limits, and what to tell of it. With `measured`, of the sites that fit the memory, time and the weight of
     /// each gradient are looked at, too.
     ///
     /// # Errors
     /// When a gradient cannot be built; [`ErrorKind::Usage`](crate::ErrorKind::Usage) when a limit is no positive number.
-    pub fn choose(&self, rank: usize, measured: Option<&Measured>) -> Result<(Ladder, Chosen)> {
-        self.means.check()?;
+    pub fn choose(&self, rank: usize, measured: Option<&Measured>) -> Result<(CandidateSites, Chosen)> {
+        self.limits.check()?;
         let reachable = self.choice.sites.len();
         let fit = if reachable == 0 {
             Fit { from: 0, rank, micro_batch: MICRO_BATCH, memory: self.before + PROGRAM }
@@ -202,7 +202,7 @@ impl<'a> Costs<'a> {
             self.within_memory(rank)?
         };
         let (mut from, mut reasons) = (fit.from, vec![]);
-        if let Some(limit) = self.means.memory_bytes {
+        if let Some(limit) = self.limits.memory_bytes {
             reasons.push(format!("{} of {reachable} layers fit {}", reachable - fit.from, mebibytes(limit)));
         }
         let mut seconds = None;
@@ -211,16 +211,16 @@ impl<'a> Costs<'a> {
             let last_block = self.last_block();
             let estimate = |from: usize| {
                 let both = if from < last_block { self.work(last_block, fit.from) } else { 0.0 };
-                m.seconds + m.seconds_per_lesson * m.lessons * (both + self.work(from, fit.from))
+                m.seconds + m.seconds_per_example * m.training_examples * (both + self.work(from, fit.from))
             };
-            if let Some(limit) = self.means.seconds {
+            if let Some(limit) = self.limits.seconds {
                 while from < reachable && estimate(from) > AIMED_AT * limit {
                     from += 1;
                 }
                 reasons.push(format!("{} layers can be trained in {limit} s", reachable - from));
             }
             seconds = (from < reachable).then(|| estimate(from));
-        } else if self.means.seconds.is_some() {
+        } else if self.limits.seconds.is_some() {
             reasons.push("what the time allows is measured when there is feedback to train on".into());
         }
         let gradient = |name: &str| measured?.gradients.iter().find(|(n, _)| n == name).map(|(_, g)| *g);
@@ -240,7 +240,7 @@ impl<'a> Costs<'a> {
             reasons.push(format!("rank {} for {rank}, to save memory", fit.rank));
         }
         if fit.micro_batch < MICRO_BATCH {
-            reasons.push(format!("{} lessons at a time", fit.micro_batch));
+            reasons.push(format!("{} training examples at a time", fit.micro_batch));
         }
         if sites.is_empty() && reachable > 0 {
             reasons.push("only a head is trained".into());
@@ -252,11 +252,13 @@ impl<'a> Costs<'a> {
             };
             key.iter().filter_map(rank).collect()
         };
-        let ladder =
-            Ladder { last_block: kept(&self.choice.ladder.last_block), all_sites: kept(&self.choice.ladder.all_sites) };
+        let candidates = CandidateSites {
+            last_block: kept(&self.choice.candidates.last_block),
+            all_sites: kept(&self.choice.candidates.all_sites),
+        };
         let reason = reasons.join("; ");
         let (rank, micro_batch, memory_bytes) = (fit.rank, fit.micro_batch, fit.memory);
-        Ok((ladder, Chosen { reason, reachable, rank, micro_batch, memory_bytes, seconds, sites }))
+        Ok((candidates, Chosen { reason, reachable, rank, micro_batch, memory_bytes, seconds, sites }))
     }
 }
 
@@ -271,7 +273,7 @@ fn mebibytes(n: u64) -> String {
     format!("{:.0} MiB", n as f64 / f64::from(1 << 20))
 }
 
-impl Means {
+impl TrainLimits {
     fn check(&self) -> Result<()> {
         if self.seconds.is_some_and(|s| !s.is_finite() || s <= 0.0) || self.memory_bytes == Some(0) {
             return Err(Error::usage("a limit of nothing").hint("give a positive memory or time"));
@@ -289,8 +291,8 @@ mod tests {
         Base::open(std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("models/har_cnn.onnx")).unwrap()
     }
 
-    fn means(memory_bytes: Option<u64>, seconds: Option<f64>) -> Means {
-        Means { memory_bytes, seconds }
+    fn limits(memory_bytes: Option<u64>, seconds: Option<f64>) -> TrainLimits {
+        TrainLimits { memory_bytes, seconds }
     }
 
     #[test]
@@ -300,23 +302,23 @@ mod tests {
         let n = choice.sites.len();
         assert!(n >= 3, "{:?}", choice.sites);
         let with = |limit: &dyn Fn(&Costs) -> u64| {
-            let plenty = means(Some(u64::MAX), None);
+            let plenty = limits(Some(u64::MAX), None);
             let costs = Costs::new(&base, Task::Classification, &choice, &plenty, 2);
-            let limited = means(Some(limit(&costs)), None);
+            let limited = limits(Some(limit(&costs)), None);
             // What the process holds moves while other tests run: both look at the same number.
-            Costs { means: &limited, ..costs }.choose(4, None).unwrap()
+            Costs { limits: &limited, ..costs }.choose(4, None).unwrap()
         };
-        let (ladder, all) = with(&|_| u64::MAX);
+        let (candidates, all) = with(&|_| u64::MAX);
         assert_eq!((all.sites.len(), all.micro_batch, all.rank), (n, MICRO_BATCH, 4));
-        assert_eq!(ladder.all_sites, choice.ladder.all_sites);
+        assert_eq!(candidates.all_sites, choice.candidates.all_sites);
         let (_, thin) = with(&|c| c.memory(0, 4, c.held(0, 4).unwrap(), 4));
         assert_eq!((thin.sites.len(), thin.micro_batch), (n, 4), "{}", thin.reason);
         let last = n - 1;
-        let (ladder, few) = with(&|c| c.memory(last, 4, c.held(last, 4).unwrap(), THINNEST));
+        let (candidates, few) = with(&|c| c.memory(last, 4, c.held(last, 4).unwrap(), THINNEST));
         assert_eq!((few.sites.len(), few.micro_batch), (1, THINNEST), "{}", few.reason);
-        assert_eq!(ladder.all_sites, [(choice.sites[last].name.clone(), few.rank)]);
-        let (ladder, none) = with(&|_| 1);
-        assert!(none.sites.is_empty() && ladder.all_sites.is_empty() && none.reason.contains("only a head"));
+        assert_eq!(candidates.all_sites, [(choice.sites[last].name.clone(), few.rank)]);
+        let (candidates, none) = with(&|_| 1);
+        assert!(none.sites.is_empty() && candidates.all_sites.is_empty() && none.reason.contains("only a head"));
     }
 
     #[test]
@@ -326,10 +328,10 @@ mod tests {
         let n = choice.sites.len();
         let mut gradients: Vec<(String, f64)> = choice.sites.iter().map(|s| (s.name.clone(), 1.0)).collect();
         gradients[1].1 = 1e-6;
-        let measured = Measured { gradients, seconds_per_lesson: 0.1, lessons: 100.0, seconds: 0.5 };
+        let measured = Measured { gradients, seconds_per_example: 0.1, training_examples: 100.0, seconds: 0.5 };
         let choose = |seconds: f64| {
-            let means = means(None, Some(seconds));
-            Costs::new(&base, Task::Classification, &choice, &means, 1).choose(4, Some(&measured)).unwrap().1
+            let limits = limits(None, Some(seconds));
+            Costs::new(&base, Task::Classification, &choice, &limits, 1).choose(4, Some(&measured)).unwrap().1
         };
         let total = choose(1e6).seconds.unwrap();
         assert!(total > 10.5 && total < 20.5, "ten seconds, and the last block once more: {total}");
@@ -341,7 +343,7 @@ mod tests {
         let fewer = choose(0.99 * total / AIMED_AT);
         assert!(!fewer.sites.iter().any(|s| s.name == choice.sites[0].name) && fewer.seconds.unwrap() <= 0.99 * total);
         assert!(choose(1e-9).sites.is_empty());
-        let nothing = means(None, Some(-1.0));
+        let nothing = limits(None, Some(-1.0));
         assert!(Costs::new(&base, Task::Classification, &choice, &nothing, 1).choose(4, None).is_err());
     }
 }

@@ -5,19 +5,19 @@ mod budget;
 pub use budget::{Chosen, ChosenSite};
 pub(crate) use budget::{Costs, Measured};
 
-use crate::adapt::Ladder;
+use crate::adapt::CandidateSites;
 use crate::base::{Base, Bucket, Task};
 use crate::error::Result;
 use crate::plan::{Ends, MICRO_BATCH, SiteKey, Survey, TrainPlan, survey};
-use crate::process::Means;
+use crate::process::TrainLimits;
 use crate::sites::{Pattern, Site};
 
 /// Sequence length at which costs are estimated while there is no feedback to look at.
 pub(crate) const TYPICAL_LENGTH: usize = 64;
 
-/// The sites of every rung of the ladder, and what was left out.
+/// The sites of every stage of the sequence of candidates, and what was left out.
 pub(crate) struct Choice {
-    pub ladder: Ladder,
+    pub candidates: CandidateSites,
     /// Those that a gradient reaches, in evaluation order, and the multiplications of each at `bucket`.
     pub sites: Vec<Site>,
     pub macs: Vec<u64>,
@@ -57,12 +57,12 @@ pub(crate) fn choose(base: &Base, task: Task, pattern: &Pattern, rank: usize, le
         key.sort();
         key
     };
-    let ladder = Ladder { last_block: key(&|i| seen.last_block[i]), all_sites: key(&|_| true) };
+    let candidates = CandidateSites { last_block: key(&|i| seen.last_block[i]), all_sites: key(&|_| true) };
     let reached = || seen.table.sites.iter().zip(&seen.macs).filter(|(s, _)| reachable.contains(&s.name));
     let (sites, macs): (Vec<Site>, Vec<u64>) = reached().map(|(s, m)| (s.clone(), *m)).unzip();
-    let mut choice = Choice { ladder, sites, macs, bucket, unreachable, train_memory_bytes: 0 };
+    let mut choice = Choice { candidates, sites, macs, bucket, unreachable, train_memory_bytes: 0 };
     let workers = std::thread::available_parallelism().map_or(1, usize::from);
-    choice.train_memory_bytes = Costs::of(base, task, &choice, &Means::default(), workers).all(rank, peak_bytes);
+    choice.train_memory_bytes = Costs::of(base, task, &choice, &TrainLimits::default(), workers).all(rank, peak_bytes);
     Ok(choice)
 }
 
@@ -92,8 +92,8 @@ pub struct Summary {
     pub unreachable: Vec<String>,
 }
 
-/// [`choose`], for people; within the means, as far as they can be kept to before there is feedback.
-pub fn summarise(base: &Base, task: Task, pattern: &Pattern, rank: usize, means: &Means) -> Result<Summary> {
+/// [`choose`], for people; within the limits, as far as they can be kept to before there is feedback.
+pub fn summarise(base: &Base, task: Task, pattern: &Pattern, rank: usize, limits: &TrainLimits) -> Result<Summary> {
     let choice = choose(base, task, pattern, rank, TYPICAL_LENGTH)?;
     let mut summary = Summary {
         sites: choice.sites.iter().map(|s| s.name.clone()).collect(),
@@ -102,13 +102,13 @@ pub fn summarise(base: &Base, task: Task, pattern: &Pattern, rank: usize, means:
         reason: None,
         unreachable: choice.unreachable.clone(),
     };
-    if !means.are_unlimited() {
+    if !limits.are_unlimited() {
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        let (ladder, chosen) = Costs::new(base, task, &choice, means, threads).choose(rank, None)?;
+        let (candidates, chosen) = Costs::new(base, task, &choice, limits, threads).choose(rank, None)?;
         let numbers = |(name, rank): &(String, usize)| {
             choice.sites.iter().find(|s| s.name == *name).map_or(0, |s| s.trainable(*rank))
         };
-        summary.trainable_parameters = ladder.all_sites.iter().map(numbers).sum();
+        summary.trainable_parameters = candidates.all_sites.iter().map(numbers).sum();
         summary.sites = chosen.sites.into_iter().map(|s| s.name).collect();
         summary.train_memory_bytes = chosen.memory_bytes;
         summary.reason = Some(chosen.reason);

@@ -33,17 +33,17 @@ const HEAD_OPSET: i64 = 12;
 /// Largest file that other runtimes read: messages of protobuf end there.
 const LARGEST: usize = i32::MAX as usize;
 
-/// Writes the serving generation of `session`, merged into its base, to `out`. The file is loaded again and its answers are compared with
-/// those of the session, on examples that are made up, before it gets its name. It answers with the model's scores only: labels that the
+/// Writes the active generation of `session`, merged into its base, to `out`. The file is loaded again and its answers are compared with
+/// those of the session, on examples that are synthetic, before it gets its name. It answers with the model's scores only: labels that the
 /// model makes of them are left out.
 ///
 /// # Errors
-/// [`ErrorKind::Usage`](crate::ErrorKind::Usage) when the plain base serves or `out` exists;
+/// [`ErrorKind::Usage`](crate::ErrorKind::Usage) when the base model serves or `out` exists;
 /// [`ErrorKind::UnsupportedModel`](crate::ErrorKind::UnsupportedModel) when something that was learned cannot be written into this model, or
 /// the file would answer otherwise, naming the output and the size of the difference. No file is left then.
 pub fn merged(session: &Session, out: &Path) -> Result<Written> {
     let Some(adapter) = session.adapter()? else {
-        return Err(Error::usage("the plain base serves: there is nothing to merge")
+        return Err(Error::usage("the base model serves: there is nothing to merge")
             .at(session.home().path().display())
             .hint("train first, or copy the base model itself"));
     };

@@ -1,4 +1,4 @@
-//! Appends to a journal: what is acknowledged stays, what fails is taken back and poisons the writer.
+//! Appends to a journal: what is acknowledged stays, what fails is undone and poisons the writer.
 
 use std::cell::Cell;
 use std::collections::HashSet;
@@ -29,7 +29,7 @@ pub struct JournalWriter {
     state: JournalState,
     end: u64,
     next_sequence: u64,
-    /// Up to where the file is known to be on the medium.
+    /// Up to where the file is known to be durable.
     synced: u64,
     poisoned: bool,
     repaired: Option<TornTail>,
@@ -48,7 +48,7 @@ impl JournalWriter {
     }
 
     /// Opens a journal and reads the index of its growing part. A torn tail is truncated, see [`JournalWriter::repaired`]; an end
-    /// that may not be on the medium is synced; an older format is rewritten in this one, in segments of the usual size.
+    /// that may not be durable is synced; an older format is rewritten in this one, in segments of the usual size.
     ///
     /// # Errors
     /// `BadData` if it is damaged: nothing is changed then. `Io`.
@@ -99,7 +99,7 @@ impl JournalWriter {
             repaired: None,
             disk,
         };
-        writer.settle(&reader)?;
+        writer.flush(&reader)?;
         if writable && writer.is_unsynced() {
             // As above: a full disk.
             writer.poisoned = writer.sync().is_err();
@@ -121,7 +121,7 @@ impl JournalWriter {
     }
 
     /// Takes over where `reader` ended, and cuts off a torn tail.
-    fn settle(&mut self, reader: &FrameReader) -> Result<()> {
+    fn flush(&mut self, reader: &FrameReader) -> Result<()> {
         (self.end, self.next_sequence) = (reader.end(), reader.next_sequence());
         self.synced = self.synced.max(reader.synced());
         if let Some(torn) = reader.torn_tail().filter(|_| !self.poisoned) {
@@ -156,7 +156,7 @@ impl JournalWriter {
             (self.end, self.next_sequence) = (reader.end(), reader.next_sequence());
             return Err(e);
         }
-        self.settle(&reader)
+        self.flush(&reader)
     }
 
     /// Opens the journal again, which also lifts the poison.
@@ -283,7 +283,7 @@ impl JournalWriter {
         self.write(record, false)
     }
 
-    /// Appends and returns when the record, and every one before it, is on the medium.
+    /// Appends and returns when the record, and every one before it, is durable.
     ///
     /// # Errors
     /// As [`JournalWriter::append`].
@@ -322,7 +322,7 @@ impl JournalWriter {
         self.next_sequence = self.next_sequence.saturating_add(1);
     }
 
-    /// Says in the file that everything so far is on the medium. The records are there without it, so a failure is none of
+    /// Says in the file that everything so far is durable. The records are there without it, so a failure is none of
     /// theirs; but what is left of it must not stand in the way of the next one.
     fn mark_synced(&mut self) {
         self.synced = self.end;
@@ -338,7 +338,7 @@ impl JournalWriter {
         }
     }
 
-    /// Whether a record has been appended that may not be on the medium.
+    /// Whether a record has been appended that may not be durable.
     pub fn is_unsynced(&self) -> bool {
         self.synced < self.end
     }

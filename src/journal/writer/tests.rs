@@ -234,8 +234,8 @@ fn what_a_failed_sync_may_have_lost_is_written_again() {
     broken.append(interaction(1)).unwrap();
     let unsynced = std::fs::read(&place.path).unwrap();
     assert!(broken.append_durable(feedback(0)).is_err());
-    // What the kernel dropped: the pages are as they were on the medium, which never got them.
-    assert!(std::fs::read(&place.path).unwrap() == unsynced, "the feedback is taken back");
+    // What the kernel dropped: the pages are as they were on storage, which never got them.
+    assert!(std::fs::read(&place.path).unwrap() == unsynced, "the feedback is undone");
     broken.reopen().unwrap();
     broken.append_durable(feedback(0)).unwrap();
     assert_eq!(records(&place.path).unwrap(), [interaction(0), interaction(1), feedback(0)]);
@@ -325,7 +325,7 @@ fn whatever_fails_what_was_acknowledged_stays() {
             let found = records(&place.path).unwrap();
             assert!(found.starts_with(&acknowledged) && story().starts_with(&found), "{fault:?} {n}");
             if fault == Fault::Full {
-                assert_eq!(found, acknowledged, "what failed is taken back");
+                assert_eq!(found, acknowledged, "what failed is undone");
                 assert_eq!(writer.repaired(), None, "{n}");
             }
             for record in story().split_off(found.len()) {
@@ -390,8 +390,8 @@ fn format_1_tells_a_torn_tail_from_damage_by_its_looks() {
 
 #[test]
 fn what_a_killed_process_named_is_durable_before_anything_is_acknowledged() {
-    use crate::disk::medium::Medium;
     use crate::disk::simulated::{SimulatedDisk, Step};
+    use crate::disk::storage::Storage;
     let path = Path::new("home/journal.log");
     let disk = SimulatedDisk::default();
     disk.create_dir_all(Path::new("home")).unwrap();
@@ -404,13 +404,13 @@ fn what_a_killed_process_named_is_durable_before_anything_is_acknowledged() {
     // Killed when the new file had its name, and the folder was not synced; what the system has not written yet stays pending.
     let log = disk.log();
     let named = log.iter().rposition(|s| matches!(s, Step::Rename(_, to) if to == path)).unwrap();
-    let mut medium = Medium::default();
-    log[..=named].iter().for_each(|step| medium.follow(step));
-    let next = SimulatedDisk::holding(medium.cut(named, 1));
+    let mut storage = Storage::default();
+    log[..=named].iter().for_each(|step| storage.follow(step));
+    let next = SimulatedDisk::holding(storage.cut(named, 1));
     let mut writer = JournalWriter::open(Arc::new(next.clone()), path).unwrap();
     writer.append_durable(feedback(1)).unwrap();
-    next.log().iter().for_each(|step| medium.follow(step));
-    let left = SimulatedDisk::holding(medium.cut(named, 0));
+    next.log().iter().for_each(|step| storage.follow(step));
+    let left = SimulatedDisk::holding(storage.cut(named, 0));
     let told = super::super::Journal::read(&left, path).unwrap().collect::<Result<Vec<_>>>().unwrap();
     assert_eq!(told, [interaction(1), feedback(1)]);
 }

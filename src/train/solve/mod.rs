@@ -5,10 +5,10 @@
 //! `minimise  (1/sum w)·[ sum_i w_i·l(o_i + x_i·V + b, target_i) + (l2/2)·(‖V‖² + sum_c beta_c·b_c²) ]`
 //!
 //! which is scikit-learn's `LogisticRegression(C = 1/l2)` when features are not scaled, `beta = 0` and there are no offsets.
-//! It is convex unless there are [`Target::Not`] rows; those start from the base's answers and end in the nearest minimum.
+//! It is convex unless there are [`LossTarget::Not`] rows; those start from the base's answers and end in the nearest minimum.
 
 use super::lbfgs::{Stop, minimise};
-use super::loss::{Target, cross_entropy};
+use super::loss::{LossTarget, cross_entropy};
 use crate::error::{Error, Result};
 use crate::head::{Head, add_columns, padded_base, product};
 use crate::stats::paired::{mean_gap, within};
@@ -22,7 +22,7 @@ pub struct HeadData<'a> {
     /// [rows, base_classes]; `None` for an encoder.
     pub base: Option<ArrayView2<'a, f32>>,
     /// What each row should have answered.
-    pub targets: &'a [Target<'a>],
+    pub targets: &'a [LossTarget<'a>],
     /// Weight of each row.
     pub weights: &'a [f32],
 }
@@ -247,7 +247,7 @@ struct Strength {
     held_out: Array2<f32>,
 }
 
-fn agrees(logits: ArrayView1<'_, f32>, target: &Target<'_>) -> bool {
+fn agrees(logits: ArrayView1<'_, f32>, target: &LossTarget<'_>) -> bool {
     let first = |v: &mut dyn Iterator<Item = f32>| -> Option<usize> {
         v.enumerate()
             .fold(None::<(usize, f32)>, |b, (i, x)| if b.is_none_or(|(_, y)| x > y) { Some((i, x)) } else { b })
@@ -255,9 +255,9 @@ fn agrees(logits: ArrayView1<'_, f32>, target: &Target<'_>) -> bool {
     };
     let answer = first(&mut logits.iter().copied());
     match target {
-        Target::Class(c) => answer == Some(*c),
-        Target::Not(c) => answer != Some(*c),
-        Target::Soft(q) => answer == first(&mut q.iter().copied()),
+        LossTarget::Class(c) => answer == Some(*c),
+        LossTarget::Not(c) => answer != Some(*c),
+        LossTarget::Soft(q) => answer == first(&mut q.iter().copied()),
     }
 }
 
@@ -266,7 +266,7 @@ struct Problem<'a> {
     head: Head,
     x: Array2<f32>,
     offsets: Array2<f32>,
-    targets: &'a [Target<'a>],
+    targets: &'a [LossTarget<'a>],
     mean: Array1<f32>,
     factor: Array1<f32>,
     /// beta of each column.

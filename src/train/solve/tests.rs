@@ -10,8 +10,8 @@ fn golden() -> (Array2<f32>, Vec<usize>) {
     (x, y)
 }
 
-fn classes(y: &[usize]) -> Vec<Target<'static>> {
-    y.iter().map(|&c| Target::Class(c)).collect()
+fn classes(y: &[usize]) -> Vec<LossTarget<'static>> {
+    y.iter().map(|&c| LossTarget::Class(c)).collect()
 }
 
 fn accuracy(logits: &Array2<f32>, y: &[usize]) -> f64 {
@@ -69,7 +69,7 @@ fn offsets_are_kept_and_unnamed_classes_stay() {
     // The base is certain of class 0; the person says 1 every time. Class 2 is never named.
     let (x, _) = golden();
     let base = Array2::from_shape_fn((60, 3), |(_, c)| if c == 0 { 4.0 } else { 0.0 });
-    let targets = vec![Target::Class(1); 60];
+    let targets = vec![LossTarget::Class(1); 60];
     let weights = vec![1.0; 60];
     let mut head = Head::new(4, 3, 3, true).unwrap();
     let data = HeadData { features: x.view(), base: Some(base.view()), targets: &targets, weights: &weights };
@@ -97,8 +97,8 @@ fn rejections_push_an_answer_away() {
     let (x, y) = golden();
     let base =
         Array2::from_shape_fn((60, 3), |(i, c)| if c == (y[i] + usize::from(i % 4 == 0)) % 3 { 2.0 } else { 0.0 });
-    let targets: Vec<Target<'_>> =
-        (0..60).map(|i| if i % 4 == 0 { Target::Not((y[i] + 1) % 3) } else { Target::Class(y[i]) }).collect();
+    let targets: Vec<LossTarget<'_>> =
+        (0..60).map(|i| if i % 4 == 0 { LossTarget::Not((y[i] + 1) % 3) } else { LossTarget::Class(y[i]) }).collect();
     let weights = vec![1.0; 60];
     let mut head = Head::new(4, 3, 3, true).unwrap();
     let data = HeadData { features: x.view(), base: Some(base.view()), targets: &targets, weights: &weights };
@@ -142,7 +142,7 @@ fn the_penalty_is_chosen_on_held_out_blocks() {
     let noise: Vec<usize> = (0..60).map(|i| (i * i * 31 + i * 17) / 13 % 3).collect();
     assert!(learnable.l2 < choose(&noise).l2, "{:?}", learnable.tried);
     assert!(accuracy(&learnable.held_out, &y) > 0.75);
-    // Where some labels are wrong, strengths are hard to tell apart: not the one with the smallest loss is taken, but a stronger one.
+    // Where some labels are wrong, strengths are hard to distinguish: not the one with the smallest loss is taken, but a stronger one.
     let mut stronger = 0;
     for every in 3..9 {
         let wrong: Vec<usize> = y.iter().enumerate().map(|(i, c)| (c + usize::from(i % every == 0)) % 3).collect();
@@ -175,7 +175,7 @@ fn the_plain_strength_stays_unless_another_is_clearly_better() {
         plain.solve(&data, &SKLEARN).unwrap();
         (choice, head.forward(x.view(), None).unwrap(), plain.forward(x.view(), None).unwrap())
     };
-    // Half of the labels are wrong, so that strengths are hard to tell apart: the head is then scikit-learn's with C = 1.
+    // Half of the labels are wrong, so that strengths are hard to distinguish: the head is then scikit-learn's with C = 1.
     let noisy: Vec<usize> = y.iter().enumerate().map(|(i, c)| (c + usize::from(i % 2 == 0)) % 3).collect();
     let (choice, logits, plain) = solved(&x, &noisy);
     assert_eq!(choice.l2, choice.tried[0].l2);

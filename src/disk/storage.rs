@@ -26,7 +26,7 @@ enum Change {
 #[derive(Debug, Clone)]
 enum Naming {
     Add(PathBuf, Node),
-    /// Atomic, and possible without the first name ever having been on the medium.
+    /// Atomic, and possible without the first name ever having been durable.
     Move(PathBuf, PathBuf, Node),
     Remove(PathBuf),
 }
@@ -71,9 +71,9 @@ impl Naming {
     }
 }
 
-/// What is on the medium for sure, and what may be.
+/// What is durable for sure, and what may be.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Medium {
+pub(crate) struct Storage {
     synced: Contents,
     changes: BTreeMap<FileId, Vec<Change>>,
     namings: Vec<Naming>,
@@ -98,10 +98,10 @@ impl Fate {
     }
 }
 
-impl Medium {
-    /// A medium on which all of `contents` is safe.
-    pub(crate) fn holding(contents: Contents) -> Medium {
-        Medium { named: contents.names.clone(), synced: contents, ..Medium::default() }
+impl Storage {
+    /// Storage on which all of `contents` is safe.
+    pub(crate) fn holding(contents: Contents) -> Storage {
+        Storage { named: contents.names.clone(), synced: contents, ..Storage::default() }
     }
 
     /// Follows the disk. What a sync makes durable is durable afterwards; before, it is as any other change.
@@ -145,7 +145,7 @@ impl Medium {
         }
     }
 
-    /// What the disk shows: everything, whether it is on the medium or not.
+    /// What the disk shows: everything, whether it is durable or not.
     pub(crate) fn seen(&self) -> Contents {
         self.cut(0, 1)
     }

@@ -1,10 +1,10 @@
 //! Limits of what training may cost, as people write them: `128MiB`, `90s`.
 
-use acclimate::process::Means;
+use acclimate::process::TrainLimits;
 use clap::Args;
 
 #[derive(Args)]
-pub(super) struct MeansArg {
+pub(super) struct LimitsArg {
     /// Most memory while training, such as 128MiB; the layers that adapt are chosen to fit it
     #[arg(long, value_name = "SIZE", value_parser = size)]
     memory: Option<u64>,
@@ -13,10 +13,10 @@ pub(super) struct MeansArg {
     time: Option<f64>,
 }
 
-impl MeansArg {
+impl LimitsArg {
     /// What is given here, and of the rest what `otherwise` says.
-    pub fn or(&self, otherwise: Means) -> Means {
-        Means { memory_bytes: self.memory.or(otherwise.memory_bytes), seconds: self.time.or(otherwise.seconds) }
+    pub fn or(&self, otherwise: TrainLimits) -> TrainLimits {
+        TrainLimits { memory_bytes: self.memory.or(otherwise.memory_bytes), seconds: self.time.or(otherwise.seconds) }
     }
 }
 

@@ -1,17 +1,17 @@
-//! A generation on trial: a try is counted on the medium before it begins, so that one that ends the process is seen by the next.
+//! A generation on probation: a try is counted durably before it begins, so that one that ends the process is seen by the next.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::head::{self, Cause, Head, TRIES, TakenBack};
+use super::head::{self, Cause, Head, RolledBack, TRIES};
 use super::{Store, WriterLock};
 use crate::disk::fault_injection::{Bug, planted};
 use crate::error::{ErrorKind, Result};
 
-/// A try of the generation on trial, under way: dropped without [`Trial::passed`] it stays counted.
+/// A try of the generation on probation, under way: dropped without [`Probation::passed`] it stays counted.
 #[derive(Debug)]
-pub struct Trial {
+pub struct Probation {
     store: Store,
     generation: u64,
     /// While it is held, a try that has not ended is no failure.
@@ -67,24 +67,24 @@ pub fn end_tries(wait: Duration) {
 }
 
 impl Head {
-    fn on_trial(&self) -> bool {
-        self.current != 0 && self.trial_left > 0
+    fn on_probation(&self) -> bool {
+        self.current != 0 && self.probation_left > 0
     }
 }
 
 impl Store {
-    /// The generation to use now and, where it is on trial, a try of it, counted. A generation whose last try never ended is
-    /// taken back first. While another handle tries the generation, it is used without being counted.
+    /// The generation to use now and, where it is on probation, a try of it, counted. A generation whose last try never ended is
+    /// rolled back automatically first. While another handle tries the generation, it is used without being counted.
     ///
     /// # Errors
     /// `BadData` if the head is damaged, `Busy`, `Io`.
-    pub fn begin(&self) -> Result<(u64, Option<Trial>)> {
+    pub fn begin(&self) -> Result<(u64, Option<Probation>)> {
         let head = self.head()?;
-        self.settle(&head);
-        if !head.on_trial() {
+        self.flush(&head);
+        if !head.on_probation() {
             return Ok((head.current, None));
         }
-        let lock = self.folder.join("trial.lock");
+        let lock = self.folder.join("probation.lock");
         let held = match WriterLock::acquire(&*self.disk, &lock, Duration::ZERO, "trying a generation") {
             Ok(held) => held,
             Err(e) if e.kind() == ErrorKind::Busy => return Ok((head.current, None)),
@@ -92,36 +92,36 @@ impl Store {
         };
         let _short = self.lock_short("trying a generation")?;
         let head = self.head()?;
-        if !head.on_trial() {
+        if !head.on_probation() {
             return Ok((head.current, None));
         }
         let Some(tries_left) = head.tries_left.checked_sub(1) else {
             return Ok((self.leave(head.current, Cause::Crash)?, None));
         };
         let under_way = UnderWay::begin();
-        if !planted(Bug::TrialCountedLate) {
+        if !planted(Bug::ProbationCountedLate) {
             head::flip(&*self.disk, &self.head_path(), |h| Ok(Head { tries_left, ..h }))?;
         }
         Ok((
             head.current,
-            Some(Trial { store: self.clone(), generation: head.current, _held: held, _under_way: under_way }),
+            Some(Probation { store: self.clone(), generation: head.current, _held: held, _under_way: under_way }),
         ))
     }
 
     /// Makes a head durable that this store has not met: whoever wrote it may have been killed before it could. Best effort, since a
     /// disk that cannot sync still answers.
-    fn settle(&self, head: &Head) {
-        if self.settled.load(Ordering::Relaxed) != head.sequence && head::settle(&*self.disk, &self.head_path()).is_ok()
+    fn flush(&self, head: &Head) {
+        if self.flushed.load(Ordering::Relaxed) != head.sequence && head::flush(&*self.disk, &self.head_path()).is_ok()
         {
-            self.settled.store(head.sequence, Ordering::Relaxed);
+            self.flushed.store(head.sequence, Ordering::Relaxed);
         }
     }
 
-    /// Takes `generation` back, if it still serves; the generation that serves now.
+    /// Takes `generation` back, if it still serves; the active generation now.
     ///
     /// # Errors
     /// `BadData` if the head is damaged, `Busy`, `Io`.
-    pub fn take_back(&self, generation: u64, cause: Cause) -> Result<u64> {
+    pub fn roll_back_automatically(&self, generation: u64, cause: Cause) -> Result<u64> {
         let _short = self.lock_short("taking a generation back")?;
         let current = self.current()?;
         if current == generation && current != 0 { self.leave(generation, cause) } else { Ok(current) }
@@ -136,20 +136,20 @@ impl Store {
                 target = self.previous_of(target, |_| true);
             }
             let previous = self.previous_of(target, |_| true);
-            let taken_back = Some(TakenBack { generation, cause });
-            Ok(Head { current: target, previous, trial_left: 0, taken_back, ..h })
+            let rolled_back = Some(RolledBack { generation, cause });
+            Ok(Head { current: target, previous, probation_left: 0, rolled_back, ..h })
         };
         head::flip(&*self.disk, &self.head_path(), change).map(|head| head.current)
     }
 }
 
-impl Trial {
+impl Probation {
     /// The generation that is tried.
     pub fn generation(&self) -> u64 {
         self.generation
     }
 
-    /// Ends the try well, after `predictions` answers; how many more the trial asks for. What fails is tried once more: a generation
+    /// Ends the try well, after `predictions` answers; how many more the probation asks for. What fails is tried once more: a generation
     /// should not be taken for crashed because one write failed.
     ///
     /// # Errors
@@ -160,13 +160,13 @@ impl Trial {
 
     fn count(&self, predictions: u32) -> Result<u32> {
         let store = &self.store;
-        let _short = store.lock_short("counting the trial")?;
+        let _short = store.lock_short("counting the probation")?;
         let head = store.head()?;
-        if head.current != self.generation || !head.on_trial() {
+        if head.current != self.generation || !head.on_probation() {
             return Ok(0);
         }
-        let trial_left = head.trial_left.saturating_sub(predictions);
-        let change = |h| Ok(Head { trial_left, tries_left: TRIES, ..h });
-        head::flip(&*store.disk, &store.head_path(), change).map(|head| head.trial_left)
+        let probation_left = head.probation_left.saturating_sub(predictions);
+        let change = |h| Ok(Head { probation_left, tries_left: TRIES, ..h });
+        head::flip(&*store.disk, &store.head_path(), change).map(|head| head.probation_left)
     }
 }
