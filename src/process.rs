@@ -14,7 +14,7 @@ pub struct TrainLimits {
     pub memory_bytes: Option<u64>,
     /// Longest training, seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub seconds: Option<f64>,
+    pub budget_seconds: Option<f64>,
 }
 
 impl TrainLimits {

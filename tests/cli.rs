@@ -383,14 +383,15 @@ fn limits_choose_the_layers() {
         json(&[&arguments[..], limits].concat())
     };
     let free = init("free", &[]);
-    let (tight, wide) = (init("tight", &["--memory", "1MiB"]), init("wide", &["--memory", "64GiB", "--time", "10min"]));
+    let (tight, wide) =
+        (init("tight", &["--memory", "1MiB"]), init("wide", &["--memory", "64GiB", "--budget-seconds", "600"]));
     assert_eq!(tight["sites"], Value::Array(vec![]));
     says(&tight, "reason", "only a head is trained");
     assert_eq!(wide["sites"], free["sites"]);
     says(&wide, "reason", "layers fit 65536 MiB");
     assert_eq!(free["reason"], Value::Null);
     let settings = std::fs::read_to_string(dir.path().join("wide/acclimate.toml")).unwrap();
-    assert!(settings.contains("[limits]\nmemory_bytes = 68719476736\nseconds = 600.0"), "{settings}");
+    assert!(settings.contains("[limits]\nmemory_bytes = 68719476736\nbudget_seconds = 600.0"), "{settings}");
 }
 
 #[test]

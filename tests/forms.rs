@@ -61,13 +61,13 @@ fn a_training_within_limits_says_what_it_chose() {
             TrainOptions { settings: Some(settings.clone()), limits: Some(limits), ..TrainOptions::default() };
         session.train(&options).unwrap()
     };
-    let chosen = train(TrainLimits { memory_bytes: Some(16 << 30), seconds: Some(600.0) }).choice.unwrap();
+    let chosen = train(TrainLimits { memory_bytes: Some(16 << 30), budget_seconds: Some(600.0) }).choice.unwrap();
     assert!(chosen.sites.len() > 1 && chosen.sites.len() <= chosen.reachable, "{chosen:?}");
     let shares: f64 = chosen.sites.iter().map(|s| s.share.unwrap()).sum();
     assert!(shares > 0.5 && shares < 1.0 + 1e-9 && chosen.seconds.unwrap() > 0.0, "{chosen:?}");
     let kept = std::fs::read_to_string(folder.path().join("home/profiles/default/choice.toml")).unwrap();
     assert!(chosen.sites.iter().all(|s| kept.contains(&s.name)), "{kept}");
-    let report = train(TrainLimits { memory_bytes: Some(1 << 20), seconds: None });
+    let report = train(TrainLimits { memory_bytes: Some(1 << 20), budget_seconds: None });
     assert_eq!(report.choice.unwrap().sites, []);
     assert_eq!(report.verdict.depth, acclimate::adapter::Depth::HeadOnly, "{:?}", report.tried);
     assert!(train(TrainLimits::default()).choice.is_none());

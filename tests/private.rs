@@ -99,7 +99,7 @@ fn used(home: &Home) -> InteractionId {
     teach(&session, &person(23), 9);
     let secret = session.predict(&person(24).input(0).unwrap()).unwrap().id.unwrap();
     session.feedback(secret, Feedback::NewLabel(SECRET.into())).unwrap();
-    let limits = TrainLimits { memory_bytes: Some(16 << 30), seconds: Some(600.0) };
+    let limits = TrainLimits { memory_bytes: Some(16 << 30), budget_seconds: Some(600.0) };
     let train = |stop: &AtomicBool, progress: &(dyn Fn(acclimate::adapt::Progress) + Sync)| {
         let checkpoints = Checkpoints::Every(Duration::from_millis(1));
         let (limits, stop, progress) = (Some(limits), Some(stop), Some(progress));

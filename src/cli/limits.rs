@@ -1,4 +1,4 @@
-//! Limits of what training may cost, as people write them: `128MiB`, `90s`.
+//! Limits of what training may cost, `--memory` and `--budget-seconds`.
 
 use acclimate::process::TrainLimits;
 use clap::Args;
@@ -8,31 +8,29 @@ pub(super) struct LimitsArg {
     /// Most memory while training, such as 128MiB; the layers that adapt are chosen to fit it
     #[arg(long, value_name = "SIZE", value_parser = size)]
     memory: Option<u64>,
-    /// Longest training, such as 90s or 10min; the layers that adapt are chosen to fit it
-    #[arg(long, value_name = "TIME", value_parser = seconds)]
-    time: Option<f64>,
+    /// Longest training; the layers that adapt are chosen to fit it, and a candidate that will not be done is given up
+    #[arg(long, value_name = "S", value_parser = seconds)]
+    budget_seconds: Option<f64>,
 }
 
 impl LimitsArg {
     /// What is given here, and of the rest what `otherwise` says.
     pub fn or(&self, otherwise: TrainLimits) -> TrainLimits {
-        TrainLimits { memory_bytes: self.memory.or(otherwise.memory_bytes), seconds: self.time.or(otherwise.seconds) }
+        TrainLimits {
+            memory_bytes: self.memory.or(otherwise.memory_bytes),
+            budget_seconds: self.budget_seconds.or(otherwise.budget_seconds),
+        }
     }
-}
-
-/// A number and its unit.
-fn parts(text: &str) -> Result<(f64, &str), String> {
-    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-    let number = text[..end].parse::<f64>().map_err(|_| format!("{text:?} does not start with a number"))?;
-    if number <= 0.0 {
-        return Err("it must be more than nothing".into());
-    }
-    Ok((number, text[end..].trim()))
 }
 
 fn size(text: &str) -> Result<u64, String> {
-    let (number, unit) = parts(text)?;
-    let factor: u64 = match unit {
+    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (digits, unit) = text.split_at(end);
+    let number = digits.parse::<f64>().map_err(|_| format!("{text:?} does not start with a number"))?;
+    if number <= 0.0 {
+        return Err("it must be more than nothing".into());
+    }
+    let factor: u64 = match unit.trim() {
         "" | "B" => 1,
         "kB" => 1000,
         "MB" => 1000 * 1000,
@@ -46,12 +44,9 @@ fn size(text: &str) -> Result<u64, String> {
 }
 
 fn seconds(text: &str) -> Result<f64, String> {
-    let (number, unit) = parts(text)?;
-    match unit {
-        "" | "s" => Ok(number),
-        "min" => Ok(number * 60.0),
-        "h" => Ok(number * 3600.0),
-        _ => Err(format!("unknown unit {unit:?}; use s, min or h")),
+    match text.parse::<f64>() {
+        Ok(seconds) if seconds > 0.0 && seconds.is_finite() => Ok(seconds),
+        _ => Err(format!("{text:?} is not a positive number of seconds")),
     }
 }
 
@@ -60,13 +55,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes_and_times_have_units() {
+    fn sizes_have_units_and_times_are_seconds() {
         assert_eq!(size("128MiB"), Ok(128 << 20));
         assert_eq!(size("1.5 GiB"), Ok(3 << 29));
         assert_eq!(size("500MB"), Ok(500_000_000));
         assert_eq!(size("4096"), Ok(4096));
         assert_eq!(seconds("90"), Ok(90.0));
-        assert_eq!(seconds("2.5min"), Ok(150.0));
+        assert_eq!(seconds("2.5"), Ok(2.5));
         for bad in ["", "MiB", "0MiB", "-1MiB", "1 mile", "1..2s"] {
             assert!(size(bad).is_err() && seconds(bad).is_err(), "{bad}");
         }

@@ -26,9 +26,6 @@ pub struct Train {
     /// Most optimiser steps of one fit
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     steps: Option<u64>,
-    /// Most time for the whole training
-    #[arg(long, value_name = "S")]
-    budget_seconds: Option<f64>,
     #[command(flatten)]
     limits: LimitsArg,
     /// Seed of everything random; the home's when not given
@@ -46,7 +43,6 @@ pub struct Train {
 
 impl Train {
     pub fn run(self, output: &Output) -> Result<ExitCode> {
-        let budget = self.budget_seconds.map(|s| duration(s, "for the training")).transpose()?;
         if let Some(limit) = self.disagreement_limit.filter(|l| !(0.0..=1.0).contains(l)) {
             return Err(
                 Error::usage(format!("a disagreement limit of {limit}")).hint("choose 0 to 1; 0.1 is the default")
@@ -61,7 +57,7 @@ impl Train {
         let mut settings = session.settings();
         settings.seed = self.seed.unwrap_or(settings.seed);
         settings.threads = self.threads.count();
-        (settings.steps, settings.budget) = (self.steps, budget);
+        settings.steps = self.steps;
         settings.limits.disagreement = self.disagreement_limit.unwrap_or(settings.limits.disagreement);
 
         let bar = output.bar(1000);

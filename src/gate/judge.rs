@@ -1,6 +1,7 @@
 //! The decision over a sequence of candidates.
 
 use super::family::{Member, adjusted};
+use super::limits::Limits;
 use super::retention::{Retention, RetentionCall};
 use crate::error::{Error, Result};
 use crate::stats::paired::{Decision, Paired, Z95, detectable_gain, mean_gap, wilson, within};
@@ -31,33 +32,14 @@ pub struct CandidateEvidence<'a> {
     pub retention: Retention,
 }
 
-/// The user's limits.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Limits {
-    /// Greatest probability of promoting anything when no candidate is better (one-sided, over the whole sequence of candidates).
-    pub alpha: f64,
-    /// Greatest rate of disagreement with the base on uncorrected inputs, broken when its lower confidence bound is above it.
-    pub disagreement: f64,
-    /// Whether the upper confidence bound of the rate must be within the limit too. It takes about `3/limit` inputs to show that.
-    pub strict: bool,
-}
-
 /// Share of [`Limits::alpha`] at which the paired test is made. Two examples in different folds teach each the model that judges the
 /// other, so that one coincidence counts twice: with labels that have nothing to do with the inputs, wins less losses vary by up
 /// to 1.3 times what independent items would give, and 1.12 times the deviation is this share of 5 %.
 const FOLDS_SHARE: f64 = 0.65;
 
-impl Limits {
-    /// The level of the paired test.
-    fn test_level(&self) -> f64 {
-        FOLDS_SHARE * self.alpha
-    }
-}
-
-impl Default for Limits {
-    fn default() -> Limits {
-        Limits { alpha: 0.05, disagreement: 0.10, strict: false }
-    }
+/// The level of the paired test.
+fn test_level(limits: &Limits) -> f64 {
+    FOLDS_SHARE * limits.alpha
 }
 
 /// Why a candidate may not serve.
@@ -149,11 +131,11 @@ pub fn judge(
         .collect();
     let verdicts: Vec<CandidateVerdict> = (candidates.iter())
         .zip(adjusted(serving.correct, &tried))
-        .map(|(c, p)| verdict_on(c, Paired::count(c.correct, serving.correct).decide(p, limits.test_level()), limits))
+        .map(|(c, p)| verdict_on(c, Paired::count(c.correct, serving.correct).decide(p, test_level(limits)), limits))
         .collect();
     let chosen = choose(candidates, &verdicts);
     let serving_accuracy = accuracy(serving.correct);
-    let detectable = detectable_gain(n as u64, 0.01, limits.test_level(), 0.8);
+    let detectable = detectable_gain(n as u64, 0.01, test_level(limits), 0.8);
     let reason = reason(&verdicts, chosen, serving_accuracy, limits);
     Ok(Verdict { chosen, n: n as u64, serving_accuracy, candidates: verdicts, detectable, reason })
 }
@@ -237,7 +219,7 @@ fn reason(verdicts: &[CandidateVerdict], chosen: Option<usize>, serving: f64, li
             _ => match v.decision {
                 Decision::TooFew { .. } => v.decision.to_string(),
                 Decision::NotShown { .. } => {
-                    format!("{} is {}; p = {:.3} or less was needed", v.name, v.decision, limits.test_level())
+                    format!("{} is {}; p = {:.3} or less was needed", v.name, v.decision, test_level(limits))
                 }
                 _ => format!("{} is {}", v.name, v.decision),
             },

@@ -2,7 +2,9 @@
 
 mod family;
 mod judge;
+mod limits;
 pub mod retention;
 pub mod split;
 
-pub use judge::{CandidateEvidence, CandidateVerdict, Limits, Refusal, ServingEvidence, Verdict, judge};
+pub use judge::{CandidateEvidence, CandidateVerdict, Refusal, ServingEvidence, Verdict, judge};
+pub use limits::Limits;

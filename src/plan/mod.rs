@@ -15,6 +15,7 @@ mod frozen;
 mod graph;
 mod lowering;
 mod padding;
+mod padding_trial;
 #[cfg(feature = "train")]
 mod tape;
 #[cfg(feature = "train")]

@@ -75,7 +75,7 @@ impl Session {
                 settings.recipe.kept_bytes =
                     settings.recipe.kept_bytes.min(usize::try_from(room).unwrap_or(usize::MAX));
             }
-            if let Some(most) = limits.seconds {
+            if let Some(most) = limits.budget_seconds {
                 let most = Duration::try_from_secs_f64(most).unwrap_or(Duration::MAX);
                 settings.budget = Some(settings.budget.map_or(most, |b| b.min(most)));
             }

@@ -1,5 +1,7 @@
 //! A profile in use: predictions from any number of threads, feedback, and the swap of generations between them.
 
+#[cfg(feature = "train")]
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
 use ndarray::Array2;
@@ -78,7 +80,8 @@ pub struct Session {
     merge: bool,
     flusher: Flusher,
     #[cfg(feature = "train")]
-    pub(super) base_says: super::watch::BaseSays,
+    /// Whether the base model agrees with the feedback on the latest answers.
+    pub(super) base_says: Mutex<HashMap<InteractionId, bool>>,
 }
 
 impl Home {

@@ -4,13 +4,10 @@
 //! answer that a generation gave asks again, by the same paired test, and a generation that proves worse than the base is
 //! rolled back automatically (docs/gate.md).
 
-use std::collections::HashMap;
-use std::sync::Mutex;
-
 use super::{Session, journal_io};
 use crate::error::{Error, Result};
 use crate::input::Example;
-use crate::journal::{FeedbackKind, InteractionEntry, InteractionId};
+use crate::journal::{FeedbackKind, InteractionEntry};
 use crate::plan::{MICRO_BATCH, Variant};
 use crate::stats::paired::Paired;
 use crate::store::Cause;
@@ -23,10 +20,6 @@ const ALPHA: f64 = 0.02;
 const FEWEST_WRONG: usize = 5;
 /// The latest answers looked at: an old success does not excuse what goes wrong now.
 const MOST: usize = 64;
-
-/// Whether the base agrees with what was said about those answers that were looked at last.
-#[derive(Default)]
-pub(crate) struct BaseSays(Mutex<HashMap<InteractionId, bool>>);
 
 /// An answer of the active generation that somebody spoke about.
 struct Judged {
@@ -85,14 +78,14 @@ impl Session {
 
     /// Whether the base agrees with what was said. Each answer is asked of it once.
     fn base_right(&self, judged: &[Judged]) -> Result<Vec<bool>> {
-        let known = lock(&self.base_says.0).clone();
+        let known = lock(&self.base_says).clone();
         let new: Vec<&Judged> = judged.iter().filter(|j| !known.contains_key(&j.entry.id)).collect();
         let asked = self.ask_base(&new)?;
         let mut says = known;
         says.extend(new.iter().map(|j| j.entry.id).zip(asked));
         let right: Vec<bool> = judged.iter().map(|j| says.get(&j.entry.id).copied().unwrap_or(false)).collect();
         says.retain(|id, _| judged.iter().any(|j| j.entry.id == *id));
-        *lock(&self.base_says.0) = says;
+        *lock(&self.base_says) = says;
         Ok(right)
     }
 

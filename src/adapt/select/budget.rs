@@ -213,14 +213,14 @@ impl<'a> Costs<'a> {
                 let both = if from < last_block { self.work(last_block, fit.from) } else { 0.0 };
                 m.seconds + m.seconds_per_example * m.training_examples * (both + self.work(from, fit.from))
             };
-            if let Some(limit) = self.limits.seconds {
+            if let Some(limit) = self.limits.budget_seconds {
                 while from < reachable && estimate(from) > AIMED_AT * limit {
                     from += 1;
                 }
                 reasons.push(format!("{} layers can be trained in {limit} s", reachable - from));
             }
             seconds = (from < reachable).then(|| estimate(from));
-        } else if self.limits.seconds.is_some() {
+        } else if self.limits.budget_seconds.is_some() {
             reasons.push("what the time allows is measured when there is feedback to train on".into());
         }
         let gradient = |name: &str| measured?.gradients.iter().find(|(n, _)| n == name).map(|(_, g)| *g);
@@ -275,7 +275,7 @@ fn mebibytes(n: u64) -> String {
 
 impl TrainLimits {
     fn check(&self) -> Result<()> {
-        if self.seconds.is_some_and(|s| !s.is_finite() || s <= 0.0) || self.memory_bytes == Some(0) {
+        if self.budget_seconds.is_some_and(|s| !s.is_finite() || s <= 0.0) || self.memory_bytes == Some(0) {
             return Err(Error::usage("a limit of nothing").hint("give a positive memory or time"));
         }
         Ok(())
@@ -292,7 +292,7 @@ mod tests {
     }
 
     fn limits(memory_bytes: Option<u64>, seconds: Option<f64>) -> TrainLimits {
-        TrainLimits { memory_bytes, seconds }
+        TrainLimits { memory_bytes, budget_seconds: seconds }
     }
 
     #[test]

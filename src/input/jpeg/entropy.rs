@@ -2,47 +2,9 @@
 //! be there, and nothing may be left before the next marker (ITU-T T.81, annexes F and G).
 
 use super::damaged;
-use super::segments::{Frame, Tables};
+use super::frame::Frame;
+use super::tables::{LOOK, Table, Tables};
 use crate::error::{Error, Result};
-
-/// Bits that the first look at a code takes; longer codes are searched.
-const LOOK: u32 = 9;
-
-/// A Huffman table.
-pub(super) struct Table {
-    /// Length and value of the code that starts with these bits; length 0 where it is longer than [`LOOK`].
-    short: Vec<(u8, u8)>,
-    /// For each length: the codes below this belong to it, aligned to 16 bits, and value 0 of it is at this place.
-    long: [(u32, i32); 17],
-    values: Vec<u8>,
-}
-
-impl Table {
-    /// From the numbers of codes of each length and their values; `None` where there are more codes than a length has.
-    pub fn new(counts: &[u8; 16], values: &[u8]) -> Option<Table> {
-        let mut table = Table { short: vec![(0, 0); 1 << LOOK], long: [(0, 0); 17], values: values.to_vec() };
-        let (mut code, mut place) = (0u32, 0usize);
-        for (length, &count) in (1u32..).zip(counts) {
-            let first = code;
-            table.long[length as usize].1 = place as i32 - first as i32;
-            for _ in 0..count {
-                let &value = values.get(place)?;
-                if length <= LOOK {
-                    let from = (code << (LOOK - length)) as usize;
-                    table.short.get_mut(from..from + (1 << (LOOK - length)))?.fill((length as u8, value));
-                }
-                code += 1;
-                place += 1;
-            }
-            if code > 1 << length {
-                return None;
-            }
-            table.long[length as usize].0 = code << (16 - length);
-            code <<= 1;
-        }
-        Some(table)
-    }
-}
 
 /// A component of a scan: its place in the frame, and the tables that it is read with.
 #[derive(Clone, Copy)]
@@ -81,7 +43,7 @@ struct Plane {
 impl Coverage {
     pub fn new(frame: &Frame) -> Coverage {
         let (across, down) = frame.mcus();
-        let plane = |c: &super::segments::Component| {
+        let plane = |c: &super::frame::Component| {
             let (stride, rows) = ((across * c.h) as usize, (down * c.v) as usize);
             let nonzero = vec![0; if frame.progressive { stride * rows } else { 0 }];
             Plane { stride, nonzero, missing: [None; 64] }

@@ -7,14 +7,16 @@
 //! refused.
 
 mod entropy;
+mod frame;
 mod segments;
+mod tables;
 
 use image::RgbImage;
 use image::metadata::Orientation;
 use jpeg_decoder::{Decoder, PixelFormat};
 
-use crate::base::guarded;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
+use crate::process::caught;
 use segments::Survey;
 
 /// What every JPEG file starts with.
@@ -34,7 +36,8 @@ pub(super) fn decode(bytes: &[u8], check: impl Fn(u32, u32, u64) -> Result<()>) 
     let mut decoder = Decoder::new(bytes);
     decoder.set_color_transform(survey.colors());
     let what = "damaged JPEG";
-    let pixels = guarded(ErrorKind::BadData, what, || Ok(decoder.decode()))?
+    let pixels = caught(|| decoder.decode())
+        .map_err(|panic| Error::bad_data(what).because(format!("the decoder gave up: {panic}")))?
         .map_err(|e| Error::bad_data(what).because(e.to_string()))?;
     let format = decoder.info().map(|i| i.pixel_format);
     let rgb = match format {
