@@ -69,7 +69,7 @@ fn an_encrypted_home_works_as_any_other_and_shows_nothing() {
     assert_eq!(session.evaluate(&questions, false, 1).unwrap().unwrap(), answers);
     let health = acclimate::runtime::verify(home.path()).unwrap();
     assert!(health.is_sound(), "{:?}", health.findings);
-    session.forget(&Selection::Ids(vec![acclimate::journal::InteractionId(0)])).unwrap();
+    session.forget(&Selection::Ids(vec![InteractionId(0)])).unwrap();
     assert_eq!(session.status().unwrap().generation, 0);
     assert!(acclimate::runtime::repair(home.path()).unwrap().is_empty());
     assert_eq!(session.status().unwrap().feedback + 1, beside.status().unwrap().feedback);

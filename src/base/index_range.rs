@@ -82,7 +82,7 @@ impl Table {
             return Ok(());
         }
         let Some(lengths) = self.lengths(sequence) else { return Ok(()) };
-        let outside = |(v, length): (&i64, &i64)| !(-length..*length).contains(&v);
+        let outside = |(v, length): (&i64, &i64)| !(-length..*length).contains(v);
         let Some(at) = values.iter().zip(lengths.iter().cycle()).position(outside) else { return Ok(()) };
         let (value, length) = (values[at], lengths[at % lengths.len()]);
         let place = crate::input::place(at, shape);
@@ -157,10 +157,8 @@ mod tests {
         let computed =
             vec![node("Add", &["ids", "one"], "next", vec![]), node("Gather", &["table", "next"], "y", vec![])];
         assert_eq!(rows(&of_ids(computed)), []);
-        let nd = vec![
-            node("Unsqueeze", &["ids", "one"], "places", vec![]),
-            node("GatherND", &["table", "ids"], "y", vec![]),
-        ];
+        let nd =
+            [node("Unsqueeze", &["ids", "one"], "places", vec![]), node("GatherND", &["table", "ids"], "y", vec![])];
         let base = {
             let ids = input("ids", DataType::Int64, &[open("batch"), Value::DimValue(2)]);
             let proto = model(17, vec![ids], vec![stored("table", &[5, 2], &[0; 10])], nd[1..].to_vec());

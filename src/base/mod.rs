@@ -112,17 +112,17 @@ impl Base {
         let map = unsafe { memmap2::Mmap::map(&file) }.map_err(|e| Error::io("cannot map the model", path, e))?;
         let fingerprint = Fingerprint::of(&map);
         accept(&fingerprint)?;
-        let proto = onnx::parse(&map).map_err(|e| e.at(path.display()))?;
+        let proto = parse(&map).map_err(|e| e.at(path.display()))?;
         // The file's pages are not needed any more: with them a load would hold the weights three times.
         drop(map);
-        let again = || onnx::parse(&std::fs::read(path).ok()?).ok();
+        let again = || parse(&std::fs::read(path).ok()?).ok();
         Base::of_proto(fingerprint, proto, file_bytes, path).map_err(|e| hints::pins(e, path, &again))
     }
 
     /// Loads the model from `bytes`; `path` is where external data would lie and what errors name.
     pub fn from_bytes(bytes: &[u8], path: &Path) -> Result<Base> {
-        let proto = onnx::parse(bytes).map_err(|e| e.at(path.display()))?;
-        let again = || onnx::parse(bytes).ok();
+        let proto = parse(bytes).map_err(|e| e.at(path.display()))?;
+        let again = || parse(bytes).ok();
         let base = Base::of_proto(Fingerprint::of(bytes), proto, bytes.len() as u64, path);
         base.map_err(|e| hints::pins(e, path, &again))
     }
@@ -401,7 +401,7 @@ fn one_batch(inputs: &[Port]) -> Result<()> {
 /// The concrete graph of a model that need not have a batch: single operators, for tests of gradients.
 #[cfg(all(test, feature = "train"))]
 pub(crate) fn graph_of(bytes: &[u8]) -> Result<TypedModel> {
-    let mut proto = onnx::parse(bytes)?;
+    let mut proto = parse(bytes)?;
     let operators = framework();
     standardise(&mut proto);
     let opset = onnx::summarise(&proto).opset;
@@ -429,7 +429,7 @@ fn typed(proto: &ModelProto) -> Result<TypedModel> {
 /// The runtime's ONNX reader, with the operators that [`lower`] writes and those of [`decompose`].
 fn framework() -> tract_onnx::Onnx {
     use tract_onnx::tract_hir::ops::element_wise::ElementWiseIntoHir;
-    let mut framework = tract_onnx::onnx().with_ignore_value_info(true).with_ignore_output_shapes(true);
+    let mut framework = onnx().with_ignore_value_info(true).with_ignore_output_shapes(true);
     framework.op_register.insert(lower::ROUND, |_, _| Ok((straight_through::round_straight().into_hir(), vec![])));
     framework.op_register.insert(lower::QUANTISE, straight_through::load_quantise);
     framework.op_register.insert(lower::DYNAMIC, straight_through::load_dynamic);

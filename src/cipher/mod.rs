@@ -40,7 +40,7 @@ impl Cipher {
     /// `Io` if the system gives no randomness.
     pub(crate) fn seal(&self, place: &[u8], plain: &[u8]) -> Result<Vec<u8>> {
         let mut nonce = [0; NONCE];
-        key::random(&mut nonce)?;
+        random(&mut nonce)?;
         let payload = Payload { msg: plain, aad: place };
         let sealed = self.0.encrypt(XNonce::from_slice(&nonce), payload);
         let sealed = sealed.map_err(|_| Error::internal("a record is too large to encrypt"))?;

@@ -336,7 +336,7 @@ mod tests {
         let serving = items(65, 55, 2.0).0;
         let a = items(65, 60, 2.0);
         // As many right, on other items: as if it had been luck.
-        let other: Vec<bool> = (0..65).map(|i| i < 55 || i >= 60).collect();
+        let other: Vec<bool> = (0..65).map(|i| !(55..60).contains(&i)).collect();
         let mut lucky = [candidate("head", 0, &a, KEPT)];
         let chosen = |l: &[CandidateEvidence<'_>], given_up: &[Vec<Vec<bool>>]| {
             judge(&ServingEvidence { correct: &serving }, l, given_up, &Limits::default()).unwrap().chosen

@@ -392,7 +392,7 @@ mod tests {
         let half = NamedArray::new("", vec![3, 8, 8], ArrayData::F32(vec![0.5; 192])).unwrap();
         let (given, tensor) = (RawInput::Arrays(vec![half.clone()]), RawInput::Tensor(vec![half.clone()]));
         let e = intake.example(&given).unwrap_err();
-        assert!(e.kind() == crate::ErrorKind::BadData && e.next_step().unwrap().contains("--tensor"), "{e}");
+        assert!(e.kind() == ErrorKind::BadData && e.next_step().unwrap().contains("--tensor"), "{e}");
         let again = RawInput::from_stored(intake.prepare(&tensor).unwrap().stored).unwrap();
         assert_eq!(intake.example(&again).unwrap().arrays, vec![half.clone()]);
         let normalised =

@@ -306,12 +306,12 @@ fn an_older_format_on_a_full_disk_leaves_nothing_behind() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("journal.log");
     let id = [7u8; 16];
-    let header = super::frame::FileHeader { version: 2, id, created_ms: 1, next_id: 0, segment: 0 };
+    let header = frame::FileHeader { version: 2, id, created_ms: 1, next_id: 0, segment: 0 };
     let mut bytes = header.encode().to_vec();
     for n in 0..300u32 {
-        bytes.extend(super::frame::encode_frame(None, &id, u64::from(n) + 1, &q(n, &"x".repeat(100_000))).unwrap());
+        bytes.extend(frame::encode_frame(None, &id, u64::from(n) + 1, &q(n, &"x".repeat(100_000))).unwrap());
     }
-    bytes.extend(super::frame::encode_frame(None, &id, 301, &Record::Synced).unwrap());
+    bytes.extend(frame::encode_frame(None, &id, 301, &Record::Synced).unwrap());
     std::fs::write(&path, &bytes).unwrap();
     // Full somewhere in the third segment.
     let w = JournalWriter::open(Arc::new(FaultyDisk::new(185, Fault::Full)), &path).unwrap();

@@ -52,7 +52,7 @@ fn wildcard(pattern: &str, text: &str) -> bool {
 pub(crate) fn last_block(model: &TypedModel, found: &[&Found]) -> TractResult<Vec<bool>> {
     let wanted = found.len().div_ceil(2).clamp(1, 3);
     let order = model.eval_order()?;
-    let position: std::collections::HashMap<usize, usize> = order.iter().enumerate().map(|(p, &id)| (id, p)).collect();
+    let position: HashMap<usize, usize> = order.iter().enumerate().map(|(p, &id)| (id, p)).collect();
     let mut active: HashSet<usize> = found.iter().map(|f| f.node).collect();
     let mut live: HashSet<OutletId> = HashSet::new();
     let mut cut = None;

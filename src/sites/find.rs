@@ -185,9 +185,9 @@ fn owner(positions: &HashMap<&str, usize>, typed: &str) -> Option<usize> {
     }
 }
 
-type Candidate = std::result::Result<Found, String>;
+type Candidate = Result<Found, String>;
 
-fn concrete(fact: &TypedFact) -> std::result::Result<TVec<usize>, String> {
+fn concrete(fact: &TypedFact) -> Result<TVec<usize>, String> {
     fact.shape.as_concrete().map(TVec::from_slice).ok_or_else(|| "its shape depends on the data".to_string())
 }
 

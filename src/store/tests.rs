@@ -246,13 +246,13 @@ fn names_of_profiles() {
 }
 
 /// A profile with two generations and a journal of one answered question.
-fn busy_profile(folder: &Path) -> (Store, crate::journal::Journal) {
+fn busy_profile(folder: &Path) -> (Store, Journal) {
     let store = create(folder);
     store.commit(&adapter(0)).unwrap();
     store.commit(&adapter(1)).unwrap();
     let disk = Arc::new(FaultyDisk::counting());
     let (path, lock) = (store.journal_path(), store.journal_lock_path());
-    let mut journal = crate::journal::Journal::open(disk, &path, &lock, Duration::ZERO, 1).unwrap();
+    let mut journal = Journal::open(disk, &path, &lock, Duration::ZERO, 1).unwrap();
     for n in 0..3 {
         let text = crate::journal::StoredInput::Text(format!("question {n}"));
         let id = journal.record_interaction(n, text, vec![("a".into(), 0.5)], 0).unwrap();
@@ -302,7 +302,7 @@ fn whatever_file_is_damaged_the_rest_is_kept_and_the_damaged_one_quarantined() {
         // Of the journal it is its name, and the payload of the third feedback.
         let disk = Arc::new(FaultyDisk::counting());
         let (path, lock) = (store.journal_path(), store.journal_lock_path());
-        let journal = crate::journal::Journal::open(disk, &path, &lock, Duration::ZERO, 1).unwrap();
+        let journal = Journal::open(disk, &path, &lock, Duration::ZERO, 1).unwrap();
         let kept = (journal.state().interactions(), journal.state().feedback());
         assert_eq!(kept, if name == "journal.log" { (3, 2) } else { (3, 3) }, "{name}");
     }
@@ -330,14 +330,14 @@ fn where_every_sync_fails_nothing_is_acknowledged_and_what_served_serves_on() {
     let disk = Arc::new(FaultyDisk::new(0, Fault::Unsynced));
     let store = Store::open(disk.clone(), dir.path()).unwrap();
     let (path, lock) = (store.journal_path(), store.journal_lock_path());
-    let open = || crate::journal::Journal::open(disk.clone(), &path, &lock, Duration::ZERO, 1);
+    let open = || Journal::open(disk.clone(), &path, &lock, Duration::ZERO, 1);
     let text = || crate::journal::StoredInput::Text("asked of a broken disk".into());
     let mut refused = 0;
     for n in 0..50 {
         let mut journal = open().unwrap();
         journal.set_policy(crate::journal::SyncPolicy::Always);
         refused += usize::from(journal.record_interaction(n, text(), vec![], 0).is_err());
-        let id = crate::journal::InteractionId(0);
+        let id = InteractionId(0);
         refused += usize::from(journal.forget(&HashSet::from([id]), false).is_err());
         let _ = journal.reopen();
         refused += usize::from(journal.record_training(n, None, adapter(0).verdict, 1, 1.0).is_err());
@@ -350,8 +350,7 @@ fn where_every_sync_fails_nothing_is_acknowledged_and_what_served_serves_on() {
     assert_eq!(refused, 250, "0 false acknowledgements");
     // The disk is sound again: what was acknowledged before is there, and life goes on.
     let store = Store::open(Arc::new(FaultyDisk::counting()), dir.path()).unwrap();
-    let mut journal =
-        crate::journal::Journal::open(Arc::new(FaultyDisk::counting()), &path, &lock, Duration::ZERO, 1).unwrap();
+    let mut journal = Journal::open(Arc::new(FaultyDisk::counting()), &path, &lock, Duration::ZERO, 1).unwrap();
     assert!(journal.state().interactions() >= before.0 && journal.state().feedback() >= before.1);
     let id = journal.record_interaction(9, text(), vec![("a".into(), 0.5)], 0).unwrap();
     journal.record_feedback(id, 9, crate::journal::FeedbackKind::Accept).unwrap();

@@ -182,7 +182,7 @@ fn what_is_kept_changes_no_loss() {
 
 /// Keeps everything in memory, the last state of each fit.
 #[derive(Default)]
-struct Memory(std::sync::Mutex<std::collections::HashMap<FitName, FitState>>);
+struct Memory(Mutex<std::collections::HashMap<FitName, FitState>>);
 
 impl Keeper for Memory {
     fn left(&self, name: &FitName) -> Option<FitState> {

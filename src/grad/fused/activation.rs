@@ -23,7 +23,7 @@ pub(crate) enum Activation {
 }
 
 /// `√(2/π)`.
-pub(crate) const ROOT_2_PI: f32 = 0.797_884_56;
+pub(crate) const ROOT_2_PI: f32 = 0.797_884_6;
 /// `1/√(2π)`.
 pub(crate) const DENSITY: f32 = 0.398_942_3;
 /// Of the tail of the normal distribution: `Φ(-a) = exp(-a²/2)·t·P(t)` for `a ≥ 0`, `t = 1/(1 + 0.35·a)`, to 4e-8 of itself for every `a` at which it is not 0 in

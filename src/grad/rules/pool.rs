@@ -14,7 +14,7 @@ pub(super) const RULES: &[Rule] = &[
     rule("SumPool", "dy (over the window's size, if averaged) to the whole window", sum_pool),
 ];
 
-fn windows(cx: &Cx, node: &TypedNode, spec: &PoolSpec) -> TractResult<std::result::Result<Windows, String>> {
+fn windows(cx: &Cx, node: &TypedNode, spec: &PoolSpec) -> TractResult<Result<Windows, String>> {
     if spec.data_format.c_is_last() || spec.rank() > 3 {
         return Ok(Err(format!("its layout is {:?}", spec.data_format)));
     }

@@ -66,11 +66,7 @@ struct Resizing {
 }
 
 /// What `node` does, or why that is not covered.
-fn form(
-    node: &TypedNode,
-    settings: Vec<Tensor>,
-    from: &[usize],
-) -> TractResult<std::result::Result<Resizing, &'static str>> {
+fn form(node: &TypedNode, settings: Vec<Tensor>, from: &[usize]) -> TractResult<Result<Resizing, &'static str>> {
     let Some(op) = node.op_as::<onnx::Resize>() else {
         return Ok(Ok(Resizing { op: node.op.clone(), settings, crops: false, joint: tvec!() }));
     };

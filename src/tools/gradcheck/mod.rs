@@ -242,7 +242,7 @@ pub fn check(base: &Base, task: Task, options: &Options, dump: Option<&Path>) ->
     let examples = base.random_examples(&bucket, options.seed)?;
     let g = gradients(base, examples, deltas, None, options.seed, options.fused)?;
     if let Some(folder) = dump {
-        crate::tools::gradcheck::dump::write(base, folder, &g, options.scale)?;
+        dump::write(base, folder, &g, options.scale)?;
     }
     let mut wanted: Vec<(String, usize)> = vec![];
     wanted.extend(g.deltas.iter().map(|d| (d.name.clone(), d.rank as usize)));
