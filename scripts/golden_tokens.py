@@ -2,11 +2,12 @@
 """Writes tests/fixtures/golden_tokens.json: token ids from the Python `tokenizers` package.
 
     pip install tokenizers
-    python scripts/golden_tokens.py ASSETS > tests/fixtures/golden_tokens.json
+    python scripts/golden_tokens.py > tests/fixtures/golden_tokens.json
 
-ASSETS is the folder with text/tokenizer.json (BERT WordPiece), text/text_ha_intents_en.tsv and lm/tokenizer.json
-(byte-level BPE): the folder that the tests find through ACCLIMATE_ASSETS.
+The tokenizers are models/intents_tokenizer.json (WordPiece) and scripts/skeletons/smollm2_tokenizer.json.gz (byte-level
+BPE); the sentences are from reference/intents.
 """
+import gzip
 import json
 import pathlib
 import sys
@@ -30,13 +31,15 @@ HARD = [
 
 
 def main() -> None:
-    assets = pathlib.Path(sys.argv[1])
-    lines = (assets / "text/text_ha_intents_en.tsv").read_text(encoding="utf-8").splitlines()
+    root = pathlib.Path(__file__).resolve().parent.parent
+    lines = (root / "reference/intents/seed0_test.tsv").read_text(encoding="utf-8").splitlines()
     sentences = [line.split("\t", 1)[1] for line in lines]
     sentences = sentences[:: len(sentences) // 40][:40]
     cases = []
-    for name, max_length in [("text/tokenizer.json", 128), ("text/tokenizer.json", 6), ("lm/tokenizer.json", 128), ("lm/tokenizer.json", 5)]:
-        tokenizer = Tokenizer.from_file(str(assets / name))
+    word_pieces, bpe = "models/intents_tokenizer.json", "scripts/skeletons/smollm2_tokenizer.json.gz"
+    for name, max_length in [(word_pieces, 32), (word_pieces, 6), (bpe, 128), (bpe, 5)]:
+        content = (root / name).read_bytes()
+        tokenizer = Tokenizer.from_buffer(gzip.decompress(content) if name.endswith(".gz") else content)
         tokenizer.no_padding()
         tokenizer.enable_truncation(max_length)
         rows = [{"text": t, "ids": tokenizer.encode(t).ids} for t in sentences + HARD]

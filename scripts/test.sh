@@ -41,8 +41,13 @@ run_clippy() { cargo clippy --release --locked --all-targets -- -D warnings; }
 # A build without training: predicts with adapters, and nothing else.
 run_clippy-predict() { cargo clippy --release --locked --all-targets --no-default-features --features cli -- -D warnings; }
 run_test() {
+    local without=()
+    if [ -z "${ACCLIMATE_MODELS:-}" ]; then
+        echo "test.sh: ACCLIMATE_MODELS is not set: the tests of MiniLM are skipped (scripts/fetch-models.sh minilm --dir DIR)"
+        without=(-E 'not binary(minilm)')
+    fi
     if cargo nextest --version >/dev/null 2>&1; then
-        cargo nextest run --release --locked --no-fail-fast "${checks[@]}"
+        cargo nextest run --release --locked --no-fail-fast "${checks[@]}" "${without[@]}"
     else
         cargo test --release --locked --no-fail-fast --lib --bins --tests --examples "${checks[@]}"
     fi

@@ -267,7 +267,7 @@ mod tests {
     use super::*;
     use crate::error::ErrorKind;
     use crate::input::arrays::{ArrayData, NamedArray, write_npz};
-    use crate::input::{Intake, Preprocessing, RgbImage, TextEncoder, assets};
+    use crate::input::{Intake, Preprocessing, RgbImage, TextEncoder};
 
     fn write(name: &str, bytes: &[u8]) -> (tempfile::TempDir, PathBuf) {
         let dir = tempfile::tempdir().unwrap();
@@ -457,28 +457,27 @@ mod tests {
     }
 
     #[test]
-    fn real_sets_read() {
-        let Some(dir) = assets() else { return };
-        let har = LabelledSet::read(&dir.join("har/hapt_users_1_26.npz")).unwrap();
-        assert_eq!((har.len(), har.classes().len(), har.is_grouped_by_label()), (8871, 12, false));
+    fn bundled_sets_read() {
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("models");
+        let har = LabelledSet::read(&dir.join("hapt_users_23_26.npz")).unwrap();
+        assert_eq!((har.len(), har.classes().len(), har.is_grouped_by_label()), (1572, 12, false));
         let person = har.filter_user(23).unwrap();
-        assert!(person.len() > 200);
+        assert_eq!(person.len(), 370);
         let example = Intake::Arrays.example(&person.input(0).unwrap()).unwrap();
         assert_eq!((example.arrays[0].name.as_str(), example.arrays[0].shape.as_slice()), ("", &[6, 128][..]));
 
-        let digits = LabelledSet::read(&dir.join("image/mnist5k.npz")).unwrap();
+        let digits = LabelledSet::read(&dir.join("digits/test")).unwrap();
         let preprocessing = Preprocessing { size: [32, 32], ..Default::default() };
-        let intake = Intake::Image(&preprocessing);
-        let example = intake.example(&digits.input(4999).unwrap()).unwrap();
+        let example = Intake::Image(&preprocessing).example(&digits.input(49).unwrap()).unwrap();
         assert_eq!(
-            (digits.len(), digits.is_grouped_by_label(), example.arrays[0].shape.as_slice()),
-            (5000, true, &[3, 32, 32][..])
+            (digits.len(), digits.classes().len(), digits.is_grouped_by_label(), example.arrays[0].shape.as_slice()),
+            (50, 10, true, &[3, 32, 32][..])
         );
 
-        let intents = LabelledSet::read(&dir.join("text/text_ha_intents_en.tsv")).unwrap();
-        assert_eq!((intents.len(), intents.classes().len(), intents.is_grouped_by_label()), (4369, 42, true));
-        let encoder = TextEncoder::load(&dir.join("text/tokenizer.json"), 64).unwrap();
-        for i in (0..intents.len()).step_by(50) {
+        let intents = LabelledSet::read(&dir.join("sentences_test.tsv")).unwrap();
+        assert_eq!((intents.len(), intents.classes().len(), intents.is_grouped_by_label()), (50, 5, false));
+        let encoder = TextEncoder::load(&dir.join("intents_tokenizer.json"), 32).unwrap();
+        for i in 0..intents.len() {
             Intake::Text(&encoder).example(&intents.input(i).unwrap()).unwrap();
         }
     }

@@ -287,16 +287,6 @@ fn read_text(path: &Path) -> Result<String> {
     Ok(content.strip_prefix('\u{feff}').unwrap_or(&content).trim_end_matches(['\r', '\n']).to_owned())
 }
 
-/// Folder of real models and data for tests, from the environment variable `ACCLIMATE_ASSETS`; prints a note when there is none.
-#[cfg(test)]
-pub(crate) fn assets() -> Option<std::path::PathBuf> {
-    let dir = std::env::var_os("ACCLIMATE_ASSETS").map(std::path::PathBuf::from).filter(|d| d.is_dir());
-    if dir.is_none() {
-        eprintln!("skipped: ACCLIMATE_ASSETS does not name a folder of test assets");
-    }
-    dir
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -340,8 +330,8 @@ mod tests {
 
     #[test]
     fn text_models_take_sentences_and_files() {
-        let Some(assets) = assets() else { return };
-        let encoder = TextEncoder::load(&assets.join("text/tokenizer.json"), 32).unwrap();
+        let tokenizer = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/intents_tokenizer.json");
+        let encoder = TextEncoder::load(&tokenizer, 32).unwrap();
         let intake = Intake::Text(&encoder);
         let dir = tempfile::tempdir().unwrap();
         let file = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
