@@ -175,7 +175,7 @@ fn rows_are_answered_up_to_the_bad_one() {
     data[3 * 192 + 7] = f32::NAN;
     let array = NamedArray { name: String::new(), shape: vec![5, 3, 8, 8], data: ArrayData::F32(data) };
     arrays::write_npy(Path::new(&bench.at("rows.npy")), &array).unwrap();
-    let (answers, said, code) = bench.json(&["predict", &bench.at("home"), &bench.at("rows.npy")]);
+    let (answers, said, code) = bench.json(&["predict", &bench.at("home"), &bench.at("rows.npy"), "--tensor"]);
     assert_eq!((answers.as_array().unwrap().len(), code), (3, 65), "{said}");
     assert!(said.contains("[3, 0, 0, 7]") && said.contains("rows.npy"), "{said}");
     assert_eq!(bench.interactions(), 3);

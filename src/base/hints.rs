@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use tract_onnx::pb::ModelProto;
+use tract_onnx::pb::{GraphProto, ModelProto};
 
 use super::pins::{self, Pins};
 use super::{Base, Dim, Fingerprint, reload};
@@ -29,8 +29,8 @@ pub(super) fn pins(e: Error, path: &Path, again: &dyn Fn() -> Option<ModelProto>
     }
     let Some(proto) = again() else { return e };
     let left = reload::left_open(&proto);
-    let stored = proto.graph.iter().flat_map(|g| &g.initializer).flat_map(|t| &t.dims);
-    let sizes = likely(stored.filter_map(|d| usize::try_from(*d).ok()));
+    let stored = proto.graph.as_ref().map(stored_sizes).unwrap_or_default();
+    let sizes = likely(stored.into_iter().filter_map(|d| usize::try_from(d).ok()));
     drop(proto);
     let candidates = candidates(&left, &sizes);
     if candidates.is_empty() {
@@ -48,6 +48,16 @@ pub(super) fn pins(e: Error, path: &Path, again: &dyn Fn() -> Option<ModelProto>
             "no size or value that was tried for what it leaves open lets it load; try another opset or exporter",
         ),
     }
+}
+
+/// Sizes of the tensors that `graph` and the graphs within it store, as initializers or Constants.
+fn stored_sizes(graph: &GraphProto) -> Vec<i64> {
+    let mut sizes: Vec<i64> = graph.initializer.iter().flat_map(|t| t.dims.clone()).collect();
+    for attribute in graph.node.iter().flat_map(|n| &n.attribute) {
+        sizes.extend(attribute.t.iter().flat_map(|t| t.dims.clone()));
+        sizes.extend(attribute.g.iter().chain(&attribute.graphs).flat_map(stored_sizes));
+    }
+    sizes
 }
 
 fn loads(mut proto: ModelProto, pins: &Pins, path: &Path) -> bool {

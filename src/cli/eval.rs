@@ -47,9 +47,9 @@ impl Eval {
         }
         output.data(&json, || {
             let serves = if generation == 0 {
-                "the base model serves".into()
+                "the base model is active".into()
             } else {
-                format!("generation {generation} serves")
+                format!("generation {generation} is active")
             };
             format!("base {}   adapted {}   on {} examples; {serves}", percent_1(a.base), percent_1(a.adapted), a.n)
         })?;

@@ -107,8 +107,8 @@ fn for_people(forgotten: &Forgotten, training: Option<&Value>, home: &str) -> St
         _ => text += &format!("; generations {} had learned from it and are gone", numbers.join(", ")),
     }
     let name = |generation: u64| match generation {
-        0 => "the base model serves".to_string(),
-        n => format!("generation {n} serves"),
+        0 => "the base model is active".to_string(),
+        n => format!("generation {n} is active"),
     };
     match training {
         Some(t) if t["promoted"] == true => {

@@ -81,7 +81,7 @@ fn generation_json(g: &GenerationInfo) -> Value {
 
 fn for_people(trainings: &[TrainingEntry], generations: &[GenerationInfo]) -> String {
     if trainings.is_empty() && generations.is_empty() {
-        return "no training yet: the base model serves".into();
+        return "no training yet: the base model is active".into();
     }
     let row = |t: &TrainingEntry| {
         let v = &t.verdict;
@@ -115,7 +115,7 @@ fn for_people(trainings: &[TrainingEntry], generations: &[GenerationInfo]) -> St
         [g.number.to_string(), state.to_string(), size, from]
     };
     if generations.is_empty() {
-        text += "\n\nno generation on disk: the base model serves";
+        text += "\n\nno generation on disk: the base model is active";
     } else {
         text += &format!("\n\n{}", table(["generation", "", "size", "learned"], generations.iter().map(row), 4));
     }

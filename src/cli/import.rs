@@ -51,7 +51,7 @@ impl Import {
             "generation": taken.generation,
         });
         let line = format!(
-            "profile {}: {} records, {} generations; generation {} serves",
+            "profile {}: {} records, {} generations; generation {} is active",
             taken.profile,
             taken.records,
             taken.generations.len(),

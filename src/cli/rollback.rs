@@ -33,9 +33,9 @@ impl Rollback {
         let seconds = start.elapsed().as_secs_f64();
         let data = json!({ "generation": generation, "previous": previous, "seconds": seconds });
         output.data(&data, || match generation {
-            0 => format!("the base model serves again; generation {previous} stays on disk"),
-            n if previous == 0 => format!("generation {n} serves again"),
-            n => format!("generation {n} serves; generation {previous} stays on disk"),
+            0 => format!("the base model is active again; generation {previous} stays on disk"),
+            n if previous == 0 => format!("generation {n} is active again"),
+            n => format!("generation {n} is active; generation {previous} stays on disk"),
         })?;
         Ok(ExitCode::SUCCESS)
     }
