@@ -566,7 +566,7 @@ fn init_refuses_what_can_never_answer() {
 
     // A model of two rows an example.
     let nodes = vec![node("Concat", &["x", "x"], &["h"], vec![int("axis", 0)])];
-    refused(at, one_input(at, "twice", x(&["1", "4"]), vec![], nodes), None, &["answers 1 examples with 2 rows"]);
+    refused(at, one_input(at, "twice", x(&["1", "4"]), vec![], nodes), None, &["rows that do not belong to one example"]);
     assert!(home(at, one_input(at, "sound", x(&["batch", "4"]), vec![], same()), None).is_ok());
 }
 
