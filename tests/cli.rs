@@ -438,11 +438,10 @@ fn inputs_that_do_not_fit() {
     // An image model takes no text either.
     let pictures = bench.at("pictures");
     {
-        let home = acclimate::InitOptions {
-            image: Some(acclimate::input::Preprocessing { size: [8, 8], ..Default::default() }),
-            ..acclimate::InitOptions::new(asset("har_cnn.onnx"))
-        };
-        acclimate::Home::init(&pictures, &home).unwrap();
+        let mut small = acclimate::Preprocessing::default();
+        small.size = [8, 8];
+        let options = acclimate::InitOptions::new(asset("har_cnn.onnx")).image(small);
+        acclimate::Home::init(&pictures, &options).unwrap();
     }
     says(&refused(&["predict", &pictures, "a sunset"], 65), "error", "this model takes pictures");
     says(&refused(&["eval", &home, "--data", &bench.at("words.txt")], 65), "error", "malformed line");

@@ -16,7 +16,10 @@ pub(super) struct LimitsArg {
 impl LimitsArg {
     /// What is given here, and of the rest what `otherwise` says.
     pub fn or(&self, otherwise: TrainLimits) -> TrainLimits {
-        TrainLimits { memory_bytes: self.memory.or(otherwise.memory_bytes), seconds: self.time.or(otherwise.seconds) }
+        let mut limits = otherwise;
+        limits.memory_bytes = self.memory.or(limits.memory_bytes);
+        limits.seconds = self.time.or(limits.seconds);
+        limits
     }
 }
 

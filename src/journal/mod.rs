@@ -54,6 +54,7 @@ pub const DEFAULT_LIMIT: u64 = 512 << 20;
 
 /// When interactions are synced; feedback and training records always are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum SyncPolicy {
     /// Together: after [`GROUP_RECORDS`] or [`GROUP_TIME`], and when the journal is closed.
     #[default]

@@ -103,7 +103,7 @@ fn what_a_session_acknowledged_outlives_a_disk_that_fails() {
             }
             drop(home);
 
-            let health = super::verify(&path).unwrap();
+            let health = Home::verify(&path).unwrap();
             assert!(health.is_sound(), "{fault:?} {at}: {:?}", health.findings);
             let session = Home::open(&path).unwrap().session("p").unwrap();
             let journal = path.join("profiles/p/journal.log");

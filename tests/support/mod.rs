@@ -65,7 +65,7 @@ pub fn teach(session: &Session, windows: &LabelledSet, step: usize) {
 #[track_caller]
 pub fn train(session: &Session, threads: usize) -> TrainReport {
     let settings = acclimate::adapt::Settings { threads, ..session.settings() };
-    let report = session.train(&TrainOptions { settings: Some(settings), ..TrainOptions::default() }).unwrap();
+    let report = session.train(&TrainOptions::default().settings(settings)).unwrap();
     assert!(report.promoted, "{}: {:?}", report.verdict.reason, report.tried);
     report
 }
@@ -119,7 +119,7 @@ pub fn teach_texts(session: &Session, rows: &[(String, String)]) {
 #[track_caller]
 pub fn train_to(session: &Session, deepest: acclimate::adapter::Depth) -> TrainReport {
     let settings = acclimate::adapt::Settings { deepest, ..session.settings() };
-    let report = session.train(&TrainOptions { settings: Some(settings), ..TrainOptions::default() }).unwrap();
+    let report = session.train(&TrainOptions::default().settings(settings)).unwrap();
     assert!(report.promoted, "{}: {:?}", report.verdict.reason, report.tried);
     report
 }
