@@ -296,7 +296,7 @@ fn an_output_with_time_before_the_batch_learns_as_one_with_the_batch_first() {
             NamedArray::new("y", vec![n], ArrayData::I64(y)).unwrap(),
         ];
         acclimate::input::write_npz(&folder.path().join(name), &arrays).unwrap();
-        LabelledSet::read(&folder.path().join(name)).unwrap()
+        LabelledSet::read(folder.path().join(name)).unwrap()
     };
     let (train, test) = (set("train.npz", 0, 60), set("test.npz", 300, 60));
     let mut learned = vec![];

@@ -460,14 +460,14 @@ mod tests {
     #[test]
     fn real_sets_read() {
         let Some(dir) = assets() else { return };
-        let har = LabelledSet::read(&dir.join("har/hapt_users_1_26.npz")).unwrap();
+        let har = LabelledSet::read(dir.join("har/hapt_users_1_26.npz")).unwrap();
         assert_eq!((har.len(), har.classes().len(), har.is_grouped_by_label()), (8871, 12, false));
         let person = har.filter_user(23).unwrap();
         assert!(person.len() > 200);
         let example = Intake::Arrays.example(&person.input(0).unwrap()).unwrap();
         assert_eq!((example.arrays[0].name.as_str(), example.arrays[0].shape.as_slice()), ("", &[6, 128][..]));
 
-        let digits = LabelledSet::read(&dir.join("image/mnist5k.npz")).unwrap();
+        let digits = LabelledSet::read(dir.join("image/mnist5k.npz")).unwrap();
         let preprocessing = Preprocessing { size: [32, 32], ..Default::default() };
         let intake = Intake::Image(&preprocessing);
         let example = intake.example(&digits.input(4999).unwrap()).unwrap();
@@ -476,7 +476,7 @@ mod tests {
             (5000, true, &[3, 32, 32][..])
         );
 
-        let intents = LabelledSet::read(&dir.join("text/text_ha_intents_en.tsv")).unwrap();
+        let intents = LabelledSet::read(dir.join("text/text_ha_intents_en.tsv")).unwrap();
         assert_eq!((intents.len(), intents.classes().len(), intents.is_grouped_by_label()), (4369, 42, true));
         let encoder = TextEncoder::load(&dir.join("text/tokenizer.json"), 64).unwrap();
         for i in (0..intents.len()).step_by(50) {

@@ -1,7 +1,7 @@
 //! Pictures: the small 8-bit picture that is kept, and the numbers a model eats.
 //!
-//! Two steps, so that what is stored is exactly what was predicted on: [`Preprocessing::shrink`] resizes and crops to 8-bit RGB,
-//! [`Preprocessing::normalise`] turns that into floats; [`Preprocessing::apply`] is one after the other.
+//! Two steps, so that what is stored is exactly what was predicted on: `Preprocessing::shrink` resizes and crops to 8-bit RGB,
+//! `Preprocessing::normalise` turns that into floats; `Preprocessing::apply` is one after the other.
 
 use std::borrow::Cow;
 

@@ -79,7 +79,7 @@ pub enum RawInput {
 pub enum StoredInput {
     /// A sentence.
     Text(String),
-    /// [`Preprocessing::shrink`]'s result, as PNG.
+    /// `Preprocessing::shrink`'s result, as PNG.
     Image {
         /// Width, pixels.
         width: u32,

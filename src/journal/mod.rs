@@ -56,7 +56,7 @@ pub const DEFAULT_LIMIT: u64 = 512 << 20;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum SyncPolicy {
-    /// Together: after [`GROUP_RECORDS`] or [`GROUP_TIME`], and when the journal is closed.
+    /// Together: after 32 of them or 5 seconds, and when the session is closed.
     #[default]
     Grouped,
     /// Each one before its answer is given.

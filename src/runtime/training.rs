@@ -310,7 +310,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let home = Home::init(folder.path().join("home"), &InitOptions::new(asset("har_cnn.onnx"))).unwrap();
         let session = home.session("p").unwrap();
-        let all = LabelledSet::read(&asset("hapt_users_23_26.npz")).unwrap().filter_user(23).unwrap();
+        let all = LabelledSet::read(asset("hapt_users_23_26.npz")).unwrap().filter_user(23).unwrap();
         let known: Vec<usize> = (0..all.len()).filter(|&i| all.labels()[i].parse::<usize>().unwrap() < 6).collect();
         let windows = all.select(&known).unwrap();
         teach(&session, &windows);

@@ -351,7 +351,7 @@ mod tests {
 
     /// Windows of one person, without the postural transitions that the model does not know.
     fn person(user: i64) -> LabelledSet {
-        let set = LabelledSet::read(&asset("hapt_users_23_26.npz")).unwrap().filter_user(user).unwrap();
+        let set = LabelledSet::read(asset("hapt_users_23_26.npz")).unwrap().filter_user(user).unwrap();
         let known: Vec<usize> = (0..set.len()).filter(|&i| set.labels()[i].parse::<usize>().unwrap() < 6).collect();
         set.select(&known).unwrap()
     }

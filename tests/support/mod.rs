@@ -29,7 +29,7 @@ pub fn large(name: &str) -> Option<PathBuf> {
 
 /// The windows of one person whose activity the model knows, in order of time.
 pub fn person(user: i64) -> LabelledSet {
-    let all = LabelledSet::read(&asset("hapt_users_23_26.npz")).unwrap().filter_user(user).unwrap();
+    let all = LabelledSet::read(asset("hapt_users_23_26.npz")).unwrap().filter_user(user).unwrap();
     let known: Vec<usize> = (0..all.len()).filter(|&i| all.labels()[i].parse::<usize>().unwrap() < 6).collect();
     all.select(&known).unwrap()
 }
