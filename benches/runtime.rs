@@ -40,7 +40,7 @@ fn main() -> Result<()> {
     let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("models");
     let model = models.join("har_cnn.onnx");
     let folder = tempfile::tempdir()?;
-    let windows = LabelledSet::read(&models.join("hapt_users_23_26.npz"))?.filter_user(23)?;
+    let windows = LabelledSet::read(models.join("hapt_users_23_26.npz"))?.filter_user(23)?;
     let input = windows.input(0)?;
 
     println!("forward and backward alone, activity CNN, all sites");

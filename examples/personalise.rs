@@ -4,9 +4,7 @@
 
 use std::path::Path;
 
-use acclimate::input::LabelledSet;
-use acclimate::runtime::TrainOptions;
-use acclimate::{Feedback, Home, InitOptions};
+use acclimate::{Feedback, Home, InitOptions, LabelledSet, TrainOptions};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("models");
@@ -15,7 +13,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let session = home.session("ada")?;
 
     // Person 23 wears the phone; every fifth window is shown, and she says what she was doing.
-    let windows = LabelledSet::read(&models.join("hapt_users_23_26.npz"))?.filter_user(23)?;
+    let windows = LabelledSet::read(models.join("hapt_users_23_26.npz"))?.filter_user(23)?;
     let known = |i: &usize| windows.labels()[*i].parse::<u8>().is_ok_and(|class| class < 6);
     let (mut shown, mut right) = (0, 0);
     for i in (0..windows.len()).step_by(5).filter(known) {

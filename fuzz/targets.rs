@@ -429,7 +429,7 @@ fn settings() -> Vec<Vec<u8>> {
 
 fn read_settings(bytes: &[u8], folder: &Path) -> Result<()> {
     put(folder, "acclimate.toml", bytes)?;
-    let health = acclimate::runtime::verify(folder)?;
+    let health = acclimate::Home::verify(folder)?;
     let settings = health.findings.first().expect("a finding about the settings");
     match settings.state {
         acclimate::store::State::Sound => Ok(()),

@@ -3,7 +3,7 @@
 #
 #   scripts/test.sh [--keep-going] [STEP...]
 #
-#   STEP           any of: fmt clippy clippy-predict test swap fuzz doctest doc book deny package demo (default: all, in this order)
+#   STEP           any of: fmt clippy clippy-predict face test swap fuzz doctest doc book deny package demo (default: all, in this order)
 #   --keep-going   run the later steps after one has failed
 #
 # Tests that want a model too big for the repository run when ACCLIMATE_MODELS names the folder that scripts/fetch-models.sh
@@ -13,7 +13,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-all=(fmt clippy clippy-predict test swap fuzz doctest doc book deny package demo)
+all=(fmt clippy clippy-predict face test swap fuzz doctest doc book deny package demo)
 steps=()
 keep_going=
 for arg in "$@"; do
@@ -40,6 +40,12 @@ run_fmt() { cargo fmt --check; }
 run_clippy() { cargo clippy --release --locked --all-targets -- -D warnings; }
 # A build without training: predicts with adapters, and nothing else.
 run_clippy-predict() { cargo clippy --release --locked --all-targets --no-default-features --features cli -- -D warnings; }
+# What an application sees: the library and its example without the feature `internals`, and their documentation.
+run_face() {
+    cargo clippy --release --locked --lib --no-default-features -- -D warnings &&
+        cargo clippy --release --locked --lib --example personalise --no-default-features --features train -- -D warnings &&
+        RUSTDOCFLAGS="${RUSTDOCFLAGS:-} -D warnings" cargo doc --release --locked --no-deps --no-default-features --features train,bundles,fast-gemm
+}
 run_test() {
     local without=()
     if [ -z "${ACCLIMATE_MODELS:-}" ]; then

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 /// What training may cost. Without a limit every site that a gradient reaches may adapt.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct TrainLimits {
     /// Most memory of the process, bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -18,6 +19,18 @@ pub struct TrainLimits {
 }
 
 impl TrainLimits {
+    /// Limits the memory of the process while it trains, bytes.
+    #[must_use]
+    pub fn memory_bytes(mut self, most: u64) -> TrainLimits {
+        self.memory_bytes = Some(most);
+        self
+    }
+    /// Limits the time of a training, seconds.
+    #[must_use]
+    pub fn budget_seconds(mut self, most: f64) -> TrainLimits {
+        self.budget_seconds = Some(most);
+        self
+    }
     /// True when nothing is limited.
     pub fn are_unlimited(&self) -> bool {
         *self == TrainLimits::default()

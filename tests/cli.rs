@@ -56,7 +56,7 @@ fn says(error: &Value, part: &str, words: &str) {
 
 /// The windows of one person whose activity the model knows, in order of time.
 fn person(user: i64) -> LabelledSet {
-    let all = LabelledSet::read(&asset("hapt_users_23_26.npz")).unwrap().filter_user(user).unwrap();
+    let all = LabelledSet::read(asset("hapt_users_23_26.npz")).unwrap().filter_user(user).unwrap();
     let known: Vec<usize> = (0..all.len()).filter(|&i| all.labels()[i].parse::<usize>().unwrap() < 6).collect();
     all.select(&known).unwrap()
 }

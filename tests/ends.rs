@@ -164,8 +164,7 @@ fn refused(args: &[&str], code: i32, words: &[&str]) {
 }
 
 fn labelled(file: &File, labels: &str) -> Home {
-    let options =
-        InitOptions { labels: Some(file.write("labels.txt", labels).into()), ..InitOptions::new(file.path()) };
+    let options = InitOptions::new(file.path()).labels(file.write("labels.txt", labels));
     Home::init(file.at("home"), &options).unwrap()
 }
 
@@ -202,7 +201,7 @@ fn one_score_answers_no_and_yes_and_learns_a_third() {
     assert!(support::apart(&a, &b) < 1e-4, "{}", support::apart(&a, &b));
     assert_eq!(merged.labels().len(), 3);
     // No label of its own is lost where they are set aside.
-    let options = InitOptions { task: Some(acclimate::base::Task::Encoder), ..InitOptions::new(file.path()) };
+    let options = InitOptions::new(file.path()).task(acclimate::Task::Encoder);
     assert_eq!(Home::init(file.at("aside"), &options).unwrap().labels().len(), 0);
 }
 
@@ -297,7 +296,7 @@ fn an_output_with_time_before_the_batch_learns_as_one_with_the_batch_first() {
             NamedArray::new("y", vec![n], ArrayData::I64(y)).unwrap(),
         ];
         acclimate::input::write_npz(&folder.path().join(name), &arrays).unwrap();
-        LabelledSet::read(&folder.path().join(name)).unwrap()
+        LabelledSet::read(folder.path().join(name)).unwrap()
     };
     let (train, test) = (set("train.npz", 0, 60), set("test.npz", 300, 60));
     let mut learned = vec![];

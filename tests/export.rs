@@ -31,8 +31,7 @@ fn round_trip(session: &Session, tokenizer: Option<&Path>, inputs: &[RawInput]) 
     assert!(refusal.to_string().contains("exists"), "{refusal}");
     assert_eq!(std::fs::metadata(&out).unwrap().len(), written.bytes);
 
-    let mut options = InitOptions::new(&out);
-    options.tokenizer = tokenizer.map(Path::to_path_buf);
+    let options = tokenizer.into_iter().fold(InitOptions::new(&out), InitOptions::tokenizer);
     let exported = Home::init(folder.path().join("exported"), &options).unwrap();
     assert_eq!(exported.base().guess_task().unwrap(), Task::Classification);
     assert_eq!(exported.labels().len(), session.labels().len());
@@ -65,7 +64,7 @@ fn a_classifier_with_a_new_class() {
 fn an_encoder_with_a_head() {
     let (Some(model), Some(tokenizer)) = (large("minilm.onnx"), large("tokenizer.json")) else { return };
     let folder = tempfile::tempdir().unwrap();
-    let options = InitOptions { tokenizer: Some(tokenizer.clone()), ..InitOptions::new(model) };
+    let options = InitOptions::new(model).tokenizer(&tokenizer);
     let session = Home::init(folder.path().join("home"), &options).unwrap().session("p").unwrap();
     let (taught, unseen) = (support::intents("train", 8), support::intents("test", 6));
     support::teach_texts(&session, &taught);

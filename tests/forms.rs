@@ -28,11 +28,7 @@ fn a_model_of_77_positions_takes_every_length_up_to_77() {
         let (tokenizer, labels) = (folder.path().join("tokenizer.json"), folder.path().join("labels.txt"));
         std::fs::write(&tokenizer, words()).unwrap();
         std::fs::write(&labels, "short\nlong\n").unwrap();
-        let options = InitOptions {
-            tokenizer: Some(tokenizer),
-            labels: Some(labels),
-            ..InitOptions::new(folder.path().join("model.onnx"))
-        };
+        let options = InitOptions::new(folder.path().join("model.onnx")).tokenizer(tokenizer).labels(labels);
         let home = Home::init(folder.path().join("home"), &options).unwrap();
         assert_eq!(home.config().max_length, 77, "{name}");
         let session = home.session("default").unwrap();
@@ -44,7 +40,7 @@ fn a_model_of_77_positions_takes_every_length_up_to_77() {
         }
         // Training pads to the longest of a batch.
         let settings = acclimate::adapt::Settings { steps: Some(4), ..session.settings() };
-        session.train(&TrainOptions { settings: Some(settings), ..TrainOptions::default() }).unwrap();
+        session.train(&TrainOptions::default().settings(settings)).unwrap();
     }
 }
 
@@ -57,30 +53,25 @@ fn a_training_within_limits_says_what_it_chose() {
     support::teach(&session, &support::person(23), 12);
     let settings = acclimate::adapt::Settings { steps: Some(8), ..session.settings() };
     let train = |limits: TrainLimits| {
-        let options =
-            TrainOptions { settings: Some(settings.clone()), limits: Some(limits), ..TrainOptions::default() };
-        session.train(&options).unwrap()
+        session.train(&TrainOptions::default().settings(settings.clone()).limits(limits)).unwrap()
     };
-    let chosen = train(TrainLimits { memory_bytes: Some(16 << 30), budget_seconds: Some(600.0) }).choice.unwrap();
+    let chosen = train(TrainLimits::default().memory_bytes(16 << 30).budget_seconds(600.0)).choice().cloned().unwrap();
     assert!(chosen.sites.len() > 1 && chosen.sites.len() <= chosen.reachable, "{chosen:?}");
     let shares: f64 = chosen.sites.iter().map(|s| s.share.unwrap()).sum();
     assert!(shares > 0.5 && shares < 1.0 + 1e-9 && chosen.seconds.unwrap() > 0.0, "{chosen:?}");
     let kept = std::fs::read_to_string(folder.path().join("home/profiles/default/choice.toml")).unwrap();
     assert!(chosen.sites.iter().all(|s| kept.contains(&s.name)), "{kept}");
-    let report = train(TrainLimits { memory_bytes: Some(1 << 20), budget_seconds: None });
-    assert_eq!(report.choice.unwrap().sites, []);
+    let report = train(TrainLimits::default().memory_bytes(1 << 20));
+    assert_eq!(report.choice().unwrap().sites, []);
     assert_eq!(report.verdict.depth, acclimate::adapter::Depth::HeadOnly, "{:?}", report.tried);
-    assert!(train(TrainLimits::default()).choice.is_none());
+    assert!(train(TrainLimits::default()).choice().is_none());
 }
 
 /// The outputs of an encoder that are maps, `[batch, channels, height, width]`, are one vector an example.
 #[test]
 fn an_encoder_that_gives_maps_learns() {
     let folder = unpack("zoo", "unet_bilinear");
-    let options = InitOptions {
-        task: Some(acclimate::base::Task::Encoder),
-        ..InitOptions::new(folder.path().join("model.onnx"))
-    };
+    let options = InitOptions::new(folder.path().join("model.onnx")).task(acclimate::Task::Encoder);
     let home = Home::init(folder.path().join("home"), &options).unwrap();
     let dims: Vec<usize> = (home.base().inputs()[0].dims.iter().skip(1))
         .map(|d| if let acclimate::base::Dim::Fixed(n) = d { *n } else { panic!("{d} is open") })

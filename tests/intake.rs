@@ -62,7 +62,9 @@ fn softmax(z: &[f32]) -> Vec<f32> {
 
 fn home(folder: &Path, model: PathBuf, tokenizer: Option<PathBuf>) -> acclimate::Result<Home> {
     let name = format!("home-{}", model.file_stem().unwrap().to_string_lossy());
-    Home::init(folder.join(name), &InitOptions { tokenizer, ..InitOptions::new(model) })
+    let options = InitOptions::new(model);
+    let options = tokenizer.into_iter().fold(options, InitOptions::tokenizer);
+    Home::init(folder.join(name), &options)
 }
 
 /// Checks the probabilities of an answer.
@@ -233,7 +235,7 @@ fn texts_without_a_mask_train_in_batches_of_their_own_length() {
         session.feedback(id, Feedback::Label(((n * 3) % 10 % 3).to_string())).unwrap();
     }
     let settings = acclimate::adapt::Settings { steps: Some(6), ..session.settings() };
-    let report = session.train(&TrainOptions { settings: Some(settings), ..TrainOptions::default() }).unwrap();
+    let report = session.train(&TrainOptions::default().settings(settings)).unwrap();
     assert!(report.steps > 0, "{:?}", report.verdict);
 }
 
@@ -359,7 +361,7 @@ fn models_of_bytes_take_pictures() {
             session.feedback(id, Feedback::Label((n % 3).to_string())).unwrap();
         }
         let settings = acclimate::adapt::Settings { steps: Some(4), ..session.settings() };
-        session.train(&TrainOptions { settings: Some(settings), ..TrainOptions::default() }).unwrap();
+        session.train(&TrainOptions::default().settings(settings)).unwrap();
     }
 }
 
@@ -566,7 +568,12 @@ fn init_refuses_what_can_never_answer() {
 
     // A model of two rows an example.
     let nodes = vec![node("Concat", &["x", "x"], &["h"], vec![int("axis", 0)])];
-    refused(at, one_input(at, "twice", x(&["1", "4"]), vec![], nodes), None, &["rows that do not belong to one example"]);
+    refused(
+        at,
+        one_input(at, "twice", x(&["1", "4"]), vec![], nodes),
+        None,
+        &["rows that do not belong to one example"],
+    );
     assert!(home(at, one_input(at, "sound", x(&["batch", "4"]), vec![], same()), None).is_ok());
 }
 
@@ -632,9 +639,9 @@ fn arrays_that_have_the_models_shape_are_no_pictures() {
         session.feedback(id, Feedback::Label((n % 3).to_string())).unwrap();
     }
     let settings = acclimate::adapt::Settings { steps: Some(4), ..session.settings() };
-    session.train(&TrainOptions { settings: Some(settings), ..TrainOptions::default() }).unwrap();
+    session.train(&TrainOptions::default().settings(settings)).unwrap();
 
-    let options = InitOptions { tensor: true, ..InitOptions::new(&model) };
+    let options = InitOptions::new(&model).tensor(true);
     let session = Home::init(folder.path().join("b"), &options).unwrap().session("default").unwrap();
     answers(&session, &RawInput::Arrays(vec![channels(unit)]), &wanted(unit), "a home of tensors");
     assert!(std::fs::read_to_string(folder.path().join("b/acclimate.toml")).unwrap().contains("tensor = true"));

@@ -15,7 +15,7 @@ use support::{INTENTS, intents, large, teach_texts, train_to};
 fn four_intents_from_eight_sentences_each() {
     let (Some(model), Some(tokenizer)) = (large("minilm.onnx"), large("tokenizer.json")) else { return };
     let folder = tempfile::tempdir().unwrap();
-    let options = InitOptions { tokenizer: Some(tokenizer), ..InitOptions::new(model) };
+    let options = InitOptions::new(model).tokenizer(tokenizer);
     let session = Home::init(folder.path().join("home"), &options).unwrap().session("p").unwrap();
     let (taught, unseen) = (intents("train", 8), intents("test", 40));
     assert!(taught.len() == 32 && unseen.len() == 160 && taught.iter().all(|t| !unseen.contains(t)));

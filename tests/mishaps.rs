@@ -5,13 +5,12 @@ mod support;
 
 use std::path::Path;
 
-use acclimate::runtime::{repair, verify};
 use acclimate::store::State;
 use acclimate::{ErrorKind, Home, InitOptions};
 use support::{asset, home, inputs, learned, person, teach, train};
 
 fn damaged(home: &Path) -> Vec<String> {
-    let findings = verify(home).unwrap().findings;
+    let findings = Home::verify(home).unwrap().findings;
     findings.into_iter().filter(|f| f.state == State::Damaged).map(|f| format!("{}: {}", f.file, f.what)).collect()
 }
 
@@ -38,7 +37,7 @@ fn a_profile_without_its_head_says_so_and_is_repaired() {
     let e = home.session("p").err().unwrap();
     assert!(e.kind() == ErrorKind::BadData && e.next_step().unwrap().contains("repair"), "{e}");
     assert!(damaged(home.path())[0].contains("is gone"));
-    assert!(repair(home.path()).unwrap()[0].what.contains("generation 1 serves"));
+    assert!(Home::repair(home.path()).unwrap()[0].what.contains("generation 1 serves"));
     assert_eq!(damaged(home.path()), [""; 0]);
     assert_eq!(home.session("p").unwrap().evaluate(&questions, false, 1).unwrap(), answers);
 }
@@ -50,7 +49,7 @@ fn what_a_repair_took_back_it_tells() {
     drop(learned(&home, "p"));
     std::fs::remove_file(home.path().join("profiles/p/generations/000001.adapter")).unwrap();
     assert!(damaged(home.path())[0].contains("generation 1 serves and has no file"));
-    let done = repair(home.path()).unwrap();
+    let done = Home::repair(home.path()).unwrap();
     assert!(done.len() == 1 && done[0].what.contains("generation 1 is gone: generation 0 serves"), "{done:?}");
     assert_eq!(damaged(home.path()), [""; 0]);
 }
@@ -99,7 +98,7 @@ fn labels_that_the_model_does_not_have_are_counted_and_the_others_are_right() {
     let labels = folder.path().join("labels.txt");
     std::fs::write(&labels, "walking\nupstairs\ndownstairs\nsitting\nstanding\nlaying\n").unwrap();
     let path = folder.path().join("home");
-    let options = InitOptions { labels: Some(labels), ..InitOptions::new(asset("har_cnn.onnx")) };
+    let options = InitOptions::new(asset("har_cnn.onnx")).labels(labels);
     Home::init(&path, &options).unwrap();
     let run = |args: &[&str]| {
         std::process::Command::new(assert_cmd::cargo::cargo_bin("acclimate")).args(args).output().unwrap()

@@ -21,7 +21,7 @@ use tempfile::TempDir;
 
 fn encrypted(folder: &TempDir, name: &str) -> (Home, PathBuf) {
     let key = folder.path().join(format!("{name}.key"));
-    let options = InitOptions { key: Some(KeySource::KeyFile(key.clone())), ..InitOptions::new(asset("har_cnn.onnx")) };
+    let options = InitOptions::new(asset("har_cnn.onnx")).key(KeySource::KeyFile(key.clone()));
     (Home::init(folder.path().join(name), &options).unwrap(), key)
 }
 
@@ -67,11 +67,11 @@ fn an_encrypted_home_works_as_any_other_and_shows_nothing() {
     let home = Home::open(home.path()).unwrap();
     let session = home.session("ada").unwrap();
     assert_eq!(session.evaluate(&questions, false, 1).unwrap().unwrap(), answers);
-    let health = acclimate::runtime::verify(home.path()).unwrap();
+    let health = Home::verify(home.path()).unwrap();
     assert!(health.is_sound(), "{:?}", health.findings);
     session.forget(&Selection::Ids(vec![InteractionId(0)])).unwrap();
     assert_eq!(session.status().unwrap().generation, 0);
-    assert!(acclimate::runtime::repair(home.path()).unwrap().is_empty());
+    assert!(Home::repair(home.path()).unwrap().is_empty());
     assert_eq!(session.status().unwrap().feedback + 1, beside.status().unwrap().feedback);
 
     // Without its key, and with another one.
@@ -79,8 +79,8 @@ fn an_encrypted_home_works_as_any_other_and_shows_nothing() {
     std::fs::remove_file(&key).unwrap();
     let e = Home::open(home.path()).err().unwrap();
     assert!(e.kind() == ErrorKind::NoKey && e.to_string().contains("home.key"), "{e}");
-    assert_eq!(acclimate::runtime::verify(home.path()).unwrap_err().kind(), ErrorKind::NoKey);
-    assert_eq!(acclimate::runtime::repair(home.path()).unwrap_err().kind(), ErrorKind::NoKey);
+    assert_eq!(Home::verify(home.path()).unwrap_err().kind(), ErrorKind::NoKey);
+    assert_eq!(Home::repair(home.path()).unwrap_err().kind(), ErrorKind::NoKey);
     std::fs::write(&key, "0".repeat(64)).unwrap();
     let e = Home::open(home.path()).err().unwrap();
     assert!(e.kind() == ErrorKind::NoKey && e.to_string().contains("wrong key"), "{e}");
@@ -99,23 +99,22 @@ fn used(home: &Home) -> InteractionId {
     teach(&session, &person(23), 9);
     let secret = session.predict(&person(24).input(0).unwrap()).unwrap().id.unwrap();
     session.feedback(secret, Feedback::NewLabel(SECRET.into())).unwrap();
-    let limits = TrainLimits { memory_bytes: Some(16 << 30), budget_seconds: Some(600.0) };
+    let limits = TrainLimits::default().memory_bytes(16 << 30).budget_seconds(600.0);
     let train = |stop: &AtomicBool, progress: &(dyn Fn(acclimate::adapt::Progress) + Sync)| {
-        let checkpoints = Checkpoints::Every(Duration::from_millis(1));
-        let (limits, stop, progress) = (Some(limits), Some(stop), Some(progress));
-        session.train(&TrainOptions { settings: None, limits, stop, checkpoints, progress })
+        let options = TrainOptions::default().checkpoints(Checkpoints::Every(Duration::from_millis(1)));
+        session.train(&options.limits(limits).stop(stop).progress(progress))
     };
     let on = AtomicBool::new(false);
     for generation in [1, 2] {
         let report = train(&on, &|_| ()).unwrap();
         assert_eq!((report.promoted, report.generation), (true, generation), "{:?}", report.tried);
-        assert_eq!(session.choice().unwrap(), report.choice);
+        assert_eq!(session.choice().unwrap().as_ref(), report.choice());
         if generation == 1 {
             let adapter = home.path().join("profiles/ada/generations/000001.adapter");
             let mut bytes = std::fs::read(&adapter).unwrap();
             *bytes.last_mut().unwrap() ^= 1;
             std::fs::write(&adapter, bytes).unwrap();
-            assert!(!acclimate::runtime::repair(home.path()).unwrap().is_empty());
+            assert!(!Home::repair(home.path()).unwrap().is_empty());
             assert_eq!(session.status().unwrap().generation, 0);
         }
     }
@@ -202,7 +201,7 @@ fn no_file_of_an_encrypted_profile_shows_records_or_what_is_derived_from_them() 
         assert!(needles.iter().any(|needle| needle.contains(part)), "{part:?} is not in {needles:?}");
     }
     assert!(needles.len() > 20, "{needles:?}");
-    assert!(acclimate::runtime::verify(home.path()).unwrap().is_sound());
+    assert!(Home::verify(home.path()).unwrap().is_sound());
 }
 
 #[test]
@@ -235,7 +234,7 @@ fn after_forgetting_nothing_is_left_that_was_derived_from_it() {
         // What was said about everything else waits to be learned again.
         let after = session.status().unwrap();
         assert_eq!((after.feedback, after.waiting), (before.feedback - 1, before.feedback - 1));
-        assert!(acclimate::runtime::verify(home.path()).unwrap().is_sound());
+        assert!(Home::verify(home.path()).unwrap().is_sound());
     }
 }
 
@@ -255,12 +254,11 @@ fn encrypted_files_stay_in_their_place() {
     for name in ["ada", "bob"] {
         let session = home.session(name).unwrap();
         teach(&session, &person(23), 9);
-        let checkpoints = Checkpoints::Never;
-        assert!(session.train(&TrainOptions { checkpoints, ..Default::default() }).unwrap().promoted);
+        assert!(session.train(&TrainOptions::default().checkpoints(Checkpoints::Never)).unwrap().promoted);
     }
     let profile = |name: &str| home.path().join("profiles").join(name);
     let damaged = |what: &str| {
-        let health = acclimate::runtime::verify(home.path()).unwrap();
+        let health = Home::verify(home.path()).unwrap();
         assert!(!health.is_sound(), "{what} is not seen");
     };
     let swapped = |first: PathBuf, second: PathBuf, what: &str| {
@@ -269,7 +267,7 @@ fn encrypted_files_stay_in_their_place() {
         damaged(what);
         std::fs::write(&first, &a).unwrap();
     };
-    assert!(acclimate::runtime::verify(home.path()).unwrap().is_sound());
+    assert!(Home::verify(home.path()).unwrap().is_sound());
     let adapter = "generations/000001.adapter";
     swapped(profile("ada").join(adapter), profile("bob").join(adapter), "another profile's adapter");
     swapped(profile("ada").join("journal.log"), profile("bob").join("journal.log"), "another profile's journal");
@@ -296,8 +294,7 @@ fn encrypted_files_stay_in_their_place() {
 fn a_key_in_the_home_it_encrypts_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let home = folder.path().join("home");
-    let options =
-        InitOptions { key: Some(KeySource::KeyFile(home.join("key"))), ..InitOptions::new(asset("har_cnn.onnx")) };
+    let options = InitOptions::new(asset("har_cnn.onnx")).key(KeySource::KeyFile(home.join("key")));
     assert_eq!(Home::init(&home, &options).err().unwrap().kind(), ErrorKind::Usage);
     assert!(!home.exists());
 }
@@ -334,7 +331,7 @@ fn a_bundle_carries_a_profile_to_another_home() {
     assert_eq!((now.interactions, now.feedback, now.waiting), (before.interactions, before.feedback, before.waiting));
     assert_eq!(moved.history().unwrap().len(), session.history().unwrap().len());
     assert!(that_hold(there.path(), support::RESTING.as_bytes()).is_empty(), "sealed again with the other home's key");
-    assert!(acclimate::runtime::verify(there.path()).unwrap().is_sound());
+    assert!(Home::verify(there.path()).unwrap().is_sound());
     // Life goes on.
     let id = moved.predict(&person(24).input(0).unwrap()).unwrap().id.unwrap();
     moved.feedback(id, Feedback::Label("1".into())).unwrap();
@@ -385,7 +382,7 @@ fn a_bundle_of_another_base_or_a_damaged_one_leaves_nothing() {
     }
     std::fs::write(&out, whole).unwrap();
     assert_eq!(bundle::import(&there, &out, &unlock, None).unwrap().generation, 0);
-    assert!(acclimate::runtime::verify(there.path()).unwrap().is_sound());
+    assert!(Home::verify(there.path()).unwrap().is_sound());
     let left = std::fs::read_dir(there.path().join("profiles")).unwrap().map(|e| e.unwrap().file_name());
     assert!(left.into_iter().all(|name| name == "ada" || name == ".incoming.lock"));
     copy(&there.path().join("profiles/ada"), &folder.path().join("copied"));

@@ -31,7 +31,8 @@ fn ada(home: &Path) -> Session {
 fn train(session: &Session, stop: Option<&AtomicBool>, progress: &(dyn Fn(f32) + Sync)) -> Result<TrainReport> {
     let tell = |p: acclimate::adapt::Progress| progress(p.done);
     let checkpoints = Checkpoints::Every(Duration::from_millis(1));
-    session.train(&TrainOptions { stop, checkpoints, progress: Some(&tell), ..Default::default() })
+    let options = TrainOptions::default().checkpoints(checkpoints).progress(&tell);
+    session.train(&stop.into_iter().fold(options, TrainOptions::stop))
 }
 
 /// The serving adapter, but for the time at which it was made.
@@ -73,7 +74,7 @@ fn a_training_that_is_stopped_goes_on_to_the_same_bits() {
         assert_eq!(e.kind(), ErrorKind::Interrupted);
         assert!(checkpoint_files(&parts) > 1);
     }
-    assert!(acclimate::runtime::verify(&parts).unwrap().is_sound());
+    assert!(Home::verify(&parts).unwrap().is_sound());
     // What comes in meanwhile waits for the next training.
     let session = ada(&parts);
     let later = session.predict(&person(24).input(3).unwrap()).unwrap().id.unwrap();
@@ -107,7 +108,7 @@ fn a_checkpoint_is_not_gone_on_from_when_it_is_damaged_or_of_something_else() {
         bytes[at] ^= 1;
         std::fs::write(&file, bytes).unwrap();
     }
-    assert!(acclimate::runtime::verify(&damaged).unwrap().is_sound(), "it is worth time, not data");
+    assert!(Home::verify(&damaged).unwrap().is_sound(), "it is worth time, not data");
     let session = ada(&damaged);
     assert_eq!(train(&session, None, &|_| ()).unwrap().resumed_steps, 0);
     assert_eq!(learned(&session), expected);
@@ -117,7 +118,7 @@ fn a_checkpoint_is_not_gone_on_from_when_it_is_damaged_or_of_something_else() {
     copy(&stopped, &other);
     let session = ada(&other);
     let settings = acclimate::adapt::Settings { seed: 5, ..session.settings() };
-    let report = session.train(&TrainOptions { settings: Some(settings), ..Default::default() }).unwrap();
+    let report = session.train(&TrainOptions::default().settings(settings)).unwrap();
     assert_eq!(report.resumed_steps, 0);
 
     // What it has seen is forgotten.

@@ -141,7 +141,7 @@ fn an_adapter_of_another_base_is_refused() {
 fn train_freely(session: &Session) -> u64 {
     let mut settings = acclimate::adapt::Settings { threads: 2, ..session.settings() };
     settings.limits.disagreement = 1.0;
-    let options = acclimate::TrainOptions { settings: Some(settings), ..Default::default() };
+    let options = acclimate::TrainOptions::default().settings(settings);
     let report = session.train(&options).unwrap();
     assert!(report.promoted, "{}: {:?}", report.verdict.reason, report.tried);
     report.generation
@@ -378,7 +378,7 @@ fn classes_of_the_users_own_replace_those_of_the_model() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("labels.txt");
     std::fs::write(&file, "moving\nresting\n").unwrap();
-    let init = InitOptions { labels: Some(file), ..InitOptions::new(asset("har_cnn.onnx")) };
+    let init = InitOptions::new(asset("har_cnn.onnx")).labels(file);
     let windows = person(24);
     let name = |i: usize| if windows.labels()[i].as_str() < "3" { "moving" } else { "resting" };
     for deepest in [Depth::HeadOnly, Depth::AllSites] {

@@ -55,6 +55,6 @@ pub struct TrainingExample {
     pub at_ms: u64,
     /// Whether an earlier generation has learned from it.
     pub earlier: bool,
-    /// The base's probabilities, for [`Goal::Keep`]; empty otherwise.
+    /// The base's probabilities, for [`Target::Keep`]; empty otherwise.
     pub keep: Vec<f32>,
 }

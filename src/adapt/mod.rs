@@ -121,6 +121,7 @@ pub(crate) struct Winner {
 
 /// Where a training stands.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct Progress {
     /// What is being done.
     pub stage: String,
@@ -284,11 +285,7 @@ fn went_down(candidates: &[Evidence], judged: &[usize]) -> bool {
 
 /// The word for a depth on the command line.
 pub fn depth_name(depth: Depth) -> &'static str {
-    match depth {
-        Depth::HeadOnly => "head",
-        Depth::LastBlock => "last block",
-        Depth::AllSites => "all sites",
-    }
+    depth.name()
 }
 
 /// A head as an adapter file keeps it.

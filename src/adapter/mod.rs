@@ -79,6 +79,7 @@ pub enum Pooling {
 
 /// How deep a candidate reaches into the model, shallowest first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[non_exhaustive]
 pub enum Depth {
     /// Only the head.
     HeadOnly,
@@ -86,6 +87,17 @@ pub enum Depth {
     LastBlock,
     /// All chosen sites.
     AllSites,
+}
+
+impl Depth {
+    /// The word for it on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Depth::HeadOnly => "head",
+            Depth::LastBlock => "last block",
+            Depth::AllSites => "all sites",
+        }
+    }
 }
 
 /// Floats in row-major order.
@@ -170,6 +182,7 @@ pub struct Lineage {
 
 /// What the gate decided, and on which figures.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Verdict {
     /// Whether the candidate became a generation.
     pub promoted: bool,

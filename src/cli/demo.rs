@@ -59,10 +59,8 @@ impl Demo {
             std::fs::write(&path, content).map_err(|e| Error::io("cannot write the bundled file", &path, e))?;
             Ok(path)
         };
-        let init = InitOptions {
-            labels: Some(put("labels.txt", ACTIVITIES.join("\n").as_bytes())?),
-            ..InitOptions::new(put("har_cnn.onnx", MODEL)?)
-        };
+        let labels = put("labels.txt", ACTIVITIES.join("\n").as_bytes())?;
+        let init = InitOptions::new(put("har_cnn.onnx", MODEL)?).labels(labels);
         let everybody = LabelledSet::read(&put("hapt_users_23_26.npz", WINDOWS)?)?;
         let who = PEOPLE.into_iter().filter(|who| self.people.is_empty() || self.people.contains(who));
         let people: Vec<(i64, LabelledSet)> =

@@ -80,7 +80,7 @@ impl Forget {
 #[cfg(feature = "train")]
 fn train(session: &Session) -> Result<Option<Value>> {
     let stop = super::stop::on_signal()?;
-    let options = acclimate::TrainOptions { stop: Some(stop), ..Default::default() };
+    let options = acclimate::TrainOptions::default().stop(stop);
     let report = session.train(&options)?;
     Ok(Some(json!({
         "promoted": report.promoted,

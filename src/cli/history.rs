@@ -4,7 +4,6 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use acclimate::Result;
-use acclimate::adapter::Depth;
 use acclimate::journal::TrainingEntry;
 use acclimate::store::GenerationInfo;
 use clap::Args;
@@ -36,14 +35,6 @@ impl History {
     }
 }
 
-fn depth(depth: Depth) -> &'static str {
-    match depth {
-        Depth::HeadOnly => "head",
-        Depth::LastBlock => "last block",
-        Depth::AllSites => "all sites",
-    }
-}
-
 fn training_json(t: &TrainingEntry) -> Value {
     let v = &t.verdict;
     json!({
@@ -55,7 +46,7 @@ fn training_json(t: &TrainingEntry) -> Value {
         "seconds": t.seconds,
         "validation": { "base": v.base_accuracy, "before": v.before, "after": v.after, "n": v.n },
         "retention": v.retention,
-        "depth": depth(v.depth),
+        "depth": v.depth.name(),
         "p_value": v.p_value,
         "power": v.power,
         "reason": v.reason,
@@ -66,13 +57,13 @@ fn generation_json(g: &GenerationInfo) -> Value {
     let rolled_back = g.rolled_back.map(|cause| cause.words());
     let mut json =
         json!({ "generation": g.number, "active": g.current, "previous": g.previous, "rolled_back": rolled_back });
-    match &g.header {
+    match g.header() {
         Ok((header, length)) => {
             json["bytes"] = json!(length);
             json["parent"] = json!(header.lineage.parent);
             json["created_ms"] = json!(header.lineage.created_ms);
             json["examples"] = json!(header.lineage.examples);
-            json["depth"] = json!(depth(header.lineage.depth));
+            json["depth"] = json!(header.lineage.depth.name());
         }
         Err(e) => json["damaged"] = json!(e.to_string()),
     }
@@ -93,7 +84,7 @@ fn for_people(trainings: &[TrainingEntry], generations: &[GenerationInfo]) -> St
             outcome,
             validation,
             t.feedback_before.to_string(),
-            depth(v.depth).to_string(),
+            v.depth.name().to_string(),
             v.reason.clone(),
         ]
     };
@@ -106,9 +97,9 @@ fn for_people(trainings: &[TrainingEntry], generations: &[GenerationInfo]) -> St
             (_, true, _) => "previous",
             _ => "",
         };
-        let (size, from) = match &g.header {
+        let (size, from) = match g.header() {
             Ok((h, length)) => {
-                (bytes(*length), format!("{}, {} feedback items", depth(h.lineage.depth), h.lineage.examples))
+                (bytes(*length), format!("{}, {} feedback items", h.lineage.depth.name(), h.lineage.examples))
             }
             Err(e) => (String::new(), format!("damaged: {e}")),
         };

@@ -5,7 +5,6 @@ use std::process::ExitCode;
 
 use acclimate::disk::KeySource;
 use acclimate::runtime::{NewClasses, TrainLimits};
-use acclimate::sites::Pattern;
 use acclimate::{Home, InitOptions, Result};
 use clap::Args;
 use serde_json::json;
@@ -13,7 +12,7 @@ use serde_json::json;
 use super::limits::LimitsArg;
 use super::output::{Output, bytes};
 use super::vet::VetArgs;
-use super::{EndsArg, TASKS, task};
+use super::{EndsArg, TASKS, given, task};
 
 /// Make a home: a folder that holds a model and what it learns
 #[derive(Args)]
@@ -77,21 +76,18 @@ impl KeyArg {
 
 impl Init {
     pub fn run(self, output: &Output) -> Result<ExitCode> {
-        let options = InitOptions {
-            task: task(self.task.as_deref())?,
-            labels: self.labels,
-            tokenizer: self.tokenizer,
-            tensor: self.tensor,
-            rank: self.rank,
-            sites: Pattern::new(&self.sites),
-            model_output: self.ends.model_output,
-            model_input: self.ends.model_input,
-            limits: self.limits.or(TrainLimits::default()),
-            new_classes: self.new_classes.then_some(NewClasses::Allow),
-            vetting: Some(self.vet.vetting(&self.model)?),
-            key: self.key.source(),
-            ..InitOptions::new(self.model)
-        };
+        let options = InitOptions::new(&self.model)
+            .rank(self.rank)
+            .sites(&self.sites)
+            .tensor(self.tensor)
+            .limits(self.limits.or(TrainLimits::default()))
+            .vetting(self.vet.vetting(&self.model)?);
+        let options = given(options, task(self.task.as_deref())?, InitOptions::task);
+        let options = given(options, self.labels, InitOptions::labels);
+        let options = given(options, self.tokenizer, InitOptions::tokenizer);
+        let options = given(options, self.new_classes.then_some(NewClasses::Allow), InitOptions::new_classes);
+        let options = given(options, self.key.source(), InitOptions::key);
+        let options = self.ends.chosen(options);
         let mut warnings = vec![];
         let home = Home::init_telling(&self.home, &options, &mut |warning| {
             output.warn(warning);
@@ -138,12 +134,9 @@ impl Init {
             }
         }
         if let Some(encryption) = &config.encryption {
-            let place = match &encryption.key {
-                KeySource::KeyFile(file) => file.display().to_string(),
-                KeySource::Keyring(name) => format!("the keyring ({name})"),
-            };
             lines += &format!(
-                "\nencrypted with the key in {place}: keep a copy of it elsewhere, without it everything learned is lost"
+                "\nencrypted with the key in {}: keep a copy of it elsewhere, without it everything learned is lost",
+                encryption.key
             );
         }
         lines += &format!("\nnext: acclimate predict {shown} INPUT");

@@ -16,10 +16,10 @@ pub(super) struct LimitsArg {
 impl LimitsArg {
     /// What is given here, and of the rest what `otherwise` says.
     pub fn or(&self, otherwise: TrainLimits) -> TrainLimits {
-        TrainLimits {
-            memory_bytes: self.memory.or(otherwise.memory_bytes),
-            budget_seconds: self.budget_seconds.or(otherwise.budget_seconds),
-        }
+        let mut limits = otherwise;
+        limits.memory_bytes = self.memory.or(limits.memory_bytes);
+        limits.budget_seconds = self.budget_seconds.or(limits.budget_seconds);
+        limits
     }
 }
 

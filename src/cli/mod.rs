@@ -38,7 +38,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use acclimate::journal::InteractionId;
-use acclimate::{Error, Home, Result, Session};
+use acclimate::{Error, Home, InitOptions, Result, Session};
 use clap::{Args, Parser, Subcommand};
 use output::Output;
 
@@ -187,10 +187,24 @@ struct EndsArg {
 }
 
 impl EndsArg {
+    /// The options with what was chosen.
+    fn chosen(&self, options: InitOptions) -> InitOptions {
+        let options = given(options, self.model_output.as_deref(), InitOptions::model_output);
+        given(options, self.model_input.as_deref(), InitOptions::model_input)
+    }
+
     /// The base with what was chosen.
     #[cfg(feature = "train")]
     fn of(&self, base: acclimate::base::Base) -> Result<acclimate::base::Base> {
         base.answering(self.model_output.as_deref(), None)?.reading(self.model_input.as_deref())
+    }
+}
+
+/// `options` with what was given.
+fn given<T>(options: InitOptions, value: Option<T>, set: impl FnOnce(InitOptions, T) -> InitOptions) -> InitOptions {
+    match value {
+        Some(value) => set(options, value),
+        None => options,
     }
 }
 

@@ -3,9 +3,8 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use acclimate::Result;
-use acclimate::runtime::{repair, verify};
 use acclimate::store::State;
+use acclimate::{Home, Result};
 use clap::Args;
 use serde_json::{Value, json};
 
@@ -22,8 +21,8 @@ pub struct Repair {
 
 impl Repair {
     pub fn run(self, output: &Output) -> Result<ExitCode> {
-        let done = repair(&self.home)?;
-        let health = verify(&self.home)?;
+        let done = Home::repair(&self.home)?;
+        let health = Home::verify(&self.home)?;
         let left: Vec<_> = health.findings.iter().filter(|f| f.state == State::Damaged).collect();
         let data = json!({
             "ok": health.is_sound(),

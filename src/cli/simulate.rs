@@ -5,7 +5,6 @@ use std::process::ExitCode;
 use std::sync::atomic::AtomicBool;
 
 use acclimate::input::{LabelledSet, Skipped};
-use acclimate::sites::Pattern;
 use acclimate::tools::simulate::{ACCEPT_SHARE, GAP, Options, Point, Report, Step, Training, simulate};
 use acclimate::{InitOptions, Result};
 use clap::Args;
@@ -13,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::output::{Output, bytes, percent_1, skipped_json, table};
 use super::vet::VetArgs;
-use super::{EndsArg, TASKS, ThreadsArg, plot, stop, task};
+use super::{EndsArg, TASKS, ThreadsArg, given, plot, stop, task};
 
 /// Play labelled data to a model as a person would, and show how it learns
 #[derive(Args)]
@@ -95,18 +94,15 @@ impl Simulate {
                 self.seed
             ));
         }
-        let init = InitOptions {
-            task: task(self.task.as_deref())?,
-            labels: self.labels.clone(),
-            tokenizer: self.tokenizer.clone(),
-            tensor: self.tensor,
-            rank: self.rank,
-            sites: Pattern::new(&self.sites),
-            model_output: self.ends.model_output.clone(),
-            model_input: self.ends.model_input.clone(),
-            vetting: Some(self.vet.vetting(&self.model)?),
-            ..InitOptions::new(&self.model)
-        };
+        let init = InitOptions::new(&self.model)
+            .rank(self.rank)
+            .sites(&self.sites)
+            .tensor(self.tensor)
+            .vetting(self.vet.vetting(&self.model)?);
+        let init = given(init, task(self.task.as_deref())?, InitOptions::task);
+        let init = given(init, self.labels.as_ref(), InitOptions::labels);
+        let init = given(init, self.tokenizer.as_ref(), InitOptions::tokenizer);
+        let init = self.ends.chosen(init);
         let options = Options {
             train_every: self.train_every.map(|n| n as usize),
             accept_share: self.accept_share,
@@ -154,7 +150,7 @@ pub fn trainings_json(trainings: &[Training]) -> Value {
             "seconds": t.report.seconds,
             "verdict": t.line(),
             "tried": t.report.tried,
-            "loss": t.report.loss.map(super::train::loss_json),
+            "loss": t.report.loss().map(super::train::loss_json),
         })
     };
     trainings.iter().map(one).collect()

@@ -69,13 +69,12 @@ impl Train {
         if limits.memory_bytes.is_some() {
             crate::cli::allocator::return_freed();
         }
-        let options = TrainOptions {
-            settings: Some(settings),
-            limits: Some(limits),
-            stop: Some(stop),
-            checkpoints,
-            progress: Some(&progress),
-        };
+        let options = TrainOptions::default()
+            .settings(settings)
+            .limits(limits)
+            .stop(stop)
+            .checkpoints(checkpoints)
+            .progress(&progress);
         let report = session.train(&options);
         bar.finish_and_clear();
         let report = report?;
@@ -96,8 +95,8 @@ impl Train {
             "power": v.power,
             "reason": v.reason,
             "tried": report.tried,
-            "loss": report.loss.map(loss_json),
-            "choice": report.choice.as_ref().map(choice),
+            "loss": report.loss().map(loss_json),
+            "choice": report.choice().map(choice),
         });
         output.data(&data, || for_people(&report))?;
         Ok(ExitCode::SUCCESS)
@@ -124,7 +123,7 @@ fn choice(chosen: &Chosen) -> Value {
 fn for_people(report: &TrainReport) -> String {
     let v = &report.verdict;
     let mut lines = vec![];
-    if let Some(c) = &report.choice {
+    if let Some(c) = report.choice() {
         let time = c.seconds.map_or(String::new(), |s| format!(" and {s:.0} s"));
         lines.push(format!(
             "{} of {} layers may adapt at rank {}, about {}{time}: {}",

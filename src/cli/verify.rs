@@ -3,9 +3,8 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use acclimate::runtime::{Health, verify};
 use acclimate::store::State;
-use acclimate::{ErrorKind, Result};
+use acclimate::{ErrorKind, Health, Home, Result};
 use clap::Args;
 use serde_json::{Value, json};
 
@@ -21,7 +20,7 @@ pub struct Verify {
 
 impl Verify {
     pub fn run(self, output: &Output) -> Result<ExitCode> {
-        let health = verify(&self.home)?;
+        let health = Home::verify(&self.home)?;
         let data = json!({ "ok": health.is_sound(), "files": as_json(&health) });
         let home = self.home.display().to_string();
         output.data(&data, || for_people(&health, &home))?;

@@ -1,5 +1,6 @@
 //! Where the key of a home is kept: a file, or the keyring of the Linux kernel.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -13,25 +14,28 @@ use crate::error::{Error, Result};
 const LONGEST_FILE: u64 = 4096;
 
 impl Key {
-    /// Writes it to a new file, readable by its owner only, as 64 hex digits.
-    ///
-    /// # Errors
-    /// `Usage` if there is such a file, `Io`.
-    pub fn write(&self, disk: &dyn Disk, file: &Path) -> Result<()> {
-        let mut text = Zeroizing::new(String::with_capacity(2 * self.bytes().len() + 1));
-        for byte in self.bytes() {
-            for digit in [byte >> 4, byte & 15] {
-                text.push(char::from_digit(digit.into(), 16).unwrap_or('0'));
+    internal! {
+        /// Writes it to a new file, readable by its owner only, as 64 hex digits.
+        ///
+        /// # Errors
+        /// `Usage` if there is such a file, `Io`.
+        pub fn write(&self, disk: &dyn Disk, file: &Path) -> Result<()> {
+            let mut text = Zeroizing::new(String::with_capacity(2 * self.bytes().len() + 1));
+            for byte in self.bytes() {
+                for digit in [byte >> 4, byte & 15] {
+                    text.push(char::from_digit(digit.into(), 16).unwrap_or('0'));
+                }
             }
+            text.push('\n');
+            StagedFile::write(disk, folder_of(file), text.as_bytes())?.publish(file)
         }
-        text.push('\n');
-        StagedFile::write(disk, folder_of(file), text.as_bytes())?.publish(file)
     }
 }
 
 /// Where the key of a home is kept. Not in the home: who has both has everything.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum KeySource {
     /// A file with 64 hex digits, or 32 bytes.
     KeyFile(PathBuf),
@@ -40,24 +44,35 @@ pub enum KeySource {
     Keyring(String),
 }
 
-impl KeySource {
-    /// Reads the key.
-    ///
-    /// # Errors
-    /// `NoKey` if it is not there, `BadData` if what is there is no key, `Io`.
-    pub fn load(&self, disk: &dyn Disk) -> Result<Key> {
+impl fmt::Display for KeySource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            KeySource::KeyFile(file) => {
-                if !disk.exists(file).map_err(|e| Error::io("cannot look for the key file", file, e))? {
-                    return Err(locked("the home is encrypted, and its key file is not there").at(file.display()));
+            KeySource::KeyFile(file) => write!(f, "{}", file.display()),
+            KeySource::Keyring(name) => write!(f, "the keyring ({name})"),
+        }
+    }
+}
+
+impl KeySource {
+    internal! {
+        /// Reads the key.
+        ///
+        /// # Errors
+        /// `NoKey` if it is not there, `BadData` if what is there is no key, `Io`.
+        pub fn load(&self, disk: &dyn Disk) -> Result<Key> {
+            match self {
+                KeySource::KeyFile(file) => {
+                    if !disk.exists(file).map_err(|e| Error::io("cannot look for the key file", file, e))? {
+                        return Err(locked("the home is encrypted, and its key file is not there").at(file.display()));
+                    }
+                    let contents = Zeroizing::new(read_file(disk, file, LONGEST_FILE)?);
+                    warn_if_others_read(file);
+                    Key::parse(&contents).ok_or_else(|| no_key().at(file.display()))
                 }
-                let contents = Zeroizing::new(read_file(disk, file, LONGEST_FILE)?);
-                warn_if_others_read(file);
-                Key::parse(&contents).ok_or_else(|| no_key().at(file.display()))
-            }
-            KeySource::Keyring(name) => {
-                let contents = Zeroizing::new(from_keyring(name)?);
-                Key::parse(&contents).ok_or_else(|| no_key().at(format!("key {name} of the keyring")))
+                KeySource::Keyring(name) => {
+                    let contents = Zeroizing::new(from_keyring(name)?);
+                    Key::parse(&contents).ok_or_else(|| no_key().at(format!("key {name} of the keyring")))
+                }
             }
         }
     }

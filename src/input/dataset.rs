@@ -11,7 +11,7 @@ use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 
-use super::RawInput;
+use super::RawInput as Input;
 use super::arrays::{self, MAX_BYTES};
 use super::folder::{self, Folder, Skipped};
 use super::npy::RawArray;
@@ -46,7 +46,8 @@ impl LabelledSet {
     /// Errors name the file and the line, array or index that is wrong. Of a folder, what is no picture or a damaged
     /// one is left out: [`LabelledSet::skipped`]. For that every picture is decoded once here, on all cores, and not
     /// kept.
-    pub fn read(path: &Path) -> Result<LabelledSet> {
+    pub fn read(path: impl AsRef<Path>) -> Result<LabelledSet> {
+        let path = path.as_ref();
         let extension = path.extension().and_then(|e| e.to_str()).map(str::to_ascii_lowercase);
         let set = match extension.as_deref() {
             _ if path.is_dir() => read_folder(path)?,
@@ -96,17 +97,17 @@ impl LabelledSet {
     }
 
     /// Input of example `i`. Errors: no such example; a picture that cannot be read.
-    pub fn input(&self, i: usize) -> Result<RawInput> {
+    pub fn input(&self, i: usize) -> Result<Input> {
         let absent = || Error::usage(format!("example {i} of {} asked for", self.len()));
         let &at = self.order.get(i).ok_or_else(absent)?;
         match &*self.inputs {
             Inputs::Rows(columns) => {
                 let row =
                     |a: &RawArray| a.row(at).map(|r| super::NamedArray { name: model_input(&a.name).to_owned(), ..r });
-                Ok(RawInput::Arrays(columns.iter().map(row).collect::<Result<_>>()?))
+                Ok(Input::Arrays(columns.iter().map(row).collect::<Result<_>>()?))
             }
-            Inputs::Texts(texts) => texts.get(at).map(|t| RawInput::Text(t.clone())).ok_or_else(absent),
-            Inputs::Pictures(paths) => image::read(paths.get(at).ok_or_else(absent)?).map(RawInput::Image),
+            Inputs::Texts(texts) => texts.get(at).map(|t| Input::Text(t.clone())).ok_or_else(absent),
+            Inputs::Pictures(paths) => image::read(paths.get(at).ok_or_else(absent)?).map(Input::Image),
         }
     }
 
@@ -300,14 +301,14 @@ mod tests {
         let mine = set.filter_user(7).unwrap();
         assert_eq!(mine.labels(), ["10", "2"]);
         let expected = NamedArray { name: String::new(), shape: vec![2], data: ArrayData::F32(vec![4.0, 5.0]) };
-        assert_eq!(mine.input(0).unwrap(), RawInput::Arrays(vec![expected]));
+        assert_eq!(mine.input(0).unwrap(), Input::Arrays(vec![expected]));
         assert!(mine.input(2).is_err() && set.select(&[4]).is_err());
         assert!(set.filter_user(3).unwrap_err().next_step().unwrap().contains("1, 7"));
 
         // several inputs keep their names
         let (_dir, path) = archive(&[("b", &[4], y.clone()), ("a", &[4, 2], x.clone()), ("y", &[4, 1], y.clone())]);
         let set = LabelledSet::read(&path).unwrap();
-        let RawInput::Arrays(inputs) = set.input(1).unwrap() else { panic!() };
+        let Input::Arrays(inputs) = set.input(1).unwrap() else { panic!() };
         assert_eq!(inputs.iter().map(|a| (a.name.as_str(), a.shape.len())).collect::<Vec<_>>(), [("a", 1), ("b", 0)]);
         assert!(set.filter_user(1).is_err());
     }
@@ -345,7 +346,7 @@ mod tests {
         let (_dir, path) = write("d.tsv", "\u{feff}on\tturn it on\r\n\noff\t stop é \n".as_bytes());
         let set = LabelledSet::read(&path).unwrap();
         assert_eq!(set.labels(), ["on", "off"]);
-        assert_eq!(set.input(1).unwrap(), RawInput::Text("stop é".into()));
+        assert_eq!(set.input(1).unwrap(), Input::Text("stop é".into()));
         let cases: [(&[u8], &str); 6] = [
             (b"a\tb\nno tab here\n", "line 2"),
             (b"a\tb\n\n\tx\n", "line 3"),
@@ -406,7 +407,7 @@ mod tests {
         assert_eq!(set.labels(), ["cat", "dog", "dog"]);
         let levels: Vec<u8> = (0..3)
             .map(|i| match set.input(i).unwrap() {
-                RawInput::Image(p) => p.get_pixel(0, 0).0[0],
+                Input::Image(p) => p.get_pixel(0, 0).0[0],
                 other => panic!("{other:?}"),
             })
             .collect();

@@ -12,6 +12,7 @@ const MAX_PICTURES: usize = 1_000_000;
 
 /// A file or folder that a dataset leaves out, and why.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
 pub struct Skipped {
     /// The file or folder.
     pub file: PathBuf,

@@ -1,7 +1,7 @@
 //! Pictures: the small 8-bit picture that is kept, and the numbers a model eats.
 //!
-//! Two steps, so that what is stored is exactly what was predicted on: [`Preprocessing::shrink`] resizes and crops to 8-bit RGB,
-//! [`Preprocessing::normalise`] turns that into floats; [`Preprocessing::apply`] is one after the other.
+//! Two steps, so that what is stored is exactly what was predicted on: `Preprocessing::shrink` resizes and crops to 8-bit RGB,
+//! `Preprocessing::normalise` turns that into floats; `Preprocessing::apply` is one after the other.
 
 use std::borrow::Cow;
 
@@ -21,6 +21,7 @@ const MAX_TARGET: u32 = 2048;
 /// How a picture gets to the model's size.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum Resize {
     /// Each side to its target, whatever becomes of the proportions.
     Stretch,
@@ -31,6 +32,7 @@ pub enum Resize {
 /// Order of a picture's dimensions in the model's input.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum Layout {
     /// `[channels, height, width]`
     Nchw,
@@ -41,6 +43,7 @@ pub enum Layout {
 /// What happens to a picture before the model sees it: `(v / 255 - mean) / std` per channel, without the division when `scale` is false.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
 pub struct Preprocessing {
     /// Height and width, pixels.
     pub size: [u32; 2],
@@ -79,7 +82,7 @@ impl Default for Preprocessing {
 
 impl Preprocessing {
     /// Errors ([`crate::error::ErrorKind::Usage`]) name the setting that cannot be used.
-    pub fn validate(&self) -> Result<()> {
+    pub(crate) fn validate(&self) -> Result<()> {
         let bad = |what: String| Err(Error::usage(what).hint("correct the preprocessing section of acclimate.toml"));
         if self.size.iter().any(|s| !(1..=MAX_TARGET).contains(s)) {
             return bad(format!("preprocessing size {:?} is not within 1 to {MAX_TARGET}", self.size));
@@ -96,7 +99,7 @@ impl Preprocessing {
     /// The 8-bit picture that the model sees, of exactly `size` (grey when `channels` is 1). This is what a journal stores.
     ///
     /// A picture that already has the target size is taken as it is, so `shrink(shrink(x)) == shrink(x)`.
-    pub fn shrink(&self, picture: &RgbImage) -> Result<RgbImage> {
+    pub(crate) fn shrink(&self, picture: &RgbImage) -> Result<RgbImage> {
         self.validate()?;
         let [height, width] = self.size;
         let (w, h) = picture.dimensions();
@@ -122,7 +125,7 @@ impl Preprocessing {
     /// Numbers of a picture that has the target size; shape `[channels, height, width]` or `[height, width, channels]`, f32.
     ///
     /// Error: another size.
-    pub fn normalise(&self, small: &RgbImage) -> Result<Example> {
+    pub(crate) fn normalise(&self, small: &RgbImage) -> Result<Example> {
         self.validate()?;
         let [height, width] = self.size;
         if small.dimensions() != (width, height) {
@@ -152,7 +155,7 @@ impl Preprocessing {
     }
 
     /// Shape of what the model eats: `[channels, height, width]` or `[height, width, channels]`.
-    pub fn shape(&self) -> Vec<usize> {
+    pub(crate) fn shape(&self) -> Vec<usize> {
         let ([height, width], channels) = (self.size.map(|s| s as usize), usize::from(self.channels));
         match self.layout {
             Layout::Nchw => vec![channels, height, width],
@@ -165,7 +168,7 @@ impl Preprocessing {
     ///
     /// # Errors
     /// `BadData` for floats of the model's own shape that may be either: brightness, or what the preprocessing makes of it.
-    pub fn takes_as_it_is(&self, array: &NamedArray) -> Result<bool> {
+    pub(crate) fn takes_as_it_is(&self, array: &NamedArray) -> Result<bool> {
         match &array.data {
             _ if self.tensor => Ok(true),
             ArrayData::F32(v) if array.shape == self.shape() => match v.iter().all(|v| (0.0..=255.0).contains(v)) {
@@ -181,7 +184,7 @@ impl Preprocessing {
     }
 
     /// What the model eats: `normalise(shrink(picture))`.
-    pub fn apply(&self, picture: &RgbImage) -> Result<Example> {
+    pub(crate) fn apply(&self, picture: &RgbImage) -> Result<Example> {
         self.normalise(&self.shrink(picture)?)
     }
 }

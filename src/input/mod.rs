@@ -46,16 +46,31 @@ pub struct Example {
     pub arrays: Vec<NamedArray>,
 }
 
-/// What a user hands over.
+/// What a user hands over: a text, a picture or arrays. A file is read by [`Home::read`](crate::Home::read).
+///
+/// ```
+/// use acclimate::Input;
+///
+/// let text = Input::text("turn on the lights");
+/// let picture = Input::rgb(2, 1, vec![255, 0, 0, 0, 0, 255])?; // a red and a blue pixel
+/// let window = Input::array(&[3, 2], &[0.1, 0.2, 0.3, 0.4, 0.5, 0.6])?;
+/// let two_inputs = Input::arrays([("left", &[2][..], &[0.1, 0.2][..]), ("right", &[1], &[0.3])])?;
+/// # Ok::<(), acclimate::Error>(())
+/// ```
 #[derive(Clone, PartialEq, Debug)]
+#[non_exhaustive]
 pub enum RawInput {
     /// A sentence.
+    #[doc(hidden)]
     Text(String),
     /// A picture of any size.
+    #[doc(hidden)]
     Image(RgbImage),
     /// Arrays by name, or a single one without. Where the model takes pictures, a single one may be a picture.
+    #[doc(hidden)]
     Arrays(Vec<NamedArray>),
     /// Arrays that are no picture: they go to the model as they are.
+    #[doc(hidden)]
     Tensor(Vec<NamedArray>),
 }
 
@@ -64,7 +79,7 @@ pub enum RawInput {
 pub enum StoredInput {
     /// A sentence.
     Text(String),
-    /// [`Preprocessing::shrink`]'s result, as PNG.
+    /// `Preprocessing::shrink`'s result, as PNG.
     Image {
         /// Width, pixels.
         width: u32,
@@ -87,7 +102,7 @@ pub struct Prepared {
 }
 
 /// How inputs become arrays for one model.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub enum Intake<'a> {
     /// The model takes token ids.
     Text(&'a TextEncoder),
@@ -173,6 +188,7 @@ enum Content<'a> {
 }
 
 /// What a command-line argument names: one input, or arrays as they lie in their file, which may hold several.
+#[derive(Debug)]
 pub enum Given {
     /// One input.
     One(RawInput),
@@ -233,16 +249,73 @@ impl Given {
 const ARRAYS: &str = "arrays";
 
 impl RawInput {
-    /// The one input that a command-line argument names, as [`Given::from_argument`] reads it; arrays are converted
-    /// whole.
-    pub fn from_argument(argument: &str, intake: Intake<'_>) -> Result<RawInput> {
-        let path = Path::new(argument);
-        let raw = match Given::from_argument(argument, intake)? {
-            Given::One(input) => return Ok(input),
-            Given::Rows(rows) => vec![rows.whole().map_err(|e| e.at(path.display()))?],
-            Given::Arrays(raw) => raw,
+    /// A sentence.
+    pub fn text(text: impl Into<String>) -> RawInput {
+        RawInput::Text(text.into())
+    }
+
+    /// A picture of `width` × `height` pixels: rows from the top, three bytes a pixel, red first.
+    ///
+    /// # Errors
+    /// [`ErrorKind::BadData`](crate::ErrorKind::BadData) when `bytes` are not `3 · width · height`, or none.
+    pub fn rgb(width: u32, height: u32, bytes: Vec<u8>) -> Result<RawInput> {
+        let length = bytes.len();
+        let picture = RgbImage::from_raw(width, height, bytes).filter(|p| p.as_raw().len() == length && length > 0);
+        picture.map(RawInput::Image).ok_or_else(|| {
+            Error::bad_data(format!("{length} bytes for a picture of {width} x {height} pixels with three bytes each"))
+        })
+    }
+
+    /// One array, for a model with one input: dimensions without the batch, slowest first. A model that takes other numbers than
+    /// `f32` gets them converted if nothing is lost. Where the model takes pictures, it may be one.
+    ///
+    /// # Errors
+    /// [`ErrorKind::BadData`](crate::ErrorKind::BadData) when shape and values disagree, or a value is not finite.
+    pub fn array(shape: &[usize], values: &[f32]) -> Result<RawInput> {
+        RawInput::arrays([("", shape, values)])
+    }
+
+    /// Arrays as (name of the model's input, shape, values); each as in [`Input::array`](RawInput::array).
+    ///
+    /// # Errors
+    /// As [`Input::array`](RawInput::array).
+    pub fn arrays<'a>(arrays: impl IntoIterator<Item = (&'a str, &'a [usize], &'a [f32])>) -> Result<RawInput> {
+        let array = |(name, shape, values): (&str, &[usize], &[f32])| {
+            let array = NamedArray::new(name, shape.to_vec(), ArrayData::F32(values.to_vec()));
+            array.map_err(|e| if name.is_empty() { e } else { e.at(format!("input {name:?}")) })
         };
-        arrays::convert(raw, path).map(RawInput::Arrays)
+        arrays.into_iter().map(array).collect::<Result<_>>().map(RawInput::Arrays)
+    }
+
+    /// What the file `path` holds, as this model takes it. Error: no such file, one that is malformed, or another sort of input.
+    pub(crate) fn file(path: &Path, intake: Intake<'_>) -> Result<RawInput> {
+        let error = |what: &str, next: &str| Err(Error::bad_data(what).at(path.display()).hint(next));
+        if !path.is_file() {
+            return error("no such file", "check the path");
+        }
+        let extension = path.extension().and_then(|e| e.to_str()).map(str::to_ascii_lowercase);
+        let holds_arrays = matches!(extension.as_deref(), Some("npy" | "npz"));
+        if matches!(intake, Intake::Text(_)) && !holds_arrays && !image::is_named_as_picture(path) {
+            return read_text(path).map(RawInput::Text);
+        }
+        match path.to_str() {
+            Some(name) => RawInput::from_argument(name, intake),
+            None => error("a file name that is not UTF-8", "rename the file"),
+        }
+    }
+
+    internal! {
+        /// The one input that a command-line argument names, as [`Given::from_argument`] reads it; arrays are converted
+        /// whole.
+        pub fn from_argument(argument: &str, intake: Intake<'_>) -> Result<RawInput> {
+            let path = Path::new(argument);
+            let raw = match Given::from_argument(argument, intake)? {
+                Given::One(input) => return Ok(input),
+                Given::Rows(rows) => vec![rows.whole().map_err(|e| e.at(path.display()))?],
+                Given::Arrays(raw) => raw,
+            };
+            arrays::convert(raw, path).map(RawInput::Arrays)
+        }
     }
 
     fn sort(&self) -> &'static str {
@@ -253,14 +326,16 @@ impl RawInput {
         }
     }
 
-    /// The input that a journal kept. Error: damaged picture, or arrays whose shape and data disagree.
-    pub fn from_stored(stored: StoredInput) -> Result<RawInput> {
-        match stored {
-            StoredInput::Text(text) => Ok(RawInput::Text(text)),
-            StoredInput::Image { png, .. } => image::decode(&png).map(RawInput::Image),
-            StoredInput::Arrays(arrays) => {
-                arrays.iter().try_for_each(NamedArray::check)?;
-                Ok(RawInput::Tensor(arrays))
+    internal! {
+        /// The input that a journal kept. Error: damaged picture, or arrays whose shape and data disagree.
+        pub fn from_stored(stored: StoredInput) -> Result<RawInput> {
+            match stored {
+                StoredInput::Text(text) => Ok(RawInput::Text(text)),
+                StoredInput::Image { png, .. } => image::decode(&png).map(RawInput::Image),
+                StoredInput::Arrays(arrays) => {
+                    arrays.iter().try_for_each(NamedArray::check)?;
+                    Ok(RawInput::Tensor(arrays))
+                }
             }
         }
     }

@@ -212,6 +212,7 @@ impl RawArray {
 }
 
 /// The start of a `.npy` stream, whose elements are still to be read.
+#[derive(Debug)]
 struct Head {
     /// Everything but the elements.
     array: RawArray,
@@ -263,6 +264,7 @@ impl Head {
 }
 
 /// A `.npy` stream whose rows are read one after the other, so that only one of them is in memory.
+#[derive(Debug)]
 pub struct RowReader<R> {
     reader: R,
     head: Head,

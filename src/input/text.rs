@@ -17,6 +17,7 @@ const MAX_TOKENIZER_BYTES: u64 = 64 << 20;
 pub const MAX_TEXT_BYTES: usize = 1 << 20;
 
 /// A tokenizer with a fixed window. It is shared between threads by reference.
+#[derive(Debug)]
 pub struct TextEncoder {
     tokenizer: Tokenizer,
     max_length: usize,

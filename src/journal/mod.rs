@@ -54,8 +54,9 @@ pub const DEFAULT_LIMIT: u64 = 512 << 20;
 
 /// When interactions are synced; feedback and training records always are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum SyncPolicy {
-    /// Together: after [`GROUP_RECORDS`] or [`GROUP_TIME`], and when the journal is closed.
+    /// Together: after 32 of them or 5 seconds, and when the session is closed.
     #[default]
     Grouped,
     /// Each one before its answer is given.

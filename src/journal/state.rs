@@ -49,6 +49,7 @@ pub struct Spoken {
 
 /// A training run.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct TrainingEntry {
     /// Unix time in milliseconds.
     pub at_ms: u64,

@@ -5,6 +5,7 @@ use crate::stats::rows::softmax;
 
 /// A label with its probability.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct Scored {
     /// The class.
     pub label: String,
@@ -14,6 +15,7 @@ pub struct Scored {
 
 /// The answer to one input.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct Answer {
     /// To give feedback with; none when the disk did not take the record.
     pub id: Option<InteractionId>,

@@ -17,6 +17,7 @@ const LONGEST_FILE: u64 = 1 << 20;
 /// What happens when feedback names a class that nobody has named before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum NewClasses {
     /// It becomes a class.
     Allow,

@@ -70,7 +70,7 @@ fn live(home: &Home, windows: &LabelledSet, told: &mut Told) -> Result<()> {
 #[test]
 fn what_a_session_acknowledged_outlives_a_disk_that_fails() {
     let folder = tempfile::tempdir().unwrap();
-    let set = LabelledSet::read(&asset("hapt_users_23_26.npz")).unwrap().filter_user(23).unwrap();
+    let set = LabelledSet::read(asset("hapt_users_23_26.npz")).unwrap().filter_user(23).unwrap();
     let known: Vec<usize> = (0..set.len()).filter(|&i| set.labels()[i].parse::<usize>().unwrap() < 6).collect();
     let windows = set.select(&known).unwrap();
     let question: RawInput = windows.input(3).unwrap();
@@ -103,7 +103,7 @@ fn what_a_session_acknowledged_outlives_a_disk_that_fails() {
             }
             drop(home);
 
-            let health = super::verify(&path).unwrap();
+            let health = Home::verify(&path).unwrap();
             assert!(health.is_sound(), "{fault:?} {at}: {:?}", health.findings);
             let session = Home::open(&path).unwrap().session("p").unwrap();
             let journal = path.join("profiles/p/journal.log");

@@ -1,11 +1,13 @@
 //! A home: a folder with the base model, its settings, and the profiles of the people who use it.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::config::{Config, Encryption, NewClasses, TextPadding};
 use super::ends;
 use super::first_run::first_run;
+use super::init_options::InitOptions;
 use super::intake::{self, IntakeKind};
 use crate::adapter::{Fingerprint, Pooling};
 use crate::base::{Base, Task};
@@ -13,10 +15,9 @@ use crate::cipher::{Cipher, Key};
 use crate::disk::{Disk, RealDisk, StagedFile, make_folder, read_file};
 use crate::disk::{KeySource, KeyedDisk};
 use crate::error::{Error, Result};
-use crate::input::{Intake, Preprocessing, label};
+use crate::input::{Intake, RawInput as Input, label};
 use crate::plan::{Engine, Padding, Survey, survey};
 use crate::process::TrainLimits;
-use crate::runtime::sandbox::Vetting;
 use crate::sites::Pattern;
 
 const MODEL_FILE: &str = "base.onnx";
@@ -25,61 +26,6 @@ const TOKENIZER_FILE: &str = "tokenizer.json";
 const LONGEST_LABELS: u64 = 16 << 20;
 /// Length at which a model with sequences is looked at.
 const SURVEY_LENGTH: usize = 16;
-
-/// What `init` is told.
-#[derive(Debug, Clone)]
-pub struct InitOptions {
-    /// The ONNX file.
-    pub model: PathBuf,
-    /// What it answers; read off its outputs when not given.
-    pub task: Option<Task>,
-    /// One label a line.
-    pub labels: Option<PathBuf>,
-    /// `tokenizer.json`.
-    pub tokenizer: Option<PathBuf>,
-    /// Rank of the deltas.
-    pub rank: usize,
-    /// Sites that may adapt.
-    pub sites: Pattern,
-    /// How pictures become arrays; guessed from the input's shape when not given.
-    pub image: Option<Preprocessing>,
-    /// Name of the output that answers; the one that looks like it when not given.
-    pub model_output: Option<String>,
-    /// Name of the input that is fed with what is given without a name, where there are several.
-    pub model_input: Option<String>,
-    /// Arrays that a model of pictures is given go to it as they are.
-    pub tensor: bool,
-    /// Whether feedback may name new classes; by default only where no list of classes is known.
-    pub new_classes: Option<NewClasses>,
-    /// How the model is loaded for the first time, before it is loaded in this process; it is not tried first when not given.
-    pub vetting: Option<Vetting>,
-    /// Where the key is with which the profiles are encrypted; they are not when not given. A key file that is not there is made.
-    pub key: Option<KeySource>,
-    /// What training may cost.
-    pub limits: TrainLimits,
-}
-
-impl InitOptions {
-    /// Defaults for `model`.
-    pub fn new(model: impl Into<PathBuf>) -> InitOptions {
-        InitOptions {
-            model: model.into(),
-            task: None,
-            labels: None,
-            tokenizer: None,
-            rank: 8,
-            sites: Pattern::default(),
-            image: None,
-            model_output: None,
-            model_input: None,
-            tensor: false,
-            new_classes: None,
-            vetting: None,
-            key: None,
-            limits: TrainLimits::default(),
-        }
-    }
-}
 
 pub(crate) struct HomeInner {
     pub path: PathBuf,
@@ -303,21 +249,47 @@ impl Home {
     pub fn path(&self) -> &Path {
         &self.0.path
     }
-    /// Its settings.
-    pub fn config(&self) -> &Config {
-        &self.0.config
+    /// Whether the profiles are encrypted.
+    pub fn is_encrypted(&self) -> bool {
+        self.0.key.is_some()
     }
-    /// Its base model.
-    pub fn base(&self) -> &Base {
-        &self.0.engine.base
+    /// What training may cost.
+    pub fn limits(&self) -> TrainLimits {
+        self.0.config.limits
+    }
+    /// What the model takes, to complete "this model takes …".
+    pub fn takes(&self) -> &'static str {
+        self.intake().takes()
+    }
+    /// Reads a file as the model takes it: a picture, arrays (`.npy`, `.npz`), or a text.
+    ///
+    /// # Errors
+    /// [`ErrorKind::BadData`](crate::ErrorKind::BadData) when there is no such file, it is damaged, or the model takes another sort of
+    /// input; [`ErrorKind::Io`](crate::ErrorKind::Io).
+    pub fn read(&self, file: impl AsRef<Path>) -> Result<Input> {
+        Input::file(file.as_ref(), self.intake())
+    }
+    internal! {
+        /// Its settings.
+        pub fn config(&self) -> &Config {
+            &self.0.config
+        }
+    }
+    internal! {
+        /// Its base model.
+        pub fn base(&self) -> &Base {
+            &self.0.engine.base
+        }
     }
     /// Labels of the classes that are known without any adapter.
     pub fn labels(&self) -> &[String] {
         &self.0.labels
     }
-    /// How inputs become arrays.
-    pub fn intake(&self) -> Intake<'_> {
-        self.0.intake.borrowed()
+    internal! {
+        /// How inputs become arrays.
+        pub fn intake(&self) -> Intake<'_> {
+            self.0.intake.borrowed()
+        }
     }
     /// The disk through which the files of a profile are used: with its cipher, where the home is encrypted.
     #[cfg(feature = "bundles")]
@@ -333,17 +305,25 @@ impl Home {
         }
     }
 
-    /// Which sites adapt, and what that costs.
     #[cfg(feature = "train")]
-    pub fn summary(&self) -> Result<crate::adapt::select::Summary> {
-        let inner = &self.0;
-        crate::adapt::select::summarise(
-            &inner.engine.base,
-            inner.engine.task,
-            &Pattern::new(&inner.config.sites),
-            inner.config.rank,
-            &inner.config.limits,
-        )
+    internal! {
+        /// Which sites adapt, and what that costs.
+        pub fn summary(&self) -> Result<crate::adapt::select::Summary> {
+            let inner = &self.0;
+            crate::adapt::select::summarise(
+                &inner.engine.base,
+                inner.engine.task,
+                &Pattern::new(&inner.config.sites),
+                inner.config.rank,
+                &inner.config.limits,
+            )
+        }
+    }
+}
+
+impl fmt::Debug for Home {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Home").field("path", &self.0.path).field("config", &self.0.config).finish_non_exhaustive()
     }
 }
 

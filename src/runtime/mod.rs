@@ -9,6 +9,7 @@ mod first_run;
 mod flusher;
 mod forget;
 mod home;
+mod init_options;
 mod intake;
 mod journal_io;
 #[cfg(feature = "train")]
@@ -19,6 +20,8 @@ pub mod sandbox;
 mod serving;
 mod session;
 mod slot;
+#[cfg(feature = "train")]
+mod train_options;
 #[cfg(feature = "train")]
 mod training;
 mod verify;
@@ -32,15 +35,16 @@ pub use crate::adapt::select::{Chosen, ChosenSite, Summary};
 pub use crate::process::TrainLimits;
 pub use answer::{Answer, Scored};
 pub use config::{Config, Encryption, NewClasses, TextPadding};
-pub use home::{Home, InitOptions};
-#[cfg(feature = "train")]
-pub use prepare::TrainOptions;
+pub use home::Home;
+pub use init_options::InitOptions;
 #[cfg(feature = "train")]
 pub use resume::Checkpoints;
 pub use session::{Feedback, FeedbackReceipt, Session, Status};
 #[cfg(feature = "train")]
+pub use train_options::TrainOptions;
+#[cfg(feature = "train")]
 pub use training::TrainReport;
-pub use verify::{Health, repair, verify};
+pub use verify::Health;
 
 /// What `slot` is made of.
 mod sync {

@@ -1,33 +1,17 @@
 //! What a training works on: the training examples of a cut of the journal, and the sites and settings that its limits allow.
 
-use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use super::Session;
-use super::resume::{self, Checkpoints};
+use super::resume;
 use super::session::Serving;
+use super::train_options::TrainOptions;
 use crate::adapt::select::{Chosen, Costs};
 use crate::adapt::{Adaptation, CandidateSites, Dataset, Incumbent, Progress, Settings};
 use crate::error::Result;
 use crate::plan::sequence_length;
-use crate::process::TrainLimits;
 use crate::sites::Pattern;
 use crate::store::Cut;
-
-/// How to train.
-#[derive(Default)]
-pub struct TrainOptions<'a> {
-    /// Settings; the home's seed, rank and limits apply on top of the defaults when none are given.
-    pub settings: Option<Settings>,
-    /// What it may cost; the home's limits when none are given.
-    pub limits: Option<TrainLimits>,
-    /// Set by the caller to stop; checked before every step.
-    pub stop: Option<&'a AtomicBool>,
-    /// When it is kept where the training stands.
-    pub checkpoints: Checkpoints,
-    /// Told about progress.
-    pub progress: Option<&'a (dyn Fn(Progress) + Sync)>,
-}
 
 /// A training before its first fit.
 pub(super) struct Prepared {
@@ -55,7 +39,7 @@ impl Session {
         let started = Instant::now();
         let config = self.home().config();
         let engine = &self.home().0.engine;
-        let mut settings = options.settings.clone().unwrap_or_else(|| self.settings());
+        let mut settings = options.over(|| self.settings());
         let (labels, dataset) = self.dataset(serving, cut)?;
         // Costs are those of the longest training example.
         let longest =

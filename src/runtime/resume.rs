@@ -13,6 +13,7 @@ use crate::sync::lock;
 
 /// Whether and how often a training writes where it stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Checkpoints {
     /// Once in this time for each fit that runs, and when it is stopped. A slow disk is written to less often, so that writing takes
     /// at most a twentieth of the time.

@@ -2,6 +2,7 @@
 
 #[cfg(feature = "train")]
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::{Arc, Mutex};
 
 use ndarray::Array2;
@@ -14,8 +15,8 @@ pub(crate) use super::serving::Serving;
 use super::slot::Slot;
 use super::{Home, journal_io, now_ms};
 use crate::error::{Error, ErrorKind, Result};
-use crate::input::{Example, Prepared, RawInput, label};
-use crate::journal::{FeedbackKind, InteractionId, Journal, SyncPolicy};
+use crate::input::{Example, Prepared, RawInput as Input, label};
+use crate::journal::{FeedbackKind, InteractionId, Journal, SyncPolicy, TrainingEntry};
 use crate::plan::{MICRO_BATCH, Variant};
 use crate::stats::rows::softmax;
 use crate::store::{Cause, DEFAULT_WAIT, GenerationInfo, Probation, RolledBack, Store, profile_folder};
@@ -23,6 +24,7 @@ use crate::sync::lock;
 
 /// What a person says about an answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Feedback {
     /// The right answer is this class.
     Label(String),
@@ -36,6 +38,7 @@ pub enum Feedback {
 
 /// What happened to feedback.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct FeedbackReceipt {
     /// The interaction.
     pub id: InteractionId,
@@ -50,6 +53,7 @@ pub struct FeedbackReceipt {
 
 /// Where a profile stands.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct Status {
     /// Active generation; 0 is the base model.
     pub generation: u64,
@@ -82,6 +86,12 @@ pub struct Session {
     #[cfg(feature = "train")]
     /// Whether the base model agrees with the feedback on the latest answers.
     pub(super) base_says: Mutex<HashMap<InteractionId, bool>>,
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session").field("home", &self.home).field("store", &self.store).finish_non_exhaustive()
+    }
 }
 
 impl Home {
@@ -149,9 +159,11 @@ impl Session {
         self.store.folder().file_name().unwrap_or_default().to_string_lossy().into_owned()
     }
 
-    /// The profile on disk.
-    pub fn store(&self) -> &Store {
-        &self.store
+    internal! {
+        /// The profile on disk.
+        pub fn store(&self) -> &Store {
+            &self.store
+        }
     }
 
     /// Makes everything that was recorded durable; no interaction so far has an id from the returned one on.
@@ -229,12 +241,12 @@ impl Session {
     ///
     /// # Errors
     /// When the input does not fit the model. A disk that takes no record is no error: the answer then has no id.
-    pub fn predict(&self, input: &RawInput) -> Result<Answer> {
+    pub fn predict(&self, input: &Input) -> Result<Answer> {
         self.predict_top(input, 5)
     }
 
     /// [`Session::predict`] with the `top` most probable classes.
-    pub fn predict_top(&self, input: &RawInput, top: usize) -> Result<Answer> {
+    pub fn predict_top(&self, input: &Input, top: usize) -> Result<Answer> {
         let Prepared { example, stored } = self.home.intake().prepare(input)?;
         let (mut serving, probation) = self.take_up()?;
         let logits = match self.logits(&serving, &example) {
@@ -285,24 +297,37 @@ impl Session {
         self.home.0.engine.one(&Variant::Base, example).is_ok()
     }
 
-    /// Probabilities of all classes for many inputs, without recording anything: `[inputs, classes]` in the order of
-    /// [`Session::labels`], by the active generation or, with `base`, by the base model.
-    pub fn evaluate(&self, inputs: &[RawInput], base: bool, threads: usize) -> Result<Option<Array2<f32>>> {
-        let examples: Vec<Example> = inputs.iter().map(|i| self.home.intake().example(i)).collect::<Result<_>>()?;
-        let examples: Vec<&Example> = examples.iter().collect();
-        let serving = if base { Arc::new(Serving::base(&self.home)) } else { self.follow()? };
-        if serving.head.is_none() && self.home.0.base_classes == 0 {
-            // No class is known yet: whether the inputs fit the model is all there is to say.
-            examples.iter().try_for_each(|e| crate::plan::check(self.home.base(), e))?;
-            return Ok(None);
+    /// Probabilities of all classes for each input, in the order of [`Session::labels`], by the active generation; nothing is
+    /// recorded. Empty while an encoder has learned no class.
+    ///
+    /// # Errors
+    /// When an input does not fit the model.
+    pub fn probabilities(&self, inputs: &[Input]) -> Result<Vec<Vec<f32>>> {
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        let rows = self.evaluate(inputs, false, threads)?;
+        Ok(rows.map_or_else(Vec::new, |p| p.rows().into_iter().map(|row| row.to_vec()).collect()))
+    }
+
+    internal! {
+        /// Probabilities of all classes for many inputs, without recording anything: `[inputs, classes]` in the order of
+        /// [`Session::labels`], by the active generation or, with `base`, by the base model.
+        pub fn evaluate(&self, inputs: &[Input], base: bool, threads: usize) -> Result<Option<Array2<f32>>> {
+            let examples: Vec<Example> = inputs.iter().map(|i| self.home.intake().example(i)).collect::<Result<_>>()?;
+            let examples: Vec<&Example> = examples.iter().collect();
+            let serving = if base { Arc::new(Serving::base(&self.home)) } else { self.follow()? };
+            if serving.head.is_none() && self.home.0.base_classes == 0 {
+                // No class is known yet: whether the inputs fit the model is all there is to say.
+                examples.iter().try_for_each(|e| crate::plan::check(self.home.base(), e))?;
+                return Ok(None);
+            }
+            let rows = self.home.0.engine.many(&serving.variant(), &examples, threads, MICRO_BATCH)?;
+            let Some(mut z) = serving.logits(&rows)? else { return Ok(None) };
+            for mut row in z.rows_mut() {
+                let p = softmax(row.view());
+                row.iter_mut().zip(p).for_each(|(z, p)| *z = p);
+            }
+            Ok(Some(z))
         }
-        let rows = self.home.0.engine.many(&serving.variant(), &examples, threads, MICRO_BATCH)?;
-        let Some(mut z) = serving.logits(&rows)? else { return Ok(None) };
-        for mut row in z.rows_mut() {
-            let p = softmax(row.view());
-            row.iter_mut().zip(p).for_each(|(z, p)| *z = p);
-        }
-        Ok(Some(z))
     }
 
     /// Labels of the classes that the active generation answers with.
@@ -414,7 +439,7 @@ impl Session {
     }
 
     /// Trainings in order of time, promoted or not.
-    pub fn history(&self) -> Result<Vec<crate::journal::TrainingEntry>> {
+    pub fn history(&self) -> Result<Vec<TrainingEntry>> {
         let mut journal = lock(&self.journal);
         journal.refresh()?;
         Ok(journal.state().trainings().to_vec())
@@ -430,13 +455,15 @@ impl Session {
         Serving::load(&self.home, &self.store, self.store.current()?, false)
     }
 
-    /// The adapter of the active generation; none for the base model.
-    pub fn adapter(&self) -> Result<Option<crate::adapter::Adapter>> {
-        let generation = self.store.current()?;
-        if generation == 0 {
-            return Ok(None);
+    internal! {
+        /// The adapter of the active generation; none for the base model.
+        pub fn adapter(&self) -> Result<Option<crate::adapter::Adapter>> {
+            let generation = self.store.current()?;
+            if generation == 0 {
+                return Ok(None);
+            }
+            Ok(Some(self.store.open_generation(generation, Some(&self.home.base().fingerprint()))?.to_adapter()))
         }
-        Ok(Some(self.store.open_generation(generation, Some(&self.home.base().fingerprint()))?.to_adapter()))
     }
 }
 

@@ -4,8 +4,9 @@ use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::prepare::{Prepared, TrainOptions, incumbent};
+use super::prepare::{Prepared, incumbent};
 use super::resume::{Checkpoints, Keeping};
+use super::train_options::TrainOptions;
 use super::{Session, journal_io, now_ms};
 use crate::adapt::fit::state::Keeper;
 use crate::adapt::fit::{Target, TrainingExample};
@@ -25,6 +26,7 @@ const TRAIN_LOCK_WAIT: Duration = Duration::from_millis(200);
 
 /// What a training did.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct TrainReport {
     /// Whether a new generation serves.
     pub promoted: bool,
@@ -41,18 +43,35 @@ pub struct TrainReport {
     /// One line a candidate.
     pub tried: Vec<String>,
     /// Mean loss on the answers that judged; `None` where nothing was trained.
-    pub loss: Option<ValidationLoss>,
+    pub(crate) loss: Option<ValidationLoss>,
     /// Which sites were allowed to adapt, where memory or time is limited.
-    pub choice: Option<Chosen>,
+    pub(crate) choice: Option<Chosen>,
+}
+
+impl TrainReport {
+    internal! {
+        /// Mean loss on the answers that judged; `None` where nothing was trained.
+        pub fn loss(&self) -> Option<ValidationLoss> {
+            self.loss
+        }
+    }
+    internal! {
+        /// Which sites were allowed to adapt, where memory or time is limited.
+        pub fn choice(&self) -> Option<&Chosen> {
+            self.choice.as_ref()
+        }
+    }
 }
 
 impl Session {
-    /// Settings of a training with the home's configuration.
-    pub fn settings(&self) -> Settings {
-        let config = self.home().config();
-        let mut settings = Settings { seed: config.seed, ..Settings::default() };
-        settings.limits.disagreement = config.disagreement_limit;
-        settings
+    internal! {
+        /// Settings of a training with the home's configuration.
+        pub fn settings(&self) -> Settings {
+            let config = self.home().config();
+            let mut settings = Settings { seed: config.seed, ..Settings::default() };
+            settings.limits.disagreement = config.disagreement_limit;
+            settings
+        }
     }
 
     /// Trains on all feedback; when the gate finds the result better, it is committed and answers from the next prediction on.
@@ -128,15 +147,17 @@ impl Session {
         self.store.choice().keep(&text)
     }
 
-    /// What the last training within limits chose; `None` if there was none, or something was forgotten since.
-    ///
-    /// # Errors
-    /// [`ErrorKind::BadData`](crate::ErrorKind::BadData) if the file is damaged,
-    /// [`ErrorKind::Io`](crate::ErrorKind::Io).
-    pub fn choice(&self) -> Result<Option<Chosen>> {
-        let parse = |text: String| toml::from_str(&text);
-        let odd = |e| Error::bad_data("what the last training chose cannot be read").because(e).hint("train again");
-        self.store.choice().text()?.map(parse).transpose().map_err(odd)
+    internal! {
+        /// What the last training within limits chose; `None` if there was none, or something was forgotten since.
+        ///
+        /// # Errors
+        /// [`ErrorKind::BadData`](crate::ErrorKind::BadData) if the file is damaged,
+        /// [`ErrorKind::Io`](crate::ErrorKind::Io).
+        pub fn choice(&self) -> Result<Option<Chosen>> {
+            let parse = |text: String| toml::from_str(&text);
+            let odd = |e| Error::bad_data("what the last training chose cannot be read").because(e).hint("train again");
+            self.store.choice().text()?.map(parse).transpose().map_err(odd)
+        }
     }
 
     fn adapter_of(
@@ -289,7 +310,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let home = Home::init(folder.path().join("home"), &InitOptions::new(asset("har_cnn.onnx"))).unwrap();
         let session = home.session("p").unwrap();
-        let all = LabelledSet::read(&asset("hapt_users_23_26.npz")).unwrap().filter_user(23).unwrap();
+        let all = LabelledSet::read(asset("hapt_users_23_26.npz")).unwrap().filter_user(23).unwrap();
         let known: Vec<usize> = (0..all.len()).filter(|&i| all.labels()[i].parse::<usize>().unwrap() < 6).collect();
         let windows = all.select(&known).unwrap();
         teach(&session, &windows);

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::config::{Config, FILE};
-use super::home::keyed;
+use super::home::{Home, keyed};
 use super::now_ms;
 use crate::adapter::Fingerprint;
 use crate::cipher::Key;
@@ -13,8 +13,9 @@ use crate::error::{Error, Result};
 use crate::input::TextEncoder;
 use crate::store::{Finding, Repair, State, Store, profile_folder};
 
-/// What `verify` found.
+/// What [`Home::verify`] found.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Health {
     /// Every file that was looked at.
     pub findings: Vec<Finding>,
@@ -27,55 +28,61 @@ impl Health {
     }
 }
 
-/// Looks at every file of the home in `path`, without changing anything and without running the model.
-///
-/// # Errors
-/// [`ErrorKind::Usage`](crate::ErrorKind::Usage) when it is no home; [`ErrorKind::Io`](crate::ErrorKind::Io).
-pub fn verify(path: &Path) -> Result<Health> {
-    let disk = RealDisk;
-    let settings = path.join(FILE);
-    let config = match Config::read(&disk, path) {
-        Err(e) if e.kind() != crate::ErrorKind::BadData => return Err(e),
-        Err(e) => return Ok(Health { findings: vec![Finding::of(&settings, Err(e))] }),
-        Ok(config) => config,
-    };
-    let mut findings = vec![Finding::new(&settings, State::Sound, "the settings")];
-    let model = path.join(&config.model);
-    findings.push(Finding::of(&model, check_model(&disk, &model, &config.fingerprint)));
-    if let Some(file) = &config.labels {
-        let file = path.join(file);
-        findings
-            .push(Finding::of(&file, super::home::read_labels(&disk, &file).map(|l| format!("{} labels", l.len()))));
-    }
-    if let Some(file) = &config.tokenizer {
-        let file = path.join(file);
-        let loaded = TextEncoder::load(&file, config.max_length);
-        findings.push(Finding::of(&file, loaded.map(|_| "the tokenizer".into())));
-    }
-    // Adapters are held against the hash in the settings, so that a changed model is one finding and not many.
-    if let Ok(base) = config.fingerprint.parse::<Fingerprint>() {
-        let key = config.key(&disk, path, None)?;
-        for store in stores(path, key.as_ref())? {
-            findings.extend(store.verify(&base)?);
+impl Home {
+    /// Looks at every file of the home in `path`, without changing anything and without running the model.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Usage`](crate::ErrorKind::Usage) when it is no home; [`ErrorKind::Io`](crate::ErrorKind::Io).
+    pub fn verify(path: impl AsRef<Path>) -> Result<Health> {
+        let path = path.as_ref();
+        let disk = RealDisk;
+        let settings = path.join(FILE);
+        let config = match Config::read(&disk, path) {
+            Err(e) if e.kind() != crate::ErrorKind::BadData => return Err(e),
+            Err(e) => return Ok(Health { findings: vec![Finding::of(&settings, Err(e))] }),
+            Ok(config) => config,
+        };
+        let mut findings = vec![Finding::new(&settings, State::Sound, "the settings")];
+        let model = path.join(&config.model);
+        findings.push(Finding::of(&model, check_model(&disk, &model, &config.fingerprint)));
+        if let Some(file) = &config.labels {
+            let file = path.join(file);
+            findings.push(Finding::of(
+                &file,
+                super::home::read_labels(&disk, &file).map(|l| format!("{} labels", l.len())),
+            ));
         }
+        if let Some(file) = &config.tokenizer {
+            let file = path.join(file);
+            let loaded = TextEncoder::load(&file, config.max_length);
+            findings.push(Finding::of(&file, loaded.map(|_| "the tokenizer".into())));
+        }
+        // Adapters are held against the hash in the settings, so that a changed model is one finding and not many.
+        if let Ok(base) = config.fingerprint.parse::<Fingerprint>() {
+            let key = config.key(&disk, path, None)?;
+            for store in stores(path, key.as_ref())? {
+                findings.extend(store.verify(&base)?);
+            }
+        }
+        Ok(Health { findings })
     }
-    Ok(Health { findings })
-}
 
-/// Repairs what can be repaired in the home in `path`; then [`verify`] tells what is left.
-///
-/// # Errors
-/// [`ErrorKind::Usage`](crate::ErrorKind::Usage) when it is no home, [`ErrorKind::BadData`](crate::ErrorKind::BadData) when its
-/// settings are damaged, [`ErrorKind::Busy`](crate::ErrorKind::Busy), [`ErrorKind::Io`](crate::ErrorKind::Io).
-pub fn repair(path: &Path) -> Result<Vec<Repair>> {
-    let config = Config::read(&RealDisk, path)?;
-    let base: Fingerprint = config.fingerprint.parse().map_err(|e: Error| e.at(path.join(FILE).display()))?;
-    let key = config.key(&RealDisk, path, None)?;
-    let mut done = vec![];
-    for store in stores(path, key.as_ref())? {
-        done.extend(store.repair(&base, now_ms())?);
+    /// Repairs what can be repaired in the home in `path`; then [`Home::verify`] tells what is left.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Usage`](crate::ErrorKind::Usage) when it is no home, [`ErrorKind::BadData`](crate::ErrorKind::BadData) when its
+    /// settings are damaged, [`ErrorKind::Busy`](crate::ErrorKind::Busy), [`ErrorKind::Io`](crate::ErrorKind::Io).
+    pub fn repair(path: impl AsRef<Path>) -> Result<Vec<Repair>> {
+        let path = path.as_ref();
+        let config = Config::read(&RealDisk, path)?;
+        let base: Fingerprint = config.fingerprint.parse().map_err(|e: Error| e.at(path.join(FILE).display()))?;
+        let key = config.key(&RealDisk, path, None)?;
+        let mut done = vec![];
+        for store in stores(path, key.as_ref())? {
+            done.extend(store.repair(&base, now_ms())?);
+        }
+        Ok(done)
     }
-    Ok(done)
 }
 
 fn check_model(disk: &dyn Disk, model: &Path, fingerprint: &str) -> Result<String> {

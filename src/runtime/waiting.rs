@@ -109,7 +109,7 @@ impl DiskFile for GatedFile {
 fn predictions_and_feedback_go_on_while_a_training_reads_its_inputs() {
     let folder = tempfile::tempdir().unwrap();
     let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("models");
-    let windows = LabelledSet::read(&models.join("hapt_users_23_26.npz")).unwrap().filter_user(23).unwrap();
+    let windows = LabelledSet::read(models.join("hapt_users_23_26.npz")).unwrap().filter_user(23).unwrap();
     Home::init(folder.path().join("home"), &InitOptions::new(models.join("har_cnn.onnx"))).unwrap();
     let gate = Gate(Arc::default());
     let home = Home::open_on(Arc::new(gate.clone()), &folder.path().join("home"), None).unwrap();

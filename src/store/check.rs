@@ -16,6 +16,7 @@ const WAIT: Duration = Duration::from_secs(2);
 
 /// What is the matter with a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum State {
     /// Nothing.
     Sound,
@@ -38,6 +39,7 @@ impl State {
 
 /// One file that was looked at.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Finding {
     /// Its path.
     pub file: String,
@@ -65,6 +67,7 @@ impl Finding {
 
 /// One thing that `repair` did.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Repair {
     /// The file.
     pub file: String,

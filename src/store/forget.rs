@@ -11,6 +11,7 @@ use crate::journal::{InteractionId, Journal, JournalState};
 
 /// What to forget.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Selection {
     /// These interactions.
     Ids(Vec<InteractionId>),
@@ -22,6 +23,7 @@ pub enum Selection {
 
 /// What was forgotten.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Forgotten {
     /// Interactions that are gone, with what was said about them.
     pub interactions: usize,

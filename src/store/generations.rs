@@ -14,6 +14,7 @@ const ENDING: &str = ".adapter";
 
 /// One generation on disk.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct GenerationInfo {
     /// Its number.
     pub number: u64,
@@ -24,7 +25,24 @@ pub struct GenerationInfo {
     /// Why it was rolled back automatically, if it was the last one that failed.
     pub rolled_back: Option<Cause>,
     /// Its header and the length of its file; an error if it is damaged. Tensors are not checked.
-    pub header: Result<(AdapterHeader, u64)>,
+    pub(crate) header: Result<(AdapterHeader, u64)>,
+}
+
+impl GenerationInfo {
+    /// Length of its file, bytes; none if it is damaged.
+    pub fn bytes(&self) -> Option<u64> {
+        self.header.as_ref().ok().map(|(_, length)| *length)
+    }
+    /// What is the matter with its file, if it is damaged. Its tensors are not checked: [`Home::verify`](crate::Home::verify) does.
+    pub fn damage(&self) -> Option<&Error> {
+        self.header.as_ref().err()
+    }
+    internal! {
+        /// Its header and the length of its file; an error if it is damaged. Tensors are not checked.
+        pub fn header(&self) -> &Result<(AdapterHeader, u64)> {
+            &self.header
+        }
+    }
 }
 
 /// The folder of adapter files.

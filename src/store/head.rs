@@ -28,6 +28,7 @@ pub const TRIES: u16 = 1;
 
 /// Why acclimate took a generation back by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Cause {
     /// The process ended while it loaded the generation, or while it answered with it for the first times.
     Crash = 1,
@@ -57,6 +58,7 @@ impl Cause {
 
 /// A generation that acclimate rolled back by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct RolledBack {
     /// Its number.
     pub generation: u64,

@@ -30,7 +30,7 @@ pub const ACCEPT_SHARE: f32 = 0.25;
 pub const GAP: usize = 2;
 
 /// How to simulate.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Options<'a> {
     /// Feedback items between trainings; by default a quarter of the stream, at least 16. The end of the stream trains too.
     pub train_every: Option<usize>,
@@ -316,14 +316,10 @@ impl<'a> Run<'a> {
     fn train(&mut self, seen: usize) -> Result<()> {
         let of = self.stream.len();
         let tell = |p: Progress| (self.progress)(Step { seen, of, doing: format!("training: {}", p.stage) });
-        let options = TrainOptions {
-            settings: Some(self.settings.clone()),
-            limits: None,
-            stop: self.options.stop,
-            // Its home goes with it.
-            checkpoints: Checkpoints::Never,
-            progress: Some(&tell),
-        };
+        // Its home goes with it.
+        let options =
+            TrainOptions::default().settings(self.settings.clone()).checkpoints(Checkpoints::Never).progress(&tell);
+        let options = TrainOptions { stop: self.options.stop, ..options };
         let report = self.session.train(&options)?;
         let before = self.curve.last().map_or(self.base_accuracy, |p| p.adapted_accuracy);
         let adapted_accuracy = match report.promoted {
@@ -355,7 +351,7 @@ mod tests {
 
     /// Windows of one person, without the postural transitions that the model does not know.
     fn person(user: i64) -> LabelledSet {
-        let set = LabelledSet::read(&asset("hapt_users_23_26.npz")).unwrap().filter_user(user).unwrap();
+        let set = LabelledSet::read(asset("hapt_users_23_26.npz")).unwrap().filter_user(user).unwrap();
         let known: Vec<usize> = (0..set.len()).filter(|&i| set.labels()[i].parse::<usize>().unwrap() < 6).collect();
         set.select(&known).unwrap()
     }

@@ -29,7 +29,7 @@ pub fn large(name: &str) -> Option<PathBuf> {
 
 /// The windows of one person whose activity the model knows, in order of time.
 pub fn person(user: i64) -> LabelledSet {
-    let all = LabelledSet::read(&asset("hapt_users_23_26.npz")).unwrap().filter_user(user).unwrap();
+    let all = LabelledSet::read(asset("hapt_users_23_26.npz")).unwrap().filter_user(user).unwrap();
     let known: Vec<usize> = (0..all.len()).filter(|&i| all.labels()[i].parse::<usize>().unwrap() < 6).collect();
     all.select(&known).unwrap()
 }
@@ -65,7 +65,7 @@ pub fn teach(session: &Session, windows: &LabelledSet, step: usize) {
 #[track_caller]
 pub fn train(session: &Session, threads: usize) -> TrainReport {
     let settings = acclimate::adapt::Settings { threads, ..session.settings() };
-    let report = session.train(&TrainOptions { settings: Some(settings), ..TrainOptions::default() }).unwrap();
+    let report = session.train(&TrainOptions::default().settings(settings)).unwrap();
     assert!(report.promoted, "{}: {:?}", report.verdict.reason, report.tried);
     report
 }
@@ -119,7 +119,7 @@ pub fn teach_texts(session: &Session, rows: &[(String, String)]) {
 #[track_caller]
 pub fn train_to(session: &Session, deepest: acclimate::adapter::Depth) -> TrainReport {
     let settings = acclimate::adapt::Settings { deepest, ..session.settings() };
-    let report = session.train(&TrainOptions { settings: Some(settings), ..TrainOptions::default() }).unwrap();
+    let report = session.train(&TrainOptions::default().settings(settings)).unwrap();
     assert!(report.promoted, "{}: {:?}", report.verdict.reason, report.tried);
     report
 }

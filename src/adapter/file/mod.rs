@@ -63,7 +63,7 @@ pub struct TensorView<'a> {
 
 impl TensorView<'_> {
     /// A copy of its own.
-    pub fn to_dense(&self) -> DenseTensor {
+    pub fn to_dense(self) -> DenseTensor {
         DenseTensor { shape: self.shape.to_vec(), data: self.data.to_vec() }
     }
 }

@@ -27,6 +27,7 @@ use trial::Trial;
 
 /// What the model answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Task {
     /// One row of scores per example: the classes.
     Classification,

@@ -97,8 +97,13 @@ pub(super) fn refusal(base: &Base, ending: &Ending) -> Error {
         // A model that was traced with one example: its own row is all that it answers with.
         return Error::unsupported("the model leaves the number of examples open, and takes only one at a time")
             .at(base.path.display())
-            .because(format!("its output {} has one row, whatever the batch", listed(&base.outputs[ending.output..=ending.output])))
-            .hint(format!("fix it: `acclimate pin MODEL --dim {name}=1 --output F.onnx`, and make the home of F.onnx"));
+            .because(format!(
+                "its output {} has one row, whatever the batch",
+                listed(&base.outputs[ending.output..=ending.output])
+            ))
+            .hint(format!(
+                "fix it: `acclimate pin MODEL --dim {name}=1 --output F.onnx`, and make the home of F.onnx"
+            ));
     }
     let shown = port.map_or(String::new(), |p| listed(std::slice::from_ref(p)));
     let error = Error::unsupported(format!("the output {shown} holds {}", ending.kind.describe()))

@@ -111,6 +111,7 @@ impl Report {
 }
 
 /// A model with deltas, inputs, and the gradients of `Σ <output, cotangent>`.
+#[derive(Debug)]
 pub struct Gradients {
     /// The inputs, one example a row of the batch.
     pub examples: Vec<Example>,

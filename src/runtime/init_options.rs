@@ -1,0 +1,155 @@
+//! What `init` is told.
+
+use std::path::PathBuf;
+
+use super::config::NewClasses;
+use super::sandbox::Vetting;
+use crate::base::Task;
+use crate::disk::KeySource;
+use crate::input::Preprocessing;
+use crate::process::TrainLimits;
+use crate::sites::Pattern;
+
+/// How a home is made: [`InitOptions::new`] has the defaults, and a method a setting.
+///
+/// ```
+/// use acclimate::{InitOptions, TrainLimits};
+///
+/// let options = InitOptions::new("model.onnx")
+///     .labels("labels.txt")
+///     .rank(4)
+///     .limits(TrainLimits::default().memory_bytes(256 << 20));
+/// ```
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct InitOptions {
+    pub(crate) model: PathBuf,
+    pub(crate) task: Option<Task>,
+    pub(crate) labels: Option<PathBuf>,
+    pub(crate) tokenizer: Option<PathBuf>,
+    pub(crate) rank: usize,
+    pub(crate) sites: Pattern,
+    pub(crate) image: Option<Preprocessing>,
+    pub(crate) model_output: Option<String>,
+    pub(crate) model_input: Option<String>,
+    pub(crate) tensor: bool,
+    pub(crate) new_classes: Option<NewClasses>,
+    pub(crate) vetting: Option<Vetting>,
+    pub(crate) key: Option<KeySource>,
+    pub(crate) limits: TrainLimits,
+}
+
+impl InitOptions {
+    /// Defaults for the ONNX file `model`.
+    pub fn new(model: impl Into<PathBuf>) -> InitOptions {
+        InitOptions {
+            model: model.into(),
+            task: None,
+            labels: None,
+            tokenizer: None,
+            rank: 8,
+            sites: Pattern::default(),
+            image: None,
+            model_output: None,
+            model_input: None,
+            tensor: false,
+            new_classes: None,
+            vetting: None,
+            key: None,
+            limits: TrainLimits::default(),
+        }
+    }
+
+    /// What the model answers; read off its outputs when not given.
+    #[must_use]
+    pub fn task(mut self, task: Task) -> InitOptions {
+        self.task = Some(task);
+        self
+    }
+
+    /// A text file with one label a line; classes are numbered from 0 when not given.
+    #[must_use]
+    pub fn labels(mut self, file: impl Into<PathBuf>) -> InitOptions {
+        self.labels = Some(file.into());
+        self
+    }
+
+    /// The `tokenizer.json` (Hugging Face format) of a model of texts.
+    #[must_use]
+    pub fn tokenizer(mut self, file: impl Into<PathBuf>) -> InitOptions {
+        self.tokenizer = Some(file.into());
+        self
+    }
+
+    /// Rank of the deltas, 1 to 256; 8 by default.
+    #[must_use]
+    pub fn rank(mut self, rank: usize) -> InitOptions {
+        self.rank = rank;
+        self
+    }
+
+    /// Sites that may adapt: names with `*` for anything, separated by commas; all by default.
+    #[must_use]
+    pub fn sites(mut self, pattern: &str) -> InitOptions {
+        self.sites = Pattern::new(pattern);
+        self
+    }
+
+    /// How pictures become arrays; guessed from the input's shape when not given.
+    #[must_use]
+    pub fn image(mut self, preprocessing: Preprocessing) -> InitOptions {
+        self.image = Some(preprocessing);
+        self
+    }
+
+    /// Name of the model's output that answers; the one that looks like it when not given.
+    #[must_use]
+    pub fn model_output(mut self, name: impl Into<String>) -> InitOptions {
+        self.model_output = Some(name.into());
+        self
+    }
+
+    /// Name of the model's input that is fed with what is given without a name, where there are several.
+    #[must_use]
+    pub fn model_input(mut self, name: impl Into<String>) -> InitOptions {
+        self.model_input = Some(name.into());
+        self
+    }
+
+    /// Whether arrays that a model of pictures is given go to it as they are; false by default.
+    #[must_use]
+    pub fn tensor(mut self, as_they_are: bool) -> InitOptions {
+        self.tensor = as_they_are;
+        self
+    }
+
+    /// Whether feedback may name new classes; by default only where no list of classes is known.
+    #[must_use]
+    pub fn new_classes(mut self, new_classes: NewClasses) -> InitOptions {
+        self.new_classes = Some(new_classes);
+        self
+    }
+
+    /// Encrypts the profiles with the key that is kept there. A key file that is not there is made.
+    #[must_use]
+    pub fn key(mut self, source: KeySource) -> InitOptions {
+        self.key = Some(source);
+        self
+    }
+
+    /// What training may cost; unlimited by default.
+    #[must_use]
+    pub fn limits(mut self, limits: TrainLimits) -> InitOptions {
+        self.limits = limits;
+        self
+    }
+
+    internal! {
+        /// How the model is loaded for the first time, before it is loaded in this process; it is not tried first when not given.
+        #[must_use]
+        pub fn vetting(mut self, vetting: Vetting) -> InitOptions {
+            self.vetting = Some(vetting);
+            self
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! How a session trains.
+
+use std::fmt;
+use std::sync::atomic::AtomicBool;
+
+use super::resume::Checkpoints;
+use crate::adapt::{Progress, Settings};
+use crate::process::TrainLimits;
+
+/// How to train: the default is what the home's settings say, and a method changes one thing.
+///
+/// ```
+/// use std::sync::atomic::AtomicBool;
+/// use acclimate::{TrainLimits, TrainOptions};
+///
+/// let stop = AtomicBool::new(false);
+/// let options = TrainOptions::default().steps(200).limits(TrainLimits::default().seconds(60.0)).stop(&stop);
+/// ```
+#[derive(Clone, Default)]
+#[non_exhaustive]
+pub struct TrainOptions<'a> {
+    pub(crate) settings: Option<Settings>,
+    pub(crate) steps: Option<u64>,
+    pub(crate) seed: Option<u64>,
+    pub(crate) threads: Option<usize>,
+    pub(crate) limits: Option<TrainLimits>,
+    pub(crate) stop: Option<&'a AtomicBool>,
+    pub(crate) checkpoints: Checkpoints,
+    pub(crate) progress: Option<&'a (dyn Fn(Progress) + Sync)>,
+}
+
+impl<'a> TrainOptions<'a> {
+    /// Most optimiser steps of one fit; the recipe's when not given.
+    #[must_use]
+    pub fn steps(mut self, most: u64) -> Self {
+        self.steps = Some(most);
+        self
+    }
+
+    /// Seed of everything random; the home's when not given.
+    #[must_use]
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.seed = Some(seed);
+        self
+    }
+
+    /// Threads, at least 1; as many as there are cores when not given. The result does not depend on it.
+    #[must_use]
+    pub fn threads(mut self, threads: usize) -> Self {
+        self.threads = Some(threads.max(1));
+        self
+    }
+
+    /// What it may cost; the home's limits when not given.
+    #[must_use]
+    pub fn limits(mut self, limits: TrainLimits) -> Self {
+        self.limits = Some(limits);
+        self
+    }
+
+    /// Set by the caller to stop; looked at before every step. A later call goes on from the checkpoint.
+    #[must_use]
+    pub fn stop(mut self, flag: &'a AtomicBool) -> Self {
+        self.stop = Some(flag);
+        self
+    }
+
+    /// When it is kept where the training stands.
+    #[must_use]
+    pub fn checkpoints(mut self, checkpoints: Checkpoints) -> Self {
+        self.checkpoints = checkpoints;
+        self
+    }
+
+    /// Told about progress, from the thread that trains.
+    #[must_use]
+    pub fn progress(mut self, tell: &'a (dyn Fn(Progress) + Sync)) -> Self {
+        self.progress = Some(tell);
+        self
+    }
+
+    internal! {
+        /// All settings, in place of the home's; steps, seed and threads that are given beside them win.
+        #[must_use]
+        pub fn settings(mut self, settings: Settings) -> Self {
+            self.settings = Some(settings);
+            self
+        }
+    }
+
+    /// The settings in force where `home` has the home's.
+    pub(super) fn over(&self, home: impl FnOnce() -> Settings) -> Settings {
+        let settings = self.settings.clone().unwrap_or_else(home);
+        Settings {
+            steps: self.steps.or(settings.steps),
+            seed: self.seed.unwrap_or(settings.seed),
+            threads: self.threads.unwrap_or(settings.threads),
+            ..settings
+        }
+    }
+}
+
+impl fmt::Debug for TrainOptions<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TrainOptions")
+            .field("settings", &self.settings)
+            .field("steps", &self.steps)
+            .field("seed", &self.seed)
+            .field("threads", &self.threads)
+            .field("limits", &self.limits)
+            .field("stop", &self.stop)
+            .field("checkpoints", &self.checkpoints)
+            .finish_non_exhaustive()
+    }
+}
