@@ -126,7 +126,7 @@ fn for_people(r: &Report) -> String {
     let ports = |all: &[Port]| all.iter().map(port).collect::<Vec<_>>().join("; ");
     let classes = if r.classes > 0 { format!(", {} classes", r.classes) } else { String::new() };
     let mut text = format!(
-        "{}{classes}, {} parameters, opset {}, {}\nsha      {}\ninputs   {}\noutputs  {}\n{}",
+        "{}{classes}, {} parameters, opset {}, {}\nblake3   {}\ninputs   {}\noutputs  {}\n{}",
         r.task.map_or("no classifier or encoder", Task::name),
         r.parameters,
         r.opset,

@@ -460,14 +460,14 @@ mod tests {
     #[test]
     fn bundled_sets_read() {
         let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("models");
-        let har = LabelledSet::read(&dir.join("hapt_users_23_26.npz")).unwrap();
+        let har = LabelledSet::read(dir.join("hapt_users_23_26.npz")).unwrap();
         assert_eq!((har.len(), har.classes().len(), har.is_grouped_by_label()), (1572, 12, false));
         let person = har.filter_user(23).unwrap();
         assert_eq!(person.len(), 370);
         let example = Intake::Arrays.example(&person.input(0).unwrap()).unwrap();
         assert_eq!((example.arrays[0].name.as_str(), example.arrays[0].shape.as_slice()), ("", &[6, 128][..]));
 
-        let digits = LabelledSet::read(&dir.join("digits/test")).unwrap();
+        let digits = LabelledSet::read(dir.join("digits/test")).unwrap();
         let preprocessing = Preprocessing { size: [32, 32], ..Default::default() };
         let example = Intake::Image(&preprocessing).example(&digits.input(49).unwrap()).unwrap();
         assert_eq!(
@@ -475,7 +475,7 @@ mod tests {
             (50, 10, true, &[3, 32, 32][..])
         );
 
-        let intents = LabelledSet::read(&dir.join("sentences_test.tsv")).unwrap();
+        let intents = LabelledSet::read(dir.join("sentences_test.tsv")).unwrap();
         assert_eq!((intents.len(), intents.classes().len(), intents.is_grouped_by_label()), (50, 5, false));
         let encoder = TextEncoder::load(&dir.join("intents_tokenizer.json"), 32).unwrap();
         for i in 0..intents.len() {
