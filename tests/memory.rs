@@ -66,7 +66,6 @@ fn models_of_the_zoo_hold_what_is_promised() {
         "lstm",
         "gru",
         "wav2vec2",
-        "volume",
         "kernels",
     ];
     let over: Vec<String> = names

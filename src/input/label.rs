@@ -65,6 +65,11 @@ pub(super) fn lines(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
+/// Whether a file ends lines by carriage returns alone, as few editors do.
+pub fn has_bare_returns(bytes: &[u8]) -> bool {
+    bytes.iter().zip(bytes.iter().skip(1).chain(&[0])).any(|(a, b)| *a == b'\r' && *b != b'\n')
+}
+
 pub(super) fn not_utf8(what: &str) -> Error {
     Error::bad_data(format!("{what} that are not UTF-8")).hint("save the file as UTF-8")
 }

@@ -17,7 +17,7 @@ pub(super) struct Outcome {
 ///
 /// # Errors
 /// As [`Base::output_kind`].
-pub(super) fn flush(base: &Base, task: Task, classes: usize, labels: Option<usize>) -> Result<Outcome> {
+pub(super) fn decide(base: &Base, task: Task, classes: usize, labels: Option<usize>) -> Result<Outcome> {
     let report = base.end_report()?;
     let first = base.outputs().first().map(|p| p.name.as_str());
     let mut outcome = Outcome { task, output: None, warnings: vec![] };

@@ -137,7 +137,17 @@ impl Home {
             return Err(no_site(&base, &options.sites));
         }
         // Everything that can be wrong is looked at before anything is written.
-        let outcome = ends::flush(&base, task, seen.classes, labels.as_ref().map(Vec::len))?;
+        let outcome = ends::decide(&base, task, seen.classes, labels.as_ref().map(Vec::len))?;
+        if let (Some(file), Some(labels)) = (&options.labels, &labels)
+            && label::has_bare_returns(&read_file(&disk, file, LONGEST_LABELS)?)
+        {
+            tell(&format!(
+                "{}: carriage returns alone end its lines; they were read as {} labels, for a model of {} classes",
+                file.display(),
+                labels.len(),
+                seen.classes
+            ));
+        }
         outcome.warnings.iter().for_each(|warning| tell(warning));
         config.task = outcome.task.name().into();
         config.model_output = config.model_output.or(outcome.output);
