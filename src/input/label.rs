@@ -79,6 +79,15 @@ mod tests {
     use super::*;
 
     #[test]
+    fn carriage_returns_alone_are_noticed() {
+        for (bytes, bare) in
+            [(&b"a\rb\r"[..], true), (b"a\nb\r", true), (b"a\r\nb\r\n", false), (b"a\nb", false), (b"", false)]
+        {
+            assert_eq!(has_bare_returns(bytes), bare, "{bytes:?}");
+        }
+    }
+
+    #[test]
     fn one_word_is_one_label_whatever_surrounds_it() {
         for text in
             ["cat", " cat", "cat \t", "\u{feff}cat", "cat\r", "\u{a0}cat\u{3000}", "cat\0\0", "\u{feff} cat\r\n"]
