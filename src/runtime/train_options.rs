@@ -14,7 +14,7 @@ use crate::process::TrainLimits;
 /// use acclimate::{TrainLimits, TrainOptions};
 ///
 /// let stop = AtomicBool::new(false);
-/// let options = TrainOptions::default().steps(200).limits(TrainLimits::default().seconds(60.0)).stop(&stop);
+/// let options = TrainOptions::default().steps(200).limits(TrainLimits::default().budget_seconds(60.0)).stop(&stop);
 /// ```
 #[derive(Clone, Default)]
 #[non_exhaustive]
