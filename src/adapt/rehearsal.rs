@@ -10,7 +10,7 @@ use rand_chacha::ChaCha8Rng;
 
 use crate::input::{ArrayData, Example};
 
-/// Made-up inputs a training: measured on people whom the bundled activity model never met (docs/training.md).
+/// Synthetic inputs a training: measured on people whom the bundled activity model never met (docs/training.md).
 const COUNT: usize = 64;
 /// Largest deviation of the noise, in deviations of the input it is added to.
 const LOUDEST: f32 = 2.0;

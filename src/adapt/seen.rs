@@ -42,9 +42,9 @@ pub(crate) struct Standing {
 pub(super) struct Seen {
     pub features: Array2<f32>,
     pub logits: Option<Array2<f32>>,
-    /// What teaches which answers are to be kept.
+    /// Training split of the answers that are to be kept.
     pub keep: Option<Kept>,
-    /// What judges whether they were.
+    /// Their validation split.
     pub idle: Option<Idle>,
 }
 
@@ -79,8 +79,8 @@ impl Adaptation<'_> {
         Ok(Seen { features: rows.features, logits: rows.logits, keep, idle })
     }
 
-    /// What teaches and what judges among the uncorrected inputs. No input does both: of those that the base would answer as they were
-    /// answered, of every two blocks of consecutive ones one teaches, and the other judges. Those that a generation had learned to
+    /// The training and validation splits of the uncorrected inputs. No input is in both: of those that the base would answer as they were
+    /// answered, of every two blocks of consecutive ones one is for training, and the other for validation. Those that a generation had learned to
     /// answer otherwise only teach: a training starts from the base, and would unlearn what had no need to be said again.
     fn look_idle(&self) -> Result<Option<(Kept, Idle)>> {
         let all: Vec<&Example> = self.dataset.standing.iter().map(|s| &s.example).collect();
@@ -161,7 +161,7 @@ fn kept_examples(examples: Vec<Example>, logits: &Array2<f32>) -> Vec<TrainingEx
     examples.into_iter().zip(logits.rows()).map(|(example, z)| kept_example(example, softmax(z))).collect()
 }
 
-/// Teaches to go on answering with these probabilities, [base classes].
+/// Trains to go on answering with these probabilities, [base classes].
 fn kept_example(example: Example, keep: Vec<f32>) -> TrainingExample {
     let class = argmax(ArrayView1::from(&keep[..])).unwrap_or_default();
     TrainingExample { example, target: Target::Keep(class), weight: KEEP_WEIGHT, at_ms: 0, earlier: false, keep }

@@ -53,7 +53,7 @@ impl Adaptation<'_> {
         self.say("head", 0.0);
         let all: Vec<usize> = (0..self.dataset.training_examples.len()).collect();
         let taught = self.taught(seen, &all)?;
-        // What is to be kept is a fold of its own: it judges a head that only feedback taught, and teaches all others.
+        // What is to be kept is a fold of its own: it validates a head that was trained on feedback alone, and trains all others.
         let mut fold_of = folds.fold_of().to_vec();
         fold_of.resize(taught.weights.len(), folds.folds());
         let (blank, options) = (self.blank_head(seen)?, SolveOptions::default());

@@ -192,7 +192,7 @@ pub struct Verdict {
     pub before: f64,
     /// Accuracy of the candidate.
     pub after: f64,
-    /// Guard items.
+    /// Validation items.
     pub n: u64,
     /// Of the paired test that the candidate is better.
     pub p_value: f64,

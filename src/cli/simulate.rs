@@ -26,7 +26,7 @@ pub struct Simulate {
     /// .npz with x and y, .tsv of label and text, or a folder of pictures with one sub-folder per label
     #[arg(long, value_name = "D")]
     data: PathBuf,
-    /// Data that judges; the later half of --data when not given
+    /// Data to test on; the later half of --data when not given
     #[arg(long, value_name = "D2")]
     test: Option<PathBuf>,
     /// Only the examples of this user

@@ -103,7 +103,7 @@ impl Train {
     }
 }
 
-/// Mean losses on the guard set.
+/// Mean losses on the validation split.
 pub(super) fn loss_json(loss: ValidationLoss) -> Value {
     json!({ "base": loss.base, "after": loss.after })
 }

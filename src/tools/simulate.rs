@@ -160,7 +160,7 @@ pub struct Report {
     pub warnings: Vec<String>,
 }
 
-/// Plays `stream` to a new home made as `init` says; judges on `test`, or on the later half of `stream`.
+/// Plays `stream` to a new home made as `init` says; tests on `test`, or on the later half of `stream`.
 ///
 /// # Errors
 /// When the model or the data cannot be used, the temporary folder takes no files, or [`Options::stop`] was set.
@@ -213,7 +213,7 @@ pub fn simulate(
     })
 }
 
-/// The stream, what judges it, and how many items between them are not counted.
+/// The stream, what it is tested on, and how many items between them are not counted.
 fn split(stream: LabelledSet, test: Option<LabelledSet>, gap: usize) -> Result<(LabelledSet, LabelledSet, usize)> {
     if let Some(test) = test {
         return Ok((stream, test, 0));

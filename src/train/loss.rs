@@ -107,7 +107,7 @@ fn row(z: ArrayView1<'_, f32>, mut d: ArrayViewMut1<'_, f32>, target: LossTarget
         LossTarget::Not(g) => {
             let z_g = f64::from(*z.get(g).ok_or_else(|| out_of_range(g, z.len()))?);
             if z.len() < 2 {
-                return Err(Error::bad_data("a rejected answer teaches nothing to a model with a single class"));
+                return Err(Error::bad_data("a rejected answer says nothing to a model with a single class"));
             }
             let others = softmax_into(z, d.view_mut(), Some(g)); // d = r, 0 at g
             let gap = z_g - others; // log-odds of g
