@@ -9,6 +9,9 @@ use std::fmt;
 
 /// Confidence of either bound on the disagreement rate.
 pub const CONFIDENCE: f64 = 0.95;
+/// Fewest inputs that break a limit above 0. They come in blocks of up to four consecutive ones, which resemble each other: fewer
+/// than these are one or two moments, and no share, however many of them changed.
+pub const FEWEST_JUDGES: u64 = 9;
 
 /// Disagreement with the base on inputs that nobody corrected.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -35,7 +38,7 @@ pub enum RetentionCall {
     Kept,
     /// The limit lies between the bounds: too few inputs to tell.
     Likely,
-    /// The lower bound is above the limit: shown.
+    /// The lower bound is above the limit, on [`FEWEST_JUDGES`] inputs or more, or the limit is 0 and an answer changed: shown.
     Broken,
     /// There was no input to look at.
     Unknown,
@@ -79,7 +82,8 @@ impl Retention {
     pub fn call(&self, limit: f64) -> RetentionCall {
         match self {
             _ if self.n == 0 => RetentionCall::Unknown,
-            _ if self.lower > limit || limit.is_nan() => RetentionCall::Broken,
+            _ if limit.is_nan() => RetentionCall::Broken,
+            _ if self.lower > limit && (self.n >= FEWEST_JUDGES || limit == 0.0) => RetentionCall::Broken,
             _ if self.upper <= limit => RetentionCall::Kept,
             _ => RetentionCall::Likely,
         }
@@ -163,16 +167,20 @@ mod tests {
     }
 
     #[test]
-    fn one_change_of_a_handful_is_no_veto_and_a_clear_excess_is() {
+    fn a_handful_is_no_veto_and_a_clear_excess_is() {
         let call = |disagreements, n| Retention::from_counts(disagreements, n, 0.0).call(0.1);
-        for few in [(1, 1), (1, 2), (1, 4), (1, 9), (2, 9), (3, 20)] {
+        for few in [(1, 1), (1, 2), (1, 4), (1, 9), (2, 9), (3, 20), (2, 2), (3, 4), (4, 4), (8, 8)] {
             assert_eq!(call(few.0, few.1), RetentionCall::Likely, "{few:?}");
         }
-        for clear in [(2, 2), (3, 4), (4, 9), (7, 20), (30, 200)] {
+        for clear in [(4, 9), (9, 9), (7, 20), (30, 200)] {
             assert_eq!(call(clear.0, clear.1), RetentionCall::Broken, "{clear:?}");
         }
         assert_eq!((call(25, 200), call(0, 40)), (RetentionCall::Likely, RetentionCall::Kept));
-        assert_eq!(Retention::from_counts(1, 9, 0.0).call(0.0), RetentionCall::Broken, "none may change");
+        for n in [1, 9] {
+            assert_eq!(Retention::from_counts(1, n, 0.0).call(0.0), RetentionCall::Broken, "none may change");
+        }
+        let strict = Limits { strict: true, ..Limits::default() };
+        assert!(!Retention::from_counts(4, 4, 0.0).is_within(&strict), "proof is asked for");
         assert_eq!(Retention::from_share(8.0 / 9.0, 9), Retention::from_counts(1, 9, 0.0));
     }
 
