@@ -10,7 +10,7 @@ use super::{Adaptation, Outcome, Trials, ValidationLoss, Winner, depth_name};
 use crate::adapt::fit::{Fit, Go, TrainingExample};
 use crate::adapter::Depth;
 use crate::error::Result;
-use crate::gate::{CandidateEvidence, ServingEvidence, judge};
+use crate::gate::{CandidateEvidence, ServingEvidence, judge, test_level};
 use crate::input::Example;
 use crate::plan::{Factors, SiteKey, Variant};
 use crate::stats::paired::{Paired, power};
@@ -57,7 +57,7 @@ impl Adaptation<'_> {
             after: accuracy(&parts[shown].0),
             n: judged.len() as u64,
             p_value: call.candidates[shown].decision.p(),
-            power: power(judged.len() as u64, 0.1, 0.01, limits.alpha),
+            power: power(judged.len() as u64, 0.1, 0.01, test_level(&limits)),
             retention: 1.0 - candidates[shown].retention.rate,
             retention_n: candidates[shown].retention.n,
             depth: candidates[shown].depth,

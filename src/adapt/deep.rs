@@ -22,7 +22,7 @@ const ENOUGH_STEPS: u64 = 300;
 const FEWEST_EPOCHS: u64 = 8;
 /// Why a candidate is not tried to the end.
 const OUT_OF_TIME: &str = "the time budget does not reach; raise --budget-seconds";
-/// Held-out looks at a fit: at these shares of its epochs.
+/// Evaluation checkpoints of a fit: at these shares of its epochs.
 const CHECKPOINTS: [f32; 3] = [0.4, 0.7, 1.0];
 
 /// Level at which a candidate is told to be behind another.
