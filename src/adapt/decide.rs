@@ -57,7 +57,7 @@ impl Adaptation<'_> {
             after: accuracy(&parts[shown].0),
             n: judged.len() as u64,
             p_value: call.candidates[shown].decision.p(),
-            power: power(judged.len() as u64, 0.1, 0.01, test_level(&limits)),
+            power: power(judged.len() as u64, 0.1, 0.01, test_level(limits)),
             retention: 1.0 - candidates[shown].retention.rate,
             retention_n: candidates[shown].retention.n,
             depth: candidates[shown].depth,
