@@ -162,7 +162,7 @@ mod tests {
         // KL of the second row: lse(adapted) - lse(base)
         let want = ((1.0 + 1f64.exp() + 5f64.exp()).ln() - (1.0 + 1f64.exp()).ln()) / 2.0;
         assert!((r.mean_kl - want).abs() < 1e-6);
-        assert_eq!(r.call(0.02), RetentionCall::Broken);
+        assert_eq!(r.call(0.02), RetentionCall::Likely, "two inputs are no share");
         assert!(r.to_string().starts_with("1 of 2 uncorrected answers changed (50.0 %"));
     }
 
