@@ -33,9 +33,8 @@ pub struct CandidateEvidence<'a> {
 }
 
 /// Share of [`Limits::alpha`] at which the paired test is made. Two examples in different folds teach each the model that judges the
-/// other, so that one coincidence counts twice: in a simulation of heads and folds on labels that have nothing to do with the
-/// inputs, wins less losses vary by up to 1.35 times what independent items would give. This share of 5 % is 1.12 deviations;
-/// `adapt/level.rs` measures what it comes to.
+/// other, so that one coincidence counts twice: on labels that have nothing to do with the inputs, wins less losses vary by up
+/// to 1.12 times what independent items would give, and that is this share of 5 %. `adapt/level.rs` measures what it comes to.
 const FOLDS_SHARE: f64 = 0.65;
 
 /// The level of the paired test.
