@@ -22,11 +22,11 @@ fn input(bytes: usize) -> StoredInput {
     StoredInput::Text("x".repeat(bytes))
 }
 
-/// The generation that gave all answers, and how many that were spoken about a session looks at after each feedback.
+/// The generation that gave all answers, and how many that got feedback a session reads after each feedback.
 const GENERATION: u64 = 1;
 const LATEST: usize = 64;
 
-/// A journal of `interactions`; every tenth is spoken about, a few later.
+/// A journal of `interactions`; every tenth gets feedback, a few later.
 fn write(path: &Path, interactions: u32, bytes: usize) -> Result<()> {
     JournalWriter::create(&RealDisk, path, 1)?;
     let mut writer = JournalWriter::open(Arc::new(RealDisk), path)?;

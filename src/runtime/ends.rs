@@ -3,7 +3,7 @@
 use crate::base::{Base, Kind, Task};
 use crate::error::Result;
 
-/// What was settled.
+/// What was decided.
 pub(super) struct Outcome {
     /// The task of the home.
     pub task: Task,
@@ -13,7 +13,7 @@ pub(super) struct Outcome {
     pub warnings: Vec<String>,
 }
 
-/// Settles the task of a home for `base` by `task`, in which the model has `classes`, and the number of `labels`.
+/// Decides the task of a home for `base` by `task`, in which the model has `classes`, and the number of `labels`.
 ///
 /// # Errors
 /// As [`Base::output_kind`].

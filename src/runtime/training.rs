@@ -262,7 +262,7 @@ impl Session {
     }
 }
 
-/// The latest interactions of `cut` that nobody had spoken about by then, the last one first.
+/// The latest interactions of `cut` that had no feedback by then, the last one first.
 fn silent(state: &JournalState, cut: &Cut) -> Result<Vec<InteractionEntry>> {
     let since = state.next_id()?.0.saturating_sub(cut.next_id) as usize;
     let mut silent = state.latest_unspoken(MOST_IDLE.saturating_add(since))?;

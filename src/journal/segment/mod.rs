@@ -120,7 +120,7 @@ impl Sealed {
         !self.footer.trainings.is_empty()
     }
 
-    /// Whether one of `ids` is, or is spoken about, here.
+    /// Whether one of `ids`, or feedback on it, is here.
     pub(super) fn holds_any(&self, ids: &std::collections::HashSet<InteractionId>) -> Result<bool> {
         for block in self.places().chain(self.feedback_places()) {
             if block?.iter().any(|place| ids.contains(&place.id)) {

@@ -37,7 +37,7 @@ fn answer(n: u32) -> Record {
     Record::Feedback { id: InteractionId(n), at_ms: u64::from(n) + 7, kind }
 }
 
-/// 3000 questions; every third is spoken about, most a while later and in another order; two trainings.
+/// 3000 questions; every third gets feedback, most a while later and in another order; two trainings.
 fn story() -> Vec<Record> {
     let mut records = vec![];
     for n in 0..3000u32 {
