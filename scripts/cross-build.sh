@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds the acclimate binary (release, default features) for an ARM board.
+# Builds the acclimate binary (release, default features and bundles) for an ARM board.
 #
 #   scripts/cross-build.sh [TARGET] [--max-glibc 2.36] [--toolchain auto|rustup|debian] [--target-dir DIR] [--bin NAME]
 #
@@ -173,7 +173,7 @@ command -v "$strip" >/dev/null || strip="strip"
 
 say "building $bin for $target ($used toolchain) in $target_dir"
 started=$SECONDS
-(cd "$root" && CARGO_TARGET_DIR=$target_dir cargo build --release --locked --target "$target" --bin "$bin" >&2) || die "the build failed"
+(cd "$root" && CARGO_TARGET_DIR=$target_dir cargo build --release --locked --features bundles --target "$target" --bin "$bin" >&2) || die "the build failed"
 built=$target_dir/$target/release/$bin
 [ -f "$built" ] || die "cargo left no binary at $built" "is build.target-dir or --artifact-dir set in a cargo config?"
 "$strip" "$built"

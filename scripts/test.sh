@@ -36,8 +36,11 @@ export CARGO_TERM_COLOR=${CARGO_TERM_COLOR:-auto}
 # compiled once. Checks that a release build leaves out are switched back on for this crate alone.
 checks=(--config 'profile.release.package.acclimate.debug-assertions=true' --config 'profile.release.package.acclimate.overflow-checks=true')
 
+# Every feature; a default build, which is what a newcomer makes, is what the demo runs on.
+full=(--features bundles)
+
 run_fmt() { cargo fmt --check; }
-run_clippy() { cargo clippy --release --locked --all-targets -- -D warnings; }
+run_clippy() { cargo clippy --release --locked "${full[@]}" --all-targets -- -D warnings; }
 # A build without training: predicts with adapters, and nothing else.
 run_clippy-predict() { cargo clippy --release --locked --all-targets --no-default-features --features cli -- -D warnings; }
 # What an application sees: the library and its example without the feature `internals`, and their documentation.
@@ -53,9 +56,9 @@ run_test() {
         without=(-E 'not binary(minilm)')
     fi
     if cargo nextest --version >/dev/null 2>&1; then
-        cargo nextest run --release --locked --no-fail-fast "${checks[@]}" "${without[@]}"
+        cargo nextest run --release --locked "${full[@]}" --no-fail-fast "${checks[@]}" "${without[@]}"
     else
-        cargo test --release --locked --no-fail-fast --lib --bins --tests --examples "${checks[@]}"
+        cargo test --release --locked "${full[@]}" --no-fail-fast --lib --bins --tests --examples "${checks[@]}"
     fi
 }
 # The hot swap in every order of its threads: a package of its own, see loom/Cargo.toml.
@@ -66,8 +69,8 @@ run_fuzz() {
     bash scripts/fuzz.sh 0 adapter || return 1
     printf '%s\n' onnx journal adapter archive tokenizer | xargs -P 5 -I{} bash scripts/fuzz.sh "$seconds" {}
 }
-run_doctest() { cargo test --release --locked --doc "${checks[@]}"; }
-run_doc() { RUSTDOCFLAGS="${RUSTDOCFLAGS:-} -D warnings" cargo doc --release --locked --no-deps; }
+run_doctest() { cargo test --release --locked "${full[@]}" --doc "${checks[@]}"; }
+run_doc() { RUSTDOCFLAGS="${RUSTDOCFLAGS:-} -D warnings" cargo doc --release --locked "${full[@]}" --no-deps; }
 # Cargo's tools that the steps below use are installed once, into the cache, at these versions.
 tool() { # NAME VERSION [ARG...]
     local name=$1 version=$2 tools=${ACCLIMATE_CACHE:-${HOME:?HOME is not set: set ACCLIMATE_CACHE}/.cache/acclimate}/tools

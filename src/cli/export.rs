@@ -1,6 +1,6 @@
 //! `export`: what was learned, for other programs; and all of a profile, for another home.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use acclimate::Result;
@@ -23,7 +23,6 @@ pub struct Export {
     what: WhatArg,
     #[command(flatten)]
     profile: ProfileArg,
-    #[cfg(feature = "bundles")]
     #[command(flatten)]
     lock: LockArg,
 }
@@ -35,47 +34,25 @@ struct WhatArg {
     #[arg(long, value_name = "OUT.onnx")]
     merged: Option<PathBuf>,
     /// File to write: the profile's journal, generations and settings, encrypted; `acclimate import` takes it in
-    #[cfg(feature = "bundles")]
-    #[arg(long, value_name = "FILE", requires = "lock")]
+    #[arg(long, value_name = "FILE", requires = "lock", hide = cfg!(not(feature = "bundles")))]
     bundle: Option<PathBuf>,
 }
 
-#[cfg(feature = "bundles")]
 #[derive(Args)]
 #[group(id = "lock", multiple = false, requires = "bundle", conflicts_with = "merged")]
 struct LockArg {
     /// Lock the bundle with the first line of this file
-    #[arg(long, value_name = "F")]
+    #[arg(long, value_name = "F", hide = cfg!(not(feature = "bundles")))]
     passphrase_file: Option<PathBuf>,
     /// Lock the bundle for the holder of a key pair, as `age-keygen` makes one
-    #[arg(long, value_name = "age1…")]
+    #[arg(long, value_name = "age1…", hide = cfg!(not(feature = "bundles")))]
     recipient: Option<String>,
 }
 
 impl Export {
     pub fn run(self, output: &Output) -> Result<ExitCode> {
-        #[cfg(feature = "bundles")]
         if let Some(file) = &self.what.bundle {
-            let lock = match (&self.lock.passphrase_file, &self.lock.recipient) {
-                (Some(file), _) => Lock::passphrase_file(file)?,
-                (None, recipient) => Lock::recipient(recipient.as_deref().unwrap_or_default())?,
-            };
-            let session = self.profile.known_session(&self.home)?;
-            let written = bundle::export(&session, file, &lock)?;
-            let path = written.file.display().to_string();
-            let data = json!({
-                "written": path,
-                "bytes": written.bytes,
-                "records": written.records,
-                "generations": written.generations,
-            });
-            let line = format!(
-                "{path}, {}: {} records, {} generations",
-                bytes(written.bytes),
-                written.records,
-                written.generations.len()
-            );
-            output.data(&data, || line)?;
+            self.write_bundle(file, output)?;
             return Ok(ExitCode::SUCCESS);
         }
         let out = self.what.merged.unwrap_or_default();
@@ -85,5 +62,32 @@ impl Export {
         let data = json!({ "written": path, "bytes": written.bytes });
         output.data(&data, || format!("{path}, {}", bytes(written.bytes)))?;
         Ok(ExitCode::SUCCESS)
+    }
+
+    #[cfg(feature = "bundles")]
+    fn write_bundle(&self, file: &Path, output: &Output) -> Result<()> {
+        let lock = match (&self.lock.passphrase_file, &self.lock.recipient) {
+            (Some(file), _) => Lock::passphrase_file(file)?,
+            (None, recipient) => Lock::recipient(recipient.as_deref().unwrap_or_default())?,
+        };
+        let session = self.profile.known_session(&self.home)?;
+        let written = bundle::export(&session, file, &lock)?;
+        let path = written.file.display().to_string();
+        let data = json!({
+            "written": path,
+            "bytes": written.bytes,
+            "records": written.records,
+            "generations": written.generations,
+        });
+        output.data(&data, || {
+            let (size, records, generations) = (bytes(written.bytes), written.records, written.generations.len());
+            format!("{path}, {size}: {records} records, {generations} generations")
+        })
+    }
+
+    #[cfg(not(feature = "bundles"))]
+    fn write_bundle(&self, _: &Path, _: &Output) -> Result<()> {
+        let _ = (&self.lock.passphrase_file, &self.lock.recipient);
+        Err(super::no_import::no_bundles())
     }
 }

@@ -18,6 +18,8 @@ mod import;
 mod init;
 mod inspect;
 mod limits;
+#[cfg(not(feature = "bundles"))]
+mod no_import;
 pub mod output;
 mod pin;
 #[cfg(feature = "train")]
@@ -90,6 +92,9 @@ pub enum Command {
     Export(export::Export),
     #[cfg(feature = "bundles")]
     Import(import::Import),
+    #[cfg(not(feature = "bundles"))]
+    #[command(hide = true)]
+    Import(no_import::Import),
     Verify(verify::Verify),
     Repair(repair::Repair),
     Completions(completions::Completions),
@@ -121,7 +126,6 @@ impl Command {
             #[cfg(feature = "train")]
             Command::Bench(c) => c.run(output),
             Command::Export(c) => c.run(output),
-            #[cfg(feature = "bundles")]
             Command::Import(c) => c.run(output),
             Command::Verify(c) => c.run(output),
             Command::Repair(c) => c.run(output),

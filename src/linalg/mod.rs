@@ -301,13 +301,18 @@ fn by_matrixmultiply(alpha: f32, a: MatRef<'_>, b: MatRef<'_>, beta: f32, c: Mat
     }
 }
 
+/// The f32 kernels of the crate `gemm`, taken without those of its four other types, which nothing here needs and which
+/// take half a minute to build.
 #[cfg(feature = "fast-gemm")]
 fn by_gemm(alpha: f32, a: MatRef<'_>, b: MatRef<'_>, beta: f32, c: MatMut<'_>) {
+    // The kernels want a destination in column-major order: in row-major order it is C^T = B^T·A^T.
+    let (a, b, c) = if c.shape.cs < c.shape.rs { (b.t(), a.t(), c.t()) } else { (a, b, c) };
     let (sa, sb, sc) = (a.shape, b.shape, c.shape);
     debug_assert!(sa.cols == sb.rows && sa.rows == sc.rows && sb.cols == sc.cols);
-    // SAFETY: as in `by_matrixmultiply`. The crate's own alpha scales C and its beta scales A·B.
+    // SAFETY: as in `by_matrixmultiply`. The function is the one for the instructions that this processor has. The
+    // crate's own alpha scales C and its beta scales A·B.
     unsafe {
-        ::gemm::gemm(
+        gemm_f32::gemm::f32::get_gemm_fn()(
             sc.rows,
             sc.cols,
             sa.cols,
@@ -326,7 +331,7 @@ fn by_gemm(alpha: f32, a: MatRef<'_>, b: MatRef<'_>, beta: f32, c: MatMut<'_>) {
             false,
             false,
             false,
-            ::gemm::Parallelism::None,
+            gemm_common::Parallelism::None,
         );
     }
 }
