@@ -9,6 +9,7 @@ mod first_run;
 mod flusher;
 mod forget;
 mod home;
+mod init;
 mod init_options;
 mod intake;
 mod journal_io;
