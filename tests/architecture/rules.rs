@@ -140,7 +140,7 @@ fn path_attributes(sources: &[(String, String)]) -> Vec<String> {
     let files: Vec<File> = sources.iter().map(|(name, text)| File::of(name, text)).collect();
     let found = places(&files, |f, i| {
         let attribute = is(&f.tokens, i, "#") && is(&f.tokens, i + 1, "[") && is(&f.tokens, i + 2, "path");
-        // Another package's file cannot be had in another way.
+        // The file of another package, or of several test binaries, cannot be had in another way.
         attribute && !f.tokens.get(i + 4).is_some_and(|t| t.text.starts_with("\"../"))
     });
     at_most(0, "#[path]", &found)
