@@ -1,0 +1,135 @@
+//! What people say about answers.
+
+use super::Session;
+#[cfg(doc)]
+use crate::error::ErrorKind;
+use crate::error::{Error, Result};
+use crate::input::label;
+use crate::journal::{FeedbackKind, InteractionId};
+use crate::runtime::config::NewClasses;
+use crate::runtime::now_ms;
+use crate::sync::lock;
+
+/// What a person says about an answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Feedback {
+    /// The right answer is this class.
+    Label(String),
+    /// The right answer is this class, and it may be one that nobody has named before.
+    NewLabel(String),
+    /// The answer is right.
+    Accept,
+    /// The answer is wrong; the right one is not said.
+    Reject,
+}
+
+/// What happened to feedback.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct FeedbackReceipt {
+    /// The interaction.
+    pub id: InteractionId,
+    /// Whether it is durable; always true, since feedback is not acknowledged before.
+    pub durable: bool,
+    /// Feedback items since the last training.
+    pub waiting: usize,
+    /// The generation that this feedback showed to be worse than the base, and that was rolled back automatically (never without the feature
+    /// `train`).
+    pub rolled_back: Option<u64>,
+}
+
+impl Session {
+    /// Records what a person said about an answer; returns when it is durable.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Usage`] for an unknown or already used id, an unknown label, or an `Accept` or `Reject` of an interaction
+    /// without an answer; [`ErrorKind::Io`] when the disk does not take it: then nothing was recorded.
+    pub fn feedback(&self, id: InteractionId, feedback: Feedback) -> Result<FeedbackReceipt> {
+        lock(&self.journal).refresh()?;
+        let kind = match feedback {
+            Feedback::Accept | Feedback::Reject => {
+                let journal = lock(&self.journal);
+                let answered = journal.state().interaction(id)?.is_none_or(|i| i.answer.is_some());
+                if !answered {
+                    return Err(Error::usage("there was no answer to accept or reject")
+                        .at(id)
+                        .hint("say what is right with --label"));
+                }
+                if feedback == Feedback::Accept { FeedbackKind::Accept } else { FeedbackKind::Reject }
+            }
+            Feedback::NewLabel(label) => FeedbackKind::Label(check_label(label)?),
+            Feedback::Label(label) => {
+                let label = check_label(label)?;
+                if self.home.config().new_classes == NewClasses::Ask {
+                    let known = self.known_labels();
+                    if !known.contains(&label) {
+                        return Err(unknown_label(&label, &known));
+                    }
+                }
+                FeedbackKind::Label(label)
+            }
+        };
+        let mut journal = lock(&self.journal);
+        if journal.writer().is_poisoned() {
+            journal.reopen()?;
+        }
+        let waiting = journal.record_feedback(id, now_ms(), kind)?;
+        drop(journal);
+        Ok(FeedbackReceipt { id, durable: true, waiting, rolled_back: self.watched() })
+    }
+
+    /// What [`Session::watch`] rolled back. The feedback is durable by now, so its failure is no failure of the feedback.
+    #[cfg(feature = "train")]
+    fn watched(&self) -> Option<u64> {
+        self.watch().unwrap_or_else(|e| {
+            tracing::warn!(error = %e, "the active generation could not be compared with the base");
+            None
+        })
+    }
+
+    #[cfg(not(feature = "train"))]
+    fn watched(&self) -> Option<u64> {
+        None
+    }
+}
+
+fn check_label(text: String) -> Result<String> {
+    label::clean(&text).map_err(|e| Error::usage(e.what()).hint(e.next_step().unwrap_or_default()))
+}
+
+fn unknown_label(label: &str, known: &[String]) -> Error {
+    let near: Vec<&str> = known
+        .iter()
+        .filter(|k| k.to_lowercase().contains(&label.to_lowercase()) || similar(k, label))
+        .take(3)
+        .map(|k| k.as_str())
+        .collect();
+    let shown = match near.is_empty() {
+        true => known.iter().take(8).map(String::as_str).collect::<Vec<_>>().join(", "),
+        false => near.join(", "),
+    };
+    let more = if near.is_empty() && known.len() > 8 { ", …" } else { "" };
+    Error::usage(format!("unknown label {label:?}"))
+        .because(format!("known labels: {shown}{more}"))
+        .hint("correct the label, or add --new-class to teach a class that nobody has named before")
+}
+
+/// At most two letters apart.
+fn similar(a: &str, b: &str) -> bool {
+    let (a, b): (Vec<char>, Vec<char>) = (a.to_lowercase().chars().collect(), b.to_lowercase().chars().collect());
+    if a.len().abs_diff(b.len()) > 2 || a.len().min(b.len()) < 3 {
+        return false;
+    }
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, ca) in a.iter().enumerate() {
+        let mut last = row[0];
+        row[0] = i + 1;
+        for (j, cb) in b.iter().enumerate() {
+            let next = row[j + 1];
+            row[j + 1] = (last + usize::from(ca != cb)).min(next + 1).min(row[j] + 1);
+            last = next;
+        }
+    }
+    row[b.len()] <= 2
+}
