@@ -225,9 +225,11 @@ impl Base {
     pub fn reading(mut self, name: Option<&str>) -> Result<Base> {
         let fed = name.map(|name| {
             self.inputs.iter().position(|p| p.name == name).ok_or_else(|| {
-                Error::usage(format!("the model has no input {name:?}"))
-                    .at(self.path.display())
-                    .hint(format!("its inputs are {}", tail::listed(&self.inputs)))
+                Error::usage(format!("the model has no input {name:?}")).at(self.path.display()).hint(tail::known(
+                    "inputs",
+                    name,
+                    &self.inputs,
+                ))
             })
         });
         self.fed = fed.transpose()?;

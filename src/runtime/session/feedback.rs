@@ -3,7 +3,7 @@
 use super::Session;
 #[cfg(doc)]
 use crate::error::ErrorKind;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, names};
 use crate::input::label;
 use crate::journal::{FeedbackKind, InteractionId};
 use crate::runtime::config::NewClasses;
@@ -99,37 +99,14 @@ fn check_label(text: String) -> Result<String> {
 }
 
 fn unknown_label(label: &str, known: &[String]) -> Error {
-    let near: Vec<&str> = known
-        .iter()
-        .filter(|k| k.to_lowercase().contains(&label.to_lowercase()) || similar(k, label))
-        .take(3)
-        .map(|k| k.as_str())
-        .collect();
-    let shown = match near.is_empty() {
-        true => known.iter().take(8).map(String::as_str).collect::<Vec<_>>().join(", "),
-        false => near.join(", "),
-    };
-    let more = if near.is_empty() && known.len() > 8 { ", …" } else { "" };
-    Error::usage(format!("unknown label {label:?}"))
-        .because(format!("known labels: {shown}{more}"))
-        .hint("correct the label, or add --new-class to teach a class that nobody has named before")
-}
-
-/// At most two letters apart.
-fn similar(a: &str, b: &str) -> bool {
-    let (a, b): (Vec<char>, Vec<char>) = (a.to_lowercase().chars().collect(), b.to_lowercase().chars().collect());
-    if a.len().abs_diff(b.len()) > 2 || a.len().min(b.len()) < 3 {
-        return false;
-    }
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, ca) in a.iter().enumerate() {
-        let mut last = row[0];
-        row[0] = i + 1;
-        for (j, cb) in b.iter().enumerate() {
-            let next = row[j + 1];
-            row[j + 1] = (last + usize::from(ca != cb)).min(next + 1).min(row[j] + 1);
-            last = next;
+    let near = names::near(label, known.iter().map(String::as_str));
+    let (shown, more) = match near.is_empty() {
+        true => {
+            (known.iter().take(8).map(String::as_str).collect::<Vec<_>>(), if known.len() > 8 { ", …" } else { "" })
         }
-    }
-    row[b.len()] <= 2
+        false => (near, ""),
+    };
+    Error::usage(format!("unknown label {label:?}"))
+        .because(format!("known labels: {}{more}", shown.join(", ")))
+        .hint("correct the label, or add --new-class to teach a class that nobody has named before")
 }
