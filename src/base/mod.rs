@@ -254,7 +254,6 @@ impl Base {
         usize::try_from(rows).ok()
     }
     /// Whether every input takes floats of any value: none holds integers or indexes a table.
-    #[cfg(feature = "train")]
     pub(crate) fn takes_any_floats(&self) -> bool {
         self.inputs.iter().zip(&self.tables).all(|(port, tables)| port.element.is_float() && tables.is_empty())
     }
@@ -321,13 +320,11 @@ impl Base {
     }
 
     /// Whether matrices are kept as the file stores them, quantised or in half precision.
-    #[cfg(feature = "train")]
     pub(crate) fn keeps_narrow_weights(&self) -> bool {
         self.typed.nodes().iter().any(|n| n.op_as::<crate::ops::Widen>().is_some())
     }
 
     /// Whether activations are rounded on the way, as in a quantised model.
-    #[cfg(feature = "train")]
     pub(crate) fn rounds(&self) -> bool {
         const ROUNDINGS: &[&str] = &["Quantise", "DynamicQuantise", "RoundStraight"];
         self.typed.nodes().iter().any(|n| ROUNDINGS.contains(&&*n.op.name()))

@@ -14,7 +14,6 @@ use crate::error::{Error, Result};
 use crate::input::{Intake, RawInput as Input, label};
 use crate::plan::{Engine, Padding, Survey, survey};
 use crate::process::TrainLimits;
-use crate::sites::Pattern;
 
 pub(super) const LONGEST_LABELS: u64 = 16 << 20;
 /// Length at which a model with sequences is looked at.
@@ -179,21 +178,6 @@ impl Home {
         match self.0.disk.exists(&folder).and_then(|there| if there { self.0.disk.list(&folder) } else { Ok(vec![]) }) {
             Ok(names) => Ok(names.into_iter().filter(|n| !n.starts_with('.') && folder.join(n).is_dir()).collect()),
             Err(e) => Err(Error::io("cannot list the profiles", &folder, e)),
-        }
-    }
-
-    #[cfg(feature = "train")]
-    internal! {
-        /// Which sites adapt, and what that costs.
-        pub fn summary(&self) -> Result<crate::adapt::select::Summary> {
-            let inner = &self.0;
-            crate::adapt::select::summarise(
-                &inner.engine.base,
-                inner.engine.task,
-                &Pattern::new(&inner.config.sites),
-                inner.config.rank,
-                &inner.config.limits,
-            )
         }
     }
 }

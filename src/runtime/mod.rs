@@ -22,9 +22,13 @@ mod serving;
 mod session;
 mod slot;
 #[cfg(feature = "train")]
+mod summary;
+#[cfg(feature = "train")]
 mod train_options;
 #[cfg(feature = "train")]
 mod training;
+#[cfg(not(feature = "train"))]
+mod unwatched;
 mod verify;
 #[cfg(all(test, feature = "train"))]
 mod waiting;

@@ -78,20 +78,6 @@ impl Session {
         drop(journal);
         Ok(FeedbackReceipt { id, durable: true, waiting, rolled_back: self.watched() })
     }
-
-    /// What [`Session::watch`] rolled back. The feedback is durable by now, so its failure is no failure of the feedback.
-    #[cfg(feature = "train")]
-    fn watched(&self) -> Option<u64> {
-        self.watch().unwrap_or_else(|e| {
-            tracing::warn!(error = %e, "the active generation could not be compared with the base");
-            None
-        })
-    }
-
-    #[cfg(not(feature = "train"))]
-    fn watched(&self) -> Option<u64> {
-        None
-    }
 }
 
 fn check_label(text: String) -> Result<String> {

@@ -3,7 +3,6 @@
 mod feedback;
 mod predict;
 
-#[cfg(feature = "train")]
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex};
@@ -52,7 +51,6 @@ pub struct Session {
     serving: Slot<Serving>,
     merge: bool,
     flusher: Flusher,
-    #[cfg(feature = "train")]
     /// Whether the base model agrees with the feedback on the latest answers.
     pub(super) base_says: Mutex<HashMap<InteractionId, bool>>,
 }
@@ -85,16 +83,7 @@ impl Session {
         let journal = Arc::new(Mutex::new(journal));
         let serving = Slot::new(Serving::base(&home));
         let flusher = Flusher::new(&journal);
-        let session = Session {
-            home,
-            store,
-            journal,
-            serving,
-            merge: false,
-            flusher,
-            #[cfg(feature = "train")]
-            base_says: Default::default(),
-        };
+        let session = Session { home, store, journal, serving, merge: false, flusher, base_says: Default::default() };
         if !lenient {
             session.follow()?;
             return Ok(session);
