@@ -225,9 +225,11 @@ impl Base {
     pub fn reading(mut self, name: Option<&str>) -> Result<Base> {
         let fed = name.map(|name| {
             self.inputs.iter().position(|p| p.name == name).ok_or_else(|| {
-                Error::usage(format!("the model has no input {name:?}"))
-                    .at(self.path.display())
-                    .hint(format!("its inputs are {}", tail::listed(&self.inputs)))
+                Error::usage(format!("the model has no input {name:?}")).at(self.path.display()).hint(tail::known(
+                    "inputs",
+                    name,
+                    &self.inputs,
+                ))
             })
         });
         self.fed = fed.transpose()?;
@@ -252,7 +254,6 @@ impl Base {
         usize::try_from(rows).ok()
     }
     /// Whether every input takes floats of any value: none holds integers or indexes a table.
-    #[cfg(feature = "train")]
     pub(crate) fn takes_any_floats(&self) -> bool {
         self.inputs.iter().zip(&self.tables).all(|(port, tables)| port.element.is_float() && tables.is_empty())
     }
@@ -319,13 +320,11 @@ impl Base {
     }
 
     /// Whether matrices are kept as the file stores them, quantised or in half precision.
-    #[cfg(feature = "train")]
     pub(crate) fn keeps_narrow_weights(&self) -> bool {
         self.typed.nodes().iter().any(|n| n.op_as::<crate::ops::Widen>().is_some())
     }
 
     /// Whether activations are rounded on the way, as in a quantised model.
-    #[cfg(feature = "train")]
     pub(crate) fn rounds(&self) -> bool {
         const ROUNDINGS: &[&str] = &["Quantise", "DynamicQuantise", "RoundStraight"];
         self.typed.nodes().iter().any(|n| ROUNDINGS.contains(&&*n.op.name()))

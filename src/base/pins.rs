@@ -10,7 +10,7 @@ use tract_onnx::pb::{AttributeProto, GraphProto, NodeProto, TensorProto, ValueIn
 use super::branches::reads;
 use super::reload::{open_name, shape_mut};
 use super::standard::prune;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, names};
 
 /// What to pin.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -85,7 +85,10 @@ fn dimension(graph: &mut GraphProto, name: &str, size: usize) -> Result<()> {
 fn no_such(what: &str, name: &str, there: &[String]) -> Error {
     let hint = match there {
         [] => "there is none".to_string(),
-        names => format!("there are: {}", names.join(", ")),
+        known => {
+            let all = format!("there are: {}", known.join(", "));
+            names::or_meant(all, name, known.iter().map(String::as_str))
+        }
     };
     Error::usage(format!("the model has no {what} {name:?}")).hint(hint)
 }

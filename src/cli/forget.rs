@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::UNIX_EPOCH;
 
 use acclimate::store::{Forgotten, Selection};
 use acclimate::{Error, Result, Session};
@@ -45,9 +46,7 @@ struct WhatArg {
 impl WhatArg {
     fn selection(self, session: &Session) -> Result<Selection> {
         match self.before {
-            Some(date) => parse_date(&date).map(Selection::Before).ok_or_else(|| {
-                Error::usage(format!("{date:?} is not a date")).hint("give year-month-day, such as 2026-01-31")
-            }),
+            Some(day) => beginning_of(&day).map(Selection::Before),
             None if self.all => Ok(Selection::All),
             None => {
                 self.ids.iter().map(|id| super::interaction(session, id)).collect::<Result<_>>().map(Selection::Ids)
@@ -127,16 +126,11 @@ fn for_people(forgotten: &Forgotten, training: Option<&Value>, home: &str) -> St
 }
 
 /// Unix milliseconds of the beginning of a day in UTC, from 1970 to 9999.
-fn parse_date(text: &str) -> Option<u64> {
-    let parts: Vec<u64> = text.split('-').map(|part| part.parse().ok()).collect::<Option<_>>()?;
-    let [year @ 1970..=9999, month @ 1..=12, day] = parts[..] else { return None };
-    let leap = |y: u64| y.is_multiple_of(4) && (!y.is_multiple_of(100) || y.is_multiple_of(400));
-    let lengths = [31, if leap(year) { 29 } else { 28 }, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
-    let before = usize::try_from(month - 1).ok()?;
-    let in_month = (1..=*lengths.get(before)?).contains(&day);
-    let years: u64 = (1970..year).map(|y| if leap(y) { 366 } else { 365 }).sum();
-    let months: u64 = lengths.iter().take(before).sum();
-    in_month.then_some((years + months + day - 1) * 86_400_000)
+fn beginning_of(day: &str) -> Result<u64> {
+    let no_date = || Error::usage(format!("{day:?} is not a date")).hint("give year-month-day, such as 2026-01-31");
+    let time = humantime::parse_rfc3339_weak(&format!("{day} 00:00:00")).map_err(|e| no_date().because(e))?;
+    let since = time.duration_since(UNIX_EPOCH).map_err(|_| no_date().because("days are counted from 1970"))?;
+    u64::try_from(since.as_millis()).map_err(|e| no_date().because(e))
 }
 
 #[cfg(test)]
@@ -146,13 +140,13 @@ mod tests {
     #[test]
     fn dates_are_read_as_they_are_printed() {
         for text in ["1970-01-01", "2000-02-29", "2024-12-31", "2026-03-01", "2100-03-01"] {
-            let ms = parse_date(text).unwrap();
+            let ms = beginning_of(text).unwrap();
             assert_eq!(super::super::output::date(ms), format!("{text} 00:00"));
         }
         for other in
             ["", "2026", "2026-13-01", "2026-00-01", "2023-02-29", "2100-02-29", "2026-1-0", "1969-12-31", "a-b-c"]
         {
-            assert_eq!(parse_date(other), None, "{other}");
+            assert!(beginning_of(other).is_err(), "{other}");
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Limits of what training may cost, `--memory` and `--budget-seconds`.
 
 use acclimate::process::TrainLimits;
+use bytesize::ByteSize;
 use clap::Args;
 
 #[derive(Args)]
@@ -24,23 +25,11 @@ impl LimitsArg {
 }
 
 fn size(text: &str) -> Result<u64, String> {
-    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-    let (digits, unit) = text.split_at(end);
-    let number = digits.parse::<f64>().map_err(|_| format!("{text:?} does not start with a number"))?;
-    if number <= 0.0 {
-        return Err("it must be more than nothing".into());
+    match text.parse::<ByteSize>() {
+        Ok(ByteSize(0)) => Err("it must be more than nothing".into()),
+        Ok(ByteSize(bytes)) => Ok(bytes),
+        Err(e) => Err(format!("{e}; use MiB, GiB, MB or GB")),
     }
-    let factor: u64 = match unit.trim() {
-        "" | "B" => 1,
-        "kB" => 1000,
-        "MB" => 1000 * 1000,
-        "GB" => 1000 * 1000 * 1000,
-        "KiB" => 1 << 10,
-        "MiB" => 1 << 20,
-        "GiB" => 1 << 30,
-        _ => return Err(format!("unknown unit {unit:?}; use MiB, GiB, MB or GB")),
-    };
-    Ok((number * factor as f64) as u64)
 }
 
 fn seconds(text: &str) -> Result<f64, String> {

@@ -39,6 +39,7 @@ mod vet;
 use std::path::Path;
 use std::process::ExitCode;
 
+use acclimate::error::names;
 use acclimate::journal::InteractionId;
 use acclimate::{Error, Home, InitOptions, Result, Session};
 use clap::{Args, Parser, Subcommand};
@@ -169,7 +170,10 @@ impl ProfileArg {
         if self.profile != DEFAULT_PROFILE && !profiles.contains(&self.profile) {
             let hint = match profiles.is_empty() {
                 true => "there is none yet; the first predict makes one".to_string(),
-                false => format!("the profiles are {}", profiles.join(", ")),
+                false => {
+                    let known = format!("the profiles are {}", profiles.join(", "));
+                    names::or_meant(known, &self.profile, profiles.iter().map(String::as_str))
+                }
             };
             return Err(Error::usage(format!("there is no profile {:?}", self.profile))
                 .at(home.path().display())

@@ -3,7 +3,7 @@
 use std::fmt::Display;
 use std::io::{ErrorKind as IoKind, Write};
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use acclimate::input::Skipped;
 use acclimate::{Error, Result};
@@ -178,19 +178,12 @@ pub fn bytes(n: u64) -> String {
     }
 }
 
-/// Milliseconds since 1970 as `2025-01-31 14:03` in UTC.
+/// Milliseconds since 1970 as `2025-01-31 14:03` in UTC; what lies behind 9999 is its end.
 pub fn date(ms: u64) -> String {
-    let (days, minutes) = (ms / 86_400_000, ms / 60_000 % 1440);
-    // Days to a civil date, after H. Hinnant, "chrono-compatible low-level date algorithms": eras of 400 years from March 1, 0000.
-    let z = days + 719_468;
-    let (era, of_era) = (z / 146_097, z % 146_097);
-    let year_of_era = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted = (5 * of_year + 2) / 153;
-    let day = of_year - (153 * shifted + 2) / 5 + 1;
-    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
-    let year = year_of_era + era * 400 + u64::from(month <= 2);
-    format!("{year:04}-{month:02}-{day:02} {:02}:{:02}", minutes / 60, minutes % 60)
+    const END_OF_9999: u64 = 253_402_300_799_999;
+    let time = UNIX_EPOCH + Duration::from_millis(ms.min(END_OF_9999));
+    let text = humantime::format_rfc3339_seconds(time).to_string().replace('T', " ");
+    text.chars().take("2025-01-31 14:03".len()).collect()
 }
 
 fn error_json(e: &Error) -> Value {
@@ -255,6 +248,7 @@ mod tests {
         assert_eq!(date(951_782_400_000), "2000-02-29 00:00");
         assert_eq!(date(1_709_251_199_000), "2024-02-29 23:59");
         assert_eq!(date(1_735_689_600_000), "2025-01-01 00:00");
+        assert_eq!(date(u64::MAX), "9999-12-31 23:59", "what a damaged clock says is no panic");
     }
 
     #[test]

@@ -20,7 +20,6 @@ pub(crate) enum Kernel {
 
 impl Kernel {
     /// Whether it is stored in fewer bits than floats have.
-    #[cfg(feature = "train")]
     pub fn is_narrow(&self) -> bool {
         matches!(self, Kernel::Narrow(_))
     }
@@ -94,7 +93,6 @@ impl Convolve {
     }
 
     /// Bytes beside operands and result that a run holds.
-    #[cfg(feature = "train")]
     pub fn scratch(&self) -> u64 {
         let images = self.images();
         let sides = if images > 1 { images * self.shape.out_plane() * self.shape.group_out() } else { 0 };

@@ -125,7 +125,6 @@ pub(crate) fn constant(model: &TypedModel, outlet: OutletId) -> TractResult<Opti
 }
 
 /// Puts the constant at `outlet` of `from` into `to`, narrow if it is; none if it is no constant.
-#[cfg(feature = "train")]
 pub(crate) fn copy_constant(
     from: &TypedModel,
     outlet: OutletId,

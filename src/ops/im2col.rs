@@ -179,7 +179,6 @@ impl ConvShape {
     }
 
     /// The same of the convolution from the output to the input, with the kernel the other way round.
-    #[cfg(feature = "train")]
     pub fn has_many_columns_backwards(&self) -> bool {
         self.batch * self.output * self.taps() * self.in_plane() > AT_ONCE
     }

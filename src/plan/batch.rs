@@ -2,14 +2,10 @@
 
 use tract_core::internal::*;
 
-#[cfg(feature = "train")]
-use super::frozen;
 use super::{Padding, convert};
 use crate::base::{Base, Bucket, Dim, Element, Port};
 use crate::error::{Error, Result};
 use crate::input::{ArrayData, ElementType, Example, NamedArray};
-#[cfg(feature = "train")]
-use crate::{base::guarded, error::ErrorKind};
 
 /// The inputs of one run.
 #[derive(Clone)]
@@ -116,29 +112,6 @@ impl Batch {
             all.push(arrays);
         }
         Ok(Batch { tensors, mask: mask(base, bucket, &all)? })
-    }
-}
-
-#[cfg(feature = "train")]
-impl Batch {
-    /// The batch of each row alone.
-    pub fn rows(&self, rows: usize) -> Result<Vec<Batch>> {
-        let len = self.mask.len() / rows.max(1);
-        let parts = guarded(ErrorKind::Internal, "cannot take a batch apart", || frozen::rows(&self.tensors, rows))?;
-        let row = |(i, tensors)| Batch { tensors, mask: self.mask[i * len..(i + 1) * len].to_vec() };
-        Ok(parts.into_iter().enumerate().map(row).collect())
-    }
-
-    /// One batch of these rows.
-    pub fn stack(rows: &[&Batch]) -> Result<Batch> {
-        let parts: Vec<&[TValue]> = rows.iter().map(|r| &r.tensors[..]).collect();
-        let tensors = guarded(ErrorKind::Internal, "cannot put a batch together", || frozen::stack(&parts))?;
-        Ok(Batch { tensors, mask: rows.iter().flat_map(|r| r.mask.iter().copied()).collect() })
-    }
-
-    /// Size of the tensors.
-    pub fn bytes(&self) -> usize {
-        self.tensors.iter().map(|t| t.len() * t.datum_type().size_of()).sum()
     }
 }
 

@@ -3,9 +3,7 @@
 
 use std::collections::HashMap;
 use std::hash::Hash;
-#[cfg(feature = "train")]
-use std::sync::TryLockError;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 
 use crate::error::Result;
 use crate::sync::lock;
@@ -80,7 +78,6 @@ impl<K: Eq + Hash + Clone, P> PlanCache<K, P> {
     }
 
     /// Keeps the plans whose key is accepted, and those that somebody else uses.
-    #[cfg(feature = "train")]
     pub fn retain(&self, accept: impl Fn(&K) -> bool) {
         let in_use = |slot: &Slot<P>| match slot.plan.try_lock() {
             Ok(plan) => plan.as_ref().is_none_or(|plan| Arc::strong_count(plan) > 1),
@@ -207,7 +204,6 @@ mod tests {
         assert_eq!(cache.len(), 1, "a failure leaves nothing");
     }
 
-    #[cfg(feature = "train")]
     #[test]
     fn what_is_not_wanted_any_more_goes_unless_it_is_in_use() {
         let cache: PlanCache<u32, u32> = cache(10);

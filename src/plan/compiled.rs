@@ -127,7 +127,6 @@ impl State {
         plan.results.iter().map(&mut value).collect::<Option<_>>().context("a plan lost a result")
     }
     /// Shape of input `ix`.
-    #[cfg(feature = "train")]
     pub fn input_shape(&self, ix: usize) -> TractResult<Vec<usize>> {
         let fact = self.plan.plan.model().input_fact(ix)?;
         Ok(fact.shape.as_concrete().context("open shape")?.to_vec())

@@ -2,20 +2,16 @@
 
 use std::sync::Arc;
 
-use ndarray::{Array2, Ix3};
-#[cfg(feature = "train")]
-use ndarray::{ArrayD, Axis};
+use ndarray::Array2;
 
 use super::cache::{Limit, PlanCache};
-use super::{Batch, Deltas, Ends, Factors, ForwardPlan, Outputs, Padding, check, sequence_length};
+use super::pooling::pool;
+use super::{Batch, Deltas, Ends, Factors, ForwardPlan, Padding, TrainPlans, check, sequence_length};
 use crate::adapter::{Pooling, SiteDelta};
 use crate::base::{Base, Bucket, Task};
 use crate::error::{Error, Result};
 use crate::input::{Example, text};
 use crate::sync::in_parallel;
-
-#[cfg(feature = "train")]
-use super::TrainPlan;
 
 /// Examples per run when many are waiting: large enough for the matrix products, small enough to share among workers.
 pub(crate) const MICRO_BATCH: usize = 8;
@@ -24,15 +20,12 @@ pub(crate) const MICRO_BATCH: usize = 8;
 const FORWARD_PLANS: usize = 32;
 /// Plans with merged weights that are kept: each has weights of its own.
 const MERGED_PLANS: usize = 8;
-/// Training plans that are kept, all of the same sites: as many lengths.
-#[cfg(feature = "train")]
-const TRAIN_PLANS: usize = 16;
 /// What the plans of one kind may hold beyond the model's weights: as much as those a few times, or this many bytes if
 /// that is more.
 const COPIES: u64 = 4;
 const FEWEST_BYTES: u64 = 256 << 20;
 
-fn limit(base: &Base, plans: usize) -> Limit {
+pub(super) fn limit(base: &Base, plans: usize) -> Limit {
     Limit { plans, bytes: base.weight_bytes().saturating_mul(COPIES).max(FEWEST_BYTES) }
 }
 
@@ -85,10 +78,9 @@ pub(crate) struct Engine {
     /// No example has more positions.
     window: usize,
     padding: Padding,
-    ends: Ends,
+    pub(super) ends: Ends,
     forward: PlanCache<(Key, Bucket), ForwardPlan>,
-    #[cfg(feature = "train")]
-    train: PlanCache<(SiteKey, Bucket), TrainPlan>,
+    pub(super) train: TrainPlans,
 }
 
 impl Engine {
@@ -100,8 +92,7 @@ impl Engine {
             padding: Padding::Exact,
             ends: Ends::Tail(task),
             forward: PlanCache::new(limit(&base, FORWARD_PLANS), ForwardPlan::bytes),
-            #[cfg(feature = "train")]
-            train: PlanCache::new(limit(&base, TRAIN_PLANS), TrainPlan::bytes),
+            train: TrainPlans::new(&base),
             base,
         }
     }
@@ -122,7 +113,6 @@ impl Engine {
     }
 
     /// How sequences of different lengths become one batch.
-    #[cfg(feature = "train")]
     pub fn padding(&self) -> Padding {
         self.padding
     }
@@ -152,19 +142,6 @@ impl Engine {
             }
         };
         self.forward.get((key, bucket.clone()), || compile(deltas))
-    }
-
-    /// The plan that trains `sites` at `bucket`. Those of other sites go, unless somebody trains with them.
-    #[cfg(feature = "train")]
-    pub fn train_plan(&self, sites: &SiteKey, bucket: &Bucket) -> Result<Arc<TrainPlan>> {
-        self.train.retain(|(others, _)| others == sites);
-        self.train.get((sites.clone(), bucket.clone()), || TrainPlan::new(&self.base, self.ends, bucket, sites, true))
-    }
-
-    /// Forgets the training plans that nobody uses: they hold packed weights of their own.
-    #[cfg(feature = "train")]
-    pub fn drop_train_plans(&self) {
-        self.train.retain(|_| false);
     }
 
     /// Pooled features and logits of one example.
@@ -240,69 +217,6 @@ impl Engine {
         }
         Ok(rows)
     }
-}
-
-/// One vector an example.
-pub(crate) fn pool(pooling: Pooling, outputs: Outputs, mask: &[f32]) -> Result<Rows> {
-    let shape = outputs.features.shape().to_vec();
-    let odd = || Error::internal(format!("cannot pool features of shape {shape:?}"));
-    let features = match shape.len() {
-        3 => {
-            let all = outputs.features.into_dimensionality::<Ix3>().map_err(|_| odd())?;
-            let weights = pool_weights(pooling, mask, shape[0], shape[1]);
-            let mut pooled = Array2::zeros((shape[0], shape[2]));
-            for (n, mut row) in pooled.rows_mut().into_iter().enumerate() {
-                for (s, w) in weights.row(n).iter().enumerate().filter(|(_, w)| **w != 0.0) {
-                    row.scaled_add(*w, &all.slice(ndarray::s![n, s, ..]));
-                }
-            }
-            pooled
-        }
-        _ => {
-            let rows = shape.first().copied().unwrap_or(1);
-            let width: usize = shape.iter().skip(1).product();
-            outputs.features.into_shape_with_order((rows, width)).map_err(|_| odd())?
-        }
-    };
-    Ok(Rows { features, logits: outputs.logits })
-}
-
-/// The cotangent of the unpooled features.
-#[cfg(feature = "train")]
-pub(crate) fn unpool(pooling: Pooling, shape: &[usize], mask: &[f32], pooled: Array2<f32>) -> Result<ArrayD<f32>> {
-    let odd = || Error::internal(format!("cannot spread a gradient over features of shape {shape:?}"));
-    if shape.len() != 3 {
-        return pooled.into_dyn().into_shape_with_order(shape).map_err(|_| odd());
-    }
-    let weights = pool_weights(pooling, mask, shape[0], shape[1]);
-    let mut out = ndarray::Array3::<f32>::zeros((shape[0], shape[1], shape[2]));
-    for (n, mut sequence) in out.axis_iter_mut(Axis(0)).enumerate() {
-        for (s, mut row) in sequence.rows_mut().into_iter().enumerate() {
-            if weights[[n, s]] != 0.0 {
-                row.scaled_add(weights[[n, s]], &pooled.row(n));
-            }
-        }
-    }
-    Ok(out.into_dyn())
-}
-
-/// `[batch, sequence]`: what each position contributes to the pooled vector.
-fn pool_weights(pooling: Pooling, mask: &[f32], batch: usize, sequence: usize) -> Array2<f32> {
-    let mut weights = if mask.len() == batch * sequence {
-        Array2::from_shape_fn((batch, sequence), |(n, s)| mask[n * sequence + s])
-    } else {
-        Array2::ones((batch, sequence))
-    };
-    for mut row in weights.rows_mut() {
-        match pooling {
-            Pooling::First => row.iter_mut().enumerate().for_each(|(s, w)| *w = (s == 0) as u8 as f32),
-            _ => {
-                let total = row.sum().max(1.0);
-                row /= total;
-            }
-        }
-    }
-    weights
 }
 
 #[cfg(all(test, feature = "train"))]

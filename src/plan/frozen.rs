@@ -5,6 +5,9 @@ use std::collections::{HashMap, HashSet};
 
 use tract_core::internal::*;
 
+use super::Batch;
+use crate::base::guarded;
+use crate::error::{ErrorKind, Result};
 use crate::ops::{copy_constant, is_constant};
 
 /// The two halves of a forward graph.
@@ -89,6 +92,28 @@ fn suffix(
     ensure!(outputs.len() == model.outputs.len(), "an output lies on neither side of the cut");
     out.select_output_outlets(&outputs)?;
     Ok(out)
+}
+
+impl Batch {
+    /// The batch of each row alone.
+    pub fn rows(&self, count: usize) -> Result<Vec<Batch>> {
+        let len = self.mask.len() / count.max(1);
+        let parts = guarded(ErrorKind::Internal, "cannot take a batch apart", || rows(&self.tensors, count))?;
+        let row = |(i, tensors)| Batch { tensors, mask: self.mask[i * len..(i + 1) * len].to_vec() };
+        Ok(parts.into_iter().enumerate().map(row).collect())
+    }
+
+    /// One batch of these rows.
+    pub fn stack(rows: &[&Batch]) -> Result<Batch> {
+        let parts: Vec<&[TValue]> = rows.iter().map(|r| &r.tensors[..]).collect();
+        let tensors = guarded(ErrorKind::Internal, "cannot put a batch together", || stack(&parts))?;
+        Ok(Batch { tensors, mask: rows.iter().flat_map(|r| r.mask.iter().copied()).collect() })
+    }
+
+    /// Size of the tensors.
+    pub fn bytes(&self) -> usize {
+        self.tensors.iter().map(|t| t.len() * t.datum_type().size_of()).sum()
+    }
 }
 
 /// Rows of a batch's values: row `i` of `rows` is the `i`th equal part of each value along its first axis.

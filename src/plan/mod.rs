@@ -16,23 +16,31 @@ mod graph;
 mod lowering;
 mod padding;
 mod padding_trial;
+mod pooling;
 #[cfg(feature = "train")]
 mod tape;
 #[cfg(feature = "train")]
 mod train;
+#[cfg(feature = "train")]
+mod train_plans;
+#[cfg(not(feature = "train"))]
+mod untrained;
 
 use ndarray::{Array2, ArrayD};
 use tract_core::internal::*;
 
 pub(crate) use batch::{Batch, check, sequence_length};
-#[cfg(feature = "train")]
-pub(crate) use engine::unpool;
-pub(crate) use engine::{Engine, MICRO_BATCH, Merged, Rows, SiteKey, Variant, pool};
+pub(crate) use engine::{Engine, MICRO_BATCH, Merged, Rows, SiteKey, Variant};
 pub(crate) use forward::ForwardPlan;
 pub(crate) use graph::{Classifier, Deltas, Ends, MergedWeight, Survey, merged_weights, survey};
 pub(crate) use padding::Padding;
+pub(crate) use pooling::{pool, unpool};
 #[cfg(feature = "train")]
 pub(crate) use train::{Cotangents, TrainPlan, Worker};
+#[cfg(feature = "train")]
+use train_plans::TrainPlans;
+#[cfg(not(feature = "train"))]
+use untrained::TrainPlans;
 
 use crate::adapter::SiteDelta;
 use crate::error::{Error, Result};

@@ -9,6 +9,7 @@ mod first_run;
 mod flusher;
 mod forget;
 mod home;
+mod init;
 mod init_options;
 mod intake;
 mod journal_io;
@@ -21,9 +22,13 @@ mod serving;
 mod session;
 mod slot;
 #[cfg(feature = "train")]
+mod summary;
+#[cfg(feature = "train")]
 mod train_options;
 #[cfg(feature = "train")]
 mod training;
+#[cfg(not(feature = "train"))]
+mod unwatched;
 mod verify;
 #[cfg(all(test, feature = "train"))]
 mod waiting;

@@ -42,6 +42,14 @@ impl Judged {
 }
 
 impl Session {
+    /// What [`Session::watch`] rolled back. The feedback is durable by now, so its failure is no failure of the feedback.
+    pub(super) fn watched(&self) -> Option<u64> {
+        self.watch().unwrap_or_else(|e| {
+            tracing::warn!(error = %e, "the active generation could not be compared with the base");
+            None
+        })
+    }
+
     /// Takes the active generation back if it is worse than the base on what is said about its own answers; its number then.
     ///
     /// # Errors

@@ -5,12 +5,16 @@ use tract_onnx::pb::NodeProto;
 
 use super::super::decompose::TURN;
 use super::super::narrow::integer;
-use super::{Lowering, int};
+use super::{Given, Lowering, int};
 
 /// Whether `node` is one.
 pub(super) fn is(node: &NodeProto) -> bool {
     let backwards = |n: &NodeProto| n.attribute.iter().any(|a| a.name == "direction" && a.s == b"reverse");
     ["LSTM", "GRU", "RNN"].contains(&node.op_type.as_str()) && backwards(node)
+}
+
+pub(super) fn backwards(to: &mut Lowering, given: &Given) -> Option<()> {
+    to.backwards(given.node)
 }
 
 impl Lowering<'_> {

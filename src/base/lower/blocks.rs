@@ -10,7 +10,7 @@ use tract_onnx::tract_hir::internal::InferenceOp;
 
 use super::super::integers::{UINT4, dequantised, float_tensor, numbers};
 use super::super::narrow::quantised_weight;
-use super::{Lowering, int, int_or};
+use super::{Given, Lowering, int, int_or};
 
 /// The operator.
 pub(in super::super) const BLOCKS: &str = "MatMulNBits";
@@ -46,75 +46,101 @@ fn first_of_rows(bytes: &[u8], row: usize, count: usize, bits: i64) -> Vec<u8> {
     bytes.chunks(row).flat_map(|row| numbers(row).into_iter().take(count)).collect()
 }
 
-impl Lowering<'_> {
-    pub(super) fn blocks(&mut self, node: &NodeProto) -> Option<()> {
-        let input = |i: usize| node.input.get(i).map(String::as_str).filter(|n| !n.is_empty());
+/// Bits of a number, width and rows of the weight, and numbers in a block.
+struct Sizes {
+    bits: i64,
+    k: usize,
+    n: usize,
+    block: usize,
+}
+
+impl Sizes {
+    fn of(node: &NodeProto) -> Option<Sizes> {
         let size = |name: &str| usize::try_from(int(node, name)).ok().filter(|n| *n > 0);
-        if refusal(node).is_some() || int(node, "weight_prepacked") != 0 {
-            return None;
+        let plain = refusal(node).is_none() && int(node, "weight_prepacked") == 0;
+        let bits = plain.then(|| int_or(node, "bits", 4))?;
+        Some(Sizes { bits, k: size("K")?, n: size("N")?, block: size("block_size")? })
+    }
+    /// Blocks of a row.
+    fn blocks(&self) -> usize {
+        self.k.div_ceil(self.block)
+    }
+    /// Numbers in a byte.
+    fn each(&self) -> usize {
+        if self.bits == 4 { 2 } else { 1 }
+    }
+    /// Bytes of a row.
+    fn row(&self) -> Option<usize> {
+        let padded = self.blocks().checked_mul(self.block)?;
+        (self.block % self.each() == 0).then(|| padded / self.each())
+    }
+    /// The zero points in a row of them for each row of the weight; the middle of the range where there are none.
+    fn zeros(&self, stored: Option<&TensorProto>) -> Option<Vec<f32>> {
+        let Some(stored) = stored else {
+            return Some(vec![if self.bits == 4 { 8.0 } else { 128.0 }; self.blocks().checked_mul(self.n)?]);
+        };
+        let Some(packed) = bytes(stored) else { return numbers(stored) };
+        let row = self.blocks().div_ceil(self.each());
+        let whole = row.checked_mul(self.n)? == packed.len();
+        whole.then(|| first_of_rows(&packed, row, self.blocks(), self.bits).into_iter().map(f32::from).collect())
+    }
+    /// The weight without what fills the last block of a row up.
+    fn trimmed(&self, stored: Vec<u8>, row: usize) -> Vec<u8> {
+        if self.k == self.blocks() * self.block {
+            return stored;
         }
-        let (bits, k, n, block) = (int_or(node, "bits", 4), size("K")?, size("N")?, size("block_size")?);
-        let (blocks, each) = (k.div_ceil(block), if bits == 4 { 2 } else { 1 });
-        let row = blocks.checked_mul(block).filter(|_| block % each == 0)? / each;
-        let stored = bytes(self.constants.get(input(1)?)?)?;
-        let scales = numbers(self.constants.get(input(2)?)?)?;
-        if row.checked_mul(n)? != stored.len() || blocks.checked_mul(n)? != scales.len() {
-            return None;
-        }
-        let zeros: Vec<f32> = match input(3) {
-            None => vec![if bits == 4 { 8.0 } else { 128.0 }; scales.len()],
-            Some(name) => {
-                let zeros = self.constants.get(name)?;
-                match bytes(zeros) {
-                    Some(packed) => {
-                        let row = blocks.div_ceil(each);
-                        let whole = row.checked_mul(n)? == packed.len();
-                        whole.then(|| first_of_rows(&packed, row, blocks, bits).into_iter().map(f32::from).collect())?
-                    }
-                    None => numbers(zeros)?,
-                }
-            }
-        };
-        if zeros.len() != scales.len() {
-            return None;
-        }
-        // What fills the last block up is no part of the weight.
-        let raw_data = match (k == blocks * block, bits) {
-            (true, _) => stored,
-            (false, 8) => first_of_rows(&stored, row, k, bits),
-            (false, _) => {
-                let all = first_of_rows(&stored, row, k, bits);
-                all.chunks(2).map(|pair| pair[0] | pair.get(1).unwrap_or(&0) << 4).collect()
-            }
-        };
-        let dims = vec![i64::try_from(n).ok()?, i64::try_from(k).ok()?];
-        let data_type = if bits == 4 { UINT4 } else { DataType::Uint8 as i32 };
-        let weight = TensorProto { dims: dims.clone(), data_type, raw_data, ..TensorProto::default() };
-        let by_block = [n as i64, blocks as i64];
-        let [scale, zero] = [&scales, &zeros].map(|values| float_tensor(String::new(), values, &by_block));
-        let block = i64::try_from(block).ok()?;
-        let name = self.fresh();
-        let name = match quantised_weight(&name, &weight, &scale, Some(&zero), 1, block) {
-            Some(narrow) => {
-                self.nodes.push(narrow);
-                name
-            }
-            None => self.floats(&dequantised(&weight, &scale, Some(&zero), 1, block)?, &dims),
-        };
-        let equation = AttributeProto {
-            name: "equation".into(),
-            r#type: AttributeType::String as i32,
-            s: b"...k,nk->...n".to_vec(),
-            ..AttributeProto::default()
-        };
-        let (x, output) = (input(0)?, node.output.first()?);
-        let y = self.emit_main("Einsum", &[x.to_string(), name], &[equation]);
-        match input(5) {
-            Some(bias) => {
-                self.emit_to("Add", &[&y, bias], output);
-                Some(())
-            }
-            None => self.rename(&y, output),
+        let all = first_of_rows(&stored, row, self.k, self.bits);
+        match self.bits {
+            8 => all,
+            _ => all.chunks(2).map(|pair| pair[0] | pair.get(1).unwrap_or(&0) << 4).collect(),
         }
     }
+}
+
+/// `x·Wᵀ + b`
+pub(super) fn blocks(to: &mut Lowering, given: &Given) -> Option<()> {
+    let sizes = Sizes::of(given.node)?;
+    let weight = weight(to, given, &sizes)?;
+    let equation = AttributeProto {
+        name: "equation".into(),
+        r#type: AttributeType::String as i32,
+        s: b"...k,nk->...n".to_vec(),
+        ..AttributeProto::default()
+    };
+    let (x, output) = (given.input(0)?, given.output()?);
+    let y = to.emit_main("Einsum", &[x.to_string(), weight], &[equation]);
+    match given.input(5) {
+        Some(bias) => {
+            to.emit_to("Add", &[&y, bias], output);
+            Some(())
+        }
+        None => to.rename(&y, output),
+    }
+}
+
+/// The name of `W [n, k]`: as narrow as it is stored if it is large, else as floats.
+fn weight(to: &mut Lowering, given: &Given, sizes: &Sizes) -> Option<String> {
+    let stored = |slot: usize| to.constants.get(given.input(slot)?).copied();
+    let (packed, scales, row) = (bytes(stored(1)?)?, numbers(stored(2)?)?, sizes.row()?);
+    if row.checked_mul(sizes.n)? != packed.len() || sizes.blocks().checked_mul(sizes.n)? != scales.len() {
+        return None;
+    }
+    let zeros = match given.input(3) {
+        Some(_) => sizes.zeros(Some(stored(3)?)),
+        None => sizes.zeros(None),
+    };
+    let zeros = zeros.filter(|zeros| zeros.len() == scales.len())?;
+    let dims = vec![i64::try_from(sizes.n).ok()?, i64::try_from(sizes.k).ok()?];
+    let data_type = if sizes.bits == 4 { UINT4 } else { DataType::Uint8 as i32 };
+    let raw_data = sizes.trimmed(packed, row);
+    let weight = TensorProto { dims: dims.clone(), data_type, raw_data, ..TensorProto::default() };
+    let by_block = [sizes.n as i64, sizes.blocks() as i64];
+    let [scale, zero] = [&scales, &zeros].map(|values| float_tensor(String::new(), values, &by_block));
+    let block = i64::try_from(sizes.block).ok()?;
+    let name = to.fresh();
+    if let Some(narrow) = quantised_weight(&name, &weight, &scale, Some(&zero), 1, block) {
+        to.nodes.push(narrow);
+        return Some(name);
+    }
+    Some(to.floats(&dequantised(&weight, &scale, Some(&zero), 1, block)?, &dims))
 }

@@ -3,37 +3,37 @@
 use tract_onnx::pb::{NodeProto, TensorProto};
 
 use super::super::integers::{float_tensor, numbers};
-use super::{DYNAMIC, Lowering, backwards};
+use super::{DYNAMIC, Given, Lowering, backwards};
 
 /// The operator.
 pub(super) const DYNAMIC_LSTM: &str = "DynamicQuantizeLSTM";
 
-impl Lowering<'_> {
-    /// An LSTM of floats over the input as it is quantised by its range. The state is quantised anew at every step by ONNX Runtime, and
-    /// not at all here: answers differ by that rounding.
-    pub(super) fn dynamic_lstm(&mut self, node: &NodeProto) -> Option<()> {
-        let input = |slot: usize| node.input.get(slot).map(String::as_str).filter(|name| !name.is_empty());
-        let w = self.transposed(input(1)?, input(8)?, input(9)?)?;
-        let r = self.transposed(input(2)?, input(10)?, input(11)?)?;
-        let x = self.fresh();
-        self.push(x.clone(), DYNAMIC, &[input(0)?], &x, vec![]);
-        let rest = (3..8).map(|slot| node.input.get(slot).cloned().unwrap_or_default());
-        let lstm = NodeProto {
-            name: self.at.clone(),
-            op_type: "LSTM".into(),
-            domain: String::new(),
-            input: [x, w, r].into_iter().chain(rest).collect(),
-            ..node.clone()
-        };
-        match backwards::is(&lstm) {
-            true => self.backwards(&lstm),
-            false => {
-                self.nodes.push(lstm);
-                Some(())
-            }
+/// An LSTM of floats over the input as it is quantised by its range. The state is quantised anew at every step by ONNX
+/// Runtime, and not at all here: answers differ by that rounding.
+pub(super) fn dynamic_lstm(to: &mut Lowering, given: &Given) -> Option<()> {
+    let input = |slot: usize| given.input(slot);
+    let w = to.transposed(input(1)?, input(8)?, input(9)?)?;
+    let r = to.transposed(input(2)?, input(10)?, input(11)?)?;
+    let x = to.fresh();
+    to.push(x.clone(), DYNAMIC, &[input(0)?], &x, vec![]);
+    let rest = (3..8).map(|slot| given.node.input.get(slot).cloned().unwrap_or_default());
+    let lstm = NodeProto {
+        name: to.at.clone(),
+        op_type: "LSTM".into(),
+        domain: String::new(),
+        input: [x, w, r].into_iter().chain(rest).collect(),
+        ..given.node.clone()
+    };
+    match backwards::is(&lstm) {
+        true => to.backwards(&lstm),
+        false => {
+            to.nodes.push(lstm);
+            Some(())
         }
     }
+}
 
+impl Lowering<'_> {
     /// A stored weight `[directions, inputs, gates]` with one scale for each direction, or for each of its gates, as floats
     /// `[directions, gates, inputs]`.
     fn transposed(&mut self, weight: &str, scale: &str, zero: &str) -> Option<String> {

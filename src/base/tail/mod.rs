@@ -15,7 +15,7 @@ mod wire;
 use tract_core::internal::*;
 
 pub use kind::Kind;
-pub(super) use output::listed;
+pub(super) use output::known;
 pub(crate) use wire::find_tail;
 
 use super::Base;

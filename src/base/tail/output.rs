@@ -4,7 +4,7 @@ use super::kind::{Kind, kind_of};
 use super::trial::Trial;
 use super::{Ending, context};
 use crate::base::{Base, Dim, Port};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, names};
 
 /// Words by which exporters call the output that answers, the surest first.
 const ANSWERS: &[&str] = &["logit", "prob", "score", "output"];
@@ -12,14 +12,22 @@ const ANSWERS: &[&str] = &["logit", "prob", "score", "output"];
 /// Position of the output called `name`.
 pub(super) fn by_name(base: &Base, name: &str) -> Result<usize> {
     base.outputs.iter().position(|p| p.name == name).ok_or_else(|| {
-        Error::usage(format!("the model has no output {name:?}"))
-            .at(base.path.display())
-            .hint(format!("its outputs are {}", listed(&base.outputs)))
+        Error::usage(format!("the model has no output {name:?}")).at(base.path.display()).hint(known(
+            "outputs",
+            name,
+            &base.outputs,
+        ))
     })
 }
 
+/// The `ports`, which are inputs or outputs as `what` says, to whom called one of them `name`.
+pub(in crate::base) fn known(what: &str, name: &str, ports: &[Port]) -> String {
+    let known = format!("its {what} are {}", listed(ports));
+    names::or_meant(known, name, ports.iter().map(|p| p.name.as_str()))
+}
+
 /// Ports with their types and shapes, for people.
-pub(in crate::base) fn listed(ports: &[Port]) -> String {
+fn listed(ports: &[Port]) -> String {
     let one = |p: &Port| {
         let dims: Vec<String> = p.dims.iter().map(Dim::to_string).collect();
         format!("{} {}[{}]", p.name, p.element.name(), dims.join(", "))

@@ -63,7 +63,6 @@ impl ConvShape {
     }
 
     /// Values beside operands and results that a low-rank product holds.
-    #[cfg(feature = "train")]
     pub(super) fn conv_scratch(&self, rank: usize) -> usize {
         self.moved(rank, self.way(rank)) + rank * self.out_plane()
     }

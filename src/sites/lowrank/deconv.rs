@@ -16,7 +16,6 @@ impl ConvShape {
     }
 
     /// Values beside operands and results that a low-rank product holds.
-    #[cfg(feature = "train")]
     pub(super) fn deconv_scratch(&self, rank: usize) -> usize {
         self.transposed_taps(rank) * rank * self.out_plane() + rank * self.in_plane()
     }

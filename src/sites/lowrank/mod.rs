@@ -47,7 +47,6 @@ impl Geometry {
         }
     }
     /// Bytes beside operands and results that a product, or its gradient, holds.
-    #[cfg(feature = "train")]
     pub fn scratch(&self) -> u64 {
         let values = match self {
             Geometry::Linear { outer, inner, rank, .. } => outer * inner * rank,

@@ -1,55 +1,23 @@
 //! A profile in use: predictions from any number of threads, feedback, and the swap of generations between them.
 
-#[cfg(feature = "train")]
+mod feedback;
+mod predict;
+
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex};
 
-use ndarray::Array2;
-
-use super::answer::{Answer, ranked};
-use super::config::NewClasses;
 use super::flusher::Flusher;
 use super::home::keyed;
 pub(crate) use super::serving::Serving;
 use super::slot::Slot;
-use super::{Home, journal_io, now_ms};
+use super::{Home, now_ms};
 use crate::error::{Error, ErrorKind, Result};
-use crate::input::{Example, Prepared, RawInput as Input, label};
-use crate::journal::{FeedbackKind, InteractionId, Journal, SyncPolicy, TrainingEntry};
-use crate::plan::{MICRO_BATCH, Variant};
-use crate::stats::rows::softmax;
+use crate::journal::{InteractionId, Journal, SyncPolicy, TrainingEntry};
 use crate::store::{Cause, DEFAULT_WAIT, GenerationInfo, Probation, RolledBack, Store, profile_folder};
 use crate::sync::lock;
 
-/// What a person says about an answer.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Feedback {
-    /// The right answer is this class.
-    Label(String),
-    /// The right answer is this class, and it may be one that nobody has named before.
-    NewLabel(String),
-    /// The answer is right.
-    Accept,
-    /// The answer is wrong; the right one is not said.
-    Reject,
-}
-
-/// What happened to feedback.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct FeedbackReceipt {
-    /// The interaction.
-    pub id: InteractionId,
-    /// Whether it is durable; always true, since feedback is not acknowledged before.
-    pub durable: bool,
-    /// Feedback items since the last training.
-    pub waiting: usize,
-    /// The generation that this feedback showed to be worse than the base, and that was rolled back automatically (never without the feature
-    /// `train`).
-    pub rolled_back: Option<u64>,
-}
+pub use feedback::{Feedback, FeedbackReceipt};
 
 /// Where a profile stands.
 #[derive(Debug, Clone, PartialEq)]
@@ -83,7 +51,6 @@ pub struct Session {
     serving: Slot<Serving>,
     merge: bool,
     flusher: Flusher,
-    #[cfg(feature = "train")]
     /// Whether the base model agrees with the feedback on the latest answers.
     pub(super) base_says: Mutex<HashMap<InteractionId, bool>>,
 }
@@ -116,16 +83,7 @@ impl Session {
         let journal = Arc::new(Mutex::new(journal));
         let serving = Slot::new(Serving::base(&home));
         let flusher = Flusher::new(&journal);
-        let session = Session {
-            home,
-            store,
-            journal,
-            serving,
-            merge: false,
-            flusher,
-            #[cfg(feature = "train")]
-            base_says: Default::default(),
-        };
+        let session = Session { home, store, journal, serving, merge: false, flusher, base_says: Default::default() };
         if !lenient {
             session.follow()?;
             return Ok(session);
@@ -237,99 +195,6 @@ impl Session {
         Ok(())
     }
 
-    /// Answers one input and records it, so that feedback can be given on it.
-    ///
-    /// # Errors
-    /// When the input does not fit the model. A disk that takes no record is no error: the answer then has no id.
-    pub fn predict(&self, input: &Input) -> Result<Answer> {
-        self.predict_top(input, 5)
-    }
-
-    /// [`Session::predict`] with the `top` most probable classes.
-    pub fn predict_top(&self, input: &Input, top: usize) -> Result<Answer> {
-        let Prepared { example, stored } = self.home.intake().prepare(input)?;
-        let (mut serving, probation) = self.take_up()?;
-        let logits = match self.logits(&serving, &example) {
-            Err(e) if serving.generation > 0 && e.kind() == ErrorKind::BadData && self.base_answers(&example) => {
-                // A generation that cannot answer what the base can is rolled back automatically at once.
-                self.roll_back_automatically(serving.generation, Cause::BadAnswer, &e)?;
-                serving = self.follow()?;
-                self.logits(&serving, &example)?
-            }
-            other => {
-                ended(probation, u32::from(other.is_ok()));
-                other?
-            }
-        };
-        let top = logits.map_or_else(Vec::new, |z| ranked(z.row(0), &serving.labels, top));
-        let stored = journal_io::store(stored);
-        let recorded = top.iter().map(|s| (s.label.clone(), s.p)).collect();
-        let mut journal = lock(&self.journal);
-        if journal.writer().is_poisoned() {
-            // A disk that was full may have room again. If not, the record below fails and says so.
-            let _ = journal.reopen();
-        }
-        let id = journal.record_interaction(now_ms(), stored, recorded, serving.generation);
-        drop(journal);
-        let (id, unrecorded) = match id {
-            Ok(id) => (Some(id), None),
-            Err(e) if matches!(e.kind(), ErrorKind::Io | ErrorKind::Busy) => (None, Some(e.to_string())),
-            Err(e) => return Err(e),
-        };
-        if id.is_some() {
-            self.flusher.wake();
-        }
-        Ok(Answer { id, top, generation: serving.generation, unrecorded })
-    }
-
-    fn logits(&self, serving: &Serving, example: &Example) -> Result<Option<Array2<f32>>> {
-        let rows = self.home.0.engine.one(&serving.variant(), example)?;
-        let logits = serving.logits(&rows)?;
-        match &logits {
-            Some(z) if z.iter().any(|v| !v.is_finite()) => {
-                Err(Error::bad_data("the adapter answered with a value that is not a finite number"))
-            }
-            _ => Ok(logits),
-        }
-    }
-
-    fn base_answers(&self, example: &Example) -> bool {
-        self.home.0.engine.one(&Variant::Base, example).is_ok()
-    }
-
-    /// Probabilities of all classes for each input, in the order of [`Session::labels`], by the active generation; nothing is
-    /// recorded. Empty while an encoder has learned no class.
-    ///
-    /// # Errors
-    /// When an input does not fit the model.
-    pub fn probabilities(&self, inputs: &[Input]) -> Result<Vec<Vec<f32>>> {
-        let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        let rows = self.evaluate(inputs, false, threads)?;
-        Ok(rows.map_or_else(Vec::new, |p| p.rows().into_iter().map(|row| row.to_vec()).collect()))
-    }
-
-    internal! {
-        /// Probabilities of all classes for many inputs, without recording anything: `[inputs, classes]` in the order of
-        /// [`Session::labels`], by the active generation or, with `base`, by the base model.
-        pub fn evaluate(&self, inputs: &[Input], base: bool, threads: usize) -> Result<Option<Array2<f32>>> {
-            let examples: Vec<Example> = inputs.iter().map(|i| self.home.intake().example(i)).collect::<Result<_>>()?;
-            let examples: Vec<&Example> = examples.iter().collect();
-            let serving = if base { Arc::new(Serving::base(&self.home)) } else { self.follow()? };
-            if serving.head.is_none() && self.home.0.base_classes == 0 {
-                // No class is known yet: whether the inputs fit the model is all there is to say.
-                examples.iter().try_for_each(|e| crate::plan::check(self.home.base(), e))?;
-                return Ok(None);
-            }
-            let rows = self.home.0.engine.many(&serving.variant(), &examples, threads, MICRO_BATCH)?;
-            let Some(mut z) = serving.logits(&rows)? else { return Ok(None) };
-            for mut row in z.rows_mut() {
-                let p = softmax(row.view());
-                row.iter_mut().zip(p).for_each(|(z, p)| *z = p);
-            }
-            Ok(Some(z))
-        }
-    }
-
     /// Labels of the classes that the active generation answers with.
     pub fn labels(&self) -> Vec<String> {
         self.serving().labels.clone()
@@ -344,59 +209,6 @@ impl Session {
             }
         }
         labels
-    }
-
-    /// Records what a person said about an answer; returns when it is durable.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Usage`] for an unknown or already used id, an unknown label, or an `Accept` or `Reject` of an interaction
-    /// without an answer; [`ErrorKind::Io`] when the disk does not take it: then nothing was recorded.
-    pub fn feedback(&self, id: InteractionId, feedback: Feedback) -> Result<FeedbackReceipt> {
-        lock(&self.journal).refresh()?;
-        let kind = match feedback {
-            Feedback::Accept | Feedback::Reject => {
-                let journal = lock(&self.journal);
-                let answered = journal.state().interaction(id)?.is_none_or(|i| i.answer.is_some());
-                if !answered {
-                    return Err(Error::usage("there was no answer to accept or reject")
-                        .at(id)
-                        .hint("say what is right with --label"));
-                }
-                if feedback == Feedback::Accept { FeedbackKind::Accept } else { FeedbackKind::Reject }
-            }
-            Feedback::NewLabel(label) => FeedbackKind::Label(check_label(label)?),
-            Feedback::Label(label) => {
-                let label = check_label(label)?;
-                if self.home.config().new_classes == NewClasses::Ask {
-                    let known = self.known_labels();
-                    if !known.contains(&label) {
-                        return Err(unknown_label(&label, &known));
-                    }
-                }
-                FeedbackKind::Label(label)
-            }
-        };
-        let mut journal = lock(&self.journal);
-        if journal.writer().is_poisoned() {
-            journal.reopen()?;
-        }
-        let waiting = journal.record_feedback(id, now_ms(), kind)?;
-        drop(journal);
-        Ok(FeedbackReceipt { id, durable: true, waiting, rolled_back: self.watched() })
-    }
-
-    /// What [`Session::watch`] rolled back. The feedback is durable by now, so its failure is no failure of the feedback.
-    #[cfg(feature = "train")]
-    fn watched(&self) -> Option<u64> {
-        self.watch().unwrap_or_else(|e| {
-            tracing::warn!(error = %e, "the active generation could not be compared with the base");
-            None
-        })
-    }
-
-    #[cfg(not(feature = "train"))]
-    fn watched(&self) -> Option<u64> {
-        None
     }
 
     /// Goes back to `to`, or to the generation before the serving one; the active generation now.
@@ -475,44 +287,4 @@ fn ended(probation: Option<Probation>, predictions: u32) {
 /// Whether an adapter's file is to blame, and not the disk or the call.
 fn is_unusable(e: &Error) -> bool {
     matches!(e.kind(), ErrorKind::BadData | ErrorKind::Usage)
-}
-
-fn check_label(text: String) -> Result<String> {
-    label::clean(&text).map_err(|e| Error::usage(e.what()).hint(e.next_step().unwrap_or_default()))
-}
-
-fn unknown_label(label: &str, known: &[String]) -> Error {
-    let near: Vec<&str> = known
-        .iter()
-        .filter(|k| k.to_lowercase().contains(&label.to_lowercase()) || similar(k, label))
-        .take(3)
-        .map(|k| k.as_str())
-        .collect();
-    let shown = match near.is_empty() {
-        true => known.iter().take(8).map(String::as_str).collect::<Vec<_>>().join(", "),
-        false => near.join(", "),
-    };
-    let more = if near.is_empty() && known.len() > 8 { ", …" } else { "" };
-    Error::usage(format!("unknown label {label:?}"))
-        .because(format!("known labels: {shown}{more}"))
-        .hint("correct the label, or add --new-class to teach a class that nobody has named before")
-}
-
-/// At most two letters apart.
-fn similar(a: &str, b: &str) -> bool {
-    let (a, b): (Vec<char>, Vec<char>) = (a.to_lowercase().chars().collect(), b.to_lowercase().chars().collect());
-    if a.len().abs_diff(b.len()) > 2 || a.len().min(b.len()) < 3 {
-        return false;
-    }
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, ca) in a.iter().enumerate() {
-        let mut last = row[0];
-        row[0] = i + 1;
-        for (j, cb) in b.iter().enumerate() {
-            let next = row[j + 1];
-            row[j + 1] = (last + usize::from(ca != cb)).min(next + 1).min(row[j] + 1);
-            last = next;
-        }
-    }
-    row[b.len()] <= 2
 }

@@ -1,5 +1,7 @@
 //! The one error of this crate: what failed, where, why, and what to do next.
 
+pub mod names;
+
 use std::fmt;
 use std::path::Path;
 

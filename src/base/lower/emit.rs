@@ -1,0 +1,81 @@
+//! Writing the nodes and the numbers that a rewritten node becomes.
+
+use tract_onnx::pb::tensor_proto::DataType;
+use tract_onnx::pb::{AttributeProto, NodeProto, TensorProto};
+
+use super::super::integers::float_tensor;
+use super::super::narrow::integer;
+use super::Lowering;
+
+impl Lowering<'_> {
+    pub(super) fn fresh(&mut self) -> String {
+        self.serial += 1;
+        format!("{}.lowered.{}", self.at, self.serial)
+    }
+
+    pub(super) fn push(
+        &mut self,
+        name: String,
+        op: &str,
+        inputs: &[&str],
+        output: &str,
+        attribute: Vec<AttributeProto>,
+    ) {
+        let input = inputs.iter().map(|s| s.to_string()).collect();
+        let (op_type, output) = (op.to_string(), vec![output.to_string()]);
+        self.nodes.push(NodeProto { name, op_type, input, output, attribute, ..NodeProto::default() });
+    }
+
+    pub(super) fn emit_to(&mut self, op: &str, inputs: &[&str], output: &str) {
+        let name = self.fresh();
+        self.push(name, op, inputs, output, vec![]);
+    }
+
+    pub(super) fn emit(&mut self, op: &str, inputs: &[&str]) -> String {
+        let output = self.fresh();
+        self.push(output.clone(), op, inputs, &output, vec![]);
+        output
+    }
+
+    /// The node that does the work: it keeps the name of the one that is rewritten.
+    pub(super) fn emit_main(&mut self, op: &str, inputs: &[String], attributes: &[AttributeProto]) -> String {
+        let (name, output) = (self.at.clone(), self.fresh());
+        let inputs: Vec<&str> = inputs.iter().map(String::as_str).collect();
+        self.push(name, op, &inputs, &output, attributes.to_vec());
+        output
+    }
+
+    pub(super) fn rename(&mut self, from: &str, to: &str) -> Option<()> {
+        self.emit_to("Identity", &[from], to);
+        Some(())
+    }
+
+    pub(super) fn as_float(&mut self, x: &str) -> String {
+        let output = self.fresh();
+        self.push(output.clone(), "Cast", &[x], &output, vec![integer("to", DataType::Float as i64)]);
+        output
+    }
+
+    pub(super) fn floats(&mut self, values: &[f32], dims: &[i64]) -> String {
+        let name = self.fresh();
+        self.initializers.push(float_tensor(name.clone(), values, dims));
+        name
+    }
+
+    /// A list of one whole number.
+    pub(super) fn integer(&mut self, value: i64) -> String {
+        let name = self.fresh();
+        self.initializers.push(TensorProto {
+            name: name.clone(),
+            dims: vec![1],
+            data_type: DataType::Int64 as i32,
+            int64_data: vec![value],
+            ..TensorProto::default()
+        });
+        name
+    }
+
+    pub(super) fn rank(&self, name: &str) -> Option<usize> {
+        self.constants.get(name).map(|t| t.dims.len())
+    }
+}

@@ -1,0 +1,39 @@
+//! The training plans of an engine.
+
+use std::sync::Arc;
+
+use super::cache::PlanCache;
+use super::engine::{Engine, SiteKey, limit};
+use super::train::TrainPlan;
+use crate::base::{Base, Bucket};
+use crate::error::Result;
+
+/// Training plans that are kept, all of the same sites: as many lengths.
+const TRAIN_PLANS: usize = 16;
+
+/// Those that are compiled.
+pub(super) struct TrainPlans(PlanCache<(SiteKey, Bucket), TrainPlan>);
+
+impl TrainPlans {
+    pub fn new(base: &Base) -> TrainPlans {
+        TrainPlans(PlanCache::new(limit(base, TRAIN_PLANS), TrainPlan::bytes))
+    }
+
+    #[cfg(test)]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+}
+
+impl Engine {
+    /// The plan that trains `sites` at `bucket`. Those of other sites go, unless somebody trains with them.
+    pub fn train_plan(&self, sites: &SiteKey, bucket: &Bucket) -> Result<Arc<TrainPlan>> {
+        self.train.0.retain(|(others, _)| others == sites);
+        self.train.0.get((sites.clone(), bucket.clone()), || TrainPlan::new(&self.base, self.ends, bucket, sites, true))
+    }
+
+    /// Forgets the training plans that nobody uses: they hold packed weights of their own.
+    pub fn drop_train_plans(&self) {
+        self.train.0.retain(|_| false);
+    }
+}

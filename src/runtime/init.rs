@@ -1,0 +1,244 @@
+//! Making a home: everything that can be wrong is found before anything is written.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::Home;
+use super::config::{self, Config, Encryption, NewClasses, TextPadding};
+use super::ends;
+use super::first_run::first_run;
+use super::home::{Answering, LONGEST_LABELS, SURVEY_LENGTH, read_labels};
+use super::init_options::InitOptions;
+use super::intake::{self, IntakeKind};
+use crate::adapter::Fingerprint;
+use crate::base::{Base, MAX_MODEL_BYTES, Task, in_one_file};
+use crate::cipher::Key;
+use crate::disk::{Disk, KeySource, RealDisk, StagedFile, make_folder, read_file};
+use crate::error::{Error, Result};
+use crate::input::label;
+use crate::plan::survey;
+use crate::sites::Pattern;
+
+const MODEL_FILE: &str = "base.onnx";
+const LABELS_FILE: &str = "labels.txt";
+const TOKENIZER_FILE: &str = "tokenizer.json";
+const LONGEST_TOKENIZER: u64 = 1 << 28;
+/// Tokens of a text, where neither the tokenizer nor the model says.
+const DEFAULT_WINDOW: usize = 128;
+
+impl Home {
+    /// Makes a home in `path`, which must not be one yet: copies the model, and remembers what it takes and answers.
+    ///
+    /// # Errors
+    /// When the model cannot be used, a file cannot be read or written, or the folder is a home already.
+    pub fn init(path: impl AsRef<Path>, options: &InitOptions) -> Result<Home> {
+        Home::init_telling(path, options, &mut |warning| tracing::warn!("{warning}"))
+    }
+
+    /// [`Home::init`], which hands to `tell` what the caller should know before anything is stored: that labels do not
+    /// fit the model's outputs, or that another output than the first answers.
+    ///
+    /// # Errors
+    /// As [`Home::init`].
+    pub fn init_telling(path: impl AsRef<Path>, options: &InitOptions, tell: &mut dyn FnMut(&str)) -> Result<Home> {
+        let new = NewHome { disk: &RealDisk, path: path.as_ref(), options };
+        new.is_possible()?;
+        let model = new.model()?;
+        let mut config = new.settings(&model, tell)?;
+        let external = model.base.has_external_data();
+        config.padding = new.first_run(model.base, &config)?;
+        config.encryption = new.encryption()?;
+        new.store(&mut config, external)?;
+        Home::open(path)
+    }
+}
+
+/// The model of a new home, as it will answer there.
+struct Model {
+    base: Base,
+    task: Task,
+    labels: Option<Vec<String>>,
+    /// Classes that it answers with.
+    classes: usize,
+}
+
+/// A home that is being made.
+struct NewHome<'a> {
+    disk: &'a dyn Disk,
+    path: &'a Path,
+    options: &'a InitOptions,
+}
+
+impl NewHome<'_> {
+    fn is_possible(&self) -> Result<()> {
+        let settings = self.path.join(config::FILE);
+        if self.disk.exists(&settings).map_err(|e| Error::io("cannot look for a home", self.path, e))? {
+            return Err(Error::usage("this is a home already")
+                .at(self.path.display())
+                .hint("choose another folder, or remove this one first"));
+        }
+        match self.options.rank {
+            1..=256 => Ok(()),
+            rank => Err(Error::usage(format!("a rank of {rank}")).hint("choose 1 to 256; 8 is the default")),
+        }
+    }
+
+    /// Opens the model and finds what answers in it, and whether anything in it can adapt.
+    fn model(&self) -> Result<Model> {
+        let options = self.options;
+        let base = self.opened()?;
+        let labels = options.labels.as_ref().map(|file| read_labels(self.disk, file)).transpose()?;
+        let counted = labels.as_ref().map(Vec::len).filter(|_| options.task != Some(Task::Encoder));
+        let base = base.answering(options.model_output.as_deref(), counted)?.reading(options.model_input.as_deref())?;
+        let task = base.task(options.task)?;
+        let seen = survey(&base, task, &base.bucket(1, SURVEY_LENGTH))?;
+        if !options.sites.is_all() && !seen.table.sites.iter().any(|s| options.sites.matches(&s.name)) {
+            return Err(no_site(&base, &options.sites));
+        }
+        Ok(Model { base, task, labels, classes: seen.classes })
+    }
+
+    /// The model, tried in a child process first where that is asked for.
+    fn opened(&self) -> Result<Base> {
+        let model = &self.options.model;
+        let vetted = self.options.vetting.as_ref().map(|vetting| vetting.check(model)).transpose()?;
+        Base::open_if(model, &|found| match &vetted {
+            Some(vetted) if vetted != found => {
+                Err(Error::bad_data("the model changed while it was tried").at(model.display()).hint("try again"))
+            }
+            _ => Ok(()),
+        })
+    }
+
+    /// What the home will remember of `model`; its maker is told what there is to know about it.
+    fn settings(&self, model: &Model, tell: &mut dyn FnMut(&str)) -> Result<Config> {
+        let (base, options) = (&model.base, self.options);
+        let outcome = ends::decide(base, model.task, model.classes, model.labels.as_ref().map(Vec::len))?;
+        self.bare_returns(model)?.iter().chain(&outcome.warnings).for_each(|warning| tell(warning));
+        let new_classes = options.new_classes.unwrap_or(match (&model.labels, outcome.task) {
+            (None, Task::Encoder) => NewClasses::Allow,
+            _ => NewClasses::Ask,
+        });
+        let window = |file| intake::window(base, file, DEFAULT_WINDOW);
+        let max_length = options.tokenizer.as_deref().map_or(Ok(DEFAULT_WINDOW), window)?;
+        let mut image = options.image.clone().or_else(|| intake::guess_image(base));
+        if let Some(image) = &mut image {
+            image.tensor |= options.tensor;
+        }
+        Ok(Config {
+            format: 1,
+            model: MODEL_FILE.into(),
+            fingerprint: base.fingerprint().to_string(),
+            task: outcome.task.name().into(),
+            labels: options.labels.as_ref().map(|_| LABELS_FILE.into()),
+            tokenizer: options.tokenizer.as_ref().map(|_| TOKENIZER_FILE.into()),
+            max_length,
+            rank: options.rank,
+            sites: options.sites.to_string(),
+            new_classes,
+            disagreement_limit: 0.10,
+            seed: 0,
+            padding: TextPadding::default(),
+            image,
+            model_output: options.model_output.clone().or(outcome.output),
+            model_input: options.model_input.clone(),
+            encryption: None,
+            limits: options.limits,
+        })
+    }
+
+    /// A warning about labels whose lines may not be what their author saw.
+    fn bare_returns(&self, model: &Model) -> Result<Option<String>> {
+        let (Some(file), Some(labels)) = (&self.options.labels, &model.labels) else { return Ok(None) };
+        let bare = label::has_bare_returns(&read_file(self.disk, file, LONGEST_LABELS)?);
+        Ok(bare.then(|| {
+            format!(
+                "{}: carriage returns alone end its lines; they were read as {} labels, for a model of {} classes",
+                file.display(),
+                labels.len(),
+                model.classes
+            )
+        }))
+    }
+
+    /// Runs examples the whole way; the answer is whether sequences may be padded.
+    fn first_run(&self, base: Base, config: &Config) -> Result<TextPadding> {
+        let intake = IntakeKind::new(&base, config, self.options.tokenizer.as_deref())?;
+        let answering = Answering::new(Arc::new(base), config, &intake)?;
+        first_run(&answering.engine, &intake)
+    }
+
+    fn encryption(&self) -> Result<Option<Encryption>> {
+        let Some(source) = &self.options.key else { return Ok(None) };
+        let key = made_key(self.disk, self.path, source)?;
+        Ok(Some(Encryption { mark: key.mark(), key: absolute(source)? }))
+    }
+
+    /// Writes the home, its settings last: a folder without them is no home.
+    fn store(&self, config: &mut Config, external: bool) -> Result<()> {
+        make_folder(self.disk, self.path)?;
+        self.store_model(config, external)?;
+        if let Some(file) = &self.options.labels {
+            self.put(&read_file(self.disk, file, LONGEST_LABELS)?, LABELS_FILE)?;
+        }
+        if let Some(file) = &self.options.tokenizer {
+            self.put(&read_file(self.disk, file, LONGEST_TOKENIZER)?, TOKENIZER_FILE)?;
+        }
+        config.write(self.disk, self.path)
+    }
+
+    /// Writes the model as one file, so that its hash covers every weight.
+    fn store_model(&self, config: &mut Config, external: bool) -> Result<()> {
+        let model = self.options.model.as_path();
+        let mut bytes = read_file(self.disk, model, MAX_MODEL_BYTES)?;
+        if external {
+            bytes = in_one_file(model, &bytes)?;
+            config.fingerprint = Fingerprint::of(&bytes).to_string();
+        }
+        self.put(&bytes, MODEL_FILE)
+    }
+
+    /// Writes a file of the home. One of the same content is what an `init` that was cut off left.
+    fn put(&self, bytes: &[u8], name: &str) -> Result<()> {
+        let to = self.path.join(name);
+        if self.disk.exists(&to).map_err(|e| Error::io("cannot look for a file", &to, e))? {
+            let same = read_file(self.disk, &to, MAX_MODEL_BYTES).is_ok_and(|there| there == bytes);
+            let other = || Error::usage("the folder holds another file of this name").at(to.display());
+            return if same { Ok(()) } else { Err(other().hint("choose another folder for the home")) };
+        }
+        StagedFile::write(self.disk, self.path, bytes)?.publish(&to)
+    }
+}
+
+/// The key of a new home in `home`: the one that `source` has, or a new one in a file that is not there yet.
+fn made_key(disk: &dyn Disk, home: &Path, source: &KeySource) -> Result<Key> {
+    let KeySource::KeyFile(file) = source else { return source.load(disk) };
+    let inside = |path: &Path| std::path::absolute(path).map_err(|e| Error::io("cannot find the folder of", path, e));
+    if inside(file)?.starts_with(inside(home)?) {
+        return Err(Error::usage("the key is to be in the home that it encrypts")
+            .at(file.display())
+            .hint("keep it elsewhere, best on other storage: who has both has everything"));
+    }
+    if disk.exists(file).map_err(|e| Error::io("cannot look for the key file", file, e))? {
+        return source.load(disk);
+    }
+    let key = Key::random()?;
+    key.write(disk, file)?;
+    Ok(key)
+}
+
+/// The source by a path that is the same from everywhere.
+fn absolute(source: &KeySource) -> Result<KeySource> {
+    Ok(match source {
+        KeySource::KeyFile(file) => {
+            KeySource::KeyFile(std::path::absolute(file).map_err(|e| Error::io("cannot find the folder of", file, e))?)
+        }
+        other => other.clone(),
+    })
+}
+
+fn no_site(base: &Base, pattern: &Pattern) -> Error {
+    Error::usage(format!("no site matches {:?}", pattern.to_string()))
+        .at(base.path().display())
+        .hint("`acclimate inspect` lists the names; `*` stands for anything")
+}

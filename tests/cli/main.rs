@@ -1,0 +1,12 @@
+//! End to end through the program: the daily use, and everything that a user can hand it that is wrong. Each refusal has its
+//! documented exit code, says what to do next, and leaves what is stored as it was.
+#![cfg(all(feature = "cli", feature = "train"))]
+
+mod daily;
+mod damage;
+mod disks;
+mod layers;
+mod processes;
+mod program;
+mod refusals;
+mod tools;
