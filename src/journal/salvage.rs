@@ -319,7 +319,7 @@ fn walk_segment(
         Record::Training { .. } => trainings.push(offset),
         Record::Index(block) => indexed.extend(block.iter().copied()),
         Record::Footer(found) => footer = Some((offset, found.clone())),
-        Record::Synced | Record::Segments(_) => {}
+        Record::Synced | Record::Segments(_) | Record::TrainingOfAll { .. } => {}
     })?;
     spoken.sort_unstable();
     let agrees = footer.as_ref().is_some_and(|(offset, footer)| {
