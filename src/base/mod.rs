@@ -418,7 +418,7 @@ pub(crate) fn graph_of(bytes: &[u8]) -> Result<TypedModel> {
 fn typed(proto: &ModelProto) -> Result<TypedModel> {
     guarded(ErrorKind::UnsupportedModel, "cannot load the model", || {
         let mut model = framework().parse(proto, None)?.model.into_typed()?;
-        crate::ops::sweep(&mut model, crate::ops::places_rule)?;
+        crate::ops::check_places(&mut model)?;
         Ok(model)
     })
     .map_err(|e| {
