@@ -9,6 +9,7 @@ use super::ends;
 use super::first_run::first_run;
 use super::init_options::InitOptions;
 use super::intake::{self, IntakeKind};
+use super::sandbox::Trial;
 use crate::adapter::{Fingerprint, Pooling};
 use crate::base::{Base, Task};
 use crate::cipher::{Cipher, Key};
@@ -101,15 +102,16 @@ impl Home {
         if !(1..=256).contains(&options.rank) {
             return Err(Error::usage(format!("a rank of {}", options.rank)).hint("choose 1 to 256; 8 is the default"));
         }
-        let vetted = options.vetting.as_ref().map(|vetting| vetting.check(&options.model)).transpose()?;
+        let labels = options.labels.as_ref().map(|file| read_labels(&disk, file)).transpose()?;
+        let counted = labels.as_ref().map(Vec::len).filter(|_| options.task != Some(Task::Encoder));
+        let trial = Trial { output: options.model_output.clone(), classes: counted, task: options.task };
+        let vetted = options.vetting.as_ref().map(|vetting| vetting.check(&options.model, &trial)).transpose()?;
         let base = Base::open_if(&options.model, &|found| match &vetted {
             Some(vetted) if vetted != found => Err(Error::bad_data("the model changed while it was tried")
                 .at(options.model.display())
                 .hint("try again")),
             _ => Ok(()),
         })?;
-        let labels = options.labels.as_ref().map(|file| read_labels(&disk, file)).transpose()?;
-        let counted = labels.as_ref().map(Vec::len).filter(|_| options.task != Some(Task::Encoder));
         let base = base.answering(options.model_output.as_deref(), counted)?.reading(options.model_input.as_deref())?;
         let task = base.task(options.task)?;
         let mut config = Config {
