@@ -48,7 +48,7 @@ use reload::Reload;
 pub(crate) use shape::Symbols;
 pub use shape::{Bucket, Dim, Element, Port};
 pub(crate) use standard::{prune, standardise};
-pub(crate) use tail::find_tail;
+pub(crate) use tail::{EndInFile, find_tail};
 pub use tail::{EndPoint, EndReport, Kind, Task};
 
 use crate::adapter::Fingerprint;
