@@ -26,6 +26,7 @@ mod sample;
 mod shape;
 mod size_limits;
 mod standard;
+mod states;
 mod straight_through;
 mod tail;
 
