@@ -77,6 +77,15 @@ fn nodes_may_come_in_any_order() {
 fn unknown_operators_and_domains() {
     let unknown = model(vec![node("here", "Frobnicate", &["x"], &["y"])], vec![]);
     refused(&unknown, ErrorKind::UnsupportedModel, &["here", "Frobnicate"]);
+    // Of scikit-learn's models, those that hold nothing that could adapt; those of the hint do (`base::standard`).
+    for op in ["SVMClassifier", "SVMRegressor", "TreeEnsembleRegressor"] {
+        let mut fixed = node("here", op, &["x"], &["y"]);
+        fixed.domain = "ai.onnx.ml".into();
+        let fixed = model(vec![fixed], vec![]);
+        refused(&fixed, ErrorKind::UnsupportedModel, &["here", op]);
+        let hint = refusal(&fixed).next_step().unwrap_or_default().to_string();
+        assert!(hint.contains("LogisticRegression") && hint.contains("LinearSVC"), "{hint}");
+    }
     let mut custom = node("there", "Relu", &["x"], &["y"]);
     custom.domain = "my.company".into();
     refused(&model(vec![custom], vec![]), ErrorKind::UnsupportedModel, &["there", "my.company"]);
