@@ -163,7 +163,8 @@ fn same_answers(
     }
 }
 
-/// Changes the golden whose last layer, `fc3`, gives five scores, and puts `nodes` behind it that make the output of its value `last`.
+/// Changes the golden whose last layer, `fc3`, gives five scores, and puts `nodes` behind it that make the output of its
+/// value `last`.
 fn ending(mut model: ModelProto, change: &dyn Fn(&mut GraphProto, usize), nodes: Vec<NodeProto>) -> ModelProto {
     let graph = model.graph.as_mut().unwrap();
     let at = position(graph, "fc3").unwrap();
@@ -251,4 +252,35 @@ fn a_head_behind_scaled_and_reshaped_scores() {
         assert_eq!(output.name, "logits", "{name}");
         same_answers(name, &base, &deltas, &head(), &model, 1e-4);
     }
+}
+
+/// One score over a temperature, behind a sigmoid: what is written answers with a score for no, one for yes, and a new class.
+#[test]
+fn a_head_behind_one_scaled_score() {
+    let folder = tempfile::tempdir().unwrap();
+    let archive = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens/weights.zip");
+    zip::ZipArchive::new(std::fs::File::open(archive).unwrap()).unwrap().extract(&folder).unwrap();
+    let mut file = parse(&std::fs::read(folder.path().join("initializers.onnx")).unwrap()).unwrap();
+    let graph = file.graph.as_mut().unwrap();
+    let at = position(graph, "fc3").unwrap();
+    let five = floats(stored(graph, "W3").unwrap()).unwrap();
+    graph.initializer.push(tensor("one".into(), &[24, 1], &five.into_iter().step_by(5).collect::<Vec<_>>(), 1));
+    graph.initializer.push(tensor("own".into(), &[1], &[0.25], 1));
+    graph.initializer.push(tensor("t".into(), &[], &[2.5], 1));
+    graph.node[at].input[1..].clone_from_slice(&["one".into(), "own".into()]);
+    graph.node[at].output[0] = "last".into();
+    let node = |op: &str, inputs: &[&str], output: &str| NodeProto {
+        name: format!("{output} node"),
+        op_type: op.into(),
+        input: inputs.iter().map(ToString::to_string).collect(),
+        output: vec![output.into()],
+        ..Default::default()
+    };
+    graph.node.extend([node("Div", &["last", "t"], "cool"), node("Sigmoid", &["cool"], "p")]);
+    graph.output[0] = pb::ValueInfoProto { name: "p".into(), ..Default::default() };
+    let base = std::sync::Arc::new(Base::from_bytes(&file.encode_to_vec(), Path::new("base.onnx")).unwrap());
+    let part = HeadDelta { base_classes: 2, classes: 3, columns: vec![1, 2], ..head() };
+    let learned = Adapter { labels: vec![], sites: vec![], head: Some(part.clone()), ..adapter(0) };
+    write_in(&mut file, &base, Task::Classification, &learned).unwrap();
+    same_answers("one score", &base, &[], &part, &file, 1e-4);
 }
