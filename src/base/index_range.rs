@@ -48,8 +48,8 @@ struct Walk<'a> {
 }
 
 impl Walk<'_> {
-    /// Notes the tables of `model` that are indexed by what is `reached`, and goes on to all that this reaches. `given` says which of
-    /// the inputs of `model` are stored.
+    /// Notes the tables of `model` that are indexed by what is `reached`, and goes on to all that this reaches. `given`
+    /// says which of the inputs of `model` are stored.
     fn through(&mut self, model: &TypedModel, mut reached: Vec<Reached>, given: Given<'_>) -> Vec<Reached> {
         let mut next = 0;
         while let Some(&(outlet, in_order)) = reached.get(next) {
@@ -84,7 +84,8 @@ impl Walk<'_> {
         }
     }
 
-    /// Through the body of a loop, of whose inputs the one at `slot` is reached. What is carried is the input's in the first round.
+    /// Through the body of a loop, of whose inputs the one at `slot` is reached. What is carried is the input's in the
+    /// first round.
     fn into_loop(
         &mut self,
         model: &TypedModel,

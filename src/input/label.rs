@@ -10,8 +10,8 @@ use crate::error::{Error, Result};
 /// Longest label, bytes of UTF-8.
 pub const MAX_LABEL_BYTES: usize = 256;
 
-/// `text` as a label: without white space, byte order marks and NULs at its ends, in Unicode's composed form (NFC), so that an
-/// accented letter is the same label as one code point and as two.
+/// `text` as a label: without white space, byte order marks and NULs at its ends, in Unicode's composed form (NFC), so
+/// that an accented letter is the same label as one code point and as two.
 ///
 /// Errors ([`crate::ErrorKind::BadData`]): nothing is left, more than [`MAX_LABEL_BYTES`] are, or control characters
 /// are within.

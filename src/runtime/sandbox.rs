@@ -104,12 +104,13 @@ impl Vetting {
         Vetting { program: program.into(), limits: None }
     }
 
-    /// Loads `model` in a child process, compiles what `trial` says and lets it answer once; its hash. Where no child can be started, that is logged as a
-    /// warning, and it is loaded in this process: a model that does not keep to the limits ends it.
+    /// Loads `model` in a child process, compiles what `trial` says and lets it answer once; its hash. Where no child can
+    /// be started, that is logged as a warning, and it is loaded in this process: a model that does not keep to the
+    /// limits ends it.
     ///
     /// # Errors
-    /// `UnsupportedModel` naming the limit and the model if it does not keep to a limit, or ends the child; what loading it says,
-    /// `Usage` if it has no output of the name that `trial` gives.
+    /// `UnsupportedModel` naming the limit and the model if it does not keep to a limit, or ends the child; what loading
+    /// it says; `Usage` if it has no output of the name that `trial` gives.
     pub fn check(&self, model: &Path, trial: &Trial) -> Result<Fingerprint> {
         let meta = std::fs::metadata(model).map_err(|e| Error::io("cannot open the model", model, e))?;
         let limits = self.limits.unwrap_or_else(|| Limits::for_bytes(meta.len()));

@@ -157,7 +157,7 @@ pub struct EndReport {
     pub features: Option<EndPoint>,
 }
 
-/// The scores of a model and what a head reads, by the names of the file's nodes that make them, with the batch leading.
+/// The scores of a model and what a head reads, by the names of the file's nodes that make them; the batch leads.
 pub(crate) struct EndInFile {
     pub scores: String,
     pub scores_rank: usize,
@@ -297,8 +297,8 @@ impl Base {
 }
 
 impl Base {
-    /// The scores and the features as values of the file; none where the scores are made of the file's values otherwise than by
-    /// giving them the form `[batch, classes]`.
+    /// The scores and the features as values of the file; none where the scores are made of the file's values otherwise
+    /// than by giving them the form `[batch, classes]`.
     ///
     /// # Errors
     /// As [`Base::output_kind`].
