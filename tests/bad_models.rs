@@ -77,6 +77,15 @@ fn nodes_may_come_in_any_order() {
 fn unknown_operators_and_domains() {
     let unknown = model(vec![node("here", "Frobnicate", &["x"], &["y"])], vec![]);
     refused(&unknown, ErrorKind::UnsupportedModel, &["here", "Frobnicate"]);
+    // Of scikit-learn's models, those that hold nothing that could adapt; those of the hint do (`base::standard`).
+    for op in ["SVMClassifier", "SVMRegressor", "TreeEnsembleRegressor"] {
+        let mut fixed = node("here", op, &["x"], &["y"]);
+        fixed.domain = "ai.onnx.ml".into();
+        let fixed = model(vec![fixed], vec![]);
+        refused(&fixed, ErrorKind::UnsupportedModel, &["here", op]);
+        let hint = refusal(&fixed).next_step().unwrap_or_default().to_string();
+        assert!(hint.contains("LogisticRegression") && hint.contains("LinearSVC"), "{hint}");
+    }
     let mut custom = node("there", "Relu", &["x"], &["y"]);
     custom.domain = "my.company".into();
     refused(&model(vec![custom], vec![]), ErrorKind::UnsupportedModel, &["there", "my.company"]);
@@ -194,7 +203,7 @@ fn operators_that_the_runtime_would_read_wrongly() {
 #[cfg(feature = "cli")]
 mod first_load {
     use super::*;
-    use acclimate::runtime::sandbox::{Limits, Vetting};
+    use acclimate::runtime::sandbox::{Limits, Trial, Vetting};
     use std::path::PathBuf;
 
     fn vetting(mib: u64, seconds: u64) -> Vetting {
@@ -251,7 +260,7 @@ mod first_load {
     fn a_sound_model_is_good() {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/har_cnn.onnx");
         let fingerprint = Base::open(&path).unwrap().fingerprint();
-        assert_eq!(Vetting::new(vetting(1, 1).program).check(&path).unwrap(), fingerprint);
+        assert_eq!(Vetting::new(vetting(1, 1).program).check(&path, &Trial::default()).unwrap(), fingerprint);
     }
 
     #[test]
@@ -259,9 +268,10 @@ mod first_load {
         let folder = tempfile::tempdir().unwrap();
         let unknown = model(vec![node("here", "Frobnicate", &["x"], &["y"])], vec![]);
         let path = write(&folder, "unknown.onnx", &unknown);
-        let (said, own) = (vetting(2048, 20).check(&path).unwrap_err(), Base::open(&path).unwrap_err());
+        let (said, own) =
+            (vetting(2048, 20).check(&path, &Trial::default()).unwrap_err(), Base::open(&path).unwrap_err());
         assert_eq!((said.kind(), said.to_string(), said.next_step()), (own.kind(), own.to_string(), own.next_step()));
-        let missing = vetting(2048, 20).check(&folder.path().join("absent.onnx")).unwrap_err();
+        let missing = vetting(2048, 20).check(&folder.path().join("absent.onnx"), &Trial::default()).unwrap_err();
         assert_eq!(missing.kind(), ErrorKind::Io);
     }
 
@@ -269,7 +279,7 @@ mod first_load {
     fn a_model_whose_sizes_multiply_past_memory_costs_a_child() {
         let folder = tempfile::tempdir().unwrap();
         let path = write(&folder, "multiplies.onnx", &multiplies());
-        let e = vetting(1024, 20).check(&path).unwrap_err();
+        let e = vetting(1024, 20).check(&path, &Trial::default()).unwrap_err();
         let said = e.to_string();
         assert_eq!(e.kind(), ErrorKind::UnsupportedModel, "{said}");
         assert!(said.contains("1024 MiB of memory") && said.contains("multiplies.onnx"), "{said}");
@@ -291,7 +301,7 @@ mod first_load {
     fn a_model_that_computes_without_end_costs_a_child() {
         let folder = tempfile::tempdir().unwrap();
         let path = write(&folder, "computes.onnx", &computes());
-        let e = vetting(4096, 1).check(&path).unwrap_err();
+        let e = vetting(4096, 1).check(&path, &Trial::default()).unwrap_err();
         let said = e.to_string();
         assert_eq!(e.kind(), ErrorKind::UnsupportedModel, "{said}");
         assert!(said.contains("1 seconds of processor time") && said.contains("computes.onnx"), "{said}");

@@ -27,6 +27,13 @@ pub const MAX_EXTENT: i64 = 1 << 24;
 /// Operators of two operands; the opsets before 7 say how they broadcast.
 const BROADCAST: &[&str] = &["Add", "Sub", "Mul", "Div", "Pow", "And", "Or", "Xor", "Equal", "Greater", "Less"];
 
+/// Operators of classical learning that the runtime lacks, and what they are made of.
+const WITHOUT_GRADIENT: &[(&str, &str)] = &[
+    ("SVMClassifier", "support vectors"),
+    ("SVMRegressor", "support vectors"),
+    ("TreeEnsemble", "decision trees"),
+    ("TreeEnsembleRegressor", "decision trees"),
+];
 const DOMAINS: &[&str] = &["", "ai.onnx", "ai.onnx.ml", "com.microsoft"];
 
 /// Checks the graph of `proto`; `known` tells which operators the runtime has.
@@ -88,6 +95,16 @@ fn operator(node: &NodeProto, known: &dyn Fn(&str) -> bool) -> Result<()> {
             "a Loop whose number of rounds is not known before the data, or that is too long",
         )
         .hint("export the model with a fixed length, or the layer as an LSTM, GRU or RNN"));
+    }
+    if node.domain == "ai.onnx.ml"
+        && !known(&node.op_type)
+        && let Some((_, of)) = WITHOUT_GRADIENT.iter().find(|(op, _)| *op == node.op_type)
+    {
+        let what = format!("a {} is made of {of}: it holds no layer with a gradient that could adapt", node.op_type);
+        return Err(Error::unsupported(what).hint(
+            "fit a LinearSVC, a LogisticRegression or an MLPClassifier to the same data and convert that: its layers \
+             can adapt",
+        ));
     }
     if !DOMAINS.contains(&node.domain.as_str()) || !known(&node.op_type) {
         let domain = if node.domain.is_empty() { String::new() } else { format!(" of {:?}", node.domain) };

@@ -67,6 +67,14 @@ fn loads(mut proto: ModelProto, pins: &Pins, path: &Path) -> bool {
     pinned.is_ok() && base().is_some_and(|base| !open(&base) && base.concrete(&base.bucket(1, LENGTH)).is_ok())
 }
 
+/// The options that make each of `inputs` a constant of zeros, if the model at `path` loads with them.
+pub(super) fn zeroed(path: &Path, inputs: &[&str]) -> Option<String> {
+    let proto = super::parse(&std::fs::read(path).ok()?).ok()?;
+    let inputs = inputs.iter().map(|name| (name.to_string(), 0.0)).collect();
+    let pins = Pins { inputs, ..Pins::default() };
+    loads(proto, &pins, path).then(|| pins.options())
+}
+
 /// Sizes to try in a model whose stored tensors have these.
 pub(super) fn likely(stored: impl Iterator<Item = usize>) -> Vec<usize> {
     let stored: BTreeSet<usize> = stored.filter(|n| (2..=LARGEST).contains(n) && !SIZES.contains(n)).collect();

@@ -3,6 +3,8 @@
 use tract_core::internal::*;
 use tract_core::ops::array::{MultiBroadcastTo, TypedConcat};
 use tract_core::ops::cast::Cast;
+use tract_core::ops::logic::IfThenElse;
+use tract_core::ops::scan::Scan;
 
 use super::Dim;
 use crate::error::{Error, Result};
@@ -19,40 +21,117 @@ pub(crate) struct Table {
     pub strict: bool,
 }
 
-/// The tables that the values of each input of `model` index. `rows` tells what a length of an axis stands for; the second argument is
-/// whether what is indexed is stored in the model.
-pub(super) fn tables(model: &TypedModel, rows: &dyn Fn(&TDim, bool) -> Dim) -> Vec<Vec<Table>> {
-    model.inputs.iter().map(|input| of_input(model, *input, rows)).collect()
+/// What a length of an axis stands for; the second argument is whether what is indexed is stored in the model.
+type Rows<'a> = &'a dyn Fn(&TDim, bool) -> Dim;
+
+/// A value that an input's values reach unchanged, and whether in the order that they have in the input.
+type Reached = (OutletId, bool);
+
+/// The tables that the values of each input of `model` index.
+pub(super) fn tables(model: &TypedModel, rows: Rows<'_>) -> Vec<Vec<Table>> {
+    let of_input = |input: &OutletId| {
+        let mut walk = Walk { rows, tables: vec![] };
+        walk.through(model, vec![(*input, true)], &|_| false);
+        walk.tables.dedup();
+        walk.tables
+    };
+    model.inputs.iter().map(of_input).collect()
 }
 
-fn of_input(model: &TypedModel, input: OutletId, rows: &dyn Fn(&TDim, bool) -> Dim) -> Vec<Table> {
-    let mut tables: Vec<Table> = vec![];
-    // What the values reach, and whether in the order that they have in the input.
-    let mut reached = vec![(input, true)];
-    let mut next = 0;
-    while let Some(&(outlet, in_order)) = reached.get(next) {
-        next += 1;
-        for successor in &model.node(outlet.node).outputs[outlet.slot].successors {
-            let node = model.node(successor.node);
-            if let Some(op) = node.op_as::<Places>() {
-                let stored = reads_stored(model, node);
-                if op.lengths.len() == 1 || in_order {
-                    let rows = op.lengths.iter().map(|d| rows(d, stored)).collect();
-                    tables.push(Table { reader: op.reader.clone(), rows, strict: true });
+/// Whether an input of a body is something stored outside of it.
+type Given<'a> = &'a dyn Fn(OutletId) -> bool;
+
+/// Follows the values of one input.
+struct Walk<'a> {
+    rows: Rows<'a>,
+    tables: Vec<Table>,
+}
+
+impl Walk<'_> {
+    /// Notes the tables of `model` that are indexed by what is `reached`, and goes on to all that this reaches. `given`
+    /// says which of the inputs of `model` are stored.
+    fn through(&mut self, model: &TypedModel, mut reached: Vec<Reached>, given: Given<'_>) -> Vec<Reached> {
+        let mut next = 0;
+        while let Some(&(outlet, in_order)) = reached.get(next) {
+            next += 1;
+            for successor in &model.node(outlet.node).outputs[outlet.slot].successors {
+                let node = model.node(successor.node);
+                let mut found = vec![];
+                if let Some(op) = node.op_as::<Places>() {
+                    self.indexed(op, in_order, reads_stored(model, node, given));
+                } else if let Some(OneHot(op)) = node.op_as::<OneHot>() {
+                    let rows = vec![Dim::Fixed(op.dim)];
+                    self.tables.push(Table { reader: node.name.clone(), rows, strict: false });
+                } else if let Some(keeps_order) = passes(node) {
+                    found.push((OutletId::new(node.id, 0), in_order && keeps_order));
+                } else if let Some(scan) = node.op_as::<Scan>() {
+                    found = self.into_loop(model, node, scan, (successor.slot, in_order));
+                } else if let Some(choice) = node.op_as::<IfThenElse>() {
+                    found = self.into_branches(model, node, choice, (successor.slot, in_order));
                 }
-            } else if let Some(OneHot(op)) = node.op_as::<OneHot>() {
-                let rows = vec![Dim::Fixed(op.dim)];
-                tables.push(Table { reader: node.name.clone(), rows, strict: false });
-            } else if let Some(keeps_order) = passes(node) {
-                let outlet = OutletId::new(node.id, 0);
-                if !reached.iter().any(|(o, _)| *o == outlet) {
-                    reached.push((outlet, in_order && keeps_order));
-                }
+                let known = |o: &OutletId| reached.iter().any(|(r, _)| r == o);
+                found.retain(|(o, _)| !known(o));
+                reached.extend(found);
             }
         }
+        reached
     }
-    tables.dedup();
-    tables
+
+    fn indexed(&mut self, op: &Places, in_order: bool, stored: bool) {
+        if op.lengths.len() == 1 || in_order {
+            let rows = op.lengths.iter().map(|d| (self.rows)(d, stored)).collect();
+            self.tables.push(Table { reader: op.reader.clone(), rows, strict: true });
+        }
+    }
+
+    /// Through the body of a loop, of whose inputs the one at `slot` is reached. What is carried is the input's in the
+    /// first round.
+    fn into_loop(
+        &mut self,
+        model: &TypedModel,
+        node: &TypedNode,
+        scan: &Scan,
+        (slot, in_order): (usize, bool),
+    ) -> Vec<Reached> {
+        let (Some(mapping), Some(source)) = (scan.input_mapping.get(slot), scan.body.inputs.get(slot)) else {
+            return vec![];
+        };
+        let start = (*source, in_order && !mapping.is_scan());
+        let given = |o: OutletId| {
+            let from = scan.body.inputs.iter().position(|i| *i == o);
+            from.and_then(|slot| node.inputs.get(slot)).is_some_and(|o| crate::ops::is_constant(model, *o))
+        };
+        let inside = self.through(&scan.body, vec![start], &given);
+        let outputs = scan.body.outputs.iter().zip(&scan.output_mapping);
+        let left = outputs.filter(|(o, _)| inside.iter().any(|(r, _)| r == *o));
+        let slots = left.flat_map(|(_, m)| m.last_value_slot.into_iter().chain(m.scan.map(|(slot, _)| slot)));
+        slots.map(|slot| (OutletId::new(node.id, slot), false)).collect()
+    }
+
+    /// Through both branches of a choice, of whose inputs the one at `slot` is reached; the first one decides.
+    fn into_branches(
+        &mut self,
+        model: &TypedModel,
+        node: &TypedNode,
+        choice: &IfThenElse,
+        (slot, in_order): (usize, bool),
+    ) -> Vec<Reached> {
+        let branches =
+            [(&choice.then_body, &choice.then_input_mapping), (&choice.else_body, &choice.else_input_mapping)];
+        let mut left = vec![];
+        for (body, mapping) in branches {
+            let starts = body.inputs.iter().zip(mapping).filter(|(_, from)| **from == slot);
+            let starts: Vec<Reached> = starts.map(|(source, _)| (*source, in_order)).collect();
+            let given = |o: OutletId| {
+                let from = body.inputs.iter().position(|i| *i == o).and_then(|at| mapping.get(at));
+                from.and_then(|from| node.inputs.get(*from)).is_some_and(|o| crate::ops::is_constant(model, *o))
+            };
+            let inside = self.through(body, starts, &given);
+            let slots = body.outputs.iter().enumerate().filter(|(_, o)| inside.iter().any(|(r, _)| r == *o));
+            left.extend(slots.map(|(slot, _)| (OutletId::new(node.id, slot), false)));
+        }
+        left
+    }
 }
 
 /// Whether a node passes its input's values on unchanged; `Some(true)` if in their order.
@@ -66,10 +145,10 @@ fn passes(node: &TypedNode) -> Option<bool> {
     }
 }
 
-/// Whether the reader behind a check of indices reads what is stored in the model.
-fn reads_stored(model: &TypedModel, places: &TypedNode) -> bool {
+/// Whether the reader behind a check of indices reads what is stored in the model, also where a body is `given` it.
+fn reads_stored(model: &TypedModel, places: &TypedNode, given: Given<'_>) -> bool {
     let readers = &places.outputs[0].successors;
-    readers.iter().all(|r| crate::ops::is_constant(model, model.node(r.node).inputs[0]))
+    readers.iter().map(|r| model.node(r.node).inputs[0]).all(|o| crate::ops::is_constant(model, o) || given(o))
 }
 
 impl Table {
@@ -111,9 +190,10 @@ impl Table {
 
 #[cfg(test)]
 mod tests {
+    use tract_onnx::pb::attribute_proto::AttributeType;
     use tract_onnx::pb::tensor_proto::DataType;
     use tract_onnx::pb::tensor_shape_proto::dimension::Value;
-    use tract_onnx::pb::{ModelProto, NodeProto};
+    use tract_onnx::pb::{AttributeProto, GraphProto, ModelProto, NodeProto, ValueInfoProto};
 
     use super::*;
     use crate::base::Base;
@@ -188,5 +268,55 @@ mod tests {
         let sequence = Table { rows: vec![Dim::Sequence], ..table.clone() };
         assert!(sequence.check("at", &[3], &[1], 4).is_ok() && sequence.check("at", &[4], &[1], 4).is_err());
         assert!(Table { strict: false, ..table }.check("ids", &[9], &[1], 1).is_ok());
+    }
+
+    /// `nodes`, which make `row` of `id`, over the positions of the ids `[batch, 6]`: the body of a Scan.
+    fn in_a_loop(nodes: Vec<NodeProto>) -> Base {
+        let output = vec![ValueInfoProto { name: "row".into(), ..Default::default() }];
+        let inside = vec![input("id", DataType::Int64, &[open("batch")])];
+        let body = GraphProto { name: "body".into(), node: nodes, input: inside, output, ..Default::default() };
+        let body = AttributeProto {
+            name: "body".into(),
+            r#type: AttributeType::Graph as i32,
+            g: Some(body),
+            ..Default::default()
+        };
+        let axes = ["scan_input_axes", "scan_output_axes"].map(|name| ints(name, &[1]));
+        let attributes = [vec![body, int("num_scan_inputs", 1)], axes.to_vec()].concat();
+        let ids = input("ids", DataType::Int64, &[open("batch"), Value::DimValue(6)]);
+        let stored = vec![stored("table", &[5, 2], &[0, 1, 2, 3, 4, 5, 6, 7, 8, 9]), stored("one", &[1], &[1])];
+        let proto = model(17, vec![ids], stored, vec![node("Scan", &["ids"], "y", attributes)]);
+        Base::from_bytes(&proto.encode_to_vec(), std::path::Path::new("ids.onnx")).unwrap()
+    }
+
+    /// What `base` makes of one example.
+    fn answer(base: &Base, ids: [i64; 6]) -> Result<Vec<i64>> {
+        let model = base.concrete(&base.bucket(1, 6)).unwrap();
+        crate::base::guarded(crate::ErrorKind::Internal, "cannot run it", || {
+            let ids = Tensor::from_shape(&[1, 6], &ids)?;
+            let plan = model.into_decluttered()?.into_optimized()?.into_runnable()?;
+            let y = plan.run(tvec!(ids.into_tvalue()))?.remove(0);
+            Ok(y.cast_to::<i64>()?.try_as_plain_ram()?.as_slice::<i64>()?.to_vec())
+        })
+    }
+
+    #[test]
+    fn tables_inside_of_a_loop_are_found_and_every_index_is_checked() {
+        let read = |index: &str| node("Gather", &["table", index], "row", vec![]);
+        let plain = in_a_loop(vec![read("id")]);
+        assert_eq!(rows(&plain), [(vec![Dim::Fixed(5)], true)]);
+        assert_eq!(answer(&plain, [0, 4, -1, -5, 2, 1]).unwrap(), [0, 1, 8, 9, 8, 9, 0, 1, 4, 5, 2, 3]);
+        let behind = in_a_loop(vec![cast("id", "short", DataType::Int32), read("short")]);
+        assert_eq!(rows(&behind), rows(&plain));
+        // What is computed is checked where it is read.
+        let computed = in_a_loop(vec![node("Add", &["id", "one"], "next", vec![]), read("next")]);
+        assert_eq!(rows(&computed), []);
+        assert_eq!(answer(&computed, [0, 3, -1, -5, 2, 1]).unwrap(), [2, 3, 8, 9, 0, 1, 2, 3, 6, 7, 4, 5]);
+        for (base, outside) in [(&plain, 5), (&plain, -6), (&behind, 5), (&computed, 4), (&computed, -7)] {
+            let e = answer(base, [0, 1, outside, 2, 3, 1]).unwrap_err();
+            let index = if std::ptr::eq(base, &computed) { outside + 1 } else { outside };
+            let wanted = format!("the input leads to the index {index} at [0] of a table of 5");
+            assert!(e.kind() == crate::ErrorKind::BadData && e.to_string().starts_with(&wanted), "{e}");
+        }
     }
 }

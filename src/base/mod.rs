@@ -26,6 +26,7 @@ mod sample;
 mod shape;
 mod size_limits;
 mod standard;
+mod states;
 mod straight_through;
 mod tail;
 
@@ -48,7 +49,7 @@ use reload::Reload;
 pub(crate) use shape::Symbols;
 pub use shape::{Bucket, Dim, Element, Port};
 pub(crate) use standard::{prune, standardise};
-pub(crate) use tail::find_tail;
+pub(crate) use tail::{EndInFile, find_tail};
 pub use tail::{EndPoint, EndReport, Kind, Task};
 
 use crate::adapter::Fingerprint;
@@ -417,7 +418,7 @@ pub(crate) fn graph_of(bytes: &[u8]) -> Result<TypedModel> {
 fn typed(proto: &ModelProto) -> Result<TypedModel> {
     guarded(ErrorKind::UnsupportedModel, "cannot load the model", || {
         let mut model = framework().parse(proto, None)?.model.into_typed()?;
-        crate::ops::sweep(&mut model, crate::ops::places_rule)?;
+        crate::ops::check_places(&mut model)?;
         Ok(model)
     })
     .map_err(|e| {

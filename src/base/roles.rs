@@ -87,7 +87,7 @@ fn named(name: &str, indexes: bool) -> Role {
 }
 
 /// The words of a name, in lower case: of `input_mask:0`, `Input-Mask` and `inputMask` the first two are the same.
-fn words(name: &str) -> Vec<String> {
+pub(super) fn words(name: &str) -> Vec<String> {
     let mut words = vec![String::new()];
     let mut before_lower = false;
     for c in name.chars() {

@@ -127,9 +127,9 @@ impl<R: Read> Reader<R> {
         let (kind, bytes) = self.bytes()?;
         let number = bytes.first_chunk::<8>().map(|b| u64::from_le_bytes(*b));
         match (kind, number) {
-            (RECORD, _) => match postcard::take_from_bytes(&bytes) {
-                Ok((record, [])) => Ok(Chunk::Record(Box::new(record))),
-                _ => Err(damaged("a record does not decode")),
+            (RECORD, _) => match Record::decode(&bytes) {
+                Some(record) => Ok(Chunk::Record(Box::new(record))),
+                None => Err(damaged("a record does not decode")),
             },
             (ADAPTER, Some(number)) => Ok(Chunk::Adapter(number, bytes.get(8..).unwrap_or_default().to_vec())),
             (END, Some(records)) if bytes.len() == 8 => Ok(Chunk::End(records)),

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use acclimate::Result;
+use acclimate::runtime::sandbox::Trial;
 use acclimate::sites::Pattern;
 use acclimate::tools::bench::{Options, Report, Timing};
 use clap::Args;
@@ -55,7 +56,8 @@ impl Bench {
             model_output: self.ends.model_output,
             model_input: self.ends.model_input,
         };
-        self.vet.check(&self.model)?;
+        let trial = Trial { output: options.model_output.clone(), ..Trial::default() };
+        self.vet.check(&self.model, &trial)?;
         let report = acclimate::tools::bench::run(&self.model, &options)?;
         output.data(&as_json(&report, &options), || for_people(&report, &options))?;
         Ok(ExitCode::SUCCESS)

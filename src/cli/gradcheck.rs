@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use acclimate::base::{Base, Task};
+use acclimate::runtime::sandbox::Trial;
 use acclimate::sites::Pattern;
 use acclimate::tools::gradcheck::{Options, Report, SiteReport, Verdict, check};
 use acclimate::{Error, Result};
@@ -66,10 +67,11 @@ impl Gradcheck {
             return Err(Error::usage(format!("a tolerance of {}", self.tolerance)).hint("give a positive number"));
         }
         let budget = duration(self.budget_seconds, "for the check")?;
-        self.vet.check(&self.model)?;
+        let asked = task(self.task.as_deref())?;
+        let trial = Trial { output: self.ends.model_output.clone(), classes: None, task: asked };
+        self.vet.check(&self.model, &trial)?;
         let base = self.ends.of(Base::open(&self.model)?)?;
         // Gradients are those of the outputs as they are: a model that answers no question has them, too.
-        let asked = task(self.task.as_deref())?;
         let task = asked.or_else(|| base.guess_task().ok()).unwrap_or(Task::Encoder);
         let options = Options {
             batch: self.batch.into(),

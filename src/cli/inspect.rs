@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use acclimate::Result;
 use acclimate::adapter::SiteKind;
 use acclimate::base::{Dim, EndPoint, Port, Task};
+use acclimate::runtime::sandbox::Trial;
 use acclimate::sites::Pattern;
 use acclimate::tools::inspect::{Options, Report, SiteReport};
 use clap::Args;
@@ -45,7 +46,8 @@ impl Inspect {
             model_output: self.ends.model_output,
             model_input: self.ends.model_input,
         };
-        self.vet.check(&self.model)?;
+        let trial = Trial { output: options.model_output.clone(), classes: None, task: options.task };
+        self.vet.check(&self.model, &trial)?;
         let report = acclimate::tools::inspect::inspect(&self.model, &options)?;
         report.warnings.iter().for_each(|warning| output.warn(warning));
         output.data(&as_json(&report), || for_people(&report))?;

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use acclimate::runtime::sandbox::Trial;
 use acclimate::tools::pin::{Pins, pin};
 use acclimate::{Error, Result};
 use clap::Args;
@@ -49,7 +50,7 @@ impl Pin {
         if let Some((name, _)) = pins.dims.iter().find(|(_, size)| *size == 0) {
             return Err(Error::usage(format!("the dimension {name:?} of size 0")).hint("give it 1 or more"));
         }
-        let written = pin(&self.model, &pins, &self.output, &|file| self.vet.check(file))?;
+        let written = pin(&self.model, &pins, &self.output, &|file| self.vet.check(file, &Trial::default()))?;
         let path = written.path.display().to_string();
         output.data(&json!({ "written": path, "bytes": written.bytes }), || {
             format!("{path}, {}", bytes(written.bytes))

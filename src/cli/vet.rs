@@ -4,8 +4,10 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use acclimate::Result;
-use acclimate::runtime::sandbox::{Limits, Vetting, answer};
+use acclimate::runtime::sandbox::{Limits, Trial, Vetting, answer};
 use clap::Args;
+
+use super::task;
 
 /// Load a model under limits and say how that went; other commands run it
 #[derive(Args)]
@@ -19,12 +21,22 @@ pub struct VetModel {
     /// Processor time
     #[arg(long, value_name = "S")]
     seconds: u64,
+    /// Output that answers; the one that looks like the answer when not given
+    #[arg(long, value_name = "NAME")]
+    model_output: Option<String>,
+    /// Number of labels, by which an output may be found
+    #[arg(long, value_name = "N")]
+    classes: Option<usize>,
+    /// classification or encoder; read off the output when not given
+    #[arg(long, value_name = "TASK")]
+    task: Option<String>,
 }
 
 impl VetModel {
     pub fn run(self) -> Result<ExitCode> {
         let limits = Limits { memory: self.memory, seconds: self.seconds };
-        answer(&self.model, &limits, &mut std::io::stdout().lock())?;
+        let trial = Trial { output: self.model_output, classes: self.classes, task: task(self.task.as_deref())? };
+        answer(&self.model, &trial, &limits, &mut std::io::stdout().lock())?;
         Ok(ExitCode::SUCCESS)
     }
 }
@@ -52,8 +64,8 @@ impl VetArgs {
         Ok(Vetting { program, limits: Some(limits) })
     }
 
-    /// Loads `model` in a process of its own before it is loaded here.
-    pub fn check(&self, model: &Path) -> Result<()> {
-        self.vetting(model)?.check(model).map(drop)
+    /// Loads `model` in a process of its own, with what `trial` chooses of it, before it is loaded here.
+    pub fn check(&self, model: &Path, trial: &Trial) -> Result<()> {
+        self.vetting(model)?.check(model, trial).map(drop)
     }
 }

@@ -2,7 +2,7 @@
 
 use tract_onnx::pb::{self, GraphProto, NodeProto, TensorProto};
 
-use super::graph::fresh;
+use super::graph::{fresh, scores_output};
 use super::tensors::{answers_half, tensor};
 use crate::adapter::{HeadDelta, Pooling};
 use crate::base::{Base, prune};
@@ -119,24 +119,5 @@ pub(super) fn append_head(graph: &mut GraphProto, base: &Base, features: &str, h
     gemm.output = vec![logits.clone()];
     nodes.push(gemm);
     graph.node.extend(nodes);
-    let batch = pb::tensor_shape_proto::Dimension {
-        value: Some(pb::tensor_shape_proto::dimension::Value::DimParam("batch".into())),
-        ..Default::default()
-    };
-    let classes = pb::tensor_shape_proto::Dimension {
-        value: Some(pb::tensor_shape_proto::dimension::Value::DimValue(head.classes as i64)),
-        ..Default::default()
-    };
-    let output_type = pb::type_proto::Tensor {
-        elem_type: pb::tensor_proto::DataType::Float as i32,
-        shape: Some(pb::TensorShapeProto { dim: vec![batch, classes] }),
-    };
-    graph.output = vec![pb::ValueInfoProto {
-        name: logits,
-        r#type: Some(pb::TypeProto {
-            value: Some(pb::type_proto::Value::TensorType(output_type)),
-            ..Default::default()
-        }),
-        ..Default::default()
-    }];
+    graph.output = vec![scores_output(logits, head.classes)];
 }

@@ -2,9 +2,10 @@
 
 use std::collections::HashSet;
 
+use tract_onnx::pb::tensor_shape_proto::{Dimension, dimension::Value};
 use tract_onnx::pb::{GraphProto, ModelProto, TensorProto, ValueInfoProto, type_proto};
 
-use crate::base::is_half;
+use crate::base::{is_half, node_name};
 
 /// Oldest IR version in which an initializer need not be an input as well.
 const FREE_INITIALIZERS: i64 = 4;
@@ -38,6 +39,39 @@ pub(super) fn fresh(graph: &GraphProto, wanted: &str) -> String {
     std::iter::once(wanted.to_string()).chain(numbered).find(|name| !taken(name)).unwrap_or_default()
 }
 
+/// Where the node called `name` stands.
+pub(super) fn position(graph: &GraphProto, site: &str) -> Option<usize> {
+    graph.node.iter().enumerate().position(|(i, n)| node_name(i, n) == site)
+}
+
+/// The declaration of the output `name` of scores, `[batch, classes]`.
+pub(super) fn scores_output(name: String, classes: usize) -> ValueInfoProto {
+    let dim = |value| Dimension { value: Some(value), ..Default::default() };
+    let dim = vec![dim(Value::DimParam("batch".into())), dim(Value::DimValue(classes as i64))];
+    let elem_type = tract_onnx::pb::tensor_proto::DataType::Float as i32;
+    let tensor = type_proto::Tensor { elem_type, shape: Some(tract_onnx::pb::TensorShapeProto { dim }) };
+    let value = Some(type_proto::Value::TensorType(tensor));
+    let r#type = Some(tract_onnx::pb::TypeProto { value, ..Default::default() });
+    ValueInfoProto { name, r#type, ..Default::default() }
+}
+
+/// Declares `new` classes on the output `name`, on the last axis that has had `old`, or on the last one.
+pub(super) fn set_classes(graph: &mut GraphProto, name: &str, old: usize, new: usize) {
+    let shape = graph.output.iter_mut().find(|o| o.name == name).and_then(|o| o.r#type.as_mut()).and_then(|t| {
+        match &mut t.value {
+            Some(type_proto::Value::TensorType(t)) => t.shape.as_mut(),
+            #[allow(unreachable_patterns)]
+            _ => None,
+        }
+    });
+    let Some(dims) = shape.map(|shape| &mut shape.dim) else { return };
+    let had = |d: &Dimension| d.value == Some(Value::DimValue(old as i64));
+    let at = dims.iter().skip(1).rposition(had).map_or(dims.len().saturating_sub(1), |at| at + 1);
+    if let Some(dim) = dims.get_mut(at) {
+        dim.value = Some(Value::DimValue(new as i64));
+    }
+}
+
 /// Lists every stored tensor as an input where the file's version asks for it.
 pub(super) fn list_initializers(model: &mut ModelProto) {
     let Some(graph) = model.graph.as_mut().filter(|_| model.ir_version < FREE_INITIALIZERS) else { return };
@@ -49,7 +83,6 @@ pub(super) fn list_initializers(model: &mut ModelProto) {
 
 /// The declaration of a stored tensor.
 fn declared(t: &TensorProto) -> ValueInfoProto {
-    use tract_onnx::pb::tensor_shape_proto::{Dimension, dimension::Value};
     let dim = |d: &i64| Dimension { value: Some(Value::DimValue(*d)), ..Dimension::default() };
     let shape = Some(tract_onnx::pb::TensorShapeProto { dim: t.dims.iter().map(dim).collect() });
     let tensor = type_proto::Tensor { elem_type: t.data_type, shape };

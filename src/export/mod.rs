@@ -1,6 +1,7 @@
 //! What leaves the runtime: a merged ONNX model.
 
 mod appended;
+mod beside;
 mod graph;
 mod merged;
 mod tensors;

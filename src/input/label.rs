@@ -3,17 +3,21 @@
 
 use std::collections::HashMap;
 
+use unicode_normalization_alignments::UnicodeNormalization;
+
 use crate::error::{Error, Result};
 
 /// Longest label, bytes of UTF-8.
 pub const MAX_LABEL_BYTES: usize = 256;
 
-/// `text` as a label: without white space, byte order marks and NULs at its ends.
+/// `text` as a label: without white space, byte order marks and NULs at its ends, in Unicode's composed form (NFC), so
+/// that an accented letter is the same label as one code point and as two.
 ///
 /// Errors ([`crate::ErrorKind::BadData`]): nothing is left, more than [`MAX_LABEL_BYTES`] are, or control characters
 /// are within.
 pub fn clean(text: &str) -> Result<String> {
-    let label = text.trim_matches(|c: char| c.is_whitespace() || matches!(c, '\u{feff}' | '\0'));
+    let composed: String = text.nfc().map(|(c, _)| c).collect();
+    let label = composed.trim_matches(|c: char| c.is_whitespace() || matches!(c, '\u{feff}' | '\0'));
     let why = match label {
         "" => "it is empty",
         l if l.len() > MAX_LABEL_BYTES => "it is longer than 256 bytes",
@@ -99,6 +103,33 @@ mod tests {
             assert!(clean(bad).is_err(), "{bad:?}");
         }
         assert!(clean(&"x".repeat(256)).is_ok());
+    }
+
+    /// Expected: Python's `unicodedata.normalize("NFC", text)`.
+    #[test]
+    fn one_word_is_one_label_however_its_letters_are_written() {
+        let cases = [
+            ("caf\u{e9}", "cafe\u{301}"),
+            ("\u{c5}", "\u{212b}"),
+            ("\u{1ed9}", "o\u{302}\u{323}"),
+            ("\u{1ed9}", "\u{1ecd}\u{302}"),
+            ("\u{d55c}", "\u{1112}\u{1161}\u{11ab}"),
+            ("\u{304c}", "\u{304b}\u{3099}"),
+            ("\u{929}", "\u{928}\u{93c}"),
+        ];
+        for (composed, written) in cases {
+            assert_eq!(clean(&format!(" {written} ")).unwrap(), composed, "{written:?}");
+            assert_eq!(clean(composed).unwrap(), composed);
+            let twice = list(format!("{composed}\n{written}\n").as_bytes()).unwrap_err().to_string();
+            assert!(twice.contains("listed twice, in lines 1 and 2"), "{twice}");
+        }
+        // Other letters stay others: a ligature, full width, another case, another mark.
+        for (one, other) in [("\u{fb01}", "fi"), ("\u{ff21}", "A"), ("É", "é"), ("è", "é")] {
+            assert_ne!(clean(one).unwrap(), clean(other).unwrap());
+        }
+        // The limit is that of what is kept: two bytes a letter, though three are written.
+        assert_eq!(clean(&"e\u{301}".repeat(128)).unwrap().len(), 256);
+        assert!(clean(&"e\u{301}".repeat(129)).is_err());
     }
 
     #[test]

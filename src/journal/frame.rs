@@ -223,10 +223,7 @@ pub fn decode_payload(
         }
         _ => None,
     };
-    match postcard::take_from_bytes(opened.as_deref().unwrap_or(payload)) {
-        Ok((record, [])) => Some(record),
-        _ => None,
-    }
+    Record::decode(opened.as_deref().unwrap_or(payload))
 }
 
 #[cfg(test)]

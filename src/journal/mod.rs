@@ -309,8 +309,8 @@ impl Journal {
         Ok(())
     }
 
-    /// Records feedback; returns when it and its interaction are durable, with the number of feedback items since the
-    /// last training.
+    /// Records feedback; returns when it and its interaction are durable, with the number of feedback items that
+    /// the last training did not read.
     ///
     /// # Errors
     /// `Usage` if the id is unknown or has feedback already, `Busy`, `BadData`, `Io`.
@@ -322,7 +322,8 @@ impl Journal {
         Ok(self.state().waiting())
     }
 
-    /// Records a training run; returns when it is durable.
+    /// Records a training run that read the first `feedback` feedback items of the journal; returns when it is durable.
+    /// To be called with the training lock held since it read them, so that none of them can have been forgotten.
     ///
     /// # Errors
     /// `Busy`, `BadData`, `Io`.
@@ -333,9 +334,12 @@ impl Journal {
         verdict: Verdict,
         steps: u64,
         seconds: f32,
+        feedback: u64,
     ) -> Result<()> {
         let _held = self.turn("recording a training run")?;
-        self.writer.append_durable(Record::Training { at_ms, generation, verdict, steps, seconds })?;
+        let unread = (self.state().feedback() as u64).saturating_sub(feedback);
+        let training = Record::Training { at_ms, generation, verdict, steps, seconds, unread };
+        self.writer.append_durable(training)?;
         self.flushed();
         Ok(())
     }

@@ -105,8 +105,9 @@ pub enum Record {
         /// What was said.
         kind: FeedbackKind,
     },
-    /// A training run and its outcome.
-    Training {
+    /// A training run that says nothing about feedback recorded while it ran: [`Record::decode`] makes a
+    /// [`Record::Training`] of it. No longer written.
+    TrainingOfAll {
         /// Unix time in milliseconds.
         at_ms: u64,
         /// The new generation, if one was promoted.
@@ -126,9 +127,35 @@ pub enum Record {
     Index(Vec<Place>),
     /// In a sealed segment: what it holds.
     Footer(Box<Footer>),
+    /// A training run and its outcome.
+    Training {
+        /// Unix time in milliseconds.
+        at_ms: u64,
+        /// The new generation, if one was promoted.
+        generation: Option<u64>,
+        /// What the gate said.
+        verdict: Verdict,
+        /// Optimiser steps.
+        steps: u64,
+        /// Duration.
+        seconds: f32,
+        /// Feedback items before this record that the training did not read: they were recorded while it ran.
+        unread: u64,
+    },
 }
 
 impl Record {
+    /// The record whose postcard is all of `bytes`; `None` if they are not the postcard of exactly one.
+    pub fn decode(bytes: &[u8]) -> Option<Record> {
+        match postcard::take_from_bytes(bytes) {
+            Ok((Record::TrainingOfAll { at_ms, generation, verdict, steps, seconds }, [])) => {
+                Some(Record::Training { at_ms, generation, verdict, steps, seconds, unread: 0 })
+            }
+            Ok((record, [])) => Some(record),
+            _ => None,
+        }
+    }
+
     /// Whether it tells of something that happened, and not of the file.
     pub fn is_told(&self) -> bool {
         matches!(self, Record::Interaction { .. } | Record::Feedback { .. } | Record::Training { .. })

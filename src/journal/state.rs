@@ -61,7 +61,7 @@ pub struct TrainingEntry {
     pub steps: u64,
     /// Duration.
     pub seconds: f32,
-    /// Feedback items recorded before it.
+    /// Feedback items that it read: those recorded before it began.
     pub feedback_before: usize,
     /// Interactions recorded before it.
     pub interactions_before: usize,
@@ -134,7 +134,7 @@ impl JournalState {
     pub(super) fn growing(&self) -> u64 {
         self.interactions.len().saturating_add(self.feedback.len()) as u64
     }
-    /// Feedback items recorded since the last training run.
+    /// Feedback items that the last training run did not read.
     pub fn waiting(&self) -> usize {
         self.counts.feedback.saturating_sub(self.trainings.last().map_or(0, |t| t.feedback_before))
     }
@@ -213,8 +213,9 @@ impl JournalState {
                 self.feedback.push(FeedbackEntry { id, at_ms, kind });
                 self.counts.feedback = self.counts.feedback.saturating_add(1);
             }
-            Record::Training { at_ms, generation, verdict, steps, seconds } => {
-                let (feedback_before, interactions_before) = (self.counts.feedback, self.counts.interactions);
+            Record::Training { at_ms, generation, verdict, steps, seconds, unread } => {
+                let interactions_before = self.counts.interactions;
+                let feedback_before = self.counts.feedback.saturating_sub(size(unread));
                 let ids_before = after(self.last());
                 self.trainings.push(TrainingEntry {
                     at_ms,
@@ -227,7 +228,12 @@ impl JournalState {
                     ids_before,
                 });
             }
-            Record::Synced | Record::Segments(_) | Record::Index(_) | Record::Footer(_) => {}
+            // Records of trainings in the older form do not come out of a file: see `Record::decode`.
+            Record::TrainingOfAll { .. }
+            | Record::Synced
+            | Record::Segments(_)
+            | Record::Index(_)
+            | Record::Footer(_) => {}
         }
     }
 
@@ -235,16 +241,18 @@ impl JournalState {
     fn take_segment(&mut self, segment: Sealed) -> Result<()> {
         let footer = &segment.footer;
         for place in &footer.trainings {
-            let Record::Training { at_ms, generation, verdict, steps, seconds } = segment.record(place.offset)? else {
+            let record = segment.record(place.offset)?;
+            let Record::Training { at_ms, generation, verdict, steps, seconds, unread } = record else {
                 return Err(damaged(&segment.path, place.offset, "a training is not where it was"));
             };
+            let feedback = self.counts.feedback.saturating_add(size(place.feedback));
             self.trainings.push(TrainingEntry {
                 at_ms,
                 generation,
                 verdict,
                 steps,
                 seconds,
-                feedback_before: self.counts.feedback.saturating_add(size(place.feedback)),
+                feedback_before: feedback.saturating_sub(size(unread)),
                 interactions_before: self.counts.interactions.saturating_add(size(place.interactions)),
                 ids_before: after(place.last.or(self.last_sealed)),
             });

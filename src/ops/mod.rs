@@ -33,7 +33,7 @@ pub(crate) use dequantize::{Lookup, Widen, behind, constant, in_order, is_consta
 pub(crate) use dynamic::DynamicQuantise;
 pub(crate) use frozen_kernel::{frozen_kernel, frozen_transposed_kernel};
 pub(crate) use packed::{Kind, Packed, Scales};
-pub(crate) use places::{OneHot, Places, rule as places_rule};
+pub(crate) use places::{OneHot, Places, check as check_places};
 pub(crate) use quantise::Quantise;
 #[cfg(feature = "train")]
 pub(crate) use quantise_backward::{DecodeDynamic, QuantiseBackward};

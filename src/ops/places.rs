@@ -6,6 +6,8 @@ use std::collections::HashMap;
 use tract_core::internal::*;
 use tract_core::ndarray::Dimension;
 use tract_core::ops::array::{Gather, GatherElements, OneHot as Unchecked, ScatterElements};
+use tract_core::ops::logic::IfThenElse;
+use tract_core::ops::scan::Scan;
 
 use crate::error::Error;
 
@@ -111,8 +113,21 @@ impl TypedOp for OneHot {
     as_op!();
 }
 
+/// Applies [`rule`] to all of `model`, also inside of loops and branches.
+pub(crate) fn check(model: &mut TypedModel) -> TractResult<()> {
+    for node in &mut model.nodes {
+        if let Some(scan) = node.op_as_mut::<Scan>() {
+            check(&mut scan.body)?;
+        } else if let Some(choice) = node.op_as_mut::<IfThenElse>() {
+            check(&mut choice.then_body)?;
+            check(&mut choice.else_body)?;
+        }
+    }
+    super::sweep(model, rule)
+}
+
 /// Puts [`Places`] before a reader of indices that are not stored, and [`OneHot`] in the place of the runtime's.
-pub(crate) fn rule(model: &TypedModel, node: &TypedNode) -> TractResult<Option<TypedModelPatch>> {
+fn rule(model: &TypedModel, node: &TypedNode) -> TractResult<Option<TypedModelPatch>> {
     let axis = match (node.op_as::<Gather>(), node.op_as::<GatherElements>(), node.op_as::<ScatterElements>()) {
         (Some(op), ..) => op.axis,
         (_, Some(op), _) => op.axis,

@@ -153,10 +153,11 @@ impl Story {
         self.say(Fact::Committing(last + 1, Box::new(adapter.clone())));
         let number = store.commit(&adapter)?;
         self.say(Fact::Switched);
-        let (generation, verdict) = (Some(number), adapter.verdict);
-        let record = Record::Training { at_ms: 7, generation, verdict: verdict.clone(), steps: 3, seconds: 0.5 };
+        let (generation, verdict, seen) = (Some(number), adapter.verdict, adapter.lineage.examples);
+        let (at_ms, steps, seconds, unread) = (7, 3, 0.5, 0);
+        let record = Record::Training { at_ms, generation, verdict: verdict.clone(), steps, seconds, unread };
         self.say(Fact::Appending(record));
-        journal.record_training(7, generation, verdict, 3, 0.5)?;
+        journal.record_training(at_ms, generation, verdict, steps, seconds, seen)?;
         self.say(Fact::Acknowledged);
         Ok(number)
     }

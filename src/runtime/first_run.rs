@@ -56,15 +56,37 @@ fn answered(engine: &Engine, examples: Vec<Example>) -> Result<Example> {
     Err(refused.unwrap_or_else(|| Error::internal("no example to try")))
 }
 
-/// Every input of a model of texts is one that a text fills.
+/// Every input of the model is one that what a home is given fills: a text its tokens, a picture one input, arrays any
+/// but a state that each call hands to the next.
 fn fed(base: &Base, intake: &IntakeKind) -> Result<()> {
-    let IntakeKind::Text(_) = intake else { return Ok(()) };
-    let Some(ix) = base.roles().iter().position(|r| *r == Role::Data) else { return Ok(()) };
-    let name = &base.inputs()[ix].name;
-    Err(Error::unsupported(format!("nothing in a text fills the model's input {name:?}")).hint(format!(
-        "make it a constant (`acclimate pin MODEL --input {name}=VALUE --output F.onnx`), or leave --tokenizer away and give every input as an \
-         array of an .npz"
-    )))
+    let all = 0..base.inputs().len();
+    let (unfed, why): (Vec<usize>, _) = match intake {
+        IntakeKind::Text(_) => {
+            (all.filter(|ix| base.roles()[*ix] == Role::Data).collect(), "nothing in a text fills the model's input")
+        }
+        IntakeKind::Image(_) => (
+            all.filter(|ix| base.fed_input() != Some(*ix)).collect(),
+            "a picture fills one input alone, and nothing the model's input",
+        ),
+        IntakeKind::Arrays => (
+            base.carried_states(),
+            "a state that is carried from call to call, which no example has, is the model's input",
+        ),
+    };
+    let names: Vec<&str> = unfed.iter().map(|ix| base.inputs()[*ix].name.as_str()).collect();
+    let Some(name) = names.first() else { return Ok(()) };
+    let beside = match intake {
+        IntakeKind::Text(_) => "; or leave --tokenizer away and give every input as an array of an .npz",
+        _ => "",
+    };
+    let hint = match base.zeroed(&names) {
+        Some(options) => format!(
+            "make it a constant: it loads with `acclimate pin MODEL{options} --output F.onnx`, which was tried; other \
+             values may do, too{beside}"
+        ),
+        None => format!("make it a constant (`acclimate pin MODEL --input {name}=VALUE --output F.onnx`){beside}"),
+    };
+    Err(Error::unsupported(format!("{why} {name:?}")).hint(hint))
 }
 
 fn finite_weights(base: &Base) -> Result<()> {

@@ -10,6 +10,7 @@ use super::first_run::first_run;
 use super::home::{Answering, LONGEST_LABELS, SURVEY_LENGTH, read_labels};
 use super::init_options::InitOptions;
 use super::intake::{self, IntakeKind};
+use super::sandbox::Trial;
 use crate::adapter::Fingerprint;
 use crate::base::{Base, MAX_MODEL_BYTES, Task, in_one_file};
 use crate::cipher::Key;
@@ -86,9 +87,9 @@ impl NewHome<'_> {
     /// Opens the model and finds what answers in it, and whether anything in it can adapt.
     fn model(&self) -> Result<Model> {
         let options = self.options;
-        let base = self.opened()?;
         let labels = options.labels.as_ref().map(|file| read_labels(self.disk, file)).transpose()?;
         let counted = labels.as_ref().map(Vec::len).filter(|_| options.task != Some(Task::Encoder));
+        let base = self.opened(&Trial { output: options.model_output.clone(), classes: counted, task: options.task })?;
         let base = base.answering(options.model_output.as_deref(), counted)?.reading(options.model_input.as_deref())?;
         let task = base.task(options.task)?;
         let seen = survey(&base, task, &base.bucket(1, SURVEY_LENGTH))?;
@@ -99,9 +100,9 @@ impl NewHome<'_> {
     }
 
     /// The model, tried in a child process first where that is asked for.
-    fn opened(&self) -> Result<Base> {
+    fn opened(&self, trial: &Trial) -> Result<Base> {
         let model = &self.options.model;
-        let vetted = self.options.vetting.as_ref().map(|vetting| vetting.check(model)).transpose()?;
+        let vetted = self.options.vetting.as_ref().map(|vetting| vetting.check(model, trial)).transpose()?;
         Base::open_if(model, &|found| match &vetted {
             Some(vetted) if vetted != found => {
                 Err(Error::bad_data("the model changed while it was tried").at(model.display()).hint("try again"))

@@ -18,7 +18,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde::{Deserialize, Serialize};
 
 use crate::adapter::{Fingerprint, Pooling};
-use crate::base::Base;
+use crate::base::{Base, Task};
 use crate::error::{Error, ErrorKind, Result};
 use crate::plan::{Engine, Variant, survey};
 
@@ -61,6 +61,28 @@ pub struct Vetting {
     pub limits: Option<Limits>,
 }
 
+/// What of a model is tried: what the command goes on to use.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Trial {
+    /// Name of the output that answers; the one that looks like it when not given.
+    pub output: Option<String>,
+    /// Number of classes of a list of labels, by which an output may be found.
+    pub classes: Option<usize>,
+    /// What the output answers; read off it when not given.
+    pub task: Option<Task>,
+}
+
+impl Trial {
+    /// The choice as options of the subcommand.
+    fn arguments(&self) -> impl Iterator<Item = String> {
+        let option = |name: &str, value: Option<String>| value.map(|value| format!("--{name}={value}"));
+        let output = option("model-output", self.output.clone());
+        let classes = option("classes", self.classes.map(|n| n.to_string()));
+        let task = option("task", self.task.map(|task| task.name().to_owned()));
+        [output, classes, task].into_iter().flatten()
+    }
+}
+
 /// What the child says.
 #[derive(Debug, Serialize, Deserialize)]
 enum Told {
@@ -82,20 +104,22 @@ impl Vetting {
         Vetting { program: program.into(), limits: None }
     }
 
-    /// Loads `model` in a child process, compiles it and lets it answer once; its hash. Where no child can be started, that is logged as a
-    /// warning, and it is loaded in this process: a model that does not keep to the limits ends it.
+    /// Loads `model` in a child process, compiles what `trial` says and lets it answer once; its hash. Where no child can
+    /// be started, that is logged as a warning, and it is loaded in this process: a model that does not keep to the
+    /// limits ends it.
     ///
     /// # Errors
-    /// `UnsupportedModel` naming the limit and the model if it does not keep to a limit, or ends the child; what loading it says.
-    pub fn check(&self, model: &Path) -> Result<Fingerprint> {
+    /// `UnsupportedModel` naming the limit and the model if it does not keep to a limit, or ends the child; what loading
+    /// it says; `Usage` if it has no output of the name that `trial` gives.
+    pub fn check(&self, model: &Path, trial: &Trial) -> Result<Fingerprint> {
         let meta = std::fs::metadata(model).map_err(|e| Error::io("cannot open the model", model, e))?;
         let limits = self.limits.unwrap_or_else(|| Limits::for_bytes(meta.len()));
-        let ended = match self.child(model, &limits) {
+        let ended = match self.child(model, trial, &limits) {
             Ok(ended) => ended,
-            Err(e) => return self.without_child(model, &limits, &e.to_string()),
+            Err(e) => return self.without_child(model, trial, &limits, &e.to_string()),
         };
         let Some((&READY, told)) = ended.out.split_first() else {
-            return self.without_child(model, &limits, &why_not_ready(&ended));
+            return self.without_child(model, trial, &limits, &why_not_ready(&ended));
         };
         match postcard::from_bytes(told) {
             Ok(Told::Good(fingerprint)) if ended.status.success() => Ok(fingerprint),
@@ -106,11 +130,12 @@ impl Vetting {
     }
 
     /// Runs a child to its end.
-    fn child(&self, model: &Path, limits: &Limits) -> std::io::Result<Ended> {
+    fn child(&self, model: &Path, trial: &Trial, limits: &Limits) -> std::io::Result<Ended> {
         let mut child = Command::new(&self.program)
             .arg(SUBCOMMAND)
             .arg(model)
             .args(["--memory", &limits.memory.to_string(), "--seconds", &limits.seconds.to_string()])
+            .args(trial.arguments())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -124,11 +149,11 @@ impl Vetting {
     }
 
     /// Says that no child tried the model, and why, and loads it here.
-    fn without_child(&self, model: &Path, limits: &Limits, why: &str) -> Result<Fingerprint> {
+    fn without_child(&self, model: &Path, trial: &Trial, limits: &Limits, why: &str) -> Result<Fingerprint> {
         let program = self.program.display();
         tracing::warn!(%program, why, "no process of its own can try the model: it is loaded in this one, under the same limits");
         let _held = Held::to(limits);
-        attempt(model)
+        attempt(model, trial)
             .map_err(|e| if tells_of_starving(&e.to_string()) { starved(limits).at(model.display()) } else { e })
     }
 }
@@ -275,11 +300,11 @@ fn first_line(said: &str) -> String {
     said.lines().find(|line| !line.trim().is_empty()).unwrap_or("it said nothing").trim().to_owned()
 }
 
-/// What the child does: keeps to the limits from now on, tries the model, and says on `out` how that went.
+/// What the child does: keeps to the limits from now on, tries `trial` of the model, and says on `out` how that went.
 ///
 /// # Errors
 /// `Io` if a limit cannot be set, or `out` takes nothing.
-pub fn answer(model: &Path, limits: &Limits, out: &mut dyn Write) -> Result<()> {
+pub fn answer(model: &Path, trial: &Trial, limits: &Limits, out: &mut dyn Write) -> Result<()> {
     let limit = |what, n: u64, hard: u64| {
         setrlimit(what, Rlimit { current: Some(n), maximum: Some(hard) })
             .map_err(|e| Error::io("cannot set a limit", model, e.into()))
@@ -289,7 +314,7 @@ pub fn answer(model: &Path, limits: &Limits, out: &mut dyn Write) -> Result<()> 
     limit(Resource::As, limits.memory, limits.memory)?;
     let say = |e| Error::io("cannot say how it went", model, e);
     out.write_all(&[READY]).and_then(|()| out.flush()).map_err(say)?;
-    let told = match attempt(model) {
+    let told = match attempt(model, trial) {
         Ok(fingerprint) => Told::Good(fingerprint),
         Err(e) if tells_of_starving(&e.to_string()) => Told::Starved,
         Err(e) => Told::Bad {
@@ -305,10 +330,10 @@ pub fn answer(model: &Path, limits: &Limits, out: &mut dyn Write) -> Result<()> 
 }
 
 /// Loads, compiles, and answers a synthetic input, where one can be generated.
-fn attempt(model: &Path) -> Result<Fingerprint> {
-    let base = Arc::new(Base::open(model)?);
+fn attempt(model: &Path, trial: &Trial) -> Result<Fingerprint> {
+    let base = Arc::new(Base::open(model)?.answering(trial.output.as_deref(), trial.classes)?);
     let fingerprint = base.fingerprint();
-    let Ok(task) = base.guess_task() else { return Ok(fingerprint) };
+    let Ok(task) = base.task(trial.task) else { return Ok(fingerprint) };
     let bucket = base.bucket(1, LENGTH);
     let seen = survey(&base, task, &bucket)?;
     if let Ok(examples) = base.random_examples(&bucket, 0)
@@ -357,10 +382,10 @@ mod tests {
         ];
         let paths = programs.iter().map(|(_, path)| path.clone()).chain([PathBuf::from("/nowhere/acclimate")]);
         for path in paths {
-            assert_eq!(Vetting::new(&path).check(&model()).unwrap(), whole, "{}", path.display());
+            assert_eq!(Vetting::new(&path).check(&model(), &Trial::default()).unwrap(), whole, "{}", path.display());
             // What the model itself is refused for is still said.
             let (_folder, text) = program("this is text", 0o644);
-            let e = Vetting::new(&path).check(&text).unwrap_err();
+            let e = Vetting::new(&path).check(&text, &Trial::default()).unwrap_err();
             assert_eq!(e.kind(), ErrorKind::BadData, "{e}");
         }
         assert_eq!(soft(), before, "the limits are as they were");
@@ -369,8 +394,20 @@ mod tests {
     #[test]
     fn what_ends_a_child_that_was_ready_is_the_models_fault() {
         let (_folder, path) = program("#!/bin/sh\nprintf +\nkill -SEGV $$\n", 0o755);
-        let e = Vetting::new(&path).check(&model()).unwrap_err();
+        let e = Vetting::new(&path).check(&model(), &Trial::default()).unwrap_err();
         assert_eq!(e.kind(), ErrorKind::UnsupportedModel);
         assert!(e.to_string().contains("signal 11"), "{e}");
+    }
+
+    #[test]
+    fn the_child_is_told_which_output_answers() {
+        // It ends with what it was told as its last words.
+        let (_folder, path) = program("#!/bin/sh\nprintf +\necho \"$@\" >&2\nexit 1\n", 0o755);
+        let trial = Trial { output: Some("-p q".into()), classes: Some(3), task: Some(Task::Encoder) };
+        let e = Vetting::new(&path).check(&model(), &trial).unwrap_err();
+        let said = std::error::Error::source(&e).unwrap().to_string();
+        assert!(said.ends_with("--model-output=-p q --classes=3 --task=encoder"), "{said}");
+        let e = attempt(&model(), &Trial { output: Some("nothing".into()), ..Trial::default() }).unwrap_err();
+        assert_eq!(e.kind(), ErrorKind::Usage, "{e}");
     }
 }

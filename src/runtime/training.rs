@@ -130,7 +130,7 @@ impl Session {
             }
             None => None,
         };
-        lock(&self.journal).record_training(now_ms(), generation, verdict.clone(), steps, seconds as f32)?;
+        lock(&self.journal).record_training(now_ms(), generation, verdict.clone(), steps, seconds as f32, seen)?;
         if keeping.is_some() {
             self.store.checkpoint().clear()?;
         }

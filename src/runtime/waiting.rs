@@ -138,5 +138,37 @@ fn predictions_and_feedback_go_on_while_a_training_reads_its_inputs() {
         open.send(()).unwrap();
         training.join().unwrap().unwrap();
     });
-    assert_eq!(session.status().unwrap().feedback, 21);
+    let status = session.status().unwrap();
+    assert_eq!((status.feedback, status.waiting), (21, 1), "the last one came after the training had begun");
+}
+
+/// What is said between a training's reading and its end is not in what it learned: it waits for the next one.
+#[test]
+fn feedback_given_while_a_training_runs_waits_for_the_next_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("models");
+    let windows = LabelledSet::read(models.join("hapt_users_23_26.npz")).unwrap().filter_user(23).unwrap();
+    let home = Home::init(folder.path().join("home"), &InitOptions::new(models.join("har_cnn.onnx"))).unwrap();
+    let session = home.session("p").unwrap();
+    let use_it = |i: usize| {
+        let id = session.predict(&windows.input(i).unwrap()).unwrap().id.unwrap();
+        session.feedback(id, Feedback::NewLabel("mine".into())).unwrap().waiting
+    };
+    assert_eq!((0..20).map(use_it).last(), Some(20));
+    let settings = crate::adapt::Settings { deepest: Depth::HeadOnly, threads: 1, ..session.settings() };
+    let later = std::sync::Once::new();
+    let said = |_| later.call_once(|| assert_eq!((20..23).map(use_it).last(), Some(23)));
+    let options = TrainOptions { settings: Some(settings), progress: Some(&said), ..TrainOptions::default() };
+    let report = session.train(&options).unwrap();
+    assert!(later.is_completed(), "the training told of no progress");
+
+    let waiting = || {
+        let again = Home::open(folder.path().join("home")).unwrap().session("p").unwrap();
+        (session.status().unwrap().waiting, again.status().unwrap().waiting)
+    };
+    assert_eq!((waiting(), session.history().unwrap()[0].feedback_before), ((3, 3), 20));
+    assert_eq!(use_it(23), 4);
+    let second = session.train(&TrainOptions { progress: None, ..options }).unwrap();
+    assert_eq!((waiting(), session.history().unwrap()[1].feedback_before), ((0, 0), 24));
+    assert!(!report.promoted || !second.verdict.reason.contains("there is no feedback since"));
 }

@@ -340,7 +340,7 @@ fn where_every_sync_fails_nothing_is_acknowledged_and_what_served_serves_on() {
         let id = InteractionId(0);
         refused += usize::from(journal.forget(&HashSet::from([id]), false).is_err());
         let _ = journal.reopen();
-        refused += usize::from(journal.record_training(n, None, adapter(0).verdict, 1, 1.0).is_err());
+        refused += usize::from(journal.record_training(n, None, adapter(0).verdict, 1, 1.0, 0).is_err());
         refused += usize::from(store.commit(&adapter(2)).is_err());
         refused += usize::from(store.rollback(Some(1)).is_err());
         // The active generation is read as before, by whoever asks.

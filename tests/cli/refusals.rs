@@ -92,6 +92,24 @@ fn feedback_that_cannot_be_taken() {
     assert_eq!(bench.status()["feedback"], 1, "a refusal records nothing");
 }
 
+/// The labels of the list are written with combining accents, as macOS names files; a person types composed letters.
+#[test]
+fn an_accented_label_is_the_same_class_however_it_is_written() {
+    let bench = Bench::new();
+    let list = bench.at("labels.txt");
+    std::fs::write(&list, "cafe\u{301}\nsitting\nlaying\nwalking\nmonte\u{301}e\ndown\n").unwrap();
+    let (home, model) = (bench.at("accents"), asset("har_cnn.onnx"));
+    json(&["init", &home, "--model", model.to_str().unwrap(), "--labels", &list]);
+    let answers = json(&["predict", &home, &bench.input(), "--top", "6"]);
+    let id = answers[0]["id"].as_str().unwrap().to_owned();
+    let top: Vec<&str> = answers[0]["top"].as_array().unwrap().iter().map(|t| t["label"].as_str().unwrap()).collect();
+    assert!(top.contains(&"caf\u{e9}") && top.contains(&"mont\u{e9}e"), "{top:?}");
+    assert_eq!(json(&["feedback", &home, &id, "--label", "caf\u{e9}"])["durable"], true, "it is no new class");
+    let second = json(&["predict", &home, &bench.input()])[0]["id"].as_str().unwrap().to_owned();
+    assert_eq!(json(&["feedback", &home, &second, "--label", "monte\u{301}e"])["durable"], true);
+    assert_eq!(json(&["status", &home])["classes"], 6);
+}
+
 #[test]
 fn inputs_that_do_not_fit() {
     let bench = Bench::new();

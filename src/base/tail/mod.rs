@@ -157,6 +157,16 @@ pub struct EndReport {
     pub features: Option<EndPoint>,
 }
 
+/// The scores of a model and what a head reads, by the names of the file's nodes that make them; the batch leads.
+pub(crate) struct EndInFile {
+    pub scores: String,
+    pub scores_rank: usize,
+    /// The axis of the scores that counts the classes; all others but the first are 1.
+    pub classes_axis: usize,
+    pub features: String,
+    pub features_rank: usize,
+}
+
 impl Base {
     /// The same model, answering by its output `name`; without a name by the one that looks like the answer, where
     /// `labels` is the number of labels that are to be its classes if one of the outputs has as many.
@@ -283,6 +293,35 @@ impl Base {
             probabilities: ending.probabilities.as_ref().map(|(place, form)| point(place, form)),
             features,
         })
+    }
+}
+
+impl Base {
+    /// The scores and the features as values of the file; none where the scores are made of the file's values otherwise
+    /// than by giving them the form `[batch, classes]`.
+    ///
+    /// # Errors
+    /// As [`Base::output_kind`].
+    pub(crate) fn end_in_file(&self) -> Result<Option<EndInFile>> {
+        let ending = self.ending()?;
+        let Some((scores, Form::Scores | Form::OneScore)) = &ending.scores else { return Ok(None) };
+        let features = ending.linear.as_ref().map_or(scores, |(features, ..)| features);
+        let shape = |place: &Place| {
+            let outlet = place.find(&self.typed)?;
+            Some(self.typed.outlet_fact(outlet).ok()?.shape.to_tvec())
+        };
+        let (Some(own), Some(read)) = (shape(scores), shape(features)) else { return Ok(None) };
+        let wide: Vec<usize> = (1..own.len()).filter(|axis| own[*axis] != 1.to_dim()).collect();
+        if ending.batch_axis != 0 || wide.len() > 1 {
+            return Ok(None);
+        }
+        Ok(Some(EndInFile {
+            scores: self.name_in_file(&scores.node),
+            scores_rank: own.len(),
+            classes_axis: wide.first().copied().unwrap_or(1),
+            features: self.name_in_file(&features.node),
+            features_rank: read.len(),
+        }))
     }
 }
 

@@ -7,11 +7,12 @@ use prost::Message;
 use tract_onnx::pb::{self, GraphProto, ModelProto, NodeProto};
 
 use super::appended::append_head;
-use super::graph::{fresh, list_initializers, rounds, stored};
+use super::beside::add_head;
+use super::graph::{fresh, list_initializers, position, rounds, set_classes, stored};
 use super::tensors::{floats, tensor, weight_type};
 use super::verify::answers_alike;
 use crate::adapter::{Adapter, DenseTensor, HeadDelta};
-use crate::base::{Base, Kind, MAX_MODEL_BYTES, Task, in_one_file, node_name, parse, prune, standardise};
+use crate::base::{Base, Kind, MAX_MODEL_BYTES, Task, in_one_file, parse, prune, standardise};
 use crate::disk::{RealDisk, StagedFile, folder_of, read_file};
 use crate::error::{Error, Result};
 use crate::plan::{Classifier, MergedWeight, merged_weights};
@@ -81,24 +82,9 @@ fn write_in(model: &mut ModelProto, base: &Base, task: Task, adapter: &Adapter) 
                 let whole = with_one_score(graph, &c.weight, head)?;
                 append(graph, base, Some(&c), &whole)?
             }
-            (true, Some(Classifier { weight, plain: true })) => {
-                into_classifier(graph, &weight, head, &base.output_name()?)?
-            }
-            (true, Some(Classifier { weight, .. })) => {
-                return Err(Error::unsupported(
-                    "the model's scores are not its last layer's product alone: its head cannot be merged",
-                )
-                .at(&weight.site)
-                .because("they are scaled, squashed or brought into another shape behind that layer")
-                .hint("keep serving with acclimate, which applies the head beside the model"));
-            }
-            (true, None) => {
-                return Err(Error::unsupported(
-                    "the model's classifier is not a plain product: its head cannot be merged",
-                )
-                .at(base.path().display())
-                .hint("keep serving with acclimate, which applies the head beside the model"));
-            }
+            (true, Some(c)) if c.plain => into_classifier(graph, &c.weight, head, &base.output_name()?)
+                .or_else(|_| add_head(graph, base, Some(&c), head))?,
+            (true, classifier) => add_head(graph, base, classifier.as_ref(), head)?,
             (false, classifier) => append(graph, base, classifier.as_ref(), head)?,
         }
     }
@@ -176,10 +162,6 @@ fn head_input(graph: &mut GraphProto, base: &Base, classifier: Option<&Classifie
         features = add_node(graph, "Transpose", features, perm);
     }
     Ok(if report.kind == Kind::Vector && rank != 2 { add_node(graph, "Flatten", features, flat) } else { features })
-}
-
-fn position(graph: &GraphProto, site: &str) -> Option<usize> {
-    graph.node.iter().enumerate().position(|(i, n)| node_name(i, n) == site)
 }
 
 fn replace_weight(graph: &mut GraphProto, weight: &MergedWeight) -> Result<()> {
@@ -291,7 +273,7 @@ fn with_one_score(graph: &GraphProto, classifier: &MergedWeight, head: &HeadDelt
     Ok(HeadDelta { base_classes: 0, columns, weight, bias, ..head.clone() })
 }
 
-/// Adds the head's columns to the classifier's, and appends those of new classes.
+/// Adds the head's columns to the classifier's, and appends those of new classes. What is refused changes nothing.
 fn into_classifier(graph: &mut GraphProto, classifier: &MergedWeight, head: &HeadDelta, output: &str) -> Result<()> {
     let refuse = |why: &str| refusal(classifier, why);
     let at = position(graph, &classifier.site).ok_or_else(|| Error::internal("the classifier went missing"))?;
@@ -333,23 +315,8 @@ fn into_classifier(graph: &mut GraphProto, classifier: &MergedWeight, head: &Hea
     inputs[bias_slot] = new_bias.clone();
     graph.initializer.push(tensor(weight_name, &new_shape, &weight, kind));
     graph.initializer.push(tensor(new_bias, &[head.classes], &bias, kind));
-    set_last_dim(graph, output, head.classes);
+    set_classes(graph, output, old, head.classes);
     Ok(())
-}
-
-/// Declares the number of classes on the output of that name.
-fn set_last_dim(graph: &mut GraphProto, output: &str, classes: usize) {
-    use pb::tensor_shape_proto::{Dimension, dimension};
-    let shape = graph.output.iter_mut().find(|o| o.name == output).and_then(|o| o.r#type.as_mut()).and_then(|t| {
-        match &mut t.value {
-            Some(pb::type_proto::Value::TensorType(t)) => t.shape.as_mut(),
-            #[allow(unreachable_patterns)]
-            _ => None,
-        }
-    });
-    if let Some(last) = shape.and_then(|s| s.dim.last_mut()) {
-        *last = Dimension { value: Some(dimension::Value::DimValue(classes as i64)), ..Dimension::default() };
-    }
 }
 
 #[cfg(all(test, feature = "train"))]

@@ -129,7 +129,7 @@ impl Contents {
             Record::Training { .. } => self.trainings.push(offset),
             Record::Index(block) => self.indexed.extend(block.iter().copied()),
             Record::Footer(found) => self.footer = Some((offset, (**found).clone())),
-            Record::Synced | Record::Segments(_) => {}
+            Record::Synced | Record::Segments(_) | Record::TrainingOfAll { .. } => {}
         }
     }
 

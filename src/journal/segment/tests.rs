@@ -53,6 +53,7 @@ fn story() -> Vec<Record> {
                 verdict,
                 steps: 1,
                 seconds: 1.0,
+                unread: u64::from(n) / 1000,
             });
         }
     }

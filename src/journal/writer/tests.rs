@@ -35,7 +35,7 @@ fn feedback(n: u32) -> Record {
 
 fn training() -> Record {
     let verdict = samples::adapter(0).verdict;
-    Record::Training { at_ms: 3000, generation: Some(1), verdict, steps: 10, seconds: 1.5 }
+    Record::Training { at_ms: 3000, generation: Some(1), verdict, steps: 10, seconds: 1.5, unread: 0 }
 }
 
 fn story() -> Vec<Record> {

@@ -32,7 +32,7 @@ pub struct FeedbackReceipt {
     pub id: InteractionId,
     /// Whether it is durable; always true, since feedback is not acknowledged before.
     pub durable: bool,
-    /// Feedback items since the last training.
+    /// Feedback items that the last training did not read: those recorded after it began.
     pub waiting: usize,
     /// The generation that this feedback showed to be worse than the base, and that was rolled back automatically (never without the feature
     /// `train`).

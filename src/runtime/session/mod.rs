@@ -33,7 +33,7 @@ pub struct Status {
     pub interactions: usize,
     /// Feedback items recorded.
     pub feedback: usize,
-    /// Feedback items since the last training.
+    /// Feedback items that the last training did not read: those recorded after it began.
     pub waiting: usize,
     /// Feedback items that say what is right: labels and accepts.
     pub known_answers: usize,
