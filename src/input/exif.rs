@@ -21,7 +21,8 @@ impl Orientation {
     /// Nothing has to be done.
     pub const UPRIGHT: Orientation = Orientation { transposed: false, from_right: false, from_bottom: false };
 
-    /// What an EXIF record says: a TIFF file, which `Exif\0\0` may precede. Upright where it says nothing, or is damaged.
+    /// What an EXIF record says: a TIFF file, which `Exif\0\0` may precede. Upright where it says nothing, or is
+    /// damaged.
     pub fn of_exif(record: &[u8]) -> Orientation {
         let (transposed, from_right, from_bottom) = match number(record) {
             Some(2) => (false, true, false),
@@ -127,19 +128,22 @@ pub(super) mod tests {
         for big_endian in [false, true] {
             let whole = record(big_endian, 6);
             assert_ne!(Orientation::of_exif(&whole), Orientation::UPRIGHT);
-            // The last four bytes say that no directory follows, two before them fill up the value.
+            // The last four bytes say that no directory follows.
             for cut in 0..whole.len() - 4 {
                 assert_eq!(Orientation::of_exif(&whole[..cut]), Orientation::UPRIGHT, "cut at {cut}");
             }
             for number in [0, 9, 255, 256, 262, u16::MAX] {
                 assert_eq!(Orientation::of_exif(&record(big_endian, number)), Orientation::UPRIGHT, "{number}");
             }
-            // A directory outside the record, and more entries than it holds.
-            for (at, value) in [(4, [0xff; 4]), (10, [0xff; 4])] {
+            // A directory outside the record, and one without entries.
+            for (at, value) in [(4, [0xff; 4]), (10, [0; 4])] {
                 let mut bytes = whole.clone();
                 bytes[at..at + 4].copy_from_slice(&value);
                 assert_eq!(Orientation::of_exif(&bytes), Orientation::UPRIGHT, "{at}");
             }
+            // More entries than the record holds: those that it holds count.
+            let many = [&whole[..10], &[0xff; 2], &whole[12..]].concat();
+            assert_eq!(Orientation::of_exif(&many), Orientation::of_exif(&whole));
         }
     }
 }

@@ -5,9 +5,9 @@ use resize::{PixelFormat, Type};
 use super::rgb_image::RgbImage;
 use crate::error::{Error, Result};
 
-/// The picture at `width` by `height` pixels, by a triangle filter as wide as the picture shrinks: PIL's `BILINEAR`, which
-/// rounds to 8 bits between its two passes where this one keeps floats. One order of operations, the same numbers on
-/// every processor.
+/// The picture at `width` by `height` pixels, by a triangle filter as wide as the picture shrinks: PIL's `BILINEAR`,
+/// which rounds to 8 bits between its two passes where this one keeps floats. One order of operations, the same numbers
+/// on every processor.
 ///
 /// Errors: no pixels in the picture or asked for; out of memory.
 pub(super) fn resized(picture: &RgbImage, width: u32, height: u32) -> Result<RgbImage> {

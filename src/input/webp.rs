@@ -43,3 +43,37 @@ fn refused(e: DecodingError) -> Error {
         e => Error::bad_data("damaged picture").because(e),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::ErrorKind;
+    use crate::input::exif::tests::letters;
+
+    /// `ABC/DEF`, then `UVW/XYZ`, as pillow 13.0.0 writes it with `save_all=True, lossless=True`.
+    const ANIMATION: &[u8] = b"RIFF\xac\x00\x00\x00WEBPVP8X\n\x00\x00\x00\x02\x00\x00\x00\x02\x00\x00\x01\x00\x00\
+        ANIM\x06\x00\x00\x00\x00\x00\x00\x00\x00\x00\
+        ANMF<\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00\x00\x01\x00\x00d\x00\x00\x02VP8L#\x00\x00\x00/\x02@\x00\x00/\
+        \x20\x90Mv\xb4\xfc\xb1\x92\xd8\xa0\r\x9a\xff\xec0\xd4\xb4m\xc0\x86:\xffrjD\xffcz\x01\x00\
+        ANMF<\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00\x00\x01\x00\x00d\x00\x00\x00VP8L#\x00\x00\x00/\x02@\x00\x00/\
+        \x20\x90Mv\xc8\xfca\x92\xd8\xaa\xad\x9a\xff\xec0\xd4\xb4m\xc0\x86:\xffrjD\xffcz\x01\x00";
+
+    #[test]
+    fn animations_are_their_first_picture() {
+        assert_eq!(decode(ANIMATION).unwrap(), (letters("ABC/DEF"), Orientation::UPRIGHT));
+        for cut in 0..ANIMATION.len() / 2 {
+            assert_eq!(decode(&ANIMATION[..cut]).unwrap_err().kind(), ErrorKind::BadData, "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn canvases_beyond_the_limits_are_refused() {
+        let (width, height) = (24, 27);
+        for (at, said) in [(width, "16387 by 2 pixels"), (height, "3 by 16386 pixels")] {
+            let mut large = ANIMATION.to_vec();
+            large[at + 1] = 0x40;
+            let e = decode(&large).unwrap_err().to_string();
+            assert!(e.contains("too large") && e.contains(said), "{e}");
+        }
+    }
+}
