@@ -407,7 +407,7 @@ mod tests {
         assert_eq!(set.labels(), ["cat", "dog", "dog"]);
         let levels: Vec<u8> = (0..3)
             .map(|i| match set.input(i).unwrap() {
-                Input::Image(p) => p.get_pixel(0, 0).0[0],
+                Input::Image(p) => p.pixel(0, 0)[0],
                 other => panic!("{other:?}"),
             })
             .collect();
