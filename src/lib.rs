@@ -53,8 +53,8 @@
 //! file, exporting a merged model, and the tools (`inspect`, `gradcheck`, `simulate`, `bench`, `pin`).
 //!
 //! The feature `internals` makes the modules and their types visible. It is for this package's program, tests, benches and fuzz
-//! targets; nothing behind it is stable. The variants of [`Input`] are hidden rather than private, since one of them holds
-//! the `image` crate's buffer: use its constructors.
+//! targets; nothing behind it is stable. The variants of [`Input`] are hidden rather than private, since what
+//! they hold is no part of the public names: use the constructors.
 #![cfg_attr(not(all(feature = "internals", feature = "train")), allow(dead_code, unused_imports))] // others' share of it
 
 /// Modules that the feature `internals` makes visible. rustfmt looks for modules in a macro of this name.

@@ -113,7 +113,7 @@ fn picture_model(path: &Path) {
 
 fn png(width: u32, height: u32, color: [u8; 3]) -> Vec<u8> {
     let picture = acclimate::input::RgbImage::from_fn(width, height, |x, y| {
-        color.map(|c| c.saturating_add(((x * 7 + y * 3) % 20) as u8)).into()
+        color.map(|c| c.saturating_add(((x * 7 + y * 3) % 20) as u8))
     });
     acclimate::input::image::encode_png(&picture).unwrap()
 }

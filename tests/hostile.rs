@@ -144,6 +144,10 @@ fn pictures_that_declare_more_than_they_hold_are_refused_before_memory_is_taken(
     let frame = jpeg.windows(2).position(|w| w == [0xff, 0xc0]).unwrap();
     jpeg[frame + 5..frame + 9].copy_from_slice(&[0xff, 0xdc, 0xff, 0xdc]);
     refused("jpeg", || image::decode(&jpeg).map(drop), 4 << 20);
+    // A WebP file whose EXIF record says 255 MiB, with pixels that are damaged.
+    let chunks = b"VP8X\x0a\0\0\0\x08\0\0\0\0\0\0\0\0\0VP8L\x06\0\0\0.\0\0\0\0\0EXIF\0\0\xf0\x0f";
+    let webp = [b"RIFF\xff\xff\xff\x0fWEBP", &chunks[..]].concat();
+    refused("webp", || image::decode(&webp).map(drop), 4 << 20);
 }
 
 #[test]

@@ -392,7 +392,7 @@ mod tests {
     #[test]
     fn folders_of_pictures() {
         let dir = tempfile::tempdir().unwrap();
-        let png = |v: u8| image::encode_png(&RgbImage::from_pixel(3, 2, ::image::Rgb([v; 3]))).unwrap();
+        let png = |v: u8| image::encode_png(&RgbImage::from_fn(3, 2, |_, _| [v; 3])).unwrap();
         for (folder, file, v) in [("dog", "b.png", 2), ("dog", "a.PNG", 1), ("cat", "z.png", 3)] {
             std::fs::create_dir_all(dir.path().join(folder)).unwrap();
             std::fs::write(dir.path().join(folder).join(file), png(v)).unwrap();
@@ -407,7 +407,7 @@ mod tests {
         assert_eq!(set.labels(), ["cat", "dog", "dog"]);
         let levels: Vec<u8> = (0..3)
             .map(|i| match set.input(i).unwrap() {
-                Input::Image(p) => p.get_pixel(0, 0).0[0],
+                Input::Image(p) => p.pixel(0, 0)[0],
                 other => panic!("{other:?}"),
             })
             .collect();

@@ -1,25 +1,18 @@
-//! Picture files to 8-bit RGB: PNG and WebP by the crate `image`, JPEG by [`jpeg`](super::jpeg). What is damaged is an
-//! error.
+//! Picture files to 8-bit RGB: PNG ([`png`]), WebP ([`webp`]) and JPEG ([`jpeg`]). What is damaged is an error.
 
 use std::fs::File;
-use std::io::{Cursor, Read};
+use std::io::Read;
 use std::path::Path;
 
-use image::metadata::Orientation;
-use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits, RgbImage};
-
-use super::jpeg;
+use super::rgb_image::RgbImage;
+use super::{jpeg, png, webp};
 use crate::error::{Error, Result};
 use crate::process::caught;
 
-/// Largest side of a picture that is decoded, pixels.
-pub const MAX_SIDE: u32 = 8192;
-/// Most bytes of a decoded picture, and most that its decoder may take beside it.
-pub const MAX_DECODE_BYTES: u64 = 256 << 20;
+pub use super::picture_limits::{MAX_DECODE_BYTES, MAX_SIDE};
+
 /// Largest picture file that is read, bytes.
 pub const MAX_FILE_BYTES: u64 = 64 << 20;
-/// A PNG never grows by more than this: deflate by 1032, 1-bit palette entries to four bytes by 32.
-const MAX_PNG_EXPANSION: u64 = 1032 * 32;
 
 /// Whether a file's name is that of a picture: `.png`, `.jpg`, `.jpeg`, `.webp`. The content decides which of them it
 /// is.
@@ -33,30 +26,15 @@ pub fn is_named_as_picture(path: &Path) -> bool {
 ///
 /// Errors: another format, damaged, more than [`MAX_SIDE`] a side or [`MAX_DECODE_BYTES`] in memory.
 pub fn decode(bytes: &[u8]) -> Result<RgbImage> {
-    let (picture, orientation) = if jpeg::is_jpeg(bytes) { jpeg::decode(bytes, check_size)? } else { decoded(bytes)? };
-    if orientation == Orientation::NoTransforms {
-        return Ok(picture);
-    }
-    let mut picture = DynamicImage::from(picture);
-    picture.apply_orientation(orientation);
-    Ok(picture.into_rgb8())
-}
-
-/// A PNG or WebP.
-fn decoded(bytes: &[u8]) -> Result<(RgbImage, Orientation)> {
-    let reader = checked_reader(bytes)?;
-    let png = reader.format() == Some(ImageFormat::Png);
-    let mut decoder = reader.into_decoder().map_err(refused)?;
-    if decoder.total_bytes() > MAX_DECODE_BYTES {
-        return Err(too_large("it takes too much memory"));
-    }
-    if png && decoder.total_bytes() / MAX_PNG_EXPANSION > bytes.len() as u64 {
-        return Err(Error::bad_data("damaged picture: it declares more pixels than its bytes can hold"));
-    }
-    let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
-    let picture = caught(|| DynamicImage::from_decoder(decoder))
-        .map_err(|panic| Error::bad_data("damaged picture").because(format!("the decoder gave up: {panic}")))?;
-    Ok((picture.map_err(refused)?.into_rgb8(), orientation))
+    let decoder = match bytes {
+        b if jpeg::is_jpeg(b) => jpeg::decode,
+        b if png::is_png(b) => png::decode,
+        b if webp::is_webp(b) => webp::decode,
+        _ => return Err(Error::bad_data("not a PNG, JPEG or WebP picture").hint("convert it to PNG or JPEG")),
+    };
+    let (picture, orientation) = caught(|| decoder(bytes))
+        .map_err(|panic| Error::bad_data("damaged picture").because(format!("the decoder gave up: {panic}")))??;
+    Ok(orientation.apply(picture))
 }
 
 /// As [`decode`], from a file of at most [`MAX_FILE_BYTES`].
@@ -76,51 +54,7 @@ pub fn read(path: &Path) -> Result<RgbImage> {
 
 /// Lossless PNG of a picture.
 pub fn encode_png(picture: &RgbImage) -> Result<Vec<u8>> {
-    let mut out = Cursor::new(Vec::new());
-    picture.write_to(&mut out, ImageFormat::Png).map_err(|e| Error::internal("cannot encode a picture").because(e))?;
-    Ok(out.into_inner())
-}
-
-fn limits() -> Limits {
-    let mut limits = Limits::default();
-    limits.max_image_width = Some(MAX_SIDE);
-    limits.max_image_height = Some(MAX_SIDE);
-    limits.max_alloc = Some(MAX_DECODE_BYTES);
-    limits
-}
-
-/// A picture of this size, whose decoder takes `beside` bytes more, is within the limits.
-fn check_size(width: u32, height: u32, beside: u64) -> Result<()> {
-    if width.max(height) > MAX_SIDE {
-        return Err(too_large(&format!("it is {width} by {height} pixels")));
-    }
-    if beside.max(3 * u64::from(width) * u64::from(height)) > MAX_DECODE_BYTES {
-        return Err(too_large("it takes too much memory"));
-    }
-    Ok(())
-}
-
-fn checked_reader(bytes: &[u8]) -> Result<ImageReader<Cursor<&[u8]>>> {
-    let mut reader =
-        ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(|e| refused(ImageError::IoError(e)))?;
-    reader.limits(limits());
-    match reader.format() {
-        Some(ImageFormat::Png | ImageFormat::WebP) => Ok(reader),
-        _ => Err(Error::bad_data("not a PNG, JPEG or WebP picture").hint("convert it to PNG or JPEG")),
-    }
-}
-
-fn too_large(why: &str) -> Error {
-    Error::bad_data("a picture too large to decode")
-        .because(why.to_owned())
-        .hint(format!("scale it down to at most {MAX_SIDE} pixels a side, or fewer where it is progressive"))
-}
-
-fn refused(e: ImageError) -> Error {
-    match e {
-        ImageError::Limits(e) => too_large(&e.to_string()),
-        e => Error::bad_data("damaged picture").because(e),
-    }
+    png::encode(picture)
 }
 
 #[cfg(test)]
@@ -128,6 +62,8 @@ mod tests {
     use super::*;
     use crate::error::ErrorKind;
     use crate::input::arrays::{ArrayData, read};
+    use crate::input::exif::Orientation;
+    use crate::input::exif::tests::{TURNED, letters, record};
 
     /// Files of many forms and their pixels by PIL: `scripts/golden_pictures.py`.
     fn golden() -> Vec<(String, Vec<u8>, Option<RgbImage>)> {
@@ -240,29 +176,66 @@ mod tests {
     }
 
     #[test]
-    fn pictures_turn_the_way_their_exif_says() {
+    fn jpegs_turn_the_way_their_exif_says() {
         let (plain, upright) = file("jpeg-baseline-1x1");
-        let turned = |orientation: u8| {
-            let mut bytes = plain[..2].to_vec();
-            bytes.extend(b"\xff\xe1\x00\x22Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0");
-            bytes.extend([orientation, 0, 0, 0, 0, 0, 0, 0]);
-            bytes.extend(&plain[2..]);
-            decode(&bytes).unwrap()
-        };
-        use image::imageops::{flip_horizontal, flip_vertical, rotate90, rotate180, rotate270};
-        let expected = [
-            upright.clone(),
-            flip_horizontal(&upright),
-            rotate180(&upright),
-            flip_vertical(&upright),
-            flip_horizontal(&rotate90(&upright)),
-            rotate90(&upright),
-            flip_horizontal(&rotate270(&upright)),
-            rotate270(&upright),
-        ];
-        for (orientation, expected) in (1..).zip(expected) {
-            assert!(worst(&turned(orientation), &expected) <= 4, "orientation {orientation}");
+        for orientation in 1..=8 {
+            let exif = [b"Exif\0\0", record(orientation % 2 == 0, orientation).as_slice()].concat();
+            let length = (exif.len() as u16 + 2).to_be_bytes();
+            let turned = [&plain[..2], b"\xff\xe1", &length, &exif, &plain[2..]].concat();
+            let expected = Orientation::of_exif(&exif).apply(upright.clone());
+            assert!(worst(&decode(&turned).unwrap(), &expected) <= 4, "orientation {orientation}");
         }
+    }
+
+    #[test]
+    fn pngs_turn_the_way_their_exif_says() {
+        let plain = encode_png(&letters("ABC/DEF")).unwrap();
+        let chunk = |exif: &[u8]| {
+            let body = [b"eXIf", exif].concat();
+            [&(exif.len() as u32).to_be_bytes(), body.as_slice(), &crc32fast::hash(&body).to_be_bytes()].concat()
+        };
+        let at = |name: &[u8]| plain.windows(4).position(|w| w == name).unwrap() - 4;
+        for (orientation, expected) in (1..).zip(TURNED) {
+            let exif = chunk(&record(false, orientation));
+            for place in [at(b"IDAT"), at(b"IEND")] {
+                let turned = [&plain[..place], &exif, &plain[place..]].concat();
+                assert_eq!(decode(&turned).unwrap(), letters(expected), "orientation {orientation} at {place}");
+            }
+        }
+        // What follows the pixels does not make them wrong.
+        let mut damaged = chunk(&record(false, 6));
+        *damaged.last_mut().unwrap() ^= 1;
+        let damaged = [&plain[..at(b"IEND")], &damaged, &plain[at(b"IEND")..]].concat();
+        assert_eq!(decode(&damaged).unwrap(), letters("ABC/DEF"));
+    }
+
+    #[test]
+    fn webps_turn_the_way_their_exif_says() {
+        let (plain, upright) = file("webp-lossless");
+        let (w, h) = upright.dimensions();
+        for orientation in 1..=8 {
+            for prefix in [&b""[..], b"Exif\0\0"] {
+                let exif = [prefix, &record(true, orientation)].concat();
+                let turned = webp(w, h, &[&plain[12..], &riff_chunk(b"EXIF", &exif)]);
+                let expected = Orientation::of_exif(&exif).apply(upright.clone());
+                assert_eq!(decode(&turned).unwrap(), expected, "orientation {orientation}");
+            }
+        }
+        // A record that declares more bytes than the file has says nothing.
+        let lying = webp(w, h, &[&plain[12..], b"EXIF\xff\xff\xff\x0f"]);
+        assert_eq!(decode(&lying).unwrap(), upright);
+    }
+
+    /// A WebP of `width` by `height` pixels with an EXIF chunk.
+    fn webp(width: u32, height: u32, chunks: &[&[u8]]) -> Vec<u8> {
+        const EXIF: u8 = 8;
+        let side = |n: u32| (n - 1).to_le_bytes();
+        let header = [&[EXIF, 0, 0, 0], &side(width)[..3], &side(height)[..3]].concat();
+        riff_chunk(b"RIFF", &[b"WEBP", riff_chunk(b"VP8X", &header).as_slice(), &chunks.concat()].concat())
+    }
+
+    fn riff_chunk(name: &[u8; 4], body: &[u8]) -> Vec<u8> {
+        [name, &(body.len() as u32).to_le_bytes(), body, &[0][..body.len() % 2]].concat()
     }
 
     /// A PNG that declares a size it does not have.

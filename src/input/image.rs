@@ -5,15 +5,15 @@
 
 use std::borrow::Cow;
 
-use image::imageops::{self, FilterType};
 use serde::{Deserialize, Serialize};
 
 use super::Example;
 use super::arrays::{ArrayData, NamedArray};
+use super::resample::resized;
+use super::rgb_image::RgbImage;
 use crate::error::{Error, Result};
 
 pub use super::decode::{MAX_DECODE_BYTES, MAX_FILE_BYTES, MAX_SIDE, decode, encode_png, is_named_as_picture, read};
-pub use image::RgbImage;
 
 /// Largest side that a model may ask for, pixels.
 const MAX_TARGET: u32 = 2048;
@@ -108,16 +108,16 @@ impl Preprocessing {
         }
         let mut small = match self.resize {
             _ if (w, h) == (width, height) => picture.clone(),
-            Resize::Stretch => imageops::resize(picture, width, height, FilterType::Triangle),
+            Resize::Stretch => resized(picture, width, height)?,
             Resize::CropCenter => {
                 let (picture, [cover_w, cover_h]) = cover(picture, width, height);
-                let covering = imageops::resize(&*picture, cover_w, cover_h, FilterType::Triangle);
+                let covering = resized(&picture, cover_w, cover_h)?;
                 let offset = |all: u32, part: u32| (f64::from(all - part) / 2.0).round_ties_even() as u32;
-                imageops::crop_imm(&covering, offset(cover_w, width), offset(cover_h, height), width, height).to_image()
+                covering.crop(offset(cover_w, width), offset(cover_h, height), width, height)
             }
         };
         if self.channels == 1 {
-            small.pixels_mut().for_each(|p| p.0 = [luma(p.0); 3]);
+            small.pixels_mut().iter_mut().for_each(|p| *p = [luma(*p); 3]);
         }
         Ok(small)
     }
@@ -143,11 +143,11 @@ impl Preprocessing {
         let channels = usize::from(self.channels);
         let data: Vec<f32> = match self.layout {
             Layout::Nhwc => {
-                let pixels = small.pixels().map(|p| channels_of(p.0));
+                let pixels = small.pixels().iter().map(|&p| channels_of(p));
                 pixels.flat_map(|rgb| rgb.into_iter().take(channels).enumerate().map(|(c, v)| value(c, v))).collect()
             }
             Layout::Nchw => (0..channels)
-                .flat_map(|c| small.pixels().map(move |p| (c, p.0)))
+                .flat_map(|c| small.pixels().iter().map(move |&p| (c, p)))
                 .map(|(c, rgb)| value(c, channels_of(rgb).get(c).copied().unwrap_or(0)))
                 .collect(),
         };
@@ -193,13 +193,14 @@ impl Preprocessing {
 /// first cut to four times the target's proportion, which bounds the memory.
 fn cover(picture: &RgbImage, width: u32, height: u32) -> (Cow<'_, RgbImage>, [u32; 2]) {
     let (target_w, target_h) = (u64::from(width) * 8 / 7, u64::from(height) * 8 / 7);
-    let (w, h) = (u64::from(picture.width()), u64::from(picture.height()));
+    let (w, h) = picture.dimensions();
+    let (w, h) = (u64::from(w), u64::from(h));
     let (kept_w, kept_h) = ((4 * target_w * h).div_ceil(target_h).min(w), (4 * target_h * w).div_ceil(target_w).min(h));
     let kept = if (kept_w, kept_h) == (w, h) {
         Cow::Borrowed(picture)
     } else {
         let (x, y) = ((w - kept_w) / 2, (h - kept_h) / 2);
-        Cow::Owned(imageops::crop_imm(picture, x as u32, y as u32, kept_w as u32, kept_h as u32).to_image())
+        Cow::Owned(picture.crop(x as u32, y as u32, kept_w as u32, kept_h as u32))
     };
     let size = if target_w * kept_h >= target_h * kept_w {
         [target_w, (kept_h * target_w / kept_w).max(target_h)]
@@ -242,7 +243,7 @@ pub fn from_array(array: &NamedArray) -> Result<RgbImage> {
         let i = if channels_last { (y * w + x) * c + k } else { (k * h + y) * w + x };
         bytes.get(i).copied().unwrap_or(0)
     };
-    Ok(RgbImage::from_fn(width, height, |x, y| image::Rgb([0, 1, 2].map(|k| at(y as usize, x as usize, k)))))
+    Ok(RgbImage::from_fn(width, height, |x, y| [0, 1, 2].map(|k| at(y as usize, x as usize, k))))
 }
 
 fn to_bytes(data: &ArrayData) -> Result<Vec<u8>> {
@@ -273,11 +274,7 @@ mod tests {
     /// The picture that `scripts/golden_images.py` makes too.
     fn pattern(w: u32, h: u32) -> RgbImage {
         RgbImage::from_fn(w, h, |x, y| {
-            image::Rgb([
-                (x * 255 / (w - 1)) as u8,
-                ((x / 5 + y / 7) % 2 * 200 + 20) as u8,
-                (x * x * 3 + y * 11 + x * y) as u8,
-            ])
+            [(x * 255 / (w - 1)) as u8, ((x / 5 + y / 7) % 2 * 200 + 20) as u8, (x * x * 3 + y * 11 + x * y) as u8]
         })
     }
 
@@ -376,7 +373,7 @@ mod tests {
     fn extreme_proportions_stay_small() {
         let p = Preprocessing::default();
         for (w, h) in [(8192, 1), (1, 8192), (1, 1), (2, 3)] {
-            assert_eq!(p.shrink(&RgbImage::from_pixel(w, h, image::Rgb([9, 8, 7]))).unwrap().dimensions(), (224, 224));
+            assert_eq!(p.shrink(&RgbImage::from_fn(w, h, |_, _| [9, 8, 7])).unwrap().dimensions(), (224, 224));
         }
     }
 
@@ -388,7 +385,7 @@ mod tests {
         let unit = from_array(&array(&[1, 1, 2], ArrayData::F32(vec![0.5, 1.0]))).unwrap();
         assert_eq!(unit.as_raw(), &[128, 128, 128, 255, 255, 255]);
         let full = from_array(&array(&[1, 2], ArrayData::F32(vec![0.5, 255.0]))).unwrap();
-        assert_eq!(full.get_pixel(1, 0).0, [255; 3]);
+        assert_eq!(full.pixel(1, 0), [255; 3]);
         let planes = from_array(&array(&[3, 1, 2], ArrayData::I64(vec![1, 2, 3, 4, 5, 6]))).unwrap();
         assert_eq!(planes.as_raw(), &[1, 3, 5, 2, 4, 6]);
         let pixels = from_array(&array(&[1, 1, 2, 3], ArrayData::U8(vec![1, 2, 3, 4, 5, 6]))).unwrap();

@@ -131,9 +131,7 @@ fn made_up(base: &Base, length: usize) -> Result<Vec<Example>> {
 fn picture(preprocessing: &Preprocessing) -> RgbImage {
     let [height, width] = preprocessing.size;
     let level = |x: u32, of: u32| u8::try_from(255 * x / of.max(1)).unwrap_or(255);
-    RgbImage::from_fn(width, height, |x, y| {
-        ::image::Rgb([level(x, width), level(y, height), level(x + y, width + height)])
-    })
+    RgbImage::from_fn(width, height, |x, y| [level(x, width), level(y, height), level(x + y, width + height)])
 }
 
 /// A batch that the file leaves open is open.

@@ -101,7 +101,7 @@ fn inputs_of_every_type_are_answered_and_no_number_wraps() {
 #[test]
 fn models_of_bytes_take_pictures() {
     let folder = TempDir::new().unwrap();
-    let picture = RgbImage::from_fn(8, 8, |x, y| [x as u8 * 30, y as u8 * 20, 7].into());
+    let picture = RgbImage::from_fn(8, 8, |x, y| [x as u8 * 30, y as u8 * 20, 7]);
     let means = [105.0f32 / 100.0, 70.0 / 100.0, 7.0 / 100.0, 0.0];
     for (name, dims, axes) in [("nchw", ["1", "3", "8", "8"], [2, 3]), ("nhwc", ["batch", "8", "8", "3"], [1, 2])] {
         let nodes = vec![
@@ -118,7 +118,7 @@ fn models_of_bytes_take_pictures() {
         answers(&session, &RawInput::Image(picture.clone()), &logits(&means), name);
         // They learn: no input between two pictures is synthetic that a byte cannot hold.
         for n in 0..16u8 {
-            let picture = RgbImage::from_fn(8, 8, |x, y| [x as u8 * n, y as u8 * 20, 7].into());
+            let picture = RgbImage::from_fn(8, 8, |x, y| [x as u8 * n, y as u8 * 20, 7]);
             let id = session.predict(&RawInput::Image(picture)).unwrap().id.unwrap();
             session.feedback(id, Feedback::Label((n % 3).to_string())).unwrap();
         }
@@ -167,6 +167,6 @@ fn arrays_that_have_the_models_shape_are_no_pictures() {
     let session = Home::init(folder.path().join("b"), &options).unwrap().session("default").unwrap();
     answers(&session, &RawInput::Arrays(vec![channels(unit)]), &wanted(unit), "a home of tensors");
     assert!(std::fs::read_to_string(folder.path().join("b/acclimate.toml")).unwrap().contains("tensor = true"));
-    let picture = RgbImage::from_pixel(8, 8, [51; 3].into());
+    let picture = RgbImage::from_fn(8, 8, |_, _| [51; 3]);
     answers(&session, &RawInput::Image(picture), &wanted(grey), "a picture in a home of tensors");
 }

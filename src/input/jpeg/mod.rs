@@ -11,12 +11,12 @@ mod frame;
 mod segments;
 mod tables;
 
-use image::RgbImage;
-use image::metadata::Orientation;
 use jpeg_decoder::{Decoder, PixelFormat};
 
+use super::exif::Orientation;
+use super::picture_limits::check_size;
+use super::rgb_image::RgbImage;
 use crate::error::{Error, Result};
-use crate::process::caught;
 use segments::Survey;
 
 /// What every JPEG file starts with.
@@ -24,21 +24,18 @@ pub(super) fn is_jpeg(bytes: &[u8]) -> bool {
     bytes.starts_with(&[0xff, 0xd8, 0xff])
 }
 
-/// Decodes to 8-bit RGB. `check` sees width, height and the bytes that decoding takes beside the picture before
-/// anything of that size is allocated. The orientation is what the EXIF record says; it is not applied.
+/// Decodes to 8-bit RGB. The orientation is what the EXIF record says; it is not applied.
 ///
-/// Errors: what `check` says; a form that is not decoded; damage, with the byte and the scan where it shows.
-pub(super) fn decode(bytes: &[u8], check: impl Fn(u32, u32, u64) -> Result<()>) -> Result<(RgbImage, Orientation)> {
+/// Errors: larger than the limits, before anything of that size is allocated; a form that is not decoded; damage, with
+/// the byte and the scan where it shows.
+pub(super) fn decode(bytes: &[u8]) -> Result<(RgbImage, Orientation)> {
     if let Some(frame) = segments::frame(bytes)? {
-        check(frame.width, frame.height, frame.work_bytes())?;
+        check_size(frame.width, frame.height, frame.work_bytes())?;
     }
     let survey = Survey::of(bytes)?;
     let mut decoder = Decoder::new(bytes);
     decoder.set_color_transform(survey.colors());
-    let what = "damaged JPEG";
-    let pixels = caught(|| decoder.decode())
-        .map_err(|panic| Error::bad_data(what).because(format!("the decoder gave up: {panic}")))?
-        .map_err(|e| Error::bad_data(what).because(e.to_string()))?;
+    let pixels = decoder.decode().map_err(|e| Error::bad_data("damaged JPEG").because(e.to_string()))?;
     let format = decoder.info().map(|i| i.pixel_format);
     let rgb = match format {
         Some(PixelFormat::RGB24) => pixels,
@@ -46,7 +43,7 @@ pub(super) fn decode(bytes: &[u8], check: impl Fn(u32, u32, u64) -> Result<()>) 
         Some(PixelFormat::CMYK32) => pixels.as_chunks::<4>().0.iter().flat_map(|&ink| rgb_of(ink)).collect(),
         _ => return Err(Error::internal("the JPEG decoder gave pixels of an unknown form")),
     };
-    let orientation = survey.exif.and_then(Orientation::from_exif_chunk).unwrap_or(Orientation::NoTransforms);
+    let orientation = survey.exif.map_or(Orientation::UPRIGHT, Orientation::of_exif);
     let picture = RgbImage::from_raw(survey.frame.width, survey.frame.height, rgb)
         .ok_or_else(|| Error::internal("the JPEG decoder gave a picture of another size"))?;
     Ok((picture, orientation))
