@@ -28,6 +28,7 @@ mod size_limits;
 mod standard;
 mod straight_through;
 mod tail;
+mod wrapped;
 
 use std::path::{Path, PathBuf};
 
