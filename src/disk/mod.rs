@@ -56,6 +56,7 @@ macro_rules! passes_on {
         }
     };
 }
+#[cfg(test)]
 pub(crate) use passes_on;
 
 pub use key_source::KeySource;
