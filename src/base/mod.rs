@@ -29,6 +29,7 @@ mod standard;
 mod states;
 mod straight_through;
 mod tail;
+mod wrapped;
 
 use std::path::{Path, PathBuf};
 

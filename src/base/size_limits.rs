@@ -12,6 +12,7 @@ use tract_onnx::tract_hir::internal::{
 };
 
 use super::check::MAX_MADE_BYTES;
+use super::wrapped::described_by;
 
 /// Makes a tensor out of sizes that are given as numbers.
 const MAKERS: &[&str] = &["ConstantOfShape", "Range", "Expand", "Tile", "OneHot"];
@@ -88,21 +89,7 @@ impl Bounded {
 }
 
 impl Expansion for Bounded {
-    fn name(&self) -> StaticName {
-        self.inner.name()
-    }
-
-    fn validation(&self) -> Validation {
-        self.inner.validation()
-    }
-
-    fn info(&self) -> TractResult<Vec<String>> {
-        self.inner.info()
-    }
-
-    fn nboutputs(&self) -> TractResult<usize> {
-        self.inner.nboutputs()
-    }
+    described_by!(inner);
 
     fn rules<'r, 'p: 'r, 's: 'r>(
         &'s self,

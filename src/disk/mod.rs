@@ -14,6 +14,51 @@ use crate::cipher::Cipher;
 use crate::disk::fault_injection::{Bug, planted};
 use crate::error::{Error, Result};
 
+/// The methods of a [`Disk`] around another one, `inner`, that pass on what they are given: all but the cipher and the opening
+/// for reading.
+macro_rules! passes_on {
+    () => {
+        fn create_dir_all(&self, path: &std::path::Path) -> std::io::Result<()> {
+            self.inner.create_dir_all(path)
+        }
+        fn create_new(&self, path: &std::path::Path) -> std::io::Result<Box<dyn $crate::disk::DiskFile>> {
+            self.inner.create_new(path)
+        }
+        fn open_write(&self, path: &std::path::Path) -> std::io::Result<Box<dyn $crate::disk::DiskFile>> {
+            self.inner.open_write(path)
+        }
+        fn rename(&self, from: &std::path::Path, to: &std::path::Path) -> std::io::Result<()> {
+            self.inner.rename(from, to)
+        }
+        fn rename_new(&self, from: &std::path::Path, to: &std::path::Path) -> std::io::Result<()> {
+            self.inner.rename_new(from, to)
+        }
+        fn sync_dir(&self, path: &std::path::Path) -> std::io::Result<()> {
+            self.inner.sync_dir(path)
+        }
+        fn remove(&self, path: &std::path::Path) -> std::io::Result<()> {
+            self.inner.remove(path)
+        }
+        fn remove_all(&self, path: &std::path::Path) -> std::io::Result<()> {
+            self.inner.remove_all(path)
+        }
+        fn list(&self, path: &std::path::Path) -> std::io::Result<Vec<String>> {
+            self.inner.list(path)
+        }
+        fn exists(&self, path: &std::path::Path) -> std::io::Result<bool> {
+            self.inner.exists(path)
+        }
+        fn load(&self, path: &std::path::Path, max_len: u64) -> std::io::Result<$crate::disk::Bytes> {
+            self.inner.load(path, max_len)
+        }
+        fn open_lock(&self, path: &std::path::Path) -> std::io::Result<Box<dyn $crate::disk::LockFile>> {
+            self.inner.open_lock(path)
+        }
+    };
+}
+#[cfg(test)]
+pub(crate) use passes_on;
+
 pub use key_source::KeySource;
 pub use keyed::KeyedDisk;
 pub(crate) use sealed::{is_sealed, open_file, seal_file};

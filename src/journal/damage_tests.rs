@@ -14,7 +14,7 @@ use crate::adapter::samples;
 use crate::disk::faulty::{Fault, FaultyDisk};
 use crate::disk::simulated::{SimulatedDisk, Step};
 use crate::disk::storage::Storage;
-use crate::disk::{Bytes, DiskFile, LockFile, RealDisk};
+use crate::disk::{DiskFile, RealDisk, passes_on};
 use crate::store::Store;
 
 fn q(n: u32, text: &str) -> Record {
@@ -50,15 +50,7 @@ impl std::fmt::Debug for Hook {
     }
 }
 impl Disk for Hooked {
-    fn create_dir_all(&self, path: &Path) -> io::Result<()> {
-        self.inner.create_dir_all(path)
-    }
-    fn create_new(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
-        self.inner.create_new(path)
-    }
-    fn open_write(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
-        self.inner.open_write(path)
-    }
+    passes_on!();
     fn open_read(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
         let due = {
             let mut hook = self.hook.lock().unwrap();
@@ -78,33 +70,6 @@ impl Disk for Hooked {
             (h.2)();
         }
         self.inner.open_read(path)
-    }
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.inner.rename(from, to)
-    }
-    fn rename_new(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.inner.rename_new(from, to)
-    }
-    fn sync_dir(&self, path: &Path) -> io::Result<()> {
-        self.inner.sync_dir(path)
-    }
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        self.inner.remove(path)
-    }
-    fn remove_all(&self, path: &Path) -> io::Result<()> {
-        self.inner.remove_all(path)
-    }
-    fn list(&self, path: &Path) -> io::Result<Vec<String>> {
-        self.inner.list(path)
-    }
-    fn exists(&self, path: &Path) -> io::Result<bool> {
-        self.inner.exists(path)
-    }
-    fn load(&self, path: &Path, max_len: u64) -> io::Result<Bytes> {
-        self.inner.load(path, max_len)
-    }
-    fn open_lock(&self, path: &Path) -> io::Result<Box<dyn LockFile>> {
-        self.inner.open_lock(path)
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use ndarray::Array2;
 
 use super::cache::{Limit, PlanCache};
-use super::pooling::pool;
+use super::pooling::{Rows, pool};
 use super::{Batch, Deltas, Ends, Factors, ForwardPlan, Padding, TrainPlans, check, sequence_length};
 use crate::adapter::{Pooling, SiteDelta};
 use crate::base::{Base, Bucket, Task};
@@ -59,15 +59,6 @@ impl Merged {
 enum Key {
     Base,
     Adapted(SiteKey),
-}
-
-/// Pooled features and logits of some examples.
-#[derive(Debug, Clone)]
-pub(crate) struct Rows {
-    /// `[rows, features]`.
-    pub features: Array2<f32>,
-    /// `[rows, base classes]`; none for an encoder.
-    pub logits: Option<Array2<f32>>,
 }
 
 /// The base model with its compiled plans; shared by all sessions and threads.

@@ -30,11 +30,11 @@ use ndarray::{Array2, ArrayD};
 use tract_core::internal::*;
 
 pub(crate) use batch::{Batch, check, sequence_length};
-pub(crate) use engine::{Engine, MICRO_BATCH, Merged, Rows, SiteKey, Variant};
+pub(crate) use engine::{Engine, MICRO_BATCH, Merged, SiteKey, Variant};
 pub(crate) use forward::ForwardPlan;
 pub(crate) use graph::{Classifier, Deltas, Ends, MergedWeight, Survey, merged_weights, survey};
 pub(crate) use padding::Padding;
-pub(crate) use pooling::{pool, unpool};
+pub(crate) use pooling::{Rows, pool, unpool};
 #[cfg(feature = "train")]
 pub(crate) use train::{Cotangents, TrainPlan, Worker};
 #[cfg(feature = "train")]

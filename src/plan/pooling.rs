@@ -2,9 +2,18 @@
 
 use ndarray::{Array2, ArrayD, Axis, Ix3};
 
-use super::{Outputs, Rows};
+use super::Outputs;
 use crate::adapter::Pooling;
 use crate::error::{Error, Result};
+
+/// Pooled features and logits of some examples.
+#[derive(Debug, Clone)]
+pub(crate) struct Rows {
+    /// `[rows, features]`.
+    pub features: Array2<f32>,
+    /// `[rows, base classes]`; none for an encoder.
+    pub logits: Option<Array2<f32>>,
+}
 
 /// One vector an example.
 pub(crate) fn pool(pooling: Pooling, outputs: Outputs, mask: &[f32]) -> Result<Rows> {

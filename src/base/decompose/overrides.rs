@@ -10,6 +10,7 @@ use tract_onnx::tract_hir::internal::{
     Expansion, InferenceModel, InferenceNode, InferenceOp, InferenceResult, Solver, TensorProxy, expand,
 };
 
+use super::super::wrapped::described_by;
 use super::{Form, Wire, Wired, Wiring, deconv, simple};
 
 /// Whether inputs are of the form in which a node is wired here.
@@ -83,21 +84,7 @@ impl Instead {
 }
 
 impl Expansion for Instead {
-    fn name(&self) -> StaticName {
-        self.usual.name()
-    }
-
-    fn validation(&self) -> Validation {
-        self.usual.validation()
-    }
-
-    fn info(&self) -> TractResult<Vec<String>> {
-        self.usual.info()
-    }
-
-    fn nboutputs(&self) -> TractResult<usize> {
-        self.usual.nboutputs()
-    }
+    described_by!(usual);
 
     fn rules<'r, 'p: 'r, 's: 'r>(
         &'s self,
