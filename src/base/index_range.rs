@@ -65,9 +65,9 @@ impl Walk<'_> {
                 } else if let Some(keeps_order) = passes(node) {
                     found.push((OutletId::new(node.id, 0), in_order && keeps_order));
                 } else if let Some(scan) = node.op_as::<Scan>() {
-                    found = self.into_loop(model, node, scan, (successor.slot, in_order));
+                    found = self.follow_loop(model, node, scan, (successor.slot, in_order));
                 } else if let Some(choice) = node.op_as::<IfThenElse>() {
-                    found = self.into_branches(model, node, choice, (successor.slot, in_order));
+                    found = self.follow_branches(model, node, choice, (successor.slot, in_order));
                 }
                 let known = |o: &OutletId| reached.iter().any(|(r, _)| r == o);
                 found.retain(|(o, _)| !known(o));
@@ -86,7 +86,7 @@ impl Walk<'_> {
 
     /// Through the body of a loop, of whose inputs the one at `slot` is reached. What is carried is the input's in the
     /// first round.
-    fn into_loop(
+    fn follow_loop(
         &mut self,
         model: &TypedModel,
         node: &TypedNode,
@@ -109,7 +109,7 @@ impl Walk<'_> {
     }
 
     /// Through both branches of a choice, of whose inputs the one at `slot` is reached; the first one decides.
-    fn into_branches(
+    fn follow_branches(
         &mut self,
         model: &TypedModel,
         node: &TypedNode,
