@@ -126,7 +126,8 @@ mod tests {
         let level = |v: u16| (f64::from(v) / 65535.0 * 255.0).round() as u8;
         let [a, b, c, d] = wide.map(level);
         let grey = |v: &[u8]| v.iter().flat_map(|&v| [v; 3]).collect::<Vec<u8>>();
-        let cases: [(ColorType, BitDepth, u32, &[u8], Vec<u8>); 14] = [
+        type Case<'a> = (ColorType, BitDepth, u32, &'a [u8], Vec<u8>);
+        let cases: [Case; 14] = [
             (Grayscale, One, 3, &[0b1010_0000], grey(&[255, 0, 255])),
             (Grayscale, Two, 4, &[0b0001_1011], grey(&[0, 85, 170, 255])),
             (Grayscale, Four, 2, &[0x1f], grey(&[17, 255])),
