@@ -10,7 +10,7 @@ use rand_chacha::ChaCha8Rng;
 
 use crate::input::{ArrayData, Example};
 
-/// Synthetic inputs a training: measured on people whom the bundled activity model never met (docs/training.md).
+/// Synthetic inputs a training: measured on people the bundled activity model never met (docs/training.md).
 const COUNT: usize = 64;
 /// Largest deviation of the noise, in deviations of the input it is added to.
 const LOUDEST: f32 = 2.0;
@@ -18,7 +18,7 @@ const LOUDEST: f32 = 2.0;
 const SMOOTHEST: f32 = 0.95;
 
 /// Inputs between and around those of `pool`; none when some array of the pool holds no float numbers, such as token ids.
-pub(super) fn made_up(pool: &[&Example], seed: u64) -> Vec<Example> {
+pub(super) fn synthetic(pool: &[&Example], seed: u64) -> Vec<Example> {
     let floats = pool.iter().all(|e| e.arrays.iter().all(|a| matches!(a.data, ArrayData::F32(_))));
     if pool.is_empty() || !floats {
         return vec![];
@@ -71,10 +71,10 @@ mod tests {
     #[test]
     fn they_surround_what_was_met_and_follow_the_seed() {
         let (low, high) = (example((0..64).map(|i| (i % 2) as f32).collect()), example(vec![10.0; 64]));
-        let made = made_up(&[&low, &high], 3);
+        let made = synthetic(&[&low, &high], 3);
         assert_eq!(made.len(), COUNT);
-        assert_eq!(made, made_up(&[&low, &high], 3));
-        assert_ne!(made, made_up(&[&low, &high], 4));
+        assert_eq!(made, synthetic(&[&low, &high], 3));
+        assert_ne!(made, synthetic(&[&low, &high], 4));
         let means: Vec<f32> = made
             .iter()
             .map(|e| match &e.arrays[0].data {
@@ -97,7 +97,7 @@ mod tests {
     #[test]
     fn token_ids_are_not_made_up() {
         let ids = NamedArray::new("ids", vec![2], ArrayData::I64(vec![1, 2])).unwrap();
-        assert!(made_up(&[&Example { arrays: vec![ids] }], 0).is_empty());
-        assert!(made_up(&[], 0).is_empty());
+        assert!(synthetic(&[&Example { arrays: vec![ids] }], 0).is_empty());
+        assert!(synthetic(&[], 0).is_empty());
     }
 }

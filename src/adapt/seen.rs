@@ -11,7 +11,7 @@ use crate::stats::rows::{argmax, softmax};
 use crate::train::loss::LossTarget;
 use crate::train::solve::HeadData;
 
-/// Weight of an input whose answer is to be kept, beside 1 for one that somebody spoke about.
+/// Weight of an input whose answer is to be kept, beside 1 for one with feedback.
 const KEEP_WEIGHT: f32 = 0.5;
 /// Consecutive uncorrected inputs that stay on one side.
 const KEEP_BLOCK: usize = 4;
@@ -22,7 +22,7 @@ pub(crate) struct Dataset {
     pub training_examples: Vec<TrainingExample>,
     /// For each training example, whether the answer given at the time agreed with it.
     pub served_right: Vec<bool>,
-    /// Inputs that nobody spoke about, the latest first.
+    /// Inputs without feedback, the latest first.
     pub standing: Vec<Standing>,
     pub base_classes: usize,
     pub classes: usize,
@@ -74,7 +74,7 @@ impl Adaptation<'_> {
         if self.corrects_only() && self.engine.base.takes_any_floats() {
             let pool: Vec<&Example> =
                 examples.into_iter().chain(self.dataset.standing.iter().map(|s| &s.example)).collect();
-            keep = joined(keep, self.keep(rehearsal::made_up(&pool, self.settings.seed))?)?;
+            keep = joined(keep, self.keep(rehearsal::synthetic(&pool, self.settings.seed))?)?;
         }
         Ok(Seen { features: rows.features, logits: rows.logits, keep, idle })
     }

@@ -1,4 +1,4 @@
-//! `demo`: the bundled activity model meets four people whom it never saw.
+//! `demo`: the bundled activity model meets four people it never saw.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -22,7 +22,7 @@ const PEOPLE: [i64; 4] = [23, 24, 25, 26];
 /// The model's classes are 0 to 5; higher labels are postural transitions, which it was never taught.
 const ACTIVITIES: [&str; 6] = ["WALKING", "WALKING_UPSTAIRS", "WALKING_DOWNSTAIRS", "SITTING", "STANDING", "LAYING"];
 
-/// Watch a frozen activity model learn from four people whom it never met
+/// Watch a frozen activity model learn from four people it never met
 #[derive(Args)]
 #[command(
     after_help = "Example:\n  acclimate demo\n\nThe first half of each person's recording teaches, the later half judges: its windows are never \
@@ -67,7 +67,7 @@ impl Demo {
             who.map(|who| Ok((who, known_windows(&everybody.filter_user(who)?)?))).collect::<Result<_>>()?;
         let left_out = everybody.len() - known_windows(&everybody)?.len();
         output.note(format_args!(
-            "A phone's activity model meets people whom it never saw. Of all {} windows, {left_out} of postural transitions, which are not among \
+            "A phone's activity model meets people it never saw. Of all {} windows, {left_out} of postural transitions, which are not among \
              its {} activities, are left out.",
             everybody.len(),
             ACTIVITIES.len()

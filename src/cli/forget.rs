@@ -24,7 +24,7 @@ pub struct Forget {
     what: WhatArg,
     #[command(flatten)]
     profile: ProfileArg,
-    /// Leave the training for later; until then the base model, or an older generation, serves
+    /// Leave the training for later; until then the base model, or an older generation, answers
     #[arg(long)]
     no_train: bool,
 }

@@ -10,7 +10,7 @@ use serde_json::json;
 use super::ProfileArg;
 use super::output::{Output, bytes};
 
-/// Show which generation serves, and how much feedback there is
+/// Show which generation is active, and how much feedback there is
 #[derive(Args)]
 #[command(after_help = "Example:\n  acclimate status home")]
 pub struct Status {

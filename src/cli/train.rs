@@ -15,7 +15,7 @@ use super::limits::LimitsArg;
 use super::output::{Output, bytes, duration, percent};
 use super::{ProfileArg, ThreadsArg, stop};
 
-/// Learn from the feedback; what was learned serves only if it proves better on feedback that it has not seen
+/// Learn from the feedback; what was learned becomes active only if it proves better on feedback that it has not seen
 #[derive(Args)]
 #[command(after_help = "Example:\n  acclimate train home --budget-seconds 60")]
 pub struct Train {

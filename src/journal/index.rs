@@ -15,7 +15,7 @@ pub struct SegmentInfo {
     pub bytes: u64,
     /// Where its footer starts.
     pub footer: u64,
-    /// Whether everything that nobody spoke about has been dropped.
+    /// Whether everything without feedback has been dropped.
     pub spoken_only: bool,
 }
 

@@ -1,4 +1,4 @@
-//! What goes when a journal is larger than it may be: the oldest interactions that nobody spoke about, a segment at a time.
+//! What goes when a journal is larger than it may be: the oldest interactions without feedback, a segment at a time.
 
 use std::collections::HashSet;
 
@@ -12,7 +12,7 @@ pub const ALWAYS_KEPT: usize = 256;
 /// A segment is at most this part of the limit, so that one that goes makes room, and no more than that.
 pub(super) const PARTS: u64 = 8;
 
-/// Drops from the oldest segments what nobody spoke about, until all files together have at most `limit` bytes or nothing is left
+/// Drops from the oldest segments what has no feedback, until all files together have at most `limit` bytes or nothing is left
 /// that may go; the segments with the latest `always_kept` of them stay whole. To be called with the profile's short lock held.
 pub(super) fn shrink(writer: &mut JournalWriter, limit: u64, always_kept: usize) -> Result<()> {
     let mut left = writer.bytes();

@@ -140,7 +140,7 @@ impl JournalState {
         Ok(ids)
     }
 
-    /// The latest interactions that nobody spoke about, at most `n`, the last one first.
+    /// The latest interactions without feedback, at most `n`, the last one first.
     ///
     /// # Errors
     /// As [`JournalState::interaction`].
@@ -174,7 +174,7 @@ impl JournalState {
         Ok(found)
     }
 
-    /// The interactions of segment `number` that nobody spoke about, by growing id.
+    /// The interactions of segment `number` without feedback, by growing id.
     pub(super) fn unspoken_in(&self, number: u32) -> Result<Vec<InteractionId>> {
         let Some(from) = self.sealed.iter().position(|segment| segment.info.number == number) else {
             return Ok(vec![]);

@@ -116,8 +116,8 @@ impl Journal {
         })
     }
 
-    /// Beyond `bytes`, the oldest interactions that nobody spoke about go, but never the latest [`ALWAYS_KEPT`] of them. What
-    /// people spoke about stays, however much it is.
+    /// Beyond `bytes`, the oldest interactions without feedback go, but never the latest [`ALWAYS_KEPT`] of them. What
+    /// has feedback stays, however much it is.
     pub fn set_limit(&mut self, bytes: u64) {
         (self.limit, self.next_checkpoint) = (bytes, bytes);
         let size = self.writer.size();

@@ -24,7 +24,7 @@ pub(super) struct Change<'a> {
     pub(super) touches: &'a dyn Fn(&Sealed) -> Result<bool>,
     /// Which records stay, of the segments that are touched and of the file that grows.
     pub(super) keep: &'a dyn Fn(&Record) -> bool,
-    /// Whether the segments written anew hold nothing any more that nobody spoke about.
+    /// Whether the segments written anew hold nothing any more without feedback.
     pub(super) spoken_only: bool,
     /// Whether the file that grows is sealed, whatever its size.
     pub(super) seal: bool,

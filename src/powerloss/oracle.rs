@@ -232,7 +232,7 @@ fn profile_journal() -> std::path::PathBuf {
     folder().join("journal.log")
 }
 
-/// `records` without those interactions that nobody spoke about that are missing in `found`, which must be the oldest of them and
+/// `records` without those interactions without feedback that are missing in `found`, which must be the oldest of them and
 /// not the latest `kept`; and how many of the first `acknowledged` are left.
 fn without_oldest(
     records: &[Record],
@@ -245,10 +245,10 @@ fn without_oldest(
     let silent = |r: &Record| matches!(r, Record::Interaction { id, .. } if !spoken.contains(id));
     let all: Vec<InteractionId> = records.iter().filter(|r| silent(r)).filter_map(Record::interaction).collect();
     let left: Vec<InteractionId> = found.iter().filter(|r| silent(r)).filter_map(Record::interaction).collect();
-    let first = left.first().copied().ok_or("all that nobody spoke about is gone")?;
+    let first = left.first().copied().ok_or("all without feedback is gone")?;
     let gone = all.iter().filter(|id| **id < first).count();
     if gone > all.len().saturating_sub(kept) {
-        return Err(format!("{gone} of {} that nobody spoke about are gone", all.len()));
+        return Err(format!("{gone} of {} without feedback are gone", all.len()));
     }
     let stays = |r: &&Record| !silent(r) || r.interaction() >= Some(first);
     let least = records.iter().take(acknowledged).filter(stays).count();

@@ -42,7 +42,7 @@ pub(super) enum Fact {
     Forgetting(Vec<u64>, u64),
     /// The secret is forgotten.
     Forgot,
-    /// The oldest of what nobody spoke about is being dropped, but never the latest of it, so many.
+    /// The oldest of what has no feedback is being dropped, but never the latest of it, so many.
     Shrinking(usize),
     /// It is dropped, and these are left.
     Shrunk(Vec<Record>),

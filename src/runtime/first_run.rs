@@ -35,7 +35,7 @@ fn attempt(engine: &Engine, intake: &IntakeKind) -> Result<TextPadding> {
             _ => usize::MAX,
         };
         for length in LENGTHS.map(|n| n.min(most)) {
-            examples.extend(answered(engine, made_up(base, length)?).ok());
+            examples.extend(answered(engine, random_inputs(base, length)?).ok());
         }
     }
     Ok(match engine.padding_works(intake.pad_id(), &examples).map_err(refusal)? {
@@ -103,14 +103,14 @@ fn own_examples(base: &Base, intake: &IntakeKind) -> Result<Vec<Example>> {
     let input = match intake {
         IntakeKind::Text(encoder) => encoder.sample().map(RawInput::Text),
         IntakeKind::Image(preprocessing) => Some(RawInput::Image(picture(preprocessing))),
-        IntakeKind::Arrays => return made_up(base, LENGTHS[0]),
+        IntakeKind::Arrays => return random_inputs(base, LENGTHS[0]),
     };
     let input = input.ok_or_else(|| Error::bad_data("the tokenizer keeps nothing of any text that was tried"))?;
     Ok(vec![intake.borrowed().example(&input)?])
 }
 
 /// Arrays of a sequence of at most `length`: random ones, the same without signs (a model may take logarithms of them) and of ones, and zeros.
-fn made_up(base: &Base, length: usize) -> Result<Vec<Example>> {
+fn random_inputs(base: &Base, length: usize) -> Result<Vec<Example>> {
     let length = base.longest(1, length).unwrap_or(length);
     let Some(random) = base.random_examples(&base.bucket(1, length), 0)?.into_iter().next() else { return Ok(vec![]) };
     let with = |floats: fn(f32) -> f32, whole: i64| {

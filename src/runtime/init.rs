@@ -89,7 +89,8 @@ impl NewHome<'_> {
         let options = self.options;
         let labels = options.labels.as_ref().map(|file| read_labels(self.disk, file)).transpose()?;
         let counted = labels.as_ref().map(Vec::len).filter(|_| options.task != Some(Task::Encoder));
-        let base = self.opened(&Trial { output: options.model_output.clone(), classes: counted, task: options.task })?;
+        let base =
+            self.opened(&Trial { output: options.model_output.clone(), classes: counted, task: options.task })?;
         let base = base.answering(options.model_output.as_deref(), counted)?.reading(options.model_input.as_deref())?;
         let task = base.task(options.task)?;
         let seen = survey(&base, task, &base.bucket(1, SURVEY_LENGTH))?;

@@ -21,7 +21,7 @@ const FEWEST_WRONG: usize = 5;
 /// The latest answers looked at: an old success does not excuse what goes wrong now.
 const MOST: usize = 64;
 
-/// An answer of the active generation that somebody spoke about.
+/// An answer of the active generation with feedback.
 struct Judged {
     entry: InteractionEntry,
     kind: FeedbackKind,
@@ -70,7 +70,7 @@ impl Session {
             return Ok(None);
         }
         let why = Error::bad_data(format!(
-            "of {} answers that somebody spoke about, {} were wrong where the base is right, and {} right where it is wrong",
+            "of {} answers with feedback, {} were wrong where the base model is right, and {} right where it is wrong",
             test.n, test.wins, test.losses
         ));
         self.roll_back_automatically(generation, Cause::Worse, &why)?;
@@ -78,7 +78,7 @@ impl Session {
         Ok(Some(generation))
     }
 
-    /// The latest of its answers that somebody spoke about, oldest first.
+    /// The latest of its answers with feedback, oldest first.
     fn judged(&self, generation: u64) -> Result<Vec<Judged>> {
         let spoken = lock(&self.journal).latest_feedback(generation, MOST)?;
         Ok(spoken.into_iter().map(|s| Judged { entry: s.interaction, kind: s.kind }).collect())
