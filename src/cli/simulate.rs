@@ -1,11 +1,12 @@
 //! `simulate`: would this model learn from this data?
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::AtomicBool;
 
 use acclimate::input::{LabelledSet, Skipped};
-use acclimate::tools::simulate::{ACCEPT_SHARE, GAP, Options, Point, Report, Step, Training, simulate};
+use acclimate::tools::simulate::lives::{Life, Lives, Row, rows};
+use acclimate::tools::simulate::{ACCEPT_SHARE, GAP, Options, Person, Point, Report, Step, Training, simulate};
 use acclimate::{InitOptions, Result};
 use clap::Args;
 use serde_json::{Value, json};
@@ -21,11 +22,15 @@ use super::{EndsArg, TASKS, ThreadsArg, given, plot, stop, task};
     are not counted, since their windows may overlap one that was fed back. Data sorted by label is shuffled.")]
 pub struct Simulate {
     /// The ONNX file
-    #[arg(long, value_name = "M.onnx")]
-    model: PathBuf,
+    #[arg(long, value_name = "M.onnx", required_unless_present = "lives")]
+    model: Option<PathBuf>,
     /// .npz with x and y, .tsv of label and text, or a folder of pictures with one sub-folder per label
-    #[arg(long, value_name = "D")]
-    data: PathBuf,
+    #[arg(long, value_name = "D", required_unless_present = "lives")]
+    data: Option<PathBuf>,
+    /// Play many lives instead: a file of populations and conditions (docs/lives.md)
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["model", "data", "test", "user", "tokenizer", "tensor", "labels",
+        "train_every", "seed", "task", "rank", "sites", "accept_share", "gap", "plot"])]
+    lives: Option<PathBuf>,
     /// Data to test on; the later half of --data when not given
     #[arg(long, value_name = "D2")]
     test: Option<PathBuf>,
@@ -75,15 +80,19 @@ pub struct Simulate {
 
 impl Simulate {
     pub fn run(self, output: &Output) -> Result<ExitCode> {
+        if let Some(file) = &self.lives {
+            return self.many(file, output);
+        }
+        let (model, data) = (self.model.clone().unwrap_or_default(), self.data.clone().unwrap_or_default());
         self.plot.as_deref().map_or(Ok(()), plot::check)?;
         let stop: &AtomicBool = stop::on_signal()?;
         let read = |path: &PathBuf| {
             let set = LabelledSet::read(path)?;
             self.user
-                .filter(|_| set.users().is_some() || *path == self.data)
+                .filter(|_| set.users().is_some() || *path == data)
                 .map_or(Ok(set.clone()), |user| set.filter_user(user))
         };
-        let data = read(&self.data)?;
+        let data = read(&data)?;
         let test = self.test.as_ref().map(read).transpose()?;
         let skipped: Vec<Skipped> =
             [Some(&data), test.as_ref()].into_iter().flatten().flat_map(LabelledSet::skipped).cloned().collect();
@@ -94,18 +103,19 @@ impl Simulate {
                 self.seed
             ));
         }
-        let init = InitOptions::new(&self.model)
+        let init = InitOptions::new(&model)
             .rank(self.rank)
             .sites(&self.sites)
             .tensor(self.tensor)
-            .vetting(self.vet.vetting(&self.model)?);
+            .vetting(self.vet.vetting(&model)?);
         let init = given(init, task(self.task.as_deref())?, InitOptions::task);
         let init = given(init, self.labels.as_ref(), InitOptions::labels);
         let init = given(init, self.tokenizer.as_ref(), InitOptions::tokenizer);
         let init = self.ends.chosen(init);
         let options = Options {
             train_every: self.train_every.map(|n| n as usize),
-            accept_share: self.accept_share,
+            person: Person { accept_share: self.accept_share, ..Person::default() },
+            ongoing: false,
             gap: self.gap,
             seed: self.seed,
             threads: self.threads.count(),
@@ -131,6 +141,85 @@ impl Simulate {
         output.data(&json, || for_people(&report))?;
         Ok(ExitCode::SUCCESS)
     }
+
+    /// Many lives, and what became of them.
+    fn many(&self, file: &Path, output: &Output) -> Result<ExitCode> {
+        let lives = Lives::read(file)?;
+        let options = Options { threads: self.threads.count(), stop: Some(stop::on_signal()?), ..Options::default() };
+        let bar = output.bar(1);
+        let told = |done: usize, of: usize| {
+            bar.set_length(of as u64);
+            bar.set_position(done as u64);
+        };
+        let lived = lives.live(&options, &told);
+        bar.finish_and_clear();
+        let lived = lived?;
+        let rows = rows(&lived);
+        let data = json!({
+            "rows": rows.iter().map(row_json).collect::<Value>(),
+            "lives": lived.iter().map(life_json).collect::<Value>(),
+        });
+        output.data(&data, || lives_table(&rows))?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn row_json(r: &Row) -> Value {
+    json!({
+        "population": r.population,
+        "condition": r.condition,
+        "lives": r.lives,
+        "base": r.base,
+        "gain": r.gain,
+        "harmed": r.harmed,
+        "worst": r.worst,
+        "dipped": r.dipped,
+        "lowest": r.lowest,
+        "feedback": r.feedback,
+        "feedback_to_learn": r.feedback_to_learn,
+        "longest_below": r.longest_below,
+        "train_seconds": r.train_seconds,
+    })
+}
+
+fn life_json(l: &Life) -> Value {
+    json!({
+        "population": l.population,
+        "condition": l.condition,
+        "user": l.user,
+        "seed": l.seed,
+        "base": l.report.test.base,
+        "adapted": l.report.test.adapted,
+        "lowest": l.lowest(),
+        "longest_below": l.longest_below(),
+        "generations": l.report.generations,
+        "feedback": l.report.feedback,
+        "curve": curve_json(&l.report.curve),
+        "trainings": trainings_json(&l.report.trainings),
+    })
+}
+
+fn lives_table(rows: &[Row]) -> String {
+    let points = |share: f64| format!("{:+.1}", 100.0 * share);
+    let row = |r: &Row| {
+        [
+            format!("{}, {}", r.population, r.condition),
+            r.lives.to_string(),
+            percent_1(r.base),
+            points(r.gain),
+            r.harmed.to_string(),
+            points(r.worst),
+            r.dipped.to_string(),
+            points(r.lowest),
+            format!("{:.0}", r.feedback),
+            r.feedback_to_learn.map_or("-".into(), |n| n.to_string()),
+            r.longest_below.to_string(),
+            format!("{:.1}", r.train_seconds),
+        ]
+    };
+    let header =
+        ["", "lives", "base", "gain", "harmed", "worst", "dipped", "lowest", "feedback", "to 95 %", "below", "seconds"];
+    table(header, rows.iter().map(row), 1)
 }
 
 pub fn curve_json(curve: &[Point]) -> Value {

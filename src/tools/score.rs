@@ -65,8 +65,16 @@ pub fn accuracy(session: &Session, data: &LabelledSet, base: bool, threads: usiz
 }
 
 fn count(session: &Session, data: &LabelledSet, base: bool, threads: usize) -> Result<usize> {
+    Ok(right_each(session, data, base, threads)?.into_iter().filter(|right| *right).count())
+}
+
+/// Which examples of `data` the active generation, or with `base` the base model, answers right.
+///
+/// # Errors
+/// As [`evaluate`].
+pub fn right_each(session: &Session, data: &LabelledSet, base: bool, threads: usize) -> Result<Vec<bool>> {
     let names = Names::new(data.labels(), session.home().labels());
-    let mut right = 0;
+    let mut right = vec![];
     let all: Vec<usize> = (0..data.len()).collect();
     for chunk in all.chunks(CHUNK) {
         let start = chunk.first().copied().unwrap_or(0);
@@ -75,14 +83,16 @@ fn count(session: &Session, data: &LabelledSet, base: bool, threads: usize) -> R
             Some(_) => e,
             None => e.at(format!("examples {} to {} of the data", start, start + chunk.len() - 1)),
         };
-        let Some(p) = session.evaluate(&inputs, base, threads).map_err(numbered)? else { continue };
+        let Some(p) = session.evaluate(&inputs, base, threads).map_err(numbered)? else {
+            right.resize(right.len() + chunk.len(), false);
+            continue;
+        };
         let labels = if base { session.home().labels().to_vec() } else { session.labels() };
         for (row, &i) in p.rows().into_iter().zip(chunk) {
             // The first of equals, as in an answer.
             let best = argmax(row);
             let expected = data.labels().get(i).map(|l| names.of(l));
-            right +=
-                usize::from(expected.is_some() && best.and_then(|b| labels.get(b)).map(String::as_str) == expected);
+            right.push(expected.is_some() && best.and_then(|b| labels.get(b)).map(String::as_str) == expected);
         }
     }
     Ok(right)

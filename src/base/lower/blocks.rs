@@ -72,7 +72,7 @@ impl Sizes {
     /// Bytes of a row.
     fn row(&self) -> Option<usize> {
         let padded = self.blocks().checked_mul(self.block)?;
-        (self.block % self.each() == 0).then(|| padded / self.each())
+        self.block.is_multiple_of(self.each()).then(|| padded / self.each())
     }
     /// The zero points in a row of them for each row of the weight; the middle of the range where there are none.
     fn zeros(&self, stored: Option<&TensorProto>) -> Option<Vec<f32>> {

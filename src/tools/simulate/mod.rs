@@ -10,22 +10,22 @@
 //!
 //! The same seed gives the same result, whatever the number of threads.
 
+pub mod lives;
+mod person;
+
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
-
-use rand::{RngExt, SeedableRng};
-use rand_chacha::ChaCha8Rng;
 
 use crate::adapt::{Progress, Settings, depth_name};
 use crate::error::{Error, ErrorKind, Result};
 use crate::input::LabelledSet;
-use crate::runtime::{Checkpoints, Feedback, Home, InitOptions, Session, TrainOptions, TrainReport};
-use crate::tools::score::{Names, accuracy};
+use crate::runtime::{Checkpoints, Home, InitOptions, Session, TrainOptions, TrainReport};
+use crate::tools::score::{Names, accuracy, right_each};
+use person::Living;
+pub use person::{ACCEPT_SHARE, Person, Says};
 
 /// Fewest feedback items between two trainings when nothing is said.
 const FEWEST_BETWEEN: usize = 16;
-/// Share of right answers that are accepted when nothing is said.
-pub const ACCEPT_SHARE: f32 = 0.25;
 /// Held-out items that are not counted when nothing is said.
 pub const GAP: usize = 2;
 
@@ -34,8 +34,10 @@ pub const GAP: usize = 2;
 pub struct Options<'a> {
     /// Feedback items between trainings; by default a quarter of the stream, at least 16. The end of the stream trains too.
     pub train_every: Option<usize>,
-    /// Share of right answers that the person accepts, 0 to 1.
-    pub accept_share: f32,
+    /// What the person says about answers.
+    pub person: Person,
+    /// Feedback goes on in the later half. It is judged as it comes, each item before anything is said about it.
+    pub ongoing: bool,
     /// Held-out items next to the stream that are not counted; without effect when a test set is given.
     pub gap: usize,
     /// Seed of everything random.
@@ -52,7 +54,8 @@ impl Default for Options<'_> {
     fn default() -> Self {
         Options {
             train_every: None,
-            accept_share: ACCEPT_SHARE,
+            person: Person::default(),
+            ongoing: false,
             gap: GAP,
             seed: 0,
             threads: std::thread::available_parallelism().map_or(1, usize::from),
@@ -125,13 +128,24 @@ pub struct Test {
     pub adapted: f64,
 }
 
+/// One answer of the later half, where feedback goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Answered {
+    /// Whether the active generation was right.
+    pub right: bool,
+    /// Whether the base model is.
+    pub base_right: bool,
+}
+
 /// What a simulation found.
 #[derive(Debug, Clone)]
 pub struct Report {
     /// Held-out accuracy before the first item and after each training.
     pub curve: Vec<Point>,
-    /// At the end.
+    /// At the end; where feedback goes on, over the answers of the later half as they were given.
     pub test: Test,
+    /// The answers of the later half as they were given, where feedback goes on.
+    pub later: Vec<Answered>,
     /// Share of uncorrected inputs on which the active generation agrees with the base; 1 when the base serves.
     pub retention: f64,
     /// Generations committed.
@@ -172,9 +186,7 @@ pub fn simulate(
     progress: &(dyn Fn(Step) + Sync),
 ) -> Result<Report> {
     let started = Instant::now();
-    if !(0.0..=1.0).contains(&options.accept_share) {
-        return Err(Error::usage(format!("an accept share of {}", options.accept_share)).hint("choose 0 to 1"));
-    }
+    options.person.check()?;
     if options.train_every == Some(0) {
         return Err(Error::usage("a training after every 0 feedback items").hint("choose 1 or more"));
     }
@@ -194,8 +206,13 @@ pub fn simulate(
     let status = session.status()?;
     let serving = session.generations()?.into_iter().find(|g| g.current).and_then(|g| g.header.ok());
     let last = run.curve.last().copied().ok_or_else(|| Error::internal("a simulation without a measurement"))?;
+    let share = |of: fn(&Answered) -> bool| run.later.iter().filter(|a| of(a)).count() as f64 / test.len() as f64;
     Ok(Report {
-        test: Test { n: test.len(), base: last.base_accuracy, adapted: last.adapted_accuracy },
+        test: match options.ongoing {
+            true => Test { n: test.len(), base: share(|a| a.base_right), adapted: share(|a| a.right) },
+            false => Test { n: test.len(), base: last.base_accuracy, adapted: last.adapted_accuracy },
+        },
+        later: run.later,
         retention: serving.map_or(1.0, |(header, _)| header.verdict.retention),
         generations: run.trainings.iter().filter(|t| t.report.promoted).count(),
         interactions: status.interactions,
@@ -241,6 +258,8 @@ struct Run<'a> {
     trainings: Vec<Training>,
     feedback: usize,
     right: usize,
+    trained_at: usize,
+    later: Vec<Answered>,
 }
 
 impl<'a> Run<'a> {
@@ -269,31 +288,46 @@ impl<'a> Run<'a> {
             trainings,
             feedback: 0,
             right: 0,
+            trained_at: 0,
+            later: vec![],
         })
     }
 
     fn play(&mut self) -> Result<()> {
+        let mut person = Living::new(self.options.person, self.options.seed);
+        self.live(self.stream, 0, &mut person)?;
+        if self.feedback > self.trained_at {
+            self.train(self.stream.len())?;
+        }
+        if self.options.ongoing {
+            let base = right_each(self.session, self.test, true, self.settings.threads)?;
+            let right = self.live(self.test, self.stream.len(), &mut person)?;
+            let both = right.into_iter().zip(base);
+            self.later = both.map(|(right, base_right)| Answered { right, base_right }).collect();
+        }
+        Ok(())
+    }
+
+    /// Lives through `items`, before which `seen` others came: which answers were right.
+    fn live(&mut self, items: &LabelledSet, seen: usize, person: &mut Living) -> Result<Vec<bool>> {
         let every = self.options.train_every.unwrap_or_else(|| (self.stream.len() / 4).max(FEWEST_BETWEEN));
-        let names = Names::new(self.stream.labels(), self.session.home().labels());
-        let mut person = ChaCha8Rng::seed_from_u64(self.options.seed ^ 0xacce_97ed);
-        let mut trained_at = 0;
-        for (i, label) in self.stream.labels().iter().enumerate() {
+        let names = Names::new(items.labels(), self.session.home().labels());
+        let vocabulary: Vec<String> = items.classes().iter().map(|l| names.of(l).to_owned()).collect();
+        let of = seen + items.len();
+        let mut all = vec![];
+        for (i, label) in items.labels().iter().enumerate() {
             if self.options.stop.is_some_and(|s| s.load(Ordering::Relaxed)) {
                 return Err(Error::new(ErrorKind::Interrupted, "stopped by the user"));
             }
-            (self.progress)(Step { seen: i, of: self.stream.len(), doing: "living with it".into() });
+            (self.progress)(Step { seen: seen + i, of, doing: "living with it".into() });
             let label = names.of(label);
-            let answer = self.session.predict(&self.stream.input(i)?)?;
+            let answer = self.session.predict(&items.input(i)?)?;
             let right = answer.label() == Some(label);
+            all.push(right);
             self.right += usize::from(right);
-            // Drawn for every item, so that one more right answer does not change which others are accepted.
-            let accepts = person.random_range(0.0f32..1.0) < self.options.accept_share;
-            let said = match right {
-                true if accepts => Feedback::Accept,
-                true => continue,
-                false if self.session.known_labels().iter().any(|l| l == label) => Feedback::Label(label.to_string()),
-                false => Feedback::NewLabel(label.to_string()),
-            };
+            let said = person.says(answer.label(), label, &vocabulary);
+            let said = said.and_then(|meant| person.feedback(answer.label(), meant, &self.session.known_labels()));
+            let Some(said) = said else { continue };
             let id = answer.id.ok_or_else(|| {
                 let why = answer.unrecorded.clone().unwrap_or_default();
                 Error::new(ErrorKind::Io, "an answer could not be recorded")
@@ -302,19 +336,16 @@ impl<'a> Run<'a> {
             })?;
             self.session.feedback(id, said)?;
             self.feedback += 1;
-            if self.feedback - trained_at >= every {
-                trained_at = self.feedback;
-                self.train(i + 1)?;
+            if self.feedback - self.trained_at >= every {
+                self.train(seen + i + 1)?;
             }
         }
-        if self.feedback > trained_at {
-            self.train(self.stream.len())?;
-        }
-        Ok(())
+        Ok(all)
     }
 
     fn train(&mut self, seen: usize) -> Result<()> {
-        let of = self.stream.len();
+        self.trained_at = self.feedback;
+        let of = seen.max(self.stream.len());
         let tell = |p: Progress| (self.progress)(Step { seen, of, doing: format!("training: {}", p.stage) });
         // Its home goes with it.
         let options =
@@ -405,8 +436,9 @@ mod tests {
     #[test]
     fn nonsense_is_refused_before_anything_runs() {
         for bad in [
-            Options { accept_share: 1.5, ..Options::default() },
-            Options { accept_share: f32::NAN, ..Options::default() },
+            Options { person: Person { accept_share: 1.5, ..Person::default() }, ..Options::default() },
+            Options { person: Person { accept_share: f32::NAN, ..Person::default() }, ..Options::default() },
+            Options { person: Person { wrong_share: -0.1, ..Person::default() }, ..Options::default() },
             Options { train_every: Some(0), ..Options::default() },
         ] {
             let e = simulate(&InitOptions::new(asset("absent.onnx")), person(24), None, &bad, &quiet).unwrap_err();
