@@ -15,7 +15,6 @@ use crate::input::Example;
 use crate::plan::{Factors, SiteKey, Variant};
 use crate::stats::paired::{Paired, power};
 use crate::stats::rows::argmax;
-use crate::train::loss::cross_entropy;
 
 impl Adaptation<'_> {
     pub(super) fn decide(
@@ -110,8 +109,7 @@ impl Adaptation<'_> {
     }
 
     /// Against an active generation the candidate is judged on what came after that generation, which taught neither: it must not
-    /// have fewer answers right, nor as many and a larger loss on clearly more than half of them. On a tie it serves: it has
-    /// learned from all that the other has, and from more.
+    /// have fewer answers right. On a tie it becomes active: it has learned from all that the other has, and from more.
     pub(super) fn behind_on_fresh(&self, e: &Evidence) -> Result<Option<String>> {
         let Some(incumbent) = &self.incumbent else { return Ok(None) };
         let training_examples = &self.dataset.training_examples;
@@ -134,8 +132,6 @@ impl Adaptation<'_> {
         };
         let mut padded = Array2::from_elem((fresh.len(), self.dataset.classes), -30.0f32);
         padded.slice_mut(ndarray::s![.., ..logits.ncols()]).assign(&logits);
-        let targets: Vec<_> = fresh.iter().map(|&i| training_examples[i].target()).collect();
-        let loss = cross_entropy(padded.view(), &targets, &vec![1.0; fresh.len()], 0.0)?.rows;
         let theirs: Vec<bool> = padded
             .rows()
             .into_iter()
@@ -144,10 +140,7 @@ impl Adaptation<'_> {
             .collect();
         let ours: Vec<bool> = fresh.iter().map(|&i| e.right[i]).collect();
         let test = Paired::count(&ours, &theirs);
-        let higher: Vec<bool> = fresh.iter().zip(&loss).map(|(&i, theirs)| e.loss[i] > *theirs).collect();
-        let lower: Vec<bool> = higher.iter().map(|h| !h).collect();
-        let less_sure = Paired::count(&higher, &lower).p() <= self.settings.limits.alpha;
-        let behind = test.losses > test.wins || (test.wins == test.losses && less_sure);
+        let behind = test.losses > test.wins;
         Ok(behind.then(|| {
             format!(
                 "on the {} answers since generation {} the candidate has {} right that it had wrong, and {} wrong that it had right",
