@@ -301,8 +301,7 @@ fn by_matrixmultiply(alpha: f32, a: MatRef<'_>, b: MatRef<'_>, beta: f32, c: Mat
     }
 }
 
-/// The f32 kernels of the crate `gemm`, taken without those of its four other types, which nothing here needs and which
-/// take half a minute to build.
+/// The f32 kernels of the crate `gemm`, taken without those of its four other types, which nothing here needs.
 #[cfg(feature = "fast-gemm")]
 fn by_gemm(alpha: f32, a: MatRef<'_>, b: MatRef<'_>, beta: f32, c: MatMut<'_>) {
     // The kernels want a destination in column-major order: in row-major order it is C^T = B^T·A^T.
