@@ -3,7 +3,7 @@
 //! A page's `console` blocks are one shell script: lines after `$ ` and `> ` are typed, the others are expected output. `…` stands for
 //! anything, also for any number of lines; ids, figures and times may differ. Blocks of other kinds (`sh`) are for another machine, or take long:
 //! of those, each `acclimate` command must have flags that the program knows.
-#![cfg(all(feature = "train", feature = "bundles"))]
+#![cfg(all(feature = "cli", feature = "train", feature = "bundles"))]
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -1,5 +1,5 @@
 //! Documents that list what the code knows agree with it. `UPDATE_DOCS=1 cargo test --test docs` writes them anew.
-#![cfg(feature = "train")]
+#![cfg(all(feature = "cli", feature = "train"))]
 
 use std::path::Path;
 

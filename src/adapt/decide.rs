@@ -6,7 +6,7 @@ use ndarray::Array2;
 
 use super::evidence::{Evidence, mean};
 use super::seen::Seen;
-use super::{Adaptation, Outcome, Trials, ValidationLoss, Winner, depth_name};
+use super::{Adaptation, Outcome, Trials, ValidationLoss, Winner};
 use crate::adapt::fit::{Fit, Go, TrainingExample};
 use crate::adapter::Depth;
 use crate::error::Result;
@@ -37,7 +37,7 @@ impl Adaptation<'_> {
             .iter()
             .zip(parts.iter().zip(&versions))
             .map(|(e, ((correct, loss), versions))| CandidateEvidence {
-                name: depth_name(e.depth),
+                name: e.depth.name(),
                 depth: self.preference(e.depth),
                 correct,
                 versions,

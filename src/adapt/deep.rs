@@ -6,7 +6,7 @@ use ndarray::Array2;
 
 use super::pace::Pace;
 use super::seen::Seen;
-use super::{Adaptation, Evidence, depth_name};
+use super::{Adaptation, Evidence};
 use crate::adapt::fit::{Fit, Fitted, Go, LEARNING_RATE, Recipe, TrainingExample};
 use crate::adapter::Depth;
 use crate::error::{Error, ErrorKind, Result};
@@ -74,7 +74,7 @@ impl Adaptation<'_> {
         judges: &[usize],
         started: Instant,
     ) -> Result<(Found, u64)> {
-        let name = depth_name(depth);
+        let name = depth.name();
         let n = self.dataset.training_examples.len();
         let recipe = self.recipe(n);
         let checkpoints: Vec<u64> =
@@ -207,7 +207,7 @@ impl Adaptation<'_> {
             "given up after {} answers: at most {} right, the {} had {} and a smaller loss",
             answered.len(),
             scores.iter().map(|(right, _)| count(right)).max().unwrap_or(0),
-            depth_name(rival.depth),
+            rival.depth.name(),
             count(&rival.right)
         );
         Ok(Some(Found::GivenUp { reason, answered, right: scores.into_iter().map(|(right, _)| right).collect() }))

@@ -2,8 +2,8 @@
 
 use ndarray::{Array2, ArrayView1};
 
+use super::Adaptation;
 use super::seen::Seen;
-use super::{Adaptation, depth_name};
 use crate::adapt::fit::TrainingExample;
 use crate::adapter::Depth;
 use crate::error::Result;
@@ -62,6 +62,6 @@ impl Adaptation<'_> {
     pub(super) fn describe(&self, e: &Evidence, judged: &[usize]) -> String {
         let right = judged.iter().filter(|&&i| e.right[i]).count();
         let loss = mean(&judged.iter().map(|&i| e.loss[i]).collect::<Vec<f32>>());
-        format!("{}: {right} of {} unseen answers right, mean loss {loss:.2}", depth_name(e.depth), judged.len())
+        format!("{}: {right} of {} unseen answers right, mean loss {loss:.2}", e.depth.name(), judged.len())
     }
 }

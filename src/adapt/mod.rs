@@ -172,7 +172,7 @@ impl Adaptation<'_> {
                 && went_down(&trials.candidates, &judged)
             {
                 let why = if trials.candidates.len() == 1 { "given up" } else { "clearly worse than the head" };
-                trials.tried.push(format!("{}: not tried, since the last block was {why}", depth_name(depth)));
+                trials.tried.push(format!("{}: not tried, since the last block was {why}", depth.name()));
                 break;
             }
             let (found, steps) =
@@ -184,7 +184,7 @@ impl Adaptation<'_> {
                     trials.candidates.push(*evidence);
                 }
                 Found::GivenUp { reason, answered, right } => {
-                    trials.tried.push(format!("{}: {reason}", depth_name(depth)));
+                    trials.tried.push(format!("{}: {reason}", depth.name()));
                     trials.given_up.push(right.iter().map(|r| only(&answered, r, &base_right)).collect());
                 }
             }
@@ -281,11 +281,6 @@ fn went_down(candidates: &[Evidence], judged: &[usize]) -> bool {
     let [head, .., last] = candidates else { return true };
     let right = |e: &Evidence| judged.iter().map(|&i| f32::from(u8::from(e.right[i]))).collect::<Vec<f32>>();
     !within(mean_gap(&right(head), &right(last), judged.iter().map(|_| 1.0)))
-}
-
-/// The word for a depth on the command line.
-pub fn depth_name(depth: Depth) -> &'static str {
-    depth.name()
 }
 
 /// A head as an adapter file keeps it.

@@ -102,8 +102,8 @@ fn operator(node: &NodeProto, known: &dyn Fn(&str) -> bool) -> Result<()> {
     {
         let what = format!("a {} is made of {of}: it holds no layer with a gradient that could adapt", node.op_type);
         return Err(Error::unsupported(what).hint(
-            "fit a LinearSVC, a LogisticRegression or an MLPClassifier to the same data and convert that: its layers \
-             can adapt",
+            "where classes are answered, fit a LinearSVC, a LogisticRegression or an MLPClassifier and convert that: its \
+             layers can adapt",
         ));
     }
     if !DOMAINS.contains(&node.domain.as_str()) || !known(&node.op_type) {

@@ -34,7 +34,8 @@ struct WhatArg {
     #[arg(long, value_name = "OUT.onnx")]
     merged: Option<PathBuf>,
     /// File to write: the profile's journal, generations and settings, encrypted; `acclimate import` takes it in
-    #[arg(long, value_name = "FILE", requires = "lock", hide = cfg!(not(feature = "bundles")))]
+    #[arg(long, value_name = "FILE", hide = cfg!(not(feature = "bundles")))]
+    #[cfg_attr(feature = "bundles", arg(requires = "lock"))]
     bundle: Option<PathBuf>,
 }
 
@@ -88,6 +89,6 @@ impl Export {
     #[cfg(not(feature = "bundles"))]
     fn write_bundle(&self, _: &Path, _: &Output) -> Result<()> {
         let _ = (&self.lock.passphrase_file, &self.lock.recipient);
-        Err(super::no_import::no_bundles())
+        Err(super::import::no_bundles())
     }
 }

@@ -3,9 +3,14 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use acclimate::bundle::{self, Unlock};
-use acclimate::{Home, Result};
+use acclimate::Result;
+#[cfg(feature = "bundles")]
+use acclimate::{
+    Home,
+    bundle::{self, Unlock},
+};
 use clap::Args;
+#[cfg(feature = "bundles")]
 use serde_json::json;
 
 use super::output::Output;
@@ -26,7 +31,7 @@ pub struct Import {
 }
 
 #[derive(Args)]
-#[group(required = true, multiple = false)]
+#[group(required = cfg!(feature = "bundles"), multiple = false)]
 struct UnlockArg {
     /// It is locked with the first line of this file
     #[arg(long, value_name = "F")]
@@ -36,6 +41,22 @@ struct UnlockArg {
     identity: Option<PathBuf>,
 }
 
+#[cfg(not(feature = "bundles"))]
+impl Import {
+    pub fn run(self, _: &Output) -> Result<ExitCode> {
+        let Import { home: _, file: _, unlock: UnlockArg { passphrase_file: _, identity: _ }, profile: _ } = self;
+        Err(no_bundles())
+    }
+}
+
+/// What a build without bundles says when it is asked for one.
+#[cfg(not(feature = "bundles"))]
+pub fn no_bundles() -> acclimate::Error {
+    acclimate::Error::usage("this program was built without bundles")
+        .hint("build it again with them: `cargo install --path . --locked --features bundles`")
+}
+
+#[cfg(feature = "bundles")]
 impl Import {
     pub fn run(self, output: &Output) -> Result<ExitCode> {
         let unlock = match (&self.unlock.passphrase_file, &self.unlock.identity) {

@@ -13,13 +13,10 @@ mod forget;
 #[cfg(feature = "train")]
 mod gradcheck;
 mod history;
-#[cfg(feature = "bundles")]
 mod import;
 mod init;
 mod inspect;
 mod limits;
-#[cfg(not(feature = "bundles"))]
-mod no_import;
 pub mod output;
 mod pin;
 #[cfg(feature = "train")]
@@ -91,11 +88,8 @@ pub enum Command {
     #[cfg(feature = "train")]
     Bench(bench::Bench),
     Export(export::Export),
-    #[cfg(feature = "bundles")]
+    #[command(hide = cfg!(not(feature = "bundles")))]
     Import(import::Import),
-    #[cfg(not(feature = "bundles"))]
-    #[command(hide = true)]
-    Import(no_import::Import),
     Verify(verify::Verify),
     Repair(repair::Repair),
     Completions(completions::Completions),

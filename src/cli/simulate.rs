@@ -29,7 +29,7 @@ pub struct Simulate {
     data: Option<PathBuf>,
     /// Play many lives instead: a file of populations and conditions (docs/lives.md)
     #[arg(long, value_name = "FILE", conflicts_with_all = ["model", "data", "test", "user", "tokenizer", "tensor", "labels",
-        "train_every", "seed", "task", "rank", "sites", "accept_share", "gap", "plot"])]
+        "train_every", "seed", "task", "rank", "sites", "accept_share", "gap", "plot", "EndsArg"])]
     lives: Option<PathBuf>,
     /// Data to test on; the later half of --data when not given
     #[arg(long, value_name = "D2")]
@@ -151,7 +151,7 @@ impl Simulate {
             bar.set_length(of as u64);
             bar.set_position(done as u64);
         };
-        let lived = lives.live(&options, &told);
+        let lived = lives.live(&options, &|model| self.vet.vetting(model), &told);
         bar.finish_and_clear();
         let lived = lived?;
         let rows = rows(&lived);

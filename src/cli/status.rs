@@ -51,7 +51,7 @@ impl Status {
                 format!("\n          generation {} was rolled back automatically: {}", t.generation, t.cause.words())
             });
             format!(
-                "profile   {} of {}\nactive    {serves}{}\nclasses   {}\nfeedback  {} on {} interactions, {} since the last training",
+                "profile   {} of {}\nactive    {serves}{}\nclasses   {}\nfeedback  {} on {} interactions, {} that the last training did not read",
                 self.profile.profile,
                 profiles.join(", "),
                 rolled_back.unwrap_or_default(),

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use acclimate::adapt::{Progress, ValidationLoss, depth_name};
+use acclimate::adapt::{Progress, ValidationLoss};
 use acclimate::gate::retention::Retention;
 use acclimate::runtime::{Checkpoints, Chosen, TrainOptions, TrainReport};
 use acclimate::store::PROBATION;
@@ -90,7 +90,7 @@ impl Train {
             "retention": v.retention,
             "retention_n": v.retention_n,
             "retention_bounds": [1.0 - changed.upper, 1.0 - changed.lower],
-            "depth": depth_name(v.depth),
+            "depth": v.depth.name(),
             "p_value": v.p_value,
             "power": v.power,
             "reason": v.reason,
@@ -143,7 +143,7 @@ fn for_people(report: &TrainReport) -> String {
         lines.push(format!(
             "{validation}   generation {} ({}) is on probation for {PROBATION} predictions",
             report.generation,
-            depth_name(v.depth)
+            v.depth.name()
         ));
         if v.retention_n > 0 {
             lines.push(format!(

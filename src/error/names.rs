@@ -9,6 +9,9 @@ const SHORTEST: usize = 3;
 /// Up to three of `known` that `name` may have meant: it is a part of them, or they are a slip away, whatever the case.
 pub fn near<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {
     let name = name.to_lowercase();
+    if name.is_empty() {
+        return vec![];
+    }
     let meant = |known: &&str| {
         let known = known.to_lowercase();
         let long = [&name, &known].iter().all(|word| word.chars().count() >= SHORTEST);

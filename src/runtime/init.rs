@@ -24,8 +24,8 @@ const MODEL_FILE: &str = "base.onnx";
 const LABELS_FILE: &str = "labels.txt";
 const TOKENIZER_FILE: &str = "tokenizer.json";
 const LONGEST_TOKENIZER: u64 = 1 << 28;
-/// Tokens of a text, where neither the tokenizer nor the model says.
-const DEFAULT_WINDOW: usize = 128;
+/// Most tokens of a text; fewer where the tokenizer or the model says so.
+const MOST_TOKENS: usize = 128;
 
 impl Home {
     /// Makes a home in `path`, which must not be one yet: copies the model, and remembers what it takes and answers.
@@ -121,8 +121,8 @@ impl NewHome<'_> {
             (None, Task::Encoder) => NewClasses::Allow,
             _ => NewClasses::Ask,
         });
-        let window = |file| intake::window(base, file, DEFAULT_WINDOW);
-        let max_length = options.tokenizer.as_deref().map_or(Ok(DEFAULT_WINDOW), window)?;
+        let window = |file| intake::window(base, file, MOST_TOKENS);
+        let max_length = options.tokenizer.as_deref().map_or(Ok(MOST_TOKENS), window)?;
         let mut image = options.image.clone().or_else(|| intake::guess_image(base));
         if let Some(image) = &mut image {
             image.tensor |= options.tensor;

@@ -29,6 +29,19 @@ impl SmallDisk {
 }
 
 #[cfg(target_os = "linux")]
+impl SmallDisk {
+    /// A home on this disk, an input that lies in another folder, and the first answer to it.
+    fn home(&self, elsewhere: &Path) -> (String, String, Value) {
+        let text = |path: std::path::PathBuf| path.to_str().unwrap().to_string();
+        let (home, input) = (text(self.0.path().join("home")), text(elsewhere.join("input.npy")));
+        save(Path::new(&input), &NamedArray::new("", vec![6, 128], ArrayData::F32(vec![0.1; 768])).unwrap());
+        json(&["init", &home, "--model", asset("har_cnn.onnx").to_str().unwrap()]);
+        let first = json(&["predict", &home, &input]);
+        (home, input, first)
+    }
+}
+
+#[cfg(target_os = "linux")]
 impl Drop for SmallDisk {
     fn drop(&mut self) {
         let _ = Command::new("umount").arg(self.0.path()).status();
@@ -39,12 +52,8 @@ impl Drop for SmallDisk {
 #[test]
 fn on_a_full_disk_predictions_go_on_and_nothing_stored_is_lost() {
     let Some(disk) = SmallDisk::new() else { return };
-    let home = disk.0.path().join("home").to_str().unwrap().to_string();
     let elsewhere = tempfile::tempdir().unwrap();
-    let input = elsewhere.path().join("input.npy").to_str().unwrap().to_string();
-    save(Path::new(&input), &NamedArray::new("", vec![6, 128], ArrayData::F32(vec![0.1; 768])).unwrap());
-    json(&["init", &home, "--model", asset("har_cnn.onnx").to_str().unwrap()]);
-    let first = json(&["predict", &home, &input]);
+    let (home, input, first) = disk.home(elsewhere.path());
     json(&["feedback", &home, first[0]["id"].as_str().unwrap(), "--accept"]);
     let session = acclimate::Home::open(&home).unwrap().session("default").unwrap();
     let window = RawInput::from_argument(&input, session.home().intake()).unwrap();
@@ -91,12 +100,8 @@ fn on_a_full_disk_predictions_go_on_and_nothing_stored_is_lost() {
 #[test]
 fn on_a_read_only_disk_predictions_go_on() {
     let Some(disk) = SmallDisk::new() else { return };
-    let home = disk.0.path().join("home").to_str().unwrap().to_string();
     let elsewhere = tempfile::tempdir().unwrap();
-    let input = elsewhere.path().join("input.npy").to_str().unwrap().to_string();
-    save(Path::new(&input), &NamedArray::new("", vec![6, 128], ArrayData::F32(vec![0.1; 768])).unwrap());
-    json(&["init", &home, "--model", asset("har_cnn.onnx").to_str().unwrap()]);
-    let first = json(&["predict", &home, &input]);
+    let (home, input, first) = disk.home(elsewhere.path());
     let id = first[0]["id"].as_str().unwrap();
     let remount = |how: &str| {
         let done = Command::new("mount").args(["-o", how]).arg(disk.0.path()).status().unwrap();

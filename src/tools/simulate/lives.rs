@@ -4,22 +4,26 @@
 //! Every person of every population lives under every condition, with several seeds; one row a population and condition
 //! says what became of them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde::Deserialize;
 
-use super::{Answered, Options, Person, Report, Says, Step, simulate};
-use crate::error::{Error, Result};
+use super::{Answered, Options, Person, Report, Says, Step, simulate, temporary_folder};
+use crate::error::{Error, ErrorKind, Result};
 use crate::input::LabelledSet;
-use crate::runtime::InitOptions;
+use crate::runtime::sandbox::Vetting;
+use crate::runtime::{Home, InitOptions};
 use crate::sync::{in_parallel, lock};
 
 /// A life is harmed that ends with an accuracy this much below the base model's.
 pub const HARM: f64 = 0.01;
 /// Answers over which a life under ongoing feedback is compared with the base model.
 pub const WINDOW: usize = 20;
+/// Most seeds of a life.
+const MOST_SEEDS: u64 = 1000;
 /// Share of the final gain that counts as having learned.
 const LEARNED: f64 = 0.95;
 
@@ -114,18 +118,16 @@ impl Life {
     pub fn gain(&self) -> f64 {
         self.report.test.adapted - self.report.test.base
     }
-    /// The lowest accuracy on the way less the base model's; 0 where it was never below.
+    /// The lowest accuracy after a training in the first half, less the base model's; 0 where it was never below.
     pub fn lowest(&self) -> f64 {
         self.report.curve.iter().map(|p| p.adapted_accuracy - p.base_accuracy).fold(0.0, f64::min)
     }
-    /// Feedback items before the training after which 95 % of the final gain was there; `None` without a gain.
+    /// Feedback items before the training after which 95 % of the gain of the first half was there; `None` without one.
     pub fn feedback_to_learn(&self) -> Option<usize> {
-        let gain = self.gain();
-        let there = self.report.curve.iter().position(|p| p.adapted_accuracy - p.base_accuracy >= LEARNED * gain);
-        match there {
-            Some(at) if gain > 0.0 && at > 0 => self.report.trainings.get(at - 1).map(|t| t.feedback),
-            _ => None,
-        }
+        let gains: Vec<f64> = self.report.curve.iter().map(|p| p.adapted_accuracy - p.base_accuracy).collect();
+        let last = gains.last().copied().filter(|gain| *gain > 0.0)?;
+        let training = gains.iter().position(|gain| *gain >= LEARNED * last)?.checked_sub(1)?;
+        self.report.trainings.get(training).map(|t| t.feedback)
     }
     /// The longest run of answers at each of which the last [`WINDOW`] had fewer right than the base model's.
     pub fn longest_below(&self) -> usize {
@@ -224,6 +226,15 @@ impl Lives {
         let text = std::fs::read_to_string(path).map_err(|e| Error::io("cannot read the lives", path, e))?;
         let bad = |e: toml::de::Error| Error::bad_data("lives that cannot be read").at(path.display()).because(e);
         let mut lives: Lives = toml::from_str(&text).map_err(bad)?;
+        let names: HashSet<&str> = lives.conditions.iter().map(|c| &*c.name).collect();
+        if names.len() < lives.conditions.len() {
+            return Err(Error::bad_data("two conditions of one name").at(path.display()));
+        }
+        if lives.train_every == Some(0) || lives.seeds > MOST_SEEDS {
+            return Err(
+                Error::bad_data(format!("train_every is 1 or more, and seeds at most {MOST_SEEDS}")).at(path.display())
+            );
+        }
         if lives.populations.is_empty() || lives.conditions.is_empty() || lives.seeds == 0 {
             return Err(Error::bad_data("lives of nobody: a population, a condition and a seed are needed")
                 .at(path.display())
@@ -239,18 +250,27 @@ impl Lives {
     }
 
     /// Lives them all, `options.threads` at a time, each on one thread. `told` hears how many are over, of how many.
+    /// Before anybody lives, each population's model is loaded as `vetting` says.
     ///
     /// # Errors
     /// Those of [`simulate`], with the life that met it.
-    pub fn live(&self, options: &Options<'_>, told: &(dyn Fn(usize, usize) + Sync)) -> Result<Vec<Life>> {
+    pub fn live(
+        &self,
+        options: &Options<'_>,
+        vetting: &dyn Fn(&Path) -> Result<Vetting>,
+        told: &(dyn Fn(usize, usize) + Sync),
+    ) -> Result<Vec<Life>> {
         self.conditions.iter().try_for_each(|c| c.person().check())?;
         let mut jobs = vec![];
         for population in &self.populations {
+            population.vet(vetting(&population.model)?)?;
             let data = population.read_data(&population.data)?;
             let test = population.test.as_ref().map(|t| population.read_data(t)).transpose()?;
             for condition in &self.conditions {
                 for user in population.lived_by() {
-                    let data = user.map_or(Ok(data.clone()), |user| data.filter_user(user))?;
+                    let data = of_user(&data, user)?;
+                    // Data to test on need not say whose it is.
+                    let test = test.as_ref().map(|t| of_user(t, user.filter(|_| t.users().is_some()))).transpose()?;
                     jobs.extend((0..self.seeds).map(|seed| Job {
                         population,
                         condition,
@@ -262,9 +282,13 @@ impl Lives {
                 }
             }
         }
-        let done = Mutex::new(0);
+        let (done, failed) = (Mutex::new(0), AtomicBool::new(false));
         in_parallel(options.threads, &jobs, |job| {
-            let life = job.live(self.train_every, options)?;
+            // The first error is the one that is told: its number is the smallest of those that were met.
+            if failed.load(Ordering::Relaxed) {
+                return Err(Error::new(ErrorKind::Interrupted, "another life has failed"));
+            }
+            let life = job.live(self.train_every, options).inspect_err(|_| failed.store(true, Ordering::Relaxed))?;
             let mut done = lock(&done);
             *done += 1;
             told(*done, jobs.len());
@@ -273,12 +297,22 @@ impl Lives {
     }
 }
 
+fn of_user(data: &LabelledSet, user: Option<i64>) -> Result<LabelledSet> {
+    user.map_or(Ok(data.clone()), |user| data.filter_user(user))
+}
+
 impl Population {
     fn read_data(&self, path: &Path) -> Result<LabelledSet> {
         let all = LabelledSet::read(path)?;
         let Some(below) = self.below_class else { return Ok(all) };
         let known = |&i: &usize| all.labels()[i].parse::<usize>().is_ok_and(|class| class < below);
-        all.select(&(0..all.len()).filter(known).collect::<Vec<_>>())
+        let kept: Vec<usize> = (0..all.len()).filter(known).collect();
+        if kept.is_empty() {
+            return Err(Error::bad_data(format!("no label is a number below {below}"))
+                .at(path.display())
+                .hint("leave below_class away where labels are names"));
+        }
+        all.select(&kept)
     }
 
     fn lived_by(&self) -> Vec<Option<i64>> {
@@ -286,6 +320,12 @@ impl Population {
             [] => vec![None],
             users => users.iter().copied().map(Some).collect(),
         }
+    }
+
+    /// Makes a home that nobody lives in: what is wrong with the model shows before the first life.
+    fn vet(&self, vetting: Vetting) -> Result<()> {
+        let folder = temporary_folder()?;
+        Home::init(folder.path().join("home"), &self.init().vetting(vetting)).map(drop)
     }
 
     fn init(&self) -> InitOptions {

@@ -5,8 +5,9 @@
 //! Items come in the order of the data, which is the order of time. A wrong answer, or none, is corrected; a right one is
 //! accepted now and then. Without a test set the later half in time is held out: no item of it is ever predicted in the stream
 //! or fed back. Neighbouring windows of a sensor overlap, so the first [`Options::gap`] held-out items, whose windows may share
-//! samples with an item that was fed back, are not counted. A set that is sorted by label has no order of time; it is shuffled
-//! with the seed ([`Report::shuffled`]).
+//! samples with an item that was fed back, are not counted. With [`Options::ongoing`] feedback goes on there, and each item is
+//! judged by the answer that was given before. A set that is sorted by label has no order of time; it is shuffled with the
+//! seed ([`Report::shuffled`]).
 //!
 //! The same seed gives the same result, whatever the number of threads.
 
@@ -16,7 +17,7 @@ mod person;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use crate::adapt::{Progress, Settings, depth_name};
+use crate::adapt::{Progress, Settings};
 use crate::error::{Error, ErrorKind, Result};
 use crate::input::LabelledSet;
 use crate::runtime::{Checkpoints, Home, InitOptions, Session, TrainOptions, TrainReport};
@@ -48,6 +49,15 @@ pub struct Options<'a> {
     pub settings: Option<Settings>,
     /// Set by the caller to stop.
     pub stop: Option<&'a AtomicBool>,
+}
+
+impl Options<'_> {
+    fn go_on(&self) -> Result<()> {
+        match self.stop.is_some_and(|s| s.load(Ordering::Relaxed)) {
+            true => Err(Error::new(ErrorKind::Interrupted, "stopped by the user")),
+            false => Ok(()),
+        }
+    }
 }
 
 impl Default for Options<'_> {
@@ -106,7 +116,7 @@ impl Training {
         let outcome = match promoted {
             true => format!(
                 "generation {generation} ({}), validation {} → {} %",
-                depth_name(v.depth),
+                v.depth.name(),
                 percent(v.before),
                 percent(v.after)
             ),
@@ -140,7 +150,7 @@ pub struct Answered {
 /// What a simulation found.
 #[derive(Debug, Clone)]
 pub struct Report {
-    /// Held-out accuracy before the first item and after each training.
+    /// Held-out accuracy before the first item and after each training of the first half.
     pub curve: Vec<Point>,
     /// At the end; where feedback goes on, over the answers of the later half as they were given.
     pub test: Test,
@@ -187,6 +197,7 @@ pub fn simulate(
 ) -> Result<Report> {
     let started = Instant::now();
     options.person.check()?;
+    options.go_on()?;
     if options.train_every == Some(0) {
         return Err(Error::usage("a training after every 0 feedback items").hint("choose 1 or more"));
     }
@@ -194,10 +205,7 @@ pub fn simulate(
     let stream = if shuffled { stream.shuffled(options.seed)? } else { stream };
     let (stream, test, dropped) = split(stream, test, options.gap)?;
 
-    let folder = tempfile::Builder::new()
-        .prefix("acclimate-simulation-")
-        .tempdir()
-        .map_err(|e| Error::io("cannot make a temporary folder", &std::env::temp_dir(), e))?;
+    let folder = temporary_folder()?;
     let mut warnings = vec![];
     let home = Home::init_telling(folder.path().join("home"), init, &mut |w| warnings.push(w.to_string()))?;
     let session = home.session("simulated")?;
@@ -230,6 +238,13 @@ pub fn simulate(
     })
 }
 
+fn temporary_folder() -> Result<tempfile::TempDir> {
+    tempfile::Builder::new()
+        .prefix("acclimate-simulation-")
+        .tempdir()
+        .map_err(|e| Error::io("cannot make a temporary folder", &std::env::temp_dir(), e))
+}
+
 /// The stream, what it is tested on, and how many items between them are not counted.
 fn split(stream: LabelledSet, test: Option<LabelledSet>, gap: usize) -> Result<(LabelledSet, LabelledSet, usize)> {
     if let Some(test) = test {
@@ -253,6 +268,7 @@ struct Run<'a> {
     options: &'a Options<'a>,
     progress: &'a (dyn Fn(Step) + Sync),
     settings: Settings,
+    base_right: Vec<bool>,
     base_accuracy: f64,
     curve: Vec<Point>,
     trainings: Vec<Training>,
@@ -273,7 +289,8 @@ impl<'a> Run<'a> {
         let settings = options.settings.clone().unwrap_or_else(|| session.settings());
         let settings = Settings { seed: options.seed, threads: options.threads.max(1), ..settings };
         progress(Step { seen: 0, of: stream.len(), doing: "measuring the base".into() });
-        let base_accuracy = accuracy(session, test, true, settings.threads)?;
+        let base_right = right_each(session, test, true, settings.threads)?;
+        let base_accuracy = base_right.iter().filter(|r| **r).count() as f64 / test.len().max(1) as f64;
         let start = Point { seen: 0, base_accuracy, adapted_accuracy: base_accuracy };
         let (trainings, curve) = (vec![], vec![start]);
         Ok(Run {
@@ -283,6 +300,7 @@ impl<'a> Run<'a> {
             options,
             progress,
             settings,
+            base_right,
             base_accuracy,
             curve,
             trainings,
@@ -300,9 +318,8 @@ impl<'a> Run<'a> {
             self.train(self.stream.len())?;
         }
         if self.options.ongoing {
-            let base = right_each(self.session, self.test, true, self.settings.threads)?;
             let right = self.live(self.test, self.stream.len(), &mut person)?;
-            let both = right.into_iter().zip(base);
+            let both = right.into_iter().zip(self.base_right.iter().copied());
             self.later = both.map(|(right, base_right)| Answered { right, base_right }).collect();
         }
         Ok(())
@@ -316,18 +333,15 @@ impl<'a> Run<'a> {
         let of = seen + items.len();
         let mut all = vec![];
         for (i, label) in items.labels().iter().enumerate() {
-            if self.options.stop.is_some_and(|s| s.load(Ordering::Relaxed)) {
-                return Err(Error::new(ErrorKind::Interrupted, "stopped by the user"));
-            }
+            self.options.go_on()?;
             (self.progress)(Step { seen: seen + i, of, doing: "living with it".into() });
             let label = names.of(label);
             let answer = self.session.predict(&items.input(i)?)?;
             let right = answer.label() == Some(label);
             all.push(right);
             self.right += usize::from(right);
-            let said = person.says(answer.label(), label, &vocabulary);
-            let said = said.and_then(|meant| person.feedback(answer.label(), meant, &self.session.known_labels()));
-            let Some(said) = said else { continue };
+            let known = self.session.known_labels();
+            let Some(said) = person.says(answer.label(), label, &vocabulary, &known) else { continue };
             let id = answer.id.ok_or_else(|| {
                 let why = answer.unrecorded.clone().unwrap_or_default();
                 Error::new(ErrorKind::Io, "an answer could not be recorded")
@@ -352,12 +366,15 @@ impl<'a> Run<'a> {
             TrainOptions::default().settings(self.settings.clone()).checkpoints(Checkpoints::Never).progress(&tell);
         let options = TrainOptions { stop: self.options.stop, ..options };
         let report = self.session.train(&options)?;
-        let before = self.curve.last().map_or(self.base_accuracy, |p| p.adapted_accuracy);
-        let adapted_accuracy = match report.promoted {
-            true => accuracy(self.session, self.test, false, self.settings.threads)?,
-            false => before,
-        };
-        self.curve.push(Point { seen, base_accuracy: self.base_accuracy, adapted_accuracy });
+        // What was fed back in the later half is no test of what was learned from it.
+        if seen <= self.stream.len() {
+            let before = self.curve.last().map_or(self.base_accuracy, |p| p.adapted_accuracy);
+            let adapted_accuracy = match report.promoted {
+                true => accuracy(self.session, self.test, false, self.settings.threads)?,
+                false => before,
+            };
+            self.curve.push(Point { seen, base_accuracy: self.base_accuracy, adapted_accuracy });
+        }
         self.trainings.push(Training { seen, feedback: self.feedback, report });
         Ok(())
     }

@@ -30,8 +30,8 @@ pub struct Person {
     pub says: Says,
     /// Share of right answers that are accepted, 0 to 1.
     pub accept_share: f32,
-    /// Share of the feedback that is wrong, 0 to 1: a label that is drawn from the other classes in its place, or an
-    /// accept and a rejection that should have been the reverse.
+    /// Share of the feedback that is wrong, 0 to 1: the person takes another class, drawn from all others, for the right
+    /// one. 0 where there are no labels to be wrong in, which is with [`Says::Rejects`] and [`Says::Accepts`].
     pub wrong_share: f32,
 }
 
@@ -50,7 +50,12 @@ impl Person {
                 return Err(Error::usage(format!("{what} of {share}")).hint("choose 0 to 1"));
             }
         }
-        Ok(())
+        match self.says {
+            Says::Corrections => Ok(()),
+            _ if self.wrong_share == 0.0 => Ok(()),
+            _ => Err(Error::usage("a share of wrong feedback, of a person who gives no labels")
+                .hint("leave it away, or let the person give corrections")),
+        }
     }
 }
 
@@ -66,35 +71,37 @@ impl Living {
     }
 
     /// What is said about the answer `answered` where `label` is right; `None` for nothing. `labels` are all that the
-    /// person knows.
+    /// person knows, `known` those that the profile does.
     ///
     /// Every chance is drawn for every answer, so that one more right answer does not change what is said about others.
-    pub fn says(&mut self, answered: Option<&str>, label: &str, labels: &[String]) -> Option<String> {
-        let Person { accept_share, wrong_share, .. } = self.person;
+    pub fn says(
+        &mut self,
+        answered: Option<&str>,
+        label: &str,
+        labels: &[String],
+        known: &[String],
+    ) -> Option<Feedback> {
+        let Person { says, accept_share, wrong_share } = self.person;
         let accepts = self.chance.random_range(0.0f32..1.0) < accept_share;
-        let errs = wrong_share > 0.0 && self.chance.random_range(0.0f32..1.0) < wrong_share;
-        let other = match wrong_share > 0.0 {
-            true => self.chance.random_range(0..labels.len().saturating_sub(1).max(1)),
-            false => 0,
+        let (errs, other) = match wrong_share > 0.0 {
+            true => (
+                self.chance.random_range(0.0f32..1.0) < wrong_share,
+                self.chance.random_range(0..labels.len().saturating_sub(1).max(1)),
+            ),
+            false => (false, 0),
         };
-        let right = answered == Some(label);
-        if right && !accepts {
+        if answered == Some(label) && !accepts {
             return None;
         }
         let meant = match errs {
             true => labels.iter().filter(|l| *l != label).nth(other).map_or(label, String::as_str),
             false => label,
         };
-        Some(meant.to_owned())
-    }
-
-    /// The feedback for an answer of which this person says that `meant` is right.
-    pub fn feedback(&self, answered: Option<&str>, meant: String, known: &[String]) -> Option<Feedback> {
-        let agrees = answered == Some(&meant);
-        match self.person.says {
+        let agrees = answered == Some(meant);
+        match says {
             Says::Corrections if agrees => Some(Feedback::Accept),
-            Says::Corrections if known.contains(&meant) => Some(Feedback::Label(meant)),
-            Says::Corrections => Some(Feedback::NewLabel(meant)),
+            Says::Corrections if known.iter().any(|k| k == meant) => Some(Feedback::Label(meant.to_owned())),
+            Says::Corrections => Some(Feedback::NewLabel(meant.to_owned())),
             Says::Rejects => (!agrees && answered.is_some()).then_some(Feedback::Reject),
             Says::Accepts => agrees.then_some(Feedback::Accept),
         }
@@ -111,11 +118,7 @@ mod tests {
 
     fn said(person: Person, answered: &str, label: &str, n: usize) -> Vec<Option<Feedback>> {
         let (labels, mut living) = (words(&["a", "b", "c"]), Living::new(person, 7));
-        let one = |living: &mut Living| {
-            let meant = living.says(Some(answered), label, &labels)?;
-            living.feedback(Some(answered), meant, &labels[..2])
-        };
-        (0..n).map(|_| one(&mut living)).collect()
+        (0..n).map(|_| living.says(Some(answered), label, &labels, &labels[..2])).collect()
     }
 
     #[test]
