@@ -1,6 +1,7 @@
 //! Finds records of the index, in memory or in the segments.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use super::reader::damaged;
 use super::record::{InteractionId, Record, StoredInput};
@@ -110,6 +111,26 @@ impl JournalState {
             })
         });
         sealed.chain(self.interactions.iter().cloned().map(Ok))
+    }
+
+    /// Interactions from id `from` on, in the order of the journal, read from the segments as it goes.
+    pub fn interactions_from(&self, from: InteractionId) -> impl Iterator<Item = Result<InteractionEntry>> {
+        let reaches = move |segment: &&Arc<Sealed>| segment.footer.last >= Some(from);
+        let sealed = self.sealed.iter().filter(reaches).flat_map(move |segment| {
+            // A block ends before the id that the next one begins with.
+            let blocks = &segment.footer.blocks;
+            let skipped = blocks.iter().skip(1).take_while(|block| block.id <= from).count();
+            segment.places().skip(skipped).flat_map(move |block| {
+                let (block, failed) = match block {
+                    Ok(block) => (block, None),
+                    Err(e) => (vec![], Some(Err(e))),
+                };
+                let wanted = block.into_iter().filter(move |place| place.id >= from);
+                failed.into_iter().chain(wanted.map(|place| sealed_interaction(segment, place)))
+            })
+        });
+        let at = self.interactions.partition_point(|i| i.id < from);
+        sealed.chain(self.interactions.iter().skip(at).cloned().map(Ok))
     }
 
     /// The input of one interaction; `growing` reads the record at a byte of the growing file.

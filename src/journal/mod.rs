@@ -30,6 +30,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+pub use frame::JournalId;
 pub use limit::ALWAYS_KEPT;
 pub use reader::{Frame, FrameReader, TornTail};
 pub use record::{Dtype, FeedbackKind, InteractionId, Record, StoredArray, StoredInput};
@@ -382,6 +383,11 @@ impl Journal {
         let items = recent.items().cloned().collect();
         self.recent = Some(recent);
         Ok(items)
+    }
+
+    /// Id of the file that grows: another one after it was rewritten or sealed.
+    pub fn file(&self) -> JournalId {
+        self.writer.id()
     }
 
     /// The journal as it is now, to be read without holding on to it.

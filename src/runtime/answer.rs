@@ -23,6 +23,9 @@ pub struct Answer {
     pub top: Vec<Scored>,
     /// Generation that answered; 0 is the base model.
     pub generation: u64,
+    /// Whether a label of this input would teach more than that of most others; at most for a share of all answers, the
+    /// home's `ask_rate`.
+    pub ask: bool,
     /// Why there is no id, for a warning.
     pub unrecorded: Option<String>,
 }

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::asking::{self, ASK_RATE};
 use crate::cipher::Key;
 use crate::disk::{Disk, KeySource, StagedFile, read_file};
 use crate::error::{Error, ErrorKind, Result};
@@ -66,6 +67,9 @@ pub struct Config {
     /// Greatest share of uncorrected answers that an adapter may change.
     #[serde(default = "default_disagreement")]
     pub disagreement_limit: f64,
+    /// Greatest share of answers that ask for a label; 0 asks for none.
+    #[serde(default = "default_ask_rate")]
+    pub ask_rate: f64,
     /// Seed of everything random.
     #[serde(default)]
     pub seed: u64,
@@ -127,6 +131,10 @@ fn default_disagreement() -> f64 {
     0.10
 }
 
+fn default_ask_rate() -> f64 {
+    ASK_RATE
+}
+
 impl Config {
     pub(crate) fn read(disk: &dyn Disk, home: &Path) -> Result<Config> {
         let path = home.join(FILE);
@@ -145,6 +153,7 @@ impl Config {
                 .at(path.display())
                 .hint("use the version of acclimate that made it, or a newer one"));
         }
+        asking::check(config.ask_rate).map_err(|e| Error::bad_data(e.what()).at(path.display()).hint("choose 0 to 1"))?;
         for file in [Some(&config.model), config.labels.as_ref(), config.tokenizer.as_ref()].into_iter().flatten() {
             let plain = file.components().all(|c| matches!(c, std::path::Component::Normal(_)));
             if !plain || file.as_os_str().is_empty() {

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::Home;
+use super::asking;
 use super::config::{self, Config, Encryption, NewClasses, TextPadding};
 use super::ends;
 use super::first_run::first_run;
@@ -78,6 +79,7 @@ impl NewHome<'_> {
                 .at(self.path.display())
                 .hint("choose another folder, or remove this one first"));
         }
+        asking::check(self.options.ask_rate)?;
         match self.options.rank {
             1..=256 => Ok(()),
             rank => Err(Error::usage(format!("a rank of {rank}")).hint("choose 1 to 256; 8 is the default")),
@@ -139,6 +141,7 @@ impl NewHome<'_> {
             sites: options.sites.to_string(),
             new_classes,
             disagreement_limit: 0.10,
+            ask_rate: options.ask_rate,
             seed: 0,
             padding: TextPadding::default(),
             image,

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use super::asking::ASK_RATE;
 use super::config::NewClasses;
 use super::sandbox::Vetting;
 use crate::base::Task;
@@ -37,6 +38,7 @@ pub struct InitOptions {
     pub(crate) vetting: Option<Vetting>,
     pub(crate) key: Option<KeySource>,
     pub(crate) limits: TrainLimits,
+    pub(crate) ask_rate: f64,
 }
 
 impl InitOptions {
@@ -57,6 +59,7 @@ impl InitOptions {
             vetting: None,
             key: None,
             limits: TrainLimits::default(),
+            ask_rate: ASK_RATE,
         }
     }
 
@@ -141,6 +144,14 @@ impl InitOptions {
     #[must_use]
     pub fn limits(mut self, limits: TrainLimits) -> InitOptions {
         self.limits = limits;
+        self
+    }
+
+    /// Greatest share of answers that ask for a label ([`Answer::ask`](crate::Answer::ask)), 0 to 1; 0.1 by default, and
+    /// 0 asks for none.
+    #[must_use]
+    pub fn ask_rate(mut self, share: f64) -> InitOptions {
+        self.ask_rate = share;
         self
     }
 

@@ -1,6 +1,7 @@
 //! A home on disk and the sessions that predict, take feedback, train and swap generations while they serve.
 
 mod answer;
+mod asking;
 mod config;
 mod ends;
 #[cfg(all(test, feature = "train"))]

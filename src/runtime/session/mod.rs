@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex};
 
+use super::asking::Asking;
 use super::flusher::Flusher;
 use super::home::keyed;
 pub(crate) use super::serving::Serving;
@@ -53,6 +54,8 @@ pub struct Session {
     flusher: Flusher,
     /// Whether the base model agrees with the feedback on the latest answers.
     pub(super) base_says: Mutex<HashMap<InteractionId, bool>>,
+    /// Locked after the journal.
+    asking: Mutex<Asking>,
 }
 
 impl fmt::Debug for Session {
@@ -83,7 +86,9 @@ impl Session {
         let journal = Arc::new(Mutex::new(journal));
         let serving = Slot::new(Serving::base(&home));
         let flusher = Flusher::new(&journal);
-        let session = Session { home, store, journal, serving, merge: false, flusher, base_says: Default::default() };
+        let asking = Mutex::new(Asking::new(home.config().ask_rate, home.config().seed));
+        let session =
+            Session { home, store, journal, serving, merge: false, flusher, base_says: Default::default(), asking };
         if !lenient {
             session.follow()?;
             return Ok(session);

@@ -48,6 +48,7 @@ impl Session {
             let _ = journal.reopen();
         }
         let id = journal.record_interaction(now_ms(), stored, recorded, serving.generation);
+        let ask = id.as_ref().is_ok_and(|id| lock(&self.asking).asks(&journal, *id));
         drop(journal);
         let (id, unrecorded) = match id {
             Ok(id) => (Some(id), None),
@@ -57,7 +58,7 @@ impl Session {
         if id.is_some() {
             self.flusher.wake();
         }
-        Ok(Answer { id, top, generation: serving.generation, unrecorded })
+        Ok(Answer { id, top, generation: serving.generation, ask, unrecorded })
     }
 
     fn logits(&self, serving: &Serving, example: &Example) -> Result<Option<Array2<f32>>> {
