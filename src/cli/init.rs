@@ -45,6 +45,9 @@ pub struct Init {
     ends: EndsArg,
     #[command(flatten)]
     limits: LimitsArg,
+    /// Greatest share of answers that ask for a label, 0 to 1; 0 never asks
+    #[arg(long, value_name = "X", default_value_t = 0.1)]
+    ask_rate: f64,
     /// Let feedback name new classes without --new-class
     #[arg(long)]
     new_classes: bool,
@@ -80,6 +83,7 @@ impl Init {
             .rank(self.rank)
             .sites(&self.sites)
             .tensor(self.tensor)
+            .ask_rate(self.ask_rate)
             .limits(self.limits.or(TrainLimits::default()))
             .vetting(self.vet.vetting(&self.model)?);
         let options = given(options, task(self.task.as_deref())?, InitOptions::task);

@@ -141,6 +141,11 @@ struct ProfileArg {
 }
 
 impl ProfileArg {
+    /// What a command about this profile ends with; empty for the default one.
+    fn as_flag(&self) -> String {
+        if self.profile == DEFAULT_PROFILE { String::new() } else { format!(" --profile {}", self.profile) }
+    }
+
     /// The session, making the profile when it is new.
     fn session(&self, home: &Path) -> Result<Session> {
         stop::between_tries();

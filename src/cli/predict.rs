@@ -50,6 +50,7 @@ impl Predict {
         let mut shown = output.list();
         let mut warned = false;
         let home = self.home.display().to_string();
+        let profile = self.profile.as_flag();
         let mut answer = |input: Result<RawInput>, argument: &str| -> Result<()> {
             let placed = |e: Error| if e.place().is_some() { e } else { e.at(argument) };
             let input = if self.tensor { input.map(RawInput::as_tensor) } else { input };
@@ -58,7 +59,7 @@ impl Predict {
                 output.warn(format_args!("not recorded, so no feedback can be given on it: {why}"));
                 warned = true;
             }
-            shown.push(&as_json(&answer), || line(&answer, &home))
+            shown.push(&as_json(&answer), || line(&answer, &home, &profile))
         };
         let outcome = self.inputs.iter().try_for_each(|argument| {
             let given = Given::from_argument(argument, session.home().intake())?;
@@ -73,16 +74,20 @@ impl Predict {
 
 fn as_json(answer: &Answer) -> Value {
     let top: Vec<Value> = answer.top.iter().map(|s| json!({ "label": s.label, "p": s.p })).collect();
-    json!({ "id": answer.id.map(|id| id.to_string()), "top": top, "generation": answer.generation })
+    json!({ "id": answer.id.map(|id| id.to_string()), "top": top, "generation": answer.generation, "ask": answer.ask })
 }
 
-fn line(answer: &Answer, home: &str) -> String {
+fn line(answer: &Answer, home: &str, profile: &str) -> String {
     let id = answer.id.map_or_else(|| "-".to_string(), |id| id.to_string());
     if answer.top.is_empty() {
-        return format!("{id}  no class is known yet: acclimate feedback {home} {id} --label NAME");
+        return format!("{id}  no class is known yet: acclimate feedback {home} {id} --label NAME{profile}");
     }
     let top: Vec<String> = answer.top.iter().map(|s| format!("{} {}", s.label, percent(s.p.into()))).collect();
-    format!("{id}  {}", top.join("  "))
+    let ask = match answer.ask {
+        true => format!("\nask: what is it? acclimate feedback {home} {id} --label NAME{profile}"),
+        false => String::new(),
+    };
+    format!("{id}  {}{ask}", top.join("  "))
 }
 
 /// The examples that an argument holds.

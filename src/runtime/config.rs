@@ -153,7 +153,8 @@ impl Config {
                 .at(path.display())
                 .hint("use the version of acclimate that made it, or a newer one"));
         }
-        asking::check(config.ask_rate).map_err(|e| Error::bad_data(e.what()).at(path.display()).hint("choose 0 to 1"))?;
+        asking::check(config.ask_rate)
+            .map_err(|e| Error::bad_data(e.what()).at(path.display()).hint("choose 0 to 1"))?;
         for file in [Some(&config.model), config.labels.as_ref(), config.tokenizer.as_ref()].into_iter().flatten() {
             let plain = file.components().all(|c| matches!(c, std::path::Component::Normal(_)));
             if !plain || file.as_os_str().is_empty() {

@@ -12,6 +12,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use serde::Deserialize;
 
 use super::{Answered, Options, Person, Report, Says, Step, simulate, temporary_folder};
+use crate::adapt::Settings;
+use crate::adapter::Depth;
 use crate::error::{Error, ErrorKind, Result};
 use crate::input::LabelledSet;
 use crate::runtime::sandbox::Vetting;
@@ -69,6 +71,9 @@ pub struct Population {
     pub users: Vec<i64>,
     /// Numbered classes from this one on are left out.
     pub below_class: Option<usize>,
+    /// Only heads are trained: for models whose trainings take too long to live many lives.
+    #[serde(default)]
+    pub head_only: bool,
 }
 
 /// What people say.
@@ -86,12 +91,19 @@ pub struct Condition {
     /// Share of the feedback that is wrong.
     #[serde(default)]
     pub wrong_share: f32,
+    /// Greatest share of answers that ask, of a person who waits to be asked.
+    #[serde(default = "ask_rate")]
+    pub ask_rate: f64,
     /// Feedback goes on in the later half, at the same rate.
     #[serde(default)]
     pub ongoing: bool,
     /// One training, after the first half.
     #[serde(default)]
     pub train_once: bool,
+}
+
+fn ask_rate() -> f64 {
+    Person::default().ask_rate
 }
 
 fn accept_share() -> f32 {
@@ -342,8 +354,13 @@ impl Population {
 
 impl Condition {
     fn person(&self) -> Person {
-        Person { says: self.says, accept_share: self.accept_share, wrong_share: self.wrong_share }
+        let Condition { says, accept_share, wrong_share, ask_rate, .. } = *self;
+        Person { says, accept_share, wrong_share, ask_rate }
     }
+}
+
+fn head_only() -> Settings {
+    Settings { deepest: Depth::HeadOnly, ..Settings::default() }
 }
 
 struct Job<'a> {
@@ -363,6 +380,7 @@ impl Job<'_> {
             person: condition.person(),
             ongoing: condition.ongoing,
             seed: *seed,
+            settings: population.head_only.then(head_only).or_else(|| options.settings.clone()),
             threads: 1,
             ..options.clone()
         };

@@ -207,7 +207,8 @@ pub fn simulate(
 
     let folder = temporary_folder()?;
     let mut warnings = vec![];
-    let home = Home::init_telling(folder.path().join("home"), init, &mut |w| warnings.push(w.to_string()))?;
+    let init = init.clone().ask_rate(options.person.asked_by_home());
+    let home = Home::init_telling(folder.path().join("home"), &init, &mut |w| warnings.push(w.to_string()))?;
     let session = home.session("simulated")?;
     let mut run = Run::new(&session, &stream, &test, options, progress)?;
     run.play()?;
@@ -341,7 +342,8 @@ impl<'a> Run<'a> {
             all.push(right);
             self.right += usize::from(right);
             let known = self.session.known_labels();
-            let Some(said) = person.says(answer.label(), label, &vocabulary, &known) else { continue };
+            let said = person.says(answer.label(), answer.ask, label, &vocabulary, &known);
+            let Some(said) = said else { continue };
             let id = answer.id.ok_or_else(|| {
                 let why = answer.unrecorded.clone().unwrap_or_default();
                 Error::new(ErrorKind::Io, "an answer could not be recorded")
