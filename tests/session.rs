@@ -427,3 +427,30 @@ fn a_home_holds_weights_that_lay_beside_the_model() {
     let answer = |home: &Home| home.session("p").unwrap().predict_top(&input, 6).unwrap().top;
     assert_eq!(answer(&Home::open(of_two.path()).unwrap()), answer(&of_one));
 }
+
+#[test]
+fn a_home_asks_at_most_as_often_as_it_says_and_old_homes_open() {
+    let folder = tempfile::tempdir().unwrap();
+    let windows = person(23);
+    let answers = |home: &Home, n: usize| -> Vec<bool> {
+        // Each by a process of its own, as far as the profile can tell.
+        (0..n).map(|i| home.session("p").unwrap().predict(&windows.input(i).unwrap()).unwrap().ask).collect()
+    };
+    let count = |asked: Vec<bool>| asked.into_iter().filter(|asked| *asked).count();
+    let init = |name: &str, options: InitOptions| Home::init(folder.path().join(name), &options).unwrap();
+    let plain = || InitOptions::new(asset("har_cnn.onnx"));
+    assert_eq!(count(answers(&init("plain", plain()), 128)), 12);
+    assert_eq!(count(answers(&init("often", plain().ask_rate(0.5)), 128)), 64);
+    assert_eq!(count(answers(&init("never", plain().ask_rate(0.0)), 128)), 0);
+    let e = Home::init(folder.path().join("wrong"), &plain().ask_rate(1.5)).unwrap_err();
+    assert_eq!((e.kind(), folder.path().join("wrong").exists()), (ErrorKind::Usage, false));
+    // A home that was made before homes asked, and one whose setting is nonsense.
+    let settings = folder.path().join("often/acclimate.toml");
+    let text = std::fs::read_to_string(&settings).unwrap();
+    std::fs::write(&settings, text.replace("ask_rate = 0.5\n", "")).unwrap();
+    assert_eq!(Home::open(folder.path().join("often")).unwrap().config().ask_rate, 0.1);
+    std::fs::write(&settings, text.replace("ask_rate = 0.5", "ask_rate = nan")).unwrap();
+    let e = Home::open(folder.path().join("often")).unwrap_err();
+    assert_eq!(e.kind(), ErrorKind::BadData);
+    assert!(e.to_string().contains("ask_rate"), "{e}");
+}

@@ -140,3 +140,149 @@ fn chance(seed: u64, id: u32) -> f64 {
     z ^= z >> 31;
     (z >> 11) as f64 / (1u64 << 53) as f64
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+    use std::path::Path;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::disk::RealDisk;
+    use crate::error::ErrorKind;
+    use crate::journal::{SegmentSize, StoredInput};
+
+    fn journal(folder: &Path) -> Journal {
+        let at = |name: &str| folder.join(name);
+        let wait = Duration::from_secs(5);
+        Journal::open(Arc::new(RealDisk), &at("journal.log"), &at("journal.lock"), wait, 1).unwrap()
+    }
+
+    /// Records an answer of class `label` with probability `p`.
+    fn answered(journal: &mut Journal, label: &str, p: f32) -> InteractionId {
+        let top = if p > 0.0 { vec![(label.to_string(), p)] } else { vec![] };
+        journal.record_interaction(1, StoredInput::Text(String::new()), top, 0).unwrap()
+    }
+
+    /// Which of the answers with probabilities `p` ask; their classes come in turn.
+    fn asked(rate: f64, classes: usize, p: impl Iterator<Item = f32>) -> Vec<bool> {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut journal, mut asking) = (journal(folder.path()), Asking::new(rate, 0));
+        let mut one = |(n, p): (usize, f32)| {
+            let id = answered(&mut journal, &(n % classes).to_string(), p);
+            asking.asks(&journal, id)
+        };
+        p.enumerate().map(&mut one).collect()
+    }
+
+    fn count(asked: &[bool]) -> usize {
+        asked.iter().filter(|asked| **asked).count()
+    }
+
+    /// 0 to 1, of no pattern.
+    fn noise(n: u32) -> f32 {
+        chance(99, n) as f32
+    }
+
+    const BLOCKS: u32 = 20;
+
+    #[test]
+    fn the_rate_is_kept_whatever_the_answers_are() {
+        let n = BLOCKS * BLOCK;
+        let all: [(&str, fn(u32) -> f32); 5] = [
+            ("noise", |i| 0.2 + 0.7 * noise(i)),
+            ("ever more doubtful", |i| 1.0 - 0.0005 * i as f32),
+            ("ever surer", |i| 0.2 + 0.0005 * i as f32),
+            ("always the same", |_| 1.0),
+            ("no class known", |_| 0.0),
+        ];
+        for rate in [0.003, 0.05, 0.1, 0.37, 1.0] {
+            for (what, p) in all {
+                let asked = asked(rate, 7, (0..n).map(p));
+                for (k, blocks) in asked.chunks(BLOCK as usize).enumerate() {
+                    let most = (rate * f64::from(BLOCK)).ceil() as usize;
+                    assert!(count(blocks) <= most, "{what} at {rate}: {} in block {k}", count(blocks));
+                }
+                let (all, most) = (count(&asked), (rate * f64::from(n)).floor() as usize);
+                assert!(all <= most && all >= most * 9 / 10, "{what} at {rate}: {all} of {most}");
+            }
+        }
+        assert_eq!(count(&asked(0.0, 7, (0..n).map(|i| 0.2 + 0.7 * noise(i)))), 0);
+    }
+
+    #[test]
+    fn answers_in_doubt_ask_and_the_threshold_follows_the_model() {
+        // One in eight is in doubt; half way the model becomes surer of everything.
+        let p = |i: u32| {
+            let doubt = if noise(i) < 0.125 { 0.5 } else { 0.1 * noise(i) };
+            1.0 - if i < BLOCKS / 2 * BLOCK { doubt } else { doubt / 20.0 }
+        };
+        let n = BLOCKS * BLOCK;
+        let asked = asked(0.1, 50, (0..n).map(p));
+        let doubtful = |half: std::ops::Range<u32>| {
+            half.filter(|&i| asked[i as usize]).map(|i| u32::from(noise(i) < 0.125)).sum::<u32>()
+        };
+        let half = n / 2;
+        // By chance 8 of 64 would be. What a block has left at its end is spent on whatever comes.
+        assert!(doubtful(0..half) > 40, "{}", doubtful(0..half));
+        assert!(doubtful(half..n) > 40, "{}", doubtful(half..n));
+    }
+
+    #[test]
+    fn a_class_that_was_asked_about_waits_for_others() {
+        // Class 0 is always in more doubt than class 1.
+        let n = BLOCKS * BLOCK;
+        let asked = asked(0.1, 2, (0..n).map(|i| if i % 2 == 0 { 0.4 } else { 0.6 } + 0.05 * noise(i)));
+        let of_one = asked.iter().skip(1).step_by(2).filter(|asked| **asked).count();
+        assert!(3 * of_one > count(&asked), "{of_one} of {}", count(&asked));
+    }
+
+    #[test]
+    fn while_no_class_is_known_the_first_answers_ask() {
+        let asked = asked(0.1, 1, (0..200).map(|_| 0.0));
+        let at: Vec<usize> = (0..200).filter(|&i| asked[i]).collect();
+        assert_eq!(
+            at,
+            [0, 1, 2, 3, 4, 5, 64, 65, 66, 67, 68, 69, 128, 129, 130, 131, 132, 133, 134, 192, 193, 194, 195, 196, 197]
+        );
+    }
+
+    #[test]
+    fn every_process_decides_alike_also_from_sealed_segments() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut own = journal(folder.path());
+        own.set_segment_size(SegmentSize { records: 50, ..SegmentSize::default() });
+        let mut asking = Asking::new(0.2, 3);
+        let mut asked = 0;
+        for n in 0..500 {
+            let id = answered(&mut own, &(n % 5).to_string(), 0.3 + 0.6 * noise(n));
+            let asks = asking.asks(&own, id);
+            asked += u32::from(asks);
+            assert_eq!(Asking::new(0.2, 3).asks(&own, id), asks, "{n}, by another session");
+            if n % 37 == 0 {
+                let reopened = journal(folder.path());
+                assert_eq!(Asking::new(0.2, 3).asks(&reopened, id), asks, "{n}, after a restart");
+            }
+        }
+        assert!(own.state().segments().len() > 5 && asked > 80, "{asked}");
+    }
+
+    #[test]
+    fn an_answer_that_is_gone_counts_as_one_that_asked() {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut journal, mut asking) = (journal(folder.path()), Asking::new(0.1, 0));
+        let asked: Vec<InteractionId> = (0..6).map(|_| answered(&mut journal, "", 0.0)).collect();
+        assert!(asked.iter().all(|id| asking.asks(&journal, *id)), "six of 64");
+        journal.forget(&HashSet::from_iter(asked[..5].iter().copied()), false).unwrap();
+        let id = answered(&mut journal, "", 0.0);
+        assert!(!asking.asks(&journal, id) && !Asking::new(0.1, 0).asks(&journal, id));
+    }
+
+    #[test]
+    fn a_rate_outside_of_0_to_1_is_refused() {
+        assert!([0.0, 0.1, 1.0].iter().all(|rate| check(*rate).is_ok()));
+        for rate in [-0.1, 1.5, f64::NAN, f64::INFINITY] {
+            assert_eq!(check(rate).unwrap_err().kind(), ErrorKind::Usage);
+        }
+    }
+}

@@ -103,6 +103,11 @@ fn the_index_tells_the_same_whatever_the_segments() {
             (i.id, i.at_ms, i.answer, i.generation)
         };
         assert!(a.all_interactions().map(without_place).eq(b.all_interactions().map(without_place)));
+        for from in [0, 1, 255, 256, 512, 1777, 2999, 3000] {
+            let later = a.all_interactions().map(without_place).filter(|i| i.0.0 >= from);
+            assert!(later.eq(b.interactions_from(InteractionId(from)).map(without_place)), "from {from}");
+            assert!(a.interactions_from(InteractionId(from)).count() == 3000 - from as usize, "from {from}");
+        }
         assert!(a.all_feedback().map(Result::unwrap).eq(b.all_feedback().map(Result::unwrap)));
         assert_eq!(a.all_ids().unwrap(), b.all_ids().unwrap());
         for n in [1, 256, 2999] {
