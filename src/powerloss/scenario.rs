@@ -166,6 +166,7 @@ impl Story {
     pub(super) fn begin_to_learn(&self, store: &Store, journal: &Journal) -> Result<()> {
         let _held = store.lock_training(Duration::ZERO, "training")?;
         store.choice().keep(&format!("a third of the gradient is that of {SECRET}"))?;
+        store.doubts().keep(&format!("few would say {SECRET}"))?;
         let checkpoint = store.checkpoint();
         checkpoint.begin(&Run { name: [5; 32], cut: Cut::all(journal.state())? })?;
         checkpoint.keep(&[6; 32], format!("three steps on {SECRET}").as_bytes())

@@ -66,6 +66,10 @@ pub struct Config {
     /// Greatest share of uncorrected answers that an adapter may change.
     #[serde(default = "default_disagreement")]
     pub disagreement_limit: f64,
+    /// Whether a training reads inputs whose answers nobody corrected: to keep the base model's answers on them, and to
+    /// measure how many it changes.
+    #[serde(default = "yes", skip_serializing_if = "is_yes")]
+    pub distillation: bool,
     /// Seed of everything random.
     #[serde(default)]
     pub seed: u64,
@@ -117,6 +121,14 @@ impl Encryption {
         let what = format!("the wrong key: its mark is {}, the home was made with {}", key.mark(), self.mark);
         Err(Error::new(ErrorKind::NoKey, what).hint("give the key that the home was made with; nothing was changed"))
     }
+}
+
+fn yes() -> bool {
+    true
+}
+
+fn is_yes(value: &bool) -> bool {
+    *value
 }
 
 fn default_max_length() -> usize {

@@ -139,6 +139,7 @@ impl NewHome<'_> {
             sites: options.sites.to_string(),
             new_classes,
             disagreement_limit: 0.10,
+            distillation: true,
             seed: 0,
             padding: TextPadding::default(),
             image,

@@ -2,6 +2,7 @@
 
 mod answer;
 mod config;
+mod doubts;
 mod ends;
 #[cfg(all(test, feature = "train"))]
 mod faults;
@@ -13,6 +14,10 @@ mod init;
 mod init_options;
 mod intake;
 mod journal_io;
+#[cfg(feature = "train")]
+mod lessons;
+mod listing;
+mod opinions;
 #[cfg(feature = "train")]
 mod prepare;
 #[cfg(feature = "train")]
@@ -42,6 +47,7 @@ pub use answer::{Answer, Scored};
 pub use config::{Config, Encryption, NewClasses, TextPadding};
 pub use home::Home;
 pub use init_options::InitOptions;
+pub use listing::{Asked, Filter, Flag, Flagged, Listed, Listing};
 #[cfg(feature = "train")]
 pub use resume::Checkpoints;
 pub use session::{Feedback, FeedbackReceipt, Session, Status};
