@@ -17,6 +17,8 @@ mod names;
 pub mod reader;
 mod recent;
 pub mod record;
+#[cfg(test)]
+mod revision_tests;
 mod rewrite;
 pub mod salvage;
 pub mod segment;

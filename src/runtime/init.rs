@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::Home;
-use super::config::{self, Config, Encryption, NewClasses, TextPadding};
+use super::config::{self, Config, Distillation, Encryption, NewClasses, TextPadding};
 use super::ends;
 use super::first_run::first_run;
 use super::home::{Answering, LONGEST_LABELS, SURVEY_LENGTH, read_labels};
@@ -139,7 +139,7 @@ impl NewHome<'_> {
             sites: options.sites.to_string(),
             new_classes,
             disagreement_limit: 0.10,
-            distillation: true,
+            distillation: Distillation::default(),
             seed: 0,
             padding: TextPadding::default(),
             image,

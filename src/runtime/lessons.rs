@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
+use super::config::Distillation;
 use super::opinions::{self, Meaning};
 use super::session::Serving;
 use super::{Session, journal_io};
@@ -90,11 +91,13 @@ impl Session {
         }
         let line = self.store.line(serving.generation);
         let mut standing = vec![];
-        let uncorrected = if home.config().distillation { silent(state, cut)? } else { vec![] };
+        let distillation = home.config().distillation;
+        let uncorrected = if distillation == Distillation::Off { vec![] } else { silent(state, cut)? };
         for i in uncorrected {
             let class = i.answer.as_ref().and_then(|(label, _)| index.get(&**label)).copied();
             if let Some(class) = class.filter(|c| *c < home.0.base_classes) {
-                let trusted = i.generation == 0 || line.contains(&i.generation);
+                let learned = distillation == Distillation::On && line.contains(&i.generation);
+                let trusted = i.generation == 0 || learned;
                 standing.push(Standing { example: load(i.id)?, class, trusted });
             }
         }

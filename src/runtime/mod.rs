@@ -44,7 +44,7 @@ mod watch;
 pub use crate::adapt::select::{Chosen, ChosenSite, Summary};
 pub use crate::process::TrainLimits;
 pub use answer::{Answer, Scored};
-pub use config::{Config, Encryption, NewClasses, TextPadding};
+pub use config::{Config, Distillation, Encryption, NewClasses, TextPadding};
 pub use home::Home;
 pub use init_options::InitOptions;
 pub use listing::{Asked, Filter, Flag, Flagged, Listed, Listing};

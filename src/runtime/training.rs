@@ -133,10 +133,12 @@ impl Session {
             }
             None => None,
         };
-        if let Some(doubts) = doubts {
-            self.store.doubts().keep(&doubts.to_text()?)?;
-        }
         lock(&self.journal).record_training(now_ms(), generation, verdict.clone(), steps, seconds as f32, seen)?;
+        // The training counts, whatever becomes of this.
+        let kept = doubts.map_or(Ok(()), |doubts| self.store.doubts().keep(&doubts.to_text()?));
+        if let Err(e) = kept {
+            tracing::warn!(error = %e, "what the training doubts about the feedback cannot be kept");
+        }
         if keeping.is_some() {
             self.store.checkpoint().clear()?;
         }
