@@ -304,6 +304,17 @@ fn run_operations(bytes: &[u8], folder: &Path) -> Result<()> {
                 assert_eq!(said.is_ok(), fits, "{about}: {said:?}");
                 told.extend(said.ok().map(|()| record));
             }
+            4 if pair[1] % 3 == 0 => {
+                let id = InteractionId(about);
+                let was = writer.state().feedback_on(id)?.map(|f| f.kind);
+                let kind =
+                    if was == Some(FeedbackKind::Ignored) { FeedbackKind::Accept } else { FeedbackKind::Ignored };
+                let fits = was.is_some();
+                let record = Record::Revision { id, at_ms: 3, kind, was: was.unwrap_or(FeedbackKind::Accept) };
+                let said = writer.append(record.clone());
+                assert_eq!(said.is_ok(), fits, "{about}: {said:?}");
+                told.extend(said.ok().map(|()| record));
+            }
             4 => writer.seal()?,
             5 => {
                 let ids = std::collections::HashSet::from([InteractionId(about), InteractionId(about + 5)]);
@@ -321,8 +332,12 @@ fn run_operations(bytes: &[u8], folder: &Path) -> Result<()> {
     }
     let found: Result<Vec<Record>> = Journal::read(&RealDisk, &path).and_then(Iterator::collect);
     assert_eq!(found?, told);
-    let feedback = told.iter().filter(|r| matches!(r, Record::Feedback { .. })).count();
-    assert_eq!((writer.state().feedback(), writer.state().interactions()), (feedback, told.len() - feedback));
+    let spoken = told.iter().filter(|r| matches!(r, Record::Feedback { .. })).count();
+    let feedback = told.iter().filter(|r| !matches!(r, Record::Interaction { .. })).count();
+    let state = writer.state();
+    assert_eq!((state.feedback(), state.interactions(), state.spoken()), (feedback, told.len() - feedback, spoken));
+    let ignored = state.last_words(usize::MAX)?.iter().filter(|w| w.entry.kind == FeedbackKind::Ignored).count();
+    assert_eq!(state.ignored(), ignored);
     assert!(survey(&RealDisk, &path)?.is_sound());
     Ok(())
 }

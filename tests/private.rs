@@ -173,7 +173,14 @@ fn no_file_of_an_encrypted_profile_shows_records_or_what_is_derived_from_them() 
     let (profile, twin) = (home.path().join("profiles/ada"), plain.path().join("profiles/ada"));
     let all = names(&profile);
     assert_eq!(all, names(&twin));
-    for file in ["choice.toml", "checkpoint/run", "checkpoint/*.fit", "generations/000002.adapter", "journal.log"] {
+    for file in [
+        "choice.toml",
+        "doubts.toml",
+        "checkpoint/run",
+        "checkpoint/*.fit",
+        "generations/000002.adapter",
+        "journal.log",
+    ] {
         assert!(all.iter().any(|name| name == file), "{file} is not in {all:?}");
     }
     assert!(all.iter().any(|name| name.starts_with("quarantine/000001.adapter")), "{all:?}");

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use ndarray::Array2;
 
+use super::doubts::Doubtful;
 use super::evidence::{Evidence, mean};
 use super::seen::Seen;
 use super::{Adaptation, Outcome, Trials, ValidationLoss, Winner};
@@ -63,8 +64,10 @@ impl Adaptation<'_> {
             reason: call.reason.clone(),
         };
         let loss = Some(ValidationLoss { base: self.untaught_loss(seen, judged)?, after: mean(&parts[shown].1) });
+        let doubts = Doubtful::find(&candidates[shown].held_out, &seen.features, &self.dataset.training_examples);
         let done = |verdict, winner, steps| {
-            Ok(Outcome { verdict, winner, steps, seconds: started.elapsed().as_secs_f64(), tried: tried.clone(), loss })
+            let (seconds, tried, doubts) = (started.elapsed().as_secs_f64(), tried.clone(), Some(doubts.clone()));
+            Ok(Outcome { verdict, winner, steps, seconds, tried, loss, doubts })
         };
         let Some(chosen) = call.chosen else { return done(verdict, None, steps) };
         if let Some(reason) = self.behind_on_fresh(&candidates[chosen])? {
@@ -114,6 +117,10 @@ impl Adaptation<'_> {
         let Some(incumbent) = &self.incumbent else { return Ok(None) };
         let training_examples = &self.dataset.training_examples;
         let fresh: Vec<usize> = (0..training_examples.len()).filter(|&i| !training_examples[i].earlier).collect();
+        if fresh.is_empty() && self.dataset.revised {
+            // Nothing to compare them on, and the active generation holds what is no longer said.
+            return Ok(None);
+        }
         if fresh.is_empty() {
             return Ok(Some(format!("there is no feedback since generation {} was trained", incumbent.generation)));
         }
@@ -130,7 +137,9 @@ impl Adaptation<'_> {
                 None => return Ok(None),
             },
         };
-        let mut padded = Array2::from_elem((fresh.len(), self.dataset.classes), -30.0f32);
+        // It may know classes that nothing teaches any more.
+        let classes = self.dataset.classes.max(logits.ncols());
+        let mut padded = Array2::from_elem((fresh.len(), classes), -30.0f32);
         padded.slice_mut(ndarray::s![.., ..logits.ncols()]).assign(&logits);
         let theirs: Vec<bool> = padded
             .rows()

@@ -22,6 +22,8 @@ pub(super) struct Evidence {
     pub loss: Vec<f32>,
     /// Which answers each version had right that this one was chosen among.
     pub versions: Vec<Vec<bool>>,
+    /// Logits of all classes, a row a training example, each by a fit that has not seen it.
+    pub held_out: Array2<f32>,
     pub retention: Retention,
     /// Epochs at the evaluation checkpoint with the most held-out answers right.
     pub epochs: u64,

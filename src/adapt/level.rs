@@ -44,7 +44,15 @@ fn noise(n: usize, seed: u64) -> Dataset {
     };
     let training_examples: Vec<TrainingExample> = (0..n).map(&mut training_example).collect();
     let served_right = vec![false; n];
-    Dataset { training_examples, served_right, standing: vec![], base_classes: CLASSES, classes: CLASSES, features: 16 }
+    Dataset {
+        training_examples,
+        served_right,
+        standing: vec![],
+        revised: false,
+        base_classes: CLASSES,
+        classes: CLASSES,
+        features: 16,
+    }
 }
 
 /// How many of the trainings on noise promoted something, by number of examples.

@@ -7,6 +7,7 @@
 
 mod decide;
 mod deep;
+mod doubts;
 mod evidence;
 pub mod example;
 pub mod fit;
@@ -22,6 +23,7 @@ mod shallow;
 use std::time::{Duration, Instant};
 
 use deep::Found;
+pub(crate) use doubts::Doubtful;
 use evidence::Evidence;
 pub(crate) use seen::{Dataset, Standing};
 
@@ -100,6 +102,8 @@ pub(crate) struct Outcome {
     pub tried: Vec<String>,
     /// `None` where nothing was trained.
     pub loss: Option<ValidationLoss>,
+    /// `None` where nothing was trained.
+    pub doubts: Option<Doubtful>,
 }
 
 /// Mean loss (cross-entropy in nats) on the validation answers, none of which taught the one that is judged.
@@ -229,7 +233,15 @@ impl Adaptation<'_> {
             depth: Depth::HeadOnly,
             reason,
         };
-        Outcome { verdict, winner: None, steps: 0, seconds: started.elapsed().as_secs_f64(), tried: vec![], loss: None }
+        Outcome {
+            verdict,
+            winner: None,
+            steps: 0,
+            seconds: started.elapsed().as_secs_f64(),
+            tried: vec![],
+            loss: None,
+            doubts: None,
+        }
     }
 
     /// Blocks of consecutive training examples, so that near-duplicates stay on one side; fewer folds when there is more to judge with.

@@ -24,6 +24,8 @@ pub(crate) struct Dataset {
     pub served_right: Vec<bool>,
     /// Inputs without feedback, the latest first.
     pub standing: Vec<Standing>,
+    /// Whether something that the active generation learned from has been replaced or ignored since.
+    pub revised: bool,
     pub base_classes: usize,
     pub classes: usize,
     pub features: usize,

@@ -62,7 +62,8 @@ impl Adaptation<'_> {
             _ => blank.choose_gentle_l2(&taught.data(), &fold_of, &GENTLE_GRID, &options)?,
         };
         tracing::debug!(l2 = choice.l2, "strength of the head's penalty");
-        let (right, loss) = self.score(&choice.held_out.slice(ndarray::s![..all.len(), ..]).to_owned())?;
+        let held_out = choice.held_out.slice(ndarray::s![..all.len(), ..]).to_owned();
+        let (right, loss) = self.score(&held_out)?;
         let solved = self.solved_head(seen, &all, choice.l2)?;
         let retention = self.retention(seen, &Variant::Base, &solved)?;
         let versions = choice.tried.iter().map(|t| t.right[..all.len()].to_vec()).collect();
@@ -72,6 +73,7 @@ impl Adaptation<'_> {
             right,
             loss,
             versions,
+            held_out,
             retention,
             epochs: 0,
             l2: choice.l2,

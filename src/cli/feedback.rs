@@ -12,7 +12,9 @@ use super::output::Output;
 
 /// Say what was right about an answer; it is on the disk before this command returns
 #[derive(Args)]
-#[command(after_help = "Example:\n  acclimate feedback home 7f3a --label cat\n  acclimate feedback home last --accept")]
+#[command(
+    after_help = "Example:\n  acclimate feedback home 7f3a --label cat\n  acclimate feedback home last --accept\n  acclimate feedback home 7f3a --label dog --replace\n  acclimate feedback home 7f3a --ignore"
+)]
 pub struct Feedback {
     /// The home
     home: PathBuf,
@@ -20,8 +22,11 @@ pub struct Feedback {
     id: String,
     #[command(flatten)]
     said: SaidArg,
+    /// Put this in the place of what was said about this answer before
+    #[arg(long, conflicts_with = "ignore")]
+    replace: bool,
     /// The label names a class that nobody has named before
-    #[arg(long, conflicts_with_all = ["accept", "reject"])]
+    #[arg(long, conflicts_with_all = ["accept", "reject", "ignore"])]
     new_class: bool,
     #[command(flatten)]
     profile: ProfileArg,
@@ -39,6 +44,9 @@ struct SaidArg {
     /// The answer was wrong, and the right one is not known
     #[arg(long)]
     reject: bool,
+    /// What was said about this answer is kept, and teaches nothing any more
+    #[arg(long)]
+    ignore: bool,
 }
 
 impl Feedback {
@@ -46,15 +54,31 @@ impl Feedback {
         let session = self.profile.known_session(&self.home)?;
         let id = super::interaction(&session, &self.id)?;
         let said = match self.said {
-            SaidArg { label: Some(label), .. } if self.new_class => Said::NewLabel(label),
-            SaidArg { label: Some(label), .. } => Said::Label(label),
-            SaidArg { accept: true, .. } => Said::Accept,
-            SaidArg { .. } => Said::Reject,
+            SaidArg { label: Some(label), .. } if self.new_class => Some(Said::NewLabel(label)),
+            SaidArg { label: Some(label), .. } => Some(Said::Label(label)),
+            SaidArg { accept: true, .. } => Some(Said::Accept),
+            SaidArg { reject: true, .. } => Some(Said::Reject),
+            SaidArg { .. } => None,
         };
-        let receipt = session.feedback(id, said)?;
-        let data = json!({ "id": receipt.id.to_string(), "durable": receipt.durable, "waiting": receipt.waiting, "rolled_back": receipt.rolled_back });
+        let receipt = match said {
+            Some(said) if self.replace => session.replace_feedback(id, said)?,
+            Some(said) => session.feedback(id, said)?,
+            None => session.ignore_feedback(id)?,
+        };
+        let data = json!({
+            "id": receipt.id.to_string(),
+            "durable": receipt.durable,
+            "waiting": receipt.waiting,
+            "unlearns": receipt.unlearns,
+            "rolled_back": receipt.rolled_back,
+        });
         let home = self.home.display().to_string();
         output.data(&data, || format!("saved. {}", next(&session, receipt.waiting, &home)))?;
+        if let Some(generation) = receipt.unlearns {
+            output.note(format_args!(
+                "generation {generation} is active and learned from what was said before; the next training leaves that out"
+            ));
+        }
         if let Some(generation) = receipt.rolled_back {
             output.note(format_args!(
                 "generation {generation} was rolled back automatically: the base model would have been right more often (see `acclimate status {home}`)"

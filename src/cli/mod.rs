@@ -4,6 +4,7 @@ pub mod allocator;
 #[cfg(feature = "train")]
 mod bench;
 mod completions;
+mod csv;
 #[cfg(feature = "train")]
 mod demo;
 mod eval;
@@ -16,6 +17,7 @@ mod history;
 mod import;
 mod init;
 mod inspect;
+mod interactions;
 mod limits;
 pub mod output;
 mod pin;
@@ -79,6 +81,7 @@ pub enum Command {
     Eval(eval::Eval),
     Status(status::Status),
     History(history::History),
+    Interactions(interactions::Interactions),
     Rollback(rollback::Rollback),
     Forget(forget::Forget),
     #[cfg(feature = "train")]
@@ -112,6 +115,7 @@ impl Command {
             Command::Eval(c) => c.run(output),
             Command::Status(c) => c.run(output),
             Command::History(c) => c.run(output),
+            Command::Interactions(c) => c.run(output),
             Command::Rollback(c) => c.run(output),
             Command::Forget(c) => c.run(output),
             #[cfg(feature = "train")]

@@ -24,9 +24,14 @@ pub struct Output {
 impl Output {
     /// The result of a command: `json` or `human`. A reader that has gone away is no error.
     pub fn data(&self, json: &Value, human: impl FnOnce() -> String) -> Result<()> {
-        let text = if self.json { json.to_string() } else { human() };
+        let text = if self.json { json_text(json) } else { human() };
         let end = if text.ends_with('\n') { "" } else { "\n" };
         write_out(&format!("{text}{end}"))
+    }
+
+    /// A result in a form of its own.
+    pub fn text(&self, text: &str) -> Result<()> {
+        write_out(text)
     }
 
     /// A result of many parts, each shown when it is there: a line each, or the elements of one JSON array.
@@ -106,7 +111,7 @@ impl List {
         let before = if self.parts == 0 { "[" } else { ",\n" };
         self.parts += 1;
         match self.json {
-            true => write_out(&format!("{before}{json}")),
+            true => write_out(&format!("{before}{}", json_text(json))),
             false => write_out(&format!("{}\n", human())),
         }
     }
@@ -153,6 +158,29 @@ pub fn duration(seconds: f64, what: &str) -> Result<Duration> {
         .map_err(|e| Error::usage(format!("{seconds} seconds {what}")).because(e).hint("give a positive number"))
 }
 
+/// JSON in which no character does anything to a terminal: those of C1 and those that turn the direction of writing are escaped, too.
+fn json_text(json: &Value) -> String {
+    spelled(&json.to_string(), |c| format!("\\u{:04x}", u32::from(c)))
+}
+
+/// One line that does nothing to a terminal, whoever wrote it: control characters and those that turn the direction of writing are
+/// spelled out.
+pub fn printable(text: &str) -> String {
+    spelled(text, |c| c.escape_unicode().to_string())
+}
+
+/// [`printable`] that keeps tabs and line ends.
+pub fn printable_text(text: &str) -> String {
+    spelled(text, |c| if matches!(c, '\t' | '\n' | '\r') { c.into() } else { c.escape_unicode().to_string() })
+}
+
+fn spelled(text: &str, spell: impl Fn(char) -> String) -> String {
+    let turns = |c: char| matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let mut shown = String::with_capacity(text.len());
+    text.chars().for_each(|c| if c.is_control() || turns(c) { shown += &spell(c) } else { shown.push(c) });
+    shown
+}
+
 /// `0.414` as `41 %`.
 pub fn percent(share: f64) -> String {
     match share {
@@ -180,10 +208,13 @@ pub fn bytes(n: u64) -> String {
 
 /// Milliseconds since 1970 as `2025-01-31 14:03` in UTC; what lies behind 9999 is its end.
 pub fn date(ms: u64) -> String {
+    instant(ms).replace('T', " ").chars().take("2025-01-31 14:03".len()).collect()
+}
+
+/// Milliseconds since 1970 as `2025-01-31T14:03:12.345Z` (RFC 3339); what lies behind 9999 is its end.
+pub fn instant(ms: u64) -> String {
     const END_OF_9999: u64 = 253_402_300_799_999;
-    let time = UNIX_EPOCH + Duration::from_millis(ms.min(END_OF_9999));
-    let text = humantime::format_rfc3339_seconds(time).to_string().replace('T', " ");
-    text.chars().take("2025-01-31 14:03".len()).collect()
+    humantime::format_rfc3339_millis(UNIX_EPOCH + Duration::from_millis(ms.min(END_OF_9999))).to_string()
 }
 
 fn error_json(e: &Error) -> Value {
@@ -249,6 +280,17 @@ mod tests {
         assert_eq!(date(1_709_251_199_000), "2024-02-29 23:59");
         assert_eq!(date(1_735_689_600_000), "2025-01-01 00:00");
         assert_eq!(date(u64::MAX), "9999-12-31 23:59", "what a damaged clock says is no panic");
+    }
+
+    #[test]
+    fn nothing_that_a_person_wrote_moves_the_cursor() {
+        let wild = "a\u{1b}]0;title\u{7}\u{9b}2J\u{202e}\u{7f}é\nb";
+        let line = printable(wild);
+        assert_eq!(line, "a\\u{1b}]0;title\\u{7}\\u{9b}2J\\u{202e}\\u{7f}é\\u{a}b");
+        assert!(printable_text(wild).ends_with("é\nb"));
+        let text = json_text(&json!({ "x": wild }));
+        assert!(text.chars().all(|c| c == 'é' || c.is_ascii_graphic()), "{text}");
+        assert_eq!(serde_json::from_str::<Value>(&text).unwrap()["x"], wild, "it is the same text all the same");
     }
 
     #[test]

@@ -38,6 +38,7 @@ impl Status {
             "interactions": s.interactions,
             "feedback": s.feedback,
             "waiting": s.waiting,
+            "ignored": s.ignored,
             "classes": s.classes,
             "adapter_bytes": s.adapter_bytes,
         });
@@ -50,8 +51,9 @@ impl Status {
             let rolled_back = s.rolled_back.map(|t| {
                 format!("\n          generation {} was rolled back automatically: {}", t.generation, t.cause.words())
             });
+            let ignored = if s.ignored > 0 { format!(", {} ignored", s.ignored) } else { String::new() };
             format!(
-                "profile   {} of {}\nactive    {serves}{}\nclasses   {}\nfeedback  {} on {} interactions, {} that the last training did not read",
+                "profile   {} of {}\nactive    {serves}{}\nclasses   {}\nfeedback  {} on {} interactions, {} that the last training did not read{ignored}",
                 self.profile.profile,
                 profiles.join(", "),
                 rolled_back.unwrap_or_default(),

@@ -86,6 +86,8 @@ impl Train {
             "steps": report.steps,
             "resumed_steps": report.resumed_steps,
             "seconds": report.seconds,
+            "superseded": report.superseded,
+            "ignored": report.ignored,
             "validation": { "base": v.base_accuracy, "before": v.before, "after": v.after, "n": v.n },
             "retention": v.retention,
             "retention_n": v.retention_n,
@@ -120,6 +122,10 @@ fn choice(chosen: &Chosen) -> Value {
     })
 }
 
+fn items(n: usize) -> String {
+    if n == 1 { "1 feedback item".into() } else { format!("{n} feedback items") }
+}
+
 fn for_people(report: &TrainReport) -> String {
     let v = &report.verdict;
     let mut lines = vec![];
@@ -136,6 +142,15 @@ fn for_people(report: &TrainReport) -> String {
     }
     if report.resumed_steps > 0 {
         lines.push(format!("went on from an earlier run after {} of {} steps", report.resumed_steps, report.steps));
+    }
+    if report.superseded > 0 {
+        lines.push(format!(
+            "{} left out: newer feedback on the same input says otherwise (superseded)",
+            items(report.superseded)
+        ));
+    }
+    if report.ignored > 0 {
+        lines.push(format!("{} left out, as told (ignored)", items(report.ignored)));
     }
     lines.extend(report.tried.iter().map(|t| format!("  {t}")));
     let validation = format!("validation {:.0} → {}", 100.0 * v.before, percent(v.after));

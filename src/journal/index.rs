@@ -63,3 +63,28 @@ pub struct Footer {
     /// The labels that feedback named, each once, in order.
     pub labels: Vec<String>,
 }
+
+/// The revisions among the feedback of a segment, or of several.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Revised {
+    /// Number of revisions.
+    pub revisions: u64,
+    /// Of these, those that replace a rejection.
+    pub were_rejected: u64,
+    /// Those that ignore what was said.
+    pub ignored: u64,
+    /// Those that replace one that ignores.
+    pub were_ignored: u64,
+}
+
+impl Revised {
+    /// Those of both.
+    pub fn plus(&self, other: &Revised) -> Revised {
+        Revised {
+            revisions: self.revisions.saturating_add(other.revisions),
+            were_rejected: self.were_rejected.saturating_add(other.were_rejected),
+            ignored: self.ignored.saturating_add(other.ignored),
+            were_ignored: self.were_ignored.saturating_add(other.were_ignored),
+        }
+    }
+}

@@ -1,12 +1,12 @@
 //! Finds records of the index, in memory or in the segments.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::reader::damaged;
-use super::record::{InteractionId, Record, StoredInput};
+use super::record::{FeedbackKind, InteractionId, Record, StoredInput};
 use super::segment::{Place, Sealed};
-use super::state::{FeedbackEntry, InteractionEntry, JournalState, Spoken, no_such_interaction};
+use super::state::{FeedbackEntry, InteractionEntry, JournalState, LastWord, Spoken, no_such_interaction};
 use crate::error::{Error, Result};
 
 /// Where an interaction stands.
@@ -46,7 +46,7 @@ impl JournalState {
         }
     }
 
-    /// The feedback on one interaction.
+    /// The last word on one interaction.
     ///
     /// # Errors
     /// As [`JournalState::interaction`].
@@ -54,7 +54,7 @@ impl JournalState {
         if let Some(at) = self.feedback_by_id.get(&id) {
             return Ok(self.feedback.get(*at).cloned());
         }
-        for segment in &self.sealed {
+        for segment in self.sealed.iter().rev() {
             if let Some(offset) = segment.find_feedback(id)? {
                 return sealed_feedback(segment, Place { id, offset }).map(Some);
             }
@@ -62,7 +62,7 @@ impl JournalState {
         Ok(None)
     }
 
-    /// Feedback in the order of the journal, read from the segments as it goes; also from its end.
+    /// Feedback and revisions in the order of the journal, read from the segments as it goes; also from its end.
     pub fn all_feedback(&self) -> impl DoubleEndedIterator<Item = Result<FeedbackEntry>> {
         let sealed = self.sealed.iter().filter(|segment| segment.footer.feedback > 0);
         sealed.flat_map(|segment| feedback_in(segment)).chain(self.feedback.iter().cloned().map(Ok))
@@ -74,21 +74,65 @@ impl JournalState {
     /// # Errors
     /// As [`JournalState::interaction`].
     pub fn latest_feedback_on(&self, generation: u64, most: usize) -> Result<Vec<Spoken>> {
-        let mut found = vec![];
+        let (mut found, mut revised) = (vec![], HashSet::new());
         for entry in self.all_feedback().rev().take(self.feedback().saturating_sub(self.feedback_before(generation))) {
             if found.len() >= most {
                 break;
             }
-            found.extend(self.spoken(entry?)?.filter(|spoken| spoken.interaction.generation == generation));
+            let entry = entry?;
+            // What came before a revision holds no more.
+            let holds = if entry.was.is_some() { revised.insert(entry.id) } else { !revised.contains(&entry.id) };
+            if holds && entry.kind != FeedbackKind::Ignored {
+                found.extend(self.about(entry)?.filter(|spoken| spoken.interaction.generation == generation));
+            }
         }
         found.reverse();
         Ok(found)
     }
 
     /// A feedback with what it is about.
-    pub(super) fn spoken(&self, feedback: FeedbackEntry) -> Result<Option<Spoken>> {
+    pub(super) fn about(&self, feedback: FeedbackEntry) -> Result<Option<Spoken>> {
         let interaction = self.interaction(feedback.id)?;
         Ok(interaction.map(|interaction| Spoken { interaction, kind: feedback.kind }))
+    }
+
+    /// The last word on each interaction among the first `upto` feedback items, in the order in which they were spoken about first.
+    ///
+    /// # Errors
+    /// As [`JournalState::interaction`].
+    pub fn last_words(&self, upto: usize) -> Result<Vec<LastWord>> {
+        let (mut words, mut places): (Vec<LastWord>, HashMap<InteractionId, usize>) = Default::default();
+        for (at, entry) in self.all_feedback().take(upto).enumerate() {
+            let entry = entry?;
+            match places.get(&entry.id).and_then(|place| words.get_mut(*place)) {
+                Some(word) => (word.last, word.entry) = (at, entry),
+                None => {
+                    places.insert(entry.id, words.len());
+                    words.push(LastWord { first_ms: entry.at_ms, entry, first: at, last: at });
+                }
+            }
+        }
+        Ok(words)
+    }
+
+    /// Whether the last word on an interaction is among the first `upto` feedback items.
+    ///
+    /// # Errors
+    /// As [`JournalState::interaction`].
+    pub fn was_said_within(&self, id: InteractionId, upto: u64) -> Result<bool> {
+        let sealed = |n: &[Arc<Sealed>]| n.iter().fold(0u64, |sum, s| sum.saturating_add(s.footer.feedback));
+        if let Some(at) = self.feedback_by_id.get(&id) {
+            return Ok(sealed(&self.sealed).saturating_add(*at as u64) < upto);
+        }
+        for (number, segment) in self.sealed.iter().enumerate().rev() {
+            let Some(offset) = segment.find_feedback(id)? else { continue };
+            let mut before = sealed(self.sealed.get(..number).unwrap_or_default());
+            for block in segment.feedback_places() {
+                before = before.saturating_add(block?.iter().filter(|place| place.offset < offset).count() as u64);
+            }
+            return Ok(before < upto);
+        }
+        Ok(false)
     }
 
     /// A number of feedback items before which `generation` cannot have answered: it was trained after the training
@@ -99,8 +143,8 @@ impl JournalState {
         before.map_or(0, |training| training.feedback_before)
     }
 
-    /// Interactions in the order of the journal, read from the segments as it goes.
-    pub fn all_interactions(&self) -> impl Iterator<Item = Result<InteractionEntry>> {
+    /// Interactions in the order of the journal, read from the segments as it goes; also from its end.
+    pub fn all_interactions(&self) -> impl DoubleEndedIterator<Item = Result<InteractionEntry>> {
         let sealed = self.sealed.iter().flat_map(|segment| {
             segment.places().flat_map(|block| {
                 let (block, failed) = match block {
@@ -247,7 +291,10 @@ fn sealed_interaction(segment: &Sealed, place: Place) -> Result<InteractionEntry
 
 fn sealed_feedback(segment: &Sealed, place: Place) -> Result<FeedbackEntry> {
     match segment.record(place.offset)? {
-        Record::Feedback { id, at_ms, kind } if id == place.id => Ok(FeedbackEntry { id, at_ms, kind }),
+        Record::Feedback { id, at_ms, kind } if id == place.id => Ok(FeedbackEntry { id, at_ms, kind, was: None }),
+        Record::Revision { id, at_ms, kind, was } if id == place.id => {
+            Ok(FeedbackEntry { id, at_ms, kind, was: Some(was) })
+        }
         _ => Err(damaged(&segment.path, place.offset, "a feedback is not where it was")),
     }
 }

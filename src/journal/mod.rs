@@ -17,6 +17,8 @@ mod names;
 pub mod reader;
 mod recent;
 pub mod record;
+#[cfg(test)]
+mod revision_tests;
 mod rewrite;
 pub mod salvage;
 pub mod segment;
@@ -36,7 +38,7 @@ pub use reader::{Frame, FrameReader, TornTail};
 pub use record::{Dtype, FeedbackKind, InteractionId, Record, StoredArray, StoredInput};
 pub use segment::{SegmentInfo, SegmentSize};
 pub use snapshot::Snapshot;
-pub use state::{FeedbackEntry, InteractionEntry, JournalState, Spoken, TrainingEntry};
+pub use state::{FeedbackEntry, InteractionEntry, JournalState, LastWord, Spoken, TrainingEntry};
 pub use writer::JournalWriter;
 
 use crate::adapter::Verdict;
@@ -321,6 +323,33 @@ impl Journal {
         self.flushed();
         self.tidy();
         Ok(self.state().waiting())
+    }
+
+    /// Puts `kind` in the place of what was said last about an interaction; returns when it is durable, with what was said, and
+    /// the number of feedback items that the last training did not read.
+    ///
+    /// # Errors
+    /// `Usage` if nothing was said, or exactly this; `Busy`, `BadData`, `Io`.
+    pub fn revise_feedback(
+        &mut self,
+        id: InteractionId,
+        at_ms: u64,
+        kind: FeedbackKind,
+    ) -> Result<(FeedbackKind, usize)> {
+        let _held = self.turn("revising feedback")?;
+        let state = self.state();
+        if state.interaction(id)?.is_none() {
+            return Err(state::no_such_interaction(id));
+        }
+        let was = state.feedback_on(id)?.ok_or_else(|| state::no_feedback(id))?.kind;
+        if was == kind {
+            let words = if kind == FeedbackKind::Ignored { "is ignored already" } else { "says just that already" };
+            return Err(Error::usage(format!("the feedback on interaction {id} {words}")).hint("nothing was changed"));
+        }
+        self.writer.append_durable(Record::Revision { id, at_ms, kind, was: was.clone() })?;
+        self.flushed();
+        self.tidy();
+        Ok((was, self.state().waiting()))
     }
 
     /// Records a training run that read the first `feedback` feedback items of the journal; returns when it is durable.

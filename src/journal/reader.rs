@@ -215,7 +215,7 @@ impl FrameReader {
             }
             // Durable before the file had its name.
             Record::Segments(_) => self.synced = end,
-            Record::Index(_) | Record::Footer(_) if self.header.segment == 0 => {
+            Record::Index(_) | Record::Footer(_) | Record::RevisedFooter(..) if self.header.segment == 0 => {
                 return Err(self.damaged("an index is not in a segment"));
             }
             _ => {}

@@ -25,15 +25,16 @@ impl Recent {
         Ok(Recent { generation, most, file, taken: state.feedback.len(), items })
     }
 
-    /// Whether it is about the same, and everything that it covers is still there.
+    /// Whether it is about the same, and everything that it covers is still there and holds.
     pub(super) fn covers(&self, state: &JournalState, file: JournalId, generation: u64, most: usize) -> bool {
-        (self.file, self.generation, self.most) == (file, generation, most) && self.taken <= state.feedback.len()
+        (self.file, self.generation, self.most) == (file, generation, most)
+            && state.feedback.get(self.taken..).is_some_and(|new| new.iter().all(|entry| entry.was.is_none()))
     }
 
     /// Takes in what was said since.
     pub(super) fn follow(&mut self, state: &JournalState) -> Result<()> {
         for entry in state.feedback.iter().skip(self.taken) {
-            let spoken = state.spoken(entry.clone())?;
+            let spoken = state.about(entry.clone())?;
             self.items.extend(spoken.filter(|spoken| spoken.interaction.generation == self.generation));
             self.taken = self.taken.saturating_add(1);
         }

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 pub use super::id::InteractionId;
-use super::index::{Footer, Place, SegmentInfo};
+use super::index::{Footer, Place, Revised, SegmentInfo};
 use crate::adapter::Verdict;
 
 /// Type of the elements of a stored array.
@@ -18,6 +18,15 @@ pub enum Dtype {
 }
 
 impl Dtype {
+    /// Its usual name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Dtype::F32 => "f32",
+            Dtype::I64 => "i64",
+            Dtype::U8 => "u8",
+        }
+    }
+
     /// Bytes of one element.
     pub fn size(self) -> usize {
         match self {
@@ -69,6 +78,33 @@ pub enum StoredInput {
     },
 }
 
+impl StoredInput {
+    /// BLAKE3 of all of it: the same for two inputs only if they are the same, byte for byte.
+    pub fn digest(&self) -> [u8; 32] {
+        let mut hasher = blake3::Hasher::new();
+        let mut part = |bytes: &[u8]| {
+            hasher.update(&(bytes.len() as u64).to_le_bytes()).update(bytes);
+        };
+        match self {
+            StoredInput::Text(text) => part(text.as_bytes()),
+            StoredInput::Arrays(arrays) => {
+                for array in arrays {
+                    part(array.name.as_bytes());
+                    part(array.dtype.name().as_bytes());
+                    array.shape.iter().for_each(|length| part(&length.to_le_bytes()));
+                    part(&array.data);
+                }
+            }
+            StoredInput::Image { width, height, png } => {
+                part(&width.to_le_bytes());
+                part(&height.to_le_bytes());
+                part(png);
+            }
+        }
+        *hasher.finalize().as_bytes()
+    }
+}
+
 /// What the person said about an answer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FeedbackKind {
@@ -78,6 +114,30 @@ pub enum FeedbackKind {
     Accept,
     /// The answer is wrong, the right one unknown.
     Reject,
+    /// What was said is to teach nothing. Only in a [`Record::Revision`].
+    Ignored,
+}
+
+impl FeedbackKind {
+    /// The word for it on the command line.
+    pub fn name(&self) -> &'static str {
+        match self {
+            FeedbackKind::Label(_) => "label",
+            FeedbackKind::Accept => "accept",
+            FeedbackKind::Reject => "reject",
+            FeedbackKind::Ignored => "ignored",
+        }
+    }
+
+    /// A revision of `was` to this, counted.
+    pub(super) fn in_place_of(&self, was: &FeedbackKind) -> Revised {
+        Revised {
+            revisions: 1,
+            were_rejected: u64::from(*was == FeedbackKind::Reject),
+            ignored: u64::from(*self == FeedbackKind::Ignored),
+            were_ignored: u64::from(*was == FeedbackKind::Ignored),
+        }
+    }
 }
 
 /// One entry of the journal.
@@ -142,6 +202,19 @@ pub enum Record {
         /// Feedback items before this record that the training did not read: they were recorded while it ran.
         unread: u64,
     },
+    /// What was said last about an interaction is replaced.
+    Revision {
+        /// The interaction.
+        id: InteractionId,
+        /// Unix time in milliseconds.
+        at_ms: u64,
+        /// What holds from now on.
+        kind: FeedbackKind,
+        /// What was said last.
+        was: FeedbackKind,
+    },
+    /// In a sealed segment with revisions, in the place of [`Record::Footer`].
+    RevisedFooter(Box<Footer>, Revised),
 }
 
 impl Record {
@@ -158,13 +231,17 @@ impl Record {
 
     /// Whether it tells of something that happened, and not of the file.
     pub fn is_told(&self) -> bool {
-        matches!(self, Record::Interaction { .. } | Record::Feedback { .. } | Record::Training { .. })
+        match self {
+            Record::Interaction { .. } | Record::Feedback { .. } | Record::Revision { .. } => true,
+            Record::Training { .. } => true,
+            _ => false,
+        }
     }
 
     /// The interaction that it is or speaks of.
     pub fn interaction(&self) -> Option<InteractionId> {
         match self {
-            Record::Interaction { id, .. } | Record::Feedback { id, .. } => Some(*id),
+            Record::Interaction { id, .. } | Record::Feedback { id, .. } | Record::Revision { id, .. } => Some(*id),
             _ => None,
         }
     }

@@ -7,8 +7,8 @@ use super::id::random_id;
 use super::reader::{FrameReader, damaged};
 use super::record::{FeedbackKind, InteractionId, Record};
 use super::segment::{
-    BLOCK, Footer, Place, Sealed, SegmentInfo, SegmentSize, TrainingPlace, segment_names, segment_number, segment_path,
-    segments_folder,
+    BLOCK, Footer, Place, Revised, Sealed, SegmentInfo, SegmentSize, TrainingPlace, segment_names, segment_number,
+    segment_path, segments_folder,
 };
 use crate::cipher::Cipher;
 use crate::disk::fault_injection::{Bug, planted};
@@ -144,6 +144,7 @@ struct Part {
     frames: Vec<u8>,
     sequence: u64,
     footer: Footer,
+    revised: Revised,
     interactions: Vec<Place>,
     feedback: Vec<Place>,
 }
@@ -229,8 +230,9 @@ impl Part {
     fn begin(cipher: Option<Cipher>) -> Result<Part> {
         let id = random_id()?;
         let start = (FILE_HEADER_LEN + encode_frame(cipher.as_ref(), &id, 1, &Record::Segments(vec![]))?.len()) as u64;
-        let (footer, interactions, feedback) = (Footer::default(), vec![], vec![]);
-        Ok(Part { cipher, id, start, frames: vec![], sequence: 2, footer, interactions, feedback })
+        let (footer, revised) = (Footer::default(), Revised::default());
+        let (frames, interactions, feedback) = (vec![], vec![], vec![]);
+        Ok(Part { cipher, id, start, frames, sequence: 2, footer, revised, interactions, feedback })
     }
 
     fn records(&self) -> u64 {
@@ -255,7 +257,10 @@ impl Part {
                 footer.last = Some(*id);
                 self.interactions.push(Place { id: *id, offset });
             }
-            Record::Feedback { id, kind, .. } => {
+            Record::Feedback { id, kind, .. } | Record::Revision { id, kind, .. } => {
+                if let Record::Revision { was, .. } = record {
+                    self.revised = self.revised.plus(&kind.in_place_of(was));
+                }
                 footer.feedback = footer.feedback.saturating_add(1);
                 match kind {
                     FeedbackKind::Label(label) if !footer.labels.contains(label) => footer.labels.push(label.clone()),
@@ -281,7 +286,11 @@ impl Part {
         self.footer.last_feedback = feedback.last().map(|place| place.id);
         self.footer.feedback_blocks = self.blocks(&feedback)?;
         let (at, footer) = (self.end(), std::mem::take(&mut self.footer));
-        self.frame(&Record::Footer(Box::new(footer)))?;
+        let footer = Box::new(footer);
+        match self.revised == Revised::default() {
+            true => self.frame(&Record::Footer(footer))?,
+            false => self.frame(&Record::RevisedFooter(footer, self.revised))?,
+        }
         Ok(at)
     }
 

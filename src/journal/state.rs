@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::reader::{FrameReader, damaged};
 use super::record::{FeedbackKind, InteractionId, Record, StoredInput};
 use super::rewrite::{after, check_list};
-use super::segment::{Sealed, SegmentInfo};
+use super::segment::{Revised, Sealed, SegmentInfo};
 use crate::adapter::Verdict;
 use crate::disk::Disk;
 use crate::error::{Error, Result};
@@ -36,6 +36,8 @@ pub struct FeedbackEntry {
     pub at_ms: u64,
     /// What was said.
     pub kind: FeedbackKind,
+    /// What had been said before, where this is a revision.
+    pub was: Option<FeedbackKind>,
 }
 
 /// A feedback with the interaction that it is about.
@@ -45,6 +47,19 @@ pub struct Spoken {
     pub interaction: InteractionEntry,
     /// What was said about it.
     pub kind: FeedbackKind,
+}
+
+/// What holds of all that was said about an interaction.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LastWord {
+    /// The last of it.
+    pub entry: FeedbackEntry,
+    /// When it was spoken about first.
+    pub first_ms: u64,
+    /// Feedback items of the journal before the first of it.
+    pub first: usize,
+    /// And before the last.
+    pub last: usize,
 }
 
 /// A training run.
@@ -94,8 +109,11 @@ pub struct JournalState {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 struct Counts {
     interactions: usize,
+    /// Revisions among them.
     feedback: usize,
+    /// Items that reject, whether or not they hold.
     rejected: usize,
+    revised: Revised,
 }
 
 fn size(n: u64) -> usize {
@@ -107,13 +125,22 @@ impl JournalState {
     pub fn interactions(&self) -> usize {
         self.counts.interactions
     }
-    /// Number of feedback items.
+    /// Number of feedback items, revisions among them.
     pub fn feedback(&self) -> usize {
         self.counts.feedback
     }
-    /// Number of feedback items that called an answer wrong without saying what is right.
+    /// Number of interactions with feedback.
+    pub fn spoken(&self) -> usize {
+        self.counts.feedback.saturating_sub(size(self.counts.revised.revisions))
+    }
+    /// Number of interactions whose feedback calls the answer wrong without saying what is right.
     pub fn rejected(&self) -> usize {
-        self.counts.rejected
+        self.counts.rejected.saturating_sub(size(self.counts.revised.were_rejected))
+    }
+    /// Number of interactions whose feedback is ignored.
+    pub fn ignored(&self) -> usize {
+        let revised = &self.counts.revised;
+        size(revised.ignored.saturating_sub(revised.were_ignored))
     }
     /// Training runs in the order of the journal.
     pub fn trainings(&self) -> &[TrainingEntry] {
@@ -174,6 +201,12 @@ impl JournalState {
             }
             Record::Feedback { id, .. } if self.locate(*id)?.is_none() => Err(no_such_interaction(*id)),
             Record::Feedback { id, .. } if self.has_feedback(*id)? => Err(already_has_feedback(*id)),
+            Record::Feedback { id, kind: FeedbackKind::Ignored, .. } => Err(no_feedback(*id)),
+            Record::Revision { id, was, .. } => match self.feedback_on(*id)? {
+                Some(said) if said.kind == *was => Ok(()),
+                Some(_) => Err(Error::usage("a revision of something else than was said last").at(id)),
+                None => Err(no_feedback(*id)),
+            },
             _ => Ok(()),
         }
     }
@@ -203,15 +236,10 @@ impl JournalState {
                 self.interactions.push(InteractionEntry { id, at_ms, offset, answer, generation });
                 self.counts.interactions = self.counts.interactions.saturating_add(1);
             }
-            Record::Feedback { id, at_ms, kind } => {
-                match &kind {
-                    FeedbackKind::Label(label) => self.name(label),
-                    FeedbackKind::Reject => self.counts.rejected = self.counts.rejected.saturating_add(1),
-                    FeedbackKind::Accept => {}
-                }
-                self.feedback_by_id.insert(id, self.feedback.len());
-                self.feedback.push(FeedbackEntry { id, at_ms, kind });
-                self.counts.feedback = self.counts.feedback.saturating_add(1);
+            Record::Feedback { id, at_ms, kind } => self.take_feedback(FeedbackEntry { id, at_ms, kind, was: None }),
+            Record::Revision { id, at_ms, kind, was } => {
+                self.counts.revised = self.counts.revised.plus(&kind.in_place_of(&was));
+                self.take_feedback(FeedbackEntry { id, at_ms, kind, was: Some(was) });
             }
             Record::Training { at_ms, generation, verdict, steps, seconds, unread } => {
                 let interactions_before = self.counts.interactions;
@@ -233,8 +261,20 @@ impl JournalState {
             | Record::Synced
             | Record::Segments(_)
             | Record::Index(_)
-            | Record::Footer(_) => {}
+            | Record::Footer(_)
+            | Record::RevisedFooter(..) => {}
         }
+    }
+
+    fn take_feedback(&mut self, entry: FeedbackEntry) {
+        match &entry.kind {
+            FeedbackKind::Label(label) => self.name(label),
+            FeedbackKind::Reject => self.counts.rejected = self.counts.rejected.saturating_add(1),
+            FeedbackKind::Accept | FeedbackKind::Ignored => {}
+        }
+        self.feedback_by_id.insert(entry.id, self.feedback.len());
+        self.feedback.push(entry);
+        self.counts.feedback = self.counts.feedback.saturating_add(1);
     }
 
     /// Takes in a sealed segment, before anything of the growing file.
@@ -262,6 +302,7 @@ impl JournalState {
         counts.interactions = counts.interactions.saturating_add(size(footer.interactions));
         counts.feedback = counts.feedback.saturating_add(size(footer.feedback));
         counts.rejected = counts.rejected.saturating_add(size(footer.rejected));
+        counts.revised = counts.revised.plus(&segment.revised);
         self.last_sealed = footer.last.or(self.last_sealed);
         self.sealed.push(Arc::new(segment));
         Ok(())
@@ -307,5 +348,11 @@ pub(super) fn no_such_interaction(id: InteractionId) -> Error {
 }
 
 fn already_has_feedback(id: InteractionId) -> Error {
-    Error::usage(format!("interaction {id} already has feedback")).hint("predict again and give feedback on the new id")
+    Error::usage(format!("interaction {id} already has feedback"))
+        .hint("replace it with --replace, or predict again and give feedback on the new id")
+}
+
+pub(super) fn no_feedback(id: InteractionId) -> Error {
+    Error::usage(format!("interaction {id} has no feedback yet, so there is none to replace or to ignore"))
+        .hint("give feedback without --replace and without --ignore")
 }

@@ -142,6 +142,15 @@ impl Story {
         Ok(())
     }
 
+    /// Says something else about an interaction that was corrected.
+    pub(super) fn revise(&self, journal: &mut Journal, id: InteractionId) -> Result<()> {
+        let (kind, was) = (FeedbackKind::Ignored, FeedbackKind::Label(format!("label of {id}")));
+        self.say(Fact::Appending(Record::Revision { id, at_ms: 8, kind: kind.clone(), was }));
+        journal.revise_feedback(id, 8, kind)?;
+        self.say(Fact::Acknowledged);
+        Ok(())
+    }
+
     /// A training that is promoted.
     pub(super) fn learn(&self, store: &Store, journal: &mut Journal) -> Result<u64> {
         let _held = store.lock_training(Duration::ZERO, "training")?;
@@ -166,6 +175,7 @@ impl Story {
     pub(super) fn begin_to_learn(&self, store: &Store, journal: &Journal) -> Result<()> {
         let _held = store.lock_training(Duration::ZERO, "training")?;
         store.choice().keep(&format!("a third of the gradient is that of {SECRET}"))?;
+        store.doubts().keep(&format!("few would say {SECRET}"))?;
         let checkpoint = store.checkpoint();
         checkpoint.begin(&Run { name: [5; 32], cut: Cut::all(journal.state())? })?;
         checkpoint.keep(&[6; 32], format!("three steps on {SECRET}").as_bytes())
@@ -235,6 +245,9 @@ pub(super) fn live(story: &Story) -> Result<()> {
             20..60 => {}
             _ if n % 4 != 3 => story.correct(&mut journal, id)?,
             _ => {}
+        }
+        if n == 65 || n == 172 {
+            story.revise(&mut journal, id)?;
         }
         match n {
             70 | 150 | 190 => {

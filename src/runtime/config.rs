@@ -37,6 +37,56 @@ pub enum TextPadding {
     Masked,
 }
 
+/// What a training does with inputs whose answers nobody corrected. In the file it is `true`, `"base"` or `false`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(try_from = "Switch", into = "Switch")]
+pub enum Distillation {
+    /// Keeps the base model's answers, and those that the active generation has learned to give instead; measures how many of the
+    /// base model's it changes.
+    #[default]
+    On,
+    /// Keeps the base model's answers alone, and measures how many it changes.
+    Base,
+    /// Does not read them.
+    Off,
+}
+
+impl Distillation {
+    fn is_usual(&self) -> bool {
+        *self == Distillation::On
+    }
+}
+
+/// [`Distillation`] as it stands in the file.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(untagged)]
+enum Switch {
+    On(bool),
+    Only(String),
+}
+
+impl TryFrom<Switch> for Distillation {
+    type Error = String;
+    fn try_from(switch: Switch) -> std::result::Result<Distillation, String> {
+        match switch {
+            Switch::On(true) => Ok(Distillation::On),
+            Switch::On(false) => Ok(Distillation::Off),
+            Switch::Only(word) if word == "base" => Ok(Distillation::Base),
+            Switch::Only(word) => Err(format!("distillation = {word:?}: write true, \"base\" or false")),
+        }
+    }
+}
+
+impl From<Distillation> for Switch {
+    fn from(distillation: Distillation) -> Switch {
+        match distillation {
+            Distillation::On => Switch::On(true),
+            Distillation::Base => Switch::Only("base".into()),
+            Distillation::Off => Switch::On(false),
+        }
+    }
+}
+
 /// The settings of a home.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -70,6 +120,9 @@ pub struct Config {
     /// Greatest share of answers that ask for a label; 0 asks for none.
     #[serde(default = "default_ask_rate")]
     pub ask_rate: f64,
+    /// What a training does with inputs whose answers nobody corrected.
+    #[serde(default, skip_serializing_if = "Distillation::is_usual")]
+    pub distillation: Distillation,
     /// Seed of everything random.
     #[serde(default)]
     pub seed: u64,
@@ -177,5 +230,26 @@ impl Config {
     pub(crate) fn write(&self, disk: &dyn Disk, home: &Path) -> Result<()> {
         let text = toml::to_string_pretty(self).map_err(|e| Error::internal("cannot write the settings").because(e))?;
         StagedFile::write(disk, home, text.as_bytes())?.publish(&home.join(FILE))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn distillation_is_a_switch_of_three() {
+        let one =
+            |value: &str| toml::from_str::<std::collections::BTreeMap<String, Distillation>>(&format!("x = {value}"));
+        for (text, value) in
+            [("true", Distillation::On), ("\"base\"", Distillation::Base), ("false", Distillation::Off)]
+        {
+            let read = one(text).unwrap();
+            assert_eq!(read["x"], value);
+            assert_eq!(toml::to_string(&read).unwrap().trim(), format!("x = {text}"));
+        }
+        for bad in ["\"all\"", "1", "[]"] {
+            assert!(one(bad).is_err(), "{bad}");
+        }
     }
 }

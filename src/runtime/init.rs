@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::Home;
 use super::asking;
-use super::config::{self, Config, Encryption, NewClasses, TextPadding};
+use super::config::{self, Config, Distillation, Encryption, NewClasses, TextPadding};
 use super::ends;
 use super::first_run::first_run;
 use super::home::{Answering, LONGEST_LABELS, SURVEY_LENGTH, read_labels};
@@ -142,6 +142,7 @@ impl NewHome<'_> {
             new_classes,
             disagreement_limit: 0.10,
             ask_rate: options.ask_rate,
+            distillation: Distillation::default(),
             seed: 0,
             padding: TextPadding::default(),
             image,

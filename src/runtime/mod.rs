@@ -3,6 +3,7 @@
 mod answer;
 mod asking;
 mod config;
+mod doubts;
 mod ends;
 #[cfg(all(test, feature = "train"))]
 mod faults;
@@ -14,6 +15,10 @@ mod init;
 mod init_options;
 mod intake;
 mod journal_io;
+#[cfg(feature = "train")]
+mod lessons;
+mod listing;
+mod opinions;
 #[cfg(feature = "train")]
 mod prepare;
 #[cfg(feature = "train")]
@@ -40,9 +45,10 @@ mod watch;
 pub use crate::adapt::select::{Chosen, ChosenSite, Summary};
 pub use crate::process::TrainLimits;
 pub use answer::{Answer, Scored};
-pub use config::{Config, Encryption, NewClasses, TextPadding};
+pub use config::{Config, Distillation, Encryption, NewClasses, TextPadding};
 pub use home::Home;
 pub use init_options::InitOptions;
+pub use listing::{Asked, Filter, Flag, Flagged, Listed, Listing};
 #[cfg(feature = "train")]
 pub use resume::Checkpoints;
 pub use session::{Feedback, FeedbackReceipt, Session, Status};

@@ -3,11 +3,12 @@
 use std::time::{Duration, Instant};
 
 use super::Session;
+use super::lessons::Lessons;
 use super::resume;
 use super::session::Serving;
 use super::train_options::TrainOptions;
 use crate::adapt::select::{Chosen, Costs};
-use crate::adapt::{Adaptation, CandidateSites, Dataset, Incumbent, Progress, Settings};
+use crate::adapt::{Adaptation, CandidateSites, Incumbent, Progress, Settings};
 use crate::error::Result;
 use crate::plan::sequence_length;
 use crate::sites::Pattern;
@@ -15,9 +16,7 @@ use crate::store::Cut;
 
 /// A training before its first fit.
 pub(super) struct Prepared {
-    /// Of all classes.
-    pub labels: Vec<String>,
-    pub dataset: Dataset,
+    pub lessons: Lessons,
     pub candidates: CandidateSites,
     pub settings: Settings,
     /// Which sites may adapt, where memory or time is limited.
@@ -40,7 +39,8 @@ impl Session {
         let config = self.home().config();
         let engine = &self.home().0.engine;
         let mut settings = options.over(|| self.settings());
-        let (labels, dataset) = self.dataset(serving, cut)?;
+        let lessons = self.lessons(serving, cut)?;
+        let dataset = &lessons.dataset;
         // Costs are those of the longest training example.
         let longest =
             dataset.training_examples.iter().map(|l| sequence_length(&engine.base, &l.example)).max().unwrap_or(0);
@@ -65,7 +65,7 @@ impl Session {
             }
             let measuring = Adaptation {
                 engine,
-                dataset: &dataset,
+                dataset,
                 candidates: &candidates,
                 settings: &settings,
                 incumbent: incumbent(serving),
@@ -80,8 +80,8 @@ impl Session {
         };
         // Measuring is part of the time.
         settings.budget = settings.budget.map(|b| b.saturating_sub(started.elapsed()));
-        let name = resume::name(&engine.base.fingerprint(), &settings, &candidates, &dataset);
-        Ok(Prepared { labels, dataset, candidates, settings, chosen, name })
+        let name = resume::name(&engine.base.fingerprint(), &settings, &candidates, dataset);
+        Ok(Prepared { lessons, candidates, settings, chosen, name })
     }
 }
 

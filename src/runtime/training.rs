@@ -1,23 +1,20 @@
 //! A session trains: the journal becomes training examples, the winner becomes a generation, and the next prediction uses it.
 
-use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use super::doubts::{Disagrees, Doubts};
+use super::lessons::Lessons;
 use super::prepare::{Prepared, incumbent};
 use super::resume::{Checkpoints, Keeping};
 use super::train_options::TrainOptions;
-use super::{Session, journal_io, now_ms};
+use super::{Session, now_ms};
 use crate::adapt::fit::state::Keeper;
-use crate::adapt::fit::{Target, TrainingExample};
 use crate::adapt::select::Chosen;
-use crate::adapt::{
-    Adaptation, Dataset, MOST_IDLE, Outcome, Progress, Settings, Standing, ValidationLoss, Winner, head_delta,
-};
+use crate::adapt::{Adaptation, Doubtful, Outcome, Progress, Settings, ValidationLoss, Winner, head_delta};
 use crate::adapter::{Adapter, Lineage, Verdict};
 use crate::error::{Error, Result};
-use crate::input::Example;
-use crate::journal::{FeedbackKind, InteractionEntry, InteractionId, JournalState};
+use crate::journal::InteractionId;
 use crate::store::{Checkpoint, Cut};
 use crate::sync::lock;
 
@@ -38,6 +35,10 @@ pub struct TrainReport {
     pub resumed_steps: u64,
     /// Duration.
     pub seconds: f64,
+    /// Feedback items that taught nothing, since newer ones on identical inputs say otherwise.
+    pub superseded: usize,
+    /// Feedback items that taught nothing, since they are ignored.
+    pub ignored: usize,
     /// The gate's figures and reason.
     pub verdict: Verdict,
     /// One line a candidate.
@@ -104,7 +105,8 @@ impl Session {
             Some((run, now)) if run.name == now.name => (run.cut, now),
             _ => (all, prepare(&all)?),
         };
-        let Prepared { labels, dataset, candidates, settings, chosen, name } = prepared;
+        let Prepared { lessons, candidates, settings, chosen, name } = prepared;
+        let Lessons { labels, dataset, ids, superseded, ignored } = lessons;
         if let Some(chosen) = &chosen {
             self.keep_choice(chosen)?;
         }
@@ -122,7 +124,8 @@ impl Session {
         };
         let outcome = adaptation.run();
         engine.drop_train_plans();
-        let Outcome { verdict, winner, steps, seconds, tried, loss } = outcome?;
+        let Outcome { verdict, winner, steps, seconds, tried, loss, doubts } = outcome?;
+        let doubts = doubts.map(|found| named(&found, &ids, &labels));
         let generation = match winner {
             Some(winner) => {
                 let adapter = self.adapter_of(winner, labels, seen, &settings, &verdict, current);
@@ -131,6 +134,11 @@ impl Session {
             None => None,
         };
         lock(&self.journal).record_training(now_ms(), generation, verdict.clone(), steps, seconds as f32, seen)?;
+        // The training counts, whatever becomes of this.
+        let kept = doubts.map_or(Ok(()), |doubts| self.store.doubts().keep(&doubts.to_text()?));
+        if let Err(e) = kept {
+            tracing::warn!(error = %e, "what the training doubts about the feedback cannot be kept");
+        }
         if keeping.is_some() {
             self.store.checkpoint().clear()?;
         }
@@ -138,7 +146,19 @@ impl Session {
         let serves = self.follow()?.generation;
         let promoted = generation == Some(serves);
         let (generation, choice) = (serves, chosen);
-        Ok(TrainReport { promoted, generation, steps, resumed_steps, seconds, verdict, tried, loss, choice })
+        Ok(TrainReport {
+            promoted,
+            generation,
+            steps,
+            resumed_steps,
+            seconds,
+            superseded,
+            ignored,
+            verdict,
+            tried,
+            loss,
+            choice,
+        })
     }
 
     /// Keeps what was chosen in the profile, for people.
@@ -191,88 +211,21 @@ impl Session {
             verdict: verdict.clone(),
         }
     }
-
-    /// Everything that the journal has to teach up to `cut`, in order of time, and the labels of all classes.
-    pub(super) fn dataset(&self, serving: &super::session::Serving, cut: &Cut) -> Result<(Vec<String>, Dataset)> {
-        // Predictions and feedback go on while this reads.
-        let journal = lock(&self.journal).snapshot();
-        let state = journal.state();
-        let home = self.home();
-        let mut labels = serving.labels.clone();
-        if labels.len() < home.0.base_classes {
-            return Err(Error::internal("the serving adapter knows fewer classes than the base"));
-        }
-        let mut index: HashMap<String, usize> = labels.iter().enumerate().map(|(i, l)| (l.clone(), i)).collect();
-        let load = |id: InteractionId| -> Result<Example> {
-            let input = journal.input(id).and_then(journal_io::load)?;
-            home.intake().example(&input).map_err(|e| e.at(format!("interaction {id} in the journal")))
-        };
-        let (mut training_examples, mut served_right) = (vec![], vec![]);
-        // A clock can step back (a Pi has none of its own): the order of the journal is the order of time.
-        let mut latest = 0;
-        for (at, f) in state.all_feedback().take(cut.feedback as usize).enumerate() {
-            let f = f?;
-            let Some(interaction) = state.interaction(f.id)? else { continue };
-            let answered = interaction.answer.as_ref().and_then(|(label, _)| index.get(&**label).copied());
-            let target = match (&f.kind, answered) {
-                (FeedbackKind::Label(label), _) => {
-                    let next = labels.len();
-                    let class = *index.entry(label.clone()).or_insert(next);
-                    if class == next {
-                        labels.push(label.clone());
-                    }
-                    Target::Class(class)
-                }
-                (FeedbackKind::Accept, Some(class)) => Target::Class(class),
-                (FeedbackKind::Reject, Some(class)) => Target::Not(class),
-                // The answer named a class that is no longer known.
-                (_, None) => continue,
-            };
-            served_right.push(answered.is_some_and(|a| target.agrees(a)));
-            let earlier = (at as u64) < serving.examples;
-            latest = f.at_ms.max(latest);
-            training_examples.push(TrainingExample {
-                example: load(f.id)?,
-                target,
-                weight: 1.0,
-                at_ms: latest,
-                earlier,
-                keep: vec![],
-            });
-        }
-        let line = self.store.line(serving.generation);
-        let mut standing = vec![];
-        for i in silent(state, cut)? {
-            let class = i.answer.as_ref().and_then(|(label, _)| index.get(&**label)).copied();
-            if let Some(class) = class.filter(|c| *c < home.0.base_classes) {
-                let trusted = i.generation == 0 || line.contains(&i.generation);
-                standing.push(Standing { example: load(i.id)?, class, trusted });
-            }
-        }
-        let classes = labels.len();
-        let dataset = Dataset {
-            training_examples,
-            served_right,
-            standing,
-            base_classes: home.0.base_classes,
-            classes,
-            features: home.0.features,
-        };
-        Ok((labels, dataset))
-    }
 }
 
-/// The latest interactions of `cut` that had no feedback by then, the last one first.
-fn silent(state: &JournalState, cut: &Cut) -> Result<Vec<InteractionEntry>> {
-    let since = state.next_id()?.0.saturating_sub(cut.next_id) as usize;
-    let mut silent = state.latest_unspoken(MOST_IDLE.saturating_add(since))?;
-    for later in state.all_feedback().skip(cut.feedback as usize) {
-        silent.extend(state.interaction(later?.id)?);
-    }
-    silent.retain(|i| i.id.0 < cut.next_id);
-    silent.sort_unstable_by_key(|i| std::cmp::Reverse(i.id));
-    silent.truncate(MOST_IDLE);
-    Ok(silent)
+/// What a training doubts, by the names of interactions and classes.
+fn named(found: &Doubtful, ids: &[InteractionId], labels: &[String]) -> Doubts {
+    let id = |at: usize| ids.get(at).map(ToString::to_string).unwrap_or_default();
+    let label = |class: usize| labels.get(class).cloned().unwrap_or_default();
+    let disagrees = found.labels.iter().map(|d| Disagrees {
+        id: id(d.example),
+        given: label(d.given),
+        likely: label(d.likely),
+        p_given: d.p_given,
+        p_likely: d.p_likely,
+    });
+    let near_duplicates = found.near_duplicates.iter().map(|group| group.iter().map(|&at| id(at)).collect());
+    Doubts { format: 1, at_ms: now_ms(), near_duplicates: near_duplicates.collect(), disagrees: disagrees.collect() }
 }
 
 #[cfg(test)]

@@ -37,6 +37,8 @@ impl Judged {
             FeedbackKind::Label(right) => label == Some(right),
             FeedbackKind::Accept => label == self.answered(),
             FeedbackKind::Reject => label != self.answered(),
+            // Never among what is judged.
+            FeedbackKind::Ignored => true,
         }
     }
 }

@@ -103,6 +103,7 @@ impl Store {
         findings.extend(self.check_journal()?);
         findings.extend(self.checkpoint().findings()?);
         findings.extend(self.choice().finding()?);
+        findings.extend(self.doubts().finding()?);
         for folder in [&self.folder, &self.generations.folder] {
             let names = match disk.list(folder) {
                 Err(e) if e.kind() == std::io::ErrorKind::NotFound => vec![],
@@ -300,8 +301,9 @@ fn journal_words(found: &Survey, path: &Path) -> String {
             words += &format!(" of {}", first.file.display());
         }
     }
-    if found.orphaned > 0 {
-        words += &format!(", {} about what is lost", counted(found.orphaned, "record"));
+    let about_lost = found.orphaned.saturating_add(found.mended);
+    if about_lost > 0 {
+        words += &format!(", {} about what is lost", counted(about_lost, "record"));
     }
     if found.torn > 0 {
         words += &format!(", {} of a write that was cut off", counted(found.torn, "byte"));

@@ -2,7 +2,7 @@
 
 pub mod check;
 pub mod checkpoint;
-mod choice;
+mod derived;
 pub mod forget;
 pub mod generations;
 pub mod head;
@@ -17,7 +17,7 @@ use std::time::Duration;
 pub use crate::disk::lock::WriterLock;
 pub use check::{Finding, Repair, State};
 pub use checkpoint::{Checkpoint, Cut, Run};
-pub use choice::ChoiceFile;
+pub use derived::DerivedFile;
 pub use forget::{Forgotten, Selection};
 pub use generations::GenerationInfo;
 pub use head::{Cause, Head, RolledBack, TRIES};
@@ -147,8 +147,12 @@ impl Store {
         Checkpoint::new(self.disk.clone(), &self.folder)
     }
     /// What the last training within limits chose.
-    pub fn choice(&self) -> ChoiceFile {
-        ChoiceFile::new(self.disk.clone(), &self.folder)
+    pub fn choice(&self) -> DerivedFile {
+        DerivedFile::choice(self.disk.clone(), &self.folder)
+    }
+    /// Which feedback the last training doubts.
+    pub fn doubts(&self) -> DerivedFile {
+        DerivedFile::doubts(self.disk.clone(), &self.folder)
     }
     fn head_path(&self) -> PathBuf {
         self.folder.join("head")

@@ -34,7 +34,9 @@ pub struct Survey {
     pub kept: u64,
     /// Whole records that cannot: they speak of what is lost, or say something twice.
     pub orphaned: u64,
-    /// Files in which such records stand.
+    /// Of those that can be kept, revisions of feedback that is lost: they are changed to revise what is left.
+    pub mended: u64,
+    /// Files in which records stand that cannot be kept as they are.
     pub orphans: Vec<PathBuf>,
     /// Places that hold no whole frame. A file that is missing is one of no bytes.
     pub damaged: Vec<Damage>,
@@ -49,7 +51,7 @@ pub struct Survey {
 impl Survey {
     /// Whether nothing that was acknowledged is missing.
     pub fn is_sound(&self) -> bool {
-        self.header && self.damaged.is_empty() && self.orphaned == 0
+        self.header && self.damaged.is_empty() && self.orphaned == 0 && self.mended == 0
     }
 }
 

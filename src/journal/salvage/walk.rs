@@ -1,12 +1,13 @@
 //! The way through all files of a journal, and what makes sense of what stands in them.
 
-use std::collections::HashSet;
+use std::borrow::Cow;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use super::super::frame::FILE_HEADER_LEN;
-use super::super::record::{InteractionId, Record};
+use super::super::record::{FeedbackKind, InteractionId, Record};
 use super::super::rewrite::{Copy, check_list};
-use super::super::segment::{Footer, Place, SegmentInfo, segment_names, segment_number, segment_path};
+use super::super::segment::{Footer, Place, Revised, SegmentInfo, segment_names, segment_number, segment_path};
 use super::super::state::check_input;
 use super::source::{Ids, Part, Source};
 use super::{Damage, Survey};
@@ -17,24 +18,55 @@ use crate::error::{Error, Result};
 #[derive(Debug, Default)]
 struct Seen {
     ids: Vec<InteractionId>,
-    spoken: HashSet<InteractionId>,
+    /// The last word on each.
+    spoken: HashMap<InteractionId, FeedbackKind>,
     /// When trainings ended, and in which generation.
     trainings: HashSet<(u64, Option<u64>)>,
 }
 
 impl Seen {
-    /// Whether `record` makes sense here; it then counts as seen.
-    fn take(&mut self, record: &Record) -> bool {
-        match record {
+    /// `record` as it makes sense here, if it does; it then counts as seen.
+    fn take<'r>(&mut self, record: &'r Record) -> Option<Cow<'r, Record>> {
+        let fits = match record {
             Record::Interaction { id, input, .. } => {
                 let fits = self.ids.last().is_none_or(|last| last < id) && check_input(input).is_ok();
                 self.ids.extend(fits.then_some(*id));
                 fits
             }
-            Record::Feedback { id, .. } => self.ids.binary_search(id).is_ok() && self.spoken.insert(*id),
+            Record::Feedback { id, kind, .. } => {
+                let fits = self.knows(id) && !self.spoken.contains_key(id) && *kind != FeedbackKind::Ignored;
+                self.spoken.extend(fits.then(|| (*id, kind.clone())));
+                fits
+            }
+            Record::Revision { id, at_ms, kind, was } => return self.revision(record, (*id, *at_ms), kind, was),
             Record::Training { at_ms, generation, .. } => self.trainings.insert((*at_ms, *generation)),
             _ => true,
-        }
+        };
+        fits.then_some(Cow::Borrowed(record))
+    }
+
+    fn knows(&self, id: &InteractionId) -> bool {
+        self.ids.binary_search(id).is_ok()
+    }
+
+    /// A revision of what is lost is kept as one of what is left.
+    fn revision<'r>(
+        &mut self,
+        record: &'r Record,
+        (id, at_ms): (InteractionId, u64),
+        kind: &FeedbackKind,
+        was: &FeedbackKind,
+    ) -> Option<Cow<'r, Record>> {
+        let mended = match self.spoken.get(&id) {
+            Some(said) if said == was => Cow::Borrowed(record),
+            Some(said) => Cow::Owned(Record::Revision { id, at_ms, kind: kind.clone(), was: said.clone() }),
+            None if self.knows(&id) && *kind != FeedbackKind::Ignored => {
+                Cow::Owned(Record::Feedback { id, at_ms, kind: kind.clone() })
+            }
+            None => return None,
+        };
+        self.spoken.insert(id, kind.clone());
+        Some(mended)
     }
 }
 
@@ -118,7 +150,8 @@ struct Contents {
     spoken: Vec<Place>,
     trainings: Vec<u64>,
     indexed: Vec<Place>,
-    footer: Option<(u64, Footer)>,
+    revised: Revised,
+    footer: Option<(u64, Footer, Revised)>,
 }
 
 impl Contents {
@@ -126,19 +159,25 @@ impl Contents {
         match record {
             Record::Interaction { id, .. } => self.asked.push(Place { id: *id, offset }),
             Record::Feedback { id, .. } => self.spoken.push(Place { id: *id, offset }),
+            Record::Revision { id, kind, was, .. } => {
+                self.spoken.push(Place { id: *id, offset });
+                self.revised = self.revised.plus(&kind.in_place_of(was));
+            }
             Record::Training { .. } => self.trainings.push(offset),
             Record::Index(block) => self.indexed.extend(block.iter().copied()),
-            Record::Footer(found) => self.footer = Some((offset, (**found).clone())),
+            Record::Footer(found) => self.footer = Some((offset, (**found).clone(), Revised::default())),
+            Record::RevisedFooter(found, revised) => self.footer = Some((offset, (**found).clone(), *revised)),
             Record::Synced | Record::Segments(_) | Record::TrainingOfAll { .. } => {}
         }
     }
 
     fn agree(&mut self, info: Option<&SegmentInfo>) -> bool {
         self.spoken.sort_unstable();
-        let Some((offset, footer)) = &self.footer else { return false };
+        let Some((offset, footer, revised)) = &self.footer else { return false };
         let (asked, spoken) = (&self.asked, &self.spoken);
         let last = |places: &[Place]| places.last().map(|place| place.id);
         info.is_none_or(|info| *offset == info.footer)
+            && *revised == self.revised
             && (footer.interactions, footer.feedback) == (asked.len() as u64, spoken.len() as u64)
             && (footer.last, footer.last_feedback) == (last(asked), last(spoken))
             && footer.trainings.iter().map(|place| &place.offset).eq(&self.trainings)
@@ -206,7 +245,7 @@ impl<'a, 'c> Walk<'a, 'c> {
         self.file(source, file, Some(&mut contents))?;
         let agree = contents.agree(info);
         if self.survey.damaged.len() == before && !(whole && agree) {
-            self.damaged(file, contents.footer.map_or(source.len, |(offset, _)| offset), 0);
+            self.damaged(file, contents.footer.map_or(source.len, |(offset, ..)| offset), 0);
         }
         Ok(())
     }
@@ -236,13 +275,17 @@ impl<'a, 'c> Walk<'a, 'c> {
         if !record.is_told() {
             return Ok(());
         }
-        if !self.seen.take(record) {
-            self.survey.orphaned = self.survey.orphaned.saturating_add(1);
+        let taken = self.seen.take(record);
+        if !matches!(taken, Some(Cow::Borrowed(_))) {
+            match taken {
+                Some(_) => self.survey.mended = self.survey.mended.saturating_add(1),
+                None => self.survey.orphaned = self.survey.orphaned.saturating_add(1),
+            }
             if self.survey.orphans.last().is_none_or(|last| last != file) {
                 self.survey.orphans.push(file.to_owned());
             }
-            return Ok(());
         }
+        let Some(record) = taken.as_deref() else { return Ok(()) };
         if let Some(copy) = &mut self.copy {
             copy.note(record);
             copy.push(record)?;

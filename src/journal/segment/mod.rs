@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 
 use super::frame::{FILE_HEADER_LEN, FileHeader};
-pub use super::index::{Footer, Place, SegmentInfo, TrainingPlace};
+pub use super::index::{Footer, Place, Revised, SegmentInfo, TrainingPlace};
 pub use super::names::segments_folder;
 pub(super) use super::names::{segment_names, segment_number, segment_path};
 use super::reader::{damaged, read_frame_at};
@@ -37,6 +37,7 @@ impl Default for SegmentSize {
 pub struct Sealed {
     pub(super) info: SegmentInfo,
     pub(super) footer: Footer,
+    pub(super) revised: Revised,
     pub(super) path: PathBuf,
     file: Box<dyn DiskFile>,
     cipher: Option<Cipher>,
@@ -67,10 +68,12 @@ impl Sealed {
             return Err(damaged(&path, 0, "this is not the segment that was sealed"));
         }
         let cipher = disk.cipher().cloned();
-        match read_frame_at(&*file, cipher.as_ref(), &path, &info.id, info.footer)? {
-            Record::Footer(footer) => Ok(Sealed { info: info.clone(), footer: *footer, path, file, cipher }),
-            _ => Err(damaged(&path, info.footer, "a segment's footer is not where it was")),
-        }
+        let (footer, revised) = match read_frame_at(&*file, cipher.as_ref(), &path, &info.id, info.footer)? {
+            Record::Footer(footer) => (*footer, Revised::default()),
+            Record::RevisedFooter(footer, revised) => (*footer, revised),
+            _ => return Err(damaged(&path, info.footer, "a segment's footer is not where it was")),
+        };
+        Ok(Sealed { info: info.clone(), footer, revised, path, file, cipher })
     }
 
     /// The record at `offset`.
@@ -91,8 +94,10 @@ impl Sealed {
             return Ok(None);
         };
         let block = self.block(block.offset)?;
-        let found = block.binary_search_by_key(&id, |place| place.id).ok();
-        Ok(found.and_then(|at| block.get(at)).map(|place| place.offset))
+        // Of several revisions the last one.
+        let after = block.partition_point(|place| place.id <= id);
+        let found = after.checked_sub(1).and_then(|at| block.get(at)).filter(|place| place.id == id);
+        Ok(found.map(|place| place.offset))
     }
 
     /// Where interaction `id` stands.
@@ -100,7 +105,7 @@ impl Sealed {
         self.find_in(&self.footer.blocks, self.footer.last, id)
     }
 
-    /// Where the feedback on interaction `id` stands.
+    /// Where the last word on interaction `id` stands.
     pub(super) fn find_feedback(&self, id: InteractionId) -> Result<Option<u64>> {
         self.find_in(&self.footer.feedback_blocks, self.footer.last_feedback, id)
     }

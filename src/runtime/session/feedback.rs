@@ -1,11 +1,13 @@
 //! What people say about answers.
 
+use std::sync::MutexGuard;
+
 use super::Session;
 #[cfg(doc)]
 use crate::error::ErrorKind;
 use crate::error::{Error, Result, names};
 use crate::input::label;
-use crate::journal::{FeedbackKind, InteractionId};
+use crate::journal::{FeedbackKind, InteractionId, Journal};
 use crate::runtime::config::NewClasses;
 use crate::runtime::now_ms;
 use crate::sync::lock;
@@ -34,6 +36,9 @@ pub struct FeedbackReceipt {
     pub durable: bool,
     /// Feedback items that the last training did not read: those recorded after it began.
     pub waiting: usize,
+    /// The active generation, if it learned from feedback that this replaces or that is ignored from now on: the next training
+    /// leaves that out.
+    pub unlearns: Option<u64>,
     /// The generation that this feedback showed to be worse than the base, and that was rolled back automatically (never without the feature
     /// `train`).
     pub rolled_back: Option<u64>,
@@ -46,8 +51,58 @@ impl Session {
     /// [`ErrorKind::Usage`] for an unknown or already used id, an unknown label, or an `Accept` or `Reject` of an interaction
     /// without an answer; [`ErrorKind::Io`] when the disk does not take it: then nothing was recorded.
     pub fn feedback(&self, id: InteractionId, feedback: Feedback) -> Result<FeedbackReceipt> {
+        let kind = self.kind(id, feedback)?;
+        let waiting = self.writable_journal()?.record_feedback(id, now_ms(), kind)?;
+        Ok(FeedbackReceipt { id, durable: true, waiting, unlearns: None, rolled_back: self.watched() })
+    }
+
+    /// Puts `feedback` in the place of what was said about an answer before; returns when it is durable. The next training
+    /// learns from this instead.
+    ///
+    /// # Errors
+    /// As [`Session::feedback`]; [`ErrorKind::Usage`] also if nothing was said before, or exactly this.
+    pub fn replace_feedback(&self, id: InteractionId, feedback: Feedback) -> Result<FeedbackReceipt> {
+        let kind = self.kind(id, feedback)?;
+        self.revise(id, kind)
+    }
+
+    /// From now on what was said about an answer teaches nothing. It stays in the journal, and [`Session::replace_feedback`] makes it
+    /// teach again; [`Session::forget`] removes it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Usage`] for an unknown id, or if nothing was said, or it is ignored already; [`ErrorKind::Io`] when the disk does
+    /// not take it: then nothing has changed.
+    pub fn ignore_feedback(&self, id: InteractionId) -> Result<FeedbackReceipt> {
         lock(&self.journal).refresh()?;
-        let kind = match feedback {
+        self.revise(id, FeedbackKind::Ignored)
+    }
+
+    fn revise(&self, id: InteractionId, kind: FeedbackKind) -> Result<FeedbackReceipt> {
+        let serving = self.follow()?;
+        let mut journal = self.writable_journal()?;
+        let taught = serving.generation > 0 && journal.state().was_said_within(id, serving.examples)?;
+        let (was, waiting) = journal.revise_feedback(id, now_ms(), kind)?;
+        drop(journal);
+        lock(&self.base_says).remove(&id);
+        let unlearns = (taught && was != FeedbackKind::Ignored).then_some(serving.generation);
+        let rolled_back = self.watched();
+        let unlearns = unlearns.filter(|generation| rolled_back != Some(*generation));
+        Ok(FeedbackReceipt { id, durable: true, waiting, unlearns, rolled_back })
+    }
+
+    /// The journal, opened again where a write has failed before.
+    fn writable_journal(&self) -> Result<MutexGuard<'_, Journal>> {
+        let mut journal = lock(&self.journal);
+        if journal.writer().is_poisoned() {
+            journal.reopen()?;
+        }
+        Ok(journal)
+    }
+
+    /// What the journal keeps of `feedback`, if it may be said about this answer.
+    fn kind(&self, id: InteractionId, feedback: Feedback) -> Result<FeedbackKind> {
+        lock(&self.journal).refresh()?;
+        Ok(match feedback {
             Feedback::Accept | Feedback::Reject => {
                 let journal = lock(&self.journal);
                 let answered = journal.state().interaction(id)?.is_none_or(|i| i.answer.is_some());
@@ -69,14 +124,7 @@ impl Session {
                 }
                 FeedbackKind::Label(label)
             }
-        };
-        let mut journal = lock(&self.journal);
-        if journal.writer().is_poisoned() {
-            journal.reopen()?;
-        }
-        let waiting = journal.record_feedback(id, now_ms(), kind)?;
-        drop(journal);
-        Ok(FeedbackReceipt { id, durable: true, waiting, rolled_back: self.watched() })
+        })
     }
 }
 

@@ -32,12 +32,15 @@ pub struct Status {
     pub rolled_back: Option<RolledBack>,
     /// Interactions recorded.
     pub interactions: usize,
-    /// Feedback items recorded.
+    /// Interactions with feedback.
     pub feedback: usize,
-    /// Feedback items that the last training did not read: those recorded after it began.
+    /// Feedback items, those that replace or ignore others among them, that the last training did not read: those recorded after it
+    /// began.
     pub waiting: usize,
     /// Feedback items that say what is right: labels and accepts.
     pub known_answers: usize,
+    /// Feedback items that are ignored.
+    pub ignored: usize,
     /// Classes known.
     pub classes: usize,
     /// Size of the serving adapter's file.
@@ -247,9 +250,10 @@ impl Session {
             probation_left: head.probation_left,
             rolled_back: head.rolled_back,
             interactions: state.interactions(),
-            feedback: state.feedback(),
+            feedback: state.spoken(),
             waiting: state.waiting(),
-            known_answers: state.feedback().saturating_sub(state.rejected()),
+            known_answers: state.spoken().saturating_sub(state.rejected()).saturating_sub(state.ignored()),
+            ignored: state.ignored(),
             classes: serving.labels.len(),
             adapter_bytes: serving.adapter_bytes,
         })

@@ -1,6 +1,6 @@
-//! `choice.toml`: which sites the last training within limits chose, and how much of the gradient of the person's
-//! feedback falls on each. Derived from feedback, so it is encrypted where the profile is, and forgotten with any of
-//! it.
+//! What the last training found out beside its verdict: `choice.toml`, which sites it chose within limits, and how much of the
+//! gradient of the person's feedback falls on each; `doubts.toml`, which feedback it doubts. Derived from feedback, so it is
+//! encrypted where the profile is, and forgotten with any of it.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,16 +13,21 @@ use crate::error::{Error, ErrorKind, Result};
 /// Largest file that is read.
 const LONGEST: u64 = 16 << 20;
 
-/// The file of one profile. Written only with the training lock held.
+/// One such file of one profile. Written only with the training lock held.
 #[derive(Debug, Clone)]
-pub struct ChoiceFile {
+pub struct DerivedFile {
     disk: Arc<dyn Disk>,
     path: PathBuf,
+    what: &'static str,
 }
 
-impl ChoiceFile {
-    pub(super) fn new(disk: Arc<dyn Disk>, profile: &Path) -> ChoiceFile {
-        ChoiceFile { disk, path: profile.join("choice.toml") }
+impl DerivedFile {
+    pub(super) fn choice(disk: Arc<dyn Disk>, profile: &Path) -> DerivedFile {
+        DerivedFile { disk, path: profile.join("choice.toml"), what: "which layers the last training chose" }
+    }
+
+    pub(super) fn doubts(disk: Arc<dyn Disk>, profile: &Path) -> DerivedFile {
+        DerivedFile { disk, path: profile.join("doubts.toml"), what: "which feedback the last training doubts" }
     }
 
     /// Keeps `text` in the place of what was there.
@@ -63,9 +68,7 @@ impl ChoiceFile {
 
     pub(super) fn finding(&self) -> Result<Option<Finding>> {
         match self.text() {
-            Ok(text) => {
-                Ok(text.map(|_| Finding::new(&self.path, State::Sound, "which layers the last training chose")))
-            }
+            Ok(text) => Ok(text.map(|_| Finding::new(&self.path, State::Sound, self.what))),
             Err(e) if e.kind() == ErrorKind::BadData => {
                 Ok(Some(Finding::new(&self.path, State::Leftover, format!("{e}; the next training replaces it"))))
             }

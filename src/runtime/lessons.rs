@@ -1,0 +1,137 @@
+//! What the journal has to teach: training examples in order of time, and inputs whose answers nobody corrected.
+
+use std::collections::{HashMap, HashSet};
+
+use super::config::Distillation;
+use super::opinions::{self, Meaning};
+use super::session::Serving;
+use super::{Session, journal_io};
+use crate::adapt::fit::{Target, TrainingExample};
+use crate::adapt::{Dataset, MOST_IDLE, Standing};
+use crate::error::{Error, Result};
+use crate::input::Example;
+use crate::journal::{FeedbackKind, InteractionEntry, InteractionId, JournalState};
+use crate::store::Cut;
+use crate::sync::lock;
+
+/// What the journal has to teach.
+pub(super) struct Lessons {
+    /// Of all classes.
+    pub labels: Vec<String>,
+    pub dataset: Dataset,
+    /// The interaction of each training example.
+    pub ids: Vec<InteractionId>,
+    /// Feedback items that teach nothing, since newer ones on identical inputs say otherwise.
+    pub superseded: usize,
+    /// Those that were told to teach nothing.
+    pub ignored: usize,
+}
+
+impl Session {
+    /// Everything that the journal has to teach up to `cut`, in order of time, and the labels of all classes.
+    pub(super) fn lessons(&self, serving: &Serving, cut: &Cut) -> Result<Lessons> {
+        // Predictions and feedback go on while this reads.
+        let journal = lock(&self.journal).snapshot();
+        let state = journal.state();
+        let home = self.home();
+        let mut labels = serving.labels.clone();
+        if labels.len() < home.0.base_classes {
+            return Err(Error::internal("the serving adapter knows fewer classes than the base"));
+        }
+        let opinions = opinions::read(&journal, size(cut.feedback))?;
+        // A class that nothing teaches any more, such as a slip that was corrected, goes; of several only the last ones, since the
+        // numbers of the others stay.
+        let taught: HashSet<&str> = opinions.iter().filter_map(|o| o.teaches()?.class()).collect();
+        while labels.len() > home.0.base_classes && labels.last().is_some_and(|label| !taught.contains(label.as_str()))
+        {
+            labels.pop();
+        }
+        let mut index: HashMap<String, usize> = labels.iter().enumerate().map(|(i, l)| (l.clone(), i)).collect();
+        let load = |id: InteractionId| -> Result<Example> {
+            let input = journal.input(id).and_then(journal_io::load)?;
+            home.intake().example(&input).map_err(|e| e.at(format!("interaction {id} in the journal")))
+        };
+        let (mut training_examples, mut served_right, mut ids) = (vec![], vec![], vec![]);
+        let (mut superseded, mut ignored, mut revised) = (0, 0, false);
+        // A clock can step back (a Pi has none of its own): the order of the journal is the order of time.
+        let mut latest = 0;
+        for opinion in &opinions {
+            let (word, interaction) = (&opinion.word, &opinion.interaction);
+            revised |= (word.first as u64) < serving.examples && word.last as u64 >= serving.examples;
+            superseded += usize::from(opinion.superseded_by.is_some());
+            ignored += usize::from(opinion.is_ignored());
+            let Some(meaning) = opinion.teaches() else { continue };
+            let answered = interaction.answer.as_ref().and_then(|(label, _)| index.get(&**label).copied());
+            let target = match (&word.entry.kind, meaning, answered) {
+                (FeedbackKind::Label(_), Meaning::Is(label), _) => {
+                    let next = labels.len();
+                    let class = *index.entry(label.clone()).or_insert(next);
+                    if class == next {
+                        labels.push(label.clone());
+                    }
+                    Target::Class(class)
+                }
+                (_, Meaning::Is(_), Some(class)) => Target::Class(class),
+                (_, Meaning::IsNot(_), Some(class)) => Target::Not(class),
+                // The answer named a class that is no longer known.
+                (_, _, None) => continue,
+            };
+            served_right.push(answered.is_some_and(|a| target.agrees(a)));
+            let earlier = (word.last as u64) < serving.examples;
+            latest = word.first_ms.max(latest);
+            ids.push(interaction.id);
+            training_examples.push(TrainingExample {
+                example: load(interaction.id)?,
+                target,
+                weight: 1.0,
+                at_ms: latest,
+                earlier,
+                keep: vec![],
+            });
+        }
+        let line = self.store.line(serving.generation);
+        let mut standing = vec![];
+        let distillation = home.config().distillation;
+        let uncorrected = if distillation == Distillation::Off { vec![] } else { silent(state, cut)? };
+        for i in uncorrected {
+            let class = i.answer.as_ref().and_then(|(label, _)| index.get(&**label)).copied();
+            if let Some(class) = class.filter(|c| *c < home.0.base_classes) {
+                let learned = distillation == Distillation::On && line.contains(&i.generation);
+                let trusted = i.generation == 0 || learned;
+                standing.push(Standing { example: load(i.id)?, class, trusted });
+            }
+        }
+        let classes = labels.len();
+        let dataset = Dataset {
+            training_examples,
+            served_right,
+            standing,
+            revised: revised && serving.generation > 0,
+            base_classes: home.0.base_classes,
+            classes,
+            features: home.0.features,
+        };
+        Ok(Lessons { labels, dataset, ids, superseded, ignored })
+    }
+}
+
+/// The latest interactions of `cut` that had no feedback by then, the last one first.
+fn silent(state: &JournalState, cut: &Cut) -> Result<Vec<InteractionEntry>> {
+    let since = state.next_id()?.0.saturating_sub(cut.next_id) as usize;
+    let mut silent = state.latest_unspoken(MOST_IDLE.saturating_add(since))?;
+    for later in state.all_feedback().skip(size(cut.feedback)) {
+        let later = later?;
+        // A revision is about what had feedback.
+        if later.was.is_none() {
+            silent.extend(state.interaction(later.id)?);
+        }
+    }
+    silent.retain(|i| i.id.0 < cut.next_id);
+    silent.sort_unstable_by_key(|i| std::cmp::Reverse(i.id));
+    silent.truncate(MOST_IDLE);
+    Ok(silent)
+}
+
+fn size(n: u64) -> usize {
+    usize::try_from(n).unwrap_or(usize::MAX)
+}

@@ -1,0 +1,147 @@
+//! What holds of the feedback of a profile: the last word on each answer, and of what was said about one identical input the newest.
+//! Training and the listing of interactions both read it here.
+
+use std::collections::HashMap;
+
+use crate::error::Result;
+use crate::journal::{FeedbackKind, InteractionEntry, InteractionId, LastWord, Snapshot};
+
+/// What feedback says about its input.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Meaning {
+    /// It is of this class.
+    Is(String),
+    /// It is not of this class.
+    IsNot(String),
+}
+
+impl Meaning {
+    /// What was said about `answer`; `None` if nothing, or nothing that makes sense without an answer.
+    pub fn of(kind: &FeedbackKind, answer: Option<&str>) -> Option<Meaning> {
+        match (kind, answer) {
+            (FeedbackKind::Label(label), _) => Some(Meaning::Is(label.clone())),
+            (FeedbackKind::Accept, Some(answer)) => Some(Meaning::Is(answer.to_string())),
+            (FeedbackKind::Reject, Some(answer)) => Some(Meaning::IsNot(answer.to_string())),
+            _ => None,
+        }
+    }
+
+    /// The class, where it is known.
+    pub fn class(&self) -> Option<&str> {
+        match self {
+            Meaning::Is(class) => Some(class),
+            Meaning::IsNot(_) => None,
+        }
+    }
+
+    /// Whether both can be true of one input.
+    fn agrees(&self, other: &Meaning) -> bool {
+        match (self, other) {
+            (Meaning::Is(a), Meaning::Is(b)) => a == b,
+            (Meaning::Is(a), Meaning::IsNot(b)) | (Meaning::IsNot(b), Meaning::Is(a)) => a != b,
+            (Meaning::IsNot(_), Meaning::IsNot(_)) => true,
+        }
+    }
+}
+
+/// What holds of the feedback on one interaction.
+#[derive(Debug, Clone)]
+pub(crate) struct Opinion {
+    pub word: LastWord,
+    pub interaction: InteractionEntry,
+    /// `None` if it is ignored.
+    pub meaning: Option<Meaning>,
+    /// Newer feedback on an identical input says otherwise: that on this interaction.
+    pub superseded_by: Option<InteractionId>,
+    /// Number of interactions whose feedback on an identical input holds, itself among them.
+    pub identical: usize,
+    /// Feedback on this many interactions with an identical input is superseded by this one.
+    pub supersedes: usize,
+}
+
+impl Opinion {
+    /// What it teaches; `None` if it is ignored or superseded.
+    pub fn teaches(&self) -> Option<&Meaning> {
+        self.meaning.as_ref().filter(|_| self.superseded_by.is_none())
+    }
+    pub fn is_ignored(&self) -> bool {
+        self.word.entry.kind == FeedbackKind::Ignored
+    }
+}
+
+/// What holds among the first `upto` feedback items, in the order in which the interactions got their first.
+pub(crate) fn read(journal: &Snapshot, upto: usize) -> Result<Vec<Opinion>> {
+    let state = journal.state();
+    let (mut opinions, mut same): (Vec<Opinion>, HashMap<[u8; 32], Vec<usize>>) = Default::default();
+    for word in state.last_words(upto)? {
+        let Some(interaction) = state.interaction(word.entry.id)? else { continue };
+        let meaning = Meaning::of(&word.entry.kind, interaction.answer.as_ref().map(|(label, _)| &**label));
+        same.entry(journal.input(interaction.id)?.digest()).or_default().push(opinions.len());
+        opinions.push(Opinion { word, interaction, meaning, superseded_by: None, identical: 1, supersedes: 0 });
+    }
+    same.into_values().filter(|group| group.len() > 1).for_each(|group| settle(&mut opinions, group));
+    Ok(opinions)
+}
+
+/// Of the opinions `group` on one input, the newest holds, and what agrees with all newer ones that hold.
+fn settle(opinions: &mut [Opinion], mut group: Vec<usize>) {
+    group.sort_by_key(|&i| opinions.get(i).map(|o| std::cmp::Reverse(o.word.last)));
+    let mut hold: Vec<usize> = vec![];
+    for i in group {
+        let Some(opinion) = opinions.get(i) else { continue };
+        let Some(meaning) = opinion.meaning.clone() else { continue };
+        let against = |&h: &usize| opinions.get(h).and_then(Opinion::teaches).is_some_and(|m| !m.agrees(&meaning));
+        let newer = hold.iter().copied().find(against);
+        let by = newer.and_then(|h| opinions.get_mut(h)).map(|newer| {
+            newer.supersedes = newer.supersedes.saturating_add(1);
+            newer.interaction.id
+        });
+        if by.is_none() {
+            hold.push(i);
+        }
+        if let Some(opinion) = opinions.get_mut(i) {
+            opinion.superseded_by = by;
+        }
+    }
+    for &i in &hold {
+        if let Some(opinion) = opinions.get_mut(i) {
+            opinion.identical = hold.len();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::journal::FeedbackEntry;
+
+    fn opinions(said: &[Meaning]) -> Vec<Opinion> {
+        let one = |(n, meaning): (usize, &Meaning)| {
+            let id = InteractionId(n as u32);
+            let entry = FeedbackEntry { id, at_ms: n as u64, kind: FeedbackKind::Reject, was: None };
+            let word = LastWord { entry, first_ms: n as u64, first: n, last: n };
+            let interaction = InteractionEntry { id, at_ms: 0, offset: 0, answer: None, generation: 0 };
+            let meaning = Some(meaning.clone());
+            Opinion { word, interaction, meaning, superseded_by: None, identical: 1, supersedes: 0 }
+        };
+        let mut opinions: Vec<Opinion> = said.iter().enumerate().map(one).collect();
+        let group = (0..opinions.len()).collect();
+        settle(&mut opinions, group);
+        opinions
+    }
+
+    #[test]
+    fn of_several_labels_for_one_input_the_newest_holds() {
+        let is = |class: &str| Meaning::Is(class.into());
+        let not = |class: &str| Meaning::IsNot(class.into());
+        let hold = |said: &[Meaning]| -> Vec<bool> { opinions(said).iter().map(|o| o.teaches().is_some()).collect() };
+        assert_eq!(hold(&[is("a"), is("a")]), [true, true]);
+        assert_eq!(hold(&[is("a"), is("a"), is("b")]), [false, false, true]);
+        assert_eq!(hold(&[is("a"), is("b"), is("a")]), [true, false, true], "back to what was said first");
+        assert_eq!(hold(&[is("a"), not("a")]), [false, true]);
+        assert_eq!(hold(&[not("a"), is("b"), not("c")]), [true, true, true]);
+        assert_eq!(hold(&[not("b"), is("b")]), [false, true]);
+        let all = opinions(&[is("a"), is("a"), is("b")]);
+        assert_eq!((all[2].supersedes, all[0].superseded_by, all[2].identical), (2, Some(InteractionId(2)), 1));
+    }
+}
