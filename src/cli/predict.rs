@@ -59,7 +59,16 @@ impl Predict {
                 output.warn(format_args!("not recorded, so no feedback can be given on it: {why}"));
                 warned = true;
             }
-            shown.push(&as_json(&answer), || line(&answer, &home, &profile))
+            let mut to_people = false;
+            shown.push(&as_json(&answer), || {
+                to_people = true;
+                line(&answer, &home, &profile)
+            })?;
+            if let Some(id) = answer.id.filter(|_| to_people && answer.ask && !answer.top.is_empty()) {
+                // Beside the data: standard output keeps one line an answer.
+                output.note(format_args!("ask: what is it? acclimate feedback {home} {id} --label NAME{profile}"));
+            }
+            Ok(())
         };
         let outcome = self.inputs.iter().try_for_each(|argument| {
             let given = Given::from_argument(argument, session.home().intake())?;
@@ -83,11 +92,7 @@ fn line(answer: &Answer, home: &str, profile: &str) -> String {
         return format!("{id}  no class is known yet: acclimate feedback {home} {id} --label NAME{profile}");
     }
     let top: Vec<String> = answer.top.iter().map(|s| format!("{} {}", s.label, percent(s.p.into()))).collect();
-    let ask = match answer.ask {
-        true => format!("\nask: what is it? acclimate feedback {home} {id} --label NAME{profile}"),
-        false => String::new(),
-    };
-    format!("{id}  {}{ask}", top.join("  "))
+    format!("{id}  {}", top.join("  "))
 }
 
 /// The examples that an argument holds.

@@ -120,3 +120,30 @@ fn what_is_forgotten_is_gone_and_what_it_taught_is_trained_again() {
     json(&["forget", &home, "--all"]);
     assert_ne!(bench.predict(), first, "an id is not given out again");
 }
+
+#[test]
+fn an_answer_that_asks_says_so_to_programs_and_to_people() {
+    let bench = Bench::new();
+    let home = bench.at("asks");
+    let model = asset("har_cnn.onnx");
+    json(&["init", &home, "--model", model.to_str().unwrap(), "--ask-rate", "1"]);
+    let input = bench.input();
+    let answered = json(&["predict", &home, &input, "--profile", "anna"]);
+    assert_eq!(answered[0]["ask"], true, "{answered}");
+    let said = |args: &[&str]| {
+        let output = run(&[&["predict", &home, &input, &input, "--profile", "anna"], args].concat());
+        assert_eq!(String::from_utf8(output.stdout).unwrap().lines().count(), 2, "a line an answer");
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let lines = said(&[]);
+    let ends = "--label NAME --profile anna";
+    assert!(
+        lines.lines().count() == 2 && lines.lines().all(|l| l.starts_with("ask: ") && l.ends_with(ends)),
+        "{lines}"
+    );
+    let command: Vec<&str> =
+        lines.lines().next().unwrap().split_whitespace().skip_while(|w| *w != "acclimate").collect();
+    let command: Vec<&str> = command.into_iter().skip(1).map(|word| if word == "NAME" { "3" } else { word }).collect();
+    assert_eq!(json(&command)["waiting"], 1, "the command that it names works");
+    assert_eq!((said(&["--json"]), said(&["--quiet"])), (String::new(), String::new()));
+}
