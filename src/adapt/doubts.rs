@@ -9,8 +9,8 @@ use ndarray::{Array2, ArrayView1};
 use super::fit::{Target, TrainingExample};
 use crate::stats::rows::softmax;
 
-/// Cosine from which on two inputs are nearly the same to the base model.
-const NEAR: f32 = 0.999;
+/// Cosine from which on two inputs are nearly the same to the base model: measured in docs/how-to/doubtful-feedback.md.
+const NEAR: f32 = 0.9999;
 /// Training examples that are compared with each other: the latest, since time grows with the square.
 const MOST_COMPARED: usize = 1024;
 

@@ -110,14 +110,12 @@ fn what_does_not_revise_what_was_said_last_is_refused() {
     ] {
         assert_eq!(writer.append(bad.clone()).unwrap_err().kind(), ErrorKind::Usage, "{bad:?}");
     }
+    writer.reopen().unwrap();
+    check(writer.state());
     writer.append(question(6)).unwrap();
     for bad in [said(6, FeedbackKind::Ignored), revised(6, label("a"), label("a"))] {
         assert_eq!(writer.append(bad.clone()).unwrap_err().kind(), ErrorKind::Usage, "{bad:?}");
     }
-    check(&{
-        writer.reopen().unwrap();
-        writer.state().clone()
-    });
 }
 
 #[test]

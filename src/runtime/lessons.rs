@@ -135,3 +135,47 @@ fn silent(state: &JournalState, cut: &Cut) -> Result<Vec<InteractionEntry>> {
 fn size(n: u64) -> usize {
     usize::try_from(n).unwrap_or(usize::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::adapter::Depth;
+    use crate::input::LabelledSet;
+    use crate::runtime::{Feedback, Home, InitOptions, TrainOptions};
+
+    #[test]
+    fn the_switch_says_whose_answers_are_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("models");
+        let path = folder.path().join("home");
+        let session = Home::init(&path, &InitOptions::new(models.join("har_cnn.onnx"))).unwrap().session("p").unwrap();
+        let windows = LabelledSet::read(models.join("hapt_users_23_26.npz")).unwrap().filter_user(23).unwrap();
+        let ask = |session: &Session, i: usize| session.predict(&windows.input(i).unwrap()).unwrap();
+        for i in (0..windows.len()).step_by(4) {
+            let said = match windows.labels()[i].as_str() {
+                "5" => Feedback::NewLabel("resting".into()),
+                label => Feedback::NewLabel(label.into()),
+            };
+            session.feedback(ask(&session, i).id.unwrap(), said).unwrap();
+        }
+        let unsaid = ask(&session, 1);
+        let settings = crate::adapt::Settings { deepest: Depth::HeadOnly, threads: 1, ..session.settings() };
+        assert!(session.train(&TrainOptions::default().settings(settings)).unwrap().promoted);
+        (0..40).for_each(|i| assert_eq!(ask(&session, 4 * i + 2).generation, 1));
+        assert_eq!(unsaid.generation, 0);
+        drop(session);
+        let text = std::fs::read_to_string(path.join("acclimate.toml")).unwrap();
+        let mut kept = vec![];
+        for switch in ["true", "\"base\"", "false"] {
+            std::fs::write(path.join("acclimate.toml"), format!("distillation = {switch}\n{text}")).unwrap();
+            let session = Home::open(&path).unwrap().session("p").unwrap();
+            let cut = Cut::all(lock(&session.journal).state()).unwrap();
+            let standing = session.lessons(&session.serving(), &cut).unwrap().dataset.standing;
+            kept.push((standing.len(), standing.iter().filter(|s| s.trusted).count()));
+        }
+        let [(all, trusted), (also, of_base), none] = kept[..] else { panic!("{kept:?}") };
+        assert!(all > 1 && (trusted, also, of_base, none) == (all, all, 1, (0, 0)), "{kept:?}");
+    }
+}
