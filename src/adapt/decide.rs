@@ -12,7 +12,6 @@ use crate::adapt::fit::{Fit, Go, TrainingExample};
 use crate::adapter::Depth;
 use crate::error::Result;
 use crate::gate::{CandidateEvidence, ServingEvidence, judge, test_level};
-use crate::input::Example;
 use crate::plan::{Factors, SiteKey, Variant};
 use crate::stats::paired::{Paired, power};
 use crate::stats::rows::argmax;
@@ -70,7 +69,7 @@ impl Adaptation<'_> {
             Ok(Outcome { verdict, winner, steps, seconds, tried, loss, doubts })
         };
         let Some(chosen) = call.chosen else { return done(verdict, None, steps) };
-        if let Some(reason) = self.behind_on_fresh(&candidates[chosen])? {
+        if let Some(reason) = self.behind_on_fresh(&candidates[chosen], seen)? {
             verdict.reason = reason;
             return done(verdict, None, steps);
         }
@@ -80,7 +79,7 @@ impl Adaptation<'_> {
         let key: SiteKey = candidates[chosen].sites.clone();
         let factors = Factors::of(&winner.deltas)?;
         let variant = if key.is_empty() { Variant::Base } else { Variant::Adapted(&key, &factors) };
-        let retention = self.retention(seen, &variant, &winner.head)?;
+        let retention = self.retention(seen, &variant, &winner.head, winner.confusions.as_ref())?;
         verdict.retention = 1.0 - retention.rate;
         verdict.retention_n = retention.n;
         if !retention.is_within(limits) {
@@ -113,7 +112,7 @@ impl Adaptation<'_> {
 
     /// Against an active generation the candidate is judged on what came after that generation, which taught neither: it must not
     /// have fewer answers right. On a tie it becomes active: it has learned from all that the other has, and from more.
-    pub(super) fn behind_on_fresh(&self, e: &Evidence) -> Result<Option<String>> {
+    pub(super) fn behind_on_fresh(&self, e: &Evidence, seen: &Seen) -> Result<Option<String>> {
         let Some(incumbent) = &self.incumbent else { return Ok(None) };
         let training_examples = &self.dataset.training_examples;
         let fresh: Vec<usize> = (0..training_examples.len()).filter(|&i| !training_examples[i].earlier).collect();
@@ -124,19 +123,7 @@ impl Adaptation<'_> {
         if fresh.is_empty() {
             return Ok(Some(format!("there is no feedback since generation {} was trained", incumbent.generation)));
         }
-        let questions: Vec<&Example> = fresh.iter().map(|&i| &training_examples[i].example).collect();
-        let variant = match incumbent.sites.is_empty() {
-            true => Variant::Base,
-            false => Variant::Adapted(incumbent.sites, incumbent.factors),
-        };
-        let rows = self.rows(&variant, &questions, self.settings.threads)?;
-        let logits = match incumbent.head {
-            Some(head) => head.forward(rows.features.view(), rows.logits.as_ref().map(|z| z.view()))?,
-            None => match rows.logits {
-                Some(z) => z,
-                None => return Ok(None),
-            },
-        };
+        let Some(logits) = self.incumbent_answers(incumbent, seen, &fresh)? else { return Ok(None) };
         // It may know classes that nothing teaches any more.
         let classes = self.dataset.classes.max(logits.ncols());
         let mut padded = Array2::from_elem((fresh.len(), classes), -30.0f32);
@@ -163,9 +150,10 @@ impl Adaptation<'_> {
 
     pub(super) fn refit(&self, e: &Evidence, seen: &Seen) -> Result<Winner> {
         let all: Vec<usize> = (0..self.dataset.training_examples.len()).collect();
+        let confusions = self.confusions(seen, &all);
         if e.sites.is_empty() {
             let head = self.solved_head(seen, &all, e.l2)?;
-            return Ok(Winner { depth: e.depth, deltas: vec![], head, steps: 0, learning_rate: 0.0 });
+            return Ok(Winner { depth: e.depth, deltas: vec![], head, confusions, steps: 0, learning_rate: 0.0 });
         }
         let head = self.blank_head(seen)?;
         let training_examples: Vec<&TrainingExample> =
@@ -180,6 +168,7 @@ impl Adaptation<'_> {
             depth: e.depth,
             deltas: fitted.deltas,
             head: fitted.head,
+            confusions,
             steps: fitted.steps,
             learning_rate: recipe.rate(),
         })

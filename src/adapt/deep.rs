@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use ndarray::Array2;
+use ndarray::{Array2, Axis};
 
 use super::pace::Pace;
 use super::seen::Seen;
@@ -80,6 +80,8 @@ impl Adaptation<'_> {
         let checkpoints: Vec<u64> =
             CHECKPOINTS.iter().map(|s| ((recipe.epochs as f32 * s).round() as u64).max(1)).collect();
         let mut held_out: Vec<Array2<f32>> = vec![Array2::zeros((n, self.dataset.classes)); checkpoints.len()];
+        // What would be answered: as far as the feedback that taught has shown the base model to be wrong.
+        let mut answers = held_out.clone();
         let all: Vec<u32> = (0..folds.folds()).collect();
         let side_by_side = self.settings.threads.max(1);
         let (mut steps, mut judged): (u64, Vec<usize>) = (0, vec![]);
@@ -114,21 +116,31 @@ impl Adaptation<'_> {
             };
             for (&fold, (fitted, at_checkpoints)) in group.iter().zip(fits) {
                 let judges = folds.validation(fold);
-                for (all, part) in held_out.iter_mut().zip(&at_checkpoints) {
+                let confusions = self.confusions(seen, &folds.training(fold));
+                let base = seen.logits.as_ref().map(|z| z.select(Axis(0), &judges));
+                for ((all, answers), part) in held_out.iter_mut().zip(&mut answers).zip(at_checkpoints) {
+                    let mut would = part.clone();
+                    Self::let_stand(confusions.as_ref(), &mut would, base.as_ref());
                     for (at, &i) in judges.iter().enumerate() {
                         all.row_mut(i).assign(&part.row(at));
+                        answers.row_mut(i).assign(&would.row(at));
                     }
                 }
                 steps += fitted.steps;
                 judged.extend(judges);
                 if retention.is_none() {
                     let factors = Factors::of(&fitted.deltas)?;
-                    retention = Some(self.retention(seen, &Variant::Adapted(sites, &factors), &fitted.head)?);
+                    retention = Some(self.retention(
+                        seen,
+                        &Variant::Adapted(sites, &factors),
+                        &fitted.head,
+                        confusions.as_ref(),
+                    )?);
                 }
             }
             if judged.len() < n {
                 let answered: Vec<usize> = judges.iter().copied().filter(|i| judged.contains(i)).collect();
-                if let Some(given_up) = self.falls_behind(&held_out, answered, rivals)? {
+                if let Some(given_up) = self.falls_behind(&answers, answered, rivals)? {
                     return Ok((given_up, steps));
                 }
                 if pace.would_be_late(began.elapsed() / (round as u32 + 1) * fits_ahead) {
@@ -136,7 +148,7 @@ impl Adaptation<'_> {
                 }
             }
         }
-        let mut scores = held_out.iter().map(|logits| self.score(logits)).collect::<Result<Vec<_>>>()?;
+        let mut scores = answers.iter().map(|logits| self.score(logits)).collect::<Result<Vec<_>>>()?;
         let look = best_checkpoint(&scores);
         let versions = scores.iter().map(|(right, _)| right.clone()).collect();
         let (right, loss) = scores.swap_remove(look);

@@ -5,7 +5,7 @@ use ndarray::{Array2, ArrayView1};
 use super::Adaptation;
 use super::seen::Seen;
 use crate::adapt::fit::TrainingExample;
-use crate::adapter::Depth;
+use crate::adapter::{Confusions, Depth};
 use crate::error::Result;
 use crate::gate::retention::Retention;
 use crate::head::Head;
@@ -22,7 +22,7 @@ pub(super) struct Evidence {
     pub loss: Vec<f32>,
     /// Which answers each version had right that this one was chosen among.
     pub versions: Vec<Vec<bool>>,
-    /// Logits of all classes, a row a training example, each by a fit that has not seen it.
+    /// Logits of all classes, a row a training example, each by a fit that has not seen it; with nothing left to the base model.
     pub held_out: Array2<f32>,
     pub retention: Retention,
     /// Epochs at the evaluation checkpoint with the most held-out answers right.
@@ -46,11 +46,17 @@ impl Adaptation<'_> {
         Ok((right, loss.rows))
     }
 
-    pub(super) fn retention(&self, seen: &Seen, variant: &Variant, head: &Head) -> Result<Retention> {
+    pub(super) fn retention(
+        &self,
+        seen: &Seen,
+        variant: &Variant,
+        head: &Head,
+        confusions: Option<&Confusions>,
+    ) -> Result<Retention> {
         let Some(idle) = seen.idle.as_ref().filter(|i| !i.examples.is_empty()) else {
             return Ok(Retention::from_counts(0, 0, 0.0));
         };
-        let adapted = match variant {
+        let mut adapted = match variant {
             Variant::Base => head.forward(idle.features.view(), Some(idle.logits.view()))?,
             _ => {
                 let examples: Vec<&Example> = idle.examples.iter().collect();
@@ -58,6 +64,7 @@ impl Adaptation<'_> {
                 head.forward(rows.features.view(), rows.logits.as_ref().map(|z| z.view()))?
             }
         };
+        Self::let_stand(confusions, &mut adapted, Some(&idle.logits));
         Retention::measure(idle.logits.view(), adapted.view())
     }
 

@@ -5,6 +5,7 @@
 //! given up. The winner is trained once more on everything, checked against the base on inputs that nobody corrected, and only
 //! then handed to the store.
 
+mod confusions;
 mod decide;
 mod deep;
 mod doubts;
@@ -29,7 +30,7 @@ pub(crate) use seen::{Dataset, Standing};
 
 use crate::adapt::fit::state::Keeper;
 use crate::adapt::fit::{Recipe, Target};
-use crate::adapter::{Depth, HeadDelta, SiteDelta};
+use crate::adapter::{Confusions, Depth, HeadDelta, SiteDelta};
 use crate::error::Result;
 use crate::gate::Limits;
 use crate::gate::split::{Folds, SplitOptions};
@@ -89,6 +90,7 @@ pub(crate) struct Incumbent<'a> {
     pub sites: &'a SiteKey,
     pub factors: &'a Factors,
     pub head: Option<&'a Head>,
+    pub confusions: Option<&'a Confusions>,
 }
 
 /// What a training found out.
@@ -119,6 +121,7 @@ pub(crate) struct Winner {
     pub depth: Depth,
     pub deltas: Vec<SiteDelta>,
     pub head: Head,
+    pub confusions: Option<Confusions>,
     pub steps: u64,
     pub learning_rate: f32,
 }

@@ -63,9 +63,19 @@ impl Adaptation<'_> {
         };
         tracing::debug!(l2 = choice.l2, "strength of the head's penalty");
         let held_out = choice.held_out.slice(ndarray::s![..all.len(), ..]).to_owned();
-        let (right, loss) = self.score(&held_out)?;
+        let mut answers = held_out.clone();
+        for fold in 0..folds.folds() {
+            let confusions = self.confusions(seen, &folds.training(fold));
+            let base = seen.logits.as_ref();
+            for i in folds.validation(fold) {
+                if let (Some(confusions), Some(base)) = (&confusions, base) {
+                    confusions.let_stand(answers.row_mut(i), base.row(i));
+                }
+            }
+        }
+        let (right, loss) = self.score(&answers)?;
         let solved = self.solved_head(seen, &all, choice.l2)?;
-        let retention = self.retention(seen, &Variant::Base, &solved)?;
+        let retention = self.retention(seen, &Variant::Base, &solved, self.confusions(seen, &all).as_ref())?;
         let versions = choice.tried.iter().map(|t| t.right[..all.len()].to_vec()).collect();
         Ok(Evidence {
             depth: Depth::HeadOnly,

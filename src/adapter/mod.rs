@@ -3,6 +3,7 @@
 //! Plain owned data. The types that derive `Serialize` are also the header of the adapter file and part of the journal:
 //! their fields are format 1 (see `docs/adapter-format.md`) and change only with a new format version.
 
+mod confusions;
 pub mod file;
 pub mod layout;
 #[cfg(test)]
@@ -12,6 +13,8 @@ use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
+
+pub use confusions::Confusions;
 
 use crate::error::{Error, Result};
 
@@ -225,6 +228,8 @@ pub struct Adapter {
     pub lineage: Lineage,
     /// What the gate said.
     pub verdict: Verdict,
+    /// Which answers of the base model it may change; any where there is none.
+    pub confusions: Option<Confusions>,
 }
 
 impl Adapter {
@@ -260,7 +265,7 @@ impl Adapter {
             check_data("head", &h.weight.shape, &h.weight.data)?;
             check_data("head", &[h.bias.len()], &h.bias)?;
         }
-        Ok(())
+        check_confusions(self.confusions.as_ref(), self.head.as_ref().map(|h| h.classes))
     }
 }
 
@@ -328,6 +333,11 @@ pub(crate) fn check_head(h: &HeadShape<'_>, labels: usize) -> Result<()> {
         return bad(format!("{labels} labels for {} classes", h.classes));
     }
     Ok(())
+}
+
+/// Confusions are pairs of the classes that a head counts.
+pub(crate) fn check_confusions(confusions: Option<&Confusions>, classes: Option<usize>) -> Result<()> {
+    confusions.map_or(Ok(()), |c| c.check(classes.unwrap_or(0)))
 }
 
 pub(crate) fn check_data(name: &str, shape: &[usize], data: &[f32]) -> Result<()> {

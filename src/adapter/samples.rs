@@ -66,6 +66,7 @@ pub(crate) fn adapter(parent: u64) -> Adapter {
             rank: 4,
         },
         verdict,
+        confusions: None,
     }
 }
 

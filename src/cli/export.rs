@@ -60,7 +60,13 @@ impl Export {
         let session = self.profile.known_session(&self.home)?;
         let written = acclimate::export::merged(&session, &out)?;
         let path = written.path.display().to_string();
-        let data = json!({ "written": path, "bytes": written.bytes });
+        let data = json!({ "written": path, "bytes": written.bytes, "adapter_alone": written.adapter_alone });
+        if written.adapter_alone {
+            output.note(
+                "the file answers with the adapter alone; here, the base model's answer stands where feedback never showed \
+                 it to be wrong",
+            );
+        }
         output.data(&data, || format!("{path}, {}", bytes(written.bytes)))?;
         Ok(ExitCode::SUCCESS)
     }

@@ -97,6 +97,7 @@ impl Train {
             "power": v.power,
             "reason": v.reason,
             "tried": report.tried,
+            "may_change": report.may_change.as_ref().map(|pairs| pairs.iter().map(may_change).collect::<Vec<_>>()),
             "loss": report.loss().map(loss_json),
             "choice": report.choice().map(choice),
         });
@@ -104,6 +105,9 @@ impl Train {
         Ok(ExitCode::SUCCESS)
     }
 }
+
+/// Changes that a line names.
+const SHOWN_CHANGES: usize = 4;
 
 /// Mean losses on the validation split.
 pub(super) fn loss_json(loss: ValidationLoss) -> Value {
@@ -120,6 +124,19 @@ fn choice(chosen: &Chosen) -> Value {
         "seconds": chosen.seconds,
         "sites": chosen.sites.iter().map(|s| json!({ "name": s.name, "share": s.share })).collect::<Vec<_>>(),
     })
+}
+
+fn may_change((from, to): &(String, String)) -> Value {
+    json!({ "from": from, "to": to })
+}
+
+/// "standing to sitting, walking to upstairs", the first few.
+fn changes(pairs: &[(String, String)]) -> String {
+    let shown: Vec<String> = pairs.iter().take(SHOWN_CHANGES).map(|(from, to)| format!("{from} to {to}")).collect();
+    match pairs.len().saturating_sub(SHOWN_CHANGES) {
+        0 => shown.join(", "),
+        more => format!("{}, and {more} more", shown.join(", ")),
+    }
 }
 
 fn items(n: usize) -> String {
@@ -166,6 +183,9 @@ fn for_people(report: &TrainReport) -> String {
                 percent(v.retention),
                 v.retention_n
             ));
+        }
+        if let Some(pairs) = report.may_change.as_ref().filter(|pairs| !pairs.is_empty()) {
+            lines.push(format!("it may change {}; other answers of the base model stand", changes(pairs)));
         }
     } else {
         let serves = match report.generation {

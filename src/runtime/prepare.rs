@@ -92,5 +92,6 @@ pub(super) fn incumbent(serving: &Serving) -> Option<Incumbent<'_>> {
         sites: &serving.sites,
         factors: &serving.factors,
         head: serving.head.as_ref(),
+        confusions: serving.confusions.as_ref(),
     })
 }

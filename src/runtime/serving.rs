@@ -1,13 +1,15 @@
 //! The generation that answers, ready to use.
 
-use ndarray::Array2;
+use ndarray::{Array2, ArrayView1, Axis};
 
 use super::Home;
-use crate::adapter::HeadDelta;
 use crate::adapter::file::AdapterFile;
+use crate::adapter::{Confusions, HeadDelta};
 use crate::error::{Error, Result};
 use crate::head;
+use crate::input::Example;
 use crate::plan::{Factors, Rows, SiteKey, Variant};
+use crate::stats::rows::argmax;
 use crate::store::Store;
 
 /// The adapter that answers; immutable, so that one prediction never mixes two of them.
@@ -17,6 +19,8 @@ pub(crate) struct Serving {
     pub sites: SiteKey,
     pub factors: Factors,
     pub head: Option<head::Head>,
+    /// Which answers of the base model it may change; any where there is none.
+    pub confusions: Option<Confusions>,
     pub adapter_bytes: u64,
     /// Feedback items of the journal that this generation was trained on; those after them are new to it.
     pub examples: u64,
@@ -32,6 +36,7 @@ impl Serving {
             sites: vec![],
             factors: Factors::default(),
             head: None,
+            confusions: None,
             adapter_bytes: 0,
             examples: 0,
             merged: None,
@@ -58,6 +63,7 @@ impl Serving {
             factors: Factors::from_slices(parts)?,
             sites,
             head,
+            confusions: adapter.confusions,
             adapter_bytes: file.file_bytes(),
             examples: header.lineage.examples,
             merged: merged.then(|| crate::plan::Merged::new(home.base(), deltas)),
@@ -73,7 +79,31 @@ impl Serving {
         }
     }
 
-    /// Logits over all classes; none while an encoder has no class.
+    /// Logits over all classes for `examples`, by `forward`; none while an encoder has no class. Where this generation may not
+    /// change the base model's answer, the base model's logits.
+    pub fn answers(
+        &self,
+        examples: &[&Example],
+        forward: impl Fn(&Variant, &[&Example]) -> Result<Rows>,
+    ) -> Result<Option<Array2<f32>>> {
+        let rows = forward(&self.variant(), examples)?;
+        let Some(mut logits) = self.logits(&rows)? else { return Ok(None) };
+        let Some(confusions) = &self.confusions else { return Ok(Some(logits)) };
+        let doubtful = |row: ArrayView1<f32>| argmax(row).is_none_or(|a| !confusions.allow_from_all(row.len(), a));
+        let asked: Vec<usize> = (0..logits.nrows()).filter(|&i| doubtful(logits.row(i))).collect();
+        let questions: Vec<&Example> = asked.iter().filter_map(|&i| examples.get(i).copied()).collect();
+        let base = match (self.sites.is_empty(), questions.is_empty()) {
+            (_, true) => None,
+            (true, _) => rows.logits.map(|z| z.select(Axis(0), &asked)),
+            (false, _) => forward(&Variant::Base, &questions)?.logits,
+        };
+        for (&i, base) in asked.iter().zip(base.iter().flat_map(|z| z.rows())) {
+            confusions.let_stand(logits.row_mut(i), base);
+        }
+        Ok(Some(logits))
+    }
+
+    /// Logits over all classes by the adapter alone; none while an encoder has no class.
     pub fn logits(&self, rows: &Rows) -> Result<Option<Array2<f32>>> {
         match &self.head {
             Some(head) => head.forward(rows.features.view(), rows.logits.as_ref().map(|z| z.view())).map(Some),
@@ -95,4 +125,78 @@ fn head_of(delta: HeadDelta) -> Result<head::Head> {
     };
     head.check()?;
     Ok(head)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::adapter::{Adapter, DenseTensor, HeadDelta, SiteDelta, SiteKind, samples};
+    use crate::input::LabelledSet;
+    use crate::runtime::{InitOptions, Session};
+
+    /// A home whose generation 1 answers class 0 whatever it is asked, through a site or without one, where `confusions` let it.
+    fn stubborn(folder: &Path, confusions: Option<Confusions>, site: bool) -> Session {
+        let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/har_cnn.onnx");
+        let home = Home::init(folder.join("home"), &InitOptions::new(model)).unwrap();
+        let session = home.session("default").unwrap();
+        let features = home.0.features;
+        let mut sites = vec![];
+        if site {
+            // A delta of nothing: the forward pass is an adapted one all the same.
+            let (name, kind) = ("/0/Conv".to_string(), SiteKind::Conv);
+            let (a, b) = (DenseTensor::zeros(&[1, 6, 5]), DenseTensor::zeros(&[32, 1]));
+            sites.push(SiteDelta { name, kind, rank: 1, alpha: 1.0, a, b });
+        }
+        let adapter = Adapter {
+            base: home.base().fingerprint(),
+            labels: home.labels().to_vec(),
+            sites,
+            head: Some(HeadDelta {
+                features,
+                base_classes: 6,
+                classes: 6,
+                pooling: home.0.engine.pooling,
+                columns: vec![0],
+                weight: DenseTensor::zeros(&[features, 1]),
+                bias: vec![1000.0],
+            }),
+            confusions,
+            ..samples::adapter(0)
+        };
+        session.store.commit(&adapter).unwrap();
+        session.follow().unwrap();
+        session
+    }
+
+    #[test]
+    fn an_answer_that_feedback_never_showed_wrong_stands_with_its_probabilities() {
+        let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/hapt_users_23_26.npz");
+        let all = LabelledSet::read(&data).unwrap().filter_user(26).unwrap();
+        let inputs: Vec<_> = (0..all.len()).step_by(9).map(|i| all.input(i).unwrap()).collect();
+        for site in [false, true] {
+            let folder = tempfile::tempdir().unwrap();
+            let session = stubborn(folder.path(), Some(Confusions::of([(3, 0), (4, 0)])), site);
+            let base = session.evaluate(&inputs, true, 1).unwrap().unwrap();
+            let ours = session.evaluate(&inputs, false, 1).unwrap().unwrap();
+            let mut answered = [0; 2];
+            for ((input, base), ours) in inputs.iter().zip(base.rows()).zip(ours.rows()) {
+                let class = argmax(base).unwrap();
+                let changes = [0, 3, 4].contains(&class);
+                answered[usize::from(changes)] += 1;
+                match changes {
+                    true => assert_eq!(argmax(ours), Some(0)),
+                    false => assert_eq!(ours, base),
+                }
+                let one = session.predict(input).unwrap();
+                let wanted = &session.labels()[if changes { 0 } else { class }];
+                assert_eq!((one.generation, one.label()), (1, Some(wanted.as_str())));
+            }
+            assert!(answered.iter().all(|n| *n > 5), "both kinds of answers occur: {answered:?}");
+            let folder = tempfile::tempdir().unwrap();
+            let free = stubborn(folder.path(), None, site).evaluate(&inputs, false, 1).unwrap().unwrap();
+            assert!(free.rows().into_iter().all(|row| argmax(row) == Some(0)));
+        }
+    }
 }

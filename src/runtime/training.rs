@@ -12,7 +12,7 @@ use super::{Session, now_ms};
 use crate::adapt::fit::state::Keeper;
 use crate::adapt::select::Chosen;
 use crate::adapt::{Adaptation, Doubtful, Outcome, Progress, Settings, ValidationLoss, Winner, head_delta};
-use crate::adapter::{Adapter, Lineage, Verdict};
+use crate::adapter::{Adapter, Confusions, Lineage, Verdict};
 use crate::error::{Error, Result};
 use crate::journal::InteractionId;
 use crate::store::{Checkpoint, Cut};
@@ -43,6 +43,9 @@ pub struct TrainReport {
     pub verdict: Verdict,
     /// One line a candidate.
     pub tried: Vec<String>,
+    /// What the new generation may change: pairs of an answer of the base model and the answer that feedback has shown to be right
+    /// in its place. Any other answer of the base model stands. `None` where it may change all, and where none was promoted.
+    pub may_change: Option<Vec<(String, String)>>,
     /// Mean loss on the answers that judged; `None` where nothing was trained.
     pub(crate) loss: Option<ValidationLoss>,
     /// Which sites were allowed to adapt, where memory or time is limited.
@@ -126,6 +129,7 @@ impl Session {
         engine.drop_train_plans();
         let Outcome { verdict, winner, steps, seconds, tried, loss, doubts } = outcome?;
         let doubts = doubts.map(|found| named(&found, &ids, &labels));
+        let may_change = winner.as_ref().and_then(|w| w.confusions.as_ref()).map(|c| in_words(c, &labels));
         let generation = match winner {
             Some(winner) => {
                 let adapter = self.adapter_of(winner, labels, seen, &settings, &verdict, current);
@@ -156,6 +160,7 @@ impl Session {
             ignored,
             verdict,
             tried,
+            may_change,
             loss,
             choice,
         })
@@ -209,8 +214,14 @@ impl Session {
                 rank: home.config().rank as u32,
             },
             verdict: verdict.clone(),
+            confusions: winner.confusions,
         }
     }
+}
+
+fn in_words(confusions: &Confusions, labels: &[String]) -> Vec<(String, String)> {
+    let label = |class: u32| labels.get(class as usize).cloned().unwrap_or_else(|| class.to_string());
+    confusions.pairs().iter().map(|&(answered, right)| (label(answered), label(right))).collect()
 }
 
 /// What a training doubts, by the names of interactions and classes.

@@ -275,6 +275,7 @@ fn swap(base: &Base, mut deltas: Vec<SiteDelta>) -> Result<Timing> {
             depth,
             reason: "a measurement".into(),
         },
+        confusions: None,
     };
     crate::adapter::file::write_adapter(&RealDisk, &path, &adapter)?;
     let timing = time(50, || {

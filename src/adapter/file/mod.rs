@@ -205,6 +205,7 @@ impl AdapterFile {
             head,
             lineage: self.header.lineage.clone(),
             verdict: self.header.verdict.clone(),
+            confusions: self.header.confusions.clone(),
         }
     }
 }

@@ -1,10 +1,16 @@
 use super::super::layout::ALIGNMENT;
 use super::super::samples::{self, larger as sample};
 use super::*;
+use crate::adapter::Confusions;
 use crate::disk::faulty::{Fault, FaultyDisk};
 use crate::error::ErrorKind;
 
 const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/adapter-v1.bin");
+const GOLDEN_2: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/adapter-v2.bin");
+
+fn confused() -> Adapter {
+    Adapter { confusions: Some(Confusions::of([(2, 0), (0, 3), (1, 2)])), ..sample() }
+}
 
 #[test]
 fn round_trip_through_a_file_with_aligned_tensors() {
@@ -76,7 +82,24 @@ fn format_1_opens_forever() {
 }
 
 #[test]
+fn format_2_opens_forever() {
+    let file = AdapterFile::open(Path::new(GOLDEN_2), None).unwrap();
+    assert_eq!(file.to_adapter(), confused());
+    assert_eq!(&*file.bytes, encode(&confused()).unwrap(), "the writer changed: a new format version is due");
+}
+
+#[test]
+fn confusions_of_classes_that_nobody_counts_are_refused() {
+    let adapter = Adapter { confusions: Some(Confusions::of([(0, 4)])), ..sample() };
+    let e = encode(&adapter).unwrap_err();
+    assert!(e.to_string().contains("confusions"), "{e}");
+    let adapter = Adapter { head: None, ..confused() };
+    assert!(encode(&adapter).is_err(), "without a head no class is counted");
+}
+
+#[test]
 #[ignore = "writes the fixture of a new format version"]
 fn write_the_fixture() {
     std::fs::write(GOLDEN, encode(&sample()).unwrap()).unwrap();
+    std::fs::write(GOLDEN_2, encode(&confused()).unwrap()).unwrap();
 }

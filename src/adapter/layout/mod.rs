@@ -5,8 +5,8 @@ use std::ops::Range;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Adapter, Fingerprint, HeadShape, Lineage, Pooling, SiteKind, Verdict, check_data, check_head, check_order,
-    check_site, elements,
+    Adapter, Confusions, Fingerprint, HeadShape, Lineage, Pooling, SiteKind, Verdict, check_confusions, check_data,
+    check_head, check_order, check_site, elements,
 };
 use crate::error::{Error, Result};
 
@@ -15,8 +15,8 @@ compile_error!("adapter tensors are used as they lie in the file, which is littl
 
 /// First bytes of every adapter file.
 pub const MAGIC: [u8; 8] = *b"ACCLADPT";
-/// The format this code writes.
-pub const VERSION: u32 = 1;
+/// The latest format. An adapter without [`Additions`] is written as format 1, which older versions read.
+pub const VERSION: u32 = 2;
 /// Tensors start at multiples of this.
 pub const ALIGNMENT: usize = 64;
 /// Longest header, in bytes.
@@ -81,7 +81,8 @@ pub struct HeadHeader {
     pub bias: TensorPlace,
 }
 
-/// Everything about an adapter but its tensors' data. This is the header of format 1, field for field.
+/// Everything about an adapter but its tensors' data. The fields that are not skipped are the header of format 1, one by one;
+/// format 2 puts [`Additions`] after them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct AdapterHeader {
     /// The only base it fits.
@@ -98,6 +99,15 @@ pub struct AdapterHeader {
     pub lineage: Lineage,
     /// What the gate said.
     pub verdict: Verdict,
+    /// Which answers of the base model it may change; any where there is none.
+    #[serde(skip)]
+    pub confusions: Option<Confusions>,
+}
+
+/// What format 2 adds to the header.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+struct Additions {
+    confusions: Option<Confusions>,
 }
 
 impl AdapterHeader {
@@ -112,6 +122,7 @@ impl AdapterHeader {
         for s in &self.sites {
             check_site(&s.name, s.kind, s.rank, s.alpha, &s.a.shape, &s.b.shape)?;
         }
+        check_confusions(self.confusions.as_ref(), self.head.as_ref().map(|h| h.classes))?;
         let Some(h) = &self.head else { return Ok(()) };
         let shape = HeadShape {
             features: h.features,
@@ -132,6 +143,7 @@ impl AdapterHeader {
 
 /// The first bytes of the file.
 pub(super) struct Preamble {
+    version: u32,
     pub(super) header_len: usize,
     pub(super) total_len: u64,
     data_offset: usize,
@@ -164,7 +176,7 @@ impl Preamble {
         let mut out = [0; PREAMBLE_LEN];
         let mut put = |at: usize, bytes: &[u8]| out[at..at + bytes.len()].copy_from_slice(bytes);
         put(MAGIC_AT, &MAGIC);
-        put(VERSION_AT, &VERSION.to_le_bytes());
+        put(VERSION_AT, &self.version.to_le_bytes());
         put(HEADER_LEN_AT, &(self.header_len as u32).to_le_bytes());
         put(TOTAL_LEN_AT, &self.total_len.to_le_bytes());
         put(DATA_OFFSET_AT, &(self.data_offset as u64).to_le_bytes());
@@ -186,8 +198,8 @@ impl Preamble {
             return Err(damaged("damaged adapter: the preamble's checksum does not match"));
         }
         let version = u32_at(covered, VERSION_AT).unwrap_or(0);
-        if version != VERSION {
-            return Err(Error::bad_data(format!("adapter format {version} is not known here, only {VERSION}"))
+        if !(1..=VERSION).contains(&version) {
+            return Err(Error::bad_data(format!("adapter format {version} is not known here, only 1 to {VERSION}"))
                 .hint("update acclimate to a version that reads it"));
         }
         let preamble = || {
@@ -201,7 +213,7 @@ impl Preamble {
                 && whole == total_len
                 && is_zero(covered.get(RESERVED_AT..)?);
             let header_crc = u32_at(covered, HEADER_CRC_AT)?;
-            sound.then_some(Preamble { header_len, total_len, data_offset, data_len, header_crc })
+            sound.then_some(Preamble { version, header_len, total_len, data_offset, data_len, header_crc })
         };
         preamble().ok_or_else(|| damaged("damaged adapter: the lengths in its preamble contradict each other"))
     }
@@ -215,11 +227,16 @@ pub(super) fn decode_header(preamble: &Preamble, bytes: &[u8]) -> Result<Adapter
     if crc32fast::hash(bytes) != preamble.header_crc {
         return Err(damaged("damaged adapter: the header's checksum does not match"));
     }
-    match postcard::take_from_bytes::<AdapterHeader>(bytes) {
-        Ok((header, [])) => header.check().map(|()| header),
-        Ok((_, rest)) => Err(damaged(format!("damaged adapter: {} stray bytes in its header", rest.len()))),
-        Err(e) => Err(damaged("damaged adapter: its header does not decode").because(e)),
+    let odd = |e| damaged("damaged adapter: its header does not decode").because(e);
+    let (mut header, mut rest) = postcard::take_from_bytes::<AdapterHeader>(bytes).map_err(odd)?;
+    if preamble.version > 1 {
+        let (added, after) = postcard::take_from_bytes::<Additions>(rest).map_err(odd)?;
+        (header.confusions, rest) = (added.confusions, after);
     }
+    if !rest.is_empty() {
+        return Err(damaged(format!("damaged adapter: {} stray bytes in its header", rest.len())));
+    }
+    header.check().map(|()| header)
 }
 
 /// Checks every byte of an adapter file; its header, and the byte range of each tensor in file order.
@@ -315,14 +332,22 @@ pub fn encode(adapter: &Adapter) -> Result<Vec<u8>> {
         head,
         lineage: adapter.lineage.clone(),
         verdict: adapter.verdict.clone(),
+        confusions: None,
     };
-    let header = postcard::to_stdvec(&header).map_err(|e| Error::internal("cannot encode a header").because(e))?;
+    let odd = |e| Error::internal("cannot encode a header").because(e);
+    let mut header = postcard::to_stdvec(&header).map_err(odd)?;
+    let added = Additions { confusions: adapter.confusions.clone() };
+    let version = if added == Additions::default() { 1 } else { 2 };
+    if version > 1 {
+        header.extend(postcard::to_stdvec(&added).map_err(odd)?);
+    }
     let data_offset = (PREAMBLE_LEN + header.len()).next_multiple_of(ALIGNMENT);
     let total_len = (data_offset + area.0.len() + HASH_LEN) as u64;
     if header.len() > MAX_HEADER || total_len > MAX_FILE {
         return Err(Error::usage("the adapter is too large for a file").hint("choose a lower rank or fewer sites"));
     }
     let preamble = Preamble {
+        version,
         header_len: header.len(),
         total_len,
         data_offset,

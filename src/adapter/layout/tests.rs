@@ -82,7 +82,7 @@ fn a_file_with_right_checksums_and_wrong_contents_is_refused() {
     b[RESERVED_AT] = 1;
     refuse(b, "contradict");
     let mut b = good.clone();
-    b[VERSION_AT] = 2;
+    b[VERSION_AT] = 3;
     refuse(b, "format 2");
     for (at, value) in [(TOTAL_LEN_AT, u64::MAX), (DATA_OFFSET_AT, u64::MAX - 63), (DATA_LEN_AT, u64::MAX - 63)] {
         let mut b = good.clone();
@@ -146,7 +146,8 @@ prop_compose! {
 
 prop_compose! {
     fn any_adapter()(sites in prop::collection::btree_map(".{0,20}", site(), 0..6), features in 0usize..9, base in 0usize..4,
-        new in 0usize..4, columns in prop::collection::btree_set(0u32..4, 0..4), task in ".{0,10}", has_head: bool, parent: u64)
+        new in 0usize..4, columns in prop::collection::btree_set(0u32..4, 0..4), task in ".{0,10}", has_head: bool, parent: u64,
+        pairs in prop::option::of(prop::collection::vec((0u32..8, 0u32..8), 0..6)))
         -> Adapter {
         let columns: Vec<u32> =
             columns.into_iter().filter(|c| (*c as usize) < base).chain((base as u32)..((base + new) as u32)).collect();
@@ -160,7 +161,11 @@ prop_compose! {
             bias: samples::tensor(&[columns.len()], 2.0).data,
             columns,
         });
-        Adapter { sites, head, task, labels: vec![], ..samples::adapter(parent) }
+        let known = |pair: &(u32, u32)| pair.0.max(pair.1) < (base + new) as u32;
+        let confusions = pairs
+            .filter(|_| has_head)
+            .map(|pairs| Confusions::of(pairs.into_iter().filter(known)));
+        Adapter { sites, head, task, labels: vec![], confusions, ..samples::adapter(parent) }
     }
 }
 

@@ -26,6 +26,8 @@ pub struct Written {
     pub path: PathBuf,
     /// How long it is.
     pub bytes: u64,
+    /// Whether it may answer otherwise than the session: where the session lets the base model's answer stand.
+    pub adapter_alone: bool,
 }
 
 /// Oldest opset that has the operators of an appended head.
@@ -35,7 +37,8 @@ const HEAD_OPSET: i64 = 12;
 const LARGEST: usize = i32::MAX as usize;
 
 /// Writes the active generation of `session`, merged into its base, to `out`. The file is loaded again and its answers are compared with
-/// those of the session, on examples that are synthetic, before it gets its name. It answers with the model's scores only: labels that the
+/// those of the adapter, on examples that are synthetic, before it gets its name. The file has one model: it answers with the adapter alone
+/// where the session lets the base model's answer stand. It answers with the model's scores only: labels that the
 /// model makes of them are left out.
 ///
 /// # Errors
@@ -67,7 +70,8 @@ pub fn merged(session: &Session, out: &Path) -> Result<Written> {
     let staged = StagedFile::write(&RealDisk, folder_of(out), &encoded)?;
     answers_alike(staged.path(), session, rounds)?;
     staged.publish(out)?;
-    Ok(Written { path: out.to_path_buf(), bytes: encoded.len() as u64 })
+    let adapter_alone = adapter.confusions.is_some();
+    Ok(Written { path: out.to_path_buf(), bytes: encoded.len() as u64, adapter_alone })
 }
 
 fn write_in(model: &mut ModelProto, base: &Base, task: Task, adapter: &Adapter) -> Result<()> {

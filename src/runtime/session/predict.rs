@@ -62,8 +62,8 @@ impl Session {
     }
 
     fn logits(&self, serving: &Serving, example: &Example) -> Result<Option<Array2<f32>>> {
-        let rows = self.home.0.engine.one(&serving.variant(), example)?;
-        let logits = serving.logits(&rows)?;
+        // The base model is a step of the answer where the adapter may not change it.
+        let logits = serving.answers(&[example], |variant, _| self.home.0.engine.one(variant, example))?;
         match &logits {
             Some(z) if z.iter().any(|v| !v.is_finite()) => {
                 Err(Error::bad_data("the adapter answered with a value that is not a finite number"))
@@ -99,8 +99,9 @@ impl Session {
                 examples.iter().try_for_each(|e| crate::plan::check(self.home.base(), e))?;
                 return Ok(None);
             }
-            let rows = self.home.0.engine.many(&serving.variant(), &examples, threads, MICRO_BATCH)?;
-            let Some(mut z) = serving.logits(&rows)? else { return Ok(None) };
+            let engine = &self.home.0.engine;
+            let answers = serving.answers(&examples, |variant, some| engine.many(variant, some, threads, MICRO_BATCH))?;
+            let Some(mut z) = answers else { return Ok(None) };
             for mut row in z.rows_mut() {
                 let p = softmax(row.view());
                 row.iter_mut().zip(p).for_each(|(z, p)| *z = p);
