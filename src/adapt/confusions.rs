@@ -4,25 +4,85 @@ use ndarray::{Array2, Axis};
 
 use super::seen::Seen;
 use super::{Adaptation, Incumbent};
-use crate::adapter::Confusions;
+use crate::adapt::fit::Target;
+use crate::adapter::{Confusion, Confusions};
 use crate::error::Result;
+use crate::head::Head;
 use crate::input::Example;
 use crate::plan::Variant;
 use crate::stats::rows::argmax;
 
 impl Adaptation<'_> {
-    /// The confusions that the training examples `taught` show; `None` where classes are new, or the base model has none.
+    /// The confusions that the training examples `taught` show, with the margins of the adapter that learned from them; `None`
+    /// where classes are new, or the base model has none.
     ///
-    /// A label shows one: the base model's answer, and the label. A rejection of that answer shows that anything else may be right.
-    pub(super) fn confusions(&self, seen: &Seen, taught: &[usize]) -> Option<Confusions> {
-        let logits = seen.logits.as_ref().filter(|_| self.corrects_only())?;
-        let shown = taught.iter().flat_map(|&i| {
-            let target = &self.dataset.training_examples[i].target;
-            let answered = argmax(logits.row(i)).filter(|answered| !target.agrees(*answered));
-            let right = (0..self.dataset.classes).filter(|right| target.agrees(*right));
-            answered.into_iter().flat_map(move |a| right.clone().map(move |r| (a as u32, r as u32)))
+    /// A label on a wrong answer of the base model shows one. A rejection shows what the adapter has learned to answer instead.
+    pub(super) fn confusions(
+        &self,
+        seen: &Seen,
+        taught: &[usize],
+        variant: &Variant,
+        head: &Head,
+        threads: usize,
+    ) -> Result<Option<Confusions>> {
+        let Some(base) = seen.logits.as_ref().filter(|_| self.corrects_only()) else { return Ok(None) };
+        let mistaken = self.mistaken(base, taught);
+        if mistaken.is_empty() {
+            return Ok(Some(Confusions::default()));
+        }
+        let adapted = match variant {
+            Variant::Base => {
+                let features = seen.features.select(Axis(0), &mistaken);
+                head.forward(features.view(), Some(base.select(Axis(0), &mistaken).view()))?
+            }
+            _ => {
+                let rows = self.rows(variant, &self.questions(&mistaken), threads)?;
+                head.forward(rows.features.view(), rows.logits.as_ref().map(|z| z.view()))?
+            }
+        };
+        let shown = mistaken.iter().zip(adapted.rows()).filter_map(|(&i, adapted)| {
+            let (target, base) = (self.dataset.training_examples[i].target, base.row(i));
+            let answered = argmax(base)?;
+            let right = match target {
+                Target::Class(label) | Target::Keep(label) => label,
+                Target::Not(_) => argmax(adapted).filter(|a| target.agrees(*a))?,
+            };
+            Some(Confusion {
+                answered: u32::try_from(answered).ok()?,
+                right: u32::try_from(right).ok()?,
+                base_margin: base.get(answered)? - base.get(right)?,
+                adapter_margin: adapted.get(right)? - adapted.get(answered)?,
+            })
+        });
+        Ok(Some(Confusions::of(shown)))
+    }
+
+    /// As far as they show without an adapter: any margin of it is enough, and a rejection shows that all else may be right.
+    pub(super) fn confusions_of_base(&self, seen: &Seen, taught: &[usize]) -> Option<Confusions> {
+        let base = seen.logits.as_ref().filter(|_| self.corrects_only())?;
+        let shown = self.mistaken(base, taught).into_iter().flat_map(|i| {
+            let (target, base) = (self.dataset.training_examples[i].target, base.row(i));
+            let right = (0..base.len()).filter(move |right| target.agrees(*right));
+            argmax(base).into_iter().flat_map(move |answered| {
+                right.clone().map(move |right| Confusion {
+                    answered: answered as u32,
+                    right: right as u32,
+                    base_margin: base[answered] - base[right],
+                    adapter_margin: 0.0,
+                })
+            })
         });
         Some(Confusions::of(shown))
+    }
+
+    /// Of the training examples `taught`, those that the base model answers wrongly.
+    fn mistaken(&self, base: &Array2<f32>, taught: &[usize]) -> Vec<usize> {
+        let agrees = |i: usize, answer: usize| self.dataset.training_examples[i].target.agrees(answer);
+        taught.iter().copied().filter(|&i| argmax(base.row(i)).is_some_and(|answer| !agrees(i, answer))).collect()
+    }
+
+    fn questions(&self, rows: &[usize]) -> Vec<&Example> {
+        rows.iter().map(|&i| &self.dataset.training_examples[i].example).collect()
     }
 
     /// Leaves to the base model, in rows of `answers`, what `confusions` do not show; `base` has its logits on the same inputs.
@@ -35,12 +95,11 @@ impl Adaptation<'_> {
 
     /// Answers of the active generation to the training examples `rows`, `[rows, its classes]`; `None` without classes.
     pub(super) fn incumbent_answers(&self, of: &Incumbent, seen: &Seen, rows: &[usize]) -> Result<Option<Array2<f32>>> {
-        let questions: Vec<&Example> = rows.iter().map(|&i| &self.dataset.training_examples[i].example).collect();
         let variant = match of.sites.is_empty() {
             true => Variant::Base,
             false => Variant::Adapted(of.sites, of.factors),
         };
-        let answered = self.rows(&variant, &questions, self.settings.threads)?;
+        let answered = self.rows(&variant, &self.questions(rows), self.settings.threads)?;
         let logits = match of.head {
             Some(head) => Some(head.forward(answered.features.view(), answered.logits.as_ref().map(|z| z.view()))?),
             None => answered.logits,

@@ -150,9 +150,9 @@ impl Adaptation<'_> {
 
     pub(super) fn refit(&self, e: &Evidence, seen: &Seen) -> Result<Winner> {
         let all: Vec<usize> = (0..self.dataset.training_examples.len()).collect();
-        let confusions = self.confusions(seen, &all);
         if e.sites.is_empty() {
             let head = self.solved_head(seen, &all, e.l2)?;
+            let confusions = self.confusions(seen, &all, &Variant::Base, &head, self.settings.threads)?;
             return Ok(Winner { depth: e.depth, deltas: vec![], head, confusions, steps: 0, learning_rate: 0.0 });
         }
         let head = self.blank_head(seen)?;
@@ -164,6 +164,9 @@ impl Adaptation<'_> {
             self.say("training on everything", 0.8 + 0.2 * (epoch + 1) as f32 / e.epochs as f32);
             Ok(if epoch + 1 >= e.epochs { Go::Enough } else { Go::On })
         })?;
+        let factors = Factors::of(&fitted.deltas)?;
+        let variant = Variant::Adapted(&e.sites, &factors);
+        let confusions = self.confusions(seen, &all, &variant, &fitted.head, self.settings.threads)?;
         Ok(Winner {
             depth: e.depth,
             deltas: fitted.deltas,

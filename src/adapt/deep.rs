@@ -28,6 +28,15 @@ const CHECKPOINTS: [f32; 3] = [0.4, 0.7, 1.0];
 /// Level at which a candidate is told to be behind another.
 const BEHIND: f64 = 0.05;
 
+/// What a fit says of its fold at an evaluation checkpoint, `[examples of the fold, classes]`.
+#[derive(Clone)]
+pub(super) struct AtCheckpoint {
+    /// The adapter alone.
+    logits: Array2<f32>,
+    /// What would be answered: the base model's answer where it stands.
+    answers: Array2<f32>,
+}
+
 /// What became of a deeper candidate.
 pub(super) enum Found {
     Evidence(Box<Evidence>),
@@ -80,7 +89,6 @@ impl Adaptation<'_> {
         let checkpoints: Vec<u64> =
             CHECKPOINTS.iter().map(|s| ((recipe.epochs as f32 * s).round() as u64).max(1)).collect();
         let mut held_out: Vec<Array2<f32>> = vec![Array2::zeros((n, self.dataset.classes)); checkpoints.len()];
-        // What would be answered: as far as the feedback that taught has shown the base model to be wrong.
         let mut answers = held_out.clone();
         let all: Vec<u32> = (0..folds.folds()).collect();
         let side_by_side = self.settings.threads.max(1);
@@ -116,26 +124,20 @@ impl Adaptation<'_> {
             };
             for (&fold, (fitted, at_checkpoints)) in group.iter().zip(fits) {
                 let judges = folds.validation(fold);
-                let confusions = self.confusions(seen, &folds.training(fold));
-                let base = seen.logits.as_ref().map(|z| z.select(Axis(0), &judges));
-                for ((all, answers), part) in held_out.iter_mut().zip(&mut answers).zip(at_checkpoints) {
-                    let mut would = part.clone();
-                    Self::let_stand(confusions.as_ref(), &mut would, base.as_ref());
+                for ((logits, answers), part) in held_out.iter_mut().zip(&mut answers).zip(&at_checkpoints) {
                     for (at, &i) in judges.iter().enumerate() {
-                        all.row_mut(i).assign(&part.row(at));
-                        answers.row_mut(i).assign(&would.row(at));
+                        logits.row_mut(i).assign(&part.logits.row(at));
+                        answers.row_mut(i).assign(&part.answers.row(at));
                     }
                 }
                 steps += fitted.steps;
                 judged.extend(judges);
                 if retention.is_none() {
                     let factors = Factors::of(&fitted.deltas)?;
-                    retention = Some(self.retention(
-                        seen,
-                        &Variant::Adapted(sites, &factors),
-                        &fitted.head,
-                        confusions.as_ref(),
-                    )?);
+                    let variant = Variant::Adapted(sites, &factors);
+                    let (taught, threads) = (folds.training(fold), self.settings.threads);
+                    let confusions = self.confusions(seen, &taught, &variant, &fitted.head, threads)?;
+                    retention = Some(self.retention(seen, &variant, &fitted.head, confusions.as_ref())?);
                 }
             }
             if judged.len() < n {
@@ -172,11 +174,12 @@ impl Adaptation<'_> {
         checkpoints: &[u64],
         threads: usize,
         (pace, fits_ahead): (&Pace, Option<u32>),
-    ) -> Result<(Fitted, Vec<Array2<f32>>)> {
+    ) -> Result<(Fitted, Vec<AtCheckpoint>)> {
         let (training, judges) = (folds.training(fold), folds.validation(fold));
         let head = self.blank_head(seen)?;
         let training_examples: Vec<&TrainingExample> =
             training.iter().map(|&i| &self.dataset.training_examples[i]).chain(seen.kept_examples()).collect();
+        let base = seen.logits.as_ref().map(|z| z.select(Axis(0), &judges));
         let questions: Vec<&Example> = judges.iter().map(|&i| &self.dataset.training_examples[i].example).collect();
         let fit = Fit::new(self.engine, training_examples, sites, head, recipe, threads)?;
         let per_epoch = fit.steps_per_epoch()?;
@@ -186,17 +189,27 @@ impl Adaptation<'_> {
         let mut fitted = fit.run(&stop, self.keeper, |epoch, deltas, head, answers| {
             for _ in checkpoints.iter().filter(|l| **l == epoch + 1) {
                 let factors = Factors::of(deltas)?;
-                let rows = self.rows(&Variant::Adapted(sites, &factors), &questions, threads)?;
-                answers.push(head.forward(rows.features.view(), rows.logits.as_ref().map(|z| z.view()))?);
+                let variant = Variant::Adapted(sites, &factors);
+                let rows = self.rows(&variant, &questions, threads)?;
+                let logits = head.forward(rows.features.view(), rows.logits.as_ref().map(|z| z.view()))?;
+                let confusions = self.confusions(seen, &training, &variant, head, threads)?;
+                let mut would = logits.clone();
+                Self::let_stand(confusions.as_ref(), &mut would, base.as_ref());
+                answers.extend([logits, would]);
             }
             Ok(Go::On)
         })?;
-        let mut answers = std::mem::take(&mut fitted.answers);
-        match answers.last().cloned() {
-            Some(last) => answers.resize(checkpoints.len(), last),
+        let answers = std::mem::take(&mut fitted.answers);
+        let pair = |pair: &[Array2<f32>]| match pair {
+            [logits, answers] => Some(AtCheckpoint { logits: logits.clone(), answers: answers.clone() }),
+            _ => None,
+        };
+        let mut at: Vec<AtCheckpoint> = answers.chunks(2).filter_map(pair).collect();
+        match at.last().cloned() {
+            Some(last) => at.resize(checkpoints.len(), last),
             None => return Err(Error::internal("a fit without an evaluation checkpoint")),
         }
-        Ok((fitted, answers))
+        Ok((fitted, at))
     }
 
     /// Gives a candidate up that is behind a rival on the training examples `answered` so far, at each evaluation checkpoint: clearly in accuracy, by the

@@ -65,7 +65,7 @@ impl Adaptation<'_> {
         let held_out = choice.held_out.slice(ndarray::s![..all.len(), ..]).to_owned();
         let mut answers = held_out.clone();
         for fold in 0..folds.folds() {
-            let confusions = self.confusions(seen, &folds.training(fold));
+            let confusions = self.confusions_of_base(seen, &folds.training(fold));
             let base = seen.logits.as_ref();
             for i in folds.validation(fold) {
                 if let (Some(confusions), Some(base)) = (&confusions, base) {
@@ -75,7 +75,8 @@ impl Adaptation<'_> {
         }
         let (right, loss) = self.score(&answers)?;
         let solved = self.solved_head(seen, &all, choice.l2)?;
-        let retention = self.retention(seen, &Variant::Base, &solved, self.confusions(seen, &all).as_ref())?;
+        let confusions = self.confusions(seen, &all, &Variant::Base, &solved, self.settings.threads)?;
+        let retention = self.retention(seen, &Variant::Base, &solved, confusions.as_ref())?;
         let versions = choice.tried.iter().map(|t| t.right[..all.len()].to_vec()).collect();
         Ok(Evidence {
             depth: Depth::HeadOnly,

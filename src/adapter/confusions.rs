@@ -4,62 +4,98 @@ use ndarray::{ArrayView1, ArrayViewMut1};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::stats::rows::argmax;
 
-/// The confusions of the base model that feedback has shown: pairs of the class that it answered and the class that is right.
+/// Of the margins of an adapter on the examples of a pair, one in as many may be smaller than what is asked for.
+const LOWEST: usize = 10;
+/// Share of that margin which an adapter must have elsewhere. Both were chosen on lives (docs/training.md).
+const SHARE: f32 = 1.0 / 3.0;
+/// Difference of two runs of the same model on the same input that is rounding, in logits.
+const ROUNDING: f32 = 1e-3;
+
+/// The confusions of the base model that feedback has shown.
 ///
-/// Where an adapter changes an answer of the base model to one that feedback has never shown to be right in its place, it
-/// extrapolates: nobody has said anything about that border, and the base model, which was trained on it, answers instead.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct Confusions(Vec<(u32, u32)>);
+/// An adapter extrapolates where it changes an answer of the base model to one that feedback has never shown to be right in its
+/// place, where the base model is surer than it ever was when feedback showed it wrong, or where the adapter is far less sure
+/// than it is of what feedback said. Nobody has said anything about that, and the base model answers instead.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Confusions(Vec<Confusion>);
+
+/// One class taken for another by the base model.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Confusion {
+    /// What the base model answered.
+    pub answered: u32,
+    /// What was right.
+    pub right: u32,
+    /// The largest margin of the base model, `logit(answered) - logit(right)`, at which it was shown to be wrong.
+    pub base_margin: f32,
+    /// The smallest margin of the adapter, `logit(right) - logit(answered)`, at which it may change the answer.
+    pub adapter_margin: f32,
+}
+
+impl Confusion {
+    fn pair(&self) -> (u32, u32) {
+        (self.answered, self.right)
+    }
+}
 
 impl Confusions {
-    /// Of these pairs (answered by the base model, right), in any order and as often as they occur.
-    pub fn of(pairs: impl IntoIterator<Item = (u32, u32)>) -> Confusions {
-        let mut pairs: Vec<(u32, u32)> = pairs.into_iter().filter(|(answered, right)| answered != right).collect();
-        pairs.sort_unstable();
-        pairs.dedup();
-        Confusions(pairs)
+    /// Of examples with both margins on each, in any order. Of each pair, the base model may be as sure as it was on any of its
+    /// examples, and the adapter must be a third as sure as on all but a tenth of them.
+    pub fn of(examples: impl IntoIterator<Item = Confusion>) -> Confusions {
+        let mut all: Vec<Confusion> = examples.into_iter().filter(|c| c.answered != c.right).collect();
+        all.sort_unstable_by(|a, b| a.pair().cmp(&b.pair()).then(a.adapter_margin.total_cmp(&b.adapter_margin)));
+        let limits = |of_pair: &[Confusion]| {
+            let low = of_pair.get(of_pair.len() / LOWEST)?;
+            let base_margin = of_pair.iter().map(|c| c.base_margin).fold(f32::NEG_INFINITY, f32::max);
+            Some(Confusion { base_margin, adapter_margin: (SHARE * low.adapter_margin).max(0.0), ..*low })
+        };
+        Confusions(all.chunk_by(|a, b| a.pair() == b.pair()).filter_map(limits).collect())
     }
 
-    /// The pairs, ascending.
-    pub fn pairs(&self) -> &[(u32, u32)] {
+    /// One a pair of classes, ascending.
+    pub fn all(&self) -> &[Confusion] {
         &self.0
     }
 
-    /// Whether an answer of the base model may become another one.
-    pub fn allow(&self, answered: usize, right: usize) -> bool {
-        let pair = |v: usize| u32::try_from(v).ok();
-        let known = |pair: (u32, u32)| self.0.binary_search(&pair).is_ok();
-        answered == right || pair(answered).zip(pair(right)).is_some_and(known)
-    }
-
-    /// Whether every answer of a base model of `classes` classes may become `right`: then the base model need not be asked.
-    pub fn allow_from_all(&self, classes: usize, right: usize) -> bool {
-        (0..classes).all(|answered| self.allow(answered, right))
+    /// Whether the answer of the base model may become `right`, at these margins of the two.
+    pub fn allow(&self, answered: usize, right: usize, base_margin: f32, adapter_margin: f32) -> bool {
+        let (Ok(a), Ok(r)) = (u32::try_from(answered), u32::try_from(right)) else { return false };
+        let known = self.0.binary_search_by_key(&(a, r), Confusion::pair).ok().and_then(|at| self.0.get(at));
+        let sure =
+            |c: &Confusion| base_margin <= c.base_margin + ROUNDING && adapter_margin >= c.adapter_margin - ROUNDING;
+        a == r || known.is_some_and(sure)
     }
 
     /// Puts the base model's logits in the place of the adapter's where its answer stands. Classes that the base model lacks get
     /// the lowest value there is.
     pub fn let_stand(&self, mut adapted: ArrayViewMut1<f32>, base: ArrayView1<f32>) {
-        use crate::stats::rows::argmax;
         let (Some(answered), Some(right)) = (argmax(base), argmax(adapted.view())) else { return };
-        if !self.allow(answered, right) {
+        let margin = |z: ArrayView1<f32>, of: usize, over: usize| match (z.get(of), z.get(over)) {
+            (Some(of), Some(over)) => of - over,
+            _ => f32::INFINITY,
+        };
+        let adapter_margin = margin(adapted.view(), right, answered);
+        if !self.allow(answered, right, margin(base, answered, right), adapter_margin) {
             adapted.fill(f32::MIN);
             adapted.iter_mut().zip(&base).for_each(|(to, from)| *to = *from);
         }
     }
 
     /// # Errors
-    /// `BadData` where the pairs are not ascending, name a class twice in one pair, or one beyond `classes`.
+    /// `BadData` where the pairs are not ascending, name a class twice in one pair, or one beyond `classes`, or a margin is no number.
     pub(super) fn check(&self, classes: usize) -> Result<()> {
-        let inside = |v: u32| (v as usize) < classes;
-        let sound = self.0.is_sorted_by(|a, b| a < b)
-            && self.0.iter().all(|(answered, right)| answered != right && inside(*answered) && inside(*right));
-        match sound {
-            true => Ok(()),
-            false => Err(Error::bad_data(format!("its confusions are not ascending pairs of {classes} classes"))
-                .at("confusions")),
+        let sound = |c: &Confusion| {
+            let inside = |class: u32| (class as usize) < classes;
+            let finite = c.base_margin.is_finite() && c.adapter_margin.is_finite();
+            c.answered != c.right && inside(c.answered) && inside(c.right) && finite
+        };
+        if self.0.is_sorted_by(|a, b| a.pair() < b.pair()) && self.0.iter().all(sound) {
+            return Ok(());
         }
+        let what = format!("its confusions are not ascending pairs of {classes} classes with finite margins");
+        Err(Error::bad_data(what).at("confusions"))
     }
 }
 
@@ -68,34 +104,57 @@ mod tests {
     use super::*;
     use ndarray::array;
 
-    #[test]
-    fn what_feedback_never_showed_is_left_to_the_base_model() {
-        let shown = Confusions::of([(1, 2), (0, 2), (1, 2), (1, 1)]);
-        assert_eq!(shown.pairs(), [(0, 2), (1, 2)]);
-        let base = array![0.5f32, 2.0, 1.0];
-        let answer = |adapted: [f32; 3]| {
-            let mut z = ndarray::Array1::from(adapted.to_vec());
-            shown.let_stand(z.view_mut(), base.view());
-            z.to_vec()
-        };
-        assert_eq!(answer([0.0, 1.0, 3.0]), [0.0, 1.0, 3.0], "1 was confused with 2");
-        assert_eq!(answer([3.0, 1.0, 0.0]), base.to_vec(), "nobody said that 1 may be 0");
-        assert_eq!(answer([0.0, 9.0, 0.0]), [0.0, 9.0, 0.0], "the same answer, as sure as the adapter is");
-        assert!(shown.allow_from_all(3, 2) && !shown.allow_from_all(3, 1));
+    fn confusion(answered: u32, right: u32, base_margin: f32, adapter_margin: f32) -> Confusion {
+        Confusion { answered, right, base_margin, adapter_margin }
     }
 
     #[test]
-    fn a_class_that_the_base_model_lacks_is_never_left_standing() {
-        let mut z = array![0.0f32, 3.0, 1.0];
-        Confusions::default().let_stand(z.view_mut(), array![1.0f32, 0.5].view());
+    fn a_pair_asks_for_a_third_of_what_all_but_a_tenth_of_its_examples_have() {
+        let examples = (0..20).map(|i| confusion(1, 2, -(i as f32), (20 - i) as f32 * 3.0));
+        let others = [confusion(0, 2, 0.25, -4.0), confusion(1, 1, 9.0, 9.0)];
+        let shown = Confusions::of(examples.chain(others));
+        assert_eq!(shown.all(), [confusion(0, 2, 0.25, 0.0), confusion(1, 2, 0.0, 3.0)]);
+    }
+
+    #[test]
+    fn what_feedback_never_showed_is_left_to_the_base_model() {
+        let shown = Confusions::of([confusion(1, 2, 1.0, 3.0)]);
+        let answer = |adapted: [f32; 3], base: [f32; 3]| {
+            let mut z = ndarray::Array1::from(adapted.to_vec());
+            shown.let_stand(z.view_mut(), ndarray::ArrayView1::from(&base));
+            z.to_vec()
+        };
+        let base = [0.5, 2.0, 1.0];
+        assert_eq!(
+            answer([0.0, 1.0, 2.0], base),
+            [0.0, 1.0, 2.0],
+            "as it was confused, and the adapter is sure enough"
+        );
+        assert_eq!(answer([0.0, 1.0, 1.9], base), base, "the adapter is less sure than a third");
+        assert_eq!(answer([3.0, 1.0, 0.0], base), base, "nobody said that 1 may be 0");
+        assert_eq!(answer([0.0, 9.0, 0.0], base), [0.0, 9.0, 0.0], "the same answer, as sure as the adapter is");
+        let surer = [0.5, 2.1, 1.0];
+        assert_eq!(answer([0.0, 1.0, 3.0], surer), surer, "the base model never was as sure when it was wrong");
+    }
+
+    #[test]
+    fn a_class_that_the_base_model_lacks_is_never_answered() {
+        let mut z = array![0.0f32, 1.0, 3.0];
+        Confusions::of([confusion(0, 2, 9.0, 0.0)]).let_stand(z.view_mut(), array![1.0f32, 0.5].view());
         assert_eq!(z, array![1.0, 0.5, f32::MIN]);
     }
 
     #[test]
     fn unsound_pairs_are_refused() {
-        assert!(Confusions(vec![(0, 1), (2, 0)]).check(3).is_ok());
-        for pairs in [vec![(2, 0), (0, 1)], vec![(0, 1), (0, 1)], vec![(1, 1)], vec![(0, 3)]] {
-            assert!(Confusions(pairs.clone()).check(3).is_err(), "{pairs:?}");
-        }
+        let of = |pairs: &[(u32, u32, f32)]| Confusions(pairs.iter().map(|p| confusion(p.0, p.1, p.2, 0.0)).collect());
+        assert!(of(&[(0, 1, 0.0), (2, 0, 1.0)]).check(3).is_ok());
+        let unsound: [&[(u32, u32, f32)]; 5] = [
+            &[(2, 0, 0.0), (0, 1, 0.0)],
+            &[(0, 1, 0.0), (0, 1, 1.0)],
+            &[(1, 1, 0.0)],
+            &[(0, 3, 0.0)],
+            &[(0, 1, f32::NAN)],
+        ];
+        assert!(unsound.iter().all(|pairs| of(pairs).check(3).is_err()));
     }
 }

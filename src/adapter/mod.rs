@@ -14,7 +14,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-pub use confusions::Confusions;
+pub use confusions::{Confusion, Confusions};
 
 use crate::error::{Error, Result};
 

@@ -1,6 +1,6 @@
 //! The generation that answers, ready to use.
 
-use ndarray::{Array2, ArrayView1, Axis};
+use ndarray::Array2;
 
 use super::Home;
 use crate::adapter::file::AdapterFile;
@@ -9,7 +9,6 @@ use crate::error::{Error, Result};
 use crate::head;
 use crate::input::Example;
 use crate::plan::{Factors, Rows, SiteKey, Variant};
-use crate::stats::rows::argmax;
 use crate::store::Store;
 
 /// The adapter that answers; immutable, so that one prediction never mixes two of them.
@@ -89,16 +88,9 @@ impl Serving {
         let rows = forward(&self.variant(), examples)?;
         let Some(mut logits) = self.logits(&rows)? else { return Ok(None) };
         let Some(confusions) = &self.confusions else { return Ok(Some(logits)) };
-        let doubtful = |row: ArrayView1<f32>| argmax(row).is_none_or(|a| !confusions.allow_from_all(row.len(), a));
-        let asked: Vec<usize> = (0..logits.nrows()).filter(|&i| doubtful(logits.row(i))).collect();
-        let questions: Vec<&Example> = asked.iter().filter_map(|&i| examples.get(i).copied()).collect();
-        let base = match (self.sites.is_empty(), questions.is_empty()) {
-            (_, true) => None,
-            (true, _) => rows.logits.map(|z| z.select(Axis(0), &asked)),
-            (false, _) => forward(&Variant::Base, &questions)?.logits,
-        };
-        for (&i, base) in asked.iter().zip(base.iter().flat_map(|z| z.rows())) {
-            confusions.let_stand(logits.row_mut(i), base);
+        let base = if self.sites.is_empty() { rows.logits } else { forward(&Variant::Base, examples)?.logits };
+        for (adapted, base) in logits.rows_mut().into_iter().zip(base.iter().flat_map(|z| z.rows())) {
+            confusions.let_stand(adapted, base);
         }
         Ok(Some(logits))
     }
@@ -132,9 +124,10 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::adapter::{Adapter, DenseTensor, HeadDelta, SiteDelta, SiteKind, samples};
+    use crate::adapter::{Adapter, Confusion, DenseTensor, HeadDelta, SiteDelta, SiteKind, samples};
     use crate::input::LabelledSet;
     use crate::runtime::{InitOptions, Session};
+    use crate::stats::rows::argmax;
 
     /// A home whose generation 1 answers class 0 whatever it is asked, through a site or without one, where `confusions` let it.
     fn stubborn(folder: &Path, confusions: Option<Confusions>, site: bool) -> Session {
@@ -175,9 +168,10 @@ mod tests {
         let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/hapt_users_23_26.npz");
         let all = LabelledSet::read(&data).unwrap().filter_user(26).unwrap();
         let inputs: Vec<_> = (0..all.len()).step_by(9).map(|i| all.input(i).unwrap()).collect();
+        let shown = [3, 4].map(|answered| Confusion { answered, right: 0, base_margin: 100.0, adapter_margin: 0.0 });
         for site in [false, true] {
             let folder = tempfile::tempdir().unwrap();
-            let session = stubborn(folder.path(), Some(Confusions::of([(3, 0), (4, 0)])), site);
+            let session = stubborn(folder.path(), Some(Confusions::of(shown)), site);
             let base = session.evaluate(&inputs, true, 1).unwrap().unwrap();
             let ours = session.evaluate(&inputs, false, 1).unwrap().unwrap();
             let mut answered = [0; 2];

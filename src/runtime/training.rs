@@ -221,7 +221,7 @@ impl Session {
 
 fn in_words(confusions: &Confusions, labels: &[String]) -> Vec<(String, String)> {
     let label = |class: u32| labels.get(class as usize).cloned().unwrap_or_else(|| class.to_string());
-    confusions.pairs().iter().map(|&(answered, right)| (label(answered), label(right))).collect()
+    confusions.all().iter().map(|c| (label(c.answered), label(c.right))).collect()
 }
 
 /// What a training doubts, by the names of interactions and classes.

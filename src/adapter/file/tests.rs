@@ -1,15 +1,24 @@
 use super::super::layout::ALIGNMENT;
 use super::super::samples::{self, larger as sample};
 use super::*;
-use crate::adapter::Confusions;
+use crate::adapter::{Confusion, Confusions};
 use crate::disk::faulty::{Fault, FaultyDisk};
 use crate::error::ErrorKind;
 
 const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/adapter-v1.bin");
 const GOLDEN_2: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/adapter-v2.bin");
 
+fn confusions(pairs: &[(u32, u32)]) -> Confusions {
+    Confusions::of(pairs.iter().map(|&(answered, right)| Confusion {
+        answered,
+        right,
+        base_margin: 1.5,
+        adapter_margin: 0.75,
+    }))
+}
+
 fn confused() -> Adapter {
-    Adapter { confusions: Some(Confusions::of([(2, 0), (0, 3), (1, 2)])), ..sample() }
+    Adapter { confusions: Some(confusions(&[(2, 0), (0, 3), (1, 2)])), ..sample() }
 }
 
 #[test]
@@ -90,7 +99,7 @@ fn format_2_opens_forever() {
 
 #[test]
 fn confusions_of_classes_that_nobody_counts_are_refused() {
-    let adapter = Adapter { confusions: Some(Confusions::of([(0, 4)])), ..sample() };
+    let adapter = Adapter { confusions: Some(confusions(&[(0, 4)])), ..sample() };
     let e = encode(&adapter).unwrap_err();
     assert!(e.to_string().contains("confusions"), "{e}");
     let adapter = Adapter { head: None, ..confused() };

@@ -105,7 +105,7 @@ pub struct AdapterHeader {
 }
 
 /// What format 2 adds to the header.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 struct Additions {
     confusions: Option<Confusions>,
 }

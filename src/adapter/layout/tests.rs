@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::super::samples::{self, larger as sample};
-use super::super::{HeadDelta, SiteDelta};
+use super::super::{Confusion, HeadDelta, SiteDelta};
 use super::*;
 use crate::adapter::file::{AdapterFile, read_header};
 use crate::disk::{Bytes, RealDisk};
@@ -164,7 +164,8 @@ prop_compose! {
         let known = |pair: &(u32, u32)| pair.0.max(pair.1) < (base + new) as u32;
         let confusions = pairs
             .filter(|_| has_head)
-            .map(|pairs| Confusions::of(pairs.into_iter().filter(known)));
+            .map(|pairs| pairs.into_iter().filter(known).map(|(answered, right)| Confusion { answered, right, base_margin: parent as f32, adapter_margin: 1.0 }))
+            .map(Confusions::of);
         Adapter { sites, head, task, labels: vec![], confusions, ..samples::adapter(parent) }
     }
 }
