@@ -231,11 +231,10 @@ impl Record {
 
     /// Whether it tells of something that happened, and not of the file.
     pub fn is_told(&self) -> bool {
-        match self {
-            Record::Interaction { .. } | Record::Feedback { .. } | Record::Revision { .. } => true,
-            Record::Training { .. } => true,
-            _ => false,
-        }
+        matches!(
+            self,
+            Record::Interaction { .. } | Record::Feedback { .. } | Record::Revision { .. } | Record::Training { .. }
+        )
     }
 
     /// The interaction that it is or speaks of.

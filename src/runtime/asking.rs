@@ -189,7 +189,8 @@ mod tests {
     #[test]
     fn the_rate_is_kept_whatever_the_answers_are() {
         let n = BLOCKS * BLOCK;
-        let all: [(&str, fn(u32) -> f32); 5] = [
+        type Doubts = (&'static str, fn(u32) -> f32);
+        let all: [Doubts; 5] = [
             ("noise", |i| 0.2 + 0.7 * noise(i)),
             ("ever more doubtful", |i| 1.0 - 0.0005 * i as f32),
             ("ever surer", |i| 0.2 + 0.0005 * i as f32),
