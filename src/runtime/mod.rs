@@ -3,6 +3,8 @@
 mod answer;
 mod asking;
 mod config;
+#[cfg(feature = "train")]
+mod corrections;
 mod doubts;
 mod ends;
 #[cfg(all(test, feature = "train"))]
@@ -46,6 +48,8 @@ pub use crate::adapt::select::{Chosen, ChosenSite, Summary};
 pub use crate::process::TrainLimits;
 pub use answer::{Answer, Scored};
 pub use config::{Config, Distillation, Encryption, NewClasses, TextPadding};
+#[cfg(feature = "train")]
+pub use corrections::{Corrections, NotHeld, WhyNotHeld};
 pub use home::Home;
 pub use init_options::InitOptions;
 pub use listing::{Asked, Filter, Flag, Flagged, Listed, Listing};
