@@ -23,6 +23,7 @@ mod listing;
 mod opinions;
 #[cfg(feature = "train")]
 mod prepare;
+mod replay;
 #[cfg(feature = "train")]
 mod resume;
 pub mod sandbox;
@@ -53,6 +54,7 @@ pub use corrections::{Corrections, NotHeld, WhyNotHeld};
 pub use home::Home;
 pub use init_options::InitOptions;
 pub use listing::{Asked, Filter, Flag, Flagged, Listed, Listing};
+pub use replay::{Dropped, Replayed, ReplayedProfile};
 #[cfg(feature = "train")]
 pub use resume::Checkpoints;
 pub use session::{Feedback, FeedbackReceipt, Session, Status};
