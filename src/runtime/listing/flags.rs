@@ -260,7 +260,7 @@ mod tests {
     }
 
     fn at(classes: &str) -> Vec<Opinion> {
-        said(&classes.split(' ').map(|c| (c, None, 0)).collect::<Vec<_>>())
+        said(&classes.split(' ').map(|c| (c, None)).collect::<Vec<_>>())
     }
 
     fn flagged(flags: &Flags, flag: Flag) -> Vec<u32> {

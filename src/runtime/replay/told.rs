@@ -207,10 +207,8 @@ impl ToldProfile {
             let entry = InteractionEntry { id: *id, at_ms: *at_ms, offset: 0, answer, generation: *generation };
             *place = Some((entry, input.digest()));
             let sort = sort(input);
-            match sorts.get_mut(&sort) {
-                Some((ids, _)) => ids.push(*id),
-                None if sorts.len() < MOST_SORTS => drop(sorts.insert(sort, (vec![*id], input.clone()))),
-                None => {}
+            if sorts.len() < MOST_SORTS || sorts.contains_key(&sort) {
+                sorts.entry(sort).or_insert_with(|| (vec![], input.clone())).0.push(*id);
             }
             Ok(())
         })?;
