@@ -1,15 +1,18 @@
 //! Whether what people said holds: the winner's answers to all feedback that taught it, and why some differ from what was said.
 
-use ndarray::Array2;
+use ndarray::{Array2, ArrayView1};
 
 use super::doubts::Doubtful;
 use super::seen::Seen;
 use super::{Adaptation, Winner};
 use crate::adapt::fit::{Target, TrainingExample};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{ErrorKind, Result};
 use crate::input::Example;
-use crate::plan::{Factors, SiteKey, Variant};
+use crate::plan::{Factors, Rows, SiteKey, Variant};
 use crate::stats::rows::{argmax, softmax};
+
+/// Part of a logit, or of 1 if that is more, below which two logits are a close call.
+const CLOSE: f32 = 1e-3;
 
 /// What the winner answers to the feedback that taught it.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -45,8 +48,7 @@ pub(crate) enum Why {
 }
 
 impl Adaptation<'_> {
-    /// The winner's answers to all feedback, each input alone, as a prediction computes them. `None` if they cannot be computed: the first
-    /// prediction will say so.
+    /// The winner's answers to all feedback. `None` if they cannot be computed: the first prediction will say so.
     pub(super) fn corrections(
         &self,
         winner: &Winner,
@@ -64,17 +66,34 @@ impl Adaptation<'_> {
         }
     }
 
+    /// Logits of the winner, a row a training example. A close call is computed alone, as a prediction computes it: a batch rounds
+    /// otherwise.
     fn answers(&self, winner: &Winner, sites: &SiteKey, seen: &Seen) -> Result<Array2<f32>> {
         let examples: Vec<&Example> = self.dataset.training_examples.iter().map(|e| &e.example).collect();
         let factors = Factors::of(&winner.deltas)?;
-        let variant = if sites.is_empty() { Variant::Base } else { Variant::Adapted(sites, &factors) };
-        let rows = self.engine.many(&variant, &examples, self.settings.threads, 1)?;
-        let logits = winner.head.forward(rows.features.view(), rows.logits.as_ref().map(|z| z.view()))?;
-        match logits.nrows() == seen.features.nrows() {
-            true => Ok(logits),
-            false => Err(Error::internal("answers to another number of examples")),
+        let headed = |rows: &Rows| winner.head.forward(rows.features.view(), rows.logits.as_ref().map(|z| z.view()));
+        let (variant, mut logits) = if sites.is_empty() {
+            let base = seen.logits.as_ref().map(|z| z.view());
+            (Variant::Base, winner.head.forward(seen.features.view(), base)?)
+        } else {
+            let variant = Variant::Adapted(sites, &factors);
+            let logits = headed(&self.rows(&variant, &examples, self.settings.threads)?)?;
+            (variant, logits)
+        };
+        for (mut z, example) in logits.rows_mut().into_iter().zip(&examples) {
+            if is_close(z.view()) {
+                z.assign(&headed(&self.engine.one(&variant, example)?)?.row(0));
+            }
         }
+        Ok(logits)
     }
+}
+
+/// Whether rounding could change which class is the largest.
+fn is_close(z: ArrayView1<f32>) -> bool {
+    let Some(best) = argmax(z) else { return false };
+    let close = CLOSE * z[best].abs().max(1.0);
+    z.iter().enumerate().any(|(class, v)| class != best && z[best] - v < close)
 }
 
 impl Corrections {
@@ -159,6 +178,20 @@ mod tests {
         let p: Vec<_> = found.not_held.iter().map(|u| (u.answer, u.p_given.is_some())).collect();
         assert_eq!(p, [(0, true), (0, true), (0, true), (0, false)]);
         assert!((found.not_held[0].p_given.unwrap() - 0.1).abs() < 1e-6 && found.not_held[0].p_answer > 0.89);
+    }
+
+    #[test]
+    fn a_close_call_is_one_that_rounding_could_change() {
+        for (z, close) in [
+            (vec![1.0f32, 0.9999], true),
+            (vec![1.0, 0.99], false),
+            (vec![2000.0, 1999.0, 0.0], true),
+            (vec![-5.0, 3.0, 3.0], true),
+            (vec![1.0], false),
+            (vec![], false),
+        ] {
+            assert_eq!(is_close(ArrayView1::from(&z)), close, "{z:?}");
+        }
     }
 
     #[test]

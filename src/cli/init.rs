@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::limits::LimitsArg;
 use super::output::{Output, bytes, printable};
 use super::vet::VetArgs;
-use super::{EndsArg, TASKS, given, task};
+use super::{DEFAULT_PROFILE, EndsArg, TASKS, given, task};
 
 /// Make a home: a folder that holds a model and what it learns
 #[derive(Args)]
@@ -159,12 +159,7 @@ impl Init {
                 lines += &format!("\nnew classes, which the new model does not have: {}", new.join(", "));
             }
         }
-        lines += &match &replayed {
-            Some(replayed) if replayed.profiles.iter().any(|p| p.replayed > 0) => {
-                format!("\nnext: acclimate train {shown}")
-            }
-            _ => format!("\nnext: acclimate predict {shown} INPUT"),
-        };
+        lines += &format!("\nnext: {}", next(&shown, replayed.as_ref()));
         output.data(&data, || lines)?;
         Ok(ExitCode::SUCCESS)
     }
@@ -201,18 +196,35 @@ fn replayed_json(replayed: &Replayed) -> Value {
 /// What was replayed of one profile, in a line.
 fn one_profile(p: &ReplayedProfile) -> String {
     let Dropped { ignored, superseded, rejected, unfit, .. } = p.dropped;
+    let counted = |n: usize, one: &str, many: &str| (n > 0).then(|| format!("{n} {}", if n == 1 { one } else { many }));
     let reason = p.unfit.as_deref().map(|reason| format!(" ({})", printable(reason))).unwrap_or_default();
-    let left_out = [
-        (ignored, "ignored".to_string()),
-        (superseded, "superseded by newer ones".into()),
-        (rejected, "rejections of answers that the new model does not give".into()),
-        (unfit, format!("on inputs that the new model does not take{reason}")),
-        (p.damaged, "places of the old journal that cannot be read".into()),
-        (p.orphaned, "records of it that speak of what is lost".into()),
-    ];
-    let left_out: Vec<String> =
-        left_out.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")).collect();
+    let left_out: Vec<String> = [
+        counted(ignored, "ignored", "ignored"),
+        counted(superseded, "superseded", "superseded"),
+        counted(
+            rejected,
+            "rejection of an answer that the new model does not give",
+            "rejections of answers that the new model does not give",
+        ),
+        counted(unfit, "on an input", "on inputs")
+            .map(|text| format!("{text} that the new model does not take{reason}")),
+        counted(p.damaged, "place", "places").map(|text| format!("{text} of the old journal that cannot be read")),
+        counted(p.orphaned, "record", "records").map(|text| format!("{text} of it about what is lost")),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
     let left_out = if left_out.is_empty() { String::new() } else { format!("; left out: {}", left_out.join(", ")) };
     let items = if p.replayed == 1 { "item" } else { "items" };
     format!("profile {}: {} feedback {items} replayed{left_out}", p.profile, p.replayed)
+}
+
+/// What to type after this.
+fn next(shown: &str, replayed: Option<&Replayed>) -> String {
+    let profiles = || replayed.iter().flat_map(|r| &r.profiles).filter(|p| p.replayed > 0).map(|p| p.profile.as_str());
+    match profiles().find(|name| *name == DEFAULT_PROFILE).or_else(|| profiles().next()) {
+        Some(DEFAULT_PROFILE) => format!("acclimate train {shown}"),
+        Some(name) => format!("acclimate train {shown} --profile {name}"),
+        None => format!("acclimate predict {shown} INPUT"),
+    }
 }

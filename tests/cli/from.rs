@@ -187,7 +187,8 @@ fn what_cannot_be_replayed_makes_no_home() {
     says(&e, "because", "arrays given; this model takes text");
     let digits = asset("digits_cnn.onnx");
     let e = refused(&["init", &new, "--model", digits.to_str().unwrap(), "--from", &old], 65);
-    says(&e, "because", "[6, 128]");
+    says(&e, "because", "an example has shape [6, 128]");
+    says(&e, "next", "takes the same inputs");
     assert_eq!(names(Path::new(&old).parent().unwrap()), ["full", "home"], "nothing was made");
 }
 

@@ -65,7 +65,7 @@ impl Told {
     /// Whether the inputs are such as the new base takes; `classes` are what it answers. `tell` is told what its maker should know.
     ///
     /// # Errors
-    /// `BadData` that says what differs, if it takes none of a sort of input.
+    /// `BadData` that says what differs, if it takes none of them.
     pub fn fits(&self, base: &Base, intake: &IntakeKind, classes: &[String], tell: &mut dyn FnMut(&str)) -> Result<()> {
         let mut sizes = BTreeSet::new();
         let (mut fits, mut refused) = (self.samples().next().is_none(), None);
@@ -82,11 +82,10 @@ impl Told {
             }
         }
         if let Some(e) = refused.filter(|_| !fits) {
-            let hint = e.next_step().unwrap_or("choose a base that takes the same inputs").to_string();
             return Err(Error::bad_data("the inputs of the old home are not such as the new base takes")
                 .at(self.home.display())
                 .because(e.to_string())
-                .hint(hint));
+                .hint("choose a base that takes the same inputs; one of texts needs its --tokenizer"));
         }
         for (width, height, w, h) in sizes {
             tell(&format!(
