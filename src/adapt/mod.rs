@@ -5,6 +5,7 @@
 //! given up. The winner is trained once more on everything, checked against the base on inputs that nobody corrected, and only
 //! then handed to the store.
 
+mod corrections;
 mod decide;
 mod deep;
 mod doubts;
@@ -22,6 +23,7 @@ mod shallow;
 
 use std::time::{Duration, Instant};
 
+pub(crate) use corrections::{Corrections, Unheld, Why};
 use deep::Found;
 pub(crate) use doubts::Doubtful;
 use evidence::Evidence;
@@ -104,6 +106,8 @@ pub(crate) struct Outcome {
     pub loss: Option<ValidationLoss>,
     /// `None` where nothing was trained.
     pub doubts: Option<Doubtful>,
+    /// `None` where nothing may serve.
+    pub corrections: Option<Corrections>,
 }
 
 /// Mean loss (cross-entropy in nats) on the validation answers, none of which taught the one that is judged.
@@ -241,6 +245,7 @@ impl Adaptation<'_> {
             tried: vec![],
             loss: None,
             doubts: None,
+            corrections: None,
         }
     }
 
