@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use ndarray::Array2;
 
+use super::corrections::Corrections;
 use super::doubts::Doubtful;
 use super::evidence::{Evidence, mean};
 use super::seen::Seen;
@@ -64,9 +65,10 @@ impl Adaptation<'_> {
         };
         let loss = Some(ValidationLoss { base: self.untaught_loss(seen, judged)?, after: mean(&parts[shown].1) });
         let doubts = Doubtful::find(&candidates[shown].held_out, &seen.features, &self.dataset.training_examples);
-        let done = |verdict, winner, steps| {
+        let done = |verdict, promoted: Option<(Winner, Option<Corrections>)>, steps| {
             let (seconds, tried, doubts) = (started.elapsed().as_secs_f64(), tried.clone(), Some(doubts.clone()));
-            Ok(Outcome { verdict, winner, steps, seconds, tried, loss, doubts })
+            let (winner, corrections) = promoted.map_or((None, None), |(winner, held)| (Some(winner), held));
+            Ok(Outcome { verdict, winner, steps, seconds, tried, loss, doubts, corrections })
         };
         let Some(chosen) = call.chosen else { return done(verdict, None, steps) };
         if let Some(reason) = self.behind_on_fresh(&candidates[chosen], seen)? {
@@ -91,7 +93,8 @@ impl Adaptation<'_> {
                 format!("{}; {retention}, the limit is {:.1} %", verdict.reason, 100.0 * limits.disagreement);
         }
         verdict.promoted = true;
-        done(verdict, Some(winner), steps)
+        let held = self.corrections(&winner, &key, seen, &doubts)?;
+        done(verdict, Some((winner, held)), steps)
     }
 
     /// Mean loss of the base on the training examples of the validation split.

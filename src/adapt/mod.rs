@@ -6,6 +6,7 @@
 //! then handed to the store.
 
 mod confusions;
+mod corrections;
 mod decide;
 mod deep;
 mod doubts;
@@ -23,6 +24,7 @@ mod shallow;
 
 use std::time::{Duration, Instant};
 
+pub(crate) use corrections::{Corrections, Unheld, Why};
 use deep::Found;
 pub(crate) use doubts::Doubtful;
 use evidence::Evidence;
@@ -106,6 +108,8 @@ pub(crate) struct Outcome {
     pub loss: Option<ValidationLoss>,
     /// `None` where nothing was trained.
     pub doubts: Option<Doubtful>,
+    /// `None` where nothing may serve.
+    pub corrections: Option<Corrections>,
 }
 
 /// Mean loss (cross-entropy in nats) on the validation answers, none of which taught the one that is judged.
@@ -244,6 +248,7 @@ impl Adaptation<'_> {
             tried: vec![],
             loss: None,
             doubts: None,
+            corrections: None,
         }
     }
 

@@ -4,19 +4,21 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use acclimate::disk::KeySource;
-use acclimate::runtime::{NewClasses, TrainLimits};
+use acclimate::runtime::{Dropped, NewClasses, Replayed, ReplayedProfile, TrainLimits};
 use acclimate::{Home, InitOptions, Result};
 use clap::Args;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::limits::LimitsArg;
-use super::output::{Output, bytes};
+use super::output::{Output, bytes, printable};
 use super::vet::VetArgs;
-use super::{EndsArg, TASKS, given, task};
+use super::{DEFAULT_PROFILE, EndsArg, TASKS, given, task};
 
 /// Make a home: a folder that holds a model and what it learns
 #[derive(Args)]
-#[command(after_help = "Example:\n  acclimate init home --model model.onnx --labels labels.txt")]
+#[command(
+    after_help = "Example:\n  acclimate init home --model model.onnx --labels labels.txt\n  acclimate init new --model better.onnx --from home"
+)]
 pub struct Init {
     /// Folder to make
     home: PathBuf,
@@ -51,6 +53,9 @@ pub struct Init {
     /// Let feedback name new classes without --new-class
     #[arg(long)]
     new_classes: bool,
+    /// Replay the feedback of all profiles of this home, which is only read, on the new model
+    #[arg(long, value_name = "OLDHOME")]
+    from: Option<PathBuf>,
     /// Encrypt what the profiles store
     #[arg(long, requires = "key")]
     encrypt: bool,
@@ -91,9 +96,10 @@ impl Init {
         let options = given(options, self.tokenizer, InitOptions::tokenizer);
         let options = given(options, self.new_classes.then_some(NewClasses::Allow), InitOptions::new_classes);
         let options = given(options, self.key.source(), InitOptions::key);
+        let options = given(options, self.from.as_ref(), InitOptions::replaying);
         let options = self.ends.chosen(options);
         let mut warnings = vec![];
-        let home = Home::init_telling(&self.home, &options, &mut |warning| {
+        let (home, replayed) = Home::init_reporting(&self.home, &options, &mut |warning| {
             output.warn(warning);
             warnings.push(warning.to_string());
         })?;
@@ -109,6 +115,9 @@ impl Init {
             "model_output": home.base().output_name()?,
             "warnings": warnings,
         });
+        if let Some(replayed) = &replayed {
+            data["from"] = replayed_json(replayed);
+        }
         let mut lines = format!("{shown}: {} model that takes {}", config.task, home.intake().takes());
         if !home.labels().is_empty() {
             lines += &format!(", {} classes", home.labels().len());
@@ -143,8 +152,79 @@ impl Init {
                 encryption.key
             );
         }
-        lines += &format!("\nnext: acclimate predict {shown} INPUT");
+        if let Some(replayed) = &replayed {
+            replayed.profiles.iter().for_each(|p| lines += &format!("\n{}", one_profile(p)));
+            if !replayed.new_classes.is_empty() {
+                let new: Vec<String> = replayed.new_classes.iter().map(|label| printable(label)).collect();
+                lines += &format!("\nnew classes, which the new model does not have: {}", new.join(", "));
+            }
+        }
+        lines += &format!("\nnext: {}", next(&shown, replayed.as_ref()));
         output.data(&data, || lines)?;
         Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn dropped_json(dropped: Dropped) -> Value {
+    let Dropped { ignored, superseded, rejected, unfit, .. } = dropped;
+    json!({ "ignored": ignored, "superseded": superseded, "rejected": rejected, "unfit": unfit })
+}
+
+fn replayed_json(replayed: &Replayed) -> Value {
+    let sum = |of: fn(&ReplayedProfile) -> usize| replayed.profiles.iter().map(of).sum::<usize>();
+    let dropped = replayed.profiles.iter().fold(Dropped::default(), |all, p| all.plus(p.dropped));
+    let one = |p: &ReplayedProfile| {
+        json!({
+            "profile": p.profile,
+            "replayed": p.replayed,
+            "dropped": dropped_json(p.dropped),
+            "damaged": p.damaged,
+            "orphaned": p.orphaned,
+            "reason": p.unfit,
+        })
+    };
+    json!({
+        "replayed": sum(|p| p.replayed),
+        "dropped": dropped_json(dropped),
+        "damaged": sum(|p| p.damaged),
+        "orphaned": sum(|p| p.orphaned),
+        "new_classes": replayed.new_classes,
+        "profiles": replayed.profiles.iter().map(one).collect::<Vec<_>>(),
+    })
+}
+
+/// What was replayed of one profile, in a line.
+fn one_profile(p: &ReplayedProfile) -> String {
+    let Dropped { ignored, superseded, rejected, unfit, .. } = p.dropped;
+    let counted = |n: usize, one: &str, many: &str| (n > 0).then(|| format!("{n} {}", if n == 1 { one } else { many }));
+    let reason = p.unfit.as_deref().map(|reason| format!(" ({})", printable(reason))).unwrap_or_default();
+    let left_out: Vec<String> = [
+        counted(ignored, "ignored", "ignored"),
+        counted(superseded, "superseded", "superseded"),
+        counted(
+            rejected,
+            "rejection of an answer that the new model does not give",
+            "rejections of answers that the new model does not give",
+        ),
+        counted(unfit, "on an input", "on inputs")
+            .map(|text| format!("{text} that the new model does not take{reason}")),
+        counted(p.damaged, "place", "places").map(|text| format!("{text} of the old journal that cannot be read")),
+        counted(p.orphaned, "record", "records").map(|text| format!("{text} of it about what is lost")),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    let left_out = if left_out.is_empty() { String::new() } else { format!("; left out: {}", left_out.join(", ")) };
+    let items = if p.replayed == 1 { "item" } else { "items" };
+    format!("profile {}: {} feedback {items} replayed{left_out}", p.profile, p.replayed)
+}
+
+/// What to type after this.
+fn next(shown: &str, replayed: Option<&Replayed>) -> String {
+    let profiles = || replayed.iter().flat_map(|r| &r.profiles).filter(|p| p.replayed > 0).map(|p| p.profile.as_str());
+    match profiles().find(|name| *name == DEFAULT_PROFILE).or_else(|| profiles().next()) {
+        Some(DEFAULT_PROFILE) => format!("acclimate train {shown}"),
+        Some(name) => format!("acclimate train {shown} --profile {name}"),
+        None => format!("acclimate predict {shown} INPUT"),
     }
 }

@@ -5,14 +5,14 @@ use std::process::ExitCode;
 
 use acclimate::adapt::{Progress, ValidationLoss};
 use acclimate::gate::retention::Retention;
-use acclimate::runtime::{Checkpoints, Chosen, TrainOptions, TrainReport};
+use acclimate::runtime::{Checkpoints, Chosen, Corrections, NotHeld, TrainOptions, TrainReport};
 use acclimate::store::PROBATION;
 use acclimate::{Error, Result};
 use clap::Args;
 use serde_json::{Value, json};
 
 use super::limits::LimitsArg;
-use super::output::{Output, bytes, duration, percent};
+use super::output::{Output, bytes, duration, percent, printable};
 use super::{ProfileArg, ThreadsArg, stop};
 
 /// Learn from the feedback; what was learned becomes active only if it proves better on feedback that it has not seen
@@ -98,10 +98,12 @@ impl Train {
             "reason": v.reason,
             "tried": report.tried,
             "may_change": report.may_change.as_ref().map(|pairs| pairs.iter().map(may_change).collect::<Vec<_>>()),
+            "corrections": report.corrections().map(corrections_json),
             "loss": report.loss().map(loss_json),
             "choice": report.choice().map(choice),
         });
-        output.data(&data, || for_people(&report))?;
+        let flags = self.profile.as_flag();
+        output.data(&data, || for_people(&report, &format!("{}{flags}", self.home.display())))?;
         Ok(ExitCode::SUCCESS)
     }
 }
@@ -143,7 +145,47 @@ fn items(n: usize) -> String {
     if n == 1 { "1 feedback item".into() } else { format!("{n} feedback items") }
 }
 
-fn for_people(report: &TrainReport) -> String {
+/// What holds of the feedback that the new generation learned from.
+fn corrections_json(c: &Corrections) -> Value {
+    let one = |n: &NotHeld| {
+        json!({
+            "id": n.id.to_string(),
+            "kind": n.kind,
+            "label": n.label,
+            "answer": { "label": n.answer.label, "p": n.answer.p },
+            "p": n.p,
+            "why": n.why.name(),
+            "reason": n.reason,
+        })
+    };
+    json!({ "held": c.held, "of": c.of, "not_held": c.not_held.iter().map(one).collect::<Vec<_>>() })
+}
+
+/// The count, and the first that do not hold; `home` is what a command about them begins with.
+fn corrections(c: &Corrections, home: &str) -> Vec<String> {
+    const SHOWN: usize = 5;
+    let one = |n: &NotHeld| {
+        let said = match (n.kind, &n.label) {
+            (kind, Some(label)) => format!("{kind} {}", printable(label)),
+            (kind, None) => kind.to_string(),
+        };
+        let (answer, reason) = (printable(&n.answer.label), printable(&n.reason));
+        format!("interaction {} ({said}) is answered {answer}: {reason}", n.id)
+    };
+    let count = format!("{} of {} corrections hold", c.held, c.of);
+    if let [only] = &c.not_held[..] {
+        return vec![format!("{count}; {}", one(only))];
+    }
+    let mut lines = vec![count];
+    lines.extend(c.not_held.iter().take(SHOWN).map(|n| format!("  {}", one(n))));
+    match c.not_held.len().saturating_sub(SHOWN) {
+        0 => {}
+        more => lines.push(format!("  and {more} more: `acclimate interactions {home} --flag not-held`")),
+    }
+    lines
+}
+
+fn for_people(report: &TrainReport, home: &str) -> String {
     let v = &report.verdict;
     let mut lines = vec![];
     if let Some(c) = report.choice() {
@@ -187,6 +229,7 @@ fn for_people(report: &TrainReport) -> String {
         if let Some(pairs) = report.may_change.as_ref().filter(|pairs| !pairs.is_empty()) {
             lines.push(format!("it may change {}; other answers of the base model stand", changes(pairs)));
         }
+        lines.extend(report.corrections().iter().flat_map(|c| corrections(c, home)));
     } else {
         let serves = match report.generation {
             0 => "the base model goes on serving".to_string(),

@@ -182,12 +182,31 @@ impl Journal {
         now_ms: u64,
         mut next: impl FnMut() -> Result<Option<Record>>,
     ) -> Result<()> {
+        Journal::write_all(disk, path, next_id, now_ms, |push| {
+            while let Some(record) = next()? {
+                push(&record)?;
+            }
+            Ok(())
+        })
+    }
+
+    /// [`Journal::write`] of the records that `fill` hands on.
+    ///
+    /// # Errors
+    /// As [`Journal::write`].
+    pub fn write_all(
+        disk: &dyn Disk,
+        path: &Path,
+        next_id: u32,
+        now_ms: u64,
+        fill: impl FnOnce(&mut dyn FnMut(&Record) -> Result<()>) -> Result<()>,
+    ) -> Result<()> {
         let mut copy = rewrite::Copy::begin(disk, path, SegmentSize::default(), now_ms)?;
         copy.reserve(next_id);
-        while let Some(record) = next()? {
-            copy.note(&record);
-            copy.push(&record)?;
-        }
+        fill(&mut |record| {
+            copy.note(record);
+            copy.push(record)
+        })?;
         copy.finish()
     }
 

@@ -20,6 +20,29 @@ pub(super) struct Doubts {
     /// Labels that disagree with what was learned from all others.
     #[serde(default)]
     pub disagrees: Vec<Disagrees>,
+    /// What the last generation that was promoted answers otherwise than was said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub holds: Option<Holds>,
+}
+
+/// Whether the feedback that a generation learned from holds.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct Holds {
+    pub generation: u64,
+    /// What does not hold.
+    #[serde(default)]
+    pub not_held: Vec<NotHeldEntry>,
+}
+
+/// Feedback that the generation answers otherwise.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct NotHeldEntry {
+    pub id: String,
+    /// The class that was said to be right; none for a rejection of the answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub given: Option<String>,
+    pub answer: String,
+    pub reason: String,
 }
 
 /// A label that the candidate, trained without it, finds unlikely.

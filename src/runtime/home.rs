@@ -168,23 +168,27 @@ impl Home {
         }
     }
     /// The disk through which the files of a profile are used: with its cipher, where the home is encrypted.
-    #[cfg(feature = "bundles")]
     pub(crate) fn profile_disk(&self, profile: &str) -> Arc<dyn Disk> {
         keyed(self.0.disk.clone(), self.0.key.as_ref(), profile)
     }
     /// Names of the profiles, sorted.
     pub fn profiles(&self) -> Result<Vec<String>> {
-        let folder = self.0.path.join("profiles");
-        match self.0.disk.exists(&folder).and_then(|there| if there { self.0.disk.list(&folder) } else { Ok(vec![]) }) {
-            Ok(names) => Ok(names.into_iter().filter(|n| !n.starts_with('.') && folder.join(n).is_dir()).collect()),
-            Err(e) => Err(Error::io("cannot list the profiles", &folder, e)),
-        }
+        profiles(&*self.0.disk, &self.0.path)
     }
 }
 
 impl fmt::Debug for Home {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Home").field("path", &self.0.path).field("config", &self.0.config).finish_non_exhaustive()
+    }
+}
+
+/// Names of the profiles of the home in `path`, sorted.
+pub(super) fn profiles(disk: &dyn Disk, path: &Path) -> Result<Vec<String>> {
+    let folder = path.join("profiles");
+    match disk.exists(&folder).and_then(|there| if there { disk.list(&folder) } else { Ok(vec![]) }) {
+        Ok(names) => Ok(names.into_iter().filter(|n| !n.starts_with('.') && folder.join(n).is_dir()).collect()),
+        Err(e) => Err(Error::io("cannot list the profiles", &folder, e)),
     }
 }
 

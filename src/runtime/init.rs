@@ -11,6 +11,7 @@ use super::first_run::first_run;
 use super::home::{Answering, LONGEST_LABELS, SURVEY_LENGTH, read_labels};
 use super::init_options::InitOptions;
 use super::intake::{self, IntakeKind};
+use super::replay::{Replayed, Staged, Told};
 use super::sandbox::Trial;
 use crate::adapter::Fingerprint;
 use crate::base::{Base, MAX_MODEL_BYTES, Task, in_one_file};
@@ -43,15 +44,53 @@ impl Home {
     /// # Errors
     /// As [`Home::init`].
     pub fn init_telling(path: impl AsRef<Path>, options: &InitOptions, tell: &mut dyn FnMut(&str)) -> Result<Home> {
-        let new = NewHome { disk: &RealDisk, path: path.as_ref(), options };
-        new.is_possible()?;
-        let model = new.model()?;
-        let mut config = new.settings(&model, tell)?;
-        let external = model.base.has_external_data();
-        config.padding = new.first_run(model.base, &config)?;
-        config.encryption = new.encryption()?;
-        new.store(&mut config, external)?;
-        Home::open(path)
+        let (home, replayed) = Home::init_reporting(path, options, tell)?;
+        for profile in replayed.iter().flat_map(|replayed| &replayed.profiles) {
+            let (dropped, damaged) = (profile.dropped.count(), profile.damaged.saturating_add(profile.orphaned));
+            if dropped > 0 || damaged > 0 {
+                tell(&format!(
+                    "profile {}: {} feedback items were replayed, {dropped} were not, and {damaged} places or records of the old \
+                     journal are lost",
+                    profile.profile, profile.replayed
+                ));
+            }
+        }
+        Ok(home)
+    }
+
+    internal! {
+        /// [`Home::init_telling`] with what was replayed, where [`InitOptions::replaying`] asks for it.
+        ///
+        /// # Errors
+        /// As [`Home::init`].
+        pub fn init_reporting(
+            path: impl AsRef<Path>,
+            options: &InitOptions,
+            tell: &mut dyn FnMut(&str),
+        ) -> Result<(Home, Option<Replayed>)> {
+            let path = path.as_ref();
+            let new = NewHome { disk: &RealDisk, path, options };
+            let told = new.told()?;
+            new.is_possible()?;
+            let model = new.model()?;
+            let mut config = new.settings(&model, tell)?;
+            let external = model.base.has_external_data();
+            if let Some(told) = &told {
+                let intake = IntakeKind::new(&model.base, &config, options.tokenizer.as_deref())?;
+                told.fits(&model.base, &intake, &model.known_labels(), tell)?;
+            }
+            config.padding = new.first_run(model.base, &config)?;
+            config.encryption = new.encryption()?;
+            let Some(told) = told else {
+                new.store(&mut config, external)?;
+                return Ok((Home::open(path)?, None));
+            };
+            let staged = Staged::begin(new.disk, path)?;
+            NewHome { path: staged.folder(), ..new }.store(&mut config, external)?;
+            let replayed = told.replay(&Home::open(staged.folder())?)?;
+            staged.publish()?;
+            Ok((Home::open(path)?, Some(replayed)))
+        }
     }
 }
 
@@ -62,6 +101,16 @@ struct Model {
     labels: Option<Vec<String>>,
     /// Classes that it answers with.
     classes: usize,
+}
+
+impl Model {
+    /// Labels that are known without feedback.
+    fn known_labels(&self) -> Vec<String> {
+        let named = self.labels.iter().flatten().cloned();
+        let classes = if self.task == Task::Classification { self.classes } else { 0 };
+        let numbered = (named.clone().count()..classes).map(|class| class.to_string());
+        named.chain(numbered).collect()
+    }
 }
 
 /// A home that is being made.
@@ -84,6 +133,19 @@ impl NewHome<'_> {
             1..=256 => Ok(()),
             rank => Err(Error::usage(format!("a rank of {rank}")).hint("choose 1 to 256; 8 is the default")),
         }
+    }
+
+    /// What was said in the old home, where there is one.
+    fn told(&self) -> Result<Option<Told>> {
+        let Some(old) = &self.options.from else { return Ok(None) };
+        let told = Told::read(old)?;
+        Staged::check(self.disk, old, self.path)?;
+        if told.encrypted && self.options.key.is_none() {
+            return Err(Error::usage("the old home is encrypted, and the new one is not to be")
+                .at(old.display())
+                .hint("add --encrypt with --key-file or --keyring: what was said would lie open otherwise"));
+        }
+        Ok(Some(told))
     }
 
     /// Opens the model and finds what answers in it, and whether anything in it can adapt.

@@ -39,6 +39,7 @@ pub struct InitOptions {
     pub(crate) key: Option<KeySource>,
     pub(crate) limits: TrainLimits,
     pub(crate) ask_rate: f64,
+    pub(crate) from: Option<PathBuf>,
 }
 
 impl InitOptions {
@@ -60,6 +61,7 @@ impl InitOptions {
             key: None,
             limits: TrainLimits::default(),
             ask_rate: ASK_RATE,
+            from: None,
         }
     }
 
@@ -152,6 +154,13 @@ impl InitOptions {
     #[must_use]
     pub fn ask_rate(mut self, share: f64) -> InitOptions {
         self.ask_rate = share;
+        self
+    }
+
+    /// Replays the feedback of the home in `old` on the new base: see `acclimate init --from` in docs/cli.md. `old` is only read.
+    #[must_use]
+    pub fn replaying(mut self, old: impl Into<PathBuf>) -> InitOptions {
+        self.from = Some(old.into());
         self
     }
 

@@ -21,6 +21,8 @@ pub(super) struct Lessons {
     pub dataset: Dataset,
     /// The interaction of each training example.
     pub ids: Vec<InteractionId>,
+    /// What was said about it.
+    pub kinds: Vec<FeedbackKind>,
     /// Feedback items that teach nothing, since newer ones on identical inputs say otherwise.
     pub superseded: usize,
     /// Those that were told to teach nothing.
@@ -51,7 +53,7 @@ impl Session {
             let input = journal.input(id).and_then(journal_io::load)?;
             home.intake().example(&input).map_err(|e| e.at(format!("interaction {id} in the journal")))
         };
-        let (mut training_examples, mut served_right, mut ids) = (vec![], vec![], vec![]);
+        let (mut training_examples, mut served_right, mut ids, mut kinds) = (vec![], vec![], vec![], vec![]);
         let (mut superseded, mut ignored, mut revised) = (0, 0, false);
         // A clock can step back (a Pi has none of its own): the order of the journal is the order of time.
         let mut latest = 0;
@@ -80,6 +82,7 @@ impl Session {
             let earlier = (word.last as u64) < serving.examples;
             latest = word.first_ms.max(latest);
             ids.push(interaction.id);
+            kinds.push(word.entry.kind.clone());
             training_examples.push(TrainingExample {
                 example: load(interaction.id)?,
                 target,
@@ -111,7 +114,7 @@ impl Session {
             classes,
             features: home.0.features,
         };
-        Ok(Lessons { labels, dataset, ids, superseded, ignored })
+        Ok(Lessons { labels, dataset, ids, kinds, superseded, ignored })
     }
 }
 

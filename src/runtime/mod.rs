@@ -3,6 +3,8 @@
 mod answer;
 mod asking;
 mod config;
+#[cfg(feature = "train")]
+mod corrections;
 mod doubts;
 mod ends;
 #[cfg(all(test, feature = "train"))]
@@ -21,6 +23,7 @@ mod listing;
 mod opinions;
 #[cfg(feature = "train")]
 mod prepare;
+mod replay;
 #[cfg(feature = "train")]
 mod resume;
 pub mod sandbox;
@@ -46,9 +49,12 @@ pub use crate::adapt::select::{Chosen, ChosenSite, Summary};
 pub use crate::process::TrainLimits;
 pub use answer::{Answer, Scored};
 pub use config::{Config, Distillation, Encryption, NewClasses, TextPadding};
+#[cfg(feature = "train")]
+pub use corrections::{Corrections, NotHeld, WhyNotHeld};
 pub use home::Home;
 pub use init_options::InitOptions;
 pub use listing::{Asked, Filter, Flag, Flagged, Listed, Listing};
+pub use replay::{Dropped, Replayed, ReplayedProfile};
 #[cfg(feature = "train")]
 pub use resume::Checkpoints;
 pub use session::{Feedback, FeedbackReceipt, Session, Status};

@@ -72,15 +72,25 @@ impl Opinion {
 /// What holds among the first `upto` feedback items, in the order in which the interactions got their first.
 pub(crate) fn read(journal: &Snapshot, upto: usize) -> Result<Vec<Opinion>> {
     let state = journal.state();
-    let (mut opinions, mut same): (Vec<Opinion>, HashMap<[u8; 32], Vec<usize>>) = Default::default();
+    let mut said = vec![];
     for word in state.last_words(upto)? {
         let Some(interaction) = state.interaction(word.entry.id)? else { continue };
+        let digest = journal.input(interaction.id)?.digest();
+        said.push((word, interaction, digest));
+    }
+    Ok(settled(said))
+}
+
+/// What holds of `said`: the last word on each interaction, with the digest of its input.
+pub(crate) fn settled(said: Vec<(LastWord, InteractionEntry, [u8; 32])>) -> Vec<Opinion> {
+    let (mut opinions, mut same): (Vec<Opinion>, HashMap<[u8; 32], Vec<usize>>) = Default::default();
+    for (word, interaction, digest) in said {
         let meaning = Meaning::of(&word.entry.kind, interaction.answer.as_ref().map(|(label, _)| &**label));
-        same.entry(journal.input(interaction.id)?.digest()).or_default().push(opinions.len());
+        same.entry(digest).or_default().push(opinions.len());
         opinions.push(Opinion { word, interaction, meaning, superseded_by: None, identical: 1, supersedes: 0 });
     }
     same.into_values().filter(|group| group.len() > 1).for_each(|group| settle(&mut opinions, group));
-    Ok(opinions)
+    opinions
 }
 
 /// Of the opinions `group` on one input, the newest holds, and what agrees with all newer ones that hold.

@@ -3,7 +3,8 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::doubts::{Disagrees, Doubts};
+use super::corrections::{self, Corrections};
+use super::doubts::{Disagrees, Doubts, FORMAT, Holds};
 use super::lessons::Lessons;
 use super::prepare::{Prepared, incumbent};
 use super::resume::{Checkpoints, Keeping};
@@ -46,6 +47,8 @@ pub struct TrainReport {
     /// What the new generation may change: pairs of an answer of the base model and the answer that feedback has shown to be right
     /// in its place. Any other answer of the base model stands. `None` where it may change all, and where none was promoted.
     pub may_change: Option<Vec<(String, String)>>,
+    /// What the new generation answers to the feedback that it learned from; `None` if none was promoted.
+    pub(crate) corrections: Option<Corrections>,
     /// Mean loss on the answers that judged; `None` where nothing was trained.
     pub(crate) loss: Option<ValidationLoss>,
     /// Which sites were allowed to adapt, where memory or time is limited.
@@ -53,6 +56,23 @@ pub struct TrainReport {
 }
 
 impl TrainReport {
+    /// How many of the feedback items that the new generation learned from it answers as was said, and how many they are; `None` if
+    /// none was promoted. Superseded and ignored items are not among them.
+    pub fn held(&self) -> Option<(usize, usize)> {
+        self.corrections.as_ref().map(|c| (c.held, c.of))
+    }
+
+    /// The feedback that the new generation learned from and answers otherwise than was said, in order of time, and why in a sentence.
+    pub fn not_held(&self) -> impl Iterator<Item = (InteractionId, &str)> {
+        self.corrections.iter().flat_map(|c| &c.not_held).map(|n| (n.id, n.reason.as_str()))
+    }
+
+    internal! {
+        /// [`TrainReport::not_held`] with the answers; `None` if nothing was promoted.
+        pub fn corrections(&self) -> Option<&Corrections> {
+            self.corrections.as_ref()
+        }
+    }
     internal! {
         /// Mean loss on the answers that judged; `None` where nothing was trained.
         pub fn loss(&self) -> Option<ValidationLoss> {
@@ -109,7 +129,7 @@ impl Session {
             _ => (all, prepare(&all)?),
         };
         let Prepared { lessons, candidates, settings, chosen, name } = prepared;
-        let Lessons { labels, dataset, ids, superseded, ignored } = lessons;
+        let Lessons { labels, dataset, ids, kinds, superseded, ignored } = lessons;
         if let Some(chosen) = &chosen {
             self.keep_choice(chosen)?;
         }
@@ -127,9 +147,10 @@ impl Session {
         };
         let outcome = adaptation.run();
         engine.drop_train_plans();
-        let Outcome { verdict, winner, steps, seconds, tried, loss, doubts } = outcome?;
+        let Outcome { verdict, winner, steps, seconds, tried, loss, doubts, corrections } = outcome?;
         let doubts = doubts.map(|found| named(&found, &ids, &labels));
         let may_change = winner.as_ref().and_then(|w| w.confusions.as_ref()).map(|c| in_words(c, &labels));
+        let corrections = corrections.map(|found| corrections::named(&found, &ids, &kinds, &labels));
         let generation = match winner {
             Some(winner) => {
                 let adapter = self.adapter_of(winner, labels, seen, &settings, &verdict, current);
@@ -139,7 +160,8 @@ impl Session {
         };
         lock(&self.journal).record_training(now_ms(), generation, verdict.clone(), steps, seconds as f32, seen)?;
         // The training counts, whatever becomes of this.
-        let kept = doubts.map_or(Ok(()), |doubts| self.store.doubts().keep(&doubts.to_text()?));
+        let holds = generation.zip(corrections.as_ref()).map(|(generation, found)| found.kept(generation));
+        let kept = doubts.map_or(Ok(()), |doubts| self.keep_doubts(doubts, holds));
         if let Err(e) = kept {
             tracing::warn!(error = %e, "what the training doubts about the feedback cannot be kept");
         }
@@ -161,9 +183,17 @@ impl Session {
             verdict,
             tried,
             may_change,
+            corrections,
             loss,
             choice,
         })
+    }
+
+    /// Keeps what a training doubts. What does not hold is that of the last promoted generation, until there is another one.
+    fn keep_doubts(&self, doubts: Doubts, holds: Option<Holds>) -> Result<()> {
+        let before = || self.doubts().ok().flatten().and_then(|doubts| doubts.holds);
+        let doubts = Doubts { holds: holds.or_else(before), ..doubts };
+        self.store.doubts().keep(&doubts.to_text()?)
     }
 
     /// Keeps what was chosen in the profile, for people.
@@ -236,7 +266,13 @@ fn named(found: &Doubtful, ids: &[InteractionId], labels: &[String]) -> Doubts {
         p_likely: d.p_likely,
     });
     let near_duplicates = found.near_duplicates.iter().map(|group| group.iter().map(|&at| id(at)).collect());
-    Doubts { format: 1, at_ms: now_ms(), near_duplicates: near_duplicates.collect(), disagrees: disagrees.collect() }
+    Doubts {
+        format: FORMAT,
+        at_ms: now_ms(),
+        near_duplicates: near_duplicates.collect(),
+        disagrees: disagrees.collect(),
+        holds: None,
+    }
 }
 
 #[cfg(test)]

@@ -39,6 +39,11 @@ pub struct Contents {
 }
 
 impl Contents {
+    /// Of a profile that has learned nothing: the base model serves.
+    pub fn none() -> Contents {
+        Contents { current: 0, previous: 0, highest: 0, probation_left: 0, generations: vec![] }
+    }
+
     fn is_sound(&self) -> bool {
         let has = |number: u64| number == 0 || self.generations.binary_search(&number).is_ok();
         has(self.current)
@@ -109,8 +114,26 @@ impl Incoming {
     /// # Errors
     /// `BadData` if the records do not make a journal, what `next` says, `Io`.
     pub fn journal(&self, next_id: u32, now_ms: u64, next: impl FnMut() -> Result<Option<Record>>) -> Result<()> {
+        Journal::write(&*self.store.disk, &self.store.journal_path(), next_id, now_ms, next)?;
+        self.sound_journal()
+    }
+
+    /// [`Incoming::journal`] of the records that `fill` hands on.
+    ///
+    /// # Errors
+    /// As [`Incoming::journal`].
+    pub fn journal_of(
+        &self,
+        next_id: u32,
+        now_ms: u64,
+        fill: impl FnOnce(&mut dyn FnMut(&Record) -> Result<()>) -> Result<()>,
+    ) -> Result<()> {
+        Journal::write_all(&*self.store.disk, &self.store.journal_path(), next_id, now_ms, fill)?;
+        self.sound_journal()
+    }
+
+    fn sound_journal(&self) -> Result<()> {
         let path = self.store.journal_path();
-        Journal::write(&*self.store.disk, &path, next_id, now_ms, next)?;
         match survey(&*self.store.disk, &path)?.is_sound() {
             true => Ok(()),
             false => Err(Error::bad_data("these records do not make a journal")),

@@ -107,6 +107,24 @@ fn labels_that_all_others_contradict_are_found_relabelled_ignored_or_forgotten()
     let trained = json(&["train", &home, "--threads", "2"]);
     assert_eq!((&trained["promoted"], &trained["superseded"]), (&true.into(), &0.into()), "{trained}");
 
+    // What the new generation answers otherwise is named, with why, and flagged.
+    let held = &trained["corrections"];
+    let not_held = held["not_held"].as_array().unwrap();
+    assert_eq!((held["of"].as_u64(), held["held"].as_u64()), (Some(90), Some(90 - not_held.len() as u64)), "{held}");
+    assert!(!not_held.is_empty() && not_held.len() <= turned.len(), "{held}");
+    for one in not_held {
+        let n = all.iter().position(|id| *id == one["id"]).unwrap();
+        assert!(turned.contains(&n), "{one}");
+        assert_eq!((&one["kind"], &one["label"]), (&"label".into(), &wrong(n).into()));
+        assert_eq!(one["answer"]["label"], set.labels()[rows[n]].as_str(), "{one}");
+        assert!(["doubted", "outvoted", "not-learned"].contains(&one["why"].as_str().unwrap()), "{one}");
+        assert!(one["p"].as_f64() < one["answer"]["p"].as_f64() && !one["reason"].as_str().unwrap().is_empty());
+    }
+    assert!(not_held.iter().any(|one| one["why"] == "doubted"), "{held}");
+    let mut flagged = ids(&json(&["interactions", &home, "--flag", "not-held"]));
+    flagged.reverse();
+    assert_eq!(flagged, not_held.iter().map(|one| one["id"].as_str().unwrap()).collect::<Vec<_>>());
+
     let doubted = json(&["interactions", &home, "--flag", "label-disagrees"]);
     let doubted = ids(&doubted);
     let planted: Vec<&String> = turned.iter().map(|&n| &all[n]).collect();

@@ -5,6 +5,7 @@
 mod daily;
 mod damage;
 mod disks;
+mod from;
 mod interactions;
 mod layers;
 mod processes;

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use super::frame::{FileHeader, VERSION};
 use super::id::random_id;
+use super::record::Record;
 use super::rewrite::Copy;
 use super::segment::{SegmentSize, segment_names, segment_number};
 use crate::disk::{Disk, StagedFile, folder_of};
@@ -67,6 +68,19 @@ pub fn survey(disk: &dyn Disk, path: &Path) -> Result<Survey> {
     }
 }
 
+/// Hands every record that can be kept of the journal at `path` to `take`, oldest first, whatever is damaged in it. Writes nothing, and
+/// needs no lock.
+///
+/// # Errors
+/// What `take` says; `Io`.
+pub fn read(disk: &dyn Disk, path: &Path, take: &mut dyn FnMut(&Record) -> Result<()>) -> Result<Survey> {
+    loop {
+        if let Some(found) = Walk::all(disk, path, Some(&mut |record: &Record| take(record)))? {
+            return Ok(found);
+        }
+    }
+}
+
 /// Whether segments are there, and the file that lists them is not.
 ///
 /// # Errors
@@ -95,7 +109,11 @@ pub fn salvage(disk: &dyn Disk, path: &Path) -> Result<Survey> {
     let (created_ms, next_id) = header.map_or((0, 0), |h| (h.created_ms, h.next_id));
     let mut copy = Copy::begin(disk, path, SegmentSize::default(), created_ms)?;
     copy.reserve(next_id);
-    let found = Walk::all(disk, path, Some(&mut copy))?;
+    let mut keep = |record: &Record| {
+        copy.note(record);
+        copy.push(record)
+    };
+    let found = Walk::all(disk, path, Some(&mut keep))?;
     let found = found.ok_or_else(|| Error::internal("the journal changed under the profile's lock"))?;
     copy.finish()?;
     Ok(found)

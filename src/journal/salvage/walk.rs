@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::super::frame::FILE_HEADER_LEN;
 use super::super::record::{FeedbackKind, InteractionId, Record};
-use super::super::rewrite::{Copy, check_list};
+use super::super::rewrite::check_list;
 use super::super::segment::{Footer, Place, Revised, SegmentInfo, segment_names, segment_number, segment_path};
 use super::super::state::check_input;
 use super::source::{Ids, Part, Source};
@@ -186,18 +186,21 @@ impl Contents {
 }
 
 /// One way through a journal.
-pub(super) struct Walk<'a, 'c> {
+pub(super) struct Walk<'a> {
     survey: Survey,
     seen: Seen,
-    /// Where the records go that can be kept.
-    copy: Option<&'a mut Copy<'c>>,
+    /// What is done with the records that can be kept.
+    keep: Option<Keep<'a>>,
 }
 
-impl<'a, 'c> Walk<'a, 'c> {
-    /// Goes through the journal at `path`. None, with nothing copied yet, when another file took its place meanwhile.
-    pub fn all(disk: &dyn Disk, path: &Path, copy: Option<&'a mut Copy<'c>>) -> Result<Option<Survey>> {
+/// What is done with a record.
+pub(super) type Keep<'a> = &'a mut dyn FnMut(&Record) -> Result<()>;
+
+impl<'a> Walk<'a> {
+    /// Goes through the journal at `path`. None, with nothing kept yet, when another file took its place meanwhile.
+    pub fn all(disk: &dyn Disk, path: &Path, keep: Option<Keep<'a>>) -> Result<Option<Survey>> {
         let source = Source::open(disk, path)?;
-        let mut walk = Walk { survey: Survey::default(), seen: Seen::default(), copy };
+        let mut walk = Walk { survey: Survey::default(), seen: Seen::default(), keep };
         walk.survey.header = source.header.as_ref().is_some_and(|header| header.segment == 0);
         let segments = Segments::of(disk, path, &source)?;
         if segments.is_damaged(path) {
@@ -286,9 +289,8 @@ impl<'a, 'c> Walk<'a, 'c> {
             }
         }
         let Some(record) = taken.as_deref() else { return Ok(()) };
-        if let Some(copy) = &mut self.copy {
-            copy.note(record);
-            copy.push(record)?;
+        if let Some(keep) = &mut self.keep {
+            keep(record)?;
         }
         self.survey.kept = self.survey.kept.saturating_add(1);
         Ok(())

@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::super::doubts::Doubts;
-use super::super::opinions::Opinion;
+use super::super::doubts::{Doubts, Holds};
+use super::super::opinions::{Meaning, Opinion};
 use crate::journal::InteractionId;
 
 /// A class with more than so many times the feedback of another is out of balance.
@@ -15,6 +15,8 @@ const PAUSE_MS: u64 = 3_600_000;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Flag {
+    /// The active generation learned from it, and answers otherwise.
+    NotHeld,
     /// Trained without it, the last training's candidate finds another class likely, and this one not.
     LabelDisagrees,
     /// The same input, or nearly the same, has another label.
@@ -31,7 +33,8 @@ pub enum Flag {
 
 impl Flag {
     /// All of them.
-    pub const ALL: [Flag; 6] = [
+    pub const ALL: [Flag; 7] = [
+        Flag::NotHeld,
         Flag::LabelDisagrees,
         Flag::Contradicts,
         Flag::Superseded,
@@ -43,6 +46,7 @@ impl Flag {
     /// The word for it.
     pub fn name(self) -> &'static str {
         match self {
+            Flag::NotHeld => "not-held",
             Flag::LabelDisagrees => "label-disagrees",
             Flag::Contradicts => "contradicts",
             Flag::Superseded => "superseded",
@@ -76,9 +80,13 @@ pub(super) struct Flags {
 }
 
 impl Flags {
-    pub fn find(opinions: &[Opinion], doubts: Option<&Doubts>) -> Flags {
+    /// All flags; `active` is the generation that answers.
+    pub fn find(opinions: &[Opinion], doubts: Option<&Doubts>, active: u64) -> Flags {
         let mut flags = Flags::default();
         if let Some(doubts) = doubts {
+            if let Some(holds) = doubts.holds.as_ref().filter(|holds| holds.generation == active) {
+                flags.not_held(opinions, holds);
+            }
             flags.disagreements(opinions, doubts);
             flags.near_duplicates(opinions, doubts);
         }
@@ -123,6 +131,26 @@ impl Flags {
                     100.0 * given
                 );
                 self.put(*id, Flag::LabelDisagrees, reason);
+            }
+        }
+    }
+
+    /// Only what still says what the generation learned.
+    fn not_held(&mut self, opinions: &[Opinion], holds: &Holds) {
+        let by_id: HashMap<String, &Opinion> = opinions.iter().map(|o| (o.interaction.id.to_string(), o)).collect();
+        for n in &holds.not_held {
+            let Some(o) = by_id.get(&n.id) else { continue };
+            let (still, said) = match (o.teaches(), &n.given) {
+                (Some(Meaning::Is(class)), Some(given)) => (class == given, format!("to be {given}")),
+                (Some(Meaning::IsNot(class)), None) => (*class == n.answer, format!("not to be {}", n.answer)),
+                _ => continue,
+            };
+            if still {
+                let reason = format!(
+                    "it is said {said}, and generation {} answers {}: {}",
+                    holds.generation, n.answer, n.reason
+                );
+                self.put(o.interaction.id, Flag::NotHeld, reason);
             }
         }
     }
@@ -205,8 +233,7 @@ fn alike(n: usize) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::doubts::Disagrees;
-    use super::super::super::opinions::Meaning;
+    use super::super::super::doubts::{Disagrees, NotHeldEntry};
     use super::*;
     use crate::journal::{FeedbackEntry, FeedbackKind, InteractionEntry, LastWord};
 
@@ -245,23 +272,23 @@ mod tests {
 
     #[test]
     fn classes_beyond_three_to_one() {
-        let balanced = Flags::find(&at("a b a a"), None);
+        let balanced = Flags::find(&at("a b a a"), None, 0);
         assert!(flagged(&balanced, Flag::Imbalance).is_empty());
-        let flags = Flags::find(&at("a b a a !a a c c"), None);
+        let flags = Flags::find(&at("a b a a !a a c c"), None, 0);
         assert_eq!(flagged(&flags, Flag::Imbalance), [0, 2, 3, 5]);
         assert_eq!(flags.of_classes[0].reason, "4 feedback items say a and 1 b: more than 3 to 1");
         assert!(
-            flagged(&Flags::find(&at("a a a a a"), None), Flag::Imbalance).is_empty(),
+            flagged(&Flags::find(&at("a a a a a"), None, 0), Flag::Imbalance).is_empty(),
             "there is nothing beside it"
         );
     }
 
     #[test]
     fn a_stretch_ends_where_another_class_comes_or_time_passes() {
-        assert!(flagged(&Flags::find(&at("a a b b a !b b"), None), Flag::OneStretch).is_empty());
-        assert_eq!(flagged(&Flags::find(&at("a a b b a"), None), Flag::OneStretch), [2, 3]);
+        assert!(flagged(&Flags::find(&at("a a b b a !b b"), None, 0), Flag::OneStretch).is_empty());
+        assert_eq!(flagged(&Flags::find(&at("a a b b a"), None, 0), Flag::OneStretch), [2, 3]);
         let later = [("a", Some(0)), ("a", Some(1)), ("b", Some(2)), ("b", Some(90)), ("a", Some(91))];
-        assert!(flagged(&Flags::find(&said(&later), None), Flag::OneStretch).is_empty(), "an hour lies between");
+        assert!(flagged(&Flags::find(&said(&later), None, 0), Flag::OneStretch).is_empty(), "an hour lies between");
     }
 
     #[test]
@@ -274,8 +301,8 @@ mod tests {
         };
         let disagrees = vec![doubt(0, "a"), doubt(1, "a"), doubt(3, "b"), doubt(9, "a")];
         let near_duplicates = vec![vec![id(0), id(1)], vec![id(2), id(9)]];
-        let doubts = Doubts { format: 1, at_ms: 0, near_duplicates, disagrees };
-        let flags = Flags::find(&opinions, Some(&doubts));
+        let doubts = Doubts { format: 1, at_ms: 0, near_duplicates, disagrees, holds: None };
+        let flags = Flags::find(&opinions, Some(&doubts), 1);
         assert_eq!(flagged(&flags, Flag::LabelDisagrees), [0, 3], "1 has another label by now, 9 is gone");
         assert_eq!(flagged(&flags, Flag::NearDuplicate), [0, 1], "2 has lost its twin");
         assert_eq!(flagged(&flags, Flag::Contradicts), [0, 1]);
@@ -283,6 +310,29 @@ mod tests {
         assert!(reasons[0].reason.ends_with("91 % against 3 %"), "{reasons:?}");
         assert!(reasons[1].reason.ends_with("is nearly the same and is said to be b"), "{reasons:?}");
         opinions[3].meaning = None;
-        assert_eq!(flagged(&Flags::find(&opinions, Some(&doubts)), Flag::LabelDisagrees), [0], "3 is ignored");
+        assert_eq!(flagged(&Flags::find(&opinions, Some(&doubts), 1), Flag::LabelDisagrees), [0], "3 is ignored");
+    }
+
+    #[test]
+    fn what_does_not_hold_is_flagged_while_that_generation_is_active_and_it_is_still_said() {
+        let mut opinions = at("a !b a");
+        let entry = |n: u32, given: Option<&str>, answer: &str| NotHeldEntry {
+            id: InteractionId(n).to_string(),
+            given: given.map(String::from),
+            answer: answer.into(),
+            reason: "because".into(),
+        };
+        let not_held =
+            vec![entry(0, Some("a"), "z"), entry(1, None, "b"), entry(2, Some("b"), "z"), entry(9, None, "z")];
+        let holds = Some(Holds { generation: 3, not_held });
+        let doubts = Doubts { format: 1, at_ms: 0, near_duplicates: vec![], disagrees: vec![], holds };
+        let flags = Flags::find(&opinions, Some(&doubts), 3);
+        assert_eq!(flagged(&flags, Flag::NotHeld), [0, 1], "2 says something else by now, 9 is gone");
+        let reason = |id| &flags.of[&InteractionId(id)][0].reason;
+        assert_eq!(reason(0), "it is said to be a, and generation 3 answers z: because");
+        assert_eq!(reason(1), "it is said not to be b, and generation 3 answers b: because");
+        assert!(flagged(&Flags::find(&opinions, Some(&doubts), 2), Flag::NotHeld).is_empty(), "another is active");
+        opinions[0].meaning = None;
+        assert_eq!(flagged(&Flags::find(&opinions, Some(&doubts), 3), Flag::NotHeld), [1], "0 is ignored");
     }
 }

@@ -92,7 +92,7 @@ impl Session {
             let since = filter.last_ms.map_or(0, |ms| now_ms().saturating_sub(ms));
             let limit = filter.limit.unwrap_or(usize::MAX);
             let opinions = opinions::read(&journal, usize::MAX)?;
-            let mut flags = Flags::find(&opinions, self.doubts()?.as_ref());
+            let mut flags = Flags::find(&opinions, self.doubts()?.as_ref(), self.store.current()?);
             let of_classes = std::mem::take(&mut flags.of_classes);
             let mut listing = Listing { of_classes, ..Listing::default() };
             let said: HashMap<InteractionId, FeedbackEntry> =
