@@ -9,7 +9,7 @@ use crate::stats::rows::argmax;
 /// Of the margins of an adapter on the examples of a pair, one in as many may be smaller than what is asked for.
 const LOWEST: usize = 10;
 /// Share of that margin which an adapter must have elsewhere. Both were chosen on lives (docs/training.md).
-const SHARE: f32 = 1.0 / 3.0;
+const SHARE: f32 = 0.5;
 /// Difference of two runs of the same model on the same input that is rounding, in logits.
 const ROUNDING: f32 = 1e-3;
 
