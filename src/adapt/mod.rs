@@ -29,6 +29,7 @@ pub(crate) use seen::{Dataset, Standing};
 
 use crate::adapt::fit::state::Keeper;
 use crate::adapt::fit::{Recipe, Target};
+use crate::adapter::known::KnownInputs;
 use crate::adapter::{Depth, HeadDelta, SiteDelta};
 use crate::error::Result;
 use crate::gate::Limits;
@@ -36,6 +37,7 @@ use crate::gate::split::{Folds, SplitOptions};
 use crate::head::Head;
 use crate::input::Example;
 use crate::plan::{Engine, Factors, Rows, SiteKey, Variant};
+use crate::stats::calibration::Calibration;
 use crate::stats::paired::{mean_gap, within};
 
 /// Fewest training examples with a known answer before a training is worth its time.
@@ -104,6 +106,10 @@ pub(crate) struct Outcome {
     pub loss: Option<ValidationLoss>,
     /// `None` where nothing was trained.
     pub doubts: Option<Doubtful>,
+    /// `None` where nothing was trained.
+    pub calibration: Option<Calibration>,
+    /// What the known inputs are like; `None` without a winner, or where too few are known.
+    pub known: Option<KnownInputs>,
 }
 
 /// Mean loss (cross-entropy in nats) on the validation answers, none of which taught the one that is judged.
@@ -196,7 +202,7 @@ impl Adaptation<'_> {
         if trials.candidates.len() > 1 {
             trials.candidates.drain(..rivals_from);
         }
-        self.decide(&seen, &base_right, &judged, trials, started)
+        self.decide(&seen, &base_right, &judged, &folds, trials, started)
     }
 
     /// The deeper candidates, shallowest first.
@@ -241,6 +247,8 @@ impl Adaptation<'_> {
             tried: vec![],
             loss: None,
             doubts: None,
+            calibration: None,
+            known: None,
         }
     }
 

@@ -66,6 +66,13 @@ pub(crate) fn adapter(parent: u64) -> Adapter {
             rank: 4,
         },
         verdict,
+        calibrated: Calibrated { temperature: 1.5 },
+        known: Some(KnownInputs {
+            centre: tensor(&[13], 0.6).data,
+            classes: vec![0, 2],
+            means: tensor(&[2, 13], 0.7),
+            scores: tensor(&[24], 1.0).data,
+        }),
     }
 }
 

@@ -60,7 +60,7 @@ impl Export {
         let session = self.profile.known_session(&self.home)?;
         let written = acclimate::export::merged(&session, &out)?;
         let path = written.path.display().to_string();
-        let data = json!({ "written": path, "bytes": written.bytes });
+        let data = json!({ "written": path, "bytes": written.bytes, "temperature": written.temperature });
         output.data(&data, || format!("{path}, {}", bytes(written.bytes)))?;
         Ok(ExitCode::SUCCESS)
     }

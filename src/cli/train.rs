@@ -98,6 +98,12 @@ impl Train {
             "reason": v.reason,
             "tried": report.tried,
             "loss": report.loss().map(loss_json),
+            "calibration": report.calibration().map(|c| json!({
+                "temperature": c.temperature,
+                "ece_before": c.ece_before,
+                "ece_after": c.ece_after,
+                "n": c.n,
+            })),
             "choice": report.choice().map(choice),
         });
         output.data(&data, || for_people(&report))?;
@@ -165,6 +171,15 @@ fn for_people(report: &TrainReport) -> String {
                 "{} of {} answers that nobody corrected stay as they were",
                 percent(v.retention),
                 v.retention_n
+            ));
+        }
+        if let Some(c) = report.calibration().filter(|c| c.temperature != 1.0) {
+            lines.push(format!(
+                "probabilities are off by {} on average, {} before (temperature {:.2}, {} validation answers)",
+                percent(c.ece_after),
+                percent(c.ece_before),
+                c.temperature,
+                c.n
             ));
         }
     } else {

@@ -5,6 +5,7 @@ use ndarray::Array2;
 use super::Home;
 use crate::adapter::HeadDelta;
 use crate::adapter::file::AdapterFile;
+use crate::adapter::known::KnownInputs;
 use crate::error::{Error, Result};
 use crate::head;
 use crate::plan::{Factors, Rows, SiteKey, Variant};
@@ -20,6 +21,10 @@ pub(crate) struct Serving {
     pub adapter_bytes: u64,
     /// Feedback items of the journal that this generation was trained on; those after them are new to it.
     pub examples: u64,
+    /// What logits are divided by on their way to probabilities.
+    pub temperature: f32,
+    /// What the known inputs are like.
+    pub known: Option<KnownInputs>,
     /// Deltas and their plans, while the weights are merged.
     merged: Option<crate::plan::Merged>,
 }
@@ -34,6 +39,8 @@ impl Serving {
             head: None,
             adapter_bytes: 0,
             examples: 0,
+            temperature: 1.0,
+            known: None,
             merged: None,
         }
     }
@@ -60,6 +67,8 @@ impl Serving {
             head,
             adapter_bytes: file.file_bytes(),
             examples: header.lineage.examples,
+            temperature: header.calibrated.temperature,
+            known: adapter.known,
             merged: merged.then(|| crate::plan::Merged::new(home.base(), deltas)),
         })
     }
@@ -71,6 +80,13 @@ impl Serving {
             Some(merged) => Variant::Merged(merged),
             None => Variant::Adapted(&self.sites, &self.factors),
         }
+    }
+
+    /// How familiar an input is whose answer is `class`, and its features those of the base: [`KnownInputs::familiarity`]. `None` where
+    /// nothing can be said: too little is known, or no input of that class.
+    pub fn familiarity(&self, features: &[f32], class: usize) -> Option<f32> {
+        let known = self.known.as_ref().filter(|known| known.knows(class) && known.centre.len() == features.len());
+        known.map(|known| known.familiarity(features))
     }
 
     /// Logits over all classes; none while an encoder has no class.

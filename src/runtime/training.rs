@@ -12,9 +12,10 @@ use super::{Session, now_ms};
 use crate::adapt::fit::state::Keeper;
 use crate::adapt::select::Chosen;
 use crate::adapt::{Adaptation, Doubtful, Outcome, Progress, Settings, ValidationLoss, Winner, head_delta};
-use crate::adapter::{Adapter, Lineage, Verdict};
+use crate::adapter::{Adapter, Calibrated, Lineage, Verdict};
 use crate::error::{Error, Result};
 use crate::journal::InteractionId;
+use crate::stats::calibration::Calibration;
 use crate::store::{Checkpoint, Cut};
 use crate::sync::lock;
 
@@ -45,6 +46,8 @@ pub struct TrainReport {
     pub tried: Vec<String>,
     /// Mean loss on the answers that judged; `None` where nothing was trained.
     pub(crate) loss: Option<ValidationLoss>,
+    /// How well probabilities say how often answers are right; `None` where nothing was trained.
+    pub(crate) calibration: Option<Calibration>,
     /// Which sites were allowed to adapt, where memory or time is limited.
     pub(crate) choice: Option<Chosen>,
 }
@@ -54,6 +57,12 @@ impl TrainReport {
         /// Mean loss on the answers that judged; `None` where nothing was trained.
         pub fn loss(&self) -> Option<ValidationLoss> {
             self.loss
+        }
+    }
+    internal! {
+        /// How well probabilities say how often answers are right, by the validation answers; `None` where nothing was trained.
+        pub fn calibration(&self) -> Option<Calibration> {
+            self.calibration
         }
     }
     internal! {
@@ -124,12 +133,12 @@ impl Session {
         };
         let outcome = adaptation.run();
         engine.drop_train_plans();
-        let Outcome { verdict, winner, steps, seconds, tried, loss, doubts } = outcome?;
+        let Outcome { verdict, winner, steps, seconds, tried, loss, doubts, calibration, known } = outcome?;
         let doubts = doubts.map(|found| named(&found, &ids, &labels));
         let generation = match winner {
             Some(winner) => {
                 let adapter = self.adapter_of(winner, labels, seen, &settings, &verdict, current);
-                Some(self.store.commit(&adapter)?)
+                Some(self.store.commit(&Adapter { calibrated: calibrated(calibration), known, ..adapter })?)
             }
             None => None,
         };
@@ -157,6 +166,7 @@ impl Session {
             verdict,
             tried,
             loss,
+            calibration,
             choice,
         })
     }
@@ -209,8 +219,14 @@ impl Session {
                 rank: home.config().rank as u32,
             },
             verdict: verdict.clone(),
+            calibrated: Calibrated::default(),
+            known: None,
         }
     }
+}
+
+fn calibrated(found: Option<Calibration>) -> Calibrated {
+    found.map_or_else(Calibrated::default, |found| Calibrated { temperature: found.temperature })
 }
 
 /// What a training doubts, by the names of interactions and classes.

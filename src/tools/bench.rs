@@ -7,7 +7,7 @@ use std::time::Instant;
 use ndarray::Array2;
 
 use crate::adapt::fit::{Fit, Recipe, Target, TrainingExample, start};
-use crate::adapter::{Adapter, Depth, Lineage, Pooling, SiteDelta, Verdict};
+use crate::adapter::{Adapter, Calibrated, Depth, Lineage, Pooling, SiteDelta, Verdict};
 use crate::base::{Base, Kind, Task};
 use crate::disk::RealDisk;
 use crate::error::{Error, Result};
@@ -275,6 +275,8 @@ fn swap(base: &Base, mut deltas: Vec<SiteDelta>) -> Result<Timing> {
             depth,
             reason: "a measurement".into(),
         },
+        calibrated: Calibrated::default(),
+        known: None,
     };
     crate::adapter::file::write_adapter(&RealDisk, &path, &adapter)?;
     let timing = time(50, || {

@@ -1,10 +1,12 @@
+use super::super::Calibrated;
 use super::super::layout::ALIGNMENT;
 use super::super::samples::{self, larger as sample};
 use super::*;
 use crate::disk::faulty::{Fault, FaultyDisk};
 use crate::error::ErrorKind;
 
-const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/adapter-v1.bin");
+const V1: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/adapter-v1.bin");
+const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/adapter-v2.bin");
 
 #[test]
 fn round_trip_through_a_file_with_aligned_tensors() {
@@ -70,6 +72,15 @@ fn a_write_that_fails_anywhere_leaves_no_file_or_a_whole_one() {
 
 #[test]
 fn format_1_opens_forever() {
+    let file = AdapterFile::open(Path::new(V1), None).unwrap();
+    assert_eq!(file.to_adapter(), Adapter { calibrated: Calibrated::default(), known: None, ..sample() });
+    assert_eq!(file.header().calibrated.temperature, 1.0);
+    let (header, _) = read_header(&RealDisk, Path::new(V1)).unwrap();
+    assert_eq!(&header, file.header());
+}
+
+#[test]
+fn format_2_opens_forever() {
     let file = AdapterFile::open(Path::new(GOLDEN), None).unwrap();
     assert_eq!(file.to_adapter(), sample());
     assert_eq!(&*file.bytes, encode(&sample()).unwrap(), "the writer changed: a new format version is due");

@@ -4,9 +4,10 @@ use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
+use super::known::KnownShape;
 use super::{
-    Adapter, Fingerprint, HeadShape, Lineage, Pooling, SiteKind, Verdict, check_data, check_head, check_order,
-    check_site, elements,
+    Adapter, Calibrated, Fingerprint, HeadShape, Lineage, Pooling, SiteKind, Verdict, check_data, check_head,
+    check_order, check_site, elements,
 };
 use crate::error::{Error, Result};
 
@@ -16,7 +17,9 @@ compile_error!("adapter tensors are used as they lie in the file, which is littl
 /// First bytes of every adapter file.
 pub const MAGIC: [u8; 8] = *b"ACCLADPT";
 /// The format this code writes.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
+/// The first format with [`Calibrated`] in its header.
+const CALIBRATED: u32 = 2;
 /// Tensors start at multiples of this.
 pub const ALIGNMENT: usize = 64;
 /// Longest header, in bytes.
@@ -81,7 +84,21 @@ pub struct HeadHeader {
     pub bias: TensorPlace,
 }
 
-/// Everything about an adapter but its tensors' data. This is the header of format 1, field for field.
+/// The known inputs' entry in the header; see [`super::known::KnownInputs`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct KnownHeader {
+    /// The class of each row of the means.
+    pub classes: Vec<u32>,
+    /// Where the centre is.
+    pub centre: TensorPlace,
+    /// Where the means are, classes × features.
+    pub means: TensorPlace,
+    /// Where the scores are.
+    pub scores: TensorPlace,
+}
+
+/// Everything about an adapter but its tensors' data. This is the header of format 1, field for field; since format 2
+/// [`Calibrated`] and [`KnownHeader`] follow it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct AdapterHeader {
     /// The only base it fits.
@@ -98,19 +115,32 @@ pub struct AdapterHeader {
     pub lineage: Lineage,
     /// What the gate said.
     pub verdict: Verdict,
+    /// How its scores become answers; of a file of format 1, as it was then.
+    #[serde(skip)]
+    pub calibrated: Calibrated,
+    /// What its known inputs are like; nothing in a file of format 1.
+    #[serde(skip)]
+    pub known: Option<KnownHeader>,
 }
 
 impl AdapterHeader {
     /// Tensors in file order.
     fn places(&self) -> impl Iterator<Item = (&str, &TensorPlace)> {
         let sites = self.sites.iter().flat_map(|s| [(s.name.as_str(), &s.a), (s.name.as_str(), &s.b)]);
-        sites.chain(self.head.iter().flat_map(|h| [("head", &h.weight), ("head", &h.bias)]))
+        let head = self.head.iter().flat_map(|h| [("head", &h.weight), ("head", &h.bias)]);
+        let known = self.known.iter().flat_map(|k| [&k.centre, &k.means, &k.scores].map(|t| ("known inputs", t)));
+        sites.chain(head).chain(known)
     }
 
     fn check(&self) -> Result<()> {
         check_order(self.sites.iter().map(|s| s.name.as_str()))?;
         for s in &self.sites {
             check_site(&s.name, s.kind, s.rank, s.alpha, &s.a.shape, &s.b.shape)?;
+        }
+        self.calibrated.check()?;
+        if let Some(k) = &self.known {
+            let (classes, centre, means, scores) = (&k.classes, &k.centre.shape, &k.means.shape, &k.scores.shape);
+            KnownShape { classes, centre, means, scores }.check()?;
         }
         let Some(h) = &self.head else { return Ok(()) };
         let shape = HeadShape {
@@ -126,12 +156,16 @@ impl AdapterHeader {
 
     /// Number of trained values.
     pub fn parameters(&self) -> u64 {
-        self.places().map(|(_, t)| elements(&t.shape).unwrap_or(0) as u64).sum()
+        let known = self.known.iter().flat_map(|k| [&k.centre, &k.means, &k.scores]);
+        let count = |t: &TensorPlace| elements(&t.shape).unwrap_or(0) as u64;
+        let all: u64 = self.places().map(|(_, t)| count(t)).sum();
+        all.saturating_sub(known.map(count).sum())
     }
 }
 
 /// The first bytes of the file.
 pub(super) struct Preamble {
+    version: u32,
     pub(super) header_len: usize,
     pub(super) total_len: u64,
     data_offset: usize,
@@ -164,7 +198,7 @@ impl Preamble {
         let mut out = [0; PREAMBLE_LEN];
         let mut put = |at: usize, bytes: &[u8]| out[at..at + bytes.len()].copy_from_slice(bytes);
         put(MAGIC_AT, &MAGIC);
-        put(VERSION_AT, &VERSION.to_le_bytes());
+        put(VERSION_AT, &self.version.to_le_bytes());
         put(HEADER_LEN_AT, &(self.header_len as u32).to_le_bytes());
         put(TOTAL_LEN_AT, &self.total_len.to_le_bytes());
         put(DATA_OFFSET_AT, &(self.data_offset as u64).to_le_bytes());
@@ -186,8 +220,8 @@ impl Preamble {
             return Err(damaged("damaged adapter: the preamble's checksum does not match"));
         }
         let version = u32_at(covered, VERSION_AT).unwrap_or(0);
-        if version != VERSION {
-            return Err(Error::bad_data(format!("adapter format {version} is not known here, only {VERSION}"))
+        if !(1..=VERSION).contains(&version) {
+            return Err(Error::bad_data(format!("adapter format {version} is not known here, only 1 to {VERSION}"))
                 .hint("update acclimate to a version that reads it"));
         }
         let preamble = || {
@@ -201,7 +235,7 @@ impl Preamble {
                 && whole == total_len
                 && is_zero(covered.get(RESERVED_AT..)?);
             let header_crc = u32_at(covered, HEADER_CRC_AT)?;
-            sound.then_some(Preamble { header_len, total_len, data_offset, data_len, header_crc })
+            sound.then_some(Preamble { version, header_len, total_len, data_offset, data_len, header_crc })
         };
         preamble().ok_or_else(|| damaged("damaged adapter: the lengths in its preamble contradict each other"))
     }
@@ -215,10 +249,14 @@ pub(super) fn decode_header(preamble: &Preamble, bytes: &[u8]) -> Result<Adapter
     if crc32fast::hash(bytes) != preamble.header_crc {
         return Err(damaged("damaged adapter: the header's checksum does not match"));
     }
-    match postcard::take_from_bytes::<AdapterHeader>(bytes) {
-        Ok((header, [])) => header.check().map(|()| header),
-        Ok((_, rest)) => Err(damaged(format!("damaged adapter: {} stray bytes in its header", rest.len()))),
-        Err(e) => Err(damaged("damaged adapter: its header does not decode").because(e)),
+    let odd = |e| damaged("damaged adapter: its header does not decode").because(e);
+    let (mut header, mut rest) = postcard::take_from_bytes::<AdapterHeader>(bytes).map_err(odd)?;
+    if preamble.version >= CALIBRATED {
+        ((header.calibrated, header.known), rest) = postcard::take_from_bytes(rest).map_err(odd)?;
+    }
+    match rest {
+        [] => header.check().map(|()| header),
+        _ => Err(damaged(format!("damaged adapter: {} stray bytes in its header", rest.len()))),
     }
 }
 
@@ -285,6 +323,12 @@ impl Area {
     }
 }
 
+fn encode_header(header: &AdapterHeader) -> Result<Vec<u8>> {
+    let odd = |e| Error::internal("cannot encode a header").because(e);
+    let first = postcard::to_stdvec(header).map_err(odd)?;
+    postcard::to_extend(&(&header.calibrated, &header.known), first).map_err(odd)
+}
+
 /// The bytes of an adapter file.
 ///
 /// # Errors
@@ -307,6 +351,12 @@ pub fn encode(adapter: &Adapter) -> Result<Vec<u8>> {
         weight: area.place(&h.weight.shape, &h.weight.data),
         bias: area.place(&[h.bias.len()], &h.bias),
     });
+    let known = adapter.known.as_ref().map(|k| KnownHeader {
+        classes: k.classes.clone(),
+        centre: area.place(&[k.centre.len()], &k.centre),
+        means: area.place(&k.means.shape, &k.means.data),
+        scores: area.place(&[k.scores.len()], &k.scores),
+    });
     let header = AdapterHeader {
         base: adapter.base,
         task: adapter.task.clone(),
@@ -315,14 +365,17 @@ pub fn encode(adapter: &Adapter) -> Result<Vec<u8>> {
         head,
         lineage: adapter.lineage.clone(),
         verdict: adapter.verdict.clone(),
+        calibrated: adapter.calibrated.clone(),
+        known,
     };
-    let header = postcard::to_stdvec(&header).map_err(|e| Error::internal("cannot encode a header").because(e))?;
+    let header = encode_header(&header)?;
     let data_offset = (PREAMBLE_LEN + header.len()).next_multiple_of(ALIGNMENT);
     let total_len = (data_offset + area.0.len() + HASH_LEN) as u64;
     if header.len() > MAX_HEADER || total_len > MAX_FILE {
         return Err(Error::usage("the adapter is too large for a file").hint("choose a lower rank or fewer sites"));
     }
     let preamble = Preamble {
+        version: VERSION,
         header_len: header.len(),
         total_len,
         data_offset,

@@ -20,12 +20,14 @@ use crate::runtime::Session;
 use crate::sites::direction;
 
 /// A file that was written.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Written {
     /// Where.
     pub path: PathBuf,
     /// How long it is.
     pub bytes: u64,
+    /// What its logits are to be divided by before the softmax, for the probabilities that the session gives; 1 for a base model.
+    pub temperature: f32,
 }
 
 /// Oldest opset that has the operators of an appended head.
@@ -67,7 +69,8 @@ pub fn merged(session: &Session, out: &Path) -> Result<Written> {
     let staged = StagedFile::write(&RealDisk, folder_of(out), &encoded)?;
     answers_alike(staged.path(), session, rounds)?;
     staged.publish(out)?;
-    Ok(Written { path: out.to_path_buf(), bytes: encoded.len() as u64 })
+    let temperature = adapter.calibrated.temperature;
+    Ok(Written { path: out.to_path_buf(), bytes: encoded.len() as u64, temperature })
 }
 
 fn write_in(model: &mut ModelProto, base: &Base, task: Task, adapter: &Adapter) -> Result<()> {
