@@ -163,7 +163,7 @@ fn u32_at(bytes: &[u8], at: usize) -> usize {
 }
 
 fn adapters() -> Vec<Vec<u8>> {
-    vec![fixture("tests/fixtures/adapter-v1.bin")]
+    vec![fixture("tests/fixtures/adapter-v1.bin"), fixture("tests/fixtures/adapter-v2.bin")]
 }
 
 fn mend_adapter(bytes: &mut [u8]) {

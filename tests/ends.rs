@@ -198,6 +198,7 @@ fn one_score_answers_no_and_yes_and_learns_a_third() {
     let merged = exported(&session, &file);
     let inputs: Vec<RawInput> = (40..64).map(example).collect();
     let [a, b] = [&session, &merged].map(|s| s.evaluate(&inputs, false, 1).unwrap().unwrap());
+    let b = support::at_temperature_of(&session, &b);
     assert!(support::apart(&a, &b) < 1e-4, "{}", support::apart(&a, &b));
     assert_eq!(merged.labels().len(), 3);
     // No label of its own is lost where they are set aside.
@@ -325,6 +326,7 @@ fn an_output_with_time_before_the_batch_learns_as_one_with_the_batch_first() {
     let merged = exported(&session, &file);
     let inputs = support::inputs(&test, 6);
     let [a, b] = [&session, &merged].map(|s| s.evaluate(&inputs, false, 1).unwrap().unwrap());
+    let b = support::at_temperature_of(&session, &b);
     assert!(support::apart(&a, &b) < 1e-4, "{}", support::apart(&a, &b));
 }
 

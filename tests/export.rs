@@ -10,7 +10,7 @@ use acclimate::base::Task;
 use acclimate::export::merged;
 use acclimate::input::RawInput;
 use acclimate::{ErrorKind, Home, InitOptions, Session};
-use support::{RESTING, apart, home, inputs, large, learned, person};
+use support::{RESTING, apart, at_temperature_of, home, inputs, large, learned, person};
 
 fn hash(file: &Path) -> Fingerprint {
     Fingerprint::of(&std::fs::read(file).unwrap())
@@ -37,13 +37,17 @@ fn round_trip(session: &Session, tokenizer: Option<&Path>, inputs: &[RawInput]) 
     assert_eq!(exported.labels().len(), session.labels().len());
     let expected = session.evaluate(inputs, false, 1).unwrap().unwrap();
     let got = exported.session("p").unwrap().evaluate(inputs, false, 1).unwrap().unwrap();
+    let got = at_temperature_of(session, &got);
     assert!(apart(&got, &expected) < 1e-4, "{} apart", apart(&got, &expected));
+    assert_eq!(written.temperature, session.adapter().unwrap().unwrap().calibrated.temperature);
     // One at a time as well: other shapes are other plans.
     let one = exported.session("p").unwrap().predict_top(&inputs[3], 99).unwrap();
     let answered = session.predict_top(&inputs[3], 99).unwrap();
-    for (a, b) in one.top.iter().zip(&answered.top) {
-        assert!((a.p - b.p).abs() < 1e-4, "{one:?} {answered:?}");
-    }
+    let p = |answer: &acclimate::Answer| {
+        let p: Vec<f32> = answer.top.iter().map(|s| s.p).collect();
+        ndarray::Array2::from_shape_vec((1, p.len()), p).unwrap()
+    };
+    assert!(apart(&at_temperature_of(session, &p(&one)), &p(&answered)) < 1e-4, "{one:?} {answered:?}");
 }
 
 #[test]

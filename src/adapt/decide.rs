@@ -1,5 +1,6 @@
 //! The gate's decision, and the fit on everything that follows it.
 
+use std::collections::HashSet;
 use std::time::Instant;
 
 use ndarray::Array2;
@@ -9,11 +10,14 @@ use super::doubts::Doubtful;
 use super::evidence::{Evidence, mean};
 use super::seen::Seen;
 use super::{Adaptation, Outcome, Trials, ValidationLoss, Winner};
-use crate::adapt::fit::{Fit, Go, TrainingExample};
+use crate::adapt::fit::{Fit, Go, Target, TrainingExample};
 use crate::adapter::Depth;
+use crate::adapter::known::KnownInputs;
 use crate::error::Result;
+use crate::gate::split::Folds;
 use crate::gate::{CandidateEvidence, ServingEvidence, judge, test_level};
 use crate::plan::{Factors, SiteKey, Variant};
+use crate::stats::calibration::{Answered, Calibration};
 use crate::stats::paired::{Paired, power};
 use crate::stats::rows::argmax;
 
@@ -23,6 +27,7 @@ impl Adaptation<'_> {
         seen: &Seen,
         base_right: &[bool],
         judged: &[usize],
+        folds: &Folds,
         Trials { candidates, given_up, tried, mut steps }: Trials,
         started: Instant,
     ) -> Result<Outcome> {
@@ -65,10 +70,12 @@ impl Adaptation<'_> {
         };
         let loss = Some(ValidationLoss { base: self.untaught_loss(seen, judged)?, after: mean(&parts[shown].1) });
         let doubts = Doubtful::find(&candidates[shown].held_out, &seen.features, &self.dataset.training_examples);
+        let calibration = Some(self.calibration(&candidates[shown].served, folds));
         let done = |verdict, promoted: Option<(Winner, Option<Corrections>)>, steps| {
             let (seconds, tried, doubts) = (started.elapsed().as_secs_f64(), tried.clone(), Some(doubts.clone()));
             let (winner, corrections) = promoted.map_or((None, None), |(winner, held)| (Some(winner), held));
-            Ok(Outcome { verdict, winner, steps, seconds, tried, loss, doubts, corrections })
+            let known = winner.as_ref().and_then(|_| self.known_inputs(seen));
+            Ok(Outcome { verdict, winner, steps, seconds, tried, loss, doubts, corrections, calibration, known })
         };
         let Some(chosen) = call.chosen else { return done(verdict, None, steps) };
         if let Some(reason) = self.behind_on_fresh(&candidates[chosen], seen)? {
@@ -95,6 +102,38 @@ impl Adaptation<'_> {
         verdict.promoted = true;
         let held = self.corrections(&winner, &key, seen, &doubts)?;
         done(verdict, Some((winner, held)), steps)
+    }
+
+    /// Fitted on the held-out answers of known classes. A class that the fit of a fold had no example of could not be answered there:
+    /// that says nothing of how sure the answers are that will be given.
+    fn calibration(&self, held_out: &Array2<f32>, folds: &Folds) -> Calibration {
+        let examples = &self.dataset.training_examples;
+        let class = |i: usize| match examples.get(i)?.target {
+            Target::Class(class) => Some(class),
+            Target::Not(_) | Target::Keep(_) => None,
+        };
+        let known: Vec<HashSet<usize>> =
+            (0..folds.folds()).map(|fold| folds.training(fold).into_iter().filter_map(class).collect()).collect();
+        let answered = |(i, fold): (usize, &u32)| {
+            let class = class(i)?;
+            let could = class < self.dataset.base_classes || known.get(*fold as usize)?.contains(&class);
+            could.then(|| (held_out.row(i), class))
+        };
+        let answers: Vec<Answered<'_>> = folds.fold_of().iter().enumerate().filter_map(answered).collect();
+        Calibration::fit(&answers)
+    }
+
+    /// What the inputs are like whose classes are known: those that were taught, and those whose answer by the base was left standing.
+    fn known_inputs(&self, seen: &Seen) -> Option<KnownInputs> {
+        let class = |example: &TrainingExample| match example.target {
+            Target::Class(class) => Some(class).filter(|class| Some(*class) != self.dataset.none),
+            Target::Not(_) | Target::Keep(_) => None,
+        };
+        let examples = seen.features.rows().into_iter().zip(&self.dataset.training_examples);
+        let taught = examples.filter_map(|(x, example)| Some((x.to_vec(), class(example)?)));
+        let stood = seen.stood.iter().map(|(x, class)| (x.to_vec(), *class));
+        let rows: Vec<(Vec<f32>, usize)> = taught.chain(stood).collect();
+        KnownInputs::of(&rows.iter().map(|(x, class)| (x.as_slice(), *class)).collect::<Vec<_>>())
     }
 
     /// Mean loss of the base on the training examples of the validation split.

@@ -156,9 +156,9 @@ impl Adaptation<'_> {
         let (right, loss) = scores.swap_remove(look);
         let retention = retention.unwrap_or_else(|| Retention::from_counts(0, 0, 0.0));
         let epochs = checkpoints[look];
-        let held_out = held_out.swap_remove(look);
+        let (held_out, served) = (held_out.swap_remove(look), answers.swap_remove(look));
         let sites = sites.clone();
-        let evidence = Evidence { depth, sites, right, loss, versions, held_out, retention, epochs, l2: 0.0 };
+        let evidence = Evidence { depth, sites, right, loss, versions, held_out, served, retention, epochs, l2: 0.0 };
         Ok((Found::Evidence(Box::new(evidence)), steps))
     }
 

@@ -24,6 +24,8 @@ pub(super) struct Evidence {
     pub versions: Vec<Vec<bool>>,
     /// Logits of all classes, a row a training example, each by a fit that has not seen it; with nothing left to the base model.
     pub held_out: Array2<f32>,
+    /// What would be answered there: the base model's logits where its answer stands.
+    pub served: Array2<f32>,
     pub retention: Retention,
     /// Epochs at the evaluation checkpoint with the most held-out answers right.
     pub epochs: u64,

@@ -51,6 +51,7 @@ fn noise(n: usize, seed: u64) -> Dataset {
         revised: false,
         base_classes: CLASSES,
         classes: CLASSES,
+        none: None,
         features: 16,
     }
 }

@@ -32,6 +32,7 @@ pub(crate) use seen::{Dataset, Standing};
 
 use crate::adapt::fit::state::Keeper;
 use crate::adapt::fit::{Recipe, Target};
+use crate::adapter::known::KnownInputs;
 use crate::adapter::{Confusions, Depth, HeadDelta, SiteDelta};
 use crate::error::Result;
 use crate::gate::Limits;
@@ -39,6 +40,7 @@ use crate::gate::split::{Folds, SplitOptions};
 use crate::head::Head;
 use crate::input::Example;
 use crate::plan::{Engine, Factors, Rows, SiteKey, Variant};
+use crate::stats::calibration::Calibration;
 use crate::stats::paired::{mean_gap, within};
 
 /// Fewest training examples with a known answer before a training is worth its time.
@@ -110,6 +112,10 @@ pub(crate) struct Outcome {
     pub doubts: Option<Doubtful>,
     /// `None` where nothing may serve.
     pub corrections: Option<Corrections>,
+    /// `None` where nothing was trained.
+    pub calibration: Option<Calibration>,
+    /// What the known inputs are like; `None` without a winner, or where too few are known.
+    pub known: Option<KnownInputs>,
 }
 
 /// Mean loss (cross-entropy in nats) on the validation answers, none of which taught the one that is judged.
@@ -203,7 +209,7 @@ impl Adaptation<'_> {
         if trials.candidates.len() > 1 {
             trials.candidates.drain(..rivals_from);
         }
-        self.decide(&seen, &base_right, &judged, trials, started)
+        self.decide(&seen, &base_right, &judged, &folds, trials, started)
     }
 
     /// The deeper candidates, shallowest first.
@@ -249,6 +255,8 @@ impl Adaptation<'_> {
             loss: None,
             doubts: None,
             corrections: None,
+            calibration: None,
+            known: None,
         }
     }
 

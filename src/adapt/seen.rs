@@ -1,6 +1,6 @@
 //! What there is to learn from, and what the frozen base says about it.
 
-use ndarray::{Array2, ArrayView1, Axis};
+use ndarray::{Array1, Array2, ArrayView1, Axis};
 
 use super::{Adaptation, rehearsal};
 use crate::adapt::fit::{Target, TrainingExample};
@@ -28,6 +28,8 @@ pub(crate) struct Dataset {
     pub revised: bool,
     pub base_classes: usize,
     pub classes: usize,
+    /// The class of inputs that are none of the others.
+    pub none: Option<usize>,
     pub features: usize,
 }
 
@@ -48,6 +50,8 @@ pub(super) struct Seen {
     pub keep: Option<Kept>,
     /// Their validation split.
     pub idle: Option<Idle>,
+    /// Features of uncorrected inputs, with the class of the base that was answered.
+    pub stood: Vec<(Array1<f32>, usize)>,
 }
 
 /// Inputs whose answer is to be kept, with the base's logits.
@@ -72,13 +76,18 @@ impl Adaptation<'_> {
             Some((keep, idle)) => (Some(keep), Some(idle)),
             None => (None, None),
         };
+        let (kept, left) = (keep.iter(), idle.iter());
+        let kept =
+            kept.flat_map(|k| k.features.rows().into_iter().zip(k.training_examples.iter().map(|l| l.target.class())));
+        let left = left.flat_map(|i| i.features.rows().into_iter().zip(i.logits.rows().into_iter().filter_map(argmax)));
+        let stood = kept.chain(left).map(|(x, class)| (x.to_owned(), class)).collect();
         // Where classes are only corrected, deltas may reach far below the head: what they do elsewhere is rehearsed.
         if self.corrects_only() && self.engine.base.takes_any_floats() {
             let pool: Vec<&Example> =
                 examples.into_iter().chain(self.dataset.standing.iter().map(|s| &s.example)).collect();
             keep = joined(keep, self.keep(rehearsal::synthetic(&pool, self.settings.seed))?)?;
         }
-        Ok(Seen { features: rows.features, logits: rows.logits, keep, idle })
+        Ok(Seen { features: rows.features, logits: rows.logits, keep, idle, stood })
     }
 
     /// The training and validation splits of the uncorrected inputs. No input is in both: of those that the base would answer as they were

@@ -85,6 +85,7 @@ impl Adaptation<'_> {
             loss,
             versions,
             held_out,
+            served: answers,
             retention,
             epochs: 0,
             l2: choice.l2,

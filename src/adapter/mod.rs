@@ -1,10 +1,11 @@
 //! What an adapter is, in memory: low-rank deltas for some sites, perhaps a head, and how they came to be.
 //!
 //! Plain owned data. The types that derive `Serialize` are also the header of the adapter file and part of the journal:
-//! their fields are format 1 (see `docs/adapter-format.md`) and change only with a new format version.
+//! their fields are the format (see `docs/adapter-format.md`) and change only with a new format version.
 
 mod confusions;
 pub mod file;
+pub mod known;
 pub mod layout;
 #[cfg(test)]
 pub(crate) mod samples;
@@ -12,6 +13,7 @@ pub(crate) mod samples;
 use std::fmt;
 use std::str::FromStr;
 
+use known::KnownInputs;
 use serde::{Deserialize, Serialize};
 
 pub use confusions::{Confusion, Confusions};
@@ -228,8 +230,36 @@ pub struct Adapter {
     pub lineage: Lineage,
     /// What the gate said.
     pub verdict: Verdict,
+    /// How its scores become answers.
+    pub calibrated: Calibrated,
+    /// What the inputs are like that its classes are known by, if there were enough of them.
+    pub known: Option<KnownInputs>,
     /// Which answers of the base model it may change; any where there is none.
     pub confusions: Option<Confusions>,
+}
+
+/// How an adapter's scores become answers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Calibrated {
+    /// What logits are divided by before the softmax: fitted on answers that did not teach the one that gave them.
+    pub temperature: f32,
+}
+
+impl Default for Calibrated {
+    fn default() -> Calibrated {
+        Calibrated { temperature: 1.0 }
+    }
+}
+
+impl Calibrated {
+    /// # Errors
+    /// `BadData` for a temperature that is no positive number.
+    pub(crate) fn check(&self) -> Result<()> {
+        if self.temperature.is_finite() && self.temperature > 0.0 {
+            return Ok(());
+        }
+        Err(Error::bad_data(format!("a temperature of {} makes no probabilities", self.temperature)))
+    }
 }
 
 impl Adapter {
@@ -265,6 +295,8 @@ impl Adapter {
             check_data("head", &h.weight.shape, &h.weight.data)?;
             check_data("head", &[h.bias.len()], &h.bias)?;
         }
+        self.known.as_ref().map_or(Ok(()), KnownInputs::check)?;
+        self.calibrated.check()?;
         check_confusions(self.confusions.as_ref(), self.head.as_ref().map(|h| h.classes))
     }
 }
@@ -372,7 +404,7 @@ mod tests {
     #[test]
     fn unsound_adapters_are_named() {
         type Spoil = fn(&mut Adapter);
-        let spoil: [(Spoil, &str); 11] = [
+        let spoil: [(Spoil, &str); 13] = [
             (|a| a.sites.reverse(), "sorted by name"),
             (|a| a.sites[1].name = a.sites[0].name.clone(), "sorted by name"),
             (|a| a.sites[0].rank = 3, "not those of a Conv"),
@@ -384,6 +416,8 @@ mod tests {
             (|a| a.head.as_mut().unwrap().columns = vec![1, 4], "increasing"),
             (|a| a.head.as_mut().unwrap().columns = vec![0, 1], "each new class"),
             (|a| a.labels.truncate(3), "3 labels"),
+            (|a| a.calibrated.temperature = 0.0, "temperature of 0"),
+            (|a| a.calibrated.temperature = f32::NAN, "temperature of NaN"),
         ];
         for (spoil, message) in spoil {
             let mut a = samples::adapter(0);

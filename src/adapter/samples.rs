@@ -66,7 +66,19 @@ pub(crate) fn adapter(parent: u64) -> Adapter {
             rank: 4,
         },
         verdict,
-        confusions: None,
+        calibrated: Calibrated { temperature: 1.5 },
+        known: Some(KnownInputs {
+            centre: tensor(&[13], 0.6).data,
+            classes: vec![0, 2],
+            means: tensor(&[2, 13], 0.7),
+            scores: tensor(&[24], 1.0).data,
+        }),
+        confusions: Some(Confusions::of([(0, 3), (2, 1)].map(|(answered, right)| Confusion {
+            answered,
+            right,
+            base_margin: 1.25,
+            adapter_margin: 0.5,
+        }))),
     }
 }
 

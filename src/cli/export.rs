@@ -60,8 +60,10 @@ impl Export {
         let session = self.profile.known_session(&self.home)?;
         let written = acclimate::export::merged(&session, &out)?;
         let path = written.path.display().to_string();
-        let data = json!({ "written": path, "bytes": written.bytes, "adapter_alone": written.adapter_alone });
-        if written.adapter_alone {
+        let (alone, temperature) = (written.adapter_alone, written.temperature);
+        let data =
+            json!({ "written": path, "bytes": written.bytes, "adapter_alone": alone, "temperature": temperature });
+        if alone {
             output.note(
                 "the file answers with the adapter alone; here, the base model's answer stands where feedback never showed \
                  it to be wrong",

@@ -13,7 +13,7 @@ use super::output::Output;
 /// Say what was right about an answer; it is on the disk before this command returns
 #[derive(Args)]
 #[command(
-    after_help = "Example:\n  acclimate feedback home 7f3a --label cat\n  acclimate feedback home last --accept\n  acclimate feedback home 7f3a --label dog --replace\n  acclimate feedback home 7f3a --ignore"
+    after_help = "Example:\n  acclimate feedback home 7f3a --label cat\n  acclimate feedback home last --accept\n  acclimate feedback home last --none\n  acclimate feedback home 7f3a --label dog --replace\n  acclimate feedback home 7f3a --ignore"
 )]
 pub struct Feedback {
     /// The home
@@ -26,7 +26,7 @@ pub struct Feedback {
     #[arg(long, conflicts_with = "ignore")]
     replace: bool,
     /// The label names a class that nobody has named before
-    #[arg(long, conflicts_with_all = ["accept", "reject", "ignore"])]
+    #[arg(long, conflicts_with_all = ["accept", "reject", "none", "ignore"])]
     new_class: bool,
     #[command(flatten)]
     profile: ProfileArg,
@@ -44,6 +44,9 @@ struct SaidArg {
     /// The answer was wrong, and the right one is not known
     #[arg(long)]
     reject: bool,
+    /// The input is none of the classes
+    #[arg(long)]
+    none: bool,
     /// What was said about this answer is kept, and teaches nothing any more
     #[arg(long)]
     ignore: bool,
@@ -58,6 +61,7 @@ impl Feedback {
             SaidArg { label: Some(label), .. } => Some(Said::Label(label)),
             SaidArg { accept: true, .. } => Some(Said::Accept),
             SaidArg { reject: true, .. } => Some(Said::Reject),
+            SaidArg { none: true, .. } => Some(Said::NoneOfThese),
             SaidArg { .. } => None,
         };
         let receipt = match said {

@@ -106,7 +106,7 @@ fn as_json(i: &Listed) -> Value {
         "id": i.id.to_string(),
         "at": instant(i.at_ms),
         "input": input,
-        "answer": i.answer.as_ref().map(|(label, p)| json!({ "label": label, "p": p })),
+        "answer": i.answer.as_ref().map(|(label, p)| json!({ "label": label, "p": p, "none": i.none })),
         "generation": i.generation,
         "feedback": feedback,
         "flags": i.flags.iter().map(|f| f.flag.name()).collect::<Vec<_>>(),
@@ -122,7 +122,9 @@ fn answered(i: &Listed) -> Option<&str> {
 fn right<'a>(i: &'a Listed, said: &'a FeedbackKind) -> Option<&'a str> {
     match said {
         FeedbackKind::Label(label) => Some(label),
+        FeedbackKind::Accept if i.none => Some(label::shown(label::NONE_OF_THESE)),
         FeedbackKind::Accept => answered(i),
+        FeedbackKind::NoneOfThese => Some(label::shown(label::NONE_OF_THESE)),
         FeedbackKind::Reject | FeedbackKind::Ignored => None,
     }
 }
@@ -148,6 +150,7 @@ fn said(i: &Listed) -> String {
         Some(FeedbackKind::Label(label)) => label.clone(),
         Some(FeedbackKind::Accept) => "accepted".into(),
         Some(FeedbackKind::Reject) => "rejected".into(),
+        Some(FeedbackKind::NoneOfThese) => label::shown(label::NONE_OF_THESE).into(),
         Some(FeedbackKind::Ignored) => "ignored".into(),
     }
 }
@@ -184,7 +187,9 @@ fn for_people(listing: &Listing, home: &str) -> String {
     }
     let row = |i: &Listed| {
         let answer = i.answer.as_ref();
-        let answer = answer.map_or_else(|| "-".into(), |(l, p)| format!("{} {}", short(l), percent((*p).into())));
+        let answer = answer.filter(|(l, _)| !i.none || l == label::shown(label::NONE_OF_THESE));
+        let none = if i.none { label::shown(label::NONE_OF_THESE) } else { "-" };
+        let answer = answer.map_or_else(|| none.into(), |(l, p)| format!("{} {}", short(l), percent((*p).into())));
         let (input, said) = (short(&input(i)), short(&said(i)));
         [i.id.to_string(), date(i.at_ms), input, answer, i.generation.to_string(), said, flags(i)]
     };

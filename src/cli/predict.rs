@@ -82,8 +82,15 @@ impl Predict {
 }
 
 fn as_json(answer: &Answer) -> Value {
-    let top: Vec<Value> = answer.top.iter().map(|s| json!({ "label": s.label, "p": s.p })).collect();
-    json!({ "id": answer.id.map(|id| id.to_string()), "top": top, "generation": answer.generation, "ask": answer.ask })
+    let top: Vec<Value> = answer.top.iter().map(|s| json!({ "label": s.label, "p": s.p, "none": s.none })).collect();
+    json!({
+        "id": answer.id.map(|id| id.to_string()),
+        "top": top,
+        "generation": answer.generation,
+        "ask": answer.ask,
+        "none": answer.none,
+        "familiarity": answer.familiarity,
+    })
 }
 
 fn line(answer: &Answer, home: &str, profile: &str) -> String {
@@ -92,7 +99,9 @@ fn line(answer: &Answer, home: &str, profile: &str) -> String {
         return format!("{id}  no class is known yet: acclimate feedback {home} {id} --label NAME{profile}");
     }
     let top: Vec<String> = answer.top.iter().map(|s| format!("{} {}", s.label, percent(s.p.into()))).collect();
-    format!("{id}  {}", top.join("  "))
+    // Beside the class of that name it would say so twice.
+    let none = if answer.none && !answer.top.iter().take(1).any(|s| s.none) { "none of these; else " } else { "" };
+    format!("{id}  {none}{}", top.join("  "))
 }
 
 /// The examples that an argument holds.

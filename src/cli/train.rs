@@ -100,6 +100,12 @@ impl Train {
             "may_change": report.may_change.as_ref().map(|pairs| pairs.iter().map(may_change).collect::<Vec<_>>()),
             "corrections": report.corrections().map(corrections_json),
             "loss": report.loss().map(loss_json),
+            "calibration": report.calibration().map(|c| json!({
+                "temperature": c.temperature,
+                "ece_before": c.ece_before,
+                "ece_after": c.ece_after,
+                "n": c.n,
+            })),
             "choice": report.choice().map(choice),
         });
         let flags = self.profile.as_flag();
@@ -230,6 +236,15 @@ fn for_people(report: &TrainReport, home: &str) -> String {
             lines.push(format!("it may change {}; other answers of the base model stand", changes(pairs)));
         }
         lines.extend(report.corrections().iter().flat_map(|c| corrections(c, home)));
+        if let Some(c) = report.calibration().filter(|c| c.temperature != 1.0) {
+            lines.push(format!(
+                "probabilities are off by {} on average, {} before (temperature {:.2}, {} validation answers)",
+                percent(c.ece_after),
+                percent(c.ece_before),
+                c.temperature,
+                c.n
+            ));
+        }
     } else {
         let serves = match report.generation {
             0 => "the base model goes on serving".to_string(),

@@ -10,6 +10,14 @@ use crate::error::{Error, Result};
 /// Longest label, bytes of UTF-8.
 pub const MAX_LABEL_BYTES: usize = 256;
 
+/// The class of inputs that are none of the classes. Nobody's label is this one: [`clean`] leaves no NUL at an end.
+pub const NONE_OF_THESE: &str = "\0none of these";
+
+/// A label as people and programs read it.
+pub fn shown(label: &str) -> &str {
+    label.trim_start_matches('\0')
+}
+
 /// `text` as a label: without white space, byte order marks and NULs at its ends, in Unicode's composed form (NFC), so
 /// that an accented letter is the same label as one code point and as two.
 ///
@@ -103,6 +111,15 @@ mod tests {
             assert!(clean(bad).is_err(), "{bad:?}");
         }
         assert!(clean(&"x".repeat(256)).is_ok());
+    }
+
+    #[test]
+    fn nobody_can_say_the_label_of_none_of_these() {
+        for text in [NONE_OF_THESE, "none of these", " none of these\0", "\0\0none of these"] {
+            assert_eq!(clean(text).unwrap(), "none of these");
+        }
+        assert_ne!(clean(NONE_OF_THESE).unwrap(), NONE_OF_THESE);
+        assert_eq!((shown(NONE_OF_THESE), shown("cat")), ("none of these", "cat"));
     }
 
     /// Expected: Python's `unicodedata.normalize("NFC", text)`.

@@ -4,9 +4,9 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::reader::damaged;
-use super::record::{FeedbackKind, InteractionId, Record, StoredInput};
+use super::record::{FeedbackKind, InteractionId, NOVEL, Record, StoredInput};
 use super::segment::{Place, Sealed};
-use super::state::{FeedbackEntry, InteractionEntry, JournalState, LastWord, Spoken, no_such_interaction};
+use super::state::{FeedbackEntry, InteractionEntry, JournalState, LastWord, Spoken, is_novel, no_such_interaction};
 use crate::error::{Error, Result};
 
 /// Where an interaction stands.
@@ -282,8 +282,10 @@ fn feedback_in(segment: &Sealed) -> impl DoubleEndedIterator<Item = Result<Feedb
 fn sealed_interaction(segment: &Sealed, place: Place) -> Result<InteractionEntry> {
     match segment.record(place.offset)? {
         Record::Interaction { id, at_ms, top, generation, input: _ } if id == place.id => {
-            let answer = top.into_iter().next().map(|(label, p)| (label.into(), p));
-            Ok(InteractionEntry { id, at_ms, offset: place.offset, answer, generation })
+            let novel = is_novel(&top);
+            let best = top.into_iter().next().filter(|(label, _)| label != NOVEL);
+            let answer = best.map(|(label, p)| (label.into(), p));
+            Ok(InteractionEntry { id, at_ms, offset: place.offset, answer, generation, novel })
         }
         _ => Err(damaged(&segment.path, place.offset, "an interaction is not where it was")),
     }

@@ -14,6 +14,8 @@ mod index;
 mod limit;
 mod lookup;
 mod names;
+#[cfg(test)]
+mod none_tests;
 pub mod reader;
 mod recent;
 pub mod record;
@@ -35,7 +37,7 @@ use std::time::{Duration, Instant};
 pub use frame::JournalId;
 pub use limit::ALWAYS_KEPT;
 pub use reader::{Frame, FrameReader, TornTail};
-pub use record::{Dtype, FeedbackKind, InteractionId, Record, StoredArray, StoredInput};
+pub use record::{Dtype, FeedbackKind, InteractionId, NOVEL, Record, StoredArray, StoredInput};
 pub use segment::{SegmentInfo, SegmentSize};
 pub use snapshot::Snapshot;
 pub use state::{FeedbackEntry, InteractionEntry, JournalState, LastWord, Spoken, TrainingEntry};

@@ -116,6 +116,8 @@ pub enum FeedbackKind {
     Reject,
     /// What was said is to teach nothing. Only in a [`Record::Revision`].
     Ignored,
+    /// The right answer is none of the classes.
+    NoneOfThese,
 }
 
 impl FeedbackKind {
@@ -126,6 +128,7 @@ impl FeedbackKind {
             FeedbackKind::Accept => "accept",
             FeedbackKind::Reject => "reject",
             FeedbackKind::Ignored => "ignored",
+            FeedbackKind::NoneOfThese => "none",
         }
     }
 
@@ -139,6 +142,9 @@ impl FeedbackKind {
         }
     }
 }
+
+/// Beside the classes of an answer: that the input is like none of the known ones, with its familiarity. No class has this label.
+pub const NOVEL: &str = "\0novel";
 
 /// One entry of the journal.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::reader::{FrameReader, damaged};
-use super::record::{FeedbackKind, InteractionId, Record, StoredInput};
+use super::record::{FeedbackKind, InteractionId, NOVEL, Record, StoredInput};
 use super::rewrite::{after, check_list};
 use super::segment::{Revised, Sealed, SegmentInfo};
 use crate::adapter::Verdict;
@@ -25,6 +25,8 @@ pub struct InteractionEntry {
     pub answer: Option<(Arc<str>, f32)>,
     /// Generation that answered.
     pub generation: u64,
+    /// Whether the answer was that the input is like none of the known ones.
+    pub novel: bool,
 }
 
 /// A feedback.
@@ -114,6 +116,10 @@ struct Counts {
     /// Items that reject, whether or not they hold.
     rejected: usize,
     revised: Revised,
+}
+
+pub(super) fn is_novel(top: &[(String, f32)]) -> bool {
+    top.iter().any(|(label, _)| label == NOVEL)
 }
 
 fn size(n: u64) -> usize {
@@ -232,8 +238,10 @@ impl JournalState {
     pub(super) fn apply(&mut self, record: Record, offset: u64) {
         match record {
             Record::Interaction { id, at_ms, top, generation, input: _ } => {
-                let answer = top.into_iter().next().map(|(label, p)| (self.shared(label), p));
-                self.interactions.push(InteractionEntry { id, at_ms, offset, answer, generation });
+                let novel = is_novel(&top);
+                let best = top.into_iter().next().filter(|(label, _)| label != NOVEL);
+                let answer = best.map(|(label, p)| (self.shared(label), p));
+                self.interactions.push(InteractionEntry { id, at_ms, offset, answer, generation, novel });
                 self.counts.interactions = self.counts.interactions.saturating_add(1);
             }
             Record::Feedback { id, at_ms, kind } => self.take_feedback(FeedbackEntry { id, at_ms, kind, was: None }),
@@ -270,7 +278,7 @@ impl JournalState {
         match &entry.kind {
             FeedbackKind::Label(label) => self.name(label),
             FeedbackKind::Reject => self.counts.rejected = self.counts.rejected.saturating_add(1),
-            FeedbackKind::Accept | FeedbackKind::Ignored => {}
+            FeedbackKind::Accept | FeedbackKind::Ignored | FeedbackKind::NoneOfThese => {}
         }
         self.feedback_by_id.insert(entry.id, self.feedback.len());
         self.feedback.push(entry);

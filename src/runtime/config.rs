@@ -120,6 +120,9 @@ pub struct Config {
     /// Greatest share of answers that ask for a label; 0 asks for none.
     #[serde(default = "default_ask_rate")]
     pub ask_rate: f64,
+    /// Greatest share of inputs of known classes that may be answered as none of these; 0 answers none so.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub none_rate: f64,
     /// What a training does with inputs whose answers nobody corrected.
     #[serde(default, skip_serializing_if = "Distillation::is_usual")]
     pub distillation: Distillation,
@@ -176,6 +179,10 @@ impl Encryption {
     }
 }
 
+fn is_zero(rate: &f64) -> bool {
+    *rate == 0.0
+}
+
 fn default_max_length() -> usize {
     128
 }
@@ -208,6 +215,11 @@ impl Config {
         }
         asking::check(config.ask_rate)
             .map_err(|e| Error::bad_data(e.what()).at(path.display()).hint("choose 0 to 1"))?;
+        if !(0.0..=0.5).contains(&config.none_rate) {
+            return Err(Error::bad_data(format!("a none_rate of {}", config.none_rate))
+                .at(path.display())
+                .hint("choose 0 to 0.5; 0 answers nothing as none of these"));
+        }
         for file in [Some(&config.model), config.labels.as_ref(), config.tokenizer.as_ref()].into_iter().flatten() {
             let plain = file.components().all(|c| matches!(c, std::path::Component::Normal(_)));
             if !plain || file.as_os_str().is_empty() {

@@ -204,6 +204,7 @@ impl NewHome<'_> {
             new_classes,
             disagreement_limit: 0.10,
             ask_rate: options.ask_rate,
+            none_rate: 0.0,
             distillation: Distillation::default(),
             seed: 0,
             padding: TextPadding::default(),

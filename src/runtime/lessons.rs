@@ -10,9 +10,13 @@ use crate::adapt::fit::{Target, TrainingExample};
 use crate::adapt::{Dataset, MOST_IDLE, Standing};
 use crate::error::{Error, Result};
 use crate::input::Example;
+use crate::input::label::NONE_OF_THESE;
 use crate::journal::{FeedbackKind, InteractionEntry, InteractionId, JournalState};
 use crate::store::Cut;
 use crate::sync::lock;
+
+/// Inputs that are none of the classes, from which on these are a class of their own.
+const NONE_FROM: usize = 8;
 
 /// What the journal has to teach.
 pub(super) struct Lessons {
@@ -43,11 +47,18 @@ impl Session {
         let opinions = opinions::read(&journal, size(cut.feedback))?;
         // A class that nothing teaches any more, such as a slip that was corrected, goes; of several only the last ones, since the
         // numbers of the others stay.
-        let taught: HashSet<&str> = opinions.iter().filter_map(|o| o.teaches()?.class()).collect();
+        let mut taught: HashSet<&str> = opinions.iter().filter_map(|o| o.teaches()?.class()).collect();
+        let nones = opinions.iter().filter(|o| o.teaches().and_then(Meaning::class) == Some(NONE_OF_THESE)).count();
+        // Beside a single class a rejection would say nothing.
+        let alone = home.0.base_classes == 0 && taught.iter().filter(|class| **class != NONE_OF_THESE).count() == 1;
+        if nones < NONE_FROM && !alone {
+            taught.remove(NONE_OF_THESE);
+        }
         while labels.len() > home.0.base_classes && labels.last().is_some_and(|label| !taught.contains(label.as_str()))
         {
             labels.pop();
         }
+        let has_none = taught.contains(NONE_OF_THESE) || labels.iter().any(|label| label == NONE_OF_THESE);
         let mut index: HashMap<String, usize> = labels.iter().enumerate().map(|(i, l)| (l.clone(), i)).collect();
         let load = |id: InteractionId| -> Result<Example> {
             let input = journal.input(id).and_then(journal_io::load)?;
@@ -63,22 +74,27 @@ impl Session {
             superseded += usize::from(opinion.superseded_by.is_some());
             ignored += usize::from(opinion.is_ignored());
             let Some(meaning) = opinion.teaches() else { continue };
-            let answered = interaction.answer.as_ref().and_then(|(label, _)| index.get(&**label).copied());
-            let target = match (&word.entry.kind, meaning, answered) {
-                (FeedbackKind::Label(_), Meaning::Is(label), _) => {
+            // The class that would be it, where the answer was that it is none.
+            let best = interaction.answer.as_ref().and_then(|(label, _)| index.get(&**label).copied());
+            let target = match (&word.entry.kind, meaning) {
+                // Too few for a class: they say what their inputs are not.
+                (_, Meaning::Is(label)) if label == NONE_OF_THESE && !has_none => best.map(Target::Not),
+                (FeedbackKind::Accept, Meaning::Is(label)) if label != NONE_OF_THESE => best.map(Target::Class),
+                (_, Meaning::Is(label)) => {
                     let next = labels.len();
                     let class = *index.entry(label.clone()).or_insert(next);
                     if class == next {
                         labels.push(label.clone());
                     }
-                    Target::Class(class)
+                    Some(Target::Class(class))
                 }
-                (_, Meaning::Is(_), Some(class)) => Target::Class(class),
-                (_, Meaning::IsNot(_), Some(class)) => Target::Not(class),
-                // The answer named a class that is no longer known.
-                (_, _, None) => continue,
+                (_, Meaning::IsNot(label)) => index.get(label).copied().map(Target::Not),
             };
-            served_right.push(answered.is_some_and(|a| target.agrees(a)));
+            // The answer named a class that is no longer known, or none.
+            let Some(target) = target else { continue };
+            let answered = if interaction.novel { index.get(NONE_OF_THESE).copied() } else { best };
+            let said_none = interaction.novel && meaning.class() == Some(NONE_OF_THESE);
+            served_right.push(said_none || answered.is_some_and(|a| target.agrees(a)));
             let earlier = (word.last as u64) < serving.examples;
             latest = word.first_ms.max(latest);
             ids.push(interaction.id);
@@ -97,7 +113,7 @@ impl Session {
         let distillation = home.config().distillation;
         let uncorrected = if distillation == Distillation::Off { vec![] } else { silent(state, cut)? };
         for i in uncorrected {
-            let class = i.answer.as_ref().and_then(|(label, _)| index.get(&**label)).copied();
+            let class = i.answer.as_ref().filter(|_| !i.novel).and_then(|(label, _)| index.get(&**label)).copied();
             if let Some(class) = class.filter(|c| *c < home.0.base_classes) {
                 let learned = distillation == Distillation::On && line.contains(&i.generation);
                 let trusted = i.generation == 0 || learned;
@@ -112,6 +128,7 @@ impl Session {
             revised: revised && serving.generation > 0,
             base_classes: home.0.base_classes,
             classes,
+            none: index.get(NONE_OF_THESE).copied(),
             features: home.0.features,
         };
         Ok(Lessons { labels, dataset, ids, kinds, superseded, ignored })

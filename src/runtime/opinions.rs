@@ -4,22 +4,29 @@
 use std::collections::HashMap;
 
 use crate::error::Result;
+use crate::input::label::NONE_OF_THESE;
 use crate::journal::{FeedbackKind, InteractionEntry, InteractionId, LastWord, Snapshot};
 
 /// What feedback says about its input.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Meaning {
-    /// It is of this class.
+    /// It is of this class, which may be [`NONE_OF_THESE`].
     Is(String),
     /// It is not of this class.
     IsNot(String),
 }
 
 impl Meaning {
-    /// What was said about `answer`; `None` if nothing, or nothing that makes sense without an answer.
-    pub fn of(kind: &FeedbackKind, answer: Option<&str>) -> Option<Meaning> {
+    /// What was said about an answer; `None` if nothing, or nothing that makes sense without an answer. Of an answer that the input
+    /// is like none of the known ones, an accept says that it is none of the classes.
+    pub fn of(kind: &FeedbackKind, interaction: &InteractionEntry) -> Option<Meaning> {
+        let answer = match interaction.novel {
+            true => Some(NONE_OF_THESE),
+            false => interaction.answer.as_ref().map(|(label, _)| &**label),
+        };
         match (kind, answer) {
             (FeedbackKind::Label(label), _) => Some(Meaning::Is(label.clone())),
+            (FeedbackKind::NoneOfThese, _) => Some(Meaning::Is(NONE_OF_THESE.into())),
             (FeedbackKind::Accept, Some(answer)) => Some(Meaning::Is(answer.to_string())),
             (FeedbackKind::Reject, Some(answer)) => Some(Meaning::IsNot(answer.to_string())),
             _ => None,
@@ -85,7 +92,7 @@ pub(crate) fn read(journal: &Snapshot, upto: usize) -> Result<Vec<Opinion>> {
 pub(crate) fn settled(said: Vec<(LastWord, InteractionEntry, [u8; 32])>) -> Vec<Opinion> {
     let (mut opinions, mut same): (Vec<Opinion>, HashMap<[u8; 32], Vec<usize>>) = Default::default();
     for (word, interaction, digest) in said {
-        let meaning = Meaning::of(&word.entry.kind, interaction.answer.as_ref().map(|(label, _)| &**label));
+        let meaning = Meaning::of(&word.entry.kind, &interaction);
         same.entry(digest).or_default().push(opinions.len());
         opinions.push(Opinion { word, interaction, meaning, superseded_by: None, identical: 1, supersedes: 0 });
     }
@@ -130,7 +137,7 @@ mod tests {
             let id = InteractionId(n as u32);
             let entry = FeedbackEntry { id, at_ms: n as u64, kind: FeedbackKind::Reject, was: None };
             let word = LastWord { entry, first_ms: n as u64, first: n, last: n };
-            let interaction = InteractionEntry { id, at_ms: 0, offset: 0, answer: None, generation: 0 };
+            let interaction = InteractionEntry { id, at_ms: 0, offset: 0, answer: None, generation: 0, novel: false };
             let meaning = Some(meaning.clone());
             Opinion { word, interaction, meaning, superseded_by: None, identical: 1, supersedes: 0 }
         };

@@ -4,6 +4,7 @@ use ndarray::Array2;
 
 use super::Home;
 use crate::adapter::file::AdapterFile;
+use crate::adapter::known::KnownInputs;
 use crate::adapter::{Confusions, HeadDelta};
 use crate::error::{Error, Result};
 use crate::head;
@@ -23,6 +24,10 @@ pub(crate) struct Serving {
     pub adapter_bytes: u64,
     /// Feedback items of the journal that this generation was trained on; those after them are new to it.
     pub examples: u64,
+    /// What logits are divided by on their way to probabilities.
+    pub temperature: f32,
+    /// What the known inputs are like.
+    pub known: Option<KnownInputs>,
     /// Deltas and their plans, while the weights are merged.
     merged: Option<crate::plan::Merged>,
 }
@@ -38,6 +43,8 @@ impl Serving {
             confusions: None,
             adapter_bytes: 0,
             examples: 0,
+            temperature: 1.0,
+            known: None,
             merged: None,
         }
     }
@@ -65,6 +72,8 @@ impl Serving {
             confusions: adapter.confusions,
             adapter_bytes: file.file_bytes(),
             examples: header.lineage.examples,
+            temperature: header.calibrated.temperature,
+            known: adapter.known,
             merged: merged.then(|| crate::plan::Merged::new(home.base(), deltas)),
         })
     }
@@ -78,21 +87,29 @@ impl Serving {
         }
     }
 
-    /// Logits over all classes for `examples`, by `forward`; none while an encoder has no class. Where this generation may not
-    /// change the base model's answer, the base model's logits.
+    /// Logits over all classes for `examples`, by `forward`, with the features that they were read from; none while an encoder has
+    /// no class. Where this generation may not change the base model's answer, the base model's logits.
     pub fn answers(
         &self,
         examples: &[&Example],
         forward: impl Fn(&Variant, &[&Example]) -> Result<Rows>,
-    ) -> Result<Option<Array2<f32>>> {
+    ) -> Result<(Option<Array2<f32>>, Array2<f32>)> {
         let rows = forward(&self.variant(), examples)?;
-        let Some(mut logits) = self.logits(&rows)? else { return Ok(None) };
-        let Some(confusions) = &self.confusions else { return Ok(Some(logits)) };
-        let base = if self.sites.is_empty() { rows.logits } else { forward(&Variant::Base, examples)?.logits };
-        for (adapted, base) in logits.rows_mut().into_iter().zip(base.iter().flat_map(|z| z.rows())) {
-            confusions.let_stand(adapted, base);
+        let mut logits = self.logits(&rows)?;
+        if let (Some(confusions), Some(logits)) = (&self.confusions, &mut logits) {
+            let base = if self.sites.is_empty() { rows.logits } else { forward(&Variant::Base, examples)?.logits };
+            for (adapted, base) in logits.rows_mut().into_iter().zip(base.iter().flat_map(|z| z.rows())) {
+                confusions.let_stand(adapted, base);
+            }
         }
-        Ok(Some(logits))
+        Ok((logits, rows.features))
+    }
+
+    /// How familiar an input is whose answer is `class`, and its features those of the base: [`KnownInputs::familiarity`]. `None` where
+    /// nothing can be said: too little is known, or no input of that class.
+    pub fn familiarity(&self, features: &[f32], class: usize) -> Option<f32> {
+        let known = self.known.as_ref().filter(|known| known.knows(class) && known.centre.len() == features.len());
+        known.map(|known| known.familiarity(features))
     }
 
     /// Logits over all classes by the adapter alone; none while an encoder has no class.
@@ -124,7 +141,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::adapter::{Adapter, Confusion, DenseTensor, HeadDelta, SiteDelta, SiteKind, samples};
+    use crate::adapter::{Adapter, Calibrated, Confusion, DenseTensor, HeadDelta, SiteDelta, SiteKind, samples};
     use crate::input::LabelledSet;
     use crate::runtime::{InitOptions, Session};
     use crate::stats::rows::argmax;
@@ -156,6 +173,8 @@ mod tests {
                 bias: vec![1000.0],
             }),
             confusions,
+            calibrated: Calibrated::default(),
+            known: None,
             ..samples::adapter(0)
         };
         session.store.commit(&adapter).unwrap();

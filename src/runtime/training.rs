@@ -13,9 +13,10 @@ use super::{Session, now_ms};
 use crate::adapt::fit::state::Keeper;
 use crate::adapt::select::Chosen;
 use crate::adapt::{Adaptation, Doubtful, Outcome, Progress, Settings, ValidationLoss, Winner, head_delta};
-use crate::adapter::{Adapter, Confusions, Lineage, Verdict};
+use crate::adapter::{Adapter, Calibrated, Confusions, Lineage, Verdict};
 use crate::error::{Error, Result};
 use crate::journal::InteractionId;
+use crate::stats::calibration::Calibration;
 use crate::store::{Checkpoint, Cut};
 use crate::sync::lock;
 
@@ -51,6 +52,8 @@ pub struct TrainReport {
     pub(crate) corrections: Option<Corrections>,
     /// Mean loss on the answers that judged; `None` where nothing was trained.
     pub(crate) loss: Option<ValidationLoss>,
+    /// How well probabilities say how often answers are right; `None` where nothing was trained.
+    pub(crate) calibration: Option<Calibration>,
     /// Which sites were allowed to adapt, where memory or time is limited.
     pub(crate) choice: Option<Chosen>,
 }
@@ -77,6 +80,12 @@ impl TrainReport {
         /// Mean loss on the answers that judged; `None` where nothing was trained.
         pub fn loss(&self) -> Option<ValidationLoss> {
             self.loss
+        }
+    }
+    internal! {
+        /// How well probabilities say how often answers are right, by the validation answers; `None` where nothing was trained.
+        pub fn calibration(&self) -> Option<Calibration> {
+            self.calibration
         }
     }
     internal! {
@@ -147,14 +156,15 @@ impl Session {
         };
         let outcome = adaptation.run();
         engine.drop_train_plans();
-        let Outcome { verdict, winner, steps, seconds, tried, loss, doubts, corrections } = outcome?;
+        let Outcome { verdict, winner, steps, seconds, tried, loss, doubts, corrections, calibration, known } =
+            outcome?;
         let doubts = doubts.map(|found| named(&found, &ids, &labels));
         let may_change = winner.as_ref().and_then(|w| w.confusions.as_ref()).map(|c| in_words(c, &labels));
         let corrections = corrections.map(|found| corrections::named(&found, &ids, &kinds, &labels));
         let generation = match winner {
             Some(winner) => {
                 let adapter = self.adapter_of(winner, labels, seen, &settings, &verdict, current);
-                Some(self.store.commit(&adapter)?)
+                Some(self.store.commit(&Adapter { calibrated: calibrated(calibration), known, ..adapter })?)
             }
             None => None,
         };
@@ -185,6 +195,7 @@ impl Session {
             may_change,
             corrections,
             loss,
+            calibration,
             choice,
         })
     }
@@ -245,6 +256,8 @@ impl Session {
             },
             verdict: verdict.clone(),
             confusions: winner.confusions,
+            calibrated: Calibrated::default(),
+            known: None,
         }
     }
 }
@@ -252,6 +265,10 @@ impl Session {
 fn in_words(confusions: &Confusions, labels: &[String]) -> Vec<(String, String)> {
     let label = |class: u32| labels.get(class as usize).cloned().unwrap_or_else(|| class.to_string());
     confusions.all().iter().map(|c| (label(c.answered), label(c.right))).collect()
+}
+
+fn calibrated(found: Option<Calibration>) -> Calibrated {
+    found.map_or_else(Calibrated::default, |found| Calibrated { temperature: found.temperature })
 }
 
 /// What a training doubts, by the names of interactions and classes.

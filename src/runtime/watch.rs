@@ -7,6 +7,7 @@
 use super::{Session, journal_io};
 use crate::error::{Error, Result};
 use crate::input::Example;
+use crate::input::label::NONE_OF_THESE;
 use crate::journal::{FeedbackKind, InteractionEntry};
 use crate::plan::{MICRO_BATCH, Variant};
 use crate::stats::paired::Paired;
@@ -34,9 +35,12 @@ impl Judged {
     /// Whether `label` agrees with what was said.
     fn agrees(&self, label: Option<&str>) -> bool {
         match &self.kind {
+            // Whether an input is like the known ones is not what a generation is compared with the base on.
+            FeedbackKind::Accept | FeedbackKind::Reject | FeedbackKind::NoneOfThese if self.entry.novel => true,
             FeedbackKind::Label(right) => label == Some(right),
             FeedbackKind::Accept => label == self.answered(),
             FeedbackKind::Reject => label != self.answered(),
+            FeedbackKind::NoneOfThese => label == Some(NONE_OF_THESE),
             // Never among what is judged.
             FeedbackKind::Ignored => true,
         }

@@ -3,6 +3,8 @@
 #[cfg(feature = "train")]
 pub(crate) mod binomial;
 #[cfg(feature = "train")]
+pub mod calibration;
+#[cfg(feature = "train")]
 pub mod paired;
 #[cfg(feature = "train")]
 pub(crate) mod random;

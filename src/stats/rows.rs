@@ -14,3 +14,8 @@ pub(crate) fn softmax(row: ArrayView1<f32>) -> Vec<f32> {
     let total: f32 = exps.iter().sum();
     exps.iter().map(|e| e / total).collect()
 }
+
+/// [`softmax`] of the logits over a temperature: 1 changes nothing, more makes the answer less sure.
+pub(crate) fn softmax_at(row: ArrayView1<f32>, temperature: f32) -> Vec<f32> {
+    softmax(row.mapv(|z| z / temperature).view())
+}

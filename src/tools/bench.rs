@@ -7,7 +7,7 @@ use std::time::Instant;
 use ndarray::Array2;
 
 use crate::adapt::fit::{Fit, Recipe, Target, TrainingExample, start};
-use crate::adapter::{Adapter, Depth, Lineage, Pooling, SiteDelta, Verdict};
+use crate::adapter::{Adapter, Calibrated, Depth, Lineage, Pooling, SiteDelta, Verdict};
 use crate::base::{Base, Kind, Task};
 use crate::disk::RealDisk;
 use crate::error::{Error, Result};
@@ -276,6 +276,8 @@ fn swap(base: &Base, mut deltas: Vec<SiteDelta>) -> Result<Timing> {
             reason: "a measurement".into(),
         },
         confusions: None,
+        calibrated: Calibrated::default(),
+        known: None,
     };
     crate::adapter::file::write_adapter(&RealDisk, &path, &adapter)?;
     let timing = time(50, || {

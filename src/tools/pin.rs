@@ -39,5 +39,5 @@ pub fn pin(model: &Path, pins: &Pins, out: &Path, check: &dyn Fn(&Path) -> Resul
         }
     })?;
     staged.publish(out)?;
-    Ok(Written { path: out.to_path_buf(), bytes: encoded.len() as u64, adapter_alone: false })
+    Ok(Written { path: out.to_path_buf(), bytes: encoded.len() as u64, adapter_alone: false, temperature: 1.0 })
 }

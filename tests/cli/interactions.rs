@@ -210,3 +210,29 @@ fn of_two_labels_for_one_input_the_newer_holds() {
     says(&refused(&["feedback", &home, &fresh, "--accept", "--replace"], 2), "error", "has no feedback yet");
     says(&refused(&["feedback", &home, "eeee", "--ignore"], 2), "error", "no interaction");
 }
+
+#[test]
+fn none_of_these_is_said_and_listed() {
+    let bench = Bench::new();
+    let home = bench.home();
+    let id = bench.predict();
+    refused(&["feedback", &home, &id, "--none", "--label", "3"], 2);
+    refused(&["feedback", &home, &id, "--none", "--new-class"], 2);
+    let receipt = json(&["feedback", &home, "last", "--none"]);
+    assert_eq!(
+        (&receipt["id"], &receipt["durable"], &receipt["waiting"]),
+        (&id.as_str().into(), &true.into(), &1.into())
+    );
+    let listed = json(&["interactions", &home]);
+    let feedback = &listed[0]["feedback"];
+    assert_eq!((&feedback["kind"], &feedback["label"]), (&"none".into(), &"none of these".into()));
+    assert_eq!(ids(&json(&["interactions", &home, "--label", "none of these"])), [id.clone()]);
+    assert!(text(&["interactions", &home]).contains("none of these"));
+    assert!(text(&["interactions", &home, "--csv"]).contains(",none,none of these,"));
+    json(&["feedback", &home, &id, "--label", "3", "--replace"]);
+    let listed = json(&["interactions", &home]);
+    let was = &listed[0]["feedback"]["was"];
+    assert_eq!((&was["kind"], &was["label"]), (&"none".into(), &"none of these".into()));
+    let top = &json(&["predict", &home, &bench.input()])[0]["top"];
+    assert!(top.as_array().unwrap().iter().all(|s| s["none"] == false), "{top}");
+}

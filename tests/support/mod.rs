@@ -90,6 +90,14 @@ pub fn apart(a: &ndarray::Array2<f32>, b: &ndarray::Array2<f32>) -> f32 {
     a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
 }
 
+/// Probabilities of an exported model at the temperature of the session that it was exported from.
+pub fn at_temperature_of(session: &Session, p: &ndarray::Array2<f32>) -> ndarray::Array2<f32> {
+    let temperature = session.adapter().unwrap().unwrap().calibrated.temperature;
+    let mut p = p.mapv(|p| p.powf(1.0 / temperature));
+    p.rows_mut().into_iter().for_each(|mut row| row /= row.sum());
+    p
+}
+
 /// Clearly different home-automation intents.
 pub const INTENTS: [&str; 4] = ["HassGetWeather", "HassStartTimer", "HassShoppingListAddItem", "HassMediaNext"];
 

@@ -3,6 +3,7 @@
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use super::known::KnownInputs;
 pub(crate) use super::layout::MAX_FILE;
 pub use super::layout::{AdapterHeader, HeadHeader, SiteHeader, TensorPlace};
 use super::layout::{PREAMBLE_LEN, Preamble, damaged, decode_header, encode, floats, verify};
@@ -178,6 +179,17 @@ impl AdapterFile {
         self.header.head.as_ref().map(|h| (h, self.view(first, &h.weight), self.view(first + 1, &h.bias)))
     }
 
+    /// What the known inputs are like.
+    pub fn known(&self) -> Option<KnownInputs> {
+        let first = 2 * self.header.sites.len() + 2 * usize::from(self.header.head.is_some());
+        self.header.known.as_ref().map(|k| KnownInputs {
+            classes: k.classes.clone(),
+            centre: self.view(first, &k.centre).data.to_vec(),
+            means: self.view(first + 1, &k.means).to_dense(),
+            scores: self.view(first + 2, &k.scores).data.to_vec(),
+        })
+    }
+
     /// A copy in memory.
     pub fn to_adapter(&self) -> Adapter {
         let sites = self.sites().map(|s| SiteDelta {
@@ -206,6 +218,8 @@ impl AdapterFile {
             lineage: self.header.lineage.clone(),
             verdict: self.header.verdict.clone(),
             confusions: self.header.confusions.clone(),
+            calibrated: self.header.calibrated.clone(),
+            known: self.known(),
         }
     }
 }

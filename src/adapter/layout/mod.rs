@@ -4,9 +4,10 @@ use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
+use super::known::KnownShape;
 use super::{
-    Adapter, Confusions, Fingerprint, HeadShape, Lineage, Pooling, SiteKind, Verdict, check_confusions, check_data,
-    check_head, check_order, check_site, elements,
+    Adapter, Calibrated, Confusions, Fingerprint, HeadShape, Lineage, Pooling, SiteKind, Verdict, check_confusions,
+    check_data, check_head, check_order, check_site, elements,
 };
 use crate::error::{Error, Result};
 
@@ -15,8 +16,10 @@ compile_error!("adapter tensors are used as they lie in the file, which is littl
 
 /// First bytes of every adapter file.
 pub const MAGIC: [u8; 8] = *b"ACCLADPT";
-/// The latest format. An adapter without [`Additions`] is written as format 1, which older versions read.
+/// The format this code writes.
 pub const VERSION: u32 = 2;
+/// The first format with [`Calibrated`] in its header.
+const CALIBRATED: u32 = 2;
 /// Tensors start at multiples of this.
 pub const ALIGNMENT: usize = 64;
 /// Longest header, in bytes.
@@ -81,8 +84,21 @@ pub struct HeadHeader {
     pub bias: TensorPlace,
 }
 
-/// Everything about an adapter but its tensors' data. The fields that are not skipped are the header of format 1, one by one;
-/// format 2 puts [`Additions`] after them.
+/// The known inputs' entry in the header; see [`super::known::KnownInputs`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct KnownHeader {
+    /// The class of each row of the means.
+    pub classes: Vec<u32>,
+    /// Where the centre is.
+    pub centre: TensorPlace,
+    /// Where the means are, classes × features.
+    pub means: TensorPlace,
+    /// Where the scores are.
+    pub scores: TensorPlace,
+}
+
+/// Everything about an adapter but its tensors' data. This is the header of format 1, field for field; since format 2
+/// [`Calibrated`], [`KnownHeader`] and [`Confusions`] follow it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct AdapterHeader {
     /// The only base it fits.
@@ -99,22 +115,24 @@ pub struct AdapterHeader {
     pub lineage: Lineage,
     /// What the gate said.
     pub verdict: Verdict,
-    /// Which answers of the base model it may change; any where there is none.
+    /// How its scores become answers; of a file of format 1, as it was then.
+    #[serde(skip)]
+    pub calibrated: Calibrated,
+    /// What its known inputs are like; nothing in a file of format 1.
+    #[serde(skip)]
+    pub known: Option<KnownHeader>,
+    /// Which answers of the base model it may change; any where there is none, as in a file of format 1.
     #[serde(skip)]
     pub confusions: Option<Confusions>,
-}
-
-/// What format 2 adds to the header.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-struct Additions {
-    confusions: Option<Confusions>,
 }
 
 impl AdapterHeader {
     /// Tensors in file order.
     fn places(&self) -> impl Iterator<Item = (&str, &TensorPlace)> {
         let sites = self.sites.iter().flat_map(|s| [(s.name.as_str(), &s.a), (s.name.as_str(), &s.b)]);
-        sites.chain(self.head.iter().flat_map(|h| [("head", &h.weight), ("head", &h.bias)]))
+        let head = self.head.iter().flat_map(|h| [("head", &h.weight), ("head", &h.bias)]);
+        let known = self.known.iter().flat_map(|k| [&k.centre, &k.means, &k.scores].map(|t| ("known inputs", t)));
+        sites.chain(head).chain(known)
     }
 
     fn check(&self) -> Result<()> {
@@ -123,6 +141,11 @@ impl AdapterHeader {
             check_site(&s.name, s.kind, s.rank, s.alpha, &s.a.shape, &s.b.shape)?;
         }
         check_confusions(self.confusions.as_ref(), self.head.as_ref().map(|h| h.classes))?;
+        self.calibrated.check()?;
+        if let Some(k) = &self.known {
+            let (classes, centre, means, scores) = (&k.classes, &k.centre.shape, &k.means.shape, &k.scores.shape);
+            KnownShape { classes, centre, means, scores }.check()?;
+        }
         let Some(h) = &self.head else { return Ok(()) };
         let shape = HeadShape {
             features: h.features,
@@ -137,7 +160,10 @@ impl AdapterHeader {
 
     /// Number of trained values.
     pub fn parameters(&self) -> u64 {
-        self.places().map(|(_, t)| elements(&t.shape).unwrap_or(0) as u64).sum()
+        let known = self.known.iter().flat_map(|k| [&k.centre, &k.means, &k.scores]);
+        let count = |t: &TensorPlace| elements(&t.shape).unwrap_or(0) as u64;
+        let all: u64 = self.places().map(|(_, t)| count(t)).sum();
+        all.saturating_sub(known.map(count).sum())
     }
 }
 
@@ -229,9 +255,8 @@ pub(super) fn decode_header(preamble: &Preamble, bytes: &[u8]) -> Result<Adapter
     }
     let odd = |e| damaged("damaged adapter: its header does not decode").because(e);
     let (mut header, mut rest) = postcard::take_from_bytes::<AdapterHeader>(bytes).map_err(odd)?;
-    if preamble.version > 1 {
-        let (added, after) = postcard::take_from_bytes::<Additions>(rest).map_err(odd)?;
-        (header.confusions, rest) = (added.confusions, after);
+    if preamble.version >= CALIBRATED {
+        ((header.calibrated, header.known, header.confusions), rest) = postcard::take_from_bytes(rest).map_err(odd)?;
     }
     if !rest.is_empty() {
         return Err(damaged(format!("damaged adapter: {} stray bytes in its header", rest.len())));
@@ -302,6 +327,12 @@ impl Area {
     }
 }
 
+fn encode_header(header: &AdapterHeader) -> Result<Vec<u8>> {
+    let odd = |e| Error::internal("cannot encode a header").because(e);
+    let first = postcard::to_stdvec(header).map_err(odd)?;
+    postcard::to_extend(&(&header.calibrated, &header.known, &header.confusions), first).map_err(odd)
+}
+
 /// The bytes of an adapter file.
 ///
 /// # Errors
@@ -324,6 +355,12 @@ pub fn encode(adapter: &Adapter) -> Result<Vec<u8>> {
         weight: area.place(&h.weight.shape, &h.weight.data),
         bias: area.place(&[h.bias.len()], &h.bias),
     });
+    let known = adapter.known.as_ref().map(|k| KnownHeader {
+        classes: k.classes.clone(),
+        centre: area.place(&[k.centre.len()], &k.centre),
+        means: area.place(&k.means.shape, &k.means.data),
+        scores: area.place(&[k.scores.len()], &k.scores),
+    });
     let header = AdapterHeader {
         base: adapter.base,
         task: adapter.task.clone(),
@@ -332,22 +369,18 @@ pub fn encode(adapter: &Adapter) -> Result<Vec<u8>> {
         head,
         lineage: adapter.lineage.clone(),
         verdict: adapter.verdict.clone(),
-        confusions: None,
+        calibrated: adapter.calibrated.clone(),
+        known,
+        confusions: adapter.confusions.clone(),
     };
-    let odd = |e| Error::internal("cannot encode a header").because(e);
-    let mut header = postcard::to_stdvec(&header).map_err(odd)?;
-    let added = Additions { confusions: adapter.confusions.clone() };
-    let version = if added == Additions::default() { 1 } else { 2 };
-    if version > 1 {
-        header.extend(postcard::to_stdvec(&added).map_err(odd)?);
-    }
+    let header = encode_header(&header)?;
     let data_offset = (PREAMBLE_LEN + header.len()).next_multiple_of(ALIGNMENT);
     let total_len = (data_offset + area.0.len() + HASH_LEN) as u64;
     if header.len() > MAX_HEADER || total_len > MAX_FILE {
         return Err(Error::usage("the adapter is too large for a file").hint("choose a lower rank or fewer sites"));
     }
     let preamble = Preamble {
-        version,
+        version: VERSION,
         header_len: header.len(),
         total_len,
         data_offset,

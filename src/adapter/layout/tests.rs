@@ -83,7 +83,13 @@ fn a_file_with_right_checksums_and_wrong_contents_is_refused() {
     refuse(b, "contradict");
     let mut b = good.clone();
     b[VERSION_AT] = 3;
-    refuse(b, "format 2");
+    refuse(b, "format 3");
+    let mut b = good.clone();
+    b[VERSION_AT] = 0;
+    refuse(b, "format 0");
+    let mut b = good.clone();
+    b[VERSION_AT] = 1;
+    refuse(b, "stray bytes");
     for (at, value) in [(TOTAL_LEN_AT, u64::MAX), (DATA_OFFSET_AT, u64::MAX - 63), (DATA_LEN_AT, u64::MAX - 63)] {
         let mut b = good.clone();
         b[at..at + 8].copy_from_slice(&value.to_le_bytes());
@@ -96,10 +102,11 @@ fn a_file_with_right_checksums_and_wrong_contents_is_refused() {
 
 /// A file around any header, checksums right.
 fn file_of(header: &AdapterHeader, data: &[u8]) -> Vec<u8> {
-    let header = postcard::to_stdvec(header).unwrap();
+    let header = encode_header(header).unwrap();
     let data_offset = (PREAMBLE_LEN + header.len()).next_multiple_of(ALIGNMENT);
     let total_len = (data_offset + data.len() + HASH_LEN) as u64;
-    let preamble = Preamble { header_len: header.len(), total_len, data_offset, data_len: data.len(), header_crc: 0 };
+    let (version, header_len, data_len) = (VERSION, header.len(), data.len());
+    let preamble = Preamble { version, header_len, total_len, data_offset, data_len, header_crc: 0 };
     let mut out = preamble.encode().to_vec();
     out.extend(header);
     out.resize(data_offset, 0);
@@ -146,8 +153,8 @@ prop_compose! {
 
 prop_compose! {
     fn any_adapter()(sites in prop::collection::btree_map(".{0,20}", site(), 0..6), features in 0usize..9, base in 0usize..4,
-        new in 0usize..4, columns in prop::collection::btree_set(0u32..4, 0..4), task in ".{0,10}", has_head: bool, parent: u64,
-        pairs in prop::option::of(prop::collection::vec((0u32..8, 0u32..8), 0..6)))
+        new in 0usize..4, columns in prop::collection::btree_set(0u32..4, 0..4), task in ".{0,10}", has_head: bool, has_known: bool,
+        parent: u64, pairs in prop::option::of(prop::collection::vec((0u32..8, 0u32..8), 0..6)))
         -> Adapter {
         let columns: Vec<u32> =
             columns.into_iter().filter(|c| (*c as usize) < base).chain((base as u32)..((base + new) as u32)).collect();
@@ -161,12 +168,14 @@ prop_compose! {
             bias: samples::tensor(&[columns.len()], 2.0).data,
             columns,
         });
-        let known = |pair: &(u32, u32)| pair.0.max(pair.1) < (base + new) as u32;
+        let sample = samples::adapter(parent);
+        let known = sample.known.clone().filter(|_| has_known);
+        let counted = |pair: &(u32, u32)| pair.0.max(pair.1) < (base + new) as u32;
+        let confusion = |(answered, right)| Confusion { answered, right, base_margin: features as f32, adapter_margin: 1.0 };
         let confusions = pairs
             .filter(|_| has_head)
-            .map(|pairs| pairs.into_iter().filter(known).map(|(answered, right)| Confusion { answered, right, base_margin: parent as f32, adapter_margin: 1.0 }))
-            .map(Confusions::of);
-        Adapter { sites, head, task, labels: vec![], confusions, ..samples::adapter(parent) }
+            .map(|pairs| Confusions::of(pairs.into_iter().filter(counted).map(confusion)));
+        Adapter { sites, head, known, confusions, task, labels: vec![], ..sample }
     }
 }
 

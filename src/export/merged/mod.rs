@@ -20,7 +20,7 @@ use crate::runtime::Session;
 use crate::sites::direction;
 
 /// A file that was written.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Written {
     /// Where.
     pub path: PathBuf,
@@ -28,6 +28,8 @@ pub struct Written {
     pub bytes: u64,
     /// Whether it may answer otherwise than the session: where the session lets the base model's answer stand.
     pub adapter_alone: bool,
+    /// What its logits are to be divided by before the softmax, for the probabilities that the session gives; 1 for a base model.
+    pub temperature: f32,
 }
 
 /// Oldest opset that has the operators of an appended head.
@@ -70,8 +72,8 @@ pub fn merged(session: &Session, out: &Path) -> Result<Written> {
     let staged = StagedFile::write(&RealDisk, folder_of(out), &encoded)?;
     answers_alike(staged.path(), session, rounds)?;
     staged.publish(out)?;
-    let adapter_alone = adapter.confusions.is_some();
-    Ok(Written { path: out.to_path_buf(), bytes: encoded.len() as u64, adapter_alone })
+    let (adapter_alone, temperature) = (adapter.confusions.is_some(), adapter.calibrated.temperature);
+    Ok(Written { path: out.to_path_buf(), bytes: encoded.len() as u64, adapter_alone, temperature })
 }
 
 fn write_in(model: &mut ModelProto, base: &Base, task: Task, adapter: &Adapter) -> Result<()> {

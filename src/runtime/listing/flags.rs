@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use super::super::doubts::{Doubts, Holds};
 use super::super::opinions::{Meaning, Opinion};
+use crate::input::label::{NONE_OF_THESE, shown};
 use crate::journal::InteractionId;
 
 /// A class with more than so many times the feedback of another is out of balance.
@@ -125,8 +126,8 @@ impl Flags {
                 let (given, likely) = (f64::from(d.p_given), f64::from(d.p_likely));
                 let reason = format!(
                     "it is said to be {}, but trained without it the model holds {} for likely: {:.0} % against {:.0} %",
-                    d.given,
-                    d.likely,
+                    shown(&d.given),
+                    shown(&d.likely),
                     100.0 * likely,
                     100.0 * given
                 );
@@ -168,8 +169,8 @@ impl Flags {
                 self.put(id, Flag::NearDuplicate, alike(group.len()));
                 let other = group.iter().find(|other| says(o).zip(says(other)).is_some_and(|(a, b)| a != b));
                 if let Some((other, class)) = other.and_then(|other| Some((other, says(other)?))) {
-                    let reason =
-                        format!("interaction {} is nearly the same and is said to be {class}", other.interaction.id);
+                    let (twin, class) = (other.interaction.id, shown(class));
+                    let reason = format!("interaction {twin} is nearly the same and is said to be {class}");
                     self.put(id, Flag::Contradicts, reason);
                 }
             }
@@ -197,7 +198,7 @@ impl Flags {
 
     fn imbalance(&mut self, opinions: &[Opinion]) {
         let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
-        opinions.iter().filter_map(says).for_each(|class| *counts.entry(class).or_default() += 1);
+        opinions.iter().filter_map(named).for_each(|class| *counts.entry(class).or_default() += 1);
         let Some((fewest, least)) = counts.iter().min_by_key(|(_, n)| **n).map(|(c, n)| (*c, *n)) else { return };
         for (class, n) in counts.iter().filter(|(_, n)| **n > least.saturating_mul(BALANCE)) {
             let reason = format!("{n} feedback items say {class} and {least} {fewest}: more than {BALANCE} to 1");
@@ -208,7 +209,7 @@ impl Flags {
     fn one_stretch(&mut self, opinions: &[Opinion]) {
         let mut stretches: BTreeMap<&str, usize> = BTreeMap::new();
         let mut before: Option<(&str, u64)> = None;
-        for (class, at_ms) in opinions.iter().filter_map(|o| Some((says(o)?, o.word.first_ms))) {
+        for (class, at_ms) in opinions.iter().filter_map(|o| Some((named(o)?, o.word.first_ms))) {
             let goes_on = before.is_some_and(|(c, ms)| c == class && at_ms.saturating_sub(ms) <= PAUSE_MS);
             *stretches.entry(class).or_default() += usize::from(!goes_on);
             before = Some((class, at_ms));
@@ -225,6 +226,11 @@ impl Flags {
 /// The class that it teaches.
 fn says(o: &Opinion) -> Option<&str> {
     o.teaches().and_then(|meaning| meaning.class())
+}
+
+/// The class that it teaches, where that has a name: what is none of the classes comes as it comes.
+fn named(o: &Opinion) -> Option<&str> {
+    says(o).filter(|class| *class != NONE_OF_THESE)
 }
 
 fn alike(n: usize) -> String {
@@ -249,7 +255,7 @@ mod tests {
             };
             Opinion {
                 word: LastWord { entry, first_ms, first: n, last: n },
-                interaction: InteractionEntry { id, at_ms: 0, offset: 0, answer: None, generation: 0 },
+                interaction: InteractionEntry { id, at_ms: 0, offset: 0, answer: None, generation: 0, novel: false },
                 meaning: Some(meaning),
                 superseded_by: None,
                 identical: 1,

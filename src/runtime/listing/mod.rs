@@ -6,6 +6,7 @@ use std::collections::HashMap;
 
 use super::{Session, now_ms, opinions};
 use crate::error::Result;
+use crate::input::label::{NONE_OF_THESE, shown};
 use crate::journal::{FeedbackEntry, FeedbackKind, InteractionEntry, InteractionId, Snapshot, StoredInput};
 use crate::sync::lock;
 use flags::Flags;
@@ -41,6 +42,8 @@ pub struct Listed {
     pub input: Asked,
     /// The best label and its probability; `None` if no class was known.
     pub answer: Option<(String, f32)>,
+    /// Whether the answer was that it is none of the classes.
+    pub none: bool,
     /// Generation that answered.
     pub generation: u64,
     /// What was said about the answer, if anything.
@@ -131,8 +134,10 @@ impl Filter {
 fn class<'a>(entry: &'a InteractionEntry, said: Option<&'a FeedbackKind>) -> Option<&'a str> {
     match said {
         Some(FeedbackKind::Label(label)) => Some(label),
+        Some(FeedbackKind::NoneOfThese) => Some(shown(NONE_OF_THESE)),
         Some(FeedbackKind::Reject | FeedbackKind::Ignored) => None,
-        Some(FeedbackKind::Accept) | None => entry.answer.as_ref().map(|(label, _)| &**label),
+        Some(FeedbackKind::Accept) | None if entry.novel => Some(shown(NONE_OF_THESE)),
+        Some(FeedbackKind::Accept) | None => entry.answer.as_ref().map(|(label, _)| shown(label)),
     }
 }
 
@@ -143,8 +148,9 @@ fn listed(
     flags: Vec<Flagged>,
 ) -> Result<Listed> {
     let input = asked(journal.input(entry.id)?);
-    let answer = entry.answer.map(|(label, p)| (label.to_string(), p));
-    Ok(Listed { id: entry.id, at_ms: entry.at_ms, input, answer, generation: entry.generation, feedback, flags })
+    let none = entry.novel || entry.answer.as_ref().is_some_and(|(label, _)| &**label == NONE_OF_THESE);
+    let answer = entry.answer.map(|(label, p)| (shown(&label).to_string(), p));
+    Ok(Listed { id: entry.id, at_ms: entry.at_ms, input, answer, none, generation: entry.generation, feedback, flags })
 }
 
 fn asked(input: StoredInput) -> Asked {

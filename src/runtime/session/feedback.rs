@@ -24,6 +24,8 @@ pub enum Feedback {
     Accept,
     /// The answer is wrong; the right one is not said.
     Reject,
+    /// The input is none of the classes.
+    NoneOfThese,
 }
 
 /// What happened to feedback.
@@ -113,6 +115,7 @@ impl Session {
                 }
                 if feedback == Feedback::Accept { FeedbackKind::Accept } else { FeedbackKind::Reject }
             }
+            Feedback::NoneOfThese => FeedbackKind::NoneOfThese,
             Feedback::NewLabel(label) => FeedbackKind::Label(check_label(label)?),
             Feedback::Label(label) => {
                 let label = check_label(label)?;

@@ -14,6 +14,7 @@ pub(crate) use super::serving::Serving;
 use super::slot::Slot;
 use super::{Home, now_ms};
 use crate::error::{Error, ErrorKind, Result};
+use crate::input::label::{NONE_OF_THESE, shown};
 use crate::journal::{InteractionId, Journal, SyncPolicy, TrainingEntry};
 use crate::store::{Cause, DEFAULT_WAIT, GenerationInfo, Probation, RolledBack, Store, profile_folder};
 use crate::sync::lock;
@@ -203,14 +204,15 @@ impl Session {
         Ok(())
     }
 
-    /// Labels of the classes that the active generation answers with.
+    /// Labels of the classes that the active generation answers with, `none of these` among them where that is a class.
     pub fn labels(&self) -> Vec<String> {
-        self.serving().labels.clone()
+        self.serving().labels.iter().map(|label| shown(label).to_string()).collect()
     }
 
     /// Labels that feedback may name: those of the active generation, and those named since.
     pub fn known_labels(&self) -> Vec<String> {
-        let mut labels = self.labels();
+        let mut labels = self.serving().labels.clone();
+        labels.retain(|label| label != NONE_OF_THESE);
         for named in lock(&self.journal).state().named_labels() {
             if !labels.iter().any(|label| **label == **named) {
                 labels.push(named.to_string());

@@ -7,10 +7,11 @@ use ndarray::Array2;
 use super::{Serving, Session, ended};
 use crate::error::{Error, ErrorKind, Result};
 use crate::input::{Example, Prepared, RawInput as Input};
+use crate::journal::NOVEL;
 use crate::plan::{MICRO_BATCH, Variant};
 use crate::runtime::answer::{Answer, ranked};
 use crate::runtime::{journal_io, now_ms};
-use crate::stats::rows::softmax;
+use crate::stats::rows::{argmax, softmax_at};
 use crate::store::Cause;
 use crate::sync::lock;
 
@@ -27,21 +28,25 @@ impl Session {
     pub fn predict_top(&self, input: &Input, top: usize) -> Result<Answer> {
         let Prepared { example, stored } = self.home.intake().prepare(input)?;
         let (mut serving, probation) = self.take_up()?;
-        let logits = match self.logits(&serving, &example) {
+        let (logits, features) = match self.answered(&serving, &example) {
             Err(e) if serving.generation > 0 && e.kind() == ErrorKind::BadData && self.base_answers(&example) => {
                 // A generation that cannot answer what the base can is rolled back automatically at once.
                 self.roll_back_automatically(serving.generation, Cause::BadAnswer, &e)?;
                 serving = self.follow()?;
-                self.logits(&serving, &example)?
+                self.answered(&serving, &example)?
             }
             other => {
                 ended(probation, u32::from(other.is_ok()));
                 other?
             }
         };
-        let top = logits.map_or_else(Vec::new, |z| ranked(z.row(0), &serving.labels, top));
+        let familiarity = self.familiarity(&serving, &example, logits.as_ref(), &features)?;
+        let top = logits.map_or_else(Vec::new, |z| ranked(z.row(0), serving.temperature, &serving.labels, top));
         let stored = journal_io::store(stored);
-        let recorded = top.iter().map(|s| (s.label.clone(), s.p)).collect();
+        let mut recorded: Vec<(String, f32)> = top.iter().map(|s| (s.class().to_string(), s.p)).collect();
+        let novel = familiarity.filter(|p| f64::from(*p) <= self.home.config().none_rate);
+        recorded.extend(novel.map(|p| (NOVEL.to_string(), p)));
+        let none = novel.is_some() || top.first().is_some_and(|s| s.none);
         let mut journal = lock(&self.journal);
         if journal.writer().is_poisoned() {
             // A disk that was full may have room again. If not, the record below fails and says so.
@@ -58,18 +63,39 @@ impl Session {
         if id.is_some() {
             self.flusher.wake();
         }
-        Ok(Answer { id, top, generation: serving.generation, ask, unrecorded })
+        Ok(Answer { id, top, generation: serving.generation, ask, none, familiarity, unrecorded })
     }
 
-    fn logits(&self, serving: &Serving, example: &Example) -> Result<Option<Array2<f32>>> {
+    /// The logits, and the features that they were read from.
+    fn answered(&self, serving: &Serving, example: &Example) -> Result<(Option<Array2<f32>>, Array2<f32>)> {
         // The base model is a step of the answer where the adapter may not change it.
-        let logits = serving.answers(&[example], |variant, _| self.home.0.engine.one(variant, example))?;
+        let (logits, features) = serving.answers(&[example], |variant, _| self.home.0.engine.one(variant, example))?;
         match &logits {
             Some(z) if z.iter().any(|v| !v.is_finite()) => {
                 Err(Error::bad_data("the adapter answered with a value that is not a finite number"))
             }
-            _ => Ok(logits),
+            _ => Ok((logits, features)),
         }
+    }
+
+    /// [`Serving::familiarity`] of an input that was answered with `logits` and `features`, where the home asks for it. Known inputs are those
+    /// of the frozen base, so a generation that moves its features takes a second pass.
+    fn familiarity(
+        &self,
+        serving: &Serving,
+        example: &Example,
+        logits: Option<&Array2<f32>>,
+        features: &Array2<f32>,
+    ) -> Result<Option<f32>> {
+        let Some(class) = logits.and_then(|z| argmax(z.row(0))) else { return Ok(None) };
+        if self.home.config().none_rate <= 0.0 || serving.known.is_none() {
+            return Ok(None);
+        }
+        if serving.sites.is_empty() {
+            return Ok(serving.familiarity(&features.row(0).to_vec(), class));
+        }
+        let rows = self.home.0.engine.one(&Variant::Base, example)?;
+        Ok(serving.familiarity(&rows.features.row(0).to_vec(), class))
     }
 
     fn base_answers(&self, example: &Example) -> bool {
@@ -101,12 +127,58 @@ impl Session {
             }
             let engine = &self.home.0.engine;
             let answers = serving.answers(&examples, |variant, some| engine.many(variant, some, threads, MICRO_BATCH))?;
-            let Some(mut z) = answers else { return Ok(None) };
+            let Some(mut z) = answers.0 else { return Ok(None) };
             for mut row in z.rows_mut() {
-                let p = softmax(row.view());
+                let p = softmax_at(row.view(), serving.temperature);
                 row.iter_mut().zip(p).for_each(|(z, p)| *z = p);
             }
             Ok(Some(z))
         }
+    }
+}
+
+#[cfg(all(test, feature = "train"))]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::input::LabelledSet;
+    use crate::runtime::{Feedback, Home, InitOptions, TrainOptions};
+
+    /// Also by a generation whose own features are others.
+    #[test]
+    fn familiarity_is_that_of_the_frozen_features() {
+        let folder = tempfile::tempdir().unwrap();
+        let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("models");
+        let path = folder.path().join("home");
+        let home = Home::init(&path, &InitOptions::new(models.join("har_cnn.onnx"))).unwrap();
+        let session = home.session("p").unwrap();
+        let windows = LabelledSet::read(models.join("hapt_users_23_26.npz")).unwrap().filter_user(23).unwrap();
+        let known = |i: &usize| windows.labels()[*i].parse::<usize>().unwrap() < 6;
+        for i in (0..windows.len()).step_by(5).filter(known) {
+            let id = session.predict(&windows.input(i).unwrap()).unwrap().id.unwrap();
+            session.feedback(id, Feedback::Label(windows.labels()[i].clone())).unwrap();
+        }
+        assert!(session.train(&TrainOptions::default()).unwrap().promoted);
+        drop(session);
+        let text = std::fs::read_to_string(path.join("acclimate.toml")).unwrap();
+        std::fs::write(path.join("acclimate.toml"), format!("none_rate = 0.05\n{text}")).unwrap();
+        let session = Home::open(&path).unwrap().session("p").unwrap();
+        let serving = session.serving();
+        assert!(!serving.sites.is_empty() && serving.known.is_some());
+        let mut others = 0;
+        for i in (1..windows.len()).step_by(29) {
+            let input = windows.input(i).unwrap();
+            let answer = session.predict(&input).unwrap();
+            let example = session.home.intake().example(&input).unwrap();
+            let of = |variant: &Variant| {
+                let rows = session.home.0.engine.one(variant, &example).unwrap();
+                serving.known.as_ref().unwrap().familiarity(&rows.features.row(0).to_vec())
+            };
+            assert_eq!(answer.familiarity, Some(of(&Variant::Base)), "window {i}");
+            assert_eq!(answer.none, answer.familiarity.unwrap() <= 0.05);
+            others += usize::from(of(&serving.variant()) != of(&Variant::Base));
+        }
+        assert!(others > 3, "{others}");
     }
 }
