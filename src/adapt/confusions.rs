@@ -5,7 +5,7 @@ use ndarray::{Array2, Axis};
 use super::seen::Seen;
 use super::{Adaptation, Incumbent};
 use crate::adapt::fit::Target;
-use crate::adapter::{Confusion, Confusions};
+use crate::adapter::{Confusion, Confusions, FIRST_SHARE, LATER_SHARE};
 use crate::error::Result;
 use crate::head::Head;
 use crate::input::Example;
@@ -54,7 +54,8 @@ impl Adaptation<'_> {
                 adapter_margin: adapted.get(right)? - adapted.get(answered)?,
             })
         });
-        Ok(Some(Confusions::of(shown)))
+        let share = if self.incumbent.is_some() { LATER_SHARE } else { FIRST_SHARE };
+        Ok(Some(Confusions::of(shown, share)))
     }
 
     /// As far as they show without an adapter: any margin of it is enough, and a rejection shows that all else may be right.
@@ -72,7 +73,7 @@ impl Adaptation<'_> {
                 })
             })
         });
-        Some(Confusions::of(shown))
+        Some(Confusions::of(shown, 0.0))
     }
 
     /// Of the training examples `taught`, those that the base model answers wrongly.

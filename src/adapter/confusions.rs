@@ -8,8 +8,10 @@ use crate::stats::rows::argmax;
 
 /// Of the margins of an adapter on the examples of a pair, one in as many may be smaller than what is asked for.
 const LOWEST: usize = 10;
-/// Share of that margin which an adapter must have elsewhere. Both were chosen on lives (docs/training.md).
-const SHARE: f32 = 0.5;
+/// Share of that margin which an adapter must have elsewhere: of the first generation of a profile, and of later ones. All three were
+/// chosen on lives (docs/training.md).
+pub const FIRST_SHARE: f32 = 0.5;
+pub const LATER_SHARE: f32 = 1.0 / 3.0;
 /// Difference of two runs of the same model on the same input that is rounding, in logits.
 const ROUNDING: f32 = 1e-3;
 
@@ -42,14 +44,14 @@ impl Confusion {
 
 impl Confusions {
     /// Of examples with both margins on each, in any order. Of each pair, the base model may be as sure as it was on any of its
-    /// examples, and the adapter must be a third as sure as on all but a tenth of them.
-    pub fn of(examples: impl IntoIterator<Item = Confusion>) -> Confusions {
+    /// examples, and the adapter must be `share` times as sure as on all but a tenth of them.
+    pub fn of(examples: impl IntoIterator<Item = Confusion>, share: f32) -> Confusions {
         let mut all: Vec<Confusion> = examples.into_iter().filter(|c| c.answered != c.right).collect();
         all.sort_unstable_by(|a, b| a.pair().cmp(&b.pair()).then(a.adapter_margin.total_cmp(&b.adapter_margin)));
         let limits = |of_pair: &[Confusion]| {
             let low = of_pair.get(of_pair.len() / LOWEST)?;
             let base_margin = of_pair.iter().map(|c| c.base_margin).fold(f32::NEG_INFINITY, f32::max);
-            Some(Confusion { base_margin, adapter_margin: (SHARE * low.adapter_margin).max(0.0), ..*low })
+            Some(Confusion { base_margin, adapter_margin: (share * low.adapter_margin).max(0.0), ..*low })
         };
         Confusions(all.chunk_by(|a, b| a.pair() == b.pair()).filter_map(limits).collect())
     }
@@ -112,13 +114,13 @@ mod tests {
     fn a_pair_asks_for_a_third_of_what_all_but_a_tenth_of_its_examples_have() {
         let examples = (0..20).map(|i| confusion(1, 2, -(i as f32), (20 - i) as f32 * 3.0));
         let others = [confusion(0, 2, 0.25, -4.0), confusion(1, 1, 9.0, 9.0)];
-        let shown = Confusions::of(examples.chain(others));
+        let shown = Confusions::of(examples.chain(others), LATER_SHARE);
         assert_eq!(shown.all(), [confusion(0, 2, 0.25, 0.0), confusion(1, 2, 0.0, 3.0)]);
     }
 
     #[test]
     fn what_feedback_never_showed_is_left_to_the_base_model() {
-        let shown = Confusions::of([confusion(1, 2, 1.0, 3.0)]);
+        let shown = Confusions::of([confusion(1, 2, 1.0, 2.0)], FIRST_SHARE);
         let answer = |adapted: [f32; 3], base: [f32; 3]| {
             let mut z = ndarray::Array1::from(adapted.to_vec());
             shown.let_stand(z.view_mut(), ndarray::ArrayView1::from(&base));
@@ -130,7 +132,7 @@ mod tests {
             [0.0, 1.0, 2.0],
             "as it was confused, and the adapter is sure enough"
         );
-        assert_eq!(answer([0.0, 1.0, 1.9], base), base, "the adapter is less sure than a third");
+        assert_eq!(answer([0.0, 1.0, 1.9], base), base, "the adapter is less than half as sure");
         assert_eq!(answer([3.0, 1.0, 0.0], base), base, "nobody said that 1 may be 0");
         assert_eq!(answer([0.0, 9.0, 0.0], base), [0.0, 9.0, 0.0], "the same answer, as sure as the adapter is");
         let surer = [0.5, 2.1, 1.0];
@@ -140,7 +142,7 @@ mod tests {
     #[test]
     fn a_class_that_the_base_model_lacks_is_never_answered() {
         let mut z = array![0.0f32, 1.0, 3.0];
-        Confusions::of([confusion(0, 2, 9.0, 0.0)]).let_stand(z.view_mut(), array![1.0f32, 0.5].view());
+        Confusions::of([confusion(0, 2, 9.0, 0.0)], 1.0).let_stand(z.view_mut(), array![1.0f32, 0.5].view());
         assert_eq!(z, array![1.0, 0.5, f32::MIN]);
     }
 

@@ -17,6 +17,8 @@ use known::KnownInputs;
 use serde::{Deserialize, Serialize};
 
 pub use confusions::{Confusion, Confusions};
+#[cfg(feature = "train")]
+pub(crate) use confusions::{FIRST_SHARE, LATER_SHARE};
 
 use crate::error::{Error, Result};
 

@@ -73,12 +73,15 @@ pub(crate) fn adapter(parent: u64) -> Adapter {
             means: tensor(&[2, 13], 0.7),
             scores: tensor(&[24], 1.0).data,
         }),
-        confusions: Some(Confusions::of([(0, 3), (2, 1)].map(|(answered, right)| Confusion {
-            answered,
-            right,
-            base_margin: 1.25,
-            adapter_margin: 0.5,
-        }))),
+        confusions: Some(Confusions::of(
+            [(0, 3), (2, 1)].map(|(answered, right)| Confusion {
+                answered,
+                right,
+                base_margin: 1.25,
+                adapter_margin: 0.5,
+            }),
+            1.0,
+        )),
     }
 }
 

@@ -40,6 +40,7 @@ pub use reader::{Frame, FrameReader, TornTail};
 pub use record::{Dtype, FeedbackKind, InteractionId, NOVEL, Record, StoredArray, StoredInput};
 pub use segment::{SegmentInfo, SegmentSize};
 pub use snapshot::Snapshot;
+pub(crate) use state::answer_of;
 pub use state::{FeedbackEntry, InteractionEntry, JournalState, LastWord, Spoken, TrainingEntry};
 pub use writer::JournalWriter;
 

@@ -118,6 +118,12 @@ struct Counts {
     revised: Revised,
 }
 
+/// What a record's classes say was answered, and whether it was that the input is like none of the known ones.
+pub(crate) fn answer_of(top: &[(String, f32)]) -> (Option<(&str, f32)>, bool) {
+    let best = top.first().filter(|(label, _)| label != NOVEL);
+    (best.map(|(label, p)| (label.as_str(), *p)), is_novel(top))
+}
+
 pub(super) fn is_novel(top: &[(String, f32)]) -> bool {
     top.iter().any(|(label, _)| label == NOVEL)
 }

@@ -60,11 +60,12 @@ pub(crate) fn ranked(logits: ndarray::ArrayView1<f32>, temperature: f32, labels:
     let mut order: Vec<usize> = (0..p.len()).collect();
     order.sort_by(|&a, &b| logits[b].total_cmp(&logits[a]));
     let label = |i: usize| labels.get(i).cloned().unwrap_or_else(|| i.to_string());
-    let scored = |i: usize| {
-        let label = label(i);
-        Scored { none: label == NONE_OF_THESE, label: shown(&label).to_string(), p: p[i] }
-    };
-    order.into_iter().take(top).map(scored).collect()
+    order.into_iter().take(top).map(|i| scored(&label(i), p[i])).collect()
+}
+
+/// A class by the name that the journal keeps, and its probability.
+pub(crate) fn scored(class: &str, p: f32) -> Scored {
+    Scored { none: class == NONE_OF_THESE, label: shown(class).to_string(), p }
 }
 
 #[cfg(test)]

@@ -1,9 +1,10 @@
 //! Which feedback a promoted generation answers otherwise than was said, and why: by the names of interactions and classes.
 
-use super::answer::Scored;
+use super::answer::{Scored, scored};
 use super::doubts::{Holds, NotHeldEntry};
 use crate::adapt::fit::Target;
 use crate::adapt::{self, Why};
+use crate::input::label::shown;
 use crate::journal::{FeedbackKind, InteractionId};
 
 /// How the feedback that a promoted generation learned from holds: labels, accepts and rejections that are neither superseded nor
@@ -69,13 +70,14 @@ pub(super) fn named(
     kinds: &[FeedbackKind],
     labels: &[String],
 ) -> Corrections {
-    let class = |class: usize| labels.get(class).cloned().unwrap_or_else(|| class.to_string());
+    let name = |class: usize| labels.get(class).cloned().unwrap_or_else(|| class.to_string());
+    let class = |class: usize| shown(&name(class)).to_string();
     let one = |u: &adapt::Unheld| {
         let label = match u.target {
             Target::Class(right) => Some(class(right)),
             Target::Not(_) | Target::Keep(_) => None,
         };
-        let answer = Scored { label: class(u.answer), p: u.p_answer };
+        let answer = scored(&name(u.answer), u.p_answer);
         let (why, reason) = match u.why {
             Why::Outvoted { by, to, one } => {
                 (WhyNotHeld::Outvoted, outvoted(by, to, ids.get(one), &answer.label, label.as_deref()))

@@ -190,7 +190,7 @@ mod tests {
         let shown = [3, 4].map(|answered| Confusion { answered, right: 0, base_margin: 100.0, adapter_margin: 0.0 });
         for site in [false, true] {
             let folder = tempfile::tempdir().unwrap();
-            let session = stubborn(folder.path(), Some(Confusions::of(shown)), site);
+            let session = stubborn(folder.path(), Some(Confusions::of(shown, 1.0)), site);
             let base = session.evaluate(&inputs, true, 1).unwrap().unwrap();
             let ours = session.evaluate(&inputs, false, 1).unwrap().unwrap();
             let mut answered = [0; 2];

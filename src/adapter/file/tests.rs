@@ -93,7 +93,7 @@ fn format_2_opens_forever() {
 #[test]
 fn confusions_of_classes_that_nobody_counts_are_refused() {
     let beyond = Confusion { answered: 0, right: 4, base_margin: 1.5, adapter_margin: 0.75 };
-    let adapter = Adapter { confusions: Some(Confusions::of([beyond])), ..sample() };
+    let adapter = Adapter { confusions: Some(Confusions::of([beyond], 1.0)), ..sample() };
     let e = encode(&adapter).unwrap_err();
     assert!(e.to_string().contains("confusions"), "{e}");
     let adapter = Adapter { head: None, ..sample() };

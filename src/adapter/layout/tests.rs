@@ -174,7 +174,7 @@ prop_compose! {
         let confusion = |(answered, right)| Confusion { answered, right, base_margin: features as f32, adapter_margin: 1.0 };
         let confusions = pairs
             .filter(|_| has_head)
-            .map(|pairs| Confusions::of(pairs.into_iter().filter(counted).map(confusion)));
+            .map(|pairs| Confusions::of(pairs.into_iter().filter(counted).map(confusion), 1.0));
         Adapter { sites, head, known, confusions, task, labels: vec![], ..sample }
     }
 }

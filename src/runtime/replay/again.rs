@@ -5,6 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use super::told::{Told, ToldProfile, stretched};
 use super::{Replayed, ReplayedProfile};
 use crate::error::{Error, ErrorKind, Result};
+use crate::input::label::NONE_OF_THESE;
 use crate::input::{Intake, Prepared};
 use crate::journal::{FeedbackKind, InteractionId, Record, StoredInput, salvage};
 use crate::plan::Variant;
@@ -87,6 +88,7 @@ impl ToldProfile {
 /// What is said to a base that answers `answer`; `None` if nothing can be.
 fn said(meaning: &Meaning, answer: Option<&str>) -> Option<FeedbackKind> {
     match meaning {
+        Meaning::Is(class) if class == NONE_OF_THESE => Some(FeedbackKind::NoneOfThese),
         Meaning::Is(class) => Some(FeedbackKind::Label(class.clone())),
         Meaning::IsNot(class) => (answer == Some(class.as_str())).then_some(FeedbackKind::Reject),
     }
@@ -118,7 +120,7 @@ impl Student<'_> {
         if logits.iter().flatten().any(|v| !v.is_finite()) {
             return Err(Error::bad_data("the new base answers with a value that is not a finite number"));
         }
-        let top = logits.map_or_else(Vec::new, |z| ranked(z.row(0), &self.serving.labels, TOP));
-        Ok((journal_io::store(stored), top.into_iter().map(|s| (s.label, s.p)).collect()))
+        let top = logits.map_or_else(Vec::new, |z| ranked(z.row(0), 1.0, &self.serving.labels, TOP));
+        Ok((journal_io::store(stored), top.iter().map(|s| (s.class().to_string(), s.p)).collect()))
     }
 }

@@ -10,7 +10,9 @@ use crate::disk::{Disk, RealDisk};
 use crate::error::{Error, ErrorKind, Result};
 use crate::input::Preprocessing;
 use crate::input::image::Resize;
-use crate::journal::{FeedbackEntry, InteractionEntry, InteractionId, LastWord, Record, StoredInput, salvage};
+use crate::journal::{
+    FeedbackEntry, InteractionEntry, InteractionId, LastWord, Record, StoredInput, answer_of, salvage,
+};
 use crate::runtime::config::Config;
 use crate::runtime::home::{keyed, profiles};
 use crate::runtime::intake::IntakeKind;
@@ -202,8 +204,9 @@ impl ToldProfile {
             let Record::Interaction { id, at_ms, input, top, generation } = record else { return Ok(()) };
             next_id = id.0.saturating_add(1);
             let Some(place) = places.get(id).and_then(|n| asked.get_mut(*n)) else { return Ok(()) };
-            let answer = top.first().map(|(label, p)| (label.as_str().into(), *p));
-            let entry = InteractionEntry { id: *id, at_ms: *at_ms, offset: 0, answer, generation: *generation };
+            let (best, novel) = answer_of(top);
+            let answer = best.map(|(label, p)| (label.into(), p));
+            let entry = InteractionEntry { id: *id, at_ms: *at_ms, offset: 0, answer, generation: *generation, novel };
             *place = Some((entry, input.digest()));
             let sort = sort(input);
             if sorts.len() < MOST_SORTS || sorts.contains_key(&sort) {
