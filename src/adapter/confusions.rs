@@ -123,7 +123,7 @@ mod tests {
         let shown = Confusions::of([confusion(1, 2, 1.0, 2.0)], FIRST_SHARE);
         let answer = |adapted: [f32; 3], base: [f32; 3]| {
             let mut z = ndarray::Array1::from(adapted.to_vec());
-            shown.let_stand(z.view_mut(), ndarray::ArrayView1::from(&base));
+            shown.let_stand(z.view_mut(), ArrayView1::from(&base));
             z.to_vec()
         };
         let base = [0.5, 2.0, 1.0];
