@@ -262,8 +262,12 @@ fn an_answer_of_none_may_be_accepted_or_rejected() {
     drop(session);
     let session = home.session("p").unwrap();
     let (accepted, rejected) = novel.split_at(8);
-    accepted.iter().for_each(|id| drop(session.feedback(*id, Feedback::Accept).unwrap()));
-    rejected.iter().for_each(|id| drop(session.feedback(*id, Feedback::Reject).unwrap()));
+    for id in accepted {
+        session.feedback(*id, Feedback::Accept).unwrap();
+    }
+    for id in rejected {
+        session.feedback(*id, Feedback::Reject).unwrap();
+    }
     let by_label = Filter { label: Some("none of these".into()), ..Filter::default() };
     let listed = session.interactions(&by_label).unwrap().interactions;
     assert!(listed.iter().all(|i| i.none));

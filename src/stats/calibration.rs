@@ -103,7 +103,7 @@ mod tests {
         let right = |i: usize| {
             let mut order: Vec<usize> = (0..4).collect();
             order.sort_by(|a, b| z[[i, *b]].total_cmp(&z[[i, *a]]));
-            order[usize::from(i % 3 == 0)]
+            order[usize::from(i.is_multiple_of(3))]
         };
         let y = (0..n).map(right).collect();
         (z, y)
