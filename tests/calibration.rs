@@ -113,12 +113,12 @@ fn an_adapter_of_format_1_serves_at_a_temperature_of_1() {
 fn as_format_1(adapter: Adapter) -> Vec<u8> {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("one.adapter");
-    write_adapter(&RealDisk, &file, &Adapter { known: None, ..adapter }).unwrap();
+    write_adapter(&RealDisk, &file, &Adapter { known: None, confusions: None, ..adapter }).unwrap();
     let bytes = std::fs::read(&file).unwrap();
     let number = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap()) as usize;
     let (header_len, data_offset) = (number(12), number(24));
-    // A float, and that nothing is known.
-    let second = 5;
+    // A float, that nothing is known, and that all answers may change.
+    let second = 6;
     let mut header = bytes[64..64 + header_len - second].to_vec();
     let data = &bytes[data_offset..bytes.len() - 32];
     let start = (64 + header.len()).next_multiple_of(64);

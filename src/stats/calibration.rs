@@ -6,6 +6,7 @@
 
 use ndarray::ArrayView1;
 
+use super::paired::{mean_gap, within};
 use super::rows::{argmax, softmax_at};
 
 /// Answers without which no temperature is fitted.
@@ -18,7 +19,8 @@ const COLDEST: f64 = 1.0 / 16.0;
 /// How well probabilities say how often answers are right.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Calibration {
-    /// What logits are divided by; 1 where there were too few answers, or all were right, or all wrong.
+    /// What logits are divided by; 1 where there were too few answers, or all were right, or all wrong, or where the loss is smaller
+    /// by no more than chance.
     pub temperature: f32,
     /// Expected calibration error of the same answers without it, 0 to 1.
     pub ece_before: f64,
@@ -34,10 +36,19 @@ pub(crate) type Answered<'a> = (ArrayView1<'a, f32>, usize);
 impl Calibration {
     /// Fitted on answers by a model that was not trained on them.
     pub(crate) fn fit(answers: &[Answered<'_>]) -> Calibration {
-        let temperature = temperature(answers);
+        let fitted = temperature(answers);
+        let (plain, better) = (losses(answers, 1.0), losses(answers, fitted));
+        let chance = within(mean_gap(&plain, &better, std::iter::repeat(1.0)));
+        let temperature = if chance { 1.0 } else { fitted };
         let (ece_before, ece_after) = (calibration_error(answers, 1.0), calibration_error(answers, temperature));
         Calibration { temperature, ece_before, ece_after, n: answers.len() }
     }
+}
+
+/// `-ln p` of the right class, of each answer.
+fn losses(answers: &[Answered<'_>], temperature: f32) -> Vec<f32> {
+    let p = |(z, y): &Answered<'_>| softmax_at(*z, temperature).get(*y).copied().unwrap_or(0.0);
+    answers.iter().map(|answer| -p(answer).max(f32::MIN_POSITIVE).ln()).collect()
 }
 
 fn temperature(answers: &[Answered<'_>]) -> f32 {
@@ -123,15 +134,15 @@ mod tests {
         for sharpness in [1.0, 8.0, 40.0] {
             let (z, y) = answers(120, sharpness);
             let answers = rows(&z, &y);
-            let found = Calibration::fit(&answers);
-            let best = loss(&answers, found.temperature);
+            let found = temperature(&answers);
+            let best = loss(&answers, found);
             let grid = (0..2000).map(|i| 1.004f32.powi(i - 1000)).filter(|t| (0.0625..16.0).contains(t));
             let (t, least) = grid
                 .map(|t| (t, loss(&answers, t)))
                 .min_by(|a, b| a.1.total_cmp(&b.1))
                 .expect("a grid has temperatures");
             assert!(best <= least + 1e-7, "{sharpness}: {best} at {found:?}, {least} at {t}");
-            assert!((found.temperature / t - 1.0).abs() < 0.005, "{sharpness}: {found:?}, the grid says {t}");
+            assert!((found / t - 1.0).abs() < 0.005, "{sharpness}: {found:?}, the grid says {t}");
         }
     }
 
@@ -144,6 +155,14 @@ mod tests {
         assert!((found.ece_before - NUMPY_BEFORE).abs() < 1e-5, "{found:?}");
         assert!((found.ece_after - NUMPY_AFTER).abs() < 1e-5, "{found:?}");
         assert!(found.ece_after < found.ece_before / 2.0);
+    }
+
+    #[test]
+    fn a_gain_that_may_be_chance_changes_nothing() {
+        // About as sure as it is right: the best temperature is near 1, and gains next to nothing.
+        let (z, y) = answers(120, 6.0);
+        let (found, fitted) = (Calibration::fit(&rows(&z, &y)), temperature(&rows(&z, &y)));
+        assert!(fitted != 1.0 && (found.temperature, found.ece_after) == (1.0, found.ece_before), "{fitted} {found:?}");
     }
 
     #[test]

@@ -226,7 +226,7 @@ fn none_of_these_is_said_and_listed() {
     let listed = json(&["interactions", &home]);
     let feedback = &listed[0]["feedback"];
     assert_eq!((&feedback["kind"], &feedback["label"]), (&"none".into(), &"none of these".into()));
-    assert_eq!(ids(&json(&["interactions", &home, "--label", "none of these"])), [id.clone()]);
+    assert_eq!(ids(&json(&["interactions", &home, "--label", "none of these"])), std::slice::from_ref(&id));
     assert!(text(&["interactions", &home]).contains("none of these"));
     assert!(text(&["interactions", &home, "--csv"]).contains(",none,none of these,"));
     json(&["feedback", &home, &id, "--label", "3", "--replace"]);
