@@ -220,6 +220,15 @@ fn for_people(report: &TrainReport, home: &str) -> String {
     lines.extend(report.tried.iter().map(|t| format!("  {t}")));
     let validation = format!("validation {:.0} → {}", 100.0 * v.before, percent(v.after));
     if report.promoted {
+        if let Some(c) = report.calibration().filter(|c| c.temperature != 1.0) {
+            lines.push(format!(
+                "probabilities are off by {} on average, {} before (temperature {:.2}, {} validation answers)",
+                percent(c.ece_after),
+                percent(c.ece_before),
+                c.temperature,
+                c.n
+            ));
+        }
         lines.push(format!(
             "{validation}   generation {} ({}) is on probation for {PROBATION} predictions",
             report.generation,
@@ -236,15 +245,6 @@ fn for_people(report: &TrainReport, home: &str) -> String {
             lines.push(format!("it may change {}; other answers of the base model stand", changes(pairs)));
         }
         lines.extend(report.corrections().iter().flat_map(|c| corrections(c, home)));
-        if let Some(c) = report.calibration().filter(|c| c.temperature != 1.0) {
-            lines.push(format!(
-                "probabilities are off by {} on average, {} before (temperature {:.2}, {} validation answers)",
-                percent(c.ece_after),
-                percent(c.ece_before),
-                c.temperature,
-                c.n
-            ));
-        }
     } else {
         let serves = match report.generation {
             0 => "the base model goes on serving".to_string(),
