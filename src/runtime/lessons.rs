@@ -108,11 +108,19 @@ impl Session {
                 keep: vec![],
             });
         }
+        // An input that was asked again without a word about it was spoken about all the same: its answer is not left standing.
+        let mut spoken: HashSet<[u8; 32]> = HashSet::new();
+        for opinion in opinions.iter().filter(|o| o.teaches().is_some()) {
+            spoken.insert(journal.input(opinion.interaction.id)?.digest());
+        }
         let line = self.store.line(serving.generation);
         let mut standing = vec![];
         let distillation = home.config().distillation;
         let uncorrected = if distillation == Distillation::Off { vec![] } else { silent(state, cut)? };
         for i in uncorrected {
+            if spoken.contains(&journal.input(i.id)?.digest()) {
+                continue;
+            }
             let class = i.answer.as_ref().filter(|_| !i.novel).and_then(|(label, _)| index.get(&**label)).copied();
             if let Some(class) = class.filter(|c| *c < home.0.base_classes) {
                 let learned = distillation == Distillation::On && line.contains(&i.generation);
@@ -197,5 +205,27 @@ mod tests {
         }
         let [(all, trusted), (also, of_base), none] = kept[..] else { panic!("{kept:?}") };
         assert!(all > 1 && (trusted, also, of_base, none) == (all, all, 1, (0, 0)), "{kept:?}");
+    }
+
+    #[test]
+    fn an_answer_that_was_corrected_is_not_left_standing_when_its_input_is_asked_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("models");
+        let home = Home::init(folder.path().join("home"), &InitOptions::new(models.join("har_cnn.onnx"))).unwrap();
+        let session = home.session("p").unwrap();
+        let windows = LabelledSet::read(models.join("hapt_users_23_26.npz")).unwrap().filter_user(23).unwrap();
+        let ask = |i: usize| session.predict(&windows.input(i).unwrap()).unwrap().id.unwrap();
+        session.feedback(ask(0), Feedback::Label("2".into())).unwrap();
+        session.feedback(ask(1), Feedback::Reject).unwrap();
+        let ignored = ask(2);
+        session.feedback(ignored, Feedback::Reject).unwrap();
+        session.ignore_feedback(ignored).unwrap();
+        for i in 0..4 {
+            ask(i);
+        }
+        let cut = Cut::all(lock(&session.journal).state()).unwrap();
+        let dataset = session.lessons(&session.serving(), &cut).unwrap().dataset;
+        // What was said about the third input is ignored, and nothing was said about the fourth.
+        assert_eq!((dataset.training_examples.len(), dataset.standing.len()), (2, 2));
     }
 }
