@@ -145,6 +145,7 @@ mod tests {
         adapter.base = home.base().fingerprint();
         adapter.labels = home.labels().to_vec();
         adapter.sites.clear();
+        adapter.confusions = None;
         adapter.head = Some(HeadDelta {
             features,
             base_classes: 6,
