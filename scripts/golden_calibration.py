@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
-"""Numbers in the tests of src/stats/calibration.rs: a temperature by direct search, and calibration errors. Needs numpy.
+"""Numbers in the tests of src/stats/calibration.rs: a temperature by direct search, and calibration errors. Needs
+numpy.
 
-With p = softmax(z / T) the temperature minimises -mean ln p_y. The expected calibration error of the answers argmax z is
-the sum over 15 bins (k/15, (k+1)/15] of their probability of n_b/n · |share right - mean probability|.
+With p = softmax(z / T) the temperature minimises -mean ln p_y. The expected calibration error of the answers argmax z
+is the sum over 15 bins (k/15, (k+1)/15] of their probability of n_b/n · |share right - mean probability|.
 """
 
 import numpy as np

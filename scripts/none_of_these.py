@@ -1,13 +1,15 @@
 #!/usr/bin/env python3
-"""How often inputs of known and of unknown classes are answered as none of these, and how well probabilities are calibrated.
+"""How often inputs of known and of unknown classes are answered as none of these, and how well probabilities are
+calibrated.
 
     scripts/none_of_these.py intents|activities [--model M.onnx] [--tokenizer T.json] [--runs 3] [--left-out 4]
                              [--program target/release/acclimate] [--threads 2]
 
-intents: all classes of reference/intents but a few are taught, 8 sentences each; test sentences of the taught ones are
-known, those of the others are not. activities: every fourth window of each of people 23 to 26 is taught; every fourth
-between them is known, and the postural transitions, which nobody names, are not. The familiarity of each answer is held
-against several rates; probabilities at a temperature of 1 are computed from those at the one that was fitted. Needs numpy.
+intents: all classes of reference/intents but a few are taught, 8 sentences each; test sentences of the taught ones
+are known, those of the others are not. activities: every fourth window of each of people 23 to 26 is taught; every
+fourth between them is known, and the postural transitions, which nobody names, are not. The familiarity of each
+answer is held against several rates; probabilities at a temperature of 1 are computed from those at the one that was
+fitted. Needs numpy.
 """
 
 import argparse

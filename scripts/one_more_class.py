@@ -4,9 +4,9 @@
     scripts/one_more_class.py [--model M.onnx] [--tokenizer T.json] [--split 0] [--classes A,B,... | --choices 5]
                               [--program target/release/acclimate] [--out FILE.json]
 
-For each choice of the last class it prints the recall of the new class, the accuracy on the other 38 before and after, and
-which of them lost how many points of recall, on the test sentences of reference/intents. No package is needed. The model
-is the bundled encoder if not given; scripts/fetch-models.sh has MiniLM.
+For each choice of the last class it prints the recall of the new class, the accuracy on the other 38 before and
+after, and which of them lost how many points of recall, on the test sentences of reference/intents. No package is
+needed. The model is the bundled encoder if not given; scripts/fetch-models.sh has MiniLM.
 """
 
 import argparse

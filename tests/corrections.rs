@@ -1,5 +1,5 @@
-//! Corrections hold: after every promotion each input that somebody spoke about is answered as was said, or the report of the training
-//! names it and says why; also after a rollback, a rollback forward, and the next promotion.
+//! Corrections hold: after every promotion each input that somebody spoke about is answered as was said, or the report
+//! of the training names it and says why; also after a rollback, a rollback forward, and the next promotion.
 #![cfg(feature = "train")]
 
 mod support;
@@ -32,8 +32,8 @@ impl Said {
 
 type AllSaid = BTreeMap<InteractionId, Said>;
 
-/// Speaks about windows `rows`: every seventh is called something else, as a slip; of the others a right answer is accepted, and of
-/// two wrong ones one is only rejected.
+/// Speaks about windows `rows`: every seventh is called something else, as a slip; of the others a right answer is
+/// accepted, and of two wrong ones one is only rejected.
 fn speak(session: &Session, set: &LabelledSet, rows: impl Iterator<Item = usize>, said: &mut AllSaid) {
     for i in rows {
         let input = set.input(i).unwrap();

@@ -13,10 +13,11 @@ use crate::plan::Variant;
 use crate::stats::rows::argmax;
 
 impl Adaptation<'_> {
-    /// The confusions that the training examples `taught` show, with the margins of the adapter that learned from them; `None`
-    /// where classes are new, or the base model has none.
+    /// The confusions that the training examples `taught` show, with the margins of the adapter that learned from
+    /// them; `None` where classes are new, or the base model has none.
     ///
-    /// A label on a wrong answer of the base model shows one. A rejection shows what the adapter has learned to answer instead.
+    /// A label on a wrong answer of the base model shows one. A rejection shows what the adapter has learned to answer
+    /// instead.
     pub(super) fn confusions(
         &self,
         seen: &Seen,
@@ -58,7 +59,8 @@ impl Adaptation<'_> {
         Ok(Some(Confusions::of(shown, share)))
     }
 
-    /// As far as they show without an adapter: any margin of it is enough, and a rejection shows that all else may be right.
+    /// As far as they show without an adapter: any margin of it is enough, and a rejection shows that all else may be
+    /// right.
     pub(super) fn confusions_of_base(&self, seen: &Seen, taught: &[usize]) -> Option<Confusions> {
         let base = seen.logits.as_ref().filter(|_| self.corrects_only())?;
         let shown = self.mistaken(base, taught).into_iter().flat_map(|i| {
@@ -86,7 +88,8 @@ impl Adaptation<'_> {
         rows.iter().map(|&i| &self.dataset.training_examples[i].example).collect()
     }
 
-    /// Leaves to the base model, in rows of `answers`, what `confusions` do not show; `base` has its logits on the same inputs.
+    /// Leaves to the base model, in rows of `answers`, what `confusions` do not show; `base` has its logits on the
+    /// same inputs.
     pub(super) fn let_stand(confusions: Option<&Confusions>, answers: &mut Array2<f32>, base: Option<&Array2<f32>>) {
         let (Some(confusions), Some(base)) = (confusions, base) else { return };
         for (row, base) in answers.rows_mut().into_iter().zip(base.rows()) {

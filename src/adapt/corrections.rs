@@ -1,4 +1,5 @@
-//! Whether what people said holds: the winner's answers to all feedback that taught it, and why some differ from what was said.
+//! Whether what people said holds: the winner's answers to all feedback that taught it, and why some differ from what
+//! was said.
 
 use ndarray::{Array2, ArrayView1};
 
@@ -66,8 +67,8 @@ impl Adaptation<'_> {
         }
     }
 
-    /// Logits of what would be answered, a row a training example. A close call is computed alone, as a prediction computes it: a batch rounds
-    /// otherwise.
+    /// Logits of what would be answered, a row a training example. A close call is computed alone, as a prediction
+    /// computes it: a batch rounds otherwise.
     fn answers(&self, winner: &Winner, sites: &SiteKey, seen: &Seen) -> Result<Array2<f32>> {
         let examples: Vec<&Example> = self.dataset.training_examples.iter().map(|e| &e.example).collect();
         let factors = Factors::of(&winner.deltas)?;

@@ -104,8 +104,8 @@ impl Adaptation<'_> {
         done(verdict, Some((winner, held)), steps)
     }
 
-    /// Fitted on the held-out answers of known classes. A class that the fit of a fold had no example of could not be answered there:
-    /// that says nothing of how sure the answers are that will be given.
+    /// Fitted on the held-out answers of known classes. A class that the fit of a fold had no example of could not be
+    /// answered there: that says nothing of how sure the answers are that will be given.
     fn calibration(&self, held_out: &Array2<f32>, folds: &Folds) -> Calibration {
         let examples = &self.dataset.training_examples;
         let class = |i: usize| match examples.get(i)?.target {
@@ -123,7 +123,8 @@ impl Adaptation<'_> {
         Calibration::fit(&answers)
     }
 
-    /// What the inputs are like whose classes are known: those that were taught, and those whose answer by the base was left standing.
+    /// What the inputs are like whose classes are known: those that were taught, and those whose answer by the base
+    /// was left standing.
     fn known_inputs(&self, seen: &Seen) -> Option<KnownInputs> {
         let class = |example: &TrainingExample| match example.target {
             Target::Class(class) => Some(class).filter(|class| Some(*class) != self.dataset.none),

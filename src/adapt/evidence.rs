@@ -22,7 +22,8 @@ pub(super) struct Evidence {
     pub loss: Vec<f32>,
     /// Which answers each version had right that this one was chosen among.
     pub versions: Vec<Vec<bool>>,
-    /// Logits of all classes, a row a training example, each by a fit that has not seen it; with nothing left to the base model.
+    /// Logits of all classes, a row a training example, each by a fit that has not seen it; with nothing left to the
+    /// base model.
     pub held_out: Array2<f32>,
     /// What would be answered there: the base model's logits where its answer stands.
     pub served: Array2<f32>,

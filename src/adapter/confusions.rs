@@ -8,8 +8,8 @@ use crate::stats::rows::argmax;
 
 /// Of the margins of an adapter on the examples of a pair, one in as many may be smaller than what is asked for.
 const LOWEST: usize = 10;
-/// Share of that margin which an adapter must have elsewhere: of the first generation of a profile, and of later ones. All three were
-/// chosen on lives (docs/training.md).
+/// Share of that margin which an adapter must have elsewhere: of the first generation of a profile, and of later ones.
+/// All three were chosen on lives (docs/training.md).
 pub const FIRST_SHARE: f32 = 0.5;
 pub const LATER_SHARE: f32 = 1.0 / 3.0;
 /// Difference of two runs of the same model on the same input that is rounding, in logits.
@@ -17,9 +17,10 @@ const ROUNDING: f32 = 1e-3;
 
 /// The confusions of the base model that feedback has shown.
 ///
-/// An adapter extrapolates where it changes an answer of the base model to one that feedback has never shown to be right in its
-/// place, where the base model is surer than it ever was when feedback showed it wrong, or where the adapter is far less sure
-/// than it is of what feedback said. Nobody has said anything about that, and the base model answers instead.
+/// An adapter extrapolates where it changes an answer of the base model to one that feedback has never shown to be
+/// right in its place, where the base model is surer than it ever was when feedback showed it wrong, or where the
+/// adapter is far less sure than it is of what feedback said. Nobody has said anything about that, and the base model
+/// answers instead.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Confusions(Vec<Confusion>);
 
@@ -43,8 +44,8 @@ impl Confusion {
 }
 
 impl Confusions {
-    /// Of examples with both margins on each, in any order. Of each pair, the base model may be as sure as it was on any of its
-    /// examples, and the adapter must be `share` times as sure as on all but a tenth of them.
+    /// Of examples with both margins on each, in any order. Of each pair, the base model may be as sure as it was on
+    /// any of its examples, and the adapter must be `share` times as sure as on all but a tenth of them.
     pub fn of(examples: impl IntoIterator<Item = Confusion>, share: f32) -> Confusions {
         let mut all: Vec<Confusion> = examples.into_iter().filter(|c| c.answered != c.right).collect();
         all.sort_unstable_by(|a, b| a.pair().cmp(&b.pair()).then(a.adapter_margin.total_cmp(&b.adapter_margin)));
@@ -70,9 +71,13 @@ impl Confusions {
         a == r || known.is_some_and(sure)
     }
 
-    /// Puts the base model's logits in the place of the adapter's where its answer stands. Classes that the base model lacks get
-    /// the lowest value there is.
+    /// Puts the base model's logits in the place of the adapter's where its answer stands. Classes that the base model
+    /// lacks get the lowest value there is. An adapter that gives a value that is not finite is left as it is: it is
+    /// broken, and whoever asked has to see that.
     pub fn let_stand(&self, mut adapted: ArrayViewMut1<f32>, base: ArrayView1<f32>) {
+        if adapted.iter().any(|v| !v.is_finite()) {
+            return;
+        }
         let (Some(answered), Some(right)) = (argmax(base), argmax(adapted.view())) else { return };
         let margin = |z: ArrayView1<f32>, of: usize, over: usize| match (z.get(of), z.get(over)) {
             (Some(of), Some(over)) => of - over,
@@ -86,7 +91,8 @@ impl Confusions {
     }
 
     /// # Errors
-    /// `BadData` where the pairs are not ascending, name a class twice in one pair, or one beyond `classes`, or a margin is no number.
+    /// `BadData` where the pairs are not ascending, name a class twice in one pair, or one beyond `classes`, or a
+    /// margin is no number.
     pub(super) fn check(&self, classes: usize) -> Result<()> {
         let sound = |c: &Confusion| {
             let inside = |class: u32| (class as usize) < classes;
@@ -144,6 +150,15 @@ mod tests {
         let mut z = array![0.0f32, 1.0, 3.0];
         Confusions::of([confusion(0, 2, 9.0, 0.0)], 1.0).let_stand(z.view_mut(), array![1.0f32, 0.5].view());
         assert_eq!(z, array![1.0, 0.5, f32::MIN]);
+    }
+
+    #[test]
+    fn a_broken_adapter_is_not_hidden() {
+        for odd in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            let mut z = array![0.0f32, odd];
+            Confusions::default().let_stand(z.view_mut(), array![1.0f32, 0.5].view());
+            assert_eq!((z[0], z[1].to_bits()), (0.0, odd.to_bits()));
+        }
     }
 
     #[test]

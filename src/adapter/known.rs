@@ -1,6 +1,7 @@
-//! Whether an input is like those that an adapter's classes are known by: the cosine of its features, as the frozen base model gives
-//! them, with the mean of the nearest class (nearest class mean: Mensink, Verbeek, Perronnin and Csurka 2013), held against the
-//! same figure of the known inputs themselves, each left out of its own mean (a conformal p-value: Vovk, Gammerman and Shafer 2005).
+//! Whether an input is like those that an adapter's classes are known by: the cosine of its features, as the frozen
+//! base model gives them, with the mean of the nearest class (nearest class mean: Mensink, Verbeek, Perronnin and
+//! Csurka 2013), held against the same figure of the known inputs themselves, each left out of its own mean (a
+//! conformal p-value: Vovk, Gammerman and Shafer 2005).
 
 use super::{DenseTensor, check_data};
 use crate::error::{Error, Result};
@@ -22,7 +23,8 @@ pub struct KnownInputs {
 }
 
 impl KnownInputs {
-    /// Of features with their classes. `None` where there are fewer than [`FEWEST_KNOWN`], not counting those that are alone in their class.
+    /// Of features with their classes. `None` where there are fewer than [`FEWEST_KNOWN`], not counting those that are
+    /// alone in their class.
     pub fn of(rows: &[(&[f32], usize)]) -> Option<KnownInputs> {
         let features = rows.first()?.0.len();
         let usable = rows.iter().all(|(x, class)| x.len() == features && u32::try_from(*class).is_ok());
@@ -68,8 +70,8 @@ impl KnownInputs {
         strangeness(&less(features, &self.centre), rows)
     }
 
-    /// Share of inputs that are as strange as this one, or more: a p-value that it is like the known ones. If it is, this is at most
-    /// `rate` with a probability of at most `rate`.
+    /// Share of inputs that are as strange as this one, or more: a p-value that it is like the known ones. If it is,
+    /// this is at most `rate` with a probability of at most `rate`.
     pub fn familiarity(&self, features: &[f32]) -> f32 {
         let score = self.strangeness(features);
         // What is no number is as strange as can be.

@@ -19,8 +19,8 @@ const EXAMPLES: usize = 3;
 const TOLERANCE: f64 = 1e-3;
 const ROUNDED: f64 = 0.05;
 
-/// Compares the file at `path` with what the adapter of `session` answers beside the base, by itself: a file cannot leave an answer to the
-/// base model; `rounds` says whether numbers are rounded.
+/// Compares the file at `path` with what the adapter of `session` answers beside the base, by itself: a file cannot
+/// leave an answer to the base model; `rounds` says whether numbers are rounded.
 ///
 /// # Errors
 /// What loading the file says; `UnsupportedModel`, naming the output and the size of the difference, when it answers otherwise.

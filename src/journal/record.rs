@@ -143,7 +143,8 @@ impl FeedbackKind {
     }
 }
 
-/// Beside the classes of an answer: that the input is like none of the known ones, with its familiarity. No class has this label.
+/// Beside the classes of an answer: that the input is like none of the known ones, with its familiarity. No class has
+/// this label.
 pub const NOVEL: &str = "\0novel";
 
 /// One entry of the journal.

@@ -12,8 +12,8 @@ pub struct Scored {
     pub label: String,
     /// Probability, 0 to 1.
     pub p: f32,
-    /// Whether it is the class of inputs that are none of the classes: `label` is `none of these` then, and a class of that name
-    /// that a person made is another one.
+    /// Whether it is the class of inputs that are none of the classes: `label` is `none of these` then, and a class of
+    /// that name that a person made is another one.
     pub none: bool,
 }
 
@@ -37,10 +37,11 @@ pub struct Answer {
     /// Whether a label of this input would teach more than that of most others; at most for a share of all answers, the
     /// home's `ask_rate`.
     pub ask: bool,
-    /// Whether the answer is that the input is none of the classes: by the class of these, or since it is unlike the known inputs at
-    /// the home's `none_rate`. `top` then still says which class would be it otherwise.
+    /// Whether the answer is that the input is none of the classes: by the class of these, or since it is unlike the
+    /// known inputs at the home's `none_rate`. `top` then still says which class would be it otherwise.
     pub none: bool,
-    /// Share of known inputs that are at least as unusual as this one; none where that was not asked for or cannot be said.
+    /// Share of known inputs that are at least as unusual as this one; none where that was not asked for or cannot be
+    /// said.
     pub familiarity: Option<f32>,
     /// Why there is no id, for a warning.
     pub unrecorded: Option<String>,
@@ -53,8 +54,8 @@ impl Answer {
     }
 }
 
-/// `softmax(logits / temperature)` as labelled probabilities, most probable first, the first of equals first: the order is that of
-/// the logits, whatever the temperature.
+/// `softmax(logits / temperature)` as labelled probabilities, most probable first, the first of equals first: the
+/// order is that of the logits, whatever the temperature.
 pub(crate) fn ranked(logits: ndarray::ArrayView1<f32>, temperature: f32, labels: &[String], top: usize) -> Vec<Scored> {
     let p = softmax_at(logits, temperature);
     let mut order: Vec<usize> = (0..p.len()).collect();

@@ -1,4 +1,5 @@
-//! Which feedback a promoted generation answers otherwise than was said, and why: by the names of interactions and classes.
+//! Which feedback a promoted generation answers otherwise than was said, and why: by the names of interactions and
+//! classes.
 
 use super::answer::{Scored, scored};
 use super::doubts::{Holds, NotHeldEntry};
@@ -7,8 +8,8 @@ use crate::adapt::{self, Why};
 use crate::input::label::shown;
 use crate::journal::{FeedbackKind, InteractionId};
 
-/// How the feedback that a promoted generation learned from holds: labels, accepts and rejections that are neither superseded nor
-/// ignored.
+/// How the feedback that a promoted generation learned from holds: labels, accepts and rejections that are neither
+/// superseded nor ignored.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Corrections {

@@ -157,7 +157,8 @@ impl InitOptions {
         self
     }
 
-    /// Replays the feedback of the home in `old` on the new base: see `acclimate init --from` in docs/cli.md. `old` is only read.
+    /// Replays the feedback of the home in `old` on the new base: see `acclimate init --from` in docs/cli.md. `old` is
+    /// only read.
     #[must_use]
     pub fn replaying(mut self, old: impl Into<PathBuf>) -> InitOptions {
         self.from = Some(old.into());

@@ -108,17 +108,15 @@ impl Session {
                 keep: vec![],
             });
         }
-        // An input that was asked again without a word about it was spoken about all the same: its answer is not left standing.
-        let mut spoken: HashSet<[u8; 32]> = HashSet::new();
-        for opinion in opinions.iter().filter(|o| o.teaches().is_some()) {
-            spoken.insert(journal.input(opinion.interaction.id)?.digest());
-        }
+        // An input with feedback that is asked again is no uncorrected one.
+        let with_feedback: HashSet<[u8; 32]> =
+            opinions.iter().filter(|o| o.teaches().is_some()).map(|o| o.digest).collect();
         let line = self.store.line(serving.generation);
         let mut standing = vec![];
         let distillation = home.config().distillation;
         let uncorrected = if distillation == Distillation::Off { vec![] } else { silent(state, cut)? };
         for i in uncorrected {
-            if spoken.contains(&journal.input(i.id)?.digest()) {
+            if with_feedback.contains(&journal.input(i.id)?.digest()) {
                 continue;
             }
             let class = i.answer.as_ref().filter(|_| !i.novel).and_then(|(label, _)| index.get(&**label)).copied();

@@ -17,8 +17,8 @@ pub(crate) enum Meaning {
 }
 
 impl Meaning {
-    /// What was said about an answer; `None` if nothing, or nothing that makes sense without an answer. Of an answer that the input
-    /// is like none of the known ones, an accept says that it is none of the classes.
+    /// What was said about an answer; `None` if nothing, or nothing that makes sense without an answer. Of an answer
+    /// that the input is like none of the known ones, an accept says that it is none of the classes.
     pub fn of(kind: &FeedbackKind, interaction: &InteractionEntry) -> Option<Meaning> {
         let answer = match interaction.novel {
             true => Some(NONE_OF_THESE),
@@ -58,6 +58,8 @@ pub(crate) struct Opinion {
     pub interaction: InteractionEntry,
     /// `None` if it is ignored.
     pub meaning: Option<Meaning>,
+    /// Of its input.
+    pub digest: [u8; 32],
     /// Newer feedback on an identical input says otherwise: that on this interaction.
     pub superseded_by: Option<InteractionId>,
     /// Number of interactions whose feedback on an identical input holds, itself among them.
@@ -94,7 +96,8 @@ pub(crate) fn settled(said: Vec<(LastWord, InteractionEntry, [u8; 32])>) -> Vec<
     for (word, interaction, digest) in said {
         let meaning = Meaning::of(&word.entry.kind, &interaction);
         same.entry(digest).or_default().push(opinions.len());
-        opinions.push(Opinion { word, interaction, meaning, superseded_by: None, identical: 1, supersedes: 0 });
+        let (superseded_by, identical, supersedes) = (None, 1, 0);
+        opinions.push(Opinion { word, interaction, meaning, digest, superseded_by, identical, supersedes });
     }
     same.into_values().filter(|group| group.len() > 1).for_each(|group| settle(&mut opinions, group));
     opinions
@@ -139,7 +142,8 @@ mod tests {
             let word = LastWord { entry, first_ms: n as u64, first: n, last: n };
             let interaction = InteractionEntry { id, at_ms: 0, offset: 0, answer: None, generation: 0, novel: false };
             let meaning = Some(meaning.clone());
-            Opinion { word, interaction, meaning, superseded_by: None, identical: 1, supersedes: 0 }
+            let (digest, superseded_by, identical, supersedes) = ([0; 32], None, 1, 0);
+            Opinion { word, interaction, meaning, digest, superseded_by, identical, supersedes }
         };
         let mut opinions: Vec<Opinion> = said.iter().enumerate().map(one).collect();
         let group = (0..opinions.len()).collect();

@@ -32,6 +32,14 @@ pub(crate) struct Serving {
     merged: Option<crate::plan::Merged>,
 }
 
+/// What a generation answers to some inputs.
+pub(crate) struct Answered {
+    /// Over all classes, `[inputs, classes]`; none while an encoder has no class.
+    pub logits: Option<Array2<f32>>,
+    /// The base model's features, `[inputs, features]`, where its forward pass was a step of the answer.
+    pub base_features: Option<Array2<f32>>,
+}
+
 impl Serving {
     pub(super) fn base(home: &Home) -> Serving {
         Serving {
@@ -87,26 +95,31 @@ impl Serving {
         }
     }
 
-    /// Logits over all classes for `examples`, by `forward`, with the features that they were read from; none while an encoder has
-    /// no class. Where this generation may not change the base model's answer, the base model's logits.
+    /// What is answered to `examples`, by `forward`. Where this generation may not change the base model's answer, that
+    /// stands.
     pub fn answers(
         &self,
         examples: &[&Example],
         forward: impl Fn(&Variant, &[&Example]) -> Result<Rows>,
-    ) -> Result<(Option<Array2<f32>>, Array2<f32>)> {
+    ) -> Result<Answered> {
         let rows = forward(&self.variant(), examples)?;
         let mut logits = self.logits(&rows)?;
-        if let (Some(confusions), Some(logits)) = (&self.confusions, &mut logits) {
-            let base = if self.sites.is_empty() { rows.logits } else { forward(&Variant::Base, examples)?.logits };
-            for (adapted, base) in logits.rows_mut().into_iter().zip(base.iter().flat_map(|z| z.rows())) {
+        let base = match &self.confusions {
+            _ if self.sites.is_empty() => Some(rows),
+            Some(_) => Some(forward(&Variant::Base, examples)?),
+            None => None,
+        };
+        let base_logits = base.as_ref().and_then(|base| base.logits.as_ref());
+        if let (Some(confusions), Some(logits), Some(base)) = (&self.confusions, &mut logits, base_logits) {
+            for (adapted, base) in logits.rows_mut().into_iter().zip(base.rows()) {
                 confusions.let_stand(adapted, base);
             }
         }
-        Ok((logits, rows.features))
+        Ok(Answered { logits, base_features: base.map(|base| base.features) })
     }
 
-    /// How familiar an input is whose answer is `class`, and its features those of the base: [`KnownInputs::familiarity`]. `None` where
-    /// nothing can be said: too little is known, or no input of that class.
+    /// How familiar an input is whose answer is `class`, and its features those of the base:
+    /// [`KnownInputs::familiarity`]. `None` where nothing can be said: too little is known, or no input of that class.
     pub fn familiarity(&self, features: &[f32], class: usize) -> Option<f32> {
         let known = self.known.as_ref().filter(|known| known.knows(class) && known.centre.len() == features.len());
         known.map(|known| known.familiarity(features))
@@ -137,7 +150,7 @@ fn head_of(delta: HeadDelta) -> Result<head::Head> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(in crate::runtime) mod tests {
     use std::path::Path;
 
     use super::*;
@@ -146,8 +159,9 @@ mod tests {
     use crate::runtime::{InitOptions, Session};
     use crate::stats::rows::argmax;
 
-    /// A home whose generation 1 answers class 0 whatever it is asked, through a site or without one, where `confusions` let it.
-    fn stubborn(folder: &Path, confusions: Option<Confusions>, site: bool) -> Session {
+    /// A home whose generation 1 answers class 0 whatever it is asked, through a site or without one, where
+    /// `confusions` let it.
+    pub(in crate::runtime) fn stubborn(folder: &Path, confusions: Option<Confusions>, site: bool) -> Session {
         let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/har_cnn.onnx");
         let home = Home::init(folder.join("home"), &InitOptions::new(model)).unwrap();
         let session = home.session("default").unwrap();
@@ -159,7 +173,7 @@ mod tests {
             let (a, b) = (DenseTensor::zeros(&[1, 6, 5]), DenseTensor::zeros(&[32, 1]));
             sites.push(SiteDelta { name, kind, rank: 1, alpha: 1.0, a, b });
         }
-        let adapter = Adapter {
+        let mut adapter = Adapter {
             base: home.base().fingerprint(),
             labels: home.labels().to_vec(),
             sites,
@@ -177,6 +191,8 @@ mod tests {
             known: None,
             ..samples::adapter(0)
         };
+        // All feedback is new to it.
+        adapter.lineage.examples = 0;
         session.store.commit(&adapter).unwrap();
         session.follow().unwrap();
         session

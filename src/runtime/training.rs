@@ -45,8 +45,9 @@ pub struct TrainReport {
     pub verdict: Verdict,
     /// One line a candidate.
     pub tried: Vec<String>,
-    /// What the new generation may change: pairs of an answer of the base model and the answer that feedback has shown to be right
-    /// in its place. Any other answer of the base model stands. `None` where it may change all, and where none was promoted.
+    /// What the new generation may change: pairs of an answer of the base model and the answer that feedback has shown
+    /// to be right in its place. Any other answer of the base model stands. `None` where it may change all, and where
+    /// none was promoted.
     pub may_change: Option<Vec<(String, String)>>,
     /// What the new generation answers to the feedback that it learned from; `None` if none was promoted.
     pub(crate) corrections: Option<Corrections>,
@@ -59,13 +60,14 @@ pub struct TrainReport {
 }
 
 impl TrainReport {
-    /// How many of the feedback items that the new generation learned from it answers as was said, and how many they are; `None` if
-    /// none was promoted. Superseded and ignored items are not among them.
+    /// How many of the feedback items that the new generation learned from it answers as was said, and how many they
+    /// are; `None` if none was promoted. Superseded and ignored items are not among them.
     pub fn held(&self) -> Option<(usize, usize)> {
         self.corrections.as_ref().map(|c| (c.held, c.of))
     }
 
-    /// The feedback that the new generation learned from and answers otherwise than was said, in order of time, and why in a sentence.
+    /// The feedback that the new generation learned from and answers otherwise than was said, in order of time, and
+    /// why in a sentence.
     pub fn not_held(&self) -> impl Iterator<Item = (InteractionId, &str)> {
         self.corrections.iter().flat_map(|c| &c.not_held).map(|n| (n.id, n.reason.as_str()))
     }
@@ -83,7 +85,8 @@ impl TrainReport {
         }
     }
     internal! {
-        /// How well probabilities say how often answers are right, by the validation answers; `None` where nothing was trained.
+        /// How well probabilities say how often answers are right, by the validation answers; `None` where nothing was
+        /// trained.
         pub fn calibration(&self) -> Option<Calibration> {
             self.calibration
         }
@@ -200,7 +203,8 @@ impl Session {
         })
     }
 
-    /// Keeps what a training doubts. What does not hold is that of the last promoted generation, until there is another one.
+    /// Keeps what a training doubts. What does not hold is that of the last promoted generation, until there is
+    /// another one.
     fn keep_doubts(&self, doubts: Doubts, holds: Option<Holds>) -> Result<()> {
         let before = || self.doubts().ok().flatten().and_then(|doubts| doubts.holds);
         let doubts = Doubts { holds: holds.or_else(before), ..doubts };

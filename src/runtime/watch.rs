@@ -127,40 +127,13 @@ mod tests {
     use std::path::Path;
     use std::sync::Arc;
 
-    use crate::adapter::{DenseTensor, Depth, HeadDelta, samples};
     use crate::disk::faulty::FaultyDisk;
     use crate::input::LabelledSet;
     use crate::journal::SegmentSize;
-    use crate::runtime::{Feedback, Home, InitOptions, Session};
+    use crate::runtime::serving::tests::stubborn;
+    use crate::runtime::{Feedback, Home, Session};
     use crate::store::Cause;
     use crate::sync::lock;
-
-    /// A home whose generation 1 answers its class 0 whatever it is asked.
-    fn stubborn(folder: &Path) -> Session {
-        let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/har_cnn.onnx");
-        let home = Home::init(folder.join("home"), &InitOptions::new(model)).unwrap();
-        let session = home.session("default").unwrap();
-        let features = home.0.features;
-        let mut adapter = samples::adapter(0);
-        adapter.base = home.base().fingerprint();
-        adapter.labels = home.labels().to_vec();
-        adapter.sites.clear();
-        adapter.confusions = None;
-        adapter.head = Some(HeadDelta {
-            features,
-            base_classes: 6,
-            classes: 6,
-            pooling: home.0.engine.pooling,
-            columns: vec![0],
-            weight: DenseTensor::zeros(&[features, 1]),
-            bias: vec![1000.0],
-        });
-        adapter.lineage.depth = Depth::HeadOnly;
-        adapter.lineage.examples = 0;
-        session.store.commit(&adapter).unwrap();
-        session.follow().unwrap();
-        session
-    }
 
     /// Windows of which the base answers every one right, and class 0 is none of them.
     fn windows(session: &Session) -> (LabelledSet, Vec<usize>) {
@@ -180,7 +153,7 @@ mod tests {
     #[test]
     fn a_generation_that_proves_worse_than_the_base_is_taken_back() {
         let folder = tempfile::tempdir().unwrap();
-        let session = stubborn(folder.path());
+        let session = stubborn(folder.path(), None, false);
         let (all, good) = windows(&session);
         for (given, &i) in good.iter().take(5).enumerate() {
             let answer = session.predict(&all.input(i).unwrap()).unwrap();
@@ -204,7 +177,7 @@ mod tests {
     #[test]
     fn corrections_that_the_base_needs_as_well_take_nothing_back() {
         let folder = tempfile::tempdir().unwrap();
-        let session = stubborn(folder.path());
+        let session = stubborn(folder.path(), None, false);
         let (all, good) = windows(&session);
         for &i in &good {
             let answer = session.predict(&all.input(i).unwrap()).unwrap();
@@ -220,7 +193,7 @@ mod tests {
     #[test]
     fn a_feedback_costs_the_same_however_many_came_before() {
         let folder = tempfile::tempdir().unwrap();
-        drop(stubborn(folder.path()));
+        drop(stubborn(folder.path(), None, false));
         let disk = FaultyDisk::counting();
         let home = Home::open_on(Arc::new(disk.clone()), &folder.path().join("home"), None).unwrap();
         let session = home.session("default").unwrap();

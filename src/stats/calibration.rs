@@ -1,8 +1,10 @@
-//! Whether answers are as often right as their probabilities say: the expected calibration error, and the one temperature that
-//! repairs most of it (Guo, Pleiss, Sun and Weinberger 2017, *On Calibration of Modern Neural Networks*).
+//! Whether answers are as often right as their probabilities say: the expected calibration error, and the one
+//! temperature that repairs most of it (Guo, Pleiss, Sun and Weinberger 2017, *On Calibration of Modern Neural
+//! Networks*).
 //!
-//! With logits `z` and `p = softmax(z / T)`, `T` minimises `-mean ln p_y` over answers of known classes `y`. In `s = 1 / T` that is
-//! convex: its derivative, the mean of `E_p[z] - z_y`, never falls, so halving an interval finds the zero.
+//! With logits `z` and `p = softmax(z / T)`, `T` minimises `-mean ln p_y` over answers of known classes `y`. In `s = 1
+//! / T` that is convex: its derivative, the mean of `E_p[z] - z_y`, never falls, so halving an interval finds the
+//! zero.
 
 use ndarray::ArrayView1;
 
@@ -19,8 +21,8 @@ const COLDEST: f64 = 1.0 / 16.0;
 /// How well probabilities say how often answers are right.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Calibration {
-    /// What logits are divided by; 1 where there were too few answers, or all were right, or all wrong, or where the loss is smaller
-    /// by no more than chance.
+    /// What logits are divided by; 1 where there were too few answers, or all were right, or all wrong, or where the
+    /// loss is smaller by no more than chance.
     pub temperature: f32,
     /// Expected calibration error of the same answers without it, 0 to 1.
     pub ece_before: f64,
@@ -85,7 +87,8 @@ fn slope(answers: &[Answered<'_>], s: f64) -> f64 {
     answers.iter().map(of).sum()
 }
 
-/// `sum over bins of (n_b / n) · |share right in b - mean probability in b|`, by the probability of the answer, in bins `(k/15, (k+1)/15]`.
+/// `sum over bins of (n_b / n) · |share right in b - mean probability in b|`, by the probability of the answer, in
+/// bins `(k/15, (k+1)/15]`.
 pub(crate) fn calibration_error(answers: &[Answered<'_>], temperature: f32) -> f64 {
     // Sum of probabilities less the number of right answers.
     let mut bins = [0.0f64; BINS];
@@ -106,7 +109,8 @@ mod tests {
 
     use super::*;
 
-    /// Rows of four logits and their right classes, the same on every machine; scripts/golden_calibration.py makes the same.
+    /// Rows of four logits and their right classes, the same on every machine; scripts/golden_calibration.py makes the
+    /// same.
     fn answers(n: usize, sharpness: f32) -> (Array2<f32>, Vec<usize>) {
         let value = |i: usize, j: usize| ((i * 37 + j * 61 + i * j * 13) % 101) as f32 / 101.0;
         let z = Array2::from_shape_fn((n, 4), |(i, j)| sharpness * value(i, j));

@@ -28,7 +28,8 @@ pub struct Written {
     pub bytes: u64,
     /// Whether it may answer otherwise than the session: where the session lets the base model's answer stand.
     pub adapter_alone: bool,
-    /// What its logits are to be divided by before the softmax, for the probabilities that the session gives; 1 for a base model.
+    /// What its logits are to be divided by before the softmax, for the probabilities that the session gives; 1 for a
+    /// base model.
     pub temperature: f32,
 }
 
@@ -38,10 +39,10 @@ const HEAD_OPSET: i64 = 12;
 /// Largest file that other runtimes read: messages of protobuf end there.
 const LARGEST: usize = i32::MAX as usize;
 
-/// Writes the active generation of `session`, merged into its base, to `out`. The file is loaded again and its answers are compared with
-/// those of the adapter, on examples that are synthetic, before it gets its name. The file has one model: it answers with the adapter alone
-/// where the session lets the base model's answer stand. It answers with the model's scores only: labels that the
-/// model makes of them are left out.
+/// Writes the active generation of `session`, merged into its base, to `out`. The file is loaded again and its answers
+/// are compared with those of the adapter, on examples that are synthetic, before it gets its name. The file has one
+/// model: it answers with the adapter alone where the session lets the base model's answer stand. It answers with the
+/// model's scores only: labels that the model makes of them are left out.
 ///
 /// # Errors
 /// [`ErrorKind::Usage`](crate::ErrorKind::Usage) when the base model serves or `out` exists;

@@ -68,8 +68,8 @@ pub fn survey(disk: &dyn Disk, path: &Path) -> Result<Survey> {
     }
 }
 
-/// Hands every record that can be kept of the journal at `path` to `take`, oldest first, whatever is damaged in it. Writes nothing, and
-/// needs no lock.
+/// Hands every record that can be kept of the journal at `path` to `take`, oldest first, whatever is damaged in it.
+/// Writes nothing, and needs no lock.
 ///
 /// # Errors
 /// What `take` says; `Io`.

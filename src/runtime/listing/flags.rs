@@ -257,6 +257,7 @@ mod tests {
                 word: LastWord { entry, first_ms, first: n, last: n },
                 interaction: InteractionEntry { id, at_ms: 0, offset: 0, answer: None, generation: 0, novel: false },
                 meaning: Some(meaning),
+                digest: [0; 32],
                 superseded_by: None,
                 identical: 1,
                 supersedes: 0,

@@ -20,14 +20,14 @@ use crate::store::{Contents, Incoming, profile_folder};
 const TOP: usize = 5;
 
 impl Told {
-    /// Records everything in the profiles of `home`, which nobody uses yet, as said about its base model's answers. Ids and times are
-    /// those of the old home.
+    /// Records everything in the profiles of `home`, which nobody uses yet, as said about its base model's answers.
+    /// Ids and times are those of the old home.
     ///
     /// # Errors
     /// `Busy` if the old home changed meanwhile, `UnsupportedModel`, `Io`.
     pub fn replay(&self, home: &Home) -> Result<Replayed> {
         let profiles = self.profiles.iter().map(|p| p.replay(home)).collect::<Result<_>>()?;
-        let labels = self.profiles.iter().flat_map(|p| p.lessons.values()).filter_map(Meaning::class);
+        let labels = self.profiles.iter().flat_map(|p| p.meanings.values()).filter_map(Meaning::class);
         let new: BTreeSet<&str> = labels.filter(|label| !home.labels().iter().any(|known| known == label)).collect();
         Ok(Replayed { profiles, new_classes: new.into_iter().map(String::from).collect() })
     }
@@ -38,7 +38,7 @@ impl ToldProfile {
         let (profile, dropped) = (self.name.clone(), self.dropped);
         let (damaged, orphaned) = (self.damaged, self.orphaned);
         let mut done = ReplayedProfile { profile, dropped, damaged, orphaned, ..ReplayedProfile::default() };
-        if self.lessons.is_empty() {
+        if self.meanings.is_empty() {
             return Ok(done);
         }
         let student = Student::new(home);
@@ -48,7 +48,7 @@ impl ToldProfile {
             let mut waiting: HashMap<InteractionId, FeedbackKind> = HashMap::new();
             salvage::read(&*self.disk, &self.journal, &mut |record| match record {
                 Record::Interaction { id, at_ms, input, .. } => {
-                    let Some(meaning) = self.lessons.get(id) else { return Ok(()) };
+                    let Some(meaning) = self.meanings.get(id) else { return Ok(()) };
                     met = met.saturating_add(1);
                     let (input, top) = match student.answer(input) {
                         Ok(answered) => answered,
@@ -75,7 +75,7 @@ impl ToldProfile {
             })?;
             if waiting.is_empty() { Ok(()) } else { Err(self.changed()) }
         })?;
-        if met != self.lessons.len() {
+        if met != self.meanings.len() {
             return Err(self.changed());
         }
         if done.replayed > 0 {

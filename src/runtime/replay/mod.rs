@@ -1,7 +1,7 @@
 //! A new home that begins with what was said in an old one, whose base model may be another.
 //!
-//! `told` reads the old home, and writes nothing there. `again` has the new base answer each input, and records what was said against
-//! that answer. `staged` is the new home while it is made: it has its name when all of it is there.
+//! `told` reads the old home, and writes nothing there. `again` has the new base answer each input, and records what
+//! was said against that answer. `staged` is the new home while it is made: it has its name when all of it is there.
 
 mod again;
 mod staged;

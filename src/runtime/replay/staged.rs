@@ -10,8 +10,8 @@ use crate::error::{Error, Result};
 /// End of the name of a folder in which a home is being made; its name begins with a dot.
 const UNFINISHED: &str = ".incoming";
 
-/// The folder of a home that is being made. Removed when it is dropped before [`Staged::publish`]; what a process that was killed left
-/// is removed by the next [`Staged::begin`].
+/// The folder of a home that is being made. Removed when it is dropped before [`Staged::publish`]; what a process that
+/// was killed left is removed by the next [`Staged::begin`].
 pub(in crate::runtime) struct Staged<'a> {
     disk: &'a dyn Disk,
     folder: PathBuf,

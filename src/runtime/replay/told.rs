@@ -38,7 +38,7 @@ pub(in crate::runtime) struct ToldProfile {
     /// Every interaction has an id below this.
     pub next_id: u32,
     /// What holds of the feedback on each interaction.
-    pub lessons: HashMap<InteractionId, Meaning>,
+    pub meanings: HashMap<InteractionId, Meaning>,
     pub dropped: Dropped,
     pub damaged: usize,
     pub orphaned: usize,
@@ -64,7 +64,8 @@ impl Told {
         Ok(Told { home: path.to_owned(), encrypted: key.is_some(), profiles })
     }
 
-    /// Whether the inputs are such as the new base takes; `classes` are what it answers. `tell` is told what its maker should know.
+    /// Whether the inputs are such as the new base takes; `classes` are what it answers. `tell` is told what its maker
+    /// should know.
     ///
     /// # Errors
     /// `BadData` that says what differs, if it takes none of them.
@@ -94,7 +95,7 @@ impl Told {
                 "pictures of the old home were kept at {width} × {height} pixels; the new base takes {w} × {h}: they are resized"
             ));
         }
-        let labels: BTreeSet<&str> = self.lessons().filter_map(Meaning::class).collect();
+        let labels: BTreeSet<&str> = self.meanings().filter_map(Meaning::class).collect();
         if !classes.is_empty() && !labels.is_empty() && !classes.iter().any(|class| labels.contains(class.as_str())) {
             let shown = |all: &mut dyn Iterator<Item = &str>| all.take(3).collect::<Vec<_>>().join(", ");
             tell(&format!(
@@ -111,8 +112,8 @@ impl Told {
         self.profiles.iter().flat_map(|p| p.samples.iter().map(|(id, input)| (p.name.as_str(), *id, input)))
     }
 
-    fn lessons(&self) -> impl Iterator<Item = &Meaning> {
-        self.profiles.iter().flat_map(|p| p.lessons.values())
+    fn meanings(&self) -> impl Iterator<Item = &Meaning> {
+        self.profiles.iter().flat_map(|p| p.meanings.values())
     }
 }
 
@@ -138,7 +139,7 @@ impl ToldProfile {
             disk,
             journal,
             next_id: 0,
-            lessons: HashMap::new(),
+            meanings: HashMap::new(),
             dropped: Dropped::default(),
             damaged: 0,
             orphaned: 0,
@@ -165,7 +166,7 @@ impl ToldProfile {
         }
     }
 
-    /// The last word on each interaction, in the order in which they were spoken about first.
+    /// The last word on each interaction, in the order of their first feedback.
     fn words(&mut self) -> Result<Vec<LastWord>> {
         let (mut words, mut places): (Vec<LastWord>, HashMap<InteractionId, usize>) = Default::default();
         let mut at = 0usize;
@@ -218,13 +219,13 @@ impl ToldProfile {
         let said = words.into_iter().zip(asked).filter_map(|(word, asked)| asked.map(|(i, d)| (word, i, d))).collect();
         for opinion in opinions::settled(said) {
             match opinion.teaches() {
-                Some(meaning) => drop(self.lessons.insert(opinion.interaction.id, meaning.clone())),
+                Some(meaning) => drop(self.meanings.insert(opinion.interaction.id, meaning.clone())),
                 None if opinion.superseded_by.is_some() => self.dropped.superseded += 1,
                 None => self.dropped.ignored += 1,
             }
         }
         for (ids, input) in sorts.into_values() {
-            self.samples.extend(ids.iter().find(|id| self.lessons.contains_key(id)).map(|id| (*id, input)));
+            self.samples.extend(ids.iter().find(|id| self.meanings.contains_key(id)).map(|id| (*id, input)));
         }
         self.samples.sort_by_key(|(id, _)| *id);
         Ok(())

@@ -10,6 +10,7 @@ use crate::input::{Example, Prepared, RawInput as Input};
 use crate::journal::NOVEL;
 use crate::plan::{MICRO_BATCH, Variant};
 use crate::runtime::answer::{Answer, ranked};
+use crate::runtime::serving::Answered;
 use crate::runtime::{journal_io, now_ms};
 use crate::stats::rows::{argmax, softmax_at};
 use crate::store::Cause;
@@ -28,7 +29,7 @@ impl Session {
     pub fn predict_top(&self, input: &Input, top: usize) -> Result<Answer> {
         let Prepared { example, stored } = self.home.intake().prepare(input)?;
         let (mut serving, probation) = self.take_up()?;
-        let (logits, features) = match self.answered(&serving, &example) {
+        let answered = match self.answered(&serving, &example) {
             Err(e) if serving.generation > 0 && e.kind() == ErrorKind::BadData && self.base_answers(&example) => {
                 // A generation that cannot answer what the base can is rolled back automatically at once.
                 self.roll_back_automatically(serving.generation, Cause::BadAnswer, &e)?;
@@ -40,8 +41,9 @@ impl Session {
                 other?
             }
         };
-        let familiarity = self.familiarity(&serving, &example, logits.as_ref(), &features)?;
-        let top = logits.map_or_else(Vec::new, |z| ranked(z.row(0), serving.temperature, &serving.labels, top));
+        let familiarity = self.familiarity(&serving, &example, &answered)?;
+        let top =
+            answered.logits.map_or_else(Vec::new, |z| ranked(z.row(0), serving.temperature, &serving.labels, top));
         let stored = journal_io::store(stored);
         let mut recorded: Vec<(String, f32)> = top.iter().map(|s| (s.class().to_string(), s.p)).collect();
         let novel = familiarity.filter(|p| f64::from(*p) <= self.home.config().none_rate);
@@ -66,36 +68,28 @@ impl Session {
         Ok(Answer { id, top, generation: serving.generation, ask, none, familiarity, unrecorded })
     }
 
-    /// The logits, and the features that they were read from.
-    fn answered(&self, serving: &Serving, example: &Example) -> Result<(Option<Array2<f32>>, Array2<f32>)> {
-        // The base model is a step of the answer where the adapter may not change it.
-        let (logits, features) = serving.answers(&[example], |variant, _| self.home.0.engine.one(variant, example))?;
-        match &logits {
+    fn answered(&self, serving: &Serving, example: &Example) -> Result<Answered> {
+        let answered = serving.answers(&[example], |variant, _| self.home.0.engine.one(variant, example))?;
+        match &answered.logits {
             Some(z) if z.iter().any(|v| !v.is_finite()) => {
                 Err(Error::bad_data("the adapter answered with a value that is not a finite number"))
             }
-            _ => Ok((logits, features)),
+            _ => Ok(answered),
         }
     }
 
-    /// [`Serving::familiarity`] of an input that was answered with `logits` and `features`, where the home asks for it. Known inputs are those
-    /// of the frozen base, so a generation that moves its features takes a second pass.
-    fn familiarity(
-        &self,
-        serving: &Serving,
-        example: &Example,
-        logits: Option<&Array2<f32>>,
-        features: &Array2<f32>,
-    ) -> Result<Option<f32>> {
-        let Some(class) = logits.and_then(|z| argmax(z.row(0))) else { return Ok(None) };
+    /// [`Serving::familiarity`] of an input that was answered so, where the home asks for it. Known inputs are those of
+    /// the frozen base: it takes a forward pass where the answer did not.
+    fn familiarity(&self, serving: &Serving, example: &Example, answered: &Answered) -> Result<Option<f32>> {
+        let Some(class) = answered.logits.as_ref().and_then(|z| argmax(z.row(0))) else { return Ok(None) };
         if self.home.config().none_rate <= 0.0 || serving.known.is_none() {
             return Ok(None);
         }
-        if serving.sites.is_empty() {
-            return Ok(serving.familiarity(&features.row(0).to_vec(), class));
-        }
-        let rows = self.home.0.engine.one(&Variant::Base, example)?;
-        Ok(serving.familiarity(&rows.features.row(0).to_vec(), class))
+        let features = match &answered.base_features {
+            Some(features) => features.row(0).to_vec(),
+            None => self.home.0.engine.one(&Variant::Base, example)?.features.row(0).to_vec(),
+        };
+        Ok(serving.familiarity(&features, class))
     }
 
     fn base_answers(&self, example: &Example) -> bool {
@@ -127,7 +121,7 @@ impl Session {
             }
             let engine = &self.home.0.engine;
             let answers = serving.answers(&examples, |variant, some| engine.many(variant, some, threads, MICRO_BATCH))?;
-            let Some(mut z) = answers.0 else { return Ok(None) };
+            let Some(mut z) = answers.logits else { return Ok(None) };
             for mut row in z.rows_mut() {
                 let p = softmax_at(row.view(), serving.temperature);
                 row.iter_mut().zip(p).for_each(|(z, p)| *z = p);
