@@ -203,9 +203,9 @@ impl Adaptation<'_> {
             self.dataset.training_examples.iter().chain(seen.kept_examples()).collect();
         let recipe = self.recipe(training_examples.len());
         let fit = Fit::new(self.engine, training_examples, &e.sites, head, &recipe, self.settings.threads)?;
-        let fitted = fit.run(self.stop, self.keeper, |epoch, _, _, _| {
-            self.say("training on everything", 0.8 + 0.2 * (epoch + 1) as f32 / e.epochs as f32);
-            Ok(if epoch + 1 >= e.epochs { Go::Enough } else { Go::On })
+        let fitted = fit.run(self.stop, self.keeper, |epoch, _| {
+            self.say("training on everything", 0.8 + 0.2 * (epoch.number + 1) as f32 / e.epochs as f32);
+            Ok(if epoch.number + 1 >= e.epochs { Go::Enough } else { Go::On })
         })?;
         let factors = Factors::of(&fitted.deltas)?;
         let variant = Variant::Adapted(&e.sites, &factors);

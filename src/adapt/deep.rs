@@ -1,5 +1,6 @@
 //! The deeper candidates: low-rank deltas on inner layers, trained once a fold.
 
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use ndarray::{Array2, Axis};
@@ -7,15 +8,15 @@ use ndarray::{Array2, Axis};
 use super::pace::Pace;
 use super::seen::Seen;
 use super::{Adaptation, Evidence};
-use crate::adapt::fit::{Fit, Fitted, Go, LEARNING_RATE, Recipe, TrainingExample};
+use crate::adapt::fit::{Fit, Go, Kept, LEARNING_RATE, Recipe, TrainingExample};
 use crate::adapter::Depth;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{ErrorKind, Result};
 use crate::gate::retention::Retention;
 use crate::gate::split::Folds;
 use crate::input::Example;
 use crate::plan::{Factors, SiteKey, Variant};
 use crate::stats::paired::Paired;
-use crate::sync::in_parallel;
+use crate::sync::{in_parallel, lock};
 
 /// Optimiser steps after which more epochs were not seen to help, and the fewest epochs all the same.
 const ENOUGH_STEPS: u64 = 300;
@@ -28,13 +29,27 @@ const CHECKPOINTS: [f32; 3] = [0.4, 0.7, 1.0];
 /// Level at which a candidate is told to be behind another.
 const BEHIND: f64 = 0.05;
 
-/// What a fit says of its fold at an evaluation checkpoint, `[examples of the fold, classes]`.
-#[derive(Clone)]
-pub(super) struct AtCheckpoint {
-    /// The adapter alone.
+/// What the fits of the folds say at one evaluation checkpoint, a row a training example.
+struct AtCheckpoint {
+    /// The adapter alone, `[training examples, classes]`.
     logits: Array2<f32>,
     /// What would be answered: the base model's answer where it stands.
     answers: Array2<f32>,
+    /// The training examples whose fold has answered, in the order of the folds.
+    answered: Vec<usize>,
+}
+
+/// What a deeper candidate is tried with.
+pub(super) struct Trying<'a> {
+    pub seen: &'a Seen,
+    pub folds: &'a Folds,
+    /// Training examples with a known answer.
+    pub judged: &'a [usize],
+    pub base_right: &'a [bool],
+    /// Candidates that it has to be ahead of.
+    pub rivals: &'a [Evidence],
+    /// When the training began.
+    pub started: Instant,
 }
 
 /// What became of a deeper candidate.
@@ -43,17 +58,44 @@ pub(super) enum Found {
     /// It is not tried to the end.
     GivenUp {
         reason: String,
-        /// The training examples whose answers were looked at.
-        answered: Vec<usize>,
-        /// At each evaluation checkpoint, which training examples it had right; of those `answered`.
-        right: Vec<Vec<bool>>,
+        /// At each evaluation checkpoint that some fold reached, which training examples it had right; the base model where it was
+        /// not asked.
+        versions: Vec<Vec<bool>>,
     },
 }
 
 impl Found {
     /// For a reason that has nothing to do with its answers.
     fn not_tried(reason: impl Into<String>) -> Found {
-        Found::GivenUp { reason: reason.into(), answered: vec![], right: vec![] }
+        Found::GivenUp { reason: reason.into(), versions: vec![] }
+    }
+}
+
+/// The fit of one fold.
+struct FoldFit<'a> {
+    fit: Fit<'a>,
+    /// The training examples that it learns from, and those that it answers.
+    training: Vec<usize>,
+    judges: Vec<usize>,
+    per_epoch: u64,
+    /// Steps that are not timed: they compile, and compute what later ones find kept.
+    warm: u64,
+}
+
+/// A deeper candidate that is being tried.
+struct Trial<'a> {
+    depth: Depth,
+    sites: &'a SiteKey,
+    recipe: &'a Recipe,
+    /// Epochs after which a fit answers its fold.
+    checkpoints: Vec<u64>,
+    fits: Vec<Mutex<FoldFit<'a>>>,
+    at: Vec<AtCheckpoint>,
+}
+
+impl Trial<'_> {
+    fn steps(&self) -> u64 {
+        self.fits.iter().map(|f| lock(f).fit.steps()).sum()
     }
 }
 
@@ -71,173 +113,251 @@ impl Adaptation<'_> {
         recipe
     }
 
-    /// Folds of a deeper candidate, as many side by side as there are threads, and the optimiser steps that they took.
-    #[allow(clippy::too_many_arguments)]
+    /// Tries a deeper candidate: what was found, and the optimiser steps that its folds took.
+    ///
+    /// All folds are trained to the first evaluation checkpoint, then all to the next one. After each fold at the first
+    /// checkpoint, and where a checkpoint is reached by all, it is [told](Adaptation::verdict_so_far) whether it is worth more
+    /// time. Which folds are trained side by side changes no result: what was trained beyond a decision is not looked at.
+    ///
+    /// Where only the base model's classes are corrected, the checkpoints are not waited for: each fold is trained to its end.
     pub(super) fn deeper(
         &self,
         depth: Depth,
         sites: &SiteKey,
-        seen: &Seen,
-        folds: &Folds,
-        rivals: &[Evidence],
-        judges: &[usize],
-        started: Instant,
+        Trying { seen, folds, judged, base_right, rivals, started }: &Trying<'_>,
     ) -> Result<(Found, u64)> {
-        let name = depth.name();
         let n = self.dataset.training_examples.len();
         let recipe = self.recipe(n);
         let checkpoints: Vec<u64> =
             CHECKPOINTS.iter().map(|s| ((recipe.epochs as f32 * s).round() as u64).max(1)).collect();
-        let mut held_out: Vec<Array2<f32>> = vec![Array2::zeros((n, self.dataset.classes)); checkpoints.len()];
-        let mut answers = held_out.clone();
-        let all: Vec<u32> = (0..folds.folds()).collect();
+        let stages: Vec<Vec<u64>> = match self.corrects_only() {
+            true => vec![checkpoints.clone()],
+            false => checkpoints.iter().map(|c| vec![*c]).collect(),
+        };
+        let kept = Arc::new(Kept::new(recipe.kept_bytes));
+        let fits = (0..folds.folds()).map(|fold| self.fold_fit(sites, seen, folds, fold, &recipe, &kept));
+        let fits = match fits.collect::<Result<Vec<_>>>() {
+            Err(e) if e.kind() == ErrorKind::UnsupportedModel => return Ok((Found::not_tried(e.to_string()), 0)),
+            other => other?.into_iter().map(Mutex::new).collect(),
+        };
+        let mut trial = Trial { depth, sites, recipe: &recipe, checkpoints, fits, at: vec![] };
+        let pace = Pace::new(*started, self.settings.budget);
         let side_by_side = self.settings.threads.max(1);
-        let (mut steps, mut judged): (u64, Vec<usize>) = (0, vec![]);
-        let mut retention = None;
-        let (began, pace) = (Instant::now(), Pace::new(started, self.settings.budget));
-        let rounds = all.len().div_ceil(side_by_side) as u32;
-        for (round, group) in all.chunks(side_by_side).enumerate() {
-            self.say(name, judged.len() as f32 / (n as f32 * 1.3));
-            let inner_threads = (self.settings.threads / group.len()).max(1);
-            // The folds of later rounds, and the fit on everything.
-            let fits_ahead = rounds - round as u32;
-            let fits = in_parallel(side_by_side, group, |&fold| {
-                self.fold_fit(
-                    sites,
-                    seen,
-                    folds,
-                    fold,
-                    &recipe,
-                    &checkpoints,
-                    inner_threads,
-                    (&pace, (round == 0).then_some(fits_ahead)),
-                )
-            });
-            let fits = match fits {
-                Err(e) if e.kind() == ErrorKind::UnsupportedModel => {
-                    return Ok((Found::not_tried(e.to_string()), steps));
-                }
-                Err(e) if e.kind() == ErrorKind::Interrupted && pace.is_late() && !(self.stop)() => {
-                    return Ok((Found::not_tried(OUT_OF_TIME), steps));
-                }
-                other => other?,
-            };
-            for (&fold, (fitted, at_checkpoints)) in group.iter().zip(fits) {
-                let judges = folds.validation(fold);
-                for ((logits, answers), part) in held_out.iter_mut().zip(&mut answers).zip(&at_checkpoints) {
-                    for (at, &i) in judges.iter().enumerate() {
-                        logits.row_mut(i).assign(&part.logits.row(at));
-                        answers.row_mut(i).assign(&part.answers.row(at));
+        let all: Vec<usize> = (0..trial.fits.len()).collect();
+        // Epochs of one fold after the other that are done, and that there are, with the fit on everything.
+        let (began, rounds) = (Instant::now(), all.len().div_ceil(side_by_side) as u64);
+        let (mut done, whole) = (0, (rounds + 1) * recipe.epochs);
+        for (stage, stage_checkpoints) in stages.iter().enumerate() {
+            let to = stage_checkpoints.last().copied().unwrap_or(recipe.epochs);
+            let first = trial.at.len();
+            trial.at.extend(stage_checkpoints.iter().map(|_| AtCheckpoint::new(n, self.dataset.classes)));
+            let before = done;
+            for (round, group) in all.chunks(side_by_side).enumerate() {
+                self.say(depth.name(), done as f32 / whole as f32);
+                let inner_threads = (self.settings.threads / group.len()).max(1);
+                // The first steps of all tell how long the rest takes.
+                let rest = (done == 0).then(|| rounds * recipe.epochs);
+                let trained = in_parallel(side_by_side, group, |&fold| {
+                    self.train_fold(&trial, seen, fold, to, inner_threads, (&pace, rest))
+                });
+                let trained = match trained {
+                    Err(e) if e.kind() == ErrorKind::UnsupportedModel => {
+                        return Ok((Found::not_tried(e.to_string()), trial.steps()));
+                    }
+                    Err(e) if e.kind() == ErrorKind::Interrupted && pace.is_late() && !(self.stop)() => {
+                        return Ok((Found::not_tried(OUT_OF_TIME), trial.steps()));
+                    }
+                    other => other?,
+                };
+                done = before + (round as u64 + 1) * (to - before / rounds);
+                for (&fold, answers) in group.iter().zip(trained) {
+                    let judges = lock(&trial.fits[fold]).judges.clone();
+                    for (at, answers) in trial.at[first..].iter_mut().zip(answers.chunks(2).skip(first)) {
+                        at.add(&judges, answers);
+                    }
+                    if stage == 0
+                        && let Some(reason) = self.verdict_so_far(&trial, judged, rivals)?
+                    {
+                        let versions = self.versions(&trial, base_right)?;
+                        return Ok((Found::GivenUp { reason, versions }, trial.steps()));
                     }
                 }
-                steps += fitted.steps;
-                judged.extend(judges);
-                if retention.is_none() {
-                    let factors = Factors::of(&fitted.deltas)?;
-                    let variant = Variant::Adapted(sites, &factors);
-                    let (taught, threads) = (folds.training(fold), self.settings.threads);
-                    let confusions = self.confusions(seen, &taught, &variant, &fitted.head, threads)?;
-                    retention = Some(self.retention(seen, &variant, &fitted.head, confusions.as_ref())?);
+                let left = whole.saturating_sub(done);
+                if done < rounds * recipe.epochs
+                    && pace.would_be_late(began.elapsed().mul_f64(left as f64 / done.max(1) as f64))
+                {
+                    return Ok((Found::not_tried(OUT_OF_TIME), trial.steps()));
                 }
             }
-            if judged.len() < n {
-                let answered: Vec<usize> = judges.iter().copied().filter(|i| judged.contains(i)).collect();
-                if let Some(given_up) = self.falls_behind(&answers, answered, rivals)? {
-                    return Ok((given_up, steps));
-                }
-                if pace.would_be_late(began.elapsed() / (round as u32 + 1) * fits_ahead) {
-                    return Ok((Found::not_tried(OUT_OF_TIME), steps));
-                }
+            if trial.fits.iter().all(|f| lock(f).fit.is_finished()) || self.has_settled(&trial, judged)? {
+                break;
             }
         }
-        let mut scores = answers.iter().map(|logits| self.score(logits)).collect::<Result<Vec<_>>>()?;
-        let look = best_checkpoint(&scores);
-        let versions = scores.iter().map(|(right, _)| right.clone()).collect();
-        let (right, loss) = scores.swap_remove(look);
-        let retention = retention.unwrap_or_else(|| Retention::from_counts(0, 0, 0.0));
-        let epochs = checkpoints[look];
-        let (held_out, served) = (held_out.swap_remove(look), answers.swap_remove(look));
-        let sites = sites.clone();
-        let evidence = Evidence { depth, sites, right, loss, versions, held_out, served, retention, epochs, l2: 0.0 };
-        Ok((Found::Evidence(Box::new(evidence)), steps))
+        let steps = trial.steps();
+        Ok((Found::Evidence(Box::new(self.evidence(trial, seen)?)), steps))
     }
 
-    /// Trains on a fold's training split and answers its validation split at each evaluation checkpoint.
-    #[allow(clippy::too_many_arguments)]
-    pub(super) fn fold_fit(
-        &self,
-        sites: &SiteKey,
-        seen: &Seen,
+    /// What was found of a candidate whose folds have all answered.
+    fn evidence(&self, mut trial: Trial<'_>, seen: &Seen) -> Result<Evidence> {
+        let mut scores = trial.at.iter().map(|at| self.score(&at.answers)).collect::<Result<Vec<_>>>()?;
+        let chosen = best_checkpoint(&scores);
+        let versions = scores.iter().map(|(right, _)| right.clone()).collect();
+        let (right, loss) = scores.swap_remove(chosen);
+        let AtCheckpoint { logits: held_out, answers: served, .. } = trial.at.swap_remove(chosen);
+        let retention = match trial.fits.into_iter().next() {
+            Some(first) => {
+                let FoldFit { fit, training, .. } = first.into_inner().unwrap_or_else(PoisonError::into_inner);
+                let fitted = fit.into_fitted();
+                let factors = Factors::of(&fitted.deltas)?;
+                let variant = Variant::Adapted(trial.sites, &factors);
+                let confusions = self.confusions(seen, &training, &variant, &fitted.head, self.settings.threads)?;
+                self.retention(seen, &variant, &fitted.head, confusions.as_ref())?
+            }
+            None => Retention::from_counts(0, 0, 0.0),
+        };
+        let (depth, sites, epochs) = (trial.depth, trial.sites.clone(), trial.checkpoints[chosen]);
+        Ok(Evidence { depth, sites, right, loss, versions, held_out, served, retention, epochs, l2: 0.0 })
+    }
+
+    /// A fit on a fold's training split that has not begun.
+    fn fold_fit<'b>(
+        &'b self,
+        sites: &'b SiteKey,
+        seen: &'b Seen,
         folds: &Folds,
         fold: u32,
-        recipe: &Recipe,
-        checkpoints: &[u64],
-        threads: usize,
-        (pace, fits_ahead): (&Pace, Option<u32>),
-    ) -> Result<(Fitted, Vec<AtCheckpoint>)> {
+        recipe: &'b Recipe,
+        kept: &Arc<Kept>,
+    ) -> Result<FoldFit<'b>> {
         let (training, judges) = (folds.training(fold), folds.validation(fold));
-        let head = self.blank_head(seen)?;
+        let n = self.dataset.training_examples.len();
         let training_examples: Vec<&TrainingExample> =
             training.iter().map(|&i| &self.dataset.training_examples[i]).chain(seen.kept_examples()).collect();
-        let base = seen.logits.as_ref().map(|z| z.select(Axis(0), &judges));
-        let questions: Vec<&Example> = judges.iter().map(|&i| &self.dataset.training_examples[i].example).collect();
-        let fit = Fit::new(self.engine, training_examples, sites, head, recipe, threads)?;
+        let numbers = training.iter().copied().chain(n..n + seen.kept_examples().count()).collect();
+        let head = self.blank_head(seen)?;
+        let threads = self.settings.threads.max(1);
+        let fit = Fit::new(self.engine, training_examples, sites, head, recipe, threads)?.sharing(kept, numbers);
         let per_epoch = fit.steps_per_epoch()?;
         let warm = if fit.is_split()? { per_epoch } else { 1 };
-        let late = pace.watch(recipe.epochs * per_epoch, warm, fits_ahead);
+        Ok(FoldFit { fit, training, judges, per_epoch, warm })
+    }
+
+    /// Trains a fold's fit until `to` epochs are over. What it answers to its validation split at each evaluation checkpoint so far: the
+    /// adapter alone, and with what stands, in turn.
+    fn train_fold(
+        &self,
+        trial: &Trial<'_>,
+        seen: &Seen,
+        fold: usize,
+        to: u64,
+        threads: usize,
+        (pace, rest): (&Pace, Option<u64>),
+    ) -> Result<Vec<Array2<f32>>> {
+        let mut fold = lock(&trial.fits[fold]);
+        let FoldFit { fit, training, judges, per_epoch, warm } = &mut *fold;
+        fit.use_threads(threads);
+        let base = seen.logits.as_ref().map(|z| z.select(Axis(0), judges));
+        let questions: Vec<&Example> = judges.iter().map(|&i| &self.dataset.training_examples[i].example).collect();
+        let steps = to.saturating_sub(fit.epochs()) * *per_epoch;
+        let ahead = rest.map(|epochs| (epochs * *per_epoch).saturating_sub(steps) + trial.recipe.epochs * *per_epoch);
+        let late = pace.watch(steps, *warm, ahead);
         let stop = || (self.stop)() || late();
-        let mut fitted = fit.run(&stop, self.keeper, |epoch, deltas, head, answers| {
-            for _ in checkpoints.iter().filter(|l| **l == epoch + 1) {
-                let factors = Factors::of(deltas)?;
-                let variant = Variant::Adapted(sites, &factors);
+        fit.run_to(to, &stop, self.keeper, |epoch, answers| {
+            let at = trial.checkpoints.iter().filter(|c| **c == epoch.number + 1).count();
+            let missing = if epoch.is_last { trial.checkpoints.len() - answers.len() / 2 } else { at };
+            if missing > 0 {
+                let factors = Factors::of(epoch.deltas)?;
+                let variant = Variant::Adapted(trial.sites, &factors);
                 let rows = self.rows(&variant, &questions, threads)?;
-                let logits = head.forward(rows.features.view(), rows.logits.as_ref().map(|z| z.view()))?;
-                let confusions = self.confusions(seen, &training, &variant, head, threads)?;
+                let logits = epoch.head.forward(rows.features.view(), rows.logits.as_ref().map(|z| z.view()))?;
+                let confusions = self.confusions(seen, training, &variant, epoch.head, threads)?;
                 let mut would = logits.clone();
                 Self::let_stand(confusions.as_ref(), &mut would, base.as_ref());
-                answers.extend([logits, would]);
+                for _ in 0..missing {
+                    answers.extend([logits.clone(), would.clone()]);
+                }
             }
             Ok(Go::On)
         })?;
-        let answers = std::mem::take(&mut fitted.answers);
-        let pair = |pair: &[Array2<f32>]| match pair {
-            [logits, answers] => Some(AtCheckpoint { logits: logits.clone(), answers: answers.clone() }),
-            _ => None,
-        };
-        let mut at: Vec<AtCheckpoint> = answers.chunks(2).filter_map(pair).collect();
-        match at.last().cloned() {
-            Some(last) => at.resize(checkpoints.len(), last),
-            None => return Err(Error::internal("a fit without an evaluation checkpoint")),
-        }
-        Ok((fitted, at))
+        Ok(fit.answers().to_vec())
     }
 
-    /// Gives a candidate up that is behind a rival on the training examples `answered` so far, at each evaluation checkpoint: clearly in accuracy, by the
-    /// paired test at 5 %, since the first folds have few answers, and in mean loss.
-    fn falls_behind(
-        &self,
-        held_out: &[Array2<f32>],
-        answered: Vec<usize>,
-        rivals: &[Evidence],
-    ) -> Result<Option<Found>> {
-        let scores = held_out.iter().map(|logits| self.score(logits)).collect::<Result<Vec<_>>>()?;
+    /// Why a candidate is not worth more time, told from the folds that have answered at the last evaluation checkpoint; `None` where
+    /// it is.
+    ///
+    /// Where only the base model's classes are corrected: it is clearly behind a rival at each checkpoint, in accuracy, by the paired
+    /// test at 5 %, and in mean loss. Otherwise the shallower candidate is preferred, so it must be ahead of the best rival, in
+    /// answers right or in mean loss.
+    fn verdict_so_far(&self, trial: &Trial<'_>, judged: &[usize], rivals: &[Evidence]) -> Result<Option<String>> {
+        let Some(at) = trial.at.last() else { return Ok(None) };
+        let answered: Vec<usize> = at.answered.iter().copied().filter(|i| judged.contains(i)).collect();
+        let stages = trial.at.iter().map(|at| self.score(&at.answers)).collect::<Result<Vec<_>>>()?;
         let pick = |right: &[bool]| answered.iter().map(|&i| right[i]).collect::<Vec<_>>();
+        let count = |right: &[bool]| answered.iter().filter(|&&i| right[i]).count();
         let mean = |loss: &[f32]| answered.iter().map(|&i| loss[i] as f64).sum::<f64>() / answered.len() as f64;
         let ahead = |rival: &Evidence, (right, loss): &(Vec<bool>, Vec<f32>)| {
-            Paired::count(&pick(&rival.right), &pick(right)).exact_p() <= BEHIND && mean(&rival.loss) < mean(loss)
+            mean(&rival.loss) < mean(loss)
+                && match self.corrects_only() {
+                    true => Paired::count(&pick(&rival.right), &pick(right)).exact_p() <= BEHIND,
+                    false => count(&rival.right) >= count(right),
+                }
         };
-        let Some(rival) = rivals.iter().find(|rival| scores.iter().all(|score| ahead(rival, score))) else {
+        // Where only own classes are corrected, what has answered everything is a candidate, be it behind.
+        let all = self.corrects_only() && at.answered.len() == self.dataset.training_examples.len();
+        if answered.is_empty() || all {
             return Ok(None);
+        }
+        let rival = rivals
+            .iter()
+            .filter(|r| r.retention.is_within(&self.settings.limits))
+            .find(|rival| stages.iter().all(|score| ahead(rival, score)));
+        Ok(rival.map(|rival| {
+            format!(
+                "given up after {} answers: {} right, the {} had {} and a smaller loss",
+                answered.len(),
+                stages.iter().map(|(right, _)| count(right)).max().unwrap_or(0),
+                rival.depth.name(),
+                count(&rival.right)
+            )
+        }))
+    }
+
+    /// Whether the last evaluation checkpoint, reached by all folds, had no more answers right than the one before it.
+    fn has_settled(&self, trial: &Trial<'_>, judged: &[usize]) -> Result<bool> {
+        let [.., before, last] = &trial.at[..] else { return Ok(false) };
+        let right = |at: &AtCheckpoint| -> Result<usize> {
+            let (right, _) = self.score(&at.answers)?;
+            Ok(judged.iter().filter(|&&i| right[i]).count())
         };
-        let count = |right: &[bool]| pick(right).iter().filter(|r| **r).count();
-        let reason = format!(
-            "given up after {} answers: at most {} right, the {} had {} and a smaller loss",
-            answered.len(),
-            scores.iter().map(|(right, _)| count(right)).max().unwrap_or(0),
-            rival.depth.name(),
-            count(&rival.right)
-        );
-        Ok(Some(Found::GivenUp { reason, answered, right: scores.into_iter().map(|(right, _)| right).collect() }))
+        Ok(right(last)? <= right(before)?)
+    }
+
+    /// Which training examples were right at each evaluation checkpoint.
+    fn versions(&self, trial: &Trial<'_>, base_right: &[bool]) -> Result<Vec<Vec<bool>>> {
+        let version = |at: &AtCheckpoint| -> Result<Vec<bool>> {
+            let (right, _) = self.score(&at.answers)?;
+            let mut merged = base_right.to_vec();
+            at.answered.iter().for_each(|&i| merged[i] = right[i]);
+            Ok(merged)
+        };
+        trial.at.iter().map(version).collect()
+    }
+}
+
+impl AtCheckpoint {
+    fn new(examples: usize, classes: usize) -> AtCheckpoint {
+        let none = Array2::zeros((examples, classes));
+        AtCheckpoint { logits: none.clone(), answers: none, answered: vec![] }
+    }
+
+    /// The answers of a fold to `judges`: the adapter alone, and with what stands.
+    fn add(&mut self, judges: &[usize], of_fold: &[Array2<f32>]) {
+        let [logits, answers] = of_fold else { return };
+        for (row, &i) in judges.iter().enumerate() {
+            self.logits.row_mut(i).assign(&logits.row(row));
+            self.answers.row_mut(i).assign(&answers.row(row));
+        }
+        self.answered.extend(judges);
     }
 }
 

@@ -21,11 +21,13 @@ mod seen;
 pub(crate) mod select;
 mod sensitivity;
 mod shallow;
+#[cfg(test)]
+mod trying_tests;
 
 use std::time::{Duration, Instant};
 
 pub(crate) use corrections::{Corrections, Unheld, Why};
-use deep::Found;
+use deep::{Found, Trying};
 pub(crate) use doubts::Doubtful;
 use evidence::Evidence;
 pub(crate) use seen::{Dataset, Standing};
@@ -35,13 +37,13 @@ use crate::adapt::fit::{Recipe, Target};
 use crate::adapter::known::KnownInputs;
 use crate::adapter::{Confusions, Depth, HeadDelta, SiteDelta};
 use crate::error::Result;
-use crate::gate::Limits;
 use crate::gate::split::{Folds, SplitOptions};
+use crate::gate::{Limits, test_level};
 use crate::head::Head;
 use crate::input::Example;
 use crate::plan::{Engine, Factors, Rows, SiteKey, Variant};
 use crate::stats::calibration::Calibration;
-use crate::stats::paired::{mean_gap, within};
+use crate::stats::paired::{Paired, fewest_items, within};
 
 /// Fewest training examples with a known answer before a training is worth its time.
 pub const FEWEST_EXAMPLES: usize = 8;
@@ -182,27 +184,23 @@ impl Adaptation<'_> {
         // never met it was worse than the base by up to 34 points where no deeper candidate was. There it only fills in for them.
         let rivals_from = usize::from(self.corrects_only());
         for (depth, sites) in self.stages() {
-            // Deeper is not better by itself: where classes are new and the last block was a step down, the next stage is not climbed to.
-            if depth == Depth::AllSites
-                && trials.tried.len() > 1
-                && !self.corrects_only()
-                && went_down(&trials.candidates, &judged)
-            {
-                let why = if trials.candidates.len() == 1 { "given up" } else { "clearly worse than the head" };
-                trials.tried.push(format!("{}: not tried, since the last block was {why}", depth.name()));
-                break;
+            let rivals = &trials.candidates[rivals_from..];
+            if let Some(why) = self.nothing_to_win(rivals, &judged, &base_right) {
+                trials.tried.push(format!("{}: not tried: {why}", depth.name()));
+                continue;
             }
+            let (folds, judged, base_right) = (&folds, &judged[..], &base_right[..]);
             let (found, steps) =
-                self.deeper(depth, sites, &seen, &folds, &trials.candidates[rivals_from..], &judged, started)?;
+                self.deeper(depth, sites, &Trying { seen: &seen, folds, judged, base_right, rivals, started })?;
             trials.steps += steps;
             match found {
                 Found::Evidence(evidence) => {
-                    trials.tried.push(self.describe(&evidence, &judged));
+                    trials.tried.push(self.describe(&evidence, judged));
                     trials.candidates.push(*evidence);
                 }
-                Found::GivenUp { reason, answered, right } => {
+                Found::GivenUp { reason, versions } => {
                     trials.tried.push(format!("{}: {reason}", depth.name()));
-                    trials.given_up.push(right.iter().map(|r| only(&answered, r, &base_right)).collect());
+                    trials.given_up.push(versions);
                 }
             }
         }
@@ -221,6 +219,28 @@ impl Adaptation<'_> {
         }
         stages.retain(|(depth, sites)| !sites.is_empty() && *depth <= self.settings.deepest);
         stages
+    }
+
+    /// Why no deeper candidate could be promoted, whatever its answers to the training examples `judged`: too few are left
+    /// that it could turn right.
+    fn nothing_to_win(&self, rivals: &[Evidence], judged: &[usize], base_right: &[bool]) -> Option<String> {
+        let wrong = |right: &[bool]| judged.iter().filter(|&&i| !right[i]).count() as u64;
+        if self.corrects_only() {
+            let (wrong, needed) = (wrong(base_right), fewest_items(test_level(&self.settings.limits)));
+            return (wrong < needed).then(|| {
+                format!(
+                    "the base model has {wrong} of {} answers wrong; fewer than {needed} may be chance",
+                    judged.len()
+                )
+            });
+        }
+        let fewest = (1..).find(|&wins| !within(Paired { wins, losses: 0, n: wins }.gap()))?;
+        let limits = &self.settings.limits;
+        let best = rivals.iter().filter(|r| r.retention.is_within(limits)).min_by_key(|r| wrong(&r.right))?;
+        (wrong(&best.right) < fewest).then(|| {
+            let (name, wrong) = (best.depth.name(), wrong(&best.right));
+            format!("the {name} has {wrong} of {} answers wrong; fewer than {fewest} may be chance", judged.len())
+        })
     }
 
     /// Pooled features and logits of many examples: no more at once than a training step takes, which memory may have limited.
@@ -295,20 +315,6 @@ struct Trials {
     /// One line a candidate, for people.
     tried: Vec<String>,
     steps: u64,
-}
-
-/// `right` at the training examples `answered`, `base` elsewhere.
-fn only(answered: &[usize], right: &[bool], base: &[bool]) -> Vec<bool> {
-    let mut merged = base.to_vec();
-    answered.iter().for_each(|&i| merged[i] = right[i]);
-    merged
-}
-
-/// Whether the deepest candidate so far has clearly fewer answers right than the head: by more than chance.
-fn went_down(candidates: &[Evidence], judged: &[usize]) -> bool {
-    let [head, .., last] = candidates else { return true };
-    let right = |e: &Evidence| judged.iter().map(|&i| f32::from(u8::from(e.right[i]))).collect::<Vec<f32>>();
-    !within(mean_gap(&right(head), &right(last), judged.iter().map(|_| 1.0)))
 }
 
 /// A head as an adapter file keeps it.

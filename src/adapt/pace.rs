@@ -30,10 +30,10 @@ impl Pace {
         self.budget.is_some_and(|b| self.started.elapsed() + ahead > b)
     }
 
-    /// To be asked before each step of a fit of `steps`: whether to stop here. `fits` are the as long ones that come after it, where it is the first
-    /// and its steps tell what all of them take; those of later ones are not looked at. Nor are the first `warm` steps, which compile plans and compute
-    /// what later ones find kept.
-    pub fn watch(&self, steps: u64, warm: u64, fits: Option<u32>) -> impl Fn() -> bool + Sync + '_ {
+    /// To be asked before each of `steps` steps: whether to stop here. `ahead` are the steps that come after them, where they are the first and tell
+    /// what all of them take; those of later ones are not looked at. Nor are the first `warm` steps, which compile plans and compute what later ones
+    /// find kept.
+    pub fn watch(&self, steps: u64, warm: u64, ahead: Option<u64>) -> impl Fn() -> bool + Sync + '_ {
         let clock: Mutex<(u64, Option<Instant>)> = Mutex::default();
         move || {
             let mut clock = clock.lock().unwrap_or_else(PoisonError::into_inner);
@@ -46,10 +46,10 @@ impl Pace {
             if done <= warm {
                 clock.1 = Some(Instant::now());
             }
-            let ahead = match (clock.1, fits) {
-                (Some(first), Some(fits)) if timed >= (steps / TIMED).max(FEWEST) => {
+            let ahead = match (clock.1, ahead) {
+                (Some(first), Some(ahead)) if timed >= (steps / TIMED).max(FEWEST) => {
                     let step = first.elapsed().as_secs_f64() / timed as f64;
-                    let left = steps.saturating_sub(done) + u64::from(fits) * steps;
+                    let left = steps.saturating_sub(done) + ahead;
                     Duration::try_from_secs_f64(step * left as f64).unwrap_or(Duration::MAX)
                 }
                 _ => Duration::ZERO,
@@ -69,9 +69,9 @@ mod tests {
     const WARM: u64 = 3;
 
     /// The step before which a fit of 100 steps of 2 ms is stopped.
-    fn stopped_at(budget_ms: u64, fits: Option<u32>) -> Option<u64> {
+    fn stopped_at(budget_ms: u64, ahead: Option<u64>) -> Option<u64> {
         let pace = Pace::new(Instant::now(), Some(Duration::from_millis(budget_ms)));
-        let stop = pace.watch(100, WARM, fits);
+        let stop = pace.watch(100, WARM, ahead);
         let at = (0..100).find(|_| {
             let late = stop();
             std::thread::sleep(Duration::from_millis(2));
@@ -83,9 +83,9 @@ mod tests {
 
     #[test]
     fn what_cannot_be_finished_is_stopped_early() {
-        assert!(stopped_at(300, Some(2)).is_some_and(|at| at <= 10 + WARM), "600 ms of steps and more");
-        assert_eq!(stopped_at(60_000, Some(2)), None);
-        assert_eq!(stopped_at(0, Some(2)), Some(1), "nothing is left");
+        assert!(stopped_at(300, Some(200)).is_some_and(|at| at <= 10 + WARM), "600 ms of steps and more");
+        assert_eq!(stopped_at(60_000, Some(200)), None);
+        assert_eq!(stopped_at(0, Some(200)), Some(1), "nothing is left");
         assert!(stopped_at(150, None).is_some(), "when it is late");
         assert!((0..50).all(|_| !Pace::new(Instant::now(), None).watch(1, 1, Some(1))()));
     }

@@ -176,8 +176,7 @@ fn choose(candidates: &[CandidateEvidence<'_>], verdicts: &[CandidateVerdict]) -
     passing()
         .filter(|(_, (c, v))| {
             let gap = Paired::count(best.correct, c.correct);
-            let accuracy = (gap.gain(), ((gap.wins + gap.losses) as f64).sqrt() / gap.n.max(1) as f64);
-            let tied = within(accuracy) && within(mean_gap(c.loss, best.loss, std::iter::repeat(1.0)));
+            let tied = within(gap.gap()) && within(mean_gap(c.loss, best.loss, std::iter::repeat(1.0)));
             tied || std::ptr::eq(*v, best_verdict)
         })
         .min_by(|(i, (_, a)), (j, (_, b))| {

@@ -68,6 +68,11 @@ impl Paired {
         if self.n == 0 { 0.0 } else { (self.wins as f64 - self.losses as f64) / self.n as f64 }
     }
 
+    /// [`Paired::gain`], and its standard error if the two were equally good; for [`within`].
+    pub(crate) fn gap(&self) -> (f64, f64) {
+        (self.gain(), ((self.wins + self.losses) as f64).sqrt() / self.n.max(1) as f64)
+    }
+
     /// Standard error of [`Paired::gain`]: `sqrt(wins + losses - (wins - losses)²/n)/n`.
     pub fn standard_error(&self) -> f64 {
         if self.n == 0 {

@@ -11,7 +11,7 @@ use crate::sync::lock;
 pub(super) type Place = (usize, usize);
 
 /// Rows of entered batches up to a number of bytes; rows that find no room are computed anew at each use.
-pub(super) struct Kept {
+pub(crate) struct Kept {
     limit: usize,
     rows: Mutex<Rows>,
 }

@@ -57,7 +57,7 @@ impl Fit<'_> {
 
     /// What enters the trained part: kept from an earlier epoch, or computed and kept where part of the model is frozen.
     fn enter(&self, micro: &Micro, bucket: &Bucket, worker: &mut Worker) -> Result<Batch> {
-        let places: Vec<_> = micro.items.iter().map(|&i| (i, bucket.sequence)).collect();
+        let places: Vec<_> = micro.items.iter().map(|&i| (self.numbers[i], bucket.sequence)).collect();
         let keeps = worker.is_split() && self.recipe.kept_bytes > 0;
         if keeps && let Some(batch) = self.kept.batch(&places, bucket.batch)? {
             return Ok(batch);

@@ -1,6 +1,6 @@
 //! Trains one candidate: low-rank factors at some sites and the head, together, from a start to a number of epochs.
 
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use ndarray::Array2;
 use rand::SeedableRng;
@@ -13,11 +13,12 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::head::Head;
 use crate::plan::{Engine, Factors, MICRO_BATCH, Padding, SiteKey, Worker, sequence_length};
 use crate::sites::Site;
+use crate::sync::lock;
 use crate::train::optim::{AdamW, AdamWOptions, Decay, Grads, Group, ParamSet, Schedule, clip_global_norm};
 use crate::train::sampler::{self, Sampler, SamplerOptions};
-use activation_cache::Kept;
+pub(crate) use activation_cache::Kept;
 use micro::Micro;
-use state::{FitName, FitState, Keeper};
+use state::{FitName, Keeper};
 
 mod activation_cache;
 mod micro;
@@ -97,7 +98,18 @@ pub(crate) struct Fitted {
     pub head: Head,
     pub steps: u64,
     /// What the observer added.
+    #[cfg(test)]
     pub answers: Vec<Array2<f32>>,
+}
+
+/// An epoch that has ended, as an observer sees it.
+pub(crate) struct Epoch<'a> {
+    /// From 0.
+    pub number: u64,
+    /// Whether the fit ends here.
+    pub is_last: bool,
+    pub deltas: &'a [SiteDelta],
+    pub head: &'a Head,
 }
 
 /// What an observer of a fit may decide after each epoch.
@@ -129,12 +141,9 @@ pub(crate) fn start(sites: &[(Site, usize)], scale: f32, seed: u64) -> Vec<SiteD
     sites.iter().map(delta).collect()
 }
 
-/// Where a fit was left: the place of its next step, and whether there is none.
-#[derive(Default)]
-struct Left {
-    place: (u64, u64),
-    finished: bool,
-}
+/// Mean loss (cross-entropy in nats) of an epoch at which a fit without label smoothing ends: every training example is
+/// answered right and sure, and more epochs change no answer (`docs/training.md`, *Where the time goes*).
+const NOTHING_LEFT: f64 = 0.05;
 
 /// A fit in progress.
 pub(crate) struct Fit<'a> {
@@ -150,7 +159,27 @@ pub(crate) struct Fit<'a> {
     head: Head,
     /// One set a thread; the locks are never contended, they only make the set shareable.
     workers: Vec<Mutex<Vec<(Bucket, Worker)>>>,
-    kept: Kept,
+    kept: Arc<Kept>,
+    /// Of each training example, its number among those that share `kept`.
+    numbers: Vec<usize>,
+    /// What it is kept by: by its start, so from before the first step.
+    name: Option<FitName>,
+    progress: Progress,
+}
+
+/// How far a fit has come.
+#[derive(Debug, Clone, Default, PartialEq)]
+struct Progress {
+    /// Whether it has been asked for where an earlier run left it.
+    begun: bool,
+    /// Epoch of the next step, and its batch within that epoch.
+    place: (u64, u64),
+    /// Whether there is no next step.
+    finished: bool,
+    /// Sum of the losses of this epoch's steps so far.
+    loss: f64,
+    /// What the observer added.
+    answers: Vec<Array2<f32>>,
 }
 
 impl<'a> Fit<'a> {
@@ -196,7 +225,8 @@ impl<'a> Fit<'a> {
         params.add("head.bias", head.bias.to_vec(), head_group)?;
         let optimiser = AdamW::new(&params, AdamWOptions::default());
         let workers = (0..threads.max(1)).map(|_| Mutex::default()).collect();
-        let kept = Kept::new(recipe.kept_bytes);
+        let kept = Arc::new(Kept::new(recipe.kept_bytes));
+        let numbers = (0..training_examples.len()).collect();
         Ok(Fit {
             engine,
             training_examples,
@@ -210,7 +240,18 @@ impl<'a> Fit<'a> {
             head,
             workers,
             kept,
+            numbers,
+            name: None,
+            progress: Progress::default(),
         })
+    }
+
+    /// Keeps what enters the trained part together with other fits on the same sites. `numbers` says of each training
+    /// example which one it is among all of theirs.
+    pub fn sharing(mut self, kept: &Arc<Kept>, numbers: Vec<usize>) -> Fit<'a> {
+        self.kept = kept.clone();
+        self.numbers = numbers;
+        self
     }
 
     /// Continues from given factors instead of fresh ones; they must be in plan order.
@@ -230,6 +271,12 @@ impl<'a> Fit<'a> {
         )
     }
 
+    /// Trains on so many threads from now on.
+    pub fn use_threads(&mut self, threads: usize) {
+        self.threads = threads.max(1);
+        self.workers.resize_with(self.threads, Mutex::default);
+    }
+
     /// Whether part of the forward pass is the same in every epoch.
     pub fn is_split(&self) -> Result<bool> {
         let longest = self.lengths.iter().copied().max().unwrap_or(0);
@@ -237,67 +284,118 @@ impl<'a> Fit<'a> {
         Ok(self.engine.train_plan(self.sites, &bucket)?.is_split())
     }
 
-    /// Trains for the recipe's epochs, or goes on from where `keeper` knows that this fit was left; `stop` is asked before each step.
-    /// `observe` sees the number of each epoch that ends, the state after it, and the answers collected so far, to which it may add.
+    /// [`Fit::run_to`] the last of the recipe's epochs.
     ///
     /// # Errors
-    /// [`ErrorKind::Interrupted`] when stopped: `keeper` has the state then.
+    /// As [`Fit::run_to`].
     pub fn run(
         mut self,
         stop: &(dyn Fn() -> bool + Sync),
         keeper: Option<&dyn Keeper>,
-        mut observe: impl FnMut(u64, &[SiteDelta], &Head, &mut Vec<Array2<f32>>) -> Result<Go>,
+        observe: impl FnMut(&Epoch<'_>, &mut Vec<Array2<f32>>) -> Result<Go>,
     ) -> Result<Fitted> {
-        let keeper = keeper.map(|k| (k, self.name()));
-        let left = keeper.and_then(|(k, name)| self.go_on(k, &name));
-        let (state, mut answers) = left.unwrap_or_default();
-        if state.finished {
-            return Ok(self.fitted(answers));
+        self.run_to(self.recipe.epochs, stop, keeper, observe)?;
+        Ok(self.into_fitted())
+    }
+
+    /// Trains until `epochs` of the recipe's epochs are over, or goes on from where `keeper` knows that this fit was
+    /// left, be it further; `stop` is asked before each step. `observe` sees each epoch that ends, and the answers
+    /// collected so far, to which it may add.
+    ///
+    /// The fit ends early where `observe` says so, and where [nothing is left](NOTHING_LEFT) to learn.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Interrupted`] when stopped: `keeper` has the state then.
+    pub fn run_to(
+        &mut self,
+        epochs: u64,
+        stop: &(dyn Fn() -> bool + Sync),
+        keeper: Option<&dyn Keeper>,
+        mut observe: impl FnMut(&Epoch<'_>, &mut Vec<Array2<f32>>) -> Result<Go>,
+    ) -> Result<()> {
+        if self.name.is_none() {
+            self.name = keeper.map(|_| self.name());
+        }
+        let keeper = keeper.zip(self.name);
+        if !std::mem::replace(&mut self.progress.begun, true) {
+            keeper.iter().for_each(|(k, name)| self.go_on(*k, name));
         }
         let sampler = self.sampler()?;
         let total = self.recipe.epochs * sampler.batches() as u64;
         let warmup = (total as f32 * self.recipe.warmup).ceil() as u64;
         let schedule = Schedule { warmup, total, decay: Decay::Cosine, floor: 0.1 };
-        let (first, done) = state.place;
-        for epoch in first..self.recipe.epochs {
-            let done = if epoch == first { done } else { 0 };
-            for (at, batch) in (0u64..).zip(sampler.epoch(epoch)).skip(done as usize) {
+        let last = epochs.min(self.recipe.epochs);
+        let steps = self.optimiser.steps();
+        while !self.progress.finished && self.progress.place.0 < last {
+            let (epoch, done) = self.progress.place;
+            for batch in sampler.epoch(epoch).iter().skip(done as usize) {
                 if stop() {
                     if let Some((keeper, name)) = keeper {
-                        keeper.stopped(&name, self.state((epoch, at), &answers));
+                        keeper.stopped(&name, self.state());
                     }
                     return Err(Error::new(ErrorKind::Interrupted, "training was stopped"));
                 }
                 let lr = self.recipe.rate() * schedule.factor(self.optimiser.steps());
-                self.step(&batch.items, &batch.weights, lr)?;
+                self.progress.loss += f64::from(self.step(&batch.items, &batch.weights, lr)?);
+                self.progress.place.1 += 1;
                 if let Some((keeper, name)) = keeper {
-                    keeper.stepped(&name, &|| self.state((epoch, at + 1), &answers));
+                    keeper.stepped(&name, &|| self.state());
                 }
             }
-            if observe(epoch, &self.deltas, &self.head, &mut answers)? == Go::Enough {
-                break;
-            }
+            let mean = std::mem::take(&mut self.progress.loss) / sampler.batches().max(1) as f64;
+            let nothing_left = self.recipe.smoothed() == 0.0 && mean <= NOTHING_LEFT;
+            let is_last = nothing_left || epoch + 1 == self.recipe.epochs;
+            let seen = Epoch { number: epoch, is_last, deltas: &self.deltas, head: &self.head };
+            let go = observe(&seen, &mut self.progress.answers)?;
+            self.progress.place = (epoch + 1, 0);
+            self.progress.finished = is_last || go == Go::Enough;
         }
-        if let Some((keeper, name)) = keeper {
-            keeper.finished(&name, self.last_state(&answers));
+        if let Some((keeper, name)) = keeper
+            && (self.optimiser.steps() > steps)
+        {
+            keeper.finished(&name, self.state());
         }
-        Ok(self.fitted(answers))
+        // What a pass needs is made anew where the fit goes on: meanwhile others take the memory.
+        self.workers.iter().for_each(|w| lock(w).clear());
+        Ok(())
     }
 
     /// Takes up what is known of this fit.
-    fn go_on(&mut self, keeper: &dyn Keeper, name: &FitName) -> Option<(Left, Vec<Array2<f32>>)> {
-        let state: FitState = keeper.left(name)?;
-        match self.take_up(&state) {
-            Ok(answers) => Some((Left { place: state.place, finished: state.finished }, answers)),
-            Err(e) => {
-                tracing::warn!(error = %e, "a fit starts anew");
-                None
-            }
+    fn go_on(&mut self, keeper: &dyn Keeper, name: &FitName) {
+        if let Some(Err(e)) = keeper.left(name).map(|state| self.take_up(&state)) {
+            tracing::warn!(error = %e, "a fit starts anew");
         }
     }
 
-    fn fitted(self, answers: Vec<Array2<f32>>) -> Fitted {
-        Fitted { deltas: self.deltas, head: self.head, steps: self.optimiser.steps(), answers }
+    /// The epochs that are over.
+    pub fn epochs(&self) -> u64 {
+        self.progress.place.0
+    }
+
+    /// Whether there is nothing more to train.
+    pub fn is_finished(&self) -> bool {
+        self.progress.finished
+    }
+
+    /// What the observer added.
+    pub fn answers(&self) -> &[Array2<f32>] {
+        &self.progress.answers
+    }
+
+    /// The state as it is.
+    pub fn into_fitted(self) -> Fitted {
+        Fitted {
+            deltas: self.deltas,
+            head: self.head,
+            steps: self.optimiser.steps(),
+            #[cfg(test)]
+            answers: self.progress.answers,
+        }
+    }
+
+    /// Optimiser steps taken.
+    pub fn steps(&self) -> u64 {
+        self.optimiser.steps()
     }
 
     fn sampler(&self) -> Result<Sampler> {

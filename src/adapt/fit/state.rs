@@ -4,7 +4,7 @@
 use ndarray::Array2;
 use serde::{Deserialize, Serialize};
 
-use super::Fit;
+use super::{Fit, Progress};
 use crate::adapt::example::{Target, TrainingExample};
 use crate::error::{Error, Result};
 use crate::input::{ArrayData, Example};
@@ -19,7 +19,7 @@ pub(crate) trait Keeper: Sync {
     fn left(&self, name: &FitName) -> Option<FitState>;
     /// Told after each step; keeps the state when it is time to.
     fn stepped(&self, name: &FitName, state: &dyn Fn() -> FitState);
-    /// Told when the fit is over; keeps its end now or with the next that is kept.
+    /// Told when the fit is over, or waits for others; keeps its state now or with the next that is kept.
     fn finished(&self, name: &FitName, end: FitState);
     /// Told when the fit is stopped; keeps the state at once.
     fn stopped(&self, name: &FitName, state: FitState);
@@ -33,6 +33,8 @@ pub(crate) struct FitState {
     pub place: (u64, u64),
     /// Whether the fit is over.
     pub finished: bool,
+    /// Sum of the losses of this epoch's steps so far.
+    loss: f64,
     /// Values of the parameters, in the order of the fit's parameter set.
     values: Vec<Vec<f32>>,
     optimiser: AdamWState,
@@ -75,35 +77,33 @@ impl FitState {
 }
 
 impl Fit<'_> {
-    /// The state before the step at `place`.
-    pub(super) fn state(&self, place: (u64, u64), answers: &[Array2<f32>]) -> FitState {
+    /// The state before the next step. The moments of a fit that is over have served.
+    pub(super) fn state(&self) -> FitState {
         let table = |a: &Array2<f32>| Answers { columns: a.ncols(), values: a.iter().copied().collect() };
+        let mut optimiser = self.optimiser.state().clone();
+        if self.progress.finished {
+            optimiser.moments.clear();
+        }
         FitState {
-            place,
-            finished: false,
+            place: self.progress.place,
+            finished: self.progress.finished,
+            loss: self.progress.loss,
             values: self.params.iter().map(|p| p.value.clone()).collect(),
-            optimiser: self.optimiser.state().clone(),
-            answers: answers.iter().map(table).collect(),
+            optimiser,
+            answers: self.progress.answers.iter().map(table).collect(),
         }
     }
 
-    /// The state of a fit that is over: its moments have served.
-    pub(super) fn last_state(&self, answers: &[Array2<f32>]) -> FitState {
-        let mut state = self.state((self.recipe.epochs, 0), answers);
-        state.finished = true;
-        state.optimiser.moments.clear();
-        state
-    }
-
-    /// Goes on from `state`; the answers given before it.
+    /// Goes on from `state`.
     ///
     /// # Errors
     /// `BadData` if the state is not one of this fit: then nothing has changed.
-    pub(super) fn take_up(&mut self, state: &FitState) -> Result<Vec<Array2<f32>>> {
+    pub(super) fn take_up(&mut self, state: &FitState) -> Result<()> {
         let odd = || Error::bad_data("a stored fit does not fit these parameters").hint("start the training anew");
         let fits = state.values.len() == self.params.len()
             && state.values.iter().zip(&self.params).all(|(v, p)| v.len() == p.value.len())
             && state.values.iter().flatten().all(|v| v.is_finite())
+            && state.loss.is_finite()
             && state.place.0 <= self.recipe.epochs;
         let answers = state.answers().filter(|_| fits).ok_or_else(odd)?;
         let optimiser = match state.finished {
@@ -114,11 +114,13 @@ impl Fit<'_> {
             p.value.copy_from_slice(v);
         }
         self.optimiser = optimiser;
+        let (place, finished, loss) = (state.place, state.finished, state.loss);
+        self.progress = Progress { begun: true, place, finished, loss, answers };
         self.read_back();
-        Ok(answers)
+        Ok(())
     }
 
-    /// Names this fit; its start must be the one it was made with.
+    /// Names this fit by its start.
     pub(super) fn name(&self) -> FitName {
         let mut name = Naming(blake3::Hasher::new());
         name.text(&format!("{:?} {:?} {:?}", self.recipe, self.sites, self.lengths));

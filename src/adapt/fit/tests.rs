@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use ndarray::Array1;
 use serde_json::Value;
 
+use super::state::FitState;
 use super::*;
 use crate::adapter::Pooling;
 use crate::base::{Base, Task};
@@ -98,7 +99,7 @@ fn fixture(name: &str, pooling: Pooling) -> Fixture {
         },
     };
     let task = if pooling == Pooling::None { Task::Classification } else { Task::Encoder };
-    let engine = Engine::new(std::sync::Arc::new(base), task, pooling);
+    let engine = Engine::new(Arc::new(base), task, pooling);
     let recipe = Recipe {
         lr: Some(1e-3),
         head_lr: Some(1.0),
@@ -211,9 +212,9 @@ fn run_to(f: &Fixture, sites: usize, keeper: Option<&dyn Keeper>, threads: usize
         Fit::new(&f.engine, f.training_examples.iter().collect(), &key, f.head.clone(), &recipe, threads).unwrap();
     let asked = std::sync::atomic::AtomicUsize::new(0);
     let stop = || asked.fetch_add(1, std::sync::atomic::Ordering::Relaxed) == end;
-    fit.run(&stop, keeper, |epoch, deltas, _, answers| {
-        if epoch < 2 {
-            answers.push(Array2::from_shape_vec((1, 4), deltas.last().unwrap().b.data[..4].to_vec()).unwrap());
+    fit.run(&stop, keeper, |epoch, answers| {
+        if epoch.number < 2 {
+            answers.push(Array2::from_shape_vec((1, 4), epoch.deltas.last().unwrap().b.data[..4].to_vec()).unwrap());
         }
         Ok(Go::On)
     })
@@ -258,6 +259,67 @@ fn a_fit_that_is_stopped_anywhere_ends_in_the_same_bits() {
 }
 
 #[test]
+fn a_fit_in_stages_ends_in_the_same_bits_with_a_cache_that_others_filled() {
+    for (name, pooling, sites) in [("bert2", Pooling::Mean, 3), ("har_cnn", Pooling::None, 2)] {
+        let f = fixture(name, pooling);
+        let whole = run_to(&f, sites, None, 2, usize::MAX).unwrap();
+        let deltas = f.deltas[f.deltas.len() - sites..].to_vec();
+        let key: SiteKey = deltas.iter().map(|d| (d.name.clone(), 8)).collect();
+        let recipe = Recipe { epochs: 3, micro_batch: 3, ..f.recipe.clone() };
+        let kept = Arc::new(Kept::new(64 << 20));
+        // The second of the two finds everything kept, under numbers that are not its own.
+        for backwards in [true, false] {
+            let mut examples: Vec<&TrainingExample> = f.training_examples.iter().collect();
+            let mut numbers: Vec<usize> = (0..examples.len()).collect();
+            if backwards {
+                examples.reverse();
+                numbers.reverse();
+            }
+            let fit = Fit::new(&f.engine, examples, &key, f.head.clone(), &recipe, 1).unwrap();
+            let mut fit = fit.sharing(&kept, numbers);
+            let mut seen = vec![];
+            for (to, threads) in [(1, 2), (1, 1), (2, 1), (3, 2)] {
+                fit.use_threads(threads);
+                fit.run_to(to, &|| false, None, |epoch, _| {
+                    seen.push(epoch.number);
+                    Ok(Go::On)
+                })
+                .unwrap();
+                assert_eq!((fit.epochs(), fit.is_finished()), (to, to == 3));
+            }
+            assert_eq!(seen, [0, 1, 2]);
+            let fitted = fit.into_fitted();
+            assert_eq!(fitted.steps, whole.steps);
+            if !backwards {
+                assert_eq!((&fitted.deltas, &fitted.head), (&whole.deltas, &whole.head), "{name}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_fit_ends_when_nothing_is_left_to_learn() {
+    let f = fixture("har_cnn", Pooling::None);
+    let key: SiteKey = f.deltas.iter().map(|d| (d.name.clone(), 8)).collect();
+    let ends = |smoothing: f32, lr: f32| {
+        let recipe = Recipe { epochs: 60, lr: Some(lr), smoothing: Some(smoothing), ..f.recipe.clone() };
+        let fit = Fit::new(&f.engine, f.training_examples.iter().collect(), &key, f.head.clone(), &recipe, 2).unwrap();
+        let mut last = vec![];
+        fit.run(&|| false, None, |epoch, _| {
+            last.push(epoch.is_last);
+            Ok(Go::On)
+        })
+        .unwrap();
+        assert_eq!(last.iter().filter(|l| **l).count(), 1);
+        assert_eq!(last.last(), Some(&true));
+        last.len()
+    };
+    assert!(ends(0.0, 1e-2) < 60);
+    assert_eq!(ends(0.0, 1e-6), 60, "nothing was learned");
+    assert_eq!(ends(0.1, 1e-2), 60, "smoothed labels are never reached");
+}
+
+#[test]
 fn a_state_of_another_fit_is_refused_and_changes_nothing() {
     let f = fixture("har_cnn", Pooling::None);
     let memory = Memory::default();
@@ -268,5 +330,5 @@ fn a_state_of_another_fit_is_refused_and_changes_nothing() {
         Fit::new(&f.engine, f.training_examples.iter().collect(), &key, f.head.clone(), &f.recipe, 1).unwrap();
     let before = fit.deltas.clone();
     assert_eq!(fit.take_up(&state).unwrap_err().kind(), ErrorKind::BadData);
-    assert_eq!((fit.deltas, fit.optimiser.steps()), (before, 0));
+    assert_eq!((fit.deltas, fit.optimiser.steps(), fit.progress.place), (before, 0, (0, 0)));
 }

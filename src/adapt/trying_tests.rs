@@ -1,0 +1,91 @@
+//! What is tried, and for how long: decisions that must not depend on threads, and candidates that cannot win.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use super::{Adaptation, CandidateSites, Dataset, Outcome, Settings};
+use crate::adapt::fit::{Target, TrainingExample};
+use crate::adapter::Pooling;
+use crate::base::{Base, Task};
+use crate::input::{ArrayData, Example, NamedArray};
+use crate::plan::{Engine, SiteKey};
+
+const CLASSES: usize = 3;
+
+/// `n` inputs of an encoder's new classes: the class is the largest of three values, products of others where `hard`.
+fn dataset(n: usize, hard: bool, seed: u64) -> Dataset {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let mut training_example = |at: usize| {
+        let mut values: Vec<f32> = (0..8).map(|_| rng.random_range(-2.0f32..2.0)).collect();
+        let score = |c: usize| if hard { values[c] * values[c + 3] } else { values[c] };
+        let class = (0..CLASSES).max_by(|a, b| score(*a).total_cmp(&score(*b))).unwrap();
+        if !hard {
+            values[class] += 4.0;
+        }
+        let array = NamedArray::new("x", vec![8], ArrayData::F32(values)).unwrap();
+        let (example, target) = (Example { arrays: vec![array] }, Target::Class(class));
+        TrainingExample { example, target, weight: 1.0, at_ms: at as u64, earlier: false, keep: vec![] }
+    };
+    let training_examples: Vec<TrainingExample> = (0..n).map(&mut training_example).collect();
+    Dataset {
+        training_examples,
+        served_right: vec![false; n],
+        standing: vec![],
+        revised: false,
+        base_classes: 0,
+        classes: CLASSES,
+        none: None,
+        features: 16,
+    }
+}
+
+fn train(dataset: &Dataset, threads: usize) -> Outcome {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens/level/mlp.onnx");
+    let engine =
+        Engine::new(Arc::new(Base::open(file).unwrap()), Task::Classification, Pooling::None).without_classes();
+    let sites = |names: &[&str]| -> SiteKey { names.iter().map(|name| (name.to_string(), 2)).collect() };
+    let candidates = CandidateSites { last_block: sites(&["fc2"]), all_sites: sites(&["fc1", "fc2"]) };
+    let settings = Settings { threads, ..Settings::default() };
+    Adaptation {
+        engine: &engine,
+        dataset,
+        candidates: &candidates,
+        settings: &settings,
+        incumbent: None,
+        stop: &|| false,
+        keeper: None,
+        progress: &|_| {},
+    }
+    .run()
+    .unwrap()
+}
+
+#[test]
+fn threads_change_nothing() {
+    let mut given_up = 0;
+    for seed in 0..6 {
+        let dataset = dataset(40, true, seed);
+        let (one, others) = (train(&dataset, 1), [2, 3, 4].map(|threads| train(&dataset, threads)));
+        given_up += one.tried.iter().filter(|line| line.contains("given up")).count();
+        for other in others {
+            assert_eq!(one.tried, other.tried);
+            assert_eq!(one.verdict, other.verdict);
+            let deltas = |o: &Outcome| o.winner.as_ref().map(|w| (w.deltas.clone(), w.head.clone()));
+            assert_eq!(deltas(&one), deltas(&other));
+        }
+    }
+    assert!(given_up > 0, "no candidate was given up on the way");
+}
+
+#[test]
+fn what_cannot_be_shown_to_be_better_is_not_trained() {
+    let easy = train(&dataset(40, false, 1), 2);
+    assert_eq!(easy.steps, 0, "{:?}", easy.tried);
+    assert!(easy.verdict.promoted && easy.tried.len() == 3, "{:?}", easy.tried);
+    let not_tried = |line: &String| line.contains("not tried: the head has") && line.contains("fewer than 3");
+    assert!(easy.tried[1..].iter().all(not_tried), "{:?}", easy.tried);
+    assert!(train(&dataset(40, true, 1), 2).steps > 0);
+}
