@@ -369,12 +369,13 @@ fn suit_corrections(recipe: &mut Recipe) {
     recipe.smoothing.get_or_insert(0.1);
 }
 
-/// The evaluation checkpoint with the most held-out answers right: an early stop that every fold votes on. On equal ones the smallest loss.
+/// The evaluation checkpoint with the most held-out answers right: an early stop that every fold votes on. On equal ones the smallest loss, and
+/// the last of those that are the same, as they are where all fits had ended.
 fn best_checkpoint(scores: &[(Vec<bool>, Vec<f32>)]) -> usize {
     let mut best = (0, 0, f64::INFINITY);
     for (look, (right, loss)) in scores.iter().enumerate() {
         let (right, loss) = (right.iter().filter(|r| **r).count(), loss.iter().map(|l| *l as f64).sum::<f64>());
-        if right > best.1 || (right == best.1 && loss < best.2) {
+        if right > best.1 || (right == best.1 && loss <= best.2) {
             best = (look, right, loss);
         }
     }

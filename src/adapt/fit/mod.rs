@@ -141,9 +141,13 @@ pub(crate) fn start(sites: &[(Site, usize)], scale: f32, seed: u64) -> Vec<SiteD
     sites.iter().map(delta).collect()
 }
 
-/// Mean loss (cross-entropy in nats) of an epoch at which a fit without label smoothing ends: every training example is
-/// answered right and sure, and more epochs change no answer (`docs/training.md`, *Where the time goes*).
+/// Mean loss (cross-entropy in nats) of an epoch at which a fit without label smoothing begins to end: every training
+/// example is answered right and sure (`docs/training.md`, *Where the time goes*).
 const NOTHING_LEFT: f64 = 0.05;
+/// Share of the epochs so far over which the learning rate then falls to its floor.
+const LAST_EPOCHS: f64 = 0.25;
+/// Where the learning rate ends, as a share of its peak.
+const FLOOR: f32 = 0.1;
 
 /// A fit in progress.
 pub(crate) struct Fit<'a> {
@@ -178,6 +182,8 @@ struct Progress {
     finished: bool,
     /// Sum of the losses of this epoch's steps so far.
     loss: f64,
+    /// Where nothing is left to learn: the step at which the last epochs began, and their steps.
+    ending: Option<(u64, u64)>,
     /// What the observer added.
     answers: Vec<Array2<f32>>,
 }
@@ -302,7 +308,7 @@ impl<'a> Fit<'a> {
     /// left, be it further; `stop` is asked before each step. `observe` sees each epoch that ends, and the answers
     /// collected so far, to which it may add.
     ///
-    /// The fit ends early where `observe` says so, and where [nothing is left](NOTHING_LEFT) to learn.
+    /// The fit ends early where `observe` says so, and soon after [nothing is left](NOTHING_LEFT) to learn.
     ///
     /// # Errors
     /// [`ErrorKind::Interrupted`] when stopped: `keeper` has the state then.
@@ -323,7 +329,7 @@ impl<'a> Fit<'a> {
         let sampler = self.sampler()?;
         let total = self.recipe.epochs * sampler.batches() as u64;
         let warmup = (total as f32 * self.recipe.warmup).ceil() as u64;
-        let schedule = Schedule { warmup, total, decay: Decay::Cosine, floor: 0.1 };
+        let schedule = Schedule { warmup, total, decay: Decay::Cosine, floor: FLOOR };
         let last = epochs.min(self.recipe.epochs);
         let steps = self.optimiser.steps();
         while !self.progress.finished && self.progress.place.0 < last {
@@ -335,7 +341,7 @@ impl<'a> Fit<'a> {
                     }
                     return Err(Error::new(ErrorKind::Interrupted, "training was stopped"));
                 }
-                let lr = self.recipe.rate() * schedule.factor(self.optimiser.steps());
+                let lr = self.recipe.rate() * self.factor(&schedule);
                 self.progress.loss += f64::from(self.step(&batch.items, &batch.weights, lr)?);
                 self.progress.place.1 += 1;
                 if let Some((keeper, name)) = keeper {
@@ -343,8 +349,12 @@ impl<'a> Fit<'a> {
                 }
             }
             let mean = std::mem::take(&mut self.progress.loss) / sampler.batches().max(1) as f64;
-            let nothing_left = self.recipe.smoothed() == 0.0 && mean <= NOTHING_LEFT;
-            let is_last = nothing_left || epoch + 1 == self.recipe.epochs;
+            if self.recipe.smoothed() == 0.0 && mean <= NOTHING_LEFT && self.progress.ending.is_none() {
+                let epochs = ((epoch + 1) as f64 * LAST_EPOCHS).ceil() as u64;
+                self.progress.ending = Some((self.optimiser.steps(), epochs * sampler.batches() as u64));
+            }
+            let ended = self.progress.ending.is_some_and(|(from, steps)| self.optimiser.steps() >= from + steps);
+            let is_last = ended || epoch + 1 == self.recipe.epochs;
             let seen = Epoch { number: epoch, is_last, deltas: &self.deltas, head: &self.head };
             let go = observe(&seen, &mut self.progress.answers)?;
             self.progress.place = (epoch + 1, 0);
@@ -358,6 +368,19 @@ impl<'a> Fit<'a> {
         // What a pass needs is made anew where the fit goes on: meanwhile others take the memory.
         self.workers.iter().for_each(|w| lock(w).clear());
         Ok(())
+    }
+
+    /// Share of the peak learning rate at the next step. Where nothing is left to learn, half a cosine from where it was to its floor.
+    fn factor(&self, schedule: &Schedule) -> f32 {
+        let step = self.optimiser.steps();
+        match self.progress.ending {
+            Some((from, steps)) => {
+                let (peak, total) = (schedule.factor(from), steps);
+                let last = Schedule { warmup: 0, total, decay: Decay::Cosine, floor: (FLOOR / peak).min(1.0) };
+                peak * last.factor(step - from)
+            }
+            None => schedule.factor(step),
+        }
     }
 
     /// Takes up what is known of this fit.

@@ -35,6 +35,8 @@ pub(crate) struct FitState {
     pub finished: bool,
     /// Sum of the losses of this epoch's steps so far.
     loss: f64,
+    /// See [`Progress::ending`].
+    ending: Option<(u64, u64)>,
     /// Values of the parameters, in the order of the fit's parameter set.
     values: Vec<Vec<f32>>,
     optimiser: AdamWState,
@@ -88,6 +90,7 @@ impl Fit<'_> {
             place: self.progress.place,
             finished: self.progress.finished,
             loss: self.progress.loss,
+            ending: self.progress.ending,
             values: self.params.iter().map(|p| p.value.clone()).collect(),
             optimiser,
             answers: self.progress.answers.iter().map(table).collect(),
@@ -104,6 +107,7 @@ impl Fit<'_> {
             && state.values.iter().zip(&self.params).all(|(v, p)| v.len() == p.value.len())
             && state.values.iter().flatten().all(|v| v.is_finite())
             && state.loss.is_finite()
+            && state.ending.is_none_or(|(from, _)| from <= state.optimiser.step)
             && state.place.0 <= self.recipe.epochs;
         let answers = state.answers().filter(|_| fits).ok_or_else(odd)?;
         let optimiser = match state.finished {
@@ -114,8 +118,8 @@ impl Fit<'_> {
             p.value.copy_from_slice(v);
         }
         self.optimiser = optimiser;
-        let (place, finished, loss) = (state.place, state.finished, state.loss);
-        self.progress = Progress { begun: true, place, finished, loss, answers };
+        let (place, finished, loss, ending) = (state.place, state.finished, state.loss, state.ending);
+        self.progress = Progress { begun: true, place, finished, loss, ending, answers };
         self.read_back();
         Ok(())
     }
