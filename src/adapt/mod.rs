@@ -21,6 +21,8 @@ mod seen;
 pub(crate) mod select;
 mod sensitivity;
 mod shallow;
+#[cfg(test)]
+mod study;
 
 use std::time::{Duration, Instant};
 
