@@ -22,6 +22,8 @@ pub(crate) mod select;
 mod sensitivity;
 mod shallow;
 #[cfg(test)]
+mod study;
+#[cfg(test)]
 mod trying_tests;
 
 use std::time::{Duration, Instant};

@@ -7,6 +7,7 @@ mod confusions;
 pub mod file;
 pub mod known;
 pub mod layout;
+mod lora;
 #[cfg(test)]
 pub(crate) mod samples;
 
@@ -19,6 +20,8 @@ use serde::{Deserialize, Serialize};
 pub use confusions::{Confusion, Confusions};
 #[cfg(feature = "train")]
 pub(crate) use confusions::{FIRST_SHARE, LATER_SHARE};
+
+pub use lora::{InitLoraWeights, LoraOptions};
 
 use crate::error::{Error, Result};
 

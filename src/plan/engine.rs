@@ -215,7 +215,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::plan::survey;
+    use crate::plan::{Trains, survey};
 
     fn engine() -> Engine {
         let base = Base::open(Path::new(env!("CARGO_MANIFEST_DIR")).join("models/har_cnn.onnx")).unwrap();
@@ -248,12 +248,15 @@ mod tests {
     fn training_plans_of_other_sites_go_when_nobody_trains_with_them() {
         let engine = engine();
         let (one, two, bucket) = (sites(&engine, 1), sites(&engine, 2), engine.bucket(MICRO_BATCH, 0));
-        let held = engine.train_plan(&one, &bucket).unwrap();
-        engine.train_plan(&two, &bucket).unwrap();
-        assert!(Arc::ptr_eq(&held, &engine.train_plan(&one, &bucket).unwrap()), "somebody trains with it");
+        let held = engine.train_plan(&one, Trains::Both, &bucket).unwrap();
+        engine.train_plan(&two, Trains::Both, &bucket).unwrap();
+        assert!(
+            Arc::ptr_eq(&held, &engine.train_plan(&one, Trains::Both, &bucket).unwrap()),
+            "somebody trains with it"
+        );
         assert_eq!(engine.train.len(), 1);
         drop(held);
-        engine.train_plan(&two, &bucket).unwrap();
+        engine.train_plan(&two, Trains::Both, &bucket).unwrap();
         assert_eq!(engine.train.len(), 1);
         engine.drop_train_plans();
         assert_eq!(engine.train.len(), 0);

@@ -45,7 +45,7 @@ pub(crate) fn survey(base: &Base, task: Task, bucket: &Bucket) -> Result<Survey>
     })
 }
 
-fn find_sites(model: &TypedModel, base: &Base) -> Result<(Vec<Found>, SiteTable)> {
+pub(super) fn find_sites(model: &TypedModel, base: &Base) -> Result<(Vec<Found>, SiteTable)> {
     guarded(ErrorKind::UnsupportedModel, "cannot look for sites", || find(model, base.onnx()))
 }
 
@@ -154,7 +154,7 @@ fn cut(base: &Base, model: &mut TypedModel, ends: Ends) -> Result<(Vec<OutletId>
     }
 }
 
-fn by_name<'a>(found: &'a [Found], name: &str) -> TractResult<&'a Found> {
+pub(super) fn by_name<'a>(found: &'a [Found], name: &str) -> TractResult<&'a Found> {
     found.iter().find(|f| f.site.name == name).ok_or_else(|| {
         Error::bad_data("there is no such site in the model")
             .at(name)

@@ -25,6 +25,8 @@ mod train;
 mod train_plans;
 #[cfg(not(feature = "train"))]
 mod untrained;
+#[cfg(feature = "train")]
+mod weights;
 
 use ndarray::{Array2, ArrayD};
 use tract_core::internal::*;
@@ -36,11 +38,13 @@ pub(crate) use graph::{Classifier, Deltas, Ends, MergedWeight, Survey, merged_we
 pub(crate) use padding::Padding;
 pub(crate) use pooling::{Rows, pool, unpool};
 #[cfg(feature = "train")]
-pub(crate) use train::{Cotangents, TrainPlan, Worker};
+pub(crate) use train::{Cotangents, TrainPlan, Trains, Worker};
 #[cfg(feature = "train")]
 use train_plans::TrainPlans;
 #[cfg(not(feature = "train"))]
 use untrained::TrainPlans;
+#[cfg(feature = "train")]
+pub(crate) use weights::{SiteWeight, site_weights};
 
 use crate::adapter::SiteDelta;
 use crate::error::{Error, Result};

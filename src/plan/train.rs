@@ -60,7 +60,27 @@ struct Built {
     logits: Option<usize>,
     sites: Vec<(Site, usize)>,
     blocked: Vec<Blocked>,
+    /// Of each trained factor, in order.
     obstructed: Vec<bool>,
+    trains: Trains,
+}
+
+/// Of which factors gradients are taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Trains {
+    Both,
+    /// `B` alone: `A` stays as it is.
+    B,
+}
+
+impl Trains {
+    /// Factors of a site that are trained.
+    fn factors(self) -> usize {
+        match self {
+            Trains::Both => 2,
+            Trains::B => 1,
+        }
+    }
 }
 
 /// How the plans are made.
@@ -73,7 +93,14 @@ enum Form {
     Split,
 }
 
-fn build(base: &Base, ends: Ends, bucket: &Bucket, sites: &[(String, usize)], form: Form) -> Result<Built> {
+fn build(
+    base: &Base,
+    ends: Ends,
+    bucket: &Bucket,
+    sites: &[(String, usize)],
+    trains: Trains,
+    form: Form,
+) -> Result<Built> {
     let graph = adapted(base, ends, bucket, &Deltas::Inputs(sites))?;
     let mut forward = graph.model;
     let what = format!("cannot differentiate {}", base.path().display());
@@ -87,7 +114,8 @@ fn build(base: &Base, ends: Ends, bucket: &Bucket, sites: &[(String, usize)], fo
         {
             (prefix, forward, own_inputs) = (Some(split.prefix), split.suffix, split.passed);
         }
-        let wrt: Vec<OutletId> = forward.inputs[own_inputs..].to_vec();
+        let skipped = 2 - trains.factors();
+        let wrt: Vec<OutletId> = forward.inputs[own_inputs + skipped..].iter().step_by(1 + skipped).copied().collect();
         let ends = forward.outputs.clone();
         let mut back = differentiate(&forward, &ends, &wrt, form != Form::Composed)?;
         if form != Form::Composed {
@@ -117,6 +145,7 @@ fn build(base: &Base, ends: Ends, bucket: &Bucket, sites: &[(String, usize)], fo
             sites: graph.sites,
             blocked: back.blocked,
             obstructed: back.obstructed,
+            trains,
         })
     })
 }
@@ -124,7 +153,7 @@ fn build(base: &Base, ends: Ends, bucket: &Bucket, sites: &[(String, usize)], fo
 impl TrainPlan {
     /// Differentiates without compiling: which of `sites` a gradient reaches, and what stands in the way of the others.
     pub fn reach(base: &Base, ends: Ends, bucket: &Bucket, sites: &[(String, usize)]) -> Result<Reach> {
-        let mut built = build(base, ends, bucket, sites, Form::Split)?;
+        let mut built = build(base, ends, bucket, sites, Trains::Both, Form::Split)?;
         let names =
             built.sites.iter().enumerate().filter(|(i, _)| !built.obstructed[2 * i]).map(|(_, (s, _))| s.name.clone());
         let reachable = names.collect();
@@ -144,22 +173,34 @@ impl TrainPlan {
         Ok(Reach { reachable, blocked: built.blocked, peak_bytes })
     }
 
+    /// [`TrainPlan::of_factors`] for both factors.
+    pub fn new(base: &Base, ends: Ends, bucket: &Bucket, sites: &[(String, usize)], fused: bool) -> Result<TrainPlan> {
+        TrainPlan::of_factors(base, ends, bucket, sites, Trains::Both, fused)
+    }
+
     /// Compiles the plans for `sites`; `fused` chooses the fused backward operators (the composed ones are the reference).
     ///
     /// # Errors
     /// [`ErrorKind::UnsupportedModel`] naming the first node between a site and the output that has no gradient.
-    pub fn new(base: &Base, ends: Ends, bucket: &Bucket, sites: &[(String, usize)], fused: bool) -> Result<TrainPlan> {
+    pub fn of_factors(
+        base: &Base,
+        ends: Ends,
+        bucket: &Bucket,
+        sites: &[(String, usize)],
+        trains: Trains,
+        fused: bool,
+    ) -> Result<TrainPlan> {
         let form = if fused { Form::Split } else { Form::Composed };
-        let plan = TrainPlan::of(base, build(base, ends, bucket, sites, form)?)?;
+        let plan = TrainPlan::of(base, build(base, ends, bucket, sites, trains, form)?)?;
         if plan.prefix_is_by_rows(base, bucket).unwrap_or(false) {
             return Ok(plan);
         }
-        TrainPlan::of(base, build(base, ends, bucket, sites, Form::Fused)?)
+        TrainPlan::of(base, build(base, ends, bucket, sites, trains, Form::Fused)?)
     }
 
     fn of(base: &Base, built: Built) -> Result<TrainPlan> {
         if let Some(at) = built.obstructed.iter().position(|o| *o) {
-            let site = &built.sites[at / 2].0.name;
+            let site = &built.sites[at / built.trains.factors()].0.name;
             let first = built.blocked.first();
             let place = first.map_or_else(String::new, |b| format!("{} ({})", b.node, b.op));
             let reason = first.map_or_else(String::new, |b| b.reason.clone());
@@ -265,7 +306,7 @@ impl Worker {
         })
     }
 
-    /// Gradients of `A` and `s·B` of every site, in plan order, from the cotangents of the outputs.
+    /// Gradients of `A` and `s·B` of every site, or of `s·B` alone, in plan order, from the cotangents of the outputs.
     pub fn backward(&mut self, tape: Tape, cotangents: Cotangents) -> Result<Vec<Vec<f32>>> {
         let features = cotangents.features;
         match (cotangents.logits, self.plan.logits) {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::asking::{self, ASK_RATE};
+use crate::adapter::LoraOptions;
 use crate::cipher::Key;
 use crate::disk::{Disk, KeySource, StagedFile, read_file};
 use crate::error::{Error, ErrorKind, Result};
@@ -147,6 +148,9 @@ pub struct Config {
     /// What training may cost.
     #[serde(default, skip_serializing_if = "TrainLimits::are_unlimited")]
     pub limits: TrainLimits,
+    /// Which member of the LoRA family is trained.
+    #[serde(default, skip_serializing_if = "LoraOptions::are_usual")]
+    pub lora: LoraOptions,
 }
 
 /// With which key the profiles of a home are encrypted.
@@ -220,6 +224,7 @@ impl Config {
                 .at(path.display())
                 .hint("choose 0 to 0.5; 0 answers nothing as none of these"));
         }
+        config.lora.check().map_err(|e| e.within(path.display()))?;
         for file in [Some(&config.model), config.labels.as_ref(), config.tokenizer.as_ref()].into_iter().flatten() {
             let plain = file.components().all(|c| matches!(c, std::path::Component::Normal(_)));
             if !plain || file.as_os_str().is_empty() {

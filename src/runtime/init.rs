@@ -129,6 +129,7 @@ impl NewHome<'_> {
                 .hint("choose another folder, or remove this one first"));
         }
         asking::check(self.options.ask_rate)?;
+        self.options.lora.check()?;
         match self.options.rank {
             1..=256 => Ok(()),
             rank => Err(Error::usage(format!("a rank of {rank}")).hint("choose 1 to 256; 8 is the default")),
@@ -213,6 +214,7 @@ impl NewHome<'_> {
             model_input: options.model_input.clone(),
             encryption: None,
             limits: options.limits,
+            lora: options.lora.clone(),
         })
     }
 

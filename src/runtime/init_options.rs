@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use super::asking::ASK_RATE;
 use super::config::NewClasses;
 use super::sandbox::Vetting;
+use crate::adapter::LoraOptions;
 use crate::base::Task;
 use crate::disk::KeySource;
 use crate::input::Preprocessing;
@@ -38,6 +39,7 @@ pub struct InitOptions {
     pub(crate) vetting: Option<Vetting>,
     pub(crate) key: Option<KeySource>,
     pub(crate) limits: TrainLimits,
+    pub(crate) lora: LoraOptions,
     pub(crate) ask_rate: f64,
     pub(crate) from: Option<PathBuf>,
 }
@@ -60,6 +62,7 @@ impl InitOptions {
             vetting: None,
             key: None,
             limits: TrainLimits::default(),
+            lora: LoraOptions::default(),
             ask_rate: ASK_RATE,
             from: None,
         }
@@ -146,6 +149,13 @@ impl InitOptions {
     #[must_use]
     pub fn limits(mut self, limits: TrainLimits) -> InitOptions {
         self.limits = limits;
+        self
+    }
+
+    /// Which member of the LoRA family is trained; plain LoRA by default.
+    #[must_use]
+    pub fn lora(mut self, lora: LoraOptions) -> InitOptions {
+        self.lora = lora;
         self
     }
 

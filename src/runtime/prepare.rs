@@ -7,7 +7,7 @@ use super::lessons::Lessons;
 use super::resume;
 use super::session::Serving;
 use super::train_options::TrainOptions;
-use crate::adapt::select::{Chosen, Costs};
+use crate::adapt::select::{Chosen, Costs, applied};
 use crate::adapt::{Adaptation, CandidateSites, Incumbent, Progress, Settings};
 use crate::error::Result;
 use crate::plan::sequence_length;
@@ -48,8 +48,28 @@ impl Session {
         let pattern = Pattern::new(&config.sites);
         let choice = crate::adapt::select::choose(&engine.base, engine.task, &pattern, config.rank, length)?;
         let limits = options.limits.unwrap_or(config.limits);
+        // Gradients are measured with the deltas that would be applied.
+        let measure = |candidates: &CandidateSites, settings: &Settings| {
+            let candidates = applied(candidates, &settings.recipe.lora);
+            let measuring = Adaptation {
+                engine,
+                dataset,
+                candidates: &candidates,
+                settings,
+                incumbent: incumbent(serving),
+                stop,
+                keeper: None,
+                progress,
+            };
+            let measured = measuring.measure(&candidates.all_sites);
+            engine.drop_train_plans();
+            measured
+        };
+        let by_gradient = settings.recipe.lora.rank_by_gradient;
         let (candidates, chosen) = if limits.are_unlimited() {
-            (choice.candidates, None)
+            let uniform = &choice.candidates;
+            let measured = if by_gradient { measure(uniform, &settings)? } else { None };
+            (choice.by_gradient(uniform, &measured.map_or(vec![], |m| m.gradients)), None)
         } else {
             let costs = Costs::new(&engine.base, engine.task, &choice, &limits, settings.threads);
             let (candidates, chosen) = costs.choose(config.rank, None)?;
@@ -63,21 +83,14 @@ impl Session {
                 let most = Duration::try_from_secs_f64(most).unwrap_or(Duration::MAX);
                 settings.budget = Some(settings.budget.map_or(most, |b| b.min(most)));
             }
-            let measuring = Adaptation {
-                engine,
-                dataset,
-                candidates: &candidates,
-                settings: &settings,
-                incumbent: incumbent(serving),
-                stop,
-                keeper: None,
-                progress,
-            };
-            let measured = measuring.measure(&candidates.all_sites);
-            engine.drop_train_plans();
-            let (candidates, chosen) = costs.choose(config.rank, measured?.as_ref())?;
-            (candidates, Some(chosen))
+            let measured = measure(&candidates, &settings)?;
+            let (candidates, chosen) = costs.choose(config.rank, measured.as_ref())?;
+            match measured.filter(|_| by_gradient) {
+                Some(m) => (choice.by_gradient(&candidates, &m.gradients), Some(chosen)),
+                None => (candidates, Some(chosen)),
+            }
         };
+        let candidates = applied(&candidates, &settings.recipe.lora);
         // Measuring is part of the time.
         settings.budget = settings.budget.map(|b| b.saturating_sub(started.elapsed()));
         let name = resume::name(&engine.base.fingerprint(), &settings, &candidates, dataset);

@@ -106,6 +106,7 @@ impl Session {
             let config = self.home().config();
             let mut settings = Settings { seed: config.seed, ..Settings::default() };
             settings.limits.disagreement = config.disagreement_limit;
+            settings.recipe.lora = config.lora.clone();
             settings
         }
     }
@@ -301,6 +302,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+    use crate::adapter::{InitLoraWeights, LoraOptions};
     use crate::input::LabelledSet;
     use crate::runtime::{Feedback, Home, InitOptions};
     use crate::store::Selection;
@@ -324,6 +326,34 @@ mod tests {
     fn train(session: &Session) -> TrainReport {
         let settings = Settings { deepest: crate::adapter::Depth::HeadOnly, threads: 1, ..session.settings() };
         session.train(&TrainOptions { settings: Some(settings), ..TrainOptions::default() }).unwrap()
+    }
+
+    #[test]
+    fn a_home_says_which_member_of_the_lora_family_is_trained() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("home");
+        let lora = LoraOptions::default().init_lora_weights(InitLoraWeights::Pissa).rank_by_gradient(true);
+        let options = InitOptions::new(asset("har_cnn.onnx")).lora(lora.clone().use_rslora(true));
+        Home::init(&path, &options).unwrap();
+        let file = path.join("acclimate.toml");
+        let text = std::fs::read_to_string(&file).unwrap();
+        std::fs::write(&file, text.replace("use_rslora = true", "use_rslora = false")).unwrap();
+        let session = Home::open(&path).unwrap().session("p").unwrap();
+        assert_eq!(session.settings().recipe.lora, lora);
+        teach(&session, &LabelledSet::read(asset("hapt_users_23_26.npz")).unwrap().filter_user(23).unwrap());
+        let serving = session.follow().unwrap();
+        let all = Cut::all(lock(&session.journal).state()).unwrap();
+        let prepared = session.prepare(&TrainOptions::default(), &serving, &all, &|| false, &|_| {}).unwrap();
+        let ranks: Vec<usize> = prepared.candidates.all_sites.iter().map(|(_, rank)| *rank).collect();
+        assert!(
+            ranks.iter().all(|r| r % 2 == 0) && ranks.iter().any(|r| *r != 16),
+            "twice the trained ranks: {ranks:?}"
+        );
+        let settings = Settings { steps: Some(2), threads: 1, ..session.settings() };
+        session.train(&TrainOptions { settings: Some(settings), ..TrainOptions::default() }).unwrap();
+        std::fs::write(&file, text.replace("use_rslora = true", "use_dora = true")).unwrap();
+        let refused = Home::open(&path).unwrap_err().to_string();
+        assert!(refused.contains("use_dora") && refused.contains("acclimate.toml"), "{refused}");
     }
 
     #[test]

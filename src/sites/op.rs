@@ -48,6 +48,9 @@ impl TypedOp for LowRank {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct LowRankBackward {
     pub geometry: Geometry,
+    pub x_shape: Vec<usize>,
+    /// Without it `dA` is one number that says nothing, and `x` is not read unless the site is depthwise.
+    pub need_a: bool,
     pub need_x: bool,
     /// What the sixth input is to `dx`, if there is one.
     pub onto: Onto,
@@ -79,18 +82,17 @@ impl EvalOp for LowRankBackward {
         let kernel = kernel.as_deref().map(floats).transpose()?;
         let mut dx = match sum {
             Some(sum) => Some(sum.into_tensor()),
-            None if self.need_x => Some(Tensor::zero::<f32>(x.shape())?),
+            None if self.need_x => Some(Tensor::zero::<f32>(&self.x_shape)?),
             None => None,
         };
         let g = {
             let mut plain = dx.as_mut().map(Tensor::try_as_plain_ram_mut).transpose()?;
             let dx = plain.as_mut().map(|p| p.as_slice_mut::<f32>()).transpose()?;
-            self.geometry.backward(floats(&x)?, floats(&saved)?, floats(&a)?, floats(&b)?, floats(&dy)?, kernel, dx)
+            let (x, saved, a, b, dy) = (floats(&x)?, floats(&saved)?, floats(&a)?, floats(&b)?, floats(&dy)?);
+            self.geometry.backward(self.need_a, x, saved, a, b, dy, kernel, dx)
         };
-        let mut out = tvec!(
-            Tensor::from_shape(a.shape(), &g.a)?.into_tvalue(),
-            Tensor::from_shape(b.shape(), &g.b)?.into_tvalue()
-        );
+        let da = if self.need_a { Tensor::from_shape(a.shape(), &g.a)? } else { tensor1(&[0f32]) };
+        let mut out = tvec!(da.into_tvalue(), Tensor::from_shape(b.shape(), &g.b)?.into_tvalue());
         out.extend(dx.map(IntoTValue::into_tvalue));
         Ok(out)
     }
@@ -99,9 +101,10 @@ impl EvalOp for LowRankBackward {
 impl TypedOp for LowRankBackward {
     fn output_facts(&self, inputs: &[&TypedFact]) -> TractResult<TVec<TypedFact>> {
         ensure!(inputs.len() == 5 + (self.onto != Onto::Nothing) as usize, "its backward takes x, saved, A, B and dy");
-        let mut facts = tvec!(f32::fact(inputs[2].shape.clone()), f32::fact(inputs[3].shape.clone()));
+        let da = if self.need_a { f32::fact(inputs[2].shape.clone()) } else { f32::fact([1]) };
+        let mut facts = tvec!(da, f32::fact(inputs[3].shape.clone()));
         if self.need_x {
-            facts.push(f32::fact(inputs[0].shape.clone()));
+            facts.push(f32::fact(&self.x_shape));
         }
         Ok(facts)
     }

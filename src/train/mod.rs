@@ -5,3 +5,5 @@ pub mod loss;
 pub mod optim;
 pub mod sampler;
 pub mod solve;
+pub(crate) mod spd;
+pub(crate) mod svd;

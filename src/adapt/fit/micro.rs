@@ -83,7 +83,7 @@ impl Fit<'_> {
         let at = match workers.iter().position(|(b, _)| *b == bucket) {
             Some(at) => at,
             None => {
-                let plan: Arc<TrainPlan> = engine.train_plan(self.sites, &bucket)?;
+                let plan: Arc<TrainPlan> = engine.train_plan(self.sites, self.recipe.lora.trains(), &bucket)?;
                 workers.push((bucket.clone(), plan.worker()?));
                 workers.len() - 1
             }

@@ -3,25 +3,26 @@
 use std::sync::{Arc, Mutex};
 
 use ndarray::Array2;
-use rand::SeedableRng;
-use rand_chacha::ChaCha8Rng;
 
 pub use super::example::{Target, TrainingExample};
-use crate::adapter::{DenseTensor, SiteDelta};
+use crate::adapter::{LoraOptions, SiteDelta};
 use crate::base::Bucket;
 use crate::error::{Error, ErrorKind, Result};
 use crate::head::Head;
 use crate::plan::{Engine, Factors, MICRO_BATCH, Padding, SiteKey, Worker, sequence_length};
-use crate::sites::Site;
 use crate::sync::lock;
 use crate::train::optim::{AdamW, AdamWOptions, Decay, Grads, Group, ParamSet, Schedule, clip_global_norm};
 use crate::train::sampler::{self, Sampler, SamplerOptions};
 pub(crate) use activation_cache::Kept;
+use family::{Part, Side};
 use micro::Micro;
+pub(crate) use start::start;
 use state::{FitName, Keeper};
 
 mod activation_cache;
+mod family;
 mod micro;
+mod start;
 pub(crate) mod state;
 
 /// Usual peak learning rate of the factors.
@@ -46,6 +47,8 @@ pub struct Recipe {
     pub warmup: f32,
     /// Scale `alpha / rank` of the deltas.
     pub scale: f32,
+    /// Which member of the LoRA family is trained.
+    pub lora: LoraOptions,
     /// Label smoothing; `None` likewise.
     pub smoothing: Option<f32>,
     /// Memory for what the layers before the first trained one computed, kept from one epoch to the next.
@@ -67,6 +70,7 @@ impl Default for Recipe {
             batch: 16,
             warmup: 0.1,
             scale: 2.0,
+            lora: LoraOptions::default(),
             smoothing: None,
             seed: 0,
             micro_batch: MICRO_BATCH,
@@ -120,27 +124,6 @@ pub(crate) enum Go {
     Enough,
 }
 
-/// The low-rank start: `A` random with the variance that keeps the size of its input (Kaiming uniform with a = √5, as PEFT
-/// does), `B` zero, so that the adapted model starts as the base.
-pub(crate) fn start(sites: &[(Site, usize)], scale: f32, seed: u64) -> Vec<SiteDelta> {
-    use rand::RngExt;
-    let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    let delta = |(site, rank): &(Site, usize)| {
-        let bound = (site.fan_in() as f32).sqrt().recip();
-        let shape = site.a_shape(*rank);
-        let data = (0..shape.iter().product()).map(|_| rng.random_range(-bound..bound)).collect();
-        SiteDelta {
-            name: site.name.clone(),
-            kind: site.kind,
-            rank: *rank as u32,
-            alpha: scale * *rank as f32,
-            a: DenseTensor { shape, data },
-            b: DenseTensor::zeros(&site.b_shape(*rank)),
-        }
-    };
-    sites.iter().map(delta).collect()
-}
-
 /// Mean loss (cross-entropy in nats) of an epoch at which a fit without label smoothing begins to end: every training
 /// example is answered right and sure (`docs/training.md`, *Where the time goes*).
 const NOTHING_LEFT: f64 = 0.05;
@@ -160,6 +143,8 @@ pub(crate) struct Fit<'a> {
     params: ParamSet,
     optimiser: AdamW,
     deltas: Vec<SiteDelta>,
+    /// What is trained of them, in the order of the parameters.
+    parts: Vec<Part>,
     head: Head,
     /// One set a thread; the locks are never contended, they only make the set shareable.
     workers: Vec<Mutex<Vec<(Bucket, Worker)>>>,
@@ -203,8 +188,9 @@ impl<'a> Fit<'a> {
             .map(|l| crate::plan::check(&engine.base, &l.example).map(|()| sequence_length(&engine.base, &l.example)))
             .collect::<Result<_>>()?;
         let longest = lengths.iter().copied().max().unwrap_or(0);
-        let plan = engine.train_plan(sites, &engine.bucket(recipe.micro_batch.min(recipe.batch), longest))?;
-        let deltas = start(&plan.sites, recipe.scale, recipe.seed);
+        let bucket = engine.bucket(recipe.micro_batch.min(recipe.batch), longest);
+        let plan = engine.train_plan(sites, recipe.lora.trains(), &bucket)?;
+        let deltas = start::begin(&engine.base, &plan.sites, recipe)?;
         Fit::from_start(engine, training_examples, lengths, sites, deltas, head, recipe, threads)
     }
 
@@ -220,10 +206,9 @@ impl<'a> Fit<'a> {
         threads: usize,
     ) -> Result<Fit<'a>> {
         let mut params = ParamSet::new();
-        let decayed = Group { lr_scale: 1.0, weight_decay: recipe.weight_decay };
-        for d in &deltas {
-            params.add(format!("{}.lora_A", d.name), d.a.data.clone(), decayed)?;
-            params.add(format!("{}.lora_B", d.name), d.b.data.clone(), decayed)?;
+        let parts = family::parts(&deltas, &recipe.lora)?;
+        for part in &parts {
+            params.add(part.name(&deltas), part.values(&deltas), part.group(recipe.weight_decay))?;
         }
         let weight = head.weight.iter().copied().collect();
         let head_group = Group { lr_scale: recipe.head_rate(), weight_decay: recipe.weight_decay };
@@ -243,6 +228,7 @@ impl<'a> Fit<'a> {
             params,
             optimiser,
             deltas,
+            parts,
             head,
             workers,
             kept,
@@ -287,7 +273,7 @@ impl<'a> Fit<'a> {
     pub fn is_split(&self) -> Result<bool> {
         let longest = self.lengths.iter().copied().max().unwrap_or(0);
         let bucket = self.engine.bucket(self.recipe.micro_batch.min(self.recipe.batch), longest);
-        Ok(self.engine.train_plan(self.sites, &bucket)?.is_split())
+        Ok(self.engine.train_plan(self.sites, self.recipe.lora.trains(), &bucket)?.is_split())
     }
 
     /// [`Fit::run_to`] the last of the recipe's epochs.
@@ -437,6 +423,12 @@ impl<'a> Fit<'a> {
         Sampler::new(&items, options)
     }
 
+    /// Number of values that are trained.
+    #[cfg(test)]
+    pub fn trained(&self) -> usize {
+        self.params.count()
+    }
+
     /// Optimiser steps of one pass over the training examples.
     pub fn steps_per_epoch(&self) -> Result<u64> {
         Ok(self.sampler()?.batches() as u64)
@@ -448,6 +440,7 @@ impl<'a> Fit<'a> {
         if self.recipe.clip > 0.0 {
             clip_global_norm(&mut grads, self.recipe.clip)?;
         }
+        self.parts.iter().zip(&mut grads.0).for_each(|(part, gradient)| part.project(gradient));
         self.optimiser.step(&mut self.params, &grads, lr)?;
         self.read_back();
         Ok(loss)
@@ -457,9 +450,11 @@ impl<'a> Fit<'a> {
     pub fn site_gradients(&self, count: usize) -> Result<Vec<(String, f64)>> {
         let items: Vec<usize> = (0..count.min(self.training_examples.len())).collect();
         let (grads, _) = self.gradients(&items, &vec![1.0; items.len()])?;
-        let square = |g: &[f32]| g.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>();
-        let pairs = self.deltas.iter().zip(grads.0.chunks_exact(2));
-        Ok(pairs.map(|(d, g)| (d.name.clone(), square(&g[0]) + square(&g[1]))).collect())
+        let mut sums: Vec<(String, f64)> = self.deltas.iter().map(|d| (d.name.clone(), 0.0)).collect();
+        for (part, gradient) in self.parts.iter().zip(&grads.0) {
+            sums[part.site].1 += gradient.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>();
+        }
+        Ok(sums)
     }
 
     /// Gradients of every parameter over these training examples, and their mean loss.
@@ -475,24 +470,26 @@ impl<'a> Fit<'a> {
         });
         let factors = self.factors()?;
         let results = self.run_micros(&micros, &factors, total)?;
-        let mut grads: Grads = self.params.zero_grads();
+        let mut head = self.params.zero_grads().0.split_off(self.parts.len());
+        // In the order of the plan, which is that of the parts.
+        let mut whole: Vec<Vec<f32>> = self.parts.iter().map(|p| vec![0.0; p.whole(&self.deltas).len()]).collect();
         let mut loss = 0.0;
         // Summed in the order of the micro-batches: the result does not depend on the number of threads.
         for r in results {
             loss += r.loss;
-            let n = grads.0.len();
-            for (sum, g) in grads.0[..n - 2].iter_mut().zip(&r.factors) {
+            for (sum, g) in whole.iter_mut().zip(&r.factors) {
                 sum.iter_mut().zip(g).for_each(|(s, g)| *s += g);
             }
-            grads.0[n - 2].iter_mut().zip(&r.head_weight).for_each(|(s, g)| *s += g);
-            grads.0[n - 1].iter_mut().zip(&r.head_bias).for_each(|(s, g)| *s += g);
+            head[0].iter_mut().zip(&r.head_weight).for_each(|(s, g)| *s += g);
+            head[1].iter_mut().zip(&r.head_bias).for_each(|(s, g)| *s += g);
         }
         // The plan takes s·B: the gradient of B itself is s times the plan's.
-        for (i, d) in self.deltas.iter().enumerate() {
-            let scale = d.scale();
-            grads.0[2 * i + 1].iter_mut().for_each(|g| *g *= scale);
+        for (part, sum) in self.parts.iter().zip(&mut whole).filter(|(part, _)| part.side == Side::B) {
+            let scale = self.deltas[part.site].scale();
+            sum.iter_mut().for_each(|g| *g *= scale);
         }
-        Ok((grads, loss))
+        let trained = self.parts.iter().zip(&whole).map(|(part, sum)| part.pick(sum));
+        Ok((Grads(trained.chain(head).collect()), loss))
     }
 
     fn factors(&self) -> Result<Factors> {
@@ -502,12 +499,8 @@ impl<'a> Fit<'a> {
     /// Copies the parameters into the deltas and the head.
     fn read_back(&mut self) {
         let mut values = self.params.iter().map(|p| &p.value);
-        for d in &mut self.deltas {
-            for tensor in [&mut d.a, &mut d.b] {
-                if let Some(v) = values.next() {
-                    tensor.data.copy_from_slice(v);
-                }
-            }
+        for (part, v) in self.parts.iter().zip(values.by_ref()) {
+            part.put(v, &mut self.deltas);
         }
         if let Some(v) = values.next() {
             self.head.weight.iter_mut().zip(v).for_each(|(w, v)| *w = *v);
@@ -518,5 +511,7 @@ impl<'a> Fit<'a> {
     }
 }
 
+#[cfg(test)]
+mod family_tests;
 #[cfg(test)]
 mod tests;

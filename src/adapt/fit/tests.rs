@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::state::FitState;
 use super::*;
-use crate::adapter::Pooling;
+use crate::adapter::{DenseTensor, Pooling};
 use crate::base::{Base, Task};
 use crate::input::{ArrayData, Example, NamedArray, arrays};
 
@@ -16,7 +16,7 @@ fn folder(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens/training").join(name)
 }
 
-fn tensors(path: &Path) -> Vec<(String, DenseTensor)> {
+pub(super) fn tensors(path: &Path) -> Vec<(String, DenseTensor)> {
     let bytes = std::fs::read(path).unwrap();
     let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
     let one = |(name, t): (String, safetensors::tensor::TensorView)| {
@@ -34,16 +34,16 @@ fn integers(all: &[NamedArray], name: &str) -> Vec<i64> {
 }
 
 /// The start of a recorded training.
-struct Fixture {
-    engine: Engine,
-    training_examples: Vec<TrainingExample>,
-    order: Vec<i64>,
-    deltas: Vec<SiteDelta>,
-    head: Head,
-    recipe: Recipe,
+pub(super) struct Fixture {
+    pub engine: Engine,
+    pub training_examples: Vec<TrainingExample>,
+    pub order: Vec<i64>,
+    pub deltas: Vec<SiteDelta>,
+    pub head: Head,
+    pub recipe: Recipe,
 }
 
-fn fixture(name: &str, pooling: Pooling) -> Fixture {
+pub(super) fn fixture(name: &str, pooling: Pooling) -> Fixture {
     let folder = folder(name);
     let meta: Value = serde_json::from_slice(&std::fs::read(folder.join("meta.json")).unwrap()).unwrap();
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -183,7 +183,14 @@ fn what_is_kept_changes_no_loss() {
 
 /// Keeps everything in memory, the last state of each fit.
 #[derive(Default)]
-struct Memory(Mutex<std::collections::HashMap<FitName, FitState>>);
+pub(super) struct Memory(Mutex<std::collections::HashMap<FitName, FitState>>);
+
+impl Memory {
+    /// The state of the only fit.
+    pub(super) fn last(&self) -> FitState {
+        self.0.lock().unwrap().values().next().unwrap().clone()
+    }
+}
 
 impl Keeper for Memory {
     fn left(&self, name: &FitName) -> Option<FitState> {
@@ -204,9 +211,15 @@ impl Keeper for Memory {
 
 /// Three epochs of the last `sites` sites, the first half of the last layer's values as an answer to each of the first two;
 /// stopped before step `end`.
-fn run_to(f: &Fixture, sites: usize, keeper: Option<&dyn Keeper>, threads: usize, end: usize) -> Result<Fitted> {
+pub(super) fn run_to(
+    f: &Fixture,
+    sites: usize,
+    keeper: Option<&dyn Keeper>,
+    threads: usize,
+    end: usize,
+) -> Result<Fitted> {
     let deltas = f.deltas[f.deltas.len() - sites..].to_vec();
-    let key: SiteKey = deltas.iter().map(|d| (d.name.clone(), 8)).collect();
+    let key: SiteKey = deltas.iter().map(|d| (d.name.clone(), f.recipe.lora.applied_rank(8))).collect();
     let recipe = Recipe { epochs: 3, micro_batch: 3, ..f.recipe.clone() };
     let fit =
         Fit::new(&f.engine, f.training_examples.iter().collect(), &key, f.head.clone(), &recipe, threads).unwrap();

@@ -1,9 +1,11 @@
 //! Which sites adapt, and what that costs: the runtime knows the architecture so that its user need not.
 
 mod budget;
+mod ranks;
 
 pub use budget::{Chosen, ChosenSite};
 pub(crate) use budget::{Costs, Measured};
+pub(crate) use ranks::applied;
 
 use crate::adapt::CandidateSites;
 use crate::base::{Base, Bucket, Task};

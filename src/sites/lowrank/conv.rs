@@ -137,6 +137,7 @@ pub(super) fn forward((s, r): (&ConvShape, usize), x: &[f32], a: &[f32], b: &[f3
 /// `Q` the scatter of `dT` onto input positions per tap, `dA = Q·Xᵀ` and `dX = Aᵀ·Q`.
 pub(super) fn backward(
     (s, r): (&ConvShape, usize),
+    need_a: bool,
     x: &[f32],
     t: &[f32],
     a: &[f32],
@@ -151,7 +152,7 @@ pub(super) fn backward(
     let (mut dt, mut moved) = (vec![0f32; r * op], vec![0f32; s.moved(r, way)]);
     for ng in 0..s.batch * s.groups {
         let g = ng % s.groups;
-        let xg = &x[ng * ci * ip..(ng + 1) * ci * ip];
+        let xg = if need_a { &x[ng * ci * ip..(ng + 1) * ci * ip] } else { &[] };
         let dyg = mat(&dy[ng * co * op..(ng + 1) * co * op], co, op);
         let tg = mat(&t[ng * r * op..(ng + 1) * r * op], r, op);
         gemm(1.0, mat(&b[g * co * r..(g + 1) * co * r], co, r).t(), dyg, 0.0, mat_mut(&mut dt, r, op));
@@ -161,9 +162,11 @@ pub(super) fn backward(
             for (positions, channels) in s.blocks() {
                 let (rows, len, at) = (channels.len() * taps, positions.len(), channels.start * taps);
                 let planes = channels.start * ip..channels.end * ip;
-                columns(s, &xg[planes.clone()], positions.clone(), &mut moved, len);
                 let dt = part(&dt, positions.start, r, len, op);
-                product(dt, part(&moved, 0, rows, len, len).t(), 1.0, part_mut(&mut da, at, r, rows, ci * taps));
+                if need_a {
+                    columns(s, &xg[planes.clone()], positions.clone(), &mut moved, len);
+                    product(dt, part(&moved, 0, rows, len, len).t(), 1.0, part_mut(&mut da, at, r, rows, ci * taps));
+                }
                 if let Some(dx) = &mut dxg {
                     product(part(a, at, r, rows, ci * taps).t(), dt, 0.0, part_mut(&mut moved, 0, rows, len, len));
                     add_columns(s, &moved, positions, &mut dx[planes], len);
@@ -171,10 +174,11 @@ pub(super) fn backward(
             }
             continue;
         }
-        let xg = part(xg, 0, ci, ip, ip);
         let mut through = |q: &[f32], first: usize, rows: usize| {
             let q = part(q, 0, rows, ip, ip);
-            product(q, xg.t(), 1.0, part_mut(&mut da_taps, first * ci, rows, ci, ci));
+            if need_a {
+                product(q, part(xg, 0, ci, ip, ip).t(), 1.0, part_mut(&mut da_taps, first * ci, rows, ci, ci));
+            }
             if let Some(dx) = &mut dxg {
                 product(part(&taps_a, first * ci, rows, ci, ci).t(), q, 1.0, part_mut(dx, 0, ci, ip, ip));
             }

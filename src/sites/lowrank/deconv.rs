@@ -69,6 +69,7 @@ pub(super) fn forward((s, r): (&ConvShape, usize), x: &[f32], a: &[f32], b: &[f3
 /// `dT = Bᵀ·dY`, `dB = dY·Tᵀ`; with `Q` what reaches each input position of `dT` per tap: `dA = Q·Xᵀ`, `dX = Aᵀ·Q`.
 pub(super) fn backward(
     (s, r): (&ConvShape, usize),
+    need_a: bool,
     x: &[f32],
     t: &[f32],
     a: &[f32],
@@ -87,7 +88,6 @@ pub(super) fn backward(
         for n in 0..s.batch {
             let ng = n * s.groups + g;
             let dyg = mat(&dy[ng * co * large..(ng + 1) * co * large], co, large);
-            let xg = part(x, ng * ci * small, ci, small, small);
             gemm(1.0, bg.t(), dyg, 0.0, mat_mut(&mut dt, r, large));
             let tg = mat(&t[ng * r * large..(ng + 1) * r * large], r, large);
             gemm(1.0, dyg, tg.t(), 1.0, mat_mut(&mut db[g * co * r..(g + 1) * co * r], co, r));
@@ -101,7 +101,10 @@ pub(super) fn backward(
                     s.for_rows(first + row / r, |o, i, w| gather_add(into, o, from, i, w));
                 }
                 let (q, at) = (part(q, 0, rows, small, small), first * r * ci);
-                product(q, xg.t(), 1.0, part_mut(&mut da_taps, at, rows, ci, ci));
+                if need_a {
+                    let xg = part(x, ng * ci * small, ci, small, small);
+                    product(q, xg.t(), 1.0, part_mut(&mut da_taps, at, rows, ci, ci));
+                }
                 if let Some(dx) = &mut dx {
                     let dx = part_mut(dx, ng * ci * small, ci, small, small);
                     product(part(&taps_a, at, rows, ci, ci).t(), q, 1.0, dx);

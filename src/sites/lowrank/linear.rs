@@ -47,6 +47,7 @@ pub(super) fn forward(d: Dims, x: &[f32], a: &[f32], b: &[f32], y: &mut [f32]) -
 /// `dt = dy·Bᵀ`, `dB = tᵀ·dy`, `dA = xᵀ·dt`, `dx += dt·Aᵀ`.
 pub(super) fn backward(
     d: Dims,
+    need_a: bool,
     x: &[f32],
     t: &[f32],
     a: &[f32],
@@ -64,7 +65,9 @@ pub(super) fn backward(
         let ti = mat(&t[i * rows * d.rank..(i + 1) * rows * d.rank], rows, d.rank);
         gemm(1.0, dyi, b.t(), 0.0, mat_mut(&mut dt, rows, d.rank));
         gemm(1.0, ti.t(), dyi, 1.0, mat_mut(&mut db, d.rank, d.output));
-        gemm(1.0, d.rows(x, i, d.input).t(), mat(&dt, rows, d.rank), 1.0, mat_mut(&mut da, d.input, d.rank));
+        if need_a {
+            gemm(1.0, d.rows(x, i, d.input).t(), mat(&dt, rows, d.rank), 1.0, mat_mut(&mut da, d.input, d.rank));
+        }
         if let Some(dx) = &mut dx {
             gemm(1.0, mat(&dt, rows, d.rank), a.t(), 1.0, d.rows_mut(dx, i, d.input));
         }

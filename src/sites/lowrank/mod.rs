@@ -109,10 +109,12 @@ impl Geometry {
     }
 
     /// Gradients from the cotangent `dy` of `y`; the one of `x` is added to `dx`, where that is asked for: with the frozen `kernel`
-    /// of a depthwise convolution, the gradient through that kernel too.
+    /// of a depthwise convolution, the gradient through that kernel too. Without `need_a` the gradient of `A` is left at zero
+    /// and `x` is not read, but for depthwise sites.
     #[allow(clippy::too_many_arguments)]
     pub fn backward(
         &self,
+        need_a: bool,
         x: &[f32],
         saved: &[f32],
         a: &[f32],
@@ -123,13 +125,13 @@ impl Geometry {
     ) -> Gradients {
         match self {
             &Geometry::Linear { outer, input, output, inner, rank } => {
-                linear::backward(linear::Dims { outer, input, output, inner, rank }, x, saved, a, b, dy, dx)
+                linear::backward(linear::Dims { outer, input, output, inner, rank }, need_a, x, saved, a, b, dy, dx)
             }
             Geometry::Conv { shape, rank } if shape.is_depthwise() => {
                 depthwise::backward((shape, *rank), x, a, b, dy, kernel, dx)
             }
-            Geometry::Conv { shape, rank } => conv::backward((shape, *rank), x, saved, a, b, dy, dx),
-            Geometry::Deconv { shape, rank } => deconv::backward((shape, *rank), x, saved, a, b, dy, dx),
+            Geometry::Conv { shape, rank } => conv::backward((shape, *rank), need_a, x, saved, a, b, dy, dx),
+            Geometry::Deconv { shape, rank } => deconv::backward((shape, *rank), need_a, x, saved, a, b, dy, dx),
         }
     }
 }

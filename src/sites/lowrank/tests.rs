@@ -106,7 +106,7 @@ fn check(g: Geometry) {
     }
     // The gradient of x is added to what is there.
     let mut dx = vec![1f32; x.len()];
-    let grads = g.backward(&x, &saved, &a, &b, &dy, None, Some(&mut dx));
+    let grads = g.backward(true, &x, &saved, &a, &b, &dy, None, Some(&mut dx));
     dx.iter_mut().for_each(|d| *d -= 1.0);
     // Along a random direction of each input, the slope of <dy, ΔW(x)> must equal <gradient, direction>.
     let slope = |dir: [&[f32]; 3]| -> f64 {
@@ -127,8 +127,14 @@ fn check(g: Geometry) {
         let (fd, ad) = (slope(dirs), grad.iter().zip(&dir).map(|(g, d)| *g as f64 * *d as f64).sum::<f64>());
         assert!((fd - ad).abs() <= 1e-4 * (1.0 + fd.abs()), "{g:?} slot {slot}: {fd} != {ad}");
     }
-    let without = g.backward(&x, &saved, &a, &b, &dy, None, None);
+    let without = g.backward(true, &x, &saved, &a, &b, &dy, None, None);
     assert!(without.a == grads.a && without.b == grads.b);
+    // Where A stays, the rest is the same, and x is not read but by depthwise sites.
+    let mut fixed_dx = vec![1f32; x.len()];
+    let read = if g.is_depthwise() { &x[..] } else { &[] };
+    let fixed = g.backward(false, read, &saved, &a, &b, &dy, None, Some(&mut fixed_dx));
+    fixed_dx.iter_mut().for_each(|d| *d -= 1.0);
+    assert!(fixed.b == grads.b && fixed_dx == dx, "{g:?}");
 }
 
 #[test]
