@@ -21,6 +21,7 @@ mod seen;
 pub(crate) mod select;
 mod sensitivity;
 mod shallow;
+pub(crate) mod swaps;
 
 use std::time::{Duration, Instant};
 
@@ -168,7 +169,7 @@ impl Adaptation<'_> {
             .collect();
         if judged.len() < FEWEST_EXAMPLES {
             let more = FEWEST_EXAMPLES - judged.len();
-            let reason = format!("{} answers are known; {more} more before the first training", judged.len());
+            let reason = format!("{} known; {more} more before the first training", doubts::answers(judged.len()));
             return Ok(self.nothing(reason, started));
         }
         self.say("looking at the inputs", 0.0);

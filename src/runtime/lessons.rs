@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet};
 use super::config::Distillation;
 use super::opinions::{self, Meaning};
 use super::session::Serving;
+use super::swapped::Swapped;
 use super::{Session, journal_io};
 use crate::adapt::fit::{Target, TrainingExample};
 use crate::adapt::{Dataset, MOST_IDLE, Standing};
@@ -31,6 +32,8 @@ pub(super) struct Lessons {
     pub superseded: usize,
     /// Those that were told to teach nothing.
     pub ignored: usize,
+    /// Classes that swapped their meaning; what was said before is left out.
+    pub swapped: Vec<Swapped>,
 }
 
 impl Session {
@@ -137,7 +140,7 @@ impl Session {
             none: index.get(NONE_OF_THESE).copied(),
             features: home.0.features,
         };
-        Ok(Lessons { labels, dataset, ids, kinds, superseded, ignored })
+        Ok(Lessons { labels, dataset, ids, kinds, superseded, ignored, swapped: vec![] })
     }
 }
 

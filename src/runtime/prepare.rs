@@ -39,7 +39,8 @@ impl Session {
         let config = self.home().config();
         let engine = &self.home().0.engine;
         let mut settings = options.over(|| self.settings());
-        let lessons = self.lessons(serving, cut)?;
+        let lessons =
+            self.lessons(serving, cut)?.without_swapped(engine, settings.threads, settings.recipe.micro_batch)?;
         let dataset = &lessons.dataset;
         // Costs are those of the longest training example.
         let longest =
