@@ -139,7 +139,7 @@ fn the_base_models_own_classes_may_swap_too() {
         other => other.to_string(),
     };
     let set = person(23);
-    let order: Vec<usize> = (0..set.len()).map(|i| i * 89 % set.len()).collect();
+    let order: Vec<usize> = (0..set.len()).map(|i| i * 220 % set.len()).collect();
     let life = |swaps: bool| {
         let folder = tempfile::tempdir().unwrap();
         let session = home(&folder).session("p").unwrap();
@@ -284,7 +284,7 @@ fn ten_thousand_interactions_and_one_correction() {
         let started = Instant::now();
         let told = json(args);
         // Tens of milliseconds on an idle machine.
-        assert!(started.elapsed() < Duration::from_secs(5), "{what} took {:?}", started.elapsed());
+        assert!(started.elapsed() < Duration::from_secs(20), "{what} took {:?}", started.elapsed());
         told
     };
     let id = seventh.unwrap().to_string();

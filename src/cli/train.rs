@@ -231,7 +231,7 @@ fn for_people(report: &TrainReport, home: &str) -> String {
     }
     for s in &report.swapped {
         lines.push(format!(
-            "{} and {} swap their meaning from interaction {} on ({} UTC): {} from before are left out",
+            "{} and {} swap their meaning from interaction {} on ({} UTC): the newer counts, {} from before left out",
             printable(&s.labels.0),
             printable(&s.labels.1),
             s.since,
