@@ -155,7 +155,7 @@ pub use journal::{InteractionId, SyncPolicy, TrainingEntry};
 pub use process::TrainLimits;
 pub use runtime::{Answer, Feedback, FeedbackReceipt, Health, Home, InitOptions, NewClasses, Scored, Session, Status};
 #[cfg(feature = "train")]
-pub use runtime::{Checkpoints, Swapped, TrainOptions, TrainReport};
+pub use runtime::{Checkpoints, TrainOptions, TrainReport};
 pub use store::{
     Cause as RollbackCause, Finding, Forgotten, GenerationInfo, Repair, RolledBack, Selection, State as FileState,
 };

@@ -82,12 +82,12 @@ fn labels_that_swap_their_meaning_half_way_are_seen_and_the_newer_wins() {
     let ids: Vec<InteractionId> =
         taught[..half].iter().map(|(label, text)| say(&session, &Input::Text(text.clone()), label)).collect();
     let before = train_to(&session, Depth::HeadOnly);
-    assert!(before.swapped.is_empty() && right(&session, &judged, as_it_is) > 0.9);
+    assert!(before.swaps().is_empty() && right(&session, &judged, as_it_is) > 0.9);
     // From now on the weather is what was a timer, and the other way round.
     let newer: Vec<InteractionId> =
         taught[half..].iter().map(|(label, text)| say(&session, &Input::Text(text.clone()), &turned(label))).collect();
     let report = train_to(&session, Depth::HeadOnly);
-    let [swapped] = &report.swapped[..] else { panic!("{:?}", report.swapped) };
+    let [swapped] = report.swaps() else { panic!("{:?}", report.swaps()) };
     let mut labels = [swapped.labels.0.as_str(), swapped.labels.1.as_str()];
     labels.sort_unstable();
     assert_eq!(labels, [INTENTS[0], INTENTS[1]]);
@@ -127,7 +127,7 @@ fn nobody_who_kept_to_their_labels_is_said_to_have_swapped_them() {
         let said = if n % 5 == 4 { turned(label) } else { label.clone() };
         say(&session, &Input::Text(text.clone()), &said);
     }
-    assert!(heads(&session).swapped.is_empty());
+    assert!(heads(&session).swaps().is_empty());
 }
 
 #[test]
@@ -159,10 +159,10 @@ fn the_base_models_own_classes_may_swap_too() {
         (report, agree)
     };
     let (report, agree) = life(true);
-    let [swapped] = &report.swapped[..] else { panic!("{:?}", report.swapped) };
+    let [swapped] = report.swaps() else { panic!("{:?}", report.swaps()) };
     assert_eq!(swapped.labels, ("0".into(), "4".into()));
     assert!(report.promoted && agree >= 72, "{agree} of 80: {} {:?}", report.verdict.reason, report.tried);
-    assert!(life(false).0.swapped.is_empty());
+    assert!(life(false).0.swaps().is_empty());
 }
 
 #[test]
@@ -256,7 +256,7 @@ fn the_last_word_counts_whatever_it_is_about_and_the_order_of_feedback_is_the_or
             session.feedback(id, Feedback::Label(set.labels()[i].clone())).unwrap();
         }
         let report = train(&session, 2);
-        assert_eq!((report.superseded, report.held().unwrap().1, report.swapped.len()), (1, rows.len(), 0));
+        assert_eq!((report.superseded, report.held().unwrap().1, report.swapped().count()), (1, rows.len(), 0));
         let filter = Filter { flags: vec![Flag::Superseded], ..Filter::default() };
         assert_eq!(session.interactions(&filter).unwrap().interactions[0].id, again);
         let right = |i: &usize| session.predict(&set.input(*i).unwrap()).unwrap().label() == Some(&set.labels()[*i]);

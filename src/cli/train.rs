@@ -88,7 +88,7 @@ impl Train {
             "seconds": report.seconds,
             "superseded": report.superseded,
             "ignored": report.ignored,
-            "swapped": report.swapped.iter().map(swapped_json).collect::<Vec<_>>(),
+            "swapped": report.swaps().iter().map(swapped_json).collect::<Vec<_>>(),
             "contradicting": report.contradicting,
             "only_label": report.only_label,
             "validation": { "base": v.base_accuracy, "before": v.before, "after": v.after, "n": v.n },
@@ -229,7 +229,7 @@ fn for_people(report: &TrainReport, home: &str) -> String {
     if report.ignored > 0 {
         lines.push(format!("{} left out, as told (ignored)", items(report.ignored)));
     }
-    for s in &report.swapped {
+    for s in report.swaps() {
         lines.push(format!(
             "{} and {} swap their meaning from interaction {} on ({} UTC): the newer counts, {} from before left out",
             printable(&s.labels.0),

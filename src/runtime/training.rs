@@ -43,7 +43,7 @@ pub struct TrainReport {
     /// Feedback items that taught nothing, since they are ignored.
     pub ignored: usize,
     /// Labels that swapped their meaning: older feedback with them taught nothing.
-    pub swapped: Vec<Swapped>,
+    pub(crate) swapped: Vec<Swapped>,
     /// Feedback items on nearly the same inputs that say different classes. All of them taught.
     pub contradicting: usize,
     /// The label of all feedback, if there is enough to train and all of it says the same. Then nothing says where that
@@ -80,6 +80,18 @@ impl TrainReport {
         self.corrections.iter().flat_map(|c| &c.not_held).map(|n| (n.id, n.reason.as_str()))
     }
 
+    /// Pairs of labels that feedback uses the other way round from the named interaction on. What was said with them before
+    /// taught nothing.
+    pub fn swapped(&self) -> impl Iterator<Item = (&str, &str, InteractionId)> {
+        self.swapped.iter().map(|s| (s.labels.0.as_str(), s.labels.1.as_str(), s.since))
+    }
+
+    internal! {
+        /// [`TrainReport::swapped`] with what was left out.
+        pub fn swaps(&self) -> &[Swapped] {
+            &self.swapped
+        }
+    }
     internal! {
         /// [`TrainReport::not_held`] with the answers; `None` if nothing was promoted.
         pub fn corrections(&self) -> Option<&Corrections> {
