@@ -1,10 +1,13 @@
 #!/usr/bin/env python3
 """Which answers should ask: scores compared offline, with a linear probe as the learner.
 
-usage: asking_study.py TASK RATES SEEDS     (TASK: people, digits, intents; numpy, scipy, onnxruntime, tokenizers)
+usage: asking_study.py TASK RATES SEEDS [SCORES]  (TASK: people, turned, digits, intents; numpy, scipy, onnxruntime, tokenizers)
        asking_study.py digits 0.05,0.1,0.2 4
+       asking_study.py digits 0.05,0.1,0.2,1 4 "random;least, balanced"
 
-Features are those of the models of lives.toml and asking.toml (asking_data.py makes the latter). Streams are answered one by one;
+SCORES are all of them when not given. Where the last rate is 1, the number of labels that reach 95 % of its gain follows.
+
+Features are those of the models of people.toml, turned.toml and asking.toml (asking_data.py makes the latter). Streams are answered one by one;
 an answer asks by the rule of src/runtime/asking.rs with the score of the row; the probe, drawn to the base model's classifier,
 is solved anew after every 24 labels (people: 12). One row a score: labels, and accuracy on held-out data, for each rate.
 """
@@ -42,8 +45,8 @@ def features_of(model, inputs, node):
 def streams(task, seed):
     """(features, labels, test features, test labels, weights and bias of the base model or None) of each stream."""
     rng = np.random.default_rng(seed)
-    if task == "people":
-        data = np.load(HERE / "hapt_users_1_26.npz")
+    if task in ("people", "turned"):
+        data = np.load(HERE / ("hapt_users_1_26.npz" if task == "people" else "turned/turned.npz"))
         for person in range(1, 27):
             mine = (data["user"] == person) & (data["y"] < 6)
             f, w, b = features_of(HERE / f"har_fold{person % 5}.onnx", data["x"][mine], "imu")
@@ -148,14 +151,30 @@ def live(stream, kind, rate, seed, every, penalty):
 
 def main():
     task, rates, seeds = sys.argv[1], [float(r) for r in sys.argv[2].split(",")], int(sys.argv[3])
-    every, penalty = (12 if task == "people" else 24), (0.1 if task == "intents" else 5)
-    for kind in SCORES:
-        row = []
+    every, penalty = (12 if task in ("people", "turned") else 24), (0.1 if task == "intents" else 5)
+    all_streams = [(seed, s) for seed in range(seeds) for s in streams(task, seed)]
+    base = np.mean([base_accuracy(s) for _, s in all_streams])
+    print(f"{len(all_streams)} streams, base model {base:.3f}")
+    for kind in sys.argv[4].split(";") if len(sys.argv) > 4 else SCORES:
+        curve = [(0.0, base)]
         for rate in rates:
-            lived = [live(s, kind, rate, seed, every, penalty) for seed in range(seeds) for s in streams(task, seed)]
-            labels, accuracy = np.mean(lived, 0)
-            row.append(f"{labels:4.0f} {accuracy:.3f}")
-        print(f"{kind:38}", "   ".join(row), flush=True)
+            curve.append(np.mean([live(s, kind, rate, seed, every, penalty) for seed, s in all_streams], 0))
+        row = "   ".join(f"{labels:4.0f} {accuracy:.3f}" for labels, accuracy in curve[1:])
+        print(f"{kind:38}", row, f"  95 %: {needed(curve):.0f}" if rates[-1] == 1 else "", flush=True)
+
+
+def base_accuracy(stream):
+    _, _, test, right, base = stream
+    return (np.argmax(test @ base[0].T + base[1], 1) == right).mean() if base else 0.0
+
+
+def needed(curve):
+    """Labels until 95 % of the last gain, by straight lines between the points."""
+    goal = curve[0][1] + 0.95 * (curve[-1][1] - curve[0][1])
+    for (n, low), (m, high) in zip(curve, curve[1:]):
+        if high >= goal:
+            return n + (m - n) * (goal - low) / (high - low)
+    return float("nan")
 
 
 main()

@@ -41,10 +41,27 @@ impl Doubtful {
     }
 }
 
+/// So many answers, in words.
+pub(super) fn answers(n: usize) -> String {
+    match n {
+        1 => "1 answer is".into(),
+        n => format!("{n} answers are"),
+    }
+}
+
 fn class(target: Target) -> Option<usize> {
     match target {
         Target::Class(class) => Some(class),
         Target::Not(_) | Target::Keep(_) => None,
+    }
+}
+
+impl Doubtful {
+    /// Examples in groups of near-duplicates that have two labels or more.
+    pub fn contradicting(&self, examples: &[TrainingExample]) -> usize {
+        let labels = |group: &&Vec<usize>| group.iter().filter_map(|&i| class(examples.get(i)?.target)).collect();
+        let two = |labels: &Vec<usize>| labels.iter().any(|label| *label != labels[0]);
+        self.near_duplicates.iter().map(|group| labels(&group)).filter(two).map(|labels| labels.len()).sum()
     }
 }
 

@@ -23,6 +23,7 @@ mod sensitivity;
 mod shallow;
 #[cfg(test)]
 mod study;
+pub(crate) mod swaps;
 #[cfg(test)]
 mod trying_tests;
 
@@ -172,7 +173,7 @@ impl Adaptation<'_> {
             .collect();
         if judged.len() < FEWEST_EXAMPLES {
             let more = FEWEST_EXAMPLES - judged.len();
-            let reason = format!("{} answers are known; {more} more before the first training", judged.len());
+            let reason = format!("{} known; {more} more before the first training", doubts::answers(judged.len()));
             return Ok(self.nothing(reason, started));
         }
         self.say("looking at the inputs", 0.0);

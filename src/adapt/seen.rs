@@ -2,7 +2,7 @@
 
 use ndarray::{Array1, Array2, ArrayView1, Axis};
 
-use super::{Adaptation, rehearsal};
+use super::{Adaptation, FEWEST_EXAMPLES, rehearsal};
 use crate::adapt::fit::{Target, TrainingExample};
 use crate::error::{Error, Result};
 use crate::input::Example;
@@ -31,6 +31,18 @@ pub(crate) struct Dataset {
     /// The class of inputs that are none of the others.
     pub none: Option<usize>,
     pub features: usize,
+}
+
+impl Dataset {
+    /// The class that all training examples say, if there are enough of them to train.
+    pub fn only_class(&self) -> Option<usize> {
+        let first = self.training_examples.first()?.target;
+        let all = self.training_examples.iter().all(|t| t.target == first);
+        (all && self.training_examples.len() >= FEWEST_EXAMPLES)
+            .then_some(first)
+            .filter(|t| matches!(t, Target::Class(_)))
+            .map(Target::class)
+    }
 }
 
 /// An input whose answer was left standing.

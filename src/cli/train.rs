@@ -5,14 +5,14 @@ use std::process::ExitCode;
 
 use acclimate::adapt::{Progress, ValidationLoss};
 use acclimate::gate::retention::Retention;
-use acclimate::runtime::{Checkpoints, Chosen, Corrections, NotHeld, TrainOptions, TrainReport};
+use acclimate::runtime::{Checkpoints, Chosen, Corrections, NotHeld, Swapped, TrainOptions, TrainReport};
 use acclimate::store::PROBATION;
 use acclimate::{Error, Result};
 use clap::Args;
 use serde_json::{Value, json};
 
 use super::limits::LimitsArg;
-use super::output::{Output, bytes, duration, percent, printable};
+use super::output::{Output, bytes, date, duration, instant, percent, printable};
 use super::{ProfileArg, ThreadsArg, stop};
 
 /// Learn from the feedback; what was learned becomes active only if it proves better on feedback that it has not seen
@@ -88,6 +88,9 @@ impl Train {
             "seconds": report.seconds,
             "superseded": report.superseded,
             "ignored": report.ignored,
+            "swapped": report.swaps().iter().map(swapped_json).collect::<Vec<_>>(),
+            "contradicting": report.contradicting,
+            "only_label": report.only_label,
             "validation": { "base": v.base_accuracy, "before": v.before, "after": v.after, "n": v.n },
             "retention": v.retention,
             "retention_n": v.retention_n,
@@ -131,6 +134,15 @@ fn choice(chosen: &Chosen) -> Value {
         "memory_bytes": chosen.memory_bytes,
         "seconds": chosen.seconds,
         "sites": chosen.sites.iter().map(|s| json!({ "name": s.name, "share": s.share })).collect::<Vec<_>>(),
+    })
+}
+
+fn swapped_json(s: &Swapped) -> Value {
+    json!({
+        "labels": [s.labels.0, s.labels.1],
+        "since": s.since.to_string(),
+        "since_at": instant(s.since_ms),
+        "left_out": s.left_out.len(),
     })
 }
 
@@ -216,6 +228,29 @@ fn for_people(report: &TrainReport, home: &str) -> String {
     }
     if report.ignored > 0 {
         lines.push(format!("{} left out, as told (ignored)", items(report.ignored)));
+    }
+    for s in report.swaps() {
+        lines.push(format!(
+            "{} and {} swap their meaning from interaction {} on ({} UTC): the newer counts, {} from before left out",
+            printable(&s.labels.0),
+            printable(&s.labels.1),
+            s.since,
+            date(s.since_ms),
+            items(s.left_out.len())
+        ));
+    }
+    if report.contradicting > 0 {
+        lines.push(format!(
+            "{} on nearly the same inputs say different classes; all of them teach: \
+             `acclimate interactions {home} --flag contradicts`",
+            items(report.contradicting)
+        ));
+    }
+    if let Some(label) = &report.only_label {
+        lines.push(format!(
+            "all feedback says {}: nothing shows what is not; say what others are, or `acclimate feedback --reject`",
+            printable(label)
+        ));
     }
     lines.extend(report.tried.iter().map(|t| format!("  {t}")));
     let validation = format!("validation {:.0} → {}", 100.0 * v.before, percent(v.after));

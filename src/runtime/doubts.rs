@@ -20,9 +20,22 @@ pub(super) struct Doubts {
     /// Labels that disagree with what was learned from all others.
     #[serde(default)]
     pub disagrees: Vec<Disagrees>,
+    /// Feedback that taught nothing, since its label means something else by newer feedback.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub left_out: Vec<LeftOut>,
     /// What the last generation that was promoted answers otherwise than was said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub holds: Option<Holds>,
+}
+
+/// Feedback from before two labels swapped their meaning.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct LeftOut {
+    pub id: String,
+    /// The labels that swapped.
+    pub labels: (String, String),
+    /// The interaction from which on they are used in the newer way.
+    pub since: String,
 }
 
 /// Whether the feedback that a generation learned from holds.

@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet};
 use super::config::Distillation;
 use super::opinions::{self, Meaning};
 use super::session::Serving;
+use super::swapped::{self, Swapped};
 use super::{Session, journal_io};
 use crate::adapt::fit::{Target, TrainingExample};
 use crate::adapt::{Dataset, MOST_IDLE, Standing};
@@ -12,6 +13,7 @@ use crate::error::{Error, Result};
 use crate::input::Example;
 use crate::input::label::NONE_OF_THESE;
 use crate::journal::{FeedbackKind, InteractionEntry, InteractionId, JournalState};
+use crate::plan::Engine;
 use crate::store::Cut;
 use crate::sync::lock;
 
@@ -31,6 +33,8 @@ pub(super) struct Lessons {
     pub superseded: usize,
     /// Those that were told to teach nothing.
     pub ignored: usize,
+    /// Classes that swapped their meaning; what was said before is left out.
+    pub swapped: Vec<Swapped>,
 }
 
 impl Session {
@@ -137,8 +141,40 @@ impl Session {
             none: index.get(NONE_OF_THESE).copied(),
             features: home.0.features,
         };
-        Ok(Lessons { labels, dataset, ids, kinds, superseded, ignored })
+        Ok(Lessons { labels, dataset, ids, kinds, superseded, ignored, swapped: vec![] })
     }
+}
+
+impl Lessons {
+    /// Without what was said about two classes before they swapped their meaning, and without answers of theirs that were
+    /// left standing: they may be of either meaning.
+    pub fn without_swapped(mut self, engine: &Engine, threads: usize, micro_batch: usize) -> Result<Lessons> {
+        let taught = &self.dataset.training_examples;
+        let mut kept = vec![true; taught.len()];
+        for swap in swapped::find(taught, engine, threads, micro_batch)? {
+            let (a, b) = swap.classes;
+            let of_them = |class: usize| class == a || class == b;
+            let older: Vec<usize> = (0..swap.since).filter(|&i| of_them(taught[i].target.class())).collect();
+            older.iter().for_each(|&i| kept[i] = false);
+            self.swapped.push(Swapped {
+                labels: (self.labels[a].clone(), self.labels[b].clone()),
+                since: self.ids[swap.since],
+                since_ms: taught[swap.since].at_ms,
+                left_out: older.iter().map(|&i| self.ids[i]).collect(),
+            });
+            self.dataset.standing.retain(|s| !of_them(s.class));
+        }
+        keep(&mut self.dataset.training_examples, &kept);
+        keep(&mut self.dataset.served_right, &kept);
+        keep(&mut self.ids, &kept);
+        keep(&mut self.kinds, &kept);
+        Ok(self)
+    }
+}
+
+fn keep<T>(all: &mut Vec<T>, kept: &[bool]) {
+    let mut kept = kept.iter();
+    all.retain(|_| kept.next().is_none_or(|k| *k));
 }
 
 /// The latest interactions of `cut` that had no feedback by then, the last one first.

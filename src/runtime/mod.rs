@@ -33,6 +33,8 @@ mod slot;
 #[cfg(feature = "train")]
 mod summary;
 #[cfg(feature = "train")]
+mod swapped;
+#[cfg(feature = "train")]
 mod train_options;
 #[cfg(feature = "train")]
 mod training;
@@ -58,6 +60,8 @@ pub use replay::{Dropped, Replayed, ReplayedProfile};
 #[cfg(feature = "train")]
 pub use resume::Checkpoints;
 pub use session::{Feedback, FeedbackReceipt, Session, Status};
+#[cfg(feature = "train")]
+pub use swapped::Swapped;
 #[cfg(feature = "train")]
 pub use train_options::TrainOptions;
 #[cfg(feature = "train")]

@@ -39,7 +39,11 @@ impl Session {
         let config = self.home().config();
         let engine = &self.home().0.engine;
         let mut settings = options.over(|| self.settings());
-        let lessons = self.lessons(serving, cut)?;
+        let limits = options.limits.unwrap_or(config.limits);
+        // Within limits one example at a time, since nothing has been measured yet.
+        let (threads, at_once) =
+            if limits.are_unlimited() { (settings.threads, settings.recipe.micro_batch) } else { (1, 1) };
+        let lessons = self.lessons(serving, cut)?.without_swapped(engine, threads, at_once)?;
         let dataset = &lessons.dataset;
         // Costs are those of the longest training example.
         let longest =
@@ -47,7 +51,6 @@ impl Session {
         let length = engine.bucket(1, longest).sequence;
         let pattern = Pattern::new(&config.sites);
         let choice = crate::adapt::select::choose(&engine.base, engine.task, &pattern, config.rank, length)?;
-        let limits = options.limits.unwrap_or(config.limits);
         // Gradients are measured with the deltas that would be applied.
         let measure = |candidates: &CandidateSites, settings: &Settings| {
             let candidates = applied(candidates, &settings.recipe.lora);

@@ -8,6 +8,7 @@ use super::doubts::{Disagrees, Doubts, FORMAT, Holds};
 use super::lessons::Lessons;
 use super::prepare::{Prepared, incumbent};
 use super::resume::{Checkpoints, Keeping};
+use super::swapped::{Swapped, left_out};
 use super::train_options::TrainOptions;
 use super::{Session, now_ms};
 use crate::adapt::fit::state::Keeper;
@@ -41,6 +42,13 @@ pub struct TrainReport {
     pub superseded: usize,
     /// Feedback items that taught nothing, since they are ignored.
     pub ignored: usize,
+    /// Labels that swapped their meaning: older feedback with them taught nothing.
+    pub(crate) swapped: Vec<Swapped>,
+    /// Feedback items on nearly the same inputs that say different classes. All of them taught.
+    pub contradicting: usize,
+    /// The label of all feedback, if there is enough to train and all of it says the same. Then nothing says where that
+    /// class ends.
+    pub only_label: Option<String>,
     /// The gate's figures and reason.
     pub verdict: Verdict,
     /// One line a candidate.
@@ -72,6 +80,18 @@ impl TrainReport {
         self.corrections.iter().flat_map(|c| &c.not_held).map(|n| (n.id, n.reason.as_str()))
     }
 
+    /// Pairs of labels that feedback uses the other way round from the named interaction on. What was said with them before
+    /// taught nothing.
+    pub fn swapped(&self) -> impl Iterator<Item = (&str, &str, InteractionId)> {
+        self.swapped.iter().map(|s| (s.labels.0.as_str(), s.labels.1.as_str(), s.since))
+    }
+
+    internal! {
+        /// [`TrainReport::swapped`] with what was left out.
+        pub fn swaps(&self) -> &[Swapped] {
+            &self.swapped
+        }
+    }
     internal! {
         /// [`TrainReport::not_held`] with the answers; `None` if nothing was promoted.
         pub fn corrections(&self) -> Option<&Corrections> {
@@ -142,7 +162,8 @@ impl Session {
             _ => (all, prepare(&all)?),
         };
         let Prepared { lessons, candidates, settings, chosen, name } = prepared;
-        let Lessons { labels, dataset, ids, kinds, superseded, ignored } = lessons;
+        let Lessons { labels, dataset, ids, kinds, superseded, ignored, swapped } = lessons;
+        let only_label = dataset.only_class().and_then(|class| labels.get(class).cloned());
         if let Some(chosen) = &chosen {
             self.keep_choice(chosen)?;
         }
@@ -162,7 +183,8 @@ impl Session {
         engine.drop_train_plans();
         let Outcome { verdict, winner, steps, seconds, tried, loss, doubts, corrections, calibration, known } =
             outcome?;
-        let doubts = doubts.map(|found| named(&found, &ids, &labels));
+        let contradicting = doubts.as_ref().map_or(0, |found| found.contradicting(&dataset.training_examples));
+        let doubts = doubts.map(|found| Doubts { left_out: left_out(&swapped), ..named(&found, &ids, &labels) });
         let may_change = winner.as_ref().and_then(|w| w.confusions.as_ref()).map(|c| in_words(c, &labels));
         let corrections = corrections.map(|found| corrections::named(&found, &ids, &kinds, &labels));
         let generation = match winner {
@@ -194,6 +216,9 @@ impl Session {
             seconds,
             superseded,
             ignored,
+            swapped,
+            contradicting,
+            only_label,
             verdict,
             tried,
             may_change,
@@ -294,6 +319,7 @@ fn named(found: &Doubtful, ids: &[InteractionId], labels: &[String]) -> Doubts {
         near_duplicates: near_duplicates.collect(),
         disagrees: disagrees.collect(),
         holds: None,
+        left_out: vec![],
     }
 }
 

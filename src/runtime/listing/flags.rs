@@ -90,6 +90,7 @@ impl Flags {
             }
             flags.disagreements(opinions, doubts);
             flags.near_duplicates(opinions, doubts);
+            flags.left_out(opinions, doubts);
         }
         for o in opinions {
             flags.identical(o);
@@ -173,6 +174,24 @@ impl Flags {
                     let reason = format!("interaction {twin} is nearly the same and is said to be {class}");
                     self.put(id, Flag::Contradicts, reason);
                 }
+            }
+        }
+    }
+
+    /// Only what still says one of the labels that swapped.
+    fn left_out(&mut self, opinions: &[Opinion], doubts: &Doubts) {
+        let by_id: HashMap<String, &Opinion> = opinions.iter().map(|o| (o.interaction.id.to_string(), o)).collect();
+        for l in &doubts.left_out {
+            let Some(o) = by_id.get(&l.id) else { continue };
+            let (a, b) = &l.labels;
+            let class = match o.teaches() {
+                Some(Meaning::Is(class) | Meaning::IsNot(class)) => class,
+                None => continue,
+            };
+            if class == a || class == b {
+                let (a, b) = (shown(a), shown(b));
+                let reason = format!("{a} and {b} swap their meaning from {} on: this teaches nothing", l.since);
+                self.put(o.interaction.id, Flag::Superseded, reason);
             }
         }
     }
@@ -308,7 +327,7 @@ mod tests {
         };
         let disagrees = vec![doubt(0, "a"), doubt(1, "a"), doubt(3, "b"), doubt(9, "a")];
         let near_duplicates = vec![vec![id(0), id(1)], vec![id(2), id(9)]];
-        let doubts = Doubts { format: 1, at_ms: 0, near_duplicates, disagrees, holds: None };
+        let doubts = Doubts { format: 1, at_ms: 0, near_duplicates, disagrees, holds: None, left_out: vec![] };
         let flags = Flags::find(&opinions, Some(&doubts), 1);
         assert_eq!(flagged(&flags, Flag::LabelDisagrees), [0, 3], "1 has another label by now, 9 is gone");
         assert_eq!(flagged(&flags, Flag::NearDuplicate), [0, 1], "2 has lost its twin");
@@ -332,7 +351,8 @@ mod tests {
         let not_held =
             vec![entry(0, Some("a"), "z"), entry(1, None, "b"), entry(2, Some("b"), "z"), entry(9, None, "z")];
         let holds = Some(Holds { generation: 3, not_held });
-        let doubts = Doubts { format: 1, at_ms: 0, near_duplicates: vec![], disagrees: vec![], holds };
+        let doubts =
+            Doubts { format: 1, at_ms: 0, near_duplicates: vec![], disagrees: vec![], holds, left_out: vec![] };
         let flags = Flags::find(&opinions, Some(&doubts), 3);
         assert_eq!(flagged(&flags, Flag::NotHeld), [0, 1], "2 says something else by now, 9 is gone");
         let reason = |id| &flags.of[&InteractionId(id)][0].reason;
