@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::linalg::{MatMut, MatRef, gemm};
-use ndarray::{Array1, Array2, ArrayView2, Axis, s};
+use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis, s};
 
 /// A linear head over features. Columns below `base_classes` correct the base model's own logits, the others are classes of the user.
 ///
@@ -18,6 +18,8 @@ pub struct Head {
     pub classes: usize,
     /// Classes that this head acts on, ascending; it holds every class from `base_classes` on.
     pub columns: Vec<u32>,
+    /// Whether a feature vector is scaled to length 1 (L2) first; only without classes of the base model.
+    pub normalised: bool,
     /// `[features, columns]`.
     pub weight: Array2<f32>,
     /// `[columns]`.
@@ -54,6 +56,7 @@ impl Head {
             base_classes,
             classes,
             columns,
+            normalised: false,
             weight: Array2::zeros((features, n)),
             bias: Array1::zeros(n),
         })
@@ -69,8 +72,16 @@ impl Head {
         let inside = self.columns.last().is_none_or(|&c| (c as usize) < self.classes);
         let new = self.columns.iter().filter(|&&c| c as usize >= self.base_classes).count();
         let whole = self.classes.checked_sub(self.base_classes) == Some(new);
+        let alone = !self.normalised || self.base_classes == 0;
         let finite = self.weight.iter().chain(&self.bias).all(|v| v.is_finite());
-        if ascending && inside && whole && finite && self.weight.dim() == (self.features, n) && self.bias.len() == n {
+        if ascending
+            && inside
+            && whole
+            && alone
+            && finite
+            && self.weight.dim() == (self.features, n)
+            && self.bias.len() == n
+        {
             Ok(())
         } else {
             Err(Error::bad_data("a head's classes, weights and sizes do not agree, or hold a value that is not finite"))
@@ -103,7 +114,10 @@ impl Head {
         let rows = features.nrows();
         self.check_rows(&features, rows)?;
         let mut logits = padded_base(base, rows, self.base_classes, self.classes)?;
-        let own = product(features, self.weight.view())? + &self.bias;
+        let own = match self.normalised {
+            true => product(unit_rows(features).view(), self.weight.view())?,
+            false => product(features, self.weight.view())?,
+        } + &self.bias;
         add_columns(&self.columns, &own, &mut logits);
         Ok(logits)
     }
@@ -111,6 +125,7 @@ impl Head {
     /// Gradients, given that of the logits. The base's logits receive theirs unchanged: see [`Head::base_grad`].
     ///
     /// With `d` the columns of `dlogits` that the head acts on: `dW = fᵀ·d`, `db = sum over rows of d`, `df = d·Wᵀ`.
+    /// Where features are normalised, `u = f/‖f‖` takes the place of `f`, and `df = (du - u·(u·du))/‖f‖`.
     ///
     /// # Errors
     /// When shapes disagree.
@@ -124,11 +139,17 @@ impl Head {
             )));
         }
         let d = self.own_columns(dlogits);
-        Ok(HeadGrads {
-            weight: product(features.t(), d.view())?,
-            bias: d.sum_axis(Axis(0)),
-            features: product(d.view(), self.weight.t())?,
-        })
+        let (bias, mut by_features) = (d.sum_axis(Axis(0)), product(d.view(), self.weight.t())?);
+        if !self.normalised {
+            return Ok(HeadGrads { weight: product(features.t(), d.view())?, bias, features: by_features });
+        }
+        let unit = unit_rows(features);
+        for ((mut df, u), f) in by_features.rows_mut().into_iter().zip(unit.rows()).zip(features.rows()) {
+            let along = u.dot(&df);
+            df.scaled_add(-along, &u);
+            df /= length(f);
+        }
+        Ok(HeadGrads { weight: product(unit.t(), d.view())?, bias, features: by_features })
     }
 
     /// The columns that the head acts on, [rows, columns].
@@ -152,6 +173,23 @@ impl Head {
             self.features
         )))
     }
+}
+
+/// Least length that a feature vector is divided by.
+pub(crate) const SHORTEST: f32 = 1e-12;
+
+fn length(row: ArrayView1<'_, f32>) -> f32 {
+    row.dot(&row).sqrt().max(SHORTEST)
+}
+
+/// Each row scaled to length 1 (L2); a row of zeros stays.
+pub(crate) fn unit_rows(features: ArrayView2<'_, f32>) -> Array2<f32> {
+    let mut unit = features.to_owned();
+    for mut row in unit.rows_mut() {
+        let by = length(row.view());
+        row /= by;
+    }
+    unit
 }
 
 /// `[base | 0]`, [rows, classes].
@@ -298,6 +336,44 @@ mod tests {
         let every_other = wide.slice(s![.., ..;2]);
         let z = h.forward(every_other, Some(base.view())).unwrap();
         assert_eq!(z, h.forward(every_other.to_owned().view(), Some(base.view())).unwrap());
+    }
+
+    #[test]
+    fn normalised_features_have_the_gradients_of_finite_differences() {
+        let mut h = Head { normalised: true, ..Head::new(5, 0, 3, false).unwrap() };
+        h.weight = wave(5, 3, 0.3) * 3.0;
+        h.check().unwrap();
+        let mut f = wave(4, 5, 0.0) * 2.0;
+        let scaled = h.forward((&f * 7.0).view(), None).unwrap();
+        h.forward(f.view(), None).unwrap().iter().zip(&scaled).for_each(|(a, b)| assert!((a - b).abs() < 1e-5));
+        let targets = [0, 2, 1, 2].map(LossTarget::Class);
+        let value = |h: &Head, f: &Array2<f32>| {
+            let l = cross_entropy(h.forward(f.view(), None).unwrap().view(), &targets, &[1.0; 4], 0.0).unwrap();
+            (l.rows.iter().map(|&v| f64::from(v)).sum::<f64>() / 4.0, l.dlogits)
+        };
+        let g = h.backward(f.view(), value(&h, &f).1.view()).unwrap();
+        let near = |numeric: f64, exact: f32| assert!((numeric - f64::from(exact)).abs() < 5e-5, "{numeric} {exact}");
+        for (i, j) in (0..20).map(|at| (at / 5, at % 5)) {
+            let at = |e: f32| {
+                let mut f = f.clone();
+                f[[i, j]] += e;
+                value(&h, &f).0
+            };
+            near((at(0.01) - at(-0.01)) / 0.02, g.features[[i, j]]);
+        }
+        for (i, j) in (0..15).map(|at| (at / 3, at % 3)) {
+            let at = |e: f32| {
+                let mut h = h.clone();
+                h.weight[[i, j]] += e;
+                value(&h, &f).0
+            };
+            near((at(0.01) - at(-0.01)) / 0.02, g.weight[[i, j]]);
+        }
+        f.row_mut(1).fill(0.0);
+        assert!(h.forward(f.view(), None).unwrap().iter().all(|v| v.is_finite()));
+        h.base_classes = 2;
+        h.columns = vec![0, 1, 2];
+        assert!(h.check().is_err(), "beside a classifier of the base model features are not scaled");
     }
 
     #[test]

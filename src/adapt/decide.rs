@@ -194,7 +194,7 @@ impl Adaptation<'_> {
     pub(super) fn refit(&self, e: &Evidence, seen: &Seen) -> Result<Winner> {
         let all: Vec<usize> = (0..self.dataset.training_examples.len()).collect();
         if e.sites.is_empty() {
-            let head = self.solved_head(seen, &all, e.l2)?;
+            let head = self.solved_head(seen, &all, e.l2, e.normalised)?;
             let confusions = self.confusions(seen, &all, &Variant::Base, &head, self.settings.threads)?;
             return Ok(Winner { depth: e.depth, deltas: vec![], head, confusions, steps: 0, learning_rate: 0.0 });
         }

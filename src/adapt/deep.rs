@@ -216,7 +216,19 @@ impl Adaptation<'_> {
             None => Retention::from_counts(0, 0, 0.0),
         };
         let (depth, sites, epochs) = (trial.depth, trial.sites.clone(), trial.checkpoints[chosen]);
-        Ok(Evidence { depth, sites, right, loss, versions, held_out, served, retention, epochs, l2: 0.0 })
+        Ok(Evidence {
+            depth,
+            sites,
+            right,
+            loss,
+            versions,
+            held_out,
+            served,
+            retention,
+            epochs,
+            l2: 0.0,
+            normalised: false,
+        })
     }
 
     /// A fit on a fold's training split that has not begun.

@@ -31,6 +31,8 @@ pub(super) struct Evidence {
     /// Epochs at the evaluation checkpoint with the most held-out answers right.
     pub epochs: u64,
     pub l2: f32,
+    /// Whether a head alone acts on features of length 1.
+    pub normalised: bool,
 }
 
 pub(super) fn mean(loss: &[f32]) -> f64 {

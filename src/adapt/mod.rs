@@ -328,6 +328,7 @@ pub(crate) fn head_delta(head: &Head, pooling: crate::adapter::Pooling) -> HeadD
         classes: head.classes,
         pooling,
         columns: head.columns.clone(),
+        normalised: head.normalised,
         weight: crate::adapter::DenseTensor {
             shape: vec![head.features, head.columns.len()],
             data: head.weight.iter().copied().collect(),

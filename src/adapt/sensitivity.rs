@@ -27,7 +27,7 @@ impl Adaptation<'_> {
         let started = Instant::now();
         self.say("measuring what the layers cost", 0.0);
         let seen = self.look()?;
-        let head = self.solved_head(&seen, &known, L2)?;
+        let head = self.solved_head(&seen, &known, L2, false)?;
         let step = known.len().div_ceil(LOOKED_AT);
         let training_examples: Vec<&TrainingExample> =
             known.iter().step_by(step).map(|&i| &self.dataset.training_examples[i]).collect();

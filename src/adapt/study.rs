@@ -142,7 +142,7 @@ fn one(
         let heads = head.weight.len() + head.bias.len();
         let fit = Fit::new(engine, dataset.training_examples.iter().collect(), sites, head, &recipe, 1).unwrap();
         let values = fit.trained() - heads;
-        let fitted = fit.run(&|| false, None, |_, _, _, _| Ok(Go::On)).unwrap();
+        let fitted = fit.run(&|| false, None, |_, _| Ok(Go::On)).unwrap();
         let factors = Factors::of(&fitted.deltas).unwrap();
         let questions: Vec<&Example> = test.iter().map(|t| &t.example).collect();
         let rows = engine.many(&Variant::Adapted(sites, &factors), &questions, 1, 8).unwrap();

@@ -81,6 +81,24 @@ fn threads_change_nothing() {
 }
 
 #[test]
+fn a_head_acts_on_normalised_features_where_the_folds_prefer_it() {
+    let normalised = |stretch: bool| {
+        let chosen = (0..8).filter(|&seed| {
+            let mut dataset = dataset(40, false, seed);
+            for (i, example) in dataset.training_examples.iter_mut().enumerate().filter(|_| stretch) {
+                if let ArrayData::F32(values) = &mut example.example.arrays[0].data {
+                    values.iter_mut().for_each(|v| *v *= [0.2, 5.0, 40.0][i % 3]);
+                }
+            }
+            train(&dataset, 1).winner.is_some_and(|w| w.head.normalised)
+        });
+        chosen.count()
+    };
+    let (stretched, alike) = (normalised(true), normalised(false));
+    assert!(stretched >= 6 && alike <= 2, "{stretched} and {alike} of 8");
+}
+
+#[test]
 fn what_cannot_be_shown_to_be_better_is_not_trained() {
     let easy = train(&dataset(40, false, 1), 2);
     assert_eq!(easy.steps, 0, "{:?}", easy.tried);

@@ -163,6 +163,8 @@ pub struct HeadDelta {
     pub pooling: Pooling,
     /// Class of each column, strictly increasing.
     pub columns: Vec<u32>,
+    /// Whether `f` is scaled to length 1 (L2) first; only where the base has no classes.
+    pub normalised: bool,
     /// Shape: features × columns.
     pub weight: DenseTensor,
     /// One value per column.
@@ -292,6 +294,7 @@ impl Adapter {
                     base_classes: h.base_classes,
                     classes: h.classes,
                     columns: &h.columns,
+                    normalised: h.normalised,
                     weight: &h.weight.shape,
                     bias: &[h.bias.len()],
                 },
@@ -346,6 +349,7 @@ pub(crate) struct HeadShape<'a> {
     pub base_classes: usize,
     pub classes: usize,
     pub columns: &'a [u32],
+    pub normalised: bool,
     pub weight: &'a [usize],
     pub bias: &'a [usize],
 }
@@ -365,6 +369,9 @@ pub(crate) fn check_head(h: &HeadShape<'_>, labels: usize) -> Result<()> {
     let new = h.columns.iter().filter(|c| **c as usize >= h.base_classes).count();
     if h.classes.checked_sub(h.base_classes) != Some(new) {
         return bad(format!("{} classes on a base of {} need a column for each new class", h.classes, h.base_classes));
+    }
+    if h.normalised && h.base_classes > 0 {
+        return bad("its features are normalised, beside a classifier of the base model".into());
     }
     if labels != 0 && labels != h.classes {
         return bad(format!("{labels} labels for {} classes", h.classes));

@@ -52,6 +52,7 @@ pub(crate) fn adapter(parent: u64) -> Adapter {
             classes: 4,
             pooling: Pooling::Mean,
             columns: vec![1, 3],
+            normalised: false,
             weight: tensor(&[13, 2], 0.5),
             bias: vec![0.25, -0.5],
         }),

@@ -6,6 +6,7 @@ use super::graph::{fresh, scores_output};
 use super::tensors::{answers_half, tensor};
 use crate::adapter::{HeadDelta, Pooling};
 use crate::base::{Base, prune};
+use crate::head::SHORTEST;
 
 fn to_float() -> pb::AttributeProto {
     pb::AttributeProto {
@@ -27,7 +28,7 @@ fn prefix(graph: &GraphProto) -> String {
     std::iter::once("acclimate".to_string()).chain(numbered).find(|own| !taken(own)).unwrap_or_default()
 }
 
-/// Mean or first pooling where there is a sequence, then one Gemm; its result becomes the only output.
+/// Mean or first pooling where there is a sequence, normalisation where the head asks for it, then one Gemm; its result becomes the only output.
 pub(super) fn append_head(graph: &mut GraphProto, base: &Base, features: &str, head: &HeadDelta) {
     let half = answers_half(graph);
     // What led to the old outputs goes, and with it their names.
@@ -101,6 +102,19 @@ pub(super) fn append_head(graph: &mut GraphProto, base: &Base, features: &str, h
             out("pooled")
         }
         (Pooling::None, _) => features.to_string(),
+    };
+    let pooled = if head.normalised {
+        let shortest = format!("{own}.shortest");
+        let float = pb::tensor_proto::DataType::Float as i32;
+        graph.initializer.push(tensor(shortest.clone(), &[1], &[SHORTEST], float));
+        nodes.push(node("Einsum", "squares", &[&pooled, &pooled], equation("bf,bf->b")));
+        nodes.push(node("Sqrt", "length", &[&out("squares")], vec![]));
+        nodes.push(node("Max", "divisor", &[&out("length"), &shortest], vec![]));
+        nodes.push(node("Reciprocal", "factor", &[&out("divisor")], vec![]));
+        nodes.push(node("Einsum", "normalised", &[&pooled, &out("factor")], equation("bf,b->bf")));
+        out("normalised")
+    } else {
+        pooled
     };
     let mut weight = vec![0f32; head.features * head.classes];
     let mut bias = vec![0f32; head.classes];

@@ -142,6 +142,7 @@ fn head_of(delta: HeadDelta) -> Result<head::Head> {
         base_classes: delta.base_classes,
         classes: delta.classes,
         columns: delta.columns,
+        normalised: delta.normalised,
         weight: Array2::from_shape_vec(shape, delta.weight.data).map_err(odd)?,
         bias: delta.bias.into(),
     };
@@ -183,6 +184,7 @@ pub(in crate::runtime) mod tests {
                 classes: 6,
                 pooling: home.0.engine.pooling,
                 columns: vec![0],
+                normalised: false,
                 weight: DenseTensor::zeros(&[features, 1]),
                 bias: vec![1000.0],
             }),

@@ -206,6 +206,7 @@ impl AdapterFile {
             classes: h.classes,
             pooling: h.pooling,
             columns: h.columns.clone(),
+            normalised: h.normalised,
             weight: weight.to_dense(),
             bias: bias.data.to_vec(),
         });

@@ -7,7 +7,8 @@ use crate::disk::faulty::{Fault, FaultyDisk};
 use crate::error::ErrorKind;
 
 const V1: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/adapter-v1.bin");
-const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/adapter-v2.bin");
+const V2: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/adapter-v2.bin");
+const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/adapter-v3.bin");
 
 #[test]
 fn round_trip_through_a_file_with_aligned_tensors() {
@@ -85,6 +86,29 @@ fn format_1_opens_forever() {
 
 #[test]
 fn format_2_opens_forever() {
+    assert_eq!(AdapterFile::open(Path::new(V2), None).unwrap().to_adapter(), sample());
+}
+
+#[test]
+fn a_head_on_normalised_features_is_kept_as_one() {
+    let normal = sample();
+    let head = normal.head.clone().map(|head| HeadDelta {
+        base_classes: 0,
+        classes: 2,
+        columns: vec![0, 1],
+        normalised: true,
+        ..head
+    });
+    let adapter = Adapter { head, labels: vec![], confusions: None, ..normal.clone() };
+    let file = AdapterFile::of_bytes(Path::new("x"), Bytes::copy_of(&encode(&adapter).unwrap())).unwrap();
+    assert_eq!(file.to_adapter(), adapter);
+    let beside_classes = normal.head.map(|head| HeadDelta { normalised: true, ..head });
+    let e = encode(&Adapter { head: beside_classes, ..sample() }).unwrap_err();
+    assert!(e.to_string().contains("normalised"), "{e}");
+}
+
+#[test]
+fn format_3_opens_forever() {
     let file = AdapterFile::open(Path::new(GOLDEN), None).unwrap();
     assert_eq!(file.to_adapter(), sample());
     assert_eq!(&*file.bytes, encode(&sample()).unwrap(), "the writer changed: a new format version is due");

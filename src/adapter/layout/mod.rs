@@ -17,9 +17,11 @@ compile_error!("adapter tensors are used as they lie in the file, which is littl
 /// First bytes of every adapter file.
 pub const MAGIC: [u8; 8] = *b"ACCLADPT";
 /// The format this code writes.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 /// The first format with [`Calibrated`] in its header.
 const CALIBRATED: u32 = 2;
+/// The first format that says whether the head's features are normalised.
+const NORMALISED: u32 = 3;
 /// Tensors start at multiples of this.
 pub const ALIGNMENT: usize = 64;
 /// Longest header, in bytes.
@@ -78,6 +80,9 @@ pub struct HeadHeader {
     pub pooling: Pooling,
     /// Class of each column.
     pub columns: Vec<u32>,
+    /// Whether features are scaled to length 1 first; in formats 1 and 2 they are not.
+    #[serde(skip)]
+    pub normalised: bool,
     /// Where the weight is, features × columns.
     pub weight: TensorPlace,
     /// Where the bias is, one value per column.
@@ -98,7 +103,7 @@ pub struct KnownHeader {
 }
 
 /// Everything about an adapter but its tensors' data. This is the header of format 1, field for field; since format 2
-/// [`Calibrated`], [`KnownHeader`] and [`Confusions`] follow it.
+/// [`Calibrated`], [`KnownHeader`] and [`Confusions`] follow it, and since format 3 whether the head's features are normalised.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct AdapterHeader {
     /// The only base it fits.
@@ -152,6 +157,7 @@ impl AdapterHeader {
             base_classes: h.base_classes,
             classes: h.classes,
             columns: &h.columns,
+            normalised: h.normalised,
             weight: &h.weight.shape,
             bias: &h.bias.shape,
         };
@@ -258,6 +264,15 @@ pub(super) fn decode_header(preamble: &Preamble, bytes: &[u8]) -> Result<Adapter
     if preamble.version >= CALIBRATED {
         ((header.calibrated, header.known, header.confusions), rest) = postcard::take_from_bytes(rest).map_err(odd)?;
     }
+    if preamble.version >= NORMALISED {
+        let normalised: bool;
+        (normalised, rest) = postcard::take_from_bytes(rest).map_err(odd)?;
+        match &mut header.head {
+            Some(head) => head.normalised = normalised,
+            None if normalised => return Err(damaged("damaged adapter: normalised features without a head")),
+            None => {}
+        }
+    }
     if !rest.is_empty() {
         return Err(damaged(format!("damaged adapter: {} stray bytes in its header", rest.len())));
     }
@@ -330,7 +345,8 @@ impl Area {
 fn encode_header(header: &AdapterHeader) -> Result<Vec<u8>> {
     let odd = |e| Error::internal("cannot encode a header").because(e);
     let first = postcard::to_stdvec(header).map_err(odd)?;
-    postcard::to_extend(&(&header.calibrated, &header.known, &header.confusions), first).map_err(odd)
+    let normalised = header.head.as_ref().is_some_and(|head| head.normalised);
+    postcard::to_extend(&(&header.calibrated, &header.known, &header.confusions, normalised), first).map_err(odd)
 }
 
 /// The bytes of an adapter file.
@@ -352,6 +368,7 @@ pub fn encode(adapter: &Adapter) -> Result<Vec<u8>> {
         classes: h.classes,
         pooling: h.pooling,
         columns: h.columns.clone(),
+        normalised: h.normalised,
         weight: area.place(&h.weight.shape, &h.weight.data),
         bias: area.place(&[h.bias.len()], &h.bias),
     });

@@ -82,8 +82,8 @@ fn a_file_with_right_checksums_and_wrong_contents_is_refused() {
     b[RESERVED_AT] = 1;
     refuse(b, "contradict");
     let mut b = good.clone();
-    b[VERSION_AT] = 3;
-    refuse(b, "format 3");
+    b[VERSION_AT] = 4;
+    refuse(b, "format 4");
     let mut b = good.clone();
     b[VERSION_AT] = 0;
     refuse(b, "format 0");

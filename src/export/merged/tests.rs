@@ -79,6 +79,7 @@ fn head() -> HeadDelta {
         classes: 6,
         pooling: crate::adapter::Pooling::None,
         columns,
+        normalised: false,
         weight,
         bias,
     }
@@ -131,6 +132,36 @@ fn weights_however_they_are_stored() {
     }
 }
 
+#[test]
+fn a_head_on_normalised_features_is_nodes_of_the_file() {
+    use crate::plan::{Engine, Variant};
+    let folder = tempfile::tempdir().unwrap();
+    let archive = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens/weights.zip");
+    zip::ZipArchive::new(std::fs::File::open(archive).unwrap()).unwrap().extract(&folder).unwrap();
+    let path = folder.path().join("initializers.onnx");
+    let base = std::sync::Arc::new(Base::open(&path).unwrap());
+    let weight = crate::adapter::samples::tensor(&[5, 3], 0.1);
+    let head = crate::head::Head {
+        normalised: true,
+        weight: ndarray::Array2::from_shape_vec((5, 3), weight.data.clone()).unwrap(),
+        bias: vec![0.5, -0.25, 0.0].into(),
+        ..crate::head::Head::new(5, 0, 3, false).unwrap()
+    };
+    let part = crate::adapt::head_delta(&head, crate::adapter::Pooling::None);
+    let learned = Adapter { labels: vec![], sites: vec![], head: Some(part), confusions: None, ..adapter(0) };
+    let mut model = parse(&in_one_file(&path, &std::fs::read(&path).unwrap()).unwrap()).unwrap();
+    write_in(&mut model, &base, Task::Encoder, &learned).unwrap();
+    let merged = std::sync::Arc::new(Base::from_bytes(&model.encode_to_vec(), Path::new("merged.onnx")).unwrap());
+    let engine = |base, task| Engine::new(base, task, crate::adapter::Pooling::None);
+    let (ours, theirs) = (engine(base.clone(), Task::Encoder), engine(merged, Task::Classification));
+    for example in base.random_examples(&base.bucket(3, 1), 1).unwrap() {
+        let features = ours.one(&Variant::Base, &example).unwrap().features;
+        let wanted = head.forward(features.view(), None).unwrap();
+        let got = theirs.one(&Variant::Base, &example).unwrap().logits.unwrap();
+        super::super::verify::compare(&got, &wanted, 1e-5).unwrap_or_else(|why| panic!("{why}"));
+    }
+}
+
 /// Compares `model`, written with `deltas` and `part` in it, with `base` and both beside it.
 fn same_answers(
     name: &str,
@@ -152,6 +183,7 @@ fn same_answers(
         base_classes: part.base_classes,
         classes: part.classes,
         columns: part.columns.clone(),
+        normalised: part.normalised,
         weight: weight.unwrap(),
         bias: part.bias.clone().into(),
     };

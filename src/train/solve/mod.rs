@@ -10,9 +10,9 @@
 use super::lbfgs::{Stop, minimise};
 use super::loss::{LossTarget, cross_entropy};
 use crate::error::{Error, Result};
-use crate::head::{Head, add_columns, padded_base, product};
+use crate::head::{Head, add_columns, padded_base, product, unit_rows};
 use crate::stats::paired::{mean_gap, within};
-use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis};
+use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis, CowArray};
 
 /// What a head is solved on; all with the same number of rows.
 #[derive(Clone, Copy, Debug)]
@@ -27,7 +27,7 @@ pub struct HeadData<'a> {
     pub weights: &'a [f32],
 }
 
-/// How features are scaled before the penalty sees them. The result is folded back: the head always acts on raw features.
+/// How features are scaled before the penalty sees them. The result is folded back: the head acts on features as they are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scaling {
     /// Not at all.
@@ -96,6 +96,13 @@ pub struct L2Choice {
     pub tried: Vec<Tried>,
     /// Held-out logits of every row at the chosen strength, [rows, classes].
     pub held_out: Array2<f32>,
+}
+
+impl L2Choice {
+    /// Of every row of the data that it was chosen on, whether its held-out answer agrees with its target.
+    pub fn right(&self, data: &HeadData<'_>) -> Vec<bool> {
+        self.held_out.rows().into_iter().zip(data.targets).map(|(logits, target)| agrees(logits, target)).collect()
+    }
 }
 
 /// One strength that was tried.
@@ -174,10 +181,7 @@ impl Head {
         let losses = |c: &L2Choice| -> Result<Vec<f32>> {
             Ok(cross_entropy(c.held_out.view(), data.targets, data.weights, 0.0)?.rows)
         };
-        let right = |c: &L2Choice| -> Vec<f32> {
-            let rows = c.held_out.rows().into_iter().zip(data.targets);
-            rows.map(|(logits, target)| f32::from(u8::from(agrees(logits, target)))).collect()
-        };
+        let right = |c: &L2Choice| -> Vec<f32> { c.right(data).into_iter().map(|r| f32::from(u8::from(r))).collect() };
         let clear = |more: &[f32], less: &[f32]| !within(mean_gap(more, less, data.weights.iter().copied()));
         let better = clear(&losses(&plain)?, &losses(&other)?) && clear(&right(&other), &right(&plain));
         let tried = plain.tried.iter().chain(&other.tried).cloned().collect();
@@ -269,6 +273,8 @@ struct Problem<'a> {
     targets: &'a [LossTarget<'a>],
     mean: Array1<f32>,
     factor: Array1<f32>,
+    /// What normalised features are multiplied by.
+    length: f32,
     /// beta of each column.
     beta: Vec<f32>,
 }
@@ -294,14 +300,23 @@ impl<'a> Problem<'a> {
             return Err(Error::usage("a penalty or tolerance of the head is negative"));
         }
         let offsets = padded_base(data.base, rows, head.base_classes, head.classes)?;
-        let (mean, factor) = scales(data.features, options.scaling);
-        let x = (&data.features - &mean) * &factor;
+        // Features of length 1 get the length that the raw ones have on average: a strength means the same on both.
+        let (features, length) = match head.normalised {
+            true => {
+                let length = (data.features.iter().map(|v| v * v).sum::<f32>() / rows.max(1) as f32).sqrt();
+                let length = if length > 0.0 { length } else { 1.0 };
+                (CowArray::from(unit_rows(data.features) * length), length)
+            }
+            false => (CowArray::from(data.features), 1.0),
+        };
+        let (mean, factor) = scales(features.view(), options.scaling);
+        let x = (&features - &mean) * &factor;
         let beta = head
             .columns
             .iter()
             .map(|&c| if (c as usize) < head.base_classes { options.base_bias } else { options.new_bias })
             .collect();
-        Ok(Problem { head: head.clone(), x, offsets, targets: data.targets, mean, factor, beta })
+        Ok(Problem { head: head.clone(), x, offsets, targets: data.targets, mean, factor, length, beta })
     }
 
     /// The strength that penalises the weights of raw features as 1 does without scaling.
@@ -386,7 +401,7 @@ impl<'a> Problem<'a> {
         Ok(Solved { objective: out.value, iterations: out.iterations, converged: out.converged })
     }
 
-    /// `W = factor·V`, `b = b' - mean·W`.
+    /// `W = factor·V`, `b = b' - mean·W`; then `W` by the length that normalised features were given.
     fn fold_back(&self, v: &[f32], head: &mut Head) {
         let columns = head.columns.len();
         let (weight, bias) = v.split_at(head.features * columns);
@@ -398,6 +413,7 @@ impl<'a> Problem<'a> {
         }
         let shift = self.mean.dot(&head.weight);
         head.bias = bias.iter().zip(&shift).map(|(b, s)| b - s).collect();
+        head.weight *= self.length;
     }
 }
 

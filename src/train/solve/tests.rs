@@ -127,6 +127,29 @@ fn scaling_is_folded_back_and_makes_units_irrelevant() {
 }
 
 #[test]
+fn a_head_on_normalised_features_is_the_head_on_rows_of_one_length() {
+    let (x, y) = golden();
+    let targets = classes(&y);
+    let weights = vec![1.0; 60];
+    let length = (x.iter().map(|v| v * v).sum::<f32>() / 60.0).sqrt();
+    let unit = crate::head::unit_rows(x.view());
+    let stretched = &x * &Array2::from_shape_fn((60, 1), |(i, _)| 0.2 + i as f32);
+    for options in [SKLEARN, SolveOptions::default()] {
+        let solve = |normalised: bool, rows: &Array2<f32>| {
+            let mut head = Head { normalised, ..Head::new(4, 0, 3, true).unwrap() };
+            let data = HeadData { features: rows.view(), base: None, targets: &targets, weights: &weights };
+            head.solve(&data, &options).unwrap();
+            head
+        };
+        let (raw, ours) = (solve(false, &(&unit * length)), solve(true, &x));
+        let want = raw.forward((&unit * length).view(), None).unwrap();
+        let near = |got: &Array2<f32>| got.iter().zip(&want).all(|(a, b)| (a - b).abs() < 2e-3);
+        assert!(near(&ours.forward(x.view(), None).unwrap()));
+        assert!(near(&ours.forward(stretched.view(), None).unwrap()), "lengths of single rows do not count");
+    }
+}
+
+#[test]
 fn the_penalty_is_chosen_on_held_out_blocks() {
     let (x, y) = golden();
     let weights = vec![1.0; 60];
