@@ -232,7 +232,7 @@ pub fn quiet_bias(base: ArrayView2<'_, f32>) -> f32 {
     if base.is_empty() {
         return 0.0;
     }
-    let lse = |row: ndarray::ArrayView1<'_, f32>| {
+    let lse = |row: ArrayView1<'_, f32>| {
         let max = row.iter().fold(f32::NEG_INFINITY, |m, &v| m.max(v));
         max + row.iter().map(|v| (v - max).exp()).sum::<f32>().ln()
     };

@@ -214,6 +214,7 @@ fn train_steps(
         features,
         base_classes,
         classes,
+        normalised: false,
         weight: Array2::zeros((features, columns.len())),
         bias: ndarray::Array1::zeros(columns.len()),
         columns,

@@ -164,6 +164,7 @@ prop_compose! {
             base_classes: base,
             classes: base + new,
             pooling: Pooling::First,
+            normalised: base == 0 && parent % 2 == 1,
             weight: samples::tensor(&[features, columns.len()], 1.0),
             bias: samples::tensor(&[columns.len()], 2.0).data,
             columns,

@@ -132,7 +132,7 @@ fn a_head_on_normalised_features_is_the_head_on_rows_of_one_length() {
     let targets = classes(&y);
     let weights = vec![1.0; 60];
     let length = (x.iter().map(|v| v * v).sum::<f32>() / 60.0).sqrt();
-    let unit = crate::head::unit_rows(x.view());
+    let unit = unit_rows(x.view());
     let stretched = &x * &Array2::from_shape_fn((60, 1), |(i, _)| 0.2 + i as f32);
     for options in [SKLEARN, SolveOptions::default()] {
         let solve = |normalised: bool, rows: &Array2<f32>| {
