@@ -144,7 +144,7 @@ mod sync;
 
 #[cfg(feature = "train")]
 pub use adapt::Progress;
-pub use adapter::{Depth, InitLoraWeights, LoraOptions, Verdict};
+pub use adapter::{Depth, Verdict};
 pub use base::Task;
 pub use cipher::Key;
 pub use disk::KeySource;

@@ -46,12 +46,6 @@ impl From<InitLoraWeights> for Word {
 }
 
 /// Which member of the LoRA family is trained; plain LoRA by default. `docs/training.md` says when which one pays.
-///
-/// ```
-/// use acclimate::LoraOptions;
-///
-/// let options = LoraOptions::default().use_rslora(true).loraplus_lr_ratio(4.0);
-/// ```
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 #[non_exhaustive]

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::asking::ASK_RATE;
 use super::config::NewClasses;
 use super::sandbox::Vetting;
-use crate::adapter::LoraOptions;
+use crate::adapter::{InitLoraWeights, LoraOptions};
 use crate::base::Task;
 use crate::disk::KeySource;
 use crate::input::Preprocessing;
@@ -152,10 +152,39 @@ impl InitOptions {
         self
     }
 
-    /// Which member of the LoRA family is trained; plain LoRA by default.
+    /// Scales deltas by `alpha / sqrt(rank)` (rsLoRA), not by `alpha / rank`. This and the next four choose a member of the
+    /// LoRA family, as `[lora]` does in `acclimate.toml`; plain LoRA by default. docs/training.md says when which one pays.
     #[must_use]
-    pub fn lora(mut self, lora: LoraOptions) -> InitOptions {
-        self.lora = lora;
+    pub fn use_rslora(mut self, on: bool) -> InitOptions {
+        self.lora = self.lora.use_rslora(on);
+        self
+    }
+
+    /// Learning rate of `B`, as a multiple of that of `A` (LoRA+).
+    #[must_use]
+    pub fn loraplus_lr_ratio(mut self, ratio: f32) -> InitOptions {
+        self.lora = self.lora.loraplus_lr_ratio(ratio);
+        self
+    }
+
+    /// Leaves `A` at a start that follows from the home's seed (LoRA-FA).
+    #[must_use]
+    pub fn lora_fa(mut self, on: bool) -> InitOptions {
+        self.lora = self.lora.lora_fa(on);
+        self
+    }
+
+    /// Starts the factors from the largest singular triples of the weights (PiSSA).
+    #[must_use]
+    pub fn pissa(mut self, on: bool) -> InitOptions {
+        self.lora = self.lora.init_lora_weights(if on { InitLoraWeights::Pissa } else { InitLoraWeights::Random });
+        self
+    }
+
+    /// Gives sites with a larger part of the gradient a larger rank.
+    #[must_use]
+    pub fn rank_by_gradient(mut self, on: bool) -> InitOptions {
+        self.lora = self.lora.rank_by_gradient(on);
         self
     }
 

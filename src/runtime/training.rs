@@ -359,14 +359,16 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("home");
         let lora = LoraOptions::default().init_lora_weights(InitLoraWeights::Pissa).rank_by_gradient(true);
-        let options = InitOptions::new(asset("har_cnn.onnx")).lora(lora.clone().use_rslora(true));
+        let options = InitOptions::new(asset("har_cnn.onnx")).pissa(true).rank_by_gradient(true).use_rslora(true);
         Home::init(&path, &options).unwrap();
         let file = path.join("acclimate.toml");
         let text = std::fs::read_to_string(&file).unwrap();
         std::fs::write(&file, text.replace("use_rslora = true", "use_rslora = false")).unwrap();
         let session = Home::open(&path).unwrap().session("p").unwrap();
         assert_eq!(session.settings().recipe.lora, lora);
-        teach(&session, &LabelledSet::read(asset("hapt_users_23_26.npz")).unwrap().filter_user(23).unwrap());
+        let all = LabelledSet::read(asset("hapt_users_23_26.npz")).unwrap().filter_user(23).unwrap();
+        let known: Vec<usize> = (0..all.len()).filter(|&i| all.labels()[i].parse::<usize>().unwrap() < 6).collect();
+        teach(&session, &all.select(&known).unwrap());
         let serving = session.follow().unwrap();
         let all = Cut::all(lock(&session.journal).state()).unwrap();
         let prepared = session.prepare(&TrainOptions::default(), &serving, &all, &|| false, &|_| {}).unwrap();
