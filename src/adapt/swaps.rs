@@ -221,11 +221,11 @@ mod tests {
     #[test]
     fn classes_that_swap_half_way_are_found_where_they_did() {
         for seed in 0..20 {
-            let (said, features) = drawn(seed, 120, 4, 4.0);
-            let found = find(&swapped(&said, 60), &features);
+            let (said, features) = drawn(seed, 240, 4, 4.0);
+            let found = find(&swapped(&said, 120), &features);
             let [swap] = found[..] else { panic!("{seed}: {found:?}") };
             assert_eq!(swap.classes, (0, 1), "{seed}");
-            assert!(swap.since.abs_diff(60) <= 6, "{seed}: {}", swap.since);
+            assert!(swap.since.abs_diff(120) <= 8, "{seed}: {}", swap.since);
         }
     }
 
