@@ -2,6 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::linalg::{MatMut, MatRef, gemm};
+use crate::stats::rows::{length, unit_rows};
 use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis, s};
 
 /// A linear head over features. Columns below `base_classes` correct the base model's own logits, the others are classes of the user.
@@ -173,23 +174,6 @@ impl Head {
             self.features
         )))
     }
-}
-
-/// Least length that a feature vector is divided by.
-pub(crate) const SHORTEST: f32 = 1e-12;
-
-fn length(row: ArrayView1<'_, f32>) -> f32 {
-    row.dot(&row).sqrt().max(SHORTEST)
-}
-
-/// Each row scaled to length 1 (L2); a row of zeros stays.
-pub(crate) fn unit_rows(features: ArrayView2<'_, f32>) -> Array2<f32> {
-    let mut unit = features.to_owned();
-    for mut row in unit.rows_mut() {
-        let by = length(row.view());
-        row /= by;
-    }
-    unit
 }
 
 /// `[base | 0]`, [rows, classes].

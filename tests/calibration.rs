@@ -106,7 +106,7 @@ fn an_adapter_of_format_1_serves_at_a_temperature_of_1() {
     let again = folder.path().join("again.adapter");
     write_adapter(&RealDisk, &again, &old).unwrap();
     assert_eq!(AdapterFile::open(&again, None).unwrap().to_adapter(), old);
-    assert_eq!(std::fs::read(&again).unwrap()[8], 2);
+    assert_eq!(std::fs::read(&again).unwrap()[8], 3);
 }
 
 /// An adapter as format 1 has it: docs/adapter-format.md.
@@ -117,8 +117,8 @@ fn as_format_1(adapter: Adapter) -> Vec<u8> {
     let bytes = std::fs::read(&file).unwrap();
     let number = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap()) as usize;
     let (header_len, data_offset) = (number(12), number(24));
-    // A float, that nothing is known, and that all answers may change.
-    let second = 6;
+    // A float, that nothing is known, that all answers may change, and that features are as they are.
+    let second = 7;
     let mut header = bytes[64..64 + header_len - second].to_vec();
     let data = &bytes[data_offset..bytes.len() - 32];
     let start = (64 + header.len()).next_multiple_of(64);

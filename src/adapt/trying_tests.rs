@@ -95,7 +95,7 @@ fn a_head_acts_on_normalised_features_where_the_folds_prefer_it() {
         chosen.count()
     };
     let (stretched, alike) = (normalised(true), normalised(false));
-    assert!(stretched >= 6 && alike <= 2, "{stretched} and {alike} of 8");
+    assert!(stretched >= 7 && alike <= 4, "{stretched} and {alike} of 8");
 }
 
 #[test]

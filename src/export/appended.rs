@@ -6,7 +6,7 @@ use super::graph::{fresh, scores_output};
 use super::tensors::{answers_half, tensor};
 use crate::adapter::{HeadDelta, Pooling};
 use crate::base::{Base, prune};
-use crate::head::SHORTEST;
+use crate::stats::rows::SHORTEST;
 
 fn to_float() -> pb::AttributeProto {
     pb::AttributeProto {

@@ -10,8 +10,9 @@
 use super::lbfgs::{Stop, minimise};
 use super::loss::{LossTarget, cross_entropy};
 use crate::error::{Error, Result};
-use crate::head::{Head, add_columns, padded_base, product, unit_rows};
+use crate::head::{Head, add_columns, padded_base, product};
 use crate::stats::paired::{mean_gap, within};
+use crate::stats::rows::unit_rows;
 use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis, CowArray};
 
 /// What a head is solved on; all with the same number of rows.
