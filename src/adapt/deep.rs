@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use ndarray::{Array2, Axis};
 
+use super::interim::{AtCheckpoint, best_checkpoint};
 use super::pace::Pace;
 use super::seen::Seen;
 use super::{Adaptation, Evidence};
@@ -15,7 +16,6 @@ use crate::gate::retention::Retention;
 use crate::gate::split::Folds;
 use crate::input::Example;
 use crate::plan::{Factors, SiteKey, Variant};
-use crate::stats::paired::Paired;
 use crate::sync::{in_parallel, lock};
 
 /// Optimiser steps after which more epochs were not seen to help, and the fewest epochs all the same.
@@ -25,19 +25,6 @@ const FEWEST_EPOCHS: u64 = 8;
 const OUT_OF_TIME: &str = "the time budget does not reach; raise --budget-seconds";
 /// Evaluation checkpoints of a fit: at these shares of its epochs.
 const CHECKPOINTS: [f32; 3] = [0.4, 0.7, 1.0];
-
-/// Level at which a candidate is told to be behind another.
-const BEHIND: f64 = 0.05;
-
-/// What the fits of the folds say at one evaluation checkpoint, a row a training example.
-struct AtCheckpoint {
-    /// The adapter alone, `[training examples, classes]`.
-    logits: Array2<f32>,
-    /// What would be answered: the base model's answer where it stands.
-    answers: Array2<f32>,
-    /// The training examples whose fold has answered, in the order of the folds.
-    answered: Vec<usize>,
-}
 
 /// What a deeper candidate is tried with.
 pub(super) struct Trying<'a> {
@@ -116,7 +103,7 @@ impl Adaptation<'_> {
     /// Tries a deeper candidate: what was found, and the optimiser steps that its folds took.
     ///
     /// All folds are trained to the first evaluation checkpoint, then all to the next one. After each fold at the first
-    /// checkpoint, and where a checkpoint is reached by all, it is [told](Adaptation::verdict_so_far) whether it is worth more
+    /// checkpoint, and where a checkpoint is reached by all, it is [told](Adaptation::why_give_up) whether it is worth more
     /// time. Which folds are trained side by side changes no result: what was trained beyond a decision is not looked at.
     ///
     /// Where only the base model's classes are corrected, the checkpoints are not waited for: each fold is trained to its end.
@@ -176,9 +163,9 @@ impl Adaptation<'_> {
                         at.add(&judges, answers);
                     }
                     if stage == 0
-                        && let Some(reason) = self.verdict_so_far(&trial, judged, rivals)?
+                        && let Some(reason) = self.why_give_up(&trial.at, judged, rivals)?
                     {
-                        let versions = self.versions(&trial, base_right)?;
+                        let versions = self.versions(&trial.at, base_right)?;
                         return Ok((Found::GivenUp { reason, versions }, trial.steps()));
                     }
                 }
@@ -189,7 +176,7 @@ impl Adaptation<'_> {
                     return Ok((Found::not_tried(OUT_OF_TIME), trial.steps()));
                 }
             }
-            if trial.fits.iter().all(|f| lock(f).fit.is_finished()) || self.has_settled(&trial, judged)? {
+            if trial.fits.iter().all(|f| lock(f).fit.is_finished()) || self.has_settled(&trial.at, judged)? {
                 break;
             }
         }
@@ -293,84 +280,6 @@ impl Adaptation<'_> {
         })?;
         Ok(fit.answers().to_vec())
     }
-
-    /// Why a candidate is not worth more time, told from the folds that have answered at the last evaluation checkpoint; `None` where
-    /// it is.
-    ///
-    /// Where only the base model's classes are corrected: it is clearly behind a rival at each checkpoint, in accuracy, by the paired
-    /// test at 5 %, and in mean loss. Otherwise the shallower candidate is preferred, so it must be ahead of the best rival, in
-    /// answers right or in mean loss.
-    fn verdict_so_far(&self, trial: &Trial<'_>, judged: &[usize], rivals: &[Evidence]) -> Result<Option<String>> {
-        let Some(at) = trial.at.last() else { return Ok(None) };
-        let answered: Vec<usize> = at.answered.iter().copied().filter(|i| judged.contains(i)).collect();
-        let stages = trial.at.iter().map(|at| self.score(&at.answers)).collect::<Result<Vec<_>>>()?;
-        let pick = |right: &[bool]| answered.iter().map(|&i| right[i]).collect::<Vec<_>>();
-        let count = |right: &[bool]| answered.iter().filter(|&&i| right[i]).count();
-        let mean = |loss: &[f32]| answered.iter().map(|&i| loss[i] as f64).sum::<f64>() / answered.len() as f64;
-        let ahead = |rival: &Evidence, (right, loss): &(Vec<bool>, Vec<f32>)| {
-            mean(&rival.loss) < mean(loss)
-                && match self.corrects_only() {
-                    true => Paired::count(&pick(&rival.right), &pick(right)).exact_p() <= BEHIND,
-                    false => count(&rival.right) >= count(right),
-                }
-        };
-        // Where only own classes are corrected, what has answered everything is a candidate, be it behind.
-        let all = self.corrects_only() && at.answered.len() == self.dataset.training_examples.len();
-        if answered.is_empty() || all {
-            return Ok(None);
-        }
-        let rival = rivals
-            .iter()
-            .filter(|r| r.retention.is_within(&self.settings.limits))
-            .find(|rival| stages.iter().all(|score| ahead(rival, score)));
-        Ok(rival.map(|rival| {
-            format!(
-                "given up after {} answers: {} right, the {} had {} and a smaller loss",
-                answered.len(),
-                stages.iter().map(|(right, _)| count(right)).max().unwrap_or(0),
-                rival.depth.name(),
-                count(&rival.right)
-            )
-        }))
-    }
-
-    /// Whether the last evaluation checkpoint, reached by all folds, had no more answers right than the one before it.
-    fn has_settled(&self, trial: &Trial<'_>, judged: &[usize]) -> Result<bool> {
-        let [.., before, last] = &trial.at[..] else { return Ok(false) };
-        let right = |at: &AtCheckpoint| -> Result<usize> {
-            let (right, _) = self.score(&at.answers)?;
-            Ok(judged.iter().filter(|&&i| right[i]).count())
-        };
-        Ok(right(last)? <= right(before)?)
-    }
-
-    /// Which training examples were right at each evaluation checkpoint.
-    fn versions(&self, trial: &Trial<'_>, base_right: &[bool]) -> Result<Vec<Vec<bool>>> {
-        let version = |at: &AtCheckpoint| -> Result<Vec<bool>> {
-            let (right, _) = self.score(&at.answers)?;
-            let mut merged = base_right.to_vec();
-            at.answered.iter().for_each(|&i| merged[i] = right[i]);
-            Ok(merged)
-        };
-        trial.at.iter().map(version).collect()
-    }
-}
-
-impl AtCheckpoint {
-    fn new(examples: usize, classes: usize) -> AtCheckpoint {
-        let none = Array2::zeros((examples, classes));
-        AtCheckpoint { logits: none.clone(), answers: none, answered: vec![] }
-    }
-
-    /// The answers of a fold to `judges`: the adapter alone, and with what stands.
-    fn add(&mut self, judges: &[usize], of_fold: &[Array2<f32>]) {
-        let [logits, answers] = of_fold else { return };
-        for (row, &i) in judges.iter().enumerate() {
-            self.logits.row_mut(i).assign(&logits.row(row));
-            self.answers.row_mut(i).assign(&answers.row(row));
-        }
-        self.answered.extend(judges);
-    }
 }
 
 /// The head moves little: what has shifted is the input. Smoothed labels keep a delta from overshooting once an answer is right.
@@ -379,19 +288,6 @@ fn suit_corrections(recipe: &mut Recipe) {
     recipe.lr.get_or_insert(LEARNING_RATE * 2.5);
     recipe.head_lr.get_or_insert(0.1);
     recipe.smoothing.get_or_insert(0.1);
-}
-
-/// The evaluation checkpoint with the most held-out answers right: an early stop that every fold votes on. On equal ones the smallest loss, and
-/// the last of those that are the same, as they are where all fits had ended.
-fn best_checkpoint(scores: &[(Vec<bool>, Vec<f32>)]) -> usize {
-    let mut best = (0, 0, f64::INFINITY);
-    for (look, (right, loss)) in scores.iter().enumerate() {
-        let (right, loss) = (right.iter().filter(|r| **r).count(), loss.iter().map(|l| *l as f64).sum::<f64>());
-        if right > best.1 || (right == best.1 && loss <= best.2) {
-            best = (look, right, loss);
-        }
-    }
-    best.0
 }
 
 #[cfg(test)]

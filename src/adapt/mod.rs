@@ -13,6 +13,7 @@ mod doubts;
 mod evidence;
 pub mod example;
 pub mod fit;
+mod interim;
 #[cfg(test)]
 mod level;
 mod pace;
@@ -40,13 +41,12 @@ use crate::adapt::fit::{Recipe, Target};
 use crate::adapter::known::KnownInputs;
 use crate::adapter::{Confusions, Depth, HeadDelta, SiteDelta};
 use crate::error::Result;
+use crate::gate::Limits;
 use crate::gate::split::{Folds, SplitOptions};
-use crate::gate::{Limits, test_level};
 use crate::head::Head;
 use crate::input::Example;
 use crate::plan::{Engine, Factors, Rows, SiteKey, Variant};
 use crate::stats::calibration::Calibration;
-use crate::stats::paired::{Paired, fewest_items, within};
 
 /// Fewest training examples with a known answer before a training is worth its time.
 pub const FEWEST_EXAMPLES: usize = 8;
@@ -222,28 +222,6 @@ impl Adaptation<'_> {
         }
         stages.retain(|(depth, sites)| !sites.is_empty() && *depth <= self.settings.deepest);
         stages
-    }
-
-    /// Why no deeper candidate could be promoted, whatever its answers to the training examples `judged`: too few are left
-    /// that it could turn right.
-    fn nothing_to_win(&self, rivals: &[Evidence], judged: &[usize], base_right: &[bool]) -> Option<String> {
-        let wrong = |right: &[bool]| judged.iter().filter(|&&i| !right[i]).count() as u64;
-        if self.corrects_only() {
-            let (wrong, needed) = (wrong(base_right), fewest_items(test_level(&self.settings.limits)));
-            return (wrong < needed).then(|| {
-                format!(
-                    "the base model has {wrong} of {} answers wrong; fewer than {needed} may be chance",
-                    judged.len()
-                )
-            });
-        }
-        let fewest = (1..).find(|&wins| !within(Paired { wins, losses: 0, n: wins }.gap()))?;
-        let limits = &self.settings.limits;
-        let best = rivals.iter().filter(|r| r.retention.is_within(limits)).min_by_key(|r| wrong(&r.right))?;
-        (wrong(&best.right) < fewest).then(|| {
-            let (name, wrong) = (best.depth.name(), wrong(&best.right));
-            format!("the {name} has {wrong} of {} answers wrong; fewer than {fewest} may be chance", judged.len())
-        })
     }
 
     /// Pooled features and logits of many examples: no more at once than a training step takes, which memory may have limited.

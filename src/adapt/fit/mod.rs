@@ -2,26 +2,26 @@
 
 use std::sync::{Arc, Mutex};
 
-use ndarray::Array2;
-
 pub use super::example::{Target, TrainingExample};
 use crate::adapter::{LoraOptions, SiteDelta};
 use crate::base::Bucket;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::head::Head;
 use crate::plan::{Engine, Factors, MICRO_BATCH, Padding, SiteKey, Worker, sequence_length};
-use crate::sync::lock;
-use crate::train::optim::{AdamW, AdamWOptions, Decay, Grads, Group, ParamSet, Schedule, clip_global_norm};
+use crate::train::optim::{AdamW, AdamWOptions, Grads, Group, ParamSet, clip_global_norm};
 use crate::train::sampler::{self, Sampler, SamplerOptions};
 pub(crate) use activation_cache::Kept;
 use family::{Part, Side};
 use micro::Micro;
+pub(crate) use run::Go;
+use run::Progress;
 pub(crate) use start::start;
-use state::{FitName, Keeper};
+use state::FitName;
 
 mod activation_cache;
 mod family;
 mod micro;
+mod run;
 mod start;
 pub(crate) mod state;
 
@@ -94,44 +94,6 @@ impl Recipe {
     }
 }
 
-/// A trained candidate.
-#[derive(Debug, Clone)]
-pub(crate) struct Fitted {
-    /// In plan order.
-    pub deltas: Vec<SiteDelta>,
-    pub head: Head,
-    pub steps: u64,
-    /// What the observer added.
-    #[cfg(test)]
-    pub answers: Vec<Array2<f32>>,
-}
-
-/// An epoch that has ended, as an observer sees it.
-pub(crate) struct Epoch<'a> {
-    /// From 0.
-    pub number: u64,
-    /// Whether the fit ends here.
-    pub is_last: bool,
-    pub deltas: &'a [SiteDelta],
-    pub head: &'a Head,
-}
-
-/// What an observer of a fit may decide after each epoch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Go {
-    On,
-    /// Keep what there is and stop.
-    Enough,
-}
-
-/// Mean loss (cross-entropy in nats) of an epoch at which a fit without label smoothing begins to end: every training
-/// example is answered right and sure (`docs/training.md`, *Where the time goes*).
-const NOTHING_LEFT: f64 = 0.05;
-/// Share of the epochs so far over which the learning rate then falls to its floor.
-const LAST_EPOCHS: f64 = 0.25;
-/// Where the learning rate ends, as a share of its peak.
-const FLOOR: f32 = 0.1;
-
 /// A fit in progress.
 pub(crate) struct Fit<'a> {
     engine: &'a Engine,
@@ -154,23 +116,6 @@ pub(crate) struct Fit<'a> {
     /// What it is kept by: by its start, so from before the first step.
     name: Option<FitName>,
     progress: Progress,
-}
-
-/// How far a fit has come.
-#[derive(Debug, Clone, Default, PartialEq)]
-struct Progress {
-    /// Whether it has been asked for where an earlier run left it.
-    begun: bool,
-    /// Epoch of the next step, and its batch within that epoch.
-    place: (u64, u64),
-    /// Whether there is no next step.
-    finished: bool,
-    /// Sum of the losses of this epoch's steps so far.
-    loss: f64,
-    /// Where nothing is left to learn: the step at which the last epochs began, and their steps.
-    ending: Option<(u64, u64)>,
-    /// What the observer added.
-    answers: Vec<Array2<f32>>,
 }
 
 impl<'a> Fit<'a> {
@@ -274,137 +219,6 @@ impl<'a> Fit<'a> {
         let longest = self.lengths.iter().copied().max().unwrap_or(0);
         let bucket = self.engine.bucket(self.recipe.micro_batch.min(self.recipe.batch), longest);
         Ok(self.engine.train_plan(self.sites, self.recipe.lora.trains(), &bucket)?.is_split())
-    }
-
-    /// [`Fit::run_to`] the last of the recipe's epochs.
-    ///
-    /// # Errors
-    /// As [`Fit::run_to`].
-    pub fn run(
-        mut self,
-        stop: &(dyn Fn() -> bool + Sync),
-        keeper: Option<&dyn Keeper>,
-        observe: impl FnMut(&Epoch<'_>, &mut Vec<Array2<f32>>) -> Result<Go>,
-    ) -> Result<Fitted> {
-        self.run_to(self.recipe.epochs, stop, keeper, observe)?;
-        Ok(self.into_fitted())
-    }
-
-    /// Trains until `epochs` of the recipe's epochs are over, or goes on from where `keeper` knows that this fit was
-    /// left, be it further; `stop` is asked before each step. `observe` sees each epoch that ends, and the answers
-    /// collected so far, to which it may add.
-    ///
-    /// The fit ends early where `observe` says so, and soon after [nothing is left](NOTHING_LEFT) to learn.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Interrupted`] when stopped: `keeper` has the state then.
-    pub fn run_to(
-        &mut self,
-        epochs: u64,
-        stop: &(dyn Fn() -> bool + Sync),
-        keeper: Option<&dyn Keeper>,
-        mut observe: impl FnMut(&Epoch<'_>, &mut Vec<Array2<f32>>) -> Result<Go>,
-    ) -> Result<()> {
-        if self.name.is_none() {
-            self.name = keeper.map(|_| self.name());
-        }
-        let keeper = keeper.zip(self.name);
-        if !std::mem::replace(&mut self.progress.begun, true) {
-            keeper.iter().for_each(|(k, name)| self.go_on(*k, name));
-        }
-        let sampler = self.sampler()?;
-        let total = self.recipe.epochs * sampler.batches() as u64;
-        let warmup = (total as f32 * self.recipe.warmup).ceil() as u64;
-        let schedule = Schedule { warmup, total, decay: Decay::Cosine, floor: FLOOR };
-        let last = epochs.min(self.recipe.epochs);
-        let steps = self.optimiser.steps();
-        while !self.progress.finished && self.progress.place.0 < last {
-            let (epoch, done) = self.progress.place;
-            for batch in sampler.epoch(epoch).iter().skip(done as usize) {
-                if stop() {
-                    if let Some((keeper, name)) = keeper {
-                        keeper.stopped(&name, self.state());
-                    }
-                    return Err(Error::new(ErrorKind::Interrupted, "training was stopped"));
-                }
-                let lr = self.recipe.rate() * self.factor(&schedule);
-                self.progress.loss += f64::from(self.step(&batch.items, &batch.weights, lr)?);
-                self.progress.place.1 += 1;
-                if let Some((keeper, name)) = keeper {
-                    keeper.stepped(&name, &|| self.state());
-                }
-            }
-            let mean = std::mem::take(&mut self.progress.loss) / sampler.batches().max(1) as f64;
-            if self.recipe.smoothed() == 0.0 && mean <= NOTHING_LEFT && self.progress.ending.is_none() {
-                let epochs = ((epoch + 1) as f64 * LAST_EPOCHS).ceil() as u64;
-                self.progress.ending = Some((self.optimiser.steps(), epochs * sampler.batches() as u64));
-            }
-            let ended = self.progress.ending.is_some_and(|(from, steps)| self.optimiser.steps() >= from + steps);
-            let is_last = ended || epoch + 1 == self.recipe.epochs;
-            let seen = Epoch { number: epoch, is_last, deltas: &self.deltas, head: &self.head };
-            let go = observe(&seen, &mut self.progress.answers)?;
-            self.progress.place = (epoch + 1, 0);
-            self.progress.finished = is_last || go == Go::Enough;
-        }
-        if let Some((keeper, name)) = keeper
-            && (self.optimiser.steps() > steps)
-        {
-            keeper.finished(&name, self.state());
-        }
-        // What a pass needs is made anew where the fit goes on: meanwhile others take the memory.
-        self.workers.iter().for_each(|w| lock(w).clear());
-        Ok(())
-    }
-
-    /// Share of the peak learning rate at the next step. Where nothing is left to learn, half a cosine from where it was to its floor.
-    fn factor(&self, schedule: &Schedule) -> f32 {
-        let step = self.optimiser.steps();
-        match self.progress.ending {
-            Some((from, steps)) => {
-                let (peak, total) = (schedule.factor(from), steps);
-                let last = Schedule { warmup: 0, total, decay: Decay::Cosine, floor: (FLOOR / peak).min(1.0) };
-                peak * last.factor(step - from)
-            }
-            None => schedule.factor(step),
-        }
-    }
-
-    /// Takes up what is known of this fit.
-    fn go_on(&mut self, keeper: &dyn Keeper, name: &FitName) {
-        if let Some(Err(e)) = keeper.left(name).map(|state| self.take_up(&state)) {
-            tracing::warn!(error = %e, "a fit starts anew");
-        }
-    }
-
-    /// The epochs that are over.
-    pub fn epochs(&self) -> u64 {
-        self.progress.place.0
-    }
-
-    /// Whether there is nothing more to train.
-    pub fn is_finished(&self) -> bool {
-        self.progress.finished
-    }
-
-    /// What the observer added.
-    pub fn answers(&self) -> &[Array2<f32>] {
-        &self.progress.answers
-    }
-
-    /// The state as it is.
-    pub fn into_fitted(self) -> Fitted {
-        Fitted {
-            deltas: self.deltas,
-            head: self.head,
-            steps: self.optimiser.steps(),
-            #[cfg(test)]
-            answers: self.progress.answers,
-        }
-    }
-
-    /// Optimiser steps taken.
-    pub fn steps(&self) -> u64 {
-        self.optimiser.steps()
     }
 
     fn sampler(&self) -> Result<Sampler> {

@@ -3,13 +3,15 @@
 
 use std::path::{Path, PathBuf};
 
-use ndarray::Array1;
+use ndarray::{Array1, Array2};
 use serde_json::Value;
 
-use super::state::FitState;
+use super::run::Fitted;
+use super::state::{FitState, Keeper};
 use super::*;
 use crate::adapter::{DenseTensor, Pooling};
 use crate::base::{Base, Task};
+use crate::error::ErrorKind;
 use crate::input::{ArrayData, Example, NamedArray, arrays};
 
 fn folder(name: &str) -> PathBuf {
