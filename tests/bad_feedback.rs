@@ -63,6 +63,7 @@ fn as_it_is(label: &str) -> String {
 }
 
 /// Sentences in the order of time: all intents in turn by chance.
+#[allow(clippy::type_complexity)]
 fn lived() -> (Vec<(String, String)>, Vec<(String, String)>) {
     let rows = intents("test", 44);
     let mut seen = std::collections::HashMap::new();

@@ -3,8 +3,6 @@
 
 use std::path::Path;
 
-use ndarray::Array2;
-
 use super::family::{Side, less_its_start};
 use super::start::{begin, frozen_a};
 use super::tests::{Fixture, Memory, fixture, run_to, tensors};

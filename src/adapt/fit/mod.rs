@@ -2,6 +2,8 @@
 
 use std::sync::{Arc, Mutex};
 
+use ndarray::Array2;
+
 pub use super::example::{Target, TrainingExample};
 use crate::adapter::{LoraOptions, SiteDelta};
 use crate::base::Bucket;
@@ -14,7 +16,6 @@ pub(crate) use activation_cache::Kept;
 use family::{Part, Side};
 use micro::Micro;
 pub(crate) use run::Go;
-use run::Progress;
 pub(crate) use start::start;
 use state::FitName;
 
@@ -116,6 +117,23 @@ pub(crate) struct Fit<'a> {
     /// What it is kept by: by its start, so from before the first step.
     name: Option<FitName>,
     progress: Progress,
+}
+
+/// How far a fit has come.
+#[derive(Debug, Clone, Default, PartialEq)]
+struct Progress {
+    /// Whether it has been asked for where an earlier run left it.
+    begun: bool,
+    /// Epoch of the next step, and its batch within that epoch.
+    place: (u64, u64),
+    /// Whether there is no next step.
+    finished: bool,
+    /// Sum of the losses of this epoch's steps so far.
+    loss: f64,
+    /// Where nothing is left to learn: the step at which the last epochs began, and their steps.
+    ending: Option<(u64, u64)>,
+    /// What the observer added.
+    answers: Vec<Array2<f32>>,
 }
 
 impl<'a> Fit<'a> {

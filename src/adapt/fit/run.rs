@@ -48,23 +48,6 @@ pub(crate) enum Go {
     Enough,
 }
 
-/// How far a fit has come.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub(super) struct Progress {
-    /// Whether it has been asked for where an earlier run left it.
-    pub begun: bool,
-    /// Epoch of the next step, and its batch within that epoch.
-    pub place: (u64, u64),
-    /// Whether there is no next step.
-    pub finished: bool,
-    /// Sum of the losses of this epoch's steps so far.
-    pub loss: f64,
-    /// Where nothing is left to learn: the step at which the last epochs began, and their steps.
-    pub ending: Option<(u64, u64)>,
-    /// What the observer added.
-    pub answers: Vec<Array2<f32>>,
-}
-
 impl Fit<'_> {
     /// [`Fit::run_to`] the last of the recipe's epochs.
     ///

@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use ndarray::{Array1, Array2};
+use ndarray::Array1;
 use serde_json::Value;
 
 use super::run::Fitted;

@@ -135,6 +135,7 @@ pub(super) fn forward((s, r): (&ConvShape, usize), x: &[f32], a: &[f32], b: &[f3
 
 /// `dT = Bᵀ·dY`, `dB = dY·Tᵀ`. By columns, `dA = dT·Cᵀ` and `dC = Aᵀ·dT`, each number of which goes back to where it was read; else, with
 /// `Q` the scatter of `dT` onto input positions per tap, `dA = Q·Xᵀ` and `dX = Aᵀ·Q`.
+#[allow(clippy::too_many_arguments)]
 pub(super) fn backward(
     (s, r): (&ConvShape, usize),
     need_a: bool,

@@ -67,6 +67,7 @@ pub(super) fn forward((s, r): (&ConvShape, usize), x: &[f32], a: &[f32], b: &[f3
 }
 
 /// `dT = Bᵀ·dY`, `dB = dY·Tᵀ`; with `Q` what reaches each input position of `dT` per tap: `dA = Q·Xᵀ`, `dX = Aᵀ·Q`.
+#[allow(clippy::too_many_arguments)]
 pub(super) fn backward(
     (s, r): (&ConvShape, usize),
     need_a: bool,

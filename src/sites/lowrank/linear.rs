@@ -45,6 +45,7 @@ pub(super) fn forward(d: Dims, x: &[f32], a: &[f32], b: &[f32], y: &mut [f32]) -
 }
 
 /// `dt = dy·Bᵀ`, `dB = tᵀ·dy`, `dA = xᵀ·dt`, `dx += dt·Aᵀ`.
+#[allow(clippy::too_many_arguments)]
 pub(super) fn backward(
     d: Dims,
     need_a: bool,
