@@ -102,7 +102,7 @@ impl Adaptation<'_> {
 
     /// Tries a deeper candidate: what was found, and the optimiser steps that its folds took.
     ///
-    /// All folds are trained to the first evaluation checkpoint, then all to the next one. After each fold at the first
+    /// All folds are trained to the first evaluation checkpoint, then all to the next one. After folds at the first
     /// checkpoint, and where a checkpoint is reached by all, it is [told](Adaptation::why_give_up) whether it is worth more
     /// time. Which folds are trained side by side changes no result: what was trained beyond a decision is not looked at.
     ///
