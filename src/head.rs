@@ -5,10 +5,11 @@ use crate::linalg::{MatMut, MatRef, gemm};
 use crate::stats::rows::{length, unit_rows};
 use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis, s};
 
-/// A linear head over features. Columns below `base_classes` correct the base model's own logits, the others are classes of the user.
+/// A linear head over features. Columns below `base_classes` correct the base model's own logits, the others are
+/// classes of the user.
 ///
-/// A new head, and a new column, starts at weight 0: the base's answers stay what they were until something is learned, and
-/// the convex problem of [`Head::solve`](crate::train::solve) ends at the same place from any start.
+/// A new head, and a new column, starts at weight 0: the base's answers stay what they were until something is
+/// learned, and the convex problem of [`Head::solve`](crate::train::solve) ends at the same place from any start.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Head {
     /// Length of a feature vector.
@@ -89,8 +90,8 @@ impl Head {
         }
     }
 
-    /// Adds `count` new classes at the end, with weight 0 and the given bias. [`quiet_bias`] is a bias that leaves the base's
-    /// answers alone; for an encoder, 0.
+    /// Adds `count` new classes at the end, with weight 0 and the given bias. [`quiet_bias`] is a bias that leaves the
+    /// base's answers alone; for an encoder, 0.
     ///
     /// # Errors
     /// When there would be too many classes.
@@ -107,7 +108,8 @@ impl Head {
         Ok(())
     }
 
-    /// Logits [rows, classes] for features [rows, features] and the base's logits [rows, base_classes] (`None` for an encoder).
+    /// Logits [rows, classes] for features [rows, features] and the base's logits [rows, base_classes] (`None` for an
+    /// encoder).
     ///
     /// # Errors
     /// When shapes disagree.
@@ -210,8 +212,8 @@ pub(crate) fn add_columns(columns: &[u32], own: &Array2<f32>, logits: &mut Array
     }
 }
 
-/// A bias for a new class that gives it about one percent of the probability next to these base logits [rows, base_classes]:
-/// the mean log-sum-exp less `ln 99`. 0 when there are none.
+/// A bias for a new class that gives it about one percent of the probability next to these base logits [rows,
+/// base_classes]: the mean log-sum-exp less `ln 99`. 0 when there are none.
 pub fn quiet_bias(base: ArrayView2<'_, f32>) -> f32 {
     if base.is_empty() {
         return 0.0;

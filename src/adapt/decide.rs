@@ -144,8 +144,9 @@ impl Adaptation<'_> {
         Ok(mean(&judged.iter().map(|&i| loss[i]).collect::<Vec<f32>>()))
     }
 
-    /// The order in which candidates are preferred on a tie, the smallest first. Where classes are new the head alone is, since its
-    /// features are the base's own; two that moved the features are distinguished by what they had right, however little that is.
+    /// The order in which candidates are preferred on a tie, the smallest first. Where classes are new the head alone
+    /// is, since its features are the base's own; two that moved the features are distinguished by what they had
+    /// right, however little that is.
     fn preference(&self, depth: Depth) -> u32 {
         match self.corrects_only() {
             true => Depth::AllSites as u32 - depth as u32,
@@ -153,8 +154,9 @@ impl Adaptation<'_> {
         }
     }
 
-    /// Against an active generation the candidate is judged on what came after that generation, which taught neither: it must not
-    /// have fewer answers right. On a tie it becomes active: it has learned from all that the other has, and from more.
+    /// Against an active generation the candidate is judged on what came after that generation, which taught neither:
+    /// it must not have fewer answers right. On a tie it becomes active: it has learned from all that the other has,
+    /// and from more.
     pub(super) fn behind_on_fresh(&self, e: &Evidence, seen: &Seen) -> Result<Option<String>> {
         let Some(incumbent) = &self.incumbent else { return Ok(None) };
         let training_examples = &self.dataset.training_examples;

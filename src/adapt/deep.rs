@@ -45,8 +45,8 @@ pub(super) enum Found {
     /// It is not tried to the end.
     GivenUp {
         reason: String,
-        /// At each evaluation checkpoint that some fold reached, which training examples it had right; the base model where it was
-        /// not asked.
+        /// At each evaluation checkpoint that some fold reached, which training examples it had right; the base model
+        /// where it was not asked.
         versions: Vec<Vec<bool>>,
     },
 }
@@ -103,10 +103,12 @@ impl Adaptation<'_> {
     /// Tries a deeper candidate: what was found, and the optimiser steps that its folds took.
     ///
     /// All folds are trained to the first evaluation checkpoint, then all to the next one. After folds at the first
-    /// checkpoint, and where a checkpoint is reached by all, it is [told](Adaptation::why_give_up) whether it is worth more
-    /// time. Which folds are trained side by side changes no result: what was trained beyond a decision is not looked at.
+    /// checkpoint, and where a checkpoint is reached by all, it is [told](Adaptation::why_give_up) whether it is worth
+    /// more time. Which folds are trained side by side changes no result: what was trained beyond a decision is not
+    /// looked at.
     ///
-    /// Where only the base model's classes are corrected, the checkpoints are not waited for: each fold is trained to its end.
+    /// Where only the base model's classes are corrected, the checkpoints are not waited for: each fold is trained to
+    /// its end.
     pub(super) fn deeper(
         &self,
         depth: Depth,
@@ -241,8 +243,8 @@ impl Adaptation<'_> {
         Ok(FoldFit { fit, training, judges, per_epoch, warm })
     }
 
-    /// Trains a fold's fit until `to` epochs are over. What it answers to its validation split at each evaluation checkpoint so far: the
-    /// adapter alone, and with what stands, in turn.
+    /// Trains a fold's fit until `to` epochs are over. What it answers to its validation split at each evaluation
+    /// checkpoint so far: the adapter alone, and with what stands, in turn.
     fn train_fold(
         &self,
         trial: &Trial<'_>,
@@ -282,8 +284,8 @@ impl Adaptation<'_> {
     }
 }
 
-/// The head moves little: what has shifted is the input. Smoothed labels keep a delta from overshooting once an answer is right.
-/// Chosen on the activity people (see docs/training.md). What the caller has set stays.
+/// The head moves little: what has shifted is the input. Smoothed labels keep a delta from overshooting once an answer
+/// is right. Chosen on the activity people (see docs/training.md). What the caller has set stays.
 fn suit_corrections(recipe: &mut Recipe) {
     recipe.lr.get_or_insert(LEARNING_RATE * 2.5);
     recipe.head_lr.get_or_insert(0.1);

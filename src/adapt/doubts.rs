@@ -1,8 +1,9 @@
 //! Which feedback is doubtful, by what training has computed anyway.
 //!
-//! *Labels* by confident learning (Northcutt, Jiang and Chuang 2021): the threshold of a class is the mean probability that examples of that
-//! label get for it, each from a fit that has not seen it. A label is doubted if its own probability is below its class's threshold
-//! and another class reaches its own. *Near-duplicates* by the cosine of the base model's features.
+//! *Labels* by confident learning (Northcutt, Jiang and Chuang 2021): the threshold of a class is the mean probability
+//! that examples of that label get for it, each from a fit that has not seen it. A label is doubted if its own
+//! probability is below its class's threshold and another class reaches its own. *Near-duplicates* by the cosine of
+//! the base model's features.
 
 use ndarray::{Array2, ArrayView1};
 

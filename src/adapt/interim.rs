@@ -37,8 +37,8 @@ impl AtCheckpoint {
     }
 }
 
-/// The evaluation checkpoint with the most held-out answers right: an early stop that every fold votes on. On equal ones the smallest loss, and
-/// the last of those that are the same, as they are where all fits had ended.
+/// The evaluation checkpoint with the most held-out answers right: an early stop that every fold votes on. On equal
+/// ones the smallest loss, and the last of those that are the same, as they are where all fits had ended.
 pub(super) fn best_checkpoint(scores: &[(Vec<bool>, Vec<f32>)]) -> usize {
     let mut best = (0, 0, f64::INFINITY);
     for (look, (right, loss)) in scores.iter().enumerate() {
@@ -51,8 +51,8 @@ pub(super) fn best_checkpoint(scores: &[(Vec<bool>, Vec<f32>)]) -> usize {
 }
 
 impl Adaptation<'_> {
-    /// Why no deeper candidate could be promoted, whatever its answers to the training examples `judged`: too few are left
-    /// that it could turn right.
+    /// Why no deeper candidate could be promoted, whatever its answers to the training examples `judged`: too few are
+    /// left that it could turn right.
     pub(super) fn nothing_to_win(&self, rivals: &[Evidence], judged: &[usize], base_right: &[bool]) -> Option<String> {
         let wrong = |right: &[bool]| judged.iter().filter(|&&i| !right[i]).count() as u64;
         if self.corrects_only() {
@@ -73,12 +73,12 @@ impl Adaptation<'_> {
         })
     }
 
-    /// Why a candidate is not worth more time, told from the folds that have answered at the last evaluation checkpoint; `None` where
-    /// it is.
+    /// Why a candidate is not worth more time, told from the folds that have answered at the last evaluation
+    /// checkpoint; `None` where it is.
     ///
-    /// Where only the base model's classes are corrected: it is clearly behind a rival at each checkpoint, in accuracy, by the paired
-    /// test at 5 %, and in mean loss. Otherwise the shallower candidate is preferred, so once about half of the examples are
-    /// answered, it must be ahead of the best rival, in answers right or in mean loss.
+    /// Where only the base model's classes are corrected: it is clearly behind a rival at each checkpoint, in
+    /// accuracy, by the paired test at 5 %, and in mean loss. Otherwise the shallower candidate is preferred, so once
+    /// about half of the examples are answered, it must be ahead of the best rival, in answers right or in mean loss.
     pub(super) fn why_give_up(
         &self,
         stages: &[AtCheckpoint],

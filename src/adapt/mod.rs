@@ -1,9 +1,10 @@
-//! The loop that knows the whole story: training examples → a sequence of candidates → the gate → an adapter that may serve.
+//! The loop that knows the whole story: training examples → a sequence of candidates → the gate → an adapter that may
+//! serve.
 //!
-//! Cheap candidates come first. Every candidate is judged on training examples that did not teach it: the training examples are cut into folds of
-//! consecutive blocks, one fit a fold, side by side on the cores. A deeper candidate that falls behind on its first folds is
-//! given up. The winner is trained once more on everything, checked against the base on inputs that nobody corrected, and only
-//! then handed to the store.
+//! Cheap candidates come first. Every candidate is judged on training examples that did not teach it: the training
+//! examples are cut into folds of consecutive blocks, one fit a fold, side by side on the cores. A deeper candidate
+//! that falls behind on its first folds is given up. The winner is trained once more on everything, checked against
+//! the base on inputs that nobody corrected, and only then handed to the store.
 
 mod confusions;
 mod corrections;
@@ -183,8 +184,9 @@ impl Adaptation<'_> {
         let head = self.head_only(&seen, &folds)?;
         let mut trials =
             Trials { tried: vec![self.describe(&head, &judged)], candidates: vec![head], ..Trials::default() };
-        // A head that corrects the base's own classes answers what it was taught, and little else: on people whom the activity model
-        // never met it was worse than the base by up to 34 points where no deeper candidate was. There it only fills in for them.
+        // A head that corrects the base's own classes answers what it was taught, and little else: on people whom the
+        // activity model never met it was worse than the base by up to 34 points where no deeper candidate was. There
+        // it only fills in for them.
         let rivals_from = usize::from(self.corrects_only());
         for (depth, sites) in self.stages() {
             let rivals = &trials.candidates[rivals_from..];
@@ -224,7 +226,8 @@ impl Adaptation<'_> {
         stages
     }
 
-    /// Pooled features and logits of many examples: no more at once than a training step takes, which memory may have limited.
+    /// Pooled features and logits of many examples: no more at once than a training step takes, which memory may have
+    /// limited.
     fn rows(&self, variant: &Variant, examples: &[&Example], threads: usize) -> Result<Rows> {
         self.engine.many(variant, examples, threads, self.settings.recipe.micro_batch)
     }
@@ -261,7 +264,8 @@ impl Adaptation<'_> {
         }
     }
 
-    /// Blocks of consecutive training examples, so that near-duplicates stay on one side; fewer folds when there is more to judge with.
+    /// Blocks of consecutive training examples, so that near-duplicates stay on one side; fewer folds when there is
+    /// more to judge with.
     fn folds(&self) -> Result<Folds> {
         let n = self.dataset.training_examples.len();
         let times: Vec<u64> = self.dataset.training_examples.iter().map(|l| l.at_ms).collect();
@@ -277,10 +281,10 @@ impl Adaptation<'_> {
         )
     }
 
-    /// Whether only the base's own classes are corrected. Then it is the input that has shifted (another person, another
-    /// sensor), and early layers are where such a shift is best undone (Lee et al. 2023, *Surgical fine-tuning*): the head
-    /// hardly moves, and a deeper candidate wins a tie. New classes instead are read off features that are there already:
-    /// the head moves fast, and the shallower candidate wins a tie.
+    /// Whether only the base's own classes are corrected. Then it is the input that has shifted (another person,
+    /// another sensor), and early layers are where such a shift is best undone (Lee et al. 2023, *Surgical
+    /// fine-tuning*): the head hardly moves, and a deeper candidate wins a tie. New classes instead are read off
+    /// features that are there already: the head moves fast, and the shallower candidate wins a tie.
     fn corrects_only(&self) -> bool {
         self.dataset.base_classes > 0 && self.dataset.classes == self.dataset.base_classes
     }
@@ -291,7 +295,8 @@ impl Adaptation<'_> {
 struct Trials {
     /// Candidates tried to the end.
     candidates: Vec<Evidence>,
-    /// Of each that was given up: for every version and training example, was it right, or was the base where it was not asked?
+    /// Of each that was given up: for every version and training example, was it right, or was the base where it was
+    /// not asked?
     given_up: Vec<Vec<Vec<bool>>>,
     /// One line a candidate, for people.
     tried: Vec<String>,

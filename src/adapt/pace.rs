@@ -30,9 +30,9 @@ impl Pace {
         self.budget.is_some_and(|b| self.started.elapsed() + ahead > b)
     }
 
-    /// To be asked before each of `steps` steps: whether to stop here. `ahead` are the steps that come after them, where they are the first and tell
-    /// what all of them take; those of later ones are not looked at. Nor are the first `warm` steps, which compile plans and compute what later ones
-    /// find kept.
+    /// To be asked before each of `steps` steps: whether to stop here. `ahead` are the steps that come after them,
+    /// where they are the first and tell what all of them take; those of later ones are not looked at. Nor are the
+    /// first `warm` steps, which compile plans and compute what later ones find kept.
     pub fn watch(&self, steps: u64, warm: u64, ahead: Option<u64>) -> impl Fn() -> bool + Sync + '_ {
         let clock: Mutex<(u64, Option<Instant>)> = Mutex::default();
         move || {

@@ -102,9 +102,10 @@ impl Adaptation<'_> {
         Ok(Seen { features: rows.features, logits: rows.logits, keep, idle, stood })
     }
 
-    /// The training and validation splits of the uncorrected inputs. No input is in both: of those that the base would answer as they were
-    /// answered, of every two blocks of consecutive ones one is for training, and the other for validation. Those that a generation had learned to
-    /// answer otherwise only teach: a training starts from the base, and would unlearn what had no need to be said again.
+    /// The training and validation splits of the uncorrected inputs. No input is in both: of those that the base would
+    /// answer as they were answered, of every two blocks of consecutive ones one is for training, and the other for
+    /// validation. Those that a generation had learned to answer otherwise only teach: a training starts from the
+    /// base, and would unlearn what had no need to be said again.
     fn look_idle(&self) -> Result<Option<(Kept, Idle)>> {
         let all: Vec<&Example> = self.dataset.standing.iter().map(|s| &s.example).collect();
         if all.is_empty() || self.dataset.base_classes == 0 {

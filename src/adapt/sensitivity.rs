@@ -1,4 +1,5 @@
-//! How much each site's gradient matters on the feedback at hand, and what a pass costs: measured before sites are chosen.
+//! How much each site's gradient matters on the feedback at hand, and what a pass costs: measured before sites are
+//! chosen.
 
 use std::time::Instant;
 
@@ -16,7 +17,8 @@ const PART: f64 = 0.1;
 const L2: f32 = 1.0;
 
 impl Adaptation<'_> {
-    /// Gradients of the loss at `sites` over some training examples, through a head that is solved on them; none while nothing is known.
+    /// Gradients of the loss at `sites` over some training examples, through a head that is solved on them; none while
+    /// nothing is known.
     pub(crate) fn measure(&self, sites: &SiteKey) -> Result<Option<Measured>> {
         let known: Vec<usize> = (0..self.dataset.training_examples.len())
             .filter(|&i| matches!(self.dataset.training_examples[i].target, Target::Class(_)))

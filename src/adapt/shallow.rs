@@ -53,7 +53,8 @@ impl Adaptation<'_> {
         self.say("head", 0.0);
         let all: Vec<usize> = (0..self.dataset.training_examples.len()).collect();
         let taught = self.taught(seen, &all)?;
-        // What is to be kept is a fold of its own: it validates a head that was trained on feedback alone, and trains all others.
+        // What is to be kept is a fold of its own: it validates a head that was trained on feedback alone, and trains
+        // all others.
         let mut fold_of = folds.fold_of().to_vec();
         fold_of.resize(taught.weights.len(), folds.folds());
         let (blank, options) = (self.blank_head(seen)?, SolveOptions::default());
@@ -93,7 +94,8 @@ impl Adaptation<'_> {
         })
     }
 
-    /// The head of an encoder on the features as they are, or scaled to length 1 (L2) where that has more held-out answers right.
+    /// The head of an encoder on the features as they are, or scaled to length 1 (L2) where that has more held-out
+    /// answers right.
     fn raw_or_normalised(
         &self,
         blank: &Head,

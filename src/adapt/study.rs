@@ -1,4 +1,5 @@
-//! Members of the LoRA family side by side, on data that `scripts/lora_family_study.py` lays out and reads again. A study, not a test.
+//! Members of the LoRA family side by side, on data that `scripts/lora_family_study.py` lays out and reads again. A
+//! study, not a test.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -2,9 +2,9 @@
 //! older feedback, on inputs that are alike and not the same.
 //!
 //! For a pair of classes and a place in time, older labels of the two are read the other way round. If that makes each
-//! stretch of feedback better predicted by all others, by the exact paired test, they have swapped there. Stretches are what
-//! is counted, since neighbours in time are alike: a stretch ends where another label comes. The predictor is the nearest
-//! class mean of the frozen features, with the stretch itself left out.
+//! stretch of feedback better predicted by all others, by the exact paired test, they have swapped there. Stretches
+//! are what is counted, since neighbours in time are alike: a stretch ends where another label comes. The predictor is
+//! the nearest class mean of the frozen features, with the stretch itself left out.
 
 use ndarray::{Array2, Axis};
 
@@ -12,7 +12,8 @@ use crate::stats::paired::Paired;
 
 /// Level of the test over all pairs of classes and all places together (Bonferroni).
 const LEVEL: f64 = 0.001;
-/// Share of the feedback on the two classes that the other feedback predicts, once older labels are read the other way round.
+/// Share of the feedback on the two classes that the other feedback predicts, once older labels are read the other way
+/// round.
 const PREDICTED: f64 = 0.75;
 /// Fewest examples of each class before and after the place, and fewest stretches that they come in.
 const FEWEST: usize = 4;
@@ -43,8 +44,8 @@ pub(crate) fn may_be(classes: &[Option<usize>]) -> bool {
     !pairs(classes, &stretches(classes)).is_empty()
 }
 
-/// Swaps among examples in order of time, by their class and their features, a row each. At most one of each pair, the one
-/// that predicts best.
+/// Swaps among examples in order of time, by their class and their features, a row each. At most one of each pair, the
+/// one that predicts best.
 pub(crate) fn find(classes: &[Option<usize>], features: &Array2<f32>) -> Vec<Swap> {
     let stretches = stretches(classes);
     let pairs = pairs(classes, &stretches);

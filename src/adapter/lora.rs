@@ -1,4 +1,5 @@
-//! Members of the LoRA family: how the factors of a training start, are scaled, and learn. PEFT's words, where it has them.
+//! Members of the LoRA family: how the factors of a training start, are scaled, and learn. PEFT's words, where it has
+//! them.
 
 use serde::{Deserialize, Serialize};
 
@@ -12,7 +13,8 @@ pub enum InitLoraWeights {
     /// `A` is random and `B` zero.
     #[default]
     Random,
-    /// Both are the weight's own largest singular triples, which the frozen weight then lacks (Meng and others 2024, *PiSSA*).
+    /// Both are the weight's own largest singular triples, which the frozen weight then lacks (Meng and others 2024,
+    /// *PiSSA*).
     Pissa,
 }
 

@@ -180,7 +180,8 @@ pub struct Lineage {
     pub seed: u64,
     /// Optimiser steps.
     pub steps: u64,
-    /// Feedback items of the journal when it was trained, whether or not each of them could teach: those after them are new to it.
+    /// Feedback items of the journal when it was trained, whether or not each of them could teach: those after them
+    /// are new to it.
     pub examples: u64,
     /// How deep it reaches.
     pub depth: Depth,
@@ -276,7 +277,8 @@ impl Adapter {
         sites + self.head.as_ref().map_or(0, |h| h.weight.data.len() + h.bias.len())
     }
 
-    /// Checks that shapes agree with ranks and with the data, that every value is finite, and that names and columns are sorted and unique.
+    /// Checks that shapes agree with ranks and with the data, that every value is finite, and that names and columns
+    /// are sorted and unique.
     ///
     /// # Errors
     /// `BadData` that names the site.

@@ -28,7 +28,8 @@ fn prefix(graph: &GraphProto) -> String {
     std::iter::once("acclimate".to_string()).chain(numbered).find(|own| !taken(own)).unwrap_or_default()
 }
 
-/// Mean or first pooling where there is a sequence, normalisation where the head asks for it, then one Gemm; its result becomes the only output.
+/// Mean or first pooling where there is a sequence, normalisation where the head asks for it, then one Gemm; its
+/// result becomes the only output.
 pub(super) fn append_head(graph: &mut GraphProto, base: &Base, features: &str, head: &HeadDelta) {
     let half = answers_half(graph);
     // What led to the old outputs goes, and with it their names.

@@ -15,7 +15,8 @@ use crate::runtime::Session;
 const LENGTHS: [usize; 2] = [5, 16];
 /// Examples at each length.
 const EXAMPLES: usize = 3;
-/// Largest difference, relative to the largest answer or one: of floats of 32 bits, and where values are rounded to fewer.
+/// Largest difference, relative to the largest answer or one: of floats of 32 bits, and where values are rounded to
+/// fewer.
 const TOLERANCE: f64 = 1e-3;
 const ROUNDED: f64 = 0.05;
 

@@ -24,7 +24,8 @@ pub struct CandidateEvidence<'a> {
     pub depth: u32,
     /// Per item: was its answer right?
     pub correct: &'a [bool],
-    /// Everything that this version was chosen among by these items, itself included or not: per version and item, was it right?
+    /// Everything that this version was chosen among by these items, itself included or not: per version and item, was
+    /// it right?
     pub versions: &'a [Vec<bool>],
     /// Per item: its loss (−ln of the probability of the right answer, or the loss of a rejection).
     pub loss: &'a [f32],
@@ -32,9 +33,10 @@ pub struct CandidateEvidence<'a> {
     pub retention: Retention,
 }
 
-/// Share of [`Limits::alpha`] at which the paired test is made. Two examples in different folds teach each the model that judges the
-/// other, so that one coincidence counts twice: on labels that have nothing to do with the inputs, wins less losses vary by up
-/// to 1.12 times what independent items would give, and that is this share of 5 %. `adapt/level.rs` measures what it comes to.
+/// Share of [`Limits::alpha`] at which the paired test is made. Two examples in different folds teach each the model
+/// that judges the other, so that one coincidence counts twice: on labels that have nothing to do with the inputs,
+/// wins less losses vary by up to 1.12 times what independent items would give, and that is this share of 5 %.
+/// `adapt/level.rs` measures what it comes to.
 const FOLDS_SHARE: f64 = 0.65;
 
 /// The level of the paired test.
@@ -88,7 +90,8 @@ pub struct Verdict {
     pub serving_accuracy: f64,
     /// In the order given.
     pub candidates: Vec<CandidateVerdict>,
-    /// The smallest gain in accuracy that one candidate's test would find four times out of five (assuming that one answer in a hundred gets worse).
+    /// The smallest gain in accuracy that one candidate's test would find four times out of five (assuming that one
+    /// answer in a hundred gets worse).
     pub detectable: Option<f64>,
     /// One sentence: what was decided, and why.
     pub reason: String,
@@ -96,11 +99,12 @@ pub struct Verdict {
 
 /// Judges a sequence of candidates.
 ///
-/// 1. *Better*: the paired test against the active generation, at `alpha` over all versions of all candidates, and over those `given_up` (a
-///    list of versions each), which may not serve and were tried all the same.
+/// 1. *Better*: the paired test against the active generation, at `alpha` over all versions of all candidates, and
+/// over those `given_up` (a list of versions each), which may not serve and were tried all the same.
 /// 2. *Nothing forgotten*: the disagreement with the base within its limit.
 /// 3. Among those, the highest accuracy; on equal accuracy the lower loss; then the preferred.
-/// 4. A preferred one that is within chance (1.645 standard errors, one-sided 5 %) of that best, in accuracy and in loss, is taken instead.
+/// 4. A preferred one that is within chance (1.645 standard errors, one-sided 5 %) of that best, in accuracy and in
+/// loss, is taken instead.
 ///
 /// # Errors
 /// When the lists of items differ in length, or a limit is out of range.
@@ -261,7 +265,8 @@ mod tests {
 
     const KEPT: Retention = Retention { n: 200, disagreements: 0, rate: 0.0, lower: 0.0, upper: 0.015, mean_kl: 0.0 };
 
-    /// `right` right answers out of n, the first ones; losses of 0.1 when right and `wrong` otherwise, with some spread.
+    /// `right` right answers out of n, the first ones; losses of 0.1 when right and `wrong` otherwise, with some
+    /// spread.
     fn items(n: usize, right: usize, wrong: f32) -> (Vec<bool>, Vec<f32>) {
         (0..n).map(|i| (i < right, if i < right { 0.1 } else { wrong } + 0.01 * (i % 7) as f32)).unzip()
     }

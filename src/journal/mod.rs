@@ -71,8 +71,8 @@ pub enum SyncPolicy {
     Always,
 }
 
-/// A profile's journal, shared with other processes: each append takes the lock, reads what the others added, and appends.
-/// When it is dropped, what is not yet durable is synced.
+/// A profile's journal, shared with other processes: each append takes the lock, reads what the others added, and
+/// appends. When it is dropped, what is not yet durable is synced.
 #[derive(Debug)]
 pub struct Journal {
     disk: Arc<dyn Disk>,
@@ -94,8 +94,8 @@ pub struct Journal {
 }
 
 impl Journal {
-    /// Opens the journal at `path`, making an empty one at time `now_ms` if there is none. `lock` is its lock file, waited
-    /// for at most `wait` per append.
+    /// Opens the journal at `path`, making an empty one at time `now_ms` if there is none. `lock` is its lock file,
+    /// waited for at most `wait` per append.
     ///
     /// # Errors
     /// `BadData` if it is damaged, `Busy`, `Io`.
@@ -175,8 +175,8 @@ impl Journal {
         Ok(frames.filter(told).map(|frame| frame.map(|f| f.record)))
     }
 
-    /// Makes a journal of the records that `next` gives until `None`, at a path where there is none, for a profile that nobody uses yet.
-    /// No id below `next_id` is given out again.
+    /// Makes a journal of the records that `next` gives until `None`, at a path where there is none, for a profile
+    /// that nobody uses yet. No id below `next_id` is given out again.
     ///
     /// # Errors
     /// What `next` says; `Usage` if a record is too large, `Io`.
@@ -290,8 +290,8 @@ impl Journal {
         Ok(id)
     }
 
-    /// Seals what has grown large, and drops what the limit asks for. The record that was the occasion is recorded either way:
-    /// what fails here is tried again later. To be called with the lock held.
+    /// Seals what has grown large, and drops what the limit asks for. The record that was the occasion is recorded
+    /// either way: what fails here is tried again later. To be called with the lock held.
     fn tidy(&mut self) {
         if self.writer.is_full() && self.writer.end() >= self.next_seal {
             match self.writer.seal() {
@@ -349,8 +349,8 @@ impl Journal {
         Ok(self.state().waiting())
     }
 
-    /// Puts `kind` in the place of what was said last about an interaction; returns when it is durable, with what was said, and
-    /// the number of feedback items that the last training did not read.
+    /// Puts `kind` in the place of what was said last about an interaction; returns when it is durable, with what was
+    /// said, and the number of feedback items that the last training did not read.
     ///
     /// # Errors
     /// `Usage` if nothing was said, or exactly this; `Busy`, `BadData`, `Io`.

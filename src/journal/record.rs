@@ -1,4 +1,5 @@
-//! What a journal records. These types are its format (see `docs/journal-format.md`): enumerations only grow at their end.
+//! What a journal records. These types are its format (see `docs/journal-format.md`): enumerations only grow at their
+//! end.
 
 use serde::{Deserialize, Serialize};
 

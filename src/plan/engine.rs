@@ -108,8 +108,8 @@ impl Engine {
         self.padding
     }
 
-    /// The bucket for `batch` examples of which the longest has `length` positions: that length, or where it is padded the next one that plans
-    /// are compiled for, no longer than examples are or the model takes.
+    /// The bucket for `batch` examples of which the longest has `length` positions: that length, or where it is padded
+    /// the next one that plans are compiled for, no longer than examples are or the model takes.
     pub fn bucket(&self, batch: usize, length: usize) -> Bucket {
         self.bucket_of(batch, length, self.padding)
     }
@@ -147,7 +147,8 @@ impl Engine {
         self.run_batch(variant, &bucket, &[example], padding)
     }
 
-    /// Pooled features and logits of many examples on `threads` threads, at most `micro_batch` at once on each, in order.
+    /// Pooled features and logits of many examples on `threads` threads, at most `micro_batch` at once on each, in
+    /// order.
     pub fn many(&self, variant: &Variant, examples: &[&Example], threads: usize, micro_batch: usize) -> Result<Rows> {
         let lengths: Vec<usize> = examples
             .iter()

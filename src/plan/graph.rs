@@ -225,7 +225,8 @@ pub(crate) fn merged_weights(
     })
 }
 
-/// Sizes of the kernel of a transposed convolution, which the graph keeps as `[groups·co, ci, taps]` and the file as `[groups·ci, co, taps]`.
+/// Sizes of the kernel of a transposed convolution, which the graph keeps as `[groups·co, ci, taps]` and the file as
+/// `[groups·ci, co, taps]`.
 struct Widths {
     groups: usize,
     co: usize,

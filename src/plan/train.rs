@@ -178,7 +178,8 @@ impl TrainPlan {
         TrainPlan::of_factors(base, ends, bucket, sites, Trains::Both, fused)
     }
 
-    /// Compiles the plans for `sites`; `fused` chooses the fused backward operators (the composed ones are the reference).
+    /// Compiles the plans for `sites`; `fused` chooses the fused backward operators (the composed ones are the
+    /// reference).
     ///
     /// # Errors
     /// [`ErrorKind::UnsupportedModel`] naming the first node between a site and the output that has no gradient.
@@ -230,8 +231,8 @@ impl TrainPlan {
         self.prefix.is_some()
     }
 
-    /// Whether what the prefix computes belongs to the examples of a batch one by one, bit for bit, tried on random ones: a model may mix or
-    /// transpose its batch.
+    /// Whether what the prefix computes belongs to the examples of a batch one by one, bit for bit, tried on random
+    /// ones: a model may mix or transpose its batch.
     fn prefix_is_by_rows(&self, base: &Base, bucket: &Bucket) -> Result<bool> {
         let Some(prefix) = &self.prefix else { return Ok(true) };
         let (mut examples, others) = (base.random_examples(bucket, 0)?, base.random_examples(bucket, 1)?);
@@ -276,8 +277,8 @@ impl Worker {
         self.plan.is_split()
     }
 
-    /// What enters the trained part of the model: the values of a frozen prefix, or the batch itself. Each row depends on its
-    /// example alone, so that it may be kept and put into other batches.
+    /// What enters the trained part of the model: the values of a frozen prefix, or the batch itself. Each row depends
+    /// on its example alone, so that it may be kept and put into other batches.
     pub fn enter(&mut self, batch: Batch) -> Result<Batch> {
         let Some(prefix) = &mut self.prefix else { return Ok(batch) };
         let values =

@@ -26,7 +26,8 @@ impl TrainPlans {
 }
 
 impl Engine {
-    /// The plan that trains these factors of `sites` at `bucket`. Those of other sites go, unless somebody trains with them.
+    /// The plan that trains these factors of `sites` at `bucket`. Those of other sites go, unless somebody trains with
+    /// them.
     pub fn train_plan(&self, sites: &SiteKey, trains: Trains, bucket: &Bucket) -> Result<Arc<TrainPlan>> {
         self.train.0.retain(|(others, of, _)| others == sites && *of == trains);
         self.train.0.get((sites.clone(), trains, bucket.clone()), || {

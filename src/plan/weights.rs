@@ -9,8 +9,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::ops::constant;
 use crate::sites::{Found, floats};
 
-/// A frozen weight, row by row: `[in, out]` of a linear site, `[out, in/groups·taps]` of a convolution. A quantised one is what
-/// its numbers stand for.
+/// A frozen weight, row by row: `[in, out]` of a linear site, `[out, in/groups·taps]` of a convolution. A quantised
+/// one is what its numbers stand for.
 pub(crate) struct SiteWeight {
     pub rows: usize,
     pub cols: usize,

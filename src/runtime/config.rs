@@ -42,8 +42,8 @@ pub enum TextPadding {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(try_from = "Switch", into = "Switch")]
 pub enum Distillation {
-    /// Keeps the base model's answers, and those that the active generation has learned to give instead; measures how many of the
-    /// base model's it changes.
+    /// Keeps the base model's answers, and those that the active generation has learned to give instead; measures how
+    /// many of the base model's it changes.
     #[default]
     On,
     /// Keeps the base model's answers alone, and measures how many it changes.

@@ -75,8 +75,8 @@ impl Doubts {
 }
 
 impl Session {
-    /// What the last training that judged candidates doubts; `None` if there was none, something was forgotten since, or another
-    /// version wrote it.
+    /// What the last training that judged candidates doubts; `None` if there was none, something was forgotten since,
+    /// or another version wrote it.
     pub(super) fn doubts(&self) -> Result<Option<Doubts>> {
         let odd = |e| Error::bad_data("what the last training doubts cannot be read").because(e).hint("train again");
         let doubts: Option<Doubts> =

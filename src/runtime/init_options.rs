@@ -152,8 +152,9 @@ impl InitOptions {
         self
     }
 
-    /// Scales deltas by `alpha / sqrt(rank)` (rsLoRA), not by `alpha / rank`. This and the next four choose a member of the
-    /// LoRA family, as `[lora]` does in `acclimate.toml`; plain LoRA by default. docs/training.md says when which one pays.
+    /// Scales deltas by `alpha / sqrt(rank)` (rsLoRA), not by `alpha / rank`. This and the next four choose a member
+    /// of the LoRA family, as `[lora]` does in `acclimate.toml`; plain LoRA by default. docs/training.md says when
+    /// which one pays.
     #[must_use]
     pub fn use_rslora(mut self, on: bool) -> InitOptions {
         self.lora = self.lora.use_rslora(on);
@@ -188,8 +189,8 @@ impl InitOptions {
         self
     }
 
-    /// Greatest share of answers that ask for a label ([`Answer::ask`](crate::Answer::ask)), 0 to 1; 0.1 by default, and
-    /// 0 asks for none.
+    /// Greatest share of answers that ask for a label ([`Answer::ask`](crate::Answer::ask)), 0 to 1; 0.1 by default,
+    /// and 0 asks for none.
     #[must_use]
     pub fn ask_rate(mut self, share: f64) -> InitOptions {
         self.ask_rate = share;
@@ -205,7 +206,8 @@ impl InitOptions {
     }
 
     internal! {
-        /// How the model is loaded for the first time, before it is loaded in this process; it is not tried first when not given.
+        /// How the model is loaded for the first time, before it is loaded in this process; it is not tried first when
+        /// not given.
         #[must_use]
         pub fn vetting(mut self, vetting: Vetting) -> InitOptions {
             self.vetting = Some(vetting);

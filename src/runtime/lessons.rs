@@ -49,8 +49,8 @@ impl Session {
             return Err(Error::internal("the serving adapter knows fewer classes than the base"));
         }
         let opinions = opinions::read(&journal, size(cut.feedback))?;
-        // A class that nothing teaches any more, such as a slip that was corrected, goes; of several only the last ones, since the
-        // numbers of the others stay.
+        // A class that nothing teaches any more, such as a slip that was corrected, goes; of several only the last
+        // ones, since the numbers of the others stay.
         let mut taught: HashSet<&str> = opinions.iter().filter_map(|o| o.teaches()?.class()).collect();
         let nones = opinions.iter().filter(|o| o.teaches().and_then(Meaning::class) == Some(NONE_OF_THESE)).count();
         // Beside a single class a rejection would say nothing.
@@ -146,8 +146,8 @@ impl Session {
 }
 
 impl Lessons {
-    /// Without what was said about two classes before they swapped their meaning, and without answers of theirs that were
-    /// left standing: they may be of either meaning.
+    /// Without what was said about two classes before they swapped their meaning, and without answers of theirs that
+    /// were left standing: they may be of either meaning.
     pub fn without_swapped(mut self, engine: &Engine, threads: usize, micro_batch: usize) -> Result<Lessons> {
         let taught = &self.dataset.training_examples;
         let mut kept = vec![true; taught.len()];

@@ -1,5 +1,5 @@
-//! What holds of the feedback of a profile: the last word on each answer, and of what was said about one identical input the newest.
-//! Training and the listing of interactions both read it here.
+//! What holds of the feedback of a profile: the last word on each answer, and of what was said about one identical
+//! input the newest. Training and the listing of interactions both read it here.
 
 use std::collections::HashMap;
 

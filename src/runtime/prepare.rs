@@ -1,4 +1,5 @@
-//! What a training works on: the training examples of a cut of the journal, and the sites and settings that its limits allow.
+//! What a training works on: the training examples of a cut of the journal, and the sites and settings that its limits
+//! allow.
 
 use std::time::{Duration, Instant};
 

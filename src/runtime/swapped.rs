@@ -22,7 +22,8 @@ pub struct Swapped {
     pub left_out: Vec<InteractionId>,
 }
 
-/// Looks for swaps in the frozen features of what is taught. Runs the base model only if there is enough feedback to find one.
+/// Looks for swaps in the frozen features of what is taught. Runs the base model only if there is enough feedback to
+/// find one.
 pub(super) fn find(
     taught: &[TrainingExample],
     engine: &Engine,

@@ -1,4 +1,5 @@
-//! A session trains: the journal becomes training examples, the winner becomes a generation, and the next prediction uses it.
+//! A session trains: the journal becomes training examples, the winner becomes a generation, and the next prediction
+//! uses it.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -80,8 +81,8 @@ impl TrainReport {
         self.corrections.iter().flat_map(|c| &c.not_held).map(|n| (n.id, n.reason.as_str()))
     }
 
-    /// Pairs of labels that feedback uses the other way round from the named interaction on. What was said with them before
-    /// taught nothing.
+    /// Pairs of labels that feedback uses the other way round from the named interaction on. What was said with them
+    /// before taught nothing.
     pub fn swapped(&self) -> impl Iterator<Item = (&str, &str, InteractionId)> {
         self.swapped.iter().map(|s| (s.labels.0.as_str(), s.labels.1.as_str(), s.since))
     }
@@ -131,10 +132,11 @@ impl Session {
         }
     }
 
-    /// Trains on all feedback; when the gate finds the result better, it is committed and answers from the next prediction on.
+    /// Trains on all feedback; when the gate finds the result better, it is committed and answers from the next
+    /// prediction on.
     ///
-    /// A training of the same settings that was cut off goes on instead, and ends in the bits that it would have ended in; it
-    /// learns from what was recorded before it began, and leaves later feedback to the next training.
+    /// A training of the same settings that was cut off goes on instead, and ends in the bits that it would have ended
+    /// in; it learns from what was recorded before it began, and leaves later feedback to the next training.
     ///
     /// # Errors
     /// [`ErrorKind::Busy`](crate::ErrorKind::Busy) while another training of this profile runs;

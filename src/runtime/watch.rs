@@ -1,8 +1,9 @@
-//! An active generation is watched: on what is said about its own answers, would the base model have been right more often?
+//! An active generation is watched: on what is said about its own answers, would the base model have been right more
+//! often?
 //!
-//! The gate judges before a generation serves, on what was met by then; what comes after may be different. So each correction of an
-//! answer that a generation gave asks again, by the same paired test, and a generation that proves worse than the base is
-//! rolled back automatically (docs/gate.md).
+//! The gate judges before a generation serves, on what was met by then; what comes after may be different. So each
+//! correction of an answer that a generation gave asks again, by the same paired test, and a generation that proves
+//! worse than the base is rolled back automatically (docs/gate.md).
 
 use super::{Session, journal_io};
 use crate::error::{Error, Result};
@@ -14,8 +15,8 @@ use crate::stats::paired::Paired;
 use crate::store::Cause;
 use crate::sync::lock;
 
-/// Level of the test. It is asked anew after each correction, so it is stricter than the gate's: five answers that the base would
-/// have had right, and none the other way, are the fewest that pass.
+/// Level of the test. It is asked anew after each correction, so it is stricter than the gate's: five answers that the
+/// base would have had right, and none the other way, are the fewest that pass.
 const ALPHA: f64 = 0.02;
 /// Wrong answers without which the test cannot pass.
 const FEWEST_WRONG: usize = 5;
@@ -48,7 +49,8 @@ impl Judged {
 }
 
 impl Session {
-    /// What [`Session::watch`] rolled back. The feedback is durable by now, so its failure is no failure of the feedback.
+    /// What [`Session::watch`] rolled back. The feedback is durable by now, so its failure is no failure of the
+    /// feedback.
     pub(super) fn watched(&self) -> Option<u64> {
         self.watch().unwrap_or_else(|e| {
             tracing::warn!(error = %e, "the active generation could not be compared with the base");
@@ -56,7 +58,8 @@ impl Session {
         })
     }
 
-    /// Takes the active generation back if it is worse than the base on what is said about its own answers; its number then.
+    /// Takes the active generation back if it is worse than the base on what is said about its own answers; its number
+    /// then.
     ///
     /// # Errors
     /// When the journal cannot be read or the head not be written; nothing has changed then.

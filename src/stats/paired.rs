@@ -1,4 +1,5 @@
-//! Is a candidate better than the active generation, on the same items? The exact paired test, its power, and what to say.
+//! Is a candidate better than the active generation, on the same items? The exact paired test, its power, and what to
+//! say.
 
 use super::binomial::{at_least, pmf, support};
 use serde::{Deserialize, Serialize};
@@ -51,9 +52,10 @@ impl Paired {
         p
     }
 
-    /// One-sided mid-p value of the exact McNemar (sign) test. If the two were equally good, each of the `m = wins + losses`
-    /// items on which they differ would be a fair coin: `p = P(X > wins) + P(X = wins)/2`, `X ~ Bin(m, 1/2)`.
-    /// The mid-p form has the nominal error on average where the plain exact test is far below it (Fagerland and others, 2013).
+    /// One-sided mid-p value of the exact McNemar (sign) test. If the two were equally good, each of the `m = wins +
+    /// losses` items on which they differ would be a fair coin: `p = P(X > wins) + P(X = wins)/2`, `X ~ Bin(m, 1/2)`.
+    /// The mid-p form has the nominal error on average where the plain exact test is far below it (Fagerland and
+    /// others, 2013).
     pub fn p(&self) -> f64 {
         mid_p(self.wins, self.wins + self.losses)
     }
@@ -105,8 +107,8 @@ pub fn fewest_items(alpha: f64) -> u64 {
     (0..1100).find(|&n| at_least(n, n, 0.5) <= alpha).unwrap_or(1100)
 }
 
-/// Probability that the exact test at level `alpha` over `n` items finds a candidate that truly turns a share `win` of the wrong answers
-/// right and a share `loss` wrong (both of all items):
+/// Probability that the exact test at level `alpha` over `n` items finds a candidate that truly turns a share `win` of
+/// the wrong answers right and a share `loss` wrong (both of all items):
 ///
 /// `power = sum_m Bin(m; n, win + loss) · P(X >= c(m))`, `X ~ Bin(m, win/(win + loss))`,
 ///
@@ -131,8 +133,8 @@ pub fn power(n: u64, win: f64, loss: f64, alpha: f64) -> f64 {
     sum.min(1.0)
 }
 
-/// The smallest gain in accuracy that the test over `n` items would find with probability `wanted`, when the candidate also
-/// loses a share `loss` of all items. `None` when even the greatest gain would not be found.
+/// The smallest gain in accuracy that the test over `n` items would find with probability `wanted`, when the candidate
+/// also loses a share `loss` of all items. `None` when even the greatest gain would not be found.
 pub fn detectable_gain(n: u64, loss: f64, alpha: f64, wanted: f64) -> Option<f64> {
     let reached = |gain: f64| power(n, gain + loss, loss, alpha) >= wanted;
     let (mut low, mut high) = (0.0, 1.0 - 2.0 * loss);

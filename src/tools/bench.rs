@@ -79,8 +79,8 @@ pub struct Report {
     pub merged_predict_ms: Timing,
     /// Forward, backward and optimiser; none when no site can be trained.
     pub train_step_ms: Option<Timing>,
-    /// A training step in later epochs, when what the layers before the first trained one computed is kept; none when nothing
-    /// worth keeping lies before it.
+    /// A training step in later epochs, when what the layers before the first trained one computed is kept; none when
+    /// nothing worth keeping lies before it.
     pub later_step_ms: Option<Timing>,
     /// `4·N·positions` FLOP of the frozen weights at the sites (forward and backward) over the step's median time.
     pub gflops_effective: Option<f64>,
@@ -114,7 +114,8 @@ fn time(repeats: usize, mut work: impl FnMut() -> Result<()>) -> Result<Timing> 
 /// Processor time of this process so far, in steps of 10 ms; 0 where the system does not say.
 fn cpu_ms() -> f64 {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
-    // After the name, which may hold anything: the 12th and 13th fields are user and system time in hundredths of a second.
+    // After the name, which may hold anything: the 12th and 13th fields are user and system time in hundredths of a
+    // second.
     let fields = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
     fields.split_whitespace().skip(11).take(2).filter_map(|f| f.parse::<f64>().ok()).sum::<f64>() * 10.0
 }

@@ -1,4 +1,5 @@
-//! Training mathematics on plain arrays: losses, the optimiser, the sampler, the head. Knows no model, no file and no clock.
+//! Training mathematics on plain arrays: losses, the optimiser, the sampler, the head. Knows no model, no file and no
+//! clock.
 
 mod lbfgs;
 pub mod loss;

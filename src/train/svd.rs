@@ -1,5 +1,5 @@
-//! The largest singular triples of a matrix, by subspace iteration (Halko, Martinsson and Tropp 2011, algorithm 4.4), with
-//! Rayleigh and Ritz on the subspace at its end.
+//! The largest singular triples of a matrix, by subspace iteration (Halko, Martinsson and Tropp 2011, algorithm 4.4),
+//! with Rayleigh and Ritz on the subspace at its end.
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;

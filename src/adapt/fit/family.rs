@@ -10,7 +10,8 @@ use crate::train::spd::inverse;
 const RIDGE: f64 = 1e-8;
 
 impl LoraOptions {
-    /// Rank of the delta that is applied where factors of `rank` are trained: a PiSSA delta takes away what it started from.
+    /// Rank of the delta that is applied where factors of `rank` are trained: a PiSSA delta takes away what it started
+    /// from.
     pub(crate) fn applied_rank(&self, rank: usize) -> usize {
         if self.is_pissa() { 2 * rank } else { rank }
     }
@@ -116,7 +117,8 @@ pub(super) fn parts(deltas: &[SiteDelta], lora: &LoraOptions) -> Result<Vec<Part
     Ok(parts)
 }
 
-/// `(A·Aᵀ)⁻¹ / s²`: makes of the gradient of `B` the step whose product with `A` is nearest to the gradient of the weight.
+/// `(A·Aᵀ)⁻¹ / s²`: makes of the gradient of `B` the step whose product with `A` is nearest to the gradient of the
+/// weight.
 fn projection(delta: &SiteDelta) -> Result<Vec<f32>> {
     let (view, r) = (Ranks::of(delta, Side::A), delta.rank as usize);
     let mut gram = vec![0f64; r * r];
@@ -185,7 +187,8 @@ impl Part {
     }
 }
 
-/// A delta that starts as nothing and whose first half is trained: the second half takes away what the first half starts from.
+/// A delta that starts as nothing and whose first half is trained: the second half takes away what the first half
+/// starts from.
 pub(super) fn less_its_start(half: SiteDelta) -> SiteDelta {
     let twice = |side: Side, sign: f32| {
         let (tensor, row) = (side.of(&half), Ranks::of(&half, side).row());

@@ -1,5 +1,5 @@
-//! Members of the LoRA family against PEFT's own forward, gradients and optimisers (`tests/goldens/lora_family`, generator
-//! `scripts/golden_lora_family.py`), and what each promises.
+//! Members of the LoRA family against PEFT's own forward, gradients and optimisers (`tests/goldens/lora_family`,
+//! generator `scripts/golden_lora_family.py`), and what each promises.
 
 use std::path::Path;
 

@@ -26,8 +26,8 @@ pub(super) struct MicroResult {
     pub head_bias: Array1<f32>,
 }
 
-/// The micro-batches of `items`, in order, each of at most `size` items of one `length`; items without weight are left out where a whole
-/// micro-batch has none.
+/// The micro-batches of `items`, in order, each of at most `size` items of one `length`; items without weight are left
+/// out where a whole micro-batch has none.
 pub(super) fn split(items: &[usize], weights: &[f32], size: usize, length: impl Fn(usize) -> usize) -> Vec<Micro> {
     let mut lengths: Vec<usize> = items.iter().map(|&i| length(i)).collect();
     lengths.sort_unstable();
@@ -55,7 +55,8 @@ impl Fit<'_> {
         Ok(results?.into_iter().flatten().collect())
     }
 
-    /// What enters the trained part: kept from an earlier epoch, or computed and kept where part of the model is frozen.
+    /// What enters the trained part: kept from an earlier epoch, or computed and kept where part of the model is
+    /// frozen.
     fn enter(&self, micro: &Micro, bucket: &Bucket, worker: &mut Worker) -> Result<Batch> {
         let places: Vec<_> = micro.items.iter().map(|&i| (self.numbers[i], bucket.sequence)).collect();
         let keeps = worker.is_split() && self.recipe.kept_bytes > 0;

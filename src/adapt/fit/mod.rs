@@ -56,7 +56,8 @@ pub struct Recipe {
     pub kept_bytes: usize,
     /// Seed of the start and of the order.
     pub seed: u64,
-    /// Training examples per forward and backward pass; what a step sums over, so that results do not depend on the number of threads.
+    /// Training examples per forward and backward pass; what a step sums over, so that results do not depend on the
+    /// number of threads.
     pub micro_batch: usize,
 }
 
@@ -278,7 +279,8 @@ impl<'a> Fit<'a> {
         Ok(loss)
     }
 
-    /// Squared size of the loss's gradient at each site, over the first `count` training examples. At the start `B` is zero, and so is `A`'s gradient: it is `B`'s.
+    /// Squared size of the loss's gradient at each site, over the first `count` training examples. At the start `B` is
+    /// zero, and so is `A`'s gradient: it is `B`'s.
     pub fn site_gradients(&self, count: usize) -> Result<Vec<(String, f64)>> {
         let items: Vec<usize> = (0..count.min(self.training_examples.len())).collect();
         let (grads, _) = self.gradients(&items, &vec![1.0; items.len()])?;

@@ -129,7 +129,8 @@ impl Fit<'_> {
         Ok(())
     }
 
-    /// Share of the peak learning rate at the next step. Where nothing is left to learn, half a cosine from where it was to its floor.
+    /// Share of the peak learning rate at the next step. Where nothing is left to learn, half a cosine from where it
+    /// was to its floor.
     fn factor(&self, schedule: &Schedule) -> f32 {
         let step = self.optimiser.steps();
         match self.progress.ending {

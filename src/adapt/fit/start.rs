@@ -37,8 +37,8 @@ pub(super) fn begin(base: &Base, sites: &[(Site, usize)], recipe: &Recipe) -> Re
     Ok(deltas)
 }
 
-/// The low-rank start: `A` random with the variance that keeps the size of its input (Kaiming uniform with a = √5, as PEFT
-/// does), `B` zero, so that the adapted model starts as the base.
+/// The low-rank start: `A` random with the variance that keeps the size of its input (Kaiming uniform with a = √5, as
+/// PEFT does), `B` zero, so that the adapted model starts as the base.
 pub(crate) fn start(sites: &[(Site, usize)], scale: f32, seed: u64) -> Vec<SiteDelta> {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let delta = |(site, rank): &(Site, usize)| SiteDelta {
@@ -57,8 +57,8 @@ fn uniform(site: &Site, rank: usize, rng: &mut ChaCha8Rng) -> Vec<f32> {
     (0..site.a_shape(rank).iter().product()).map(|_| rng.random_range(-bound..bound)).collect()
 }
 
-/// An `A` that is never trained. It follows from the seed, the site's name and the rank alone, whatever other sites there are,
-/// so that adapters of one seed have it in common and need not send it.
+/// An `A` that is never trained. It follows from the seed, the site's name and the rank alone, whatever other sites
+/// there are, so that adapters of one seed have it in common and need not send it.
 pub(super) fn frozen_a(site: &Site, rank: usize, seed: u64) -> Vec<f32> {
     let mut hash = blake3::Hasher::new();
     hash.update(b"acclimate frozen A").update(&seed.to_le_bytes()).update(&(rank as u64).to_le_bytes());
@@ -66,8 +66,8 @@ pub(super) fn frozen_a(site: &Site, rank: usize, seed: u64) -> Vec<f32> {
     uniform(site, rank, &mut rng)
 }
 
-/// Trains the largest singular triples of the frozen weight: `A` and `B` start as them, each with the root of the singular
-/// values, and the other half of the delta takes that product out of the weight.
+/// Trains the largest singular triples of the frozen weight: `A` and `B` start as them, each with the root of the
+/// singular values, and the other half of the delta takes that product out of the weight.
 fn pissa(site: &Site, applied: usize, weight: &SiteWeight, recipe: &Recipe) -> Result<SiteDelta> {
     let rank = recipe.lora.trained_rank(applied);
     let scale = recipe.lora.scale(recipe.scale, rank);

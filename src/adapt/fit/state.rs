@@ -1,5 +1,5 @@
-//! Where a fit stands, to be kept and taken up again: a fit that goes on from a kept state ends, to the bit, where it would
-//! have ended without a break.
+//! Where a fit stands, to be kept and taken up again: a fit that goes on from a kept state ends, to the bit, where it
+//! would have ended without a break.
 
 use ndarray::Array2;
 use serde::{Deserialize, Serialize};
@@ -25,8 +25,8 @@ pub(crate) trait Keeper: Sync {
     fn stopped(&self, name: &FitName, state: FitState);
 }
 
-/// Everything that a fit needs to go on as if it had never stopped. What is random in it follows from the recipe's seed and the
-/// place, so that no state of a generator is part of it.
+/// Everything that a fit needs to go on as if it had never stopped. What is random in it follows from the recipe's
+/// seed and the place, so that no state of a generator is part of it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct FitState {
     /// Epoch of the next step, and its batch within that epoch.

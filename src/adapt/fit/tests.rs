@@ -213,8 +213,8 @@ impl Keeper for Memory {
     }
 }
 
-/// Three epochs of the last `sites` sites, the first half of the last layer's values as an answer to each of the first two;
-/// stopped before step `end`.
+/// Three epochs of the last `sites` sites, the first half of the last layer's values as an answer to each of the first
+/// two; stopped before step `end`.
 pub(super) fn run_to(
     f: &Fixture,
     sites: usize,

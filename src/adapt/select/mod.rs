@@ -29,8 +29,9 @@ pub(crate) struct Choice {
     pub train_memory_bytes: u64,
 }
 
-/// Chooses among the reachable sites that the pattern names. The classifier is not among them: the head corrects its outputs
-/// directly, at full rank. Costs are those of sequences of `length`, or of the longest half of it (and so on) that the model allows.
+/// Chooses among the reachable sites that the pattern names. The classifier is not among them: the head corrects its
+/// outputs directly, at full rank. Costs are those of sequences of `length`, or of the longest half of it (and so on)
+/// that the model allows.
 pub(crate) fn choose(base: &Base, task: Task, pattern: &Pattern, rank: usize, length: usize) -> Result<Choice> {
     let (bucket, seen) = survey_at(base, task, length)?;
     let body = |s: &Site| pattern.matches(&s.name) && seen.classifier.as_ref() != Some(&s.name);

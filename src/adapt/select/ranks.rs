@@ -23,8 +23,8 @@ pub(crate) fn applied(candidates: &CandidateSites, lora: &LoraOptions) -> Candid
     CandidateSites { last_block: wide(&candidates.last_block), all_sites: wide(&candidates.all_sites) }
 }
 
-/// Ranks 1, 2, 4 and so on: the rank is doubled where a trained value more meets the most gradient, as long as that fits the
-/// number of values of `key`. So ranks go with the squared gradient per trained value of a rank.
+/// Ranks 1, 2, 4 and so on: the rank is doubled where a trained value more meets the most gradient, as long as that
+/// fits the number of values of `key`. So ranks go with the squared gradient per trained value of a rank.
 fn by_gradient(sites: &[Site], key: &SiteKey, gradients: &[(String, f64)]) -> SiteKey {
     let site = |name: &str| sites.iter().find(|s| s.name == name);
     let gradient = |name: &str| gradients.iter().find(|(n, _)| n == name).map_or(0.0, |(_, g)| *g);

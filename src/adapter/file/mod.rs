@@ -20,7 +20,8 @@ pub fn write_adapter(disk: &dyn Disk, path: &Path, adapter: &Adapter) -> Result<
     stage_adapter(disk, path, adapter)?.publish(path)
 }
 
-/// Writes an adapter file that is to be called `name` and does not have that name yet; encrypted where the disk has a key.
+/// Writes an adapter file that is to be called `name` and does not have that name yet; encrypted where the disk has a
+/// key.
 ///
 /// # Errors
 /// As [`write_adapter`].
@@ -28,8 +29,8 @@ pub fn stage_adapter<'a>(disk: &'a dyn Disk, name: &Path, adapter: &Adapter) -> 
     StagedFile::write(disk, folder_of(name), &seal_file(disk, name, encode(adapter)?)?)
 }
 
-/// Reads the header alone, checked by its checksums but not by the hash over the file; and the file's length. An encrypted file is
-/// read as a whole.
+/// Reads the header alone, checked by its checksums but not by the hash over the file; and the file's length. An
+/// encrypted file is read as a whole.
 ///
 /// # Errors
 /// `BadData`, `Io`.
@@ -80,8 +81,8 @@ pub struct SiteView<'a> {
     pub b: TensorView<'a>,
 }
 
-/// An adapter file in memory of its own, verified in full; tensors are read where they lie in it. It is no mapping: a file that
-/// is overwritten or cut off while it is in use must neither change an answer nor raise a signal.
+/// An adapter file in memory of its own, verified in full; tensors are read where they lie in it. It is no mapping: a
+/// file that is overwritten or cut off while it is in use must neither change an answer nor raise a signal.
 #[derive(Debug)]
 pub struct AdapterFile {
     path: PathBuf,

@@ -1,4 +1,5 @@
-//! The bytes of an adapter file, as `docs/adapter-format.md` lays them out: preamble, header, aligned tensors, hash over everything.
+//! The bytes of an adapter file, as `docs/adapter-format.md` lays them out: preamble, header, aligned tensors, hash
+//! over everything.
 
 use std::ops::Range;
 
@@ -103,7 +104,8 @@ pub struct KnownHeader {
 }
 
 /// Everything about an adapter but its tensors' data. This is the header of format 1, field for field; since format 2
-/// [`Calibrated`], [`KnownHeader`] and [`Confusions`] follow it, and since format 3 whether the head's features are normalised.
+/// [`Calibrated`], [`KnownHeader`] and [`Confusions`] follow it, and since format 3 whether the head's features are
+/// normalised.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct AdapterHeader {
     /// The only base it fits.

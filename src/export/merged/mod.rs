@@ -257,7 +257,8 @@ fn bias_of(graph: &GraphProto, classifier: &MergedWeight, at: usize, classes: us
     Ok(Bias { node, slot, values })
 }
 
-/// The head of a model of one score `z`, with the layer of that score in it: no has 0, yes has `z`, and what was learned is added.
+/// The head of a model of one score `z`, with the layer of that score in it: no has 0, yes has `z`, and what was
+/// learned is added.
 fn with_one_score(graph: &GraphProto, classifier: &MergedWeight, head: &HeadDelta) -> Result<HeadDelta> {
     let refuse = |why: &str| refusal(classifier, why);
     let at = position(graph, &classifier.site).ok_or_else(|| Error::internal("the classifier went missing"))?;

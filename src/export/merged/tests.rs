@@ -85,8 +85,8 @@ fn head() -> HeadDelta {
     }
 }
 
-/// `scripts/golden_weights.py`: initializers, also listed as inputs (as every file of IR version 3 has them), Constant nodes, transposed, behind
-/// Identity, shared by two layers, in a file beside, of 16 bits.
+/// `scripts/golden_weights.py`: initializers, also listed as inputs (as every file of IR version 3 has them), Constant
+/// nodes, transposed, behind Identity, shared by two layers, in a file beside, of 16 bits.
 #[test]
 fn weights_however_they_are_stored() {
     let folder = tempfile::tempdir().unwrap();
@@ -195,8 +195,8 @@ fn same_answers(
     }
 }
 
-/// Changes the golden whose last layer, `fc3`, gives five scores, and puts `nodes` behind it that make the output of its
-/// value `last`.
+/// Changes the golden whose last layer, `fc3`, gives five scores, and puts `nodes` behind it that make the output of
+/// its value `last`.
 fn ending(mut model: ModelProto, change: &dyn Fn(&mut GraphProto, usize), nodes: Vec<NodeProto>) -> ModelProto {
     let graph = model.graph.as_mut().unwrap();
     let at = position(graph, "fc3").unwrap();
@@ -286,7 +286,8 @@ fn a_head_behind_scaled_and_reshaped_scores() {
     }
 }
 
-/// One score over a temperature, behind a sigmoid: what is written answers with a score for no, one for yes, and a new class.
+/// One score over a temperature, behind a sigmoid: what is written answers with a score for no, one for yes, and a new
+/// class.
 #[test]
 fn a_head_behind_one_scaled_score() {
     let folder = tempfile::tempdir().unwrap();

@@ -90,8 +90,8 @@ pub fn is_headless(disk: &dyn Disk, path: &Path) -> Result<bool> {
     Ok(!there && segment_names(disk, path)?.iter().any(|name| segment_number(name).is_some()))
 }
 
-/// Puts a file of no records where the one that lists the segments was, so that [`salvage`] goes through those that are there. To be
-/// called with the profile's short lock held.
+/// Puts a file of no records where the one that lists the segments was, so that [`salvage`] goes through those that
+/// are there. To be called with the profile's short lock held.
 ///
 /// # Errors
 /// `Io`.
@@ -100,7 +100,8 @@ pub fn stand_in(disk: &dyn Disk, path: &Path) -> Result<()> {
     StagedFile::write(disk, folder_of(path), &header.encode())?.publish(path)
 }
 
-/// Puts a journal of what can be kept in the place of the one at `path`. To be called with the profile's short lock held.
+/// Puts a journal of what can be kept in the place of the one at `path`. To be called with the profile's short lock
+/// held.
 ///
 /// # Errors
 /// `Io`; the old one is untouched then.

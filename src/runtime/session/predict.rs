@@ -96,8 +96,8 @@ impl Session {
         self.home.0.engine.one(&Variant::Base, example).is_ok()
     }
 
-    /// Probabilities of all classes for each input, in the order of [`Session::labels`], by the active generation; nothing is
-    /// recorded. Empty while an encoder has learned no class.
+    /// Probabilities of all classes for each input, in the order of [`Session::labels`], by the active generation;
+    /// nothing is recorded. Empty while an encoder has learned no class.
     ///
     /// # Errors
     /// When an input does not fit the model.
@@ -108,8 +108,8 @@ impl Session {
     }
 
     internal! {
-        /// Probabilities of all classes for many inputs, without recording anything: `[inputs, classes]` in the order of
-        /// [`Session::labels`], by the active generation or, with `base`, by the base model.
+        /// Probabilities of all classes for many inputs, without recording anything: `[inputs, classes]` in the order
+        /// of [`Session::labels`], by the active generation or, with `base`, by the base model.
         pub fn evaluate(&self, inputs: &[Input], base: bool, threads: usize) -> Result<Option<Array2<f32>>> {
             let examples: Vec<Example> = inputs.iter().map(|i| self.home.intake().example(i)).collect::<Result<_>>()?;
             let examples: Vec<&Example> = examples.iter().collect();

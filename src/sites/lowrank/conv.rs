@@ -1,9 +1,11 @@
 //! Convolutions, in one of two ways, whichever moves less. Per example and group, with `X: [in, P]` the input planes:
 //!
-//! - *shift*: the product with `A` is taken at every input position for all taps of the kernel at once (`r·taps` rows), and only those
-//!   few channels are shifted into place: `P[tap, r, p] = Σ_c A[r, c, tap]·X[c, p]`, `T[r, q] = Σ_tap P[tap, r, p(q, tap)]`, `Y += B·T`;
-//! - *columns* (im2col): what each output position reads is laid out, `C[c, tap, q] = X[c, p(q, tap)]`, and `T = A·C`. Less to move
-//!   where the input has few channels or the stride is large: a picture's first layer, a filter bank over sound.
+//! - *shift*: the product with `A` is taken at every input position for all taps of the kernel at once (`r·taps`
+//!   rows), and only those few channels are shifted into place: `P[tap, r, p] = Σ_c A[r, c, tap]·X[c, p]`, `T[r, q] =
+//!   Σ_tap P[tap, r, p(q, tap)]`, `Y += B·T`;
+//! - *columns* (im2col): what each output position reads is laid out, `C[c, tap, q] = X[c, p(q, tap)]`, and `T = A·C`.
+//!   Less to move where the input has few channels or the stride is large: a picture's first layer, a filter bank over
+//!   sound.
 //!
 //! Either way a block is moved at a time: some taps, or some channels and positions.
 
@@ -133,8 +135,8 @@ pub(super) fn forward((s, r): (&ConvShape, usize), x: &[f32], a: &[f32], b: &[f3
     t
 }
 
-/// `dT = Bᵀ·dY`, `dB = dY·Tᵀ`. By columns, `dA = dT·Cᵀ` and `dC = Aᵀ·dT`, each number of which goes back to where it was read; else, with
-/// `Q` the scatter of `dT` onto input positions per tap, `dA = Q·Xᵀ` and `dX = Aᵀ·Q`.
+/// `dT = Bᵀ·dY`, `dB = dY·Tᵀ`. By columns, `dA = dT·Cᵀ` and `dC = Aᵀ·dT`, each number of which goes back to where it
+/// was read; else, with `Q` the scatter of `dT` onto input positions per tap, `dA = Q·Xᵀ` and `dX = Aᵀ·Q`.
 #[allow(clippy::too_many_arguments)]
 pub(super) fn backward(
     (s, r): (&ConvShape, usize),

@@ -1,5 +1,5 @@
-//! Transposed convolutions. Their shapes are those of the convolution that they transpose, from `y` to `x`; each group has its own part
-//! of `A: [in, r, k…]` and of `B: [out, r]`.
+//! Transposed convolutions. Their shapes are those of the convolution that they transpose, from `y` to `x`; each group
+//! has its own part of `A: [in, r, k…]` and of `B: [out, r]`.
 //!
 //! Per example and group, with `X: [in, p]` the input planes: `P[tap, r, p] = Σ_c A[c, r, tap]·X[c, p]`,
 //! `T[r, q] = Σ P[tap, r, p]` over what reaches `q`, `Y += B·T`.
@@ -9,7 +9,8 @@ use super::mat::{gemm, mat, mat_mut, part, part_mut, product};
 use crate::ops::im2col::{ConvShape, gather_add, scatter_add};
 
 impl ConvShape {
-    /// Taps whose `r` channels are held at once: together about as large as the planes of the transposed convolution's input.
+    /// Taps whose `r` channels are held at once: together about as large as the planes of the transposed convolution's
+    /// input.
     fn transposed_taps(&self, rank: usize) -> usize {
         let room = (self.group_out() * self.out_plane()).max(self.block_target());
         (room / (rank * self.out_plane()).max(1)).clamp(1, self.taps())

@@ -4,10 +4,11 @@
 //! caller). Orientation is the ONNX weight's:
 //!
 //! - linear, `W: [in, out]`: `A: [in, r]`, `B: [r, out]`, `y += (x·A)·B`;
-//! - convolution, `W: [out, in/groups, k…]`: `A: [r, in/groups, k…]`, `B: [out, r]`,
-//!   `ΔW[o, c, k] = Σ_r B[o, r]·A[r, c, k]`. For one group this is a k×k convolution to `r` channels and a 1×1 convolution
-//!   to the output; for several groups every group shares `A`, so that a merge stays a grouped convolution;
-//! - transposed convolution, `W: [in, out/groups, k…]`: `A: [in, r, k…]`, `B: [out, r]`, `ΔW[c, o, k] = Σ_r A[c, r, k]·B[o, r]`.
+//! - convolution, `W: [out, in/groups, k…]`: `A: [r, in/groups, k…]`, `B: [out, r]`, `ΔW[o, c, k] = Σ_r B[o, r]·A[r,
+//!   c, k]`. For one group this is a k×k convolution to `r` channels and a 1×1 convolution to the output; for several
+//!   groups every group shares `A`, so that a merge stays a grouped convolution;
+//! - transposed convolution, `W: [in, out/groups, k…]`: `A: [in, r, k…]`, `B: [out, r]`, `ΔW[c, o, k] = Σ_r A[c, r,
+//!   k]·B[o, r]`.
 //!
 //! Formulas: LoRA (Hu et al. 2021, arXiv:2106.09685), section 4.1, on the weight seen as a matrix.
 
@@ -108,9 +109,9 @@ impl Geometry {
         }
     }
 
-    /// Gradients from the cotangent `dy` of `y`; the one of `x` is added to `dx`, where that is asked for: with the frozen `kernel`
-    /// of a depthwise convolution, the gradient through that kernel too. Without `need_a` the gradient of `A` is left at zero
-    /// and `x` is not read, but for depthwise sites.
+    /// Gradients from the cotangent `dy` of `y`; the one of `x` is added to `dx`, where that is asked for: with the
+    /// frozen `kernel` of a depthwise convolution, the gradient through that kernel too. Without `need_a` the gradient
+    /// of `A` is left at zero and `x` is not read, but for depthwise sites.
     #[allow(clippy::too_many_arguments)]
     pub fn backward(
         &self,

@@ -215,7 +215,8 @@ fn convolutions_of_every_kind() {
     conv(3, ConvShape { output: 4, groups: 4, pad_before: [0; 3], kernel: [1, 3, 2], out_size: [1, 4, 6], ..base });
 }
 
-/// More than is moved at once: of channels and positions in columns, of taps that are shifted, of taps of a transposed convolution.
+/// More than is moved at once: of channels and positions in columns, of taps that are shifted, of taps of a transposed
+/// convolution.
 #[test]
 fn blocks_of_large_kernels() {
     let base = ConvShape {

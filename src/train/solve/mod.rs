@@ -4,8 +4,9 @@
 //!
 //! `minimise  (1/sum w)·[ sum_i w_i·l(o_i + x_i·V + b, target_i) + (l2/2)·(‖V‖² + sum_c beta_c·b_c²) ]`
 //!
-//! which is scikit-learn's `LogisticRegression(C = 1/l2)` when features are not scaled, `beta = 0` and there are no offsets.
-//! It is convex unless there are [`LossTarget::Not`] rows; those start from the base's answers and end in the nearest minimum.
+//! which is scikit-learn's `LogisticRegression(C = 1/l2)` when features are not scaled, `beta = 0` and there are no
+//! offsets. It is convex unless there are [`LossTarget::Not`] rows; those start from the base's answers and end in the
+//! nearest minimum.
 
 use super::lbfgs::{Stop, minimise};
 use super::loss::{LossTarget, cross_entropy};
@@ -28,15 +29,16 @@ pub struct HeadData<'a> {
     pub weights: &'a [f32],
 }
 
-/// How features are scaled before the penalty sees them. The result is folded back: the head acts on features as they are.
+/// How features are scaled before the penalty sees them. The result is folded back: the head acts on features as they
+/// are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scaling {
     /// Not at all.
     None,
     /// Centred, then one factor for all, so that the mean squared norm is 1: `l2` then means the same on every model.
     Whole,
-    /// Each feature centred and divided by its standard deviation (at least a hundredth of the root mean square of all of them, so
-    /// that nearly constant features do not explode), then as [`Scaling::Whole`].
+    /// Each feature centred and divided by its standard deviation (at least a hundredth of the root mean square of all
+    /// of them, so that nearly constant features do not explode), then as [`Scaling::Whole`].
     Each,
 }
 
@@ -53,8 +55,8 @@ pub struct SolveOptions {
     pub new_bias: f32,
     /// Iterations at most.
     pub iterations: usize,
-    /// Stop when no entry of the gradient is larger (scikit-learn's `tol`). With scaled features, whose entries are about
-    /// `1/sqrt(features)`, it shrinks by that factor.
+    /// Stop when no entry of the gradient is larger (scikit-learn's `tol`). With scaled features, whose entries are
+    /// about `1/sqrt(features)`, it shrinks by that factor.
     pub tolerance: f32,
 }
 
@@ -131,8 +133,9 @@ impl Head {
         Ok(solved)
     }
 
-    /// [`Head::choose_l2`] for a head that corrects a base which already answers: the strongest penalty whose held-out answers
-    /// are right as often as those of any strength tried. A smaller loss alone is no reason to move further from the base.
+    /// [`Head::choose_l2`] for a head that corrects a base which already answers: the strongest penalty whose held-out
+    /// answers are right as often as those of any strength tried. A smaller loss alone is no reason to move further
+    /// from the base.
     ///
     /// # Errors
     /// As [`Head::choose_l2`].
@@ -162,10 +165,11 @@ impl Head {
         Ok(L2Choice { tried, ..choice })
     }
 
-    /// The plain strength, scikit-learn's default C = 1 on raw features, unless [`Head::choose_l2`] finds one of `grid` that is
-    /// clearly better on held-out rows: a smaller loss and more answers right, both beyond chance. Strengths that differ by less than
-    /// that end above the plain one as often as below it; where features are so small or so large that C = 1 is a bad
-    /// guess, the difference is clear at once. For an encoder, whose head answers alone.
+    /// The plain strength, scikit-learn's default C = 1 on raw features, unless [`Head::choose_l2`] finds one of
+    /// `grid` that is clearly better on held-out rows: a smaller loss and more answers right, both beyond chance.
+    /// Strengths that differ by less than that end above the plain one as often as below it; where features are so
+    /// small or so large that C = 1 is a bad guess, the difference is clear at once. For an encoder, whose head
+    /// answers alone.
     ///
     /// # Errors
     /// As [`Head::choose_l2`].
@@ -189,11 +193,11 @@ impl Head {
         Ok(L2Choice { tried, ..if better { other } else { plain } })
     }
 
-    /// Chooses the strength of the penalty by leaving out one fold at a time; `folds[i]` is the fold of row i (blocks of consecutive
-    /// rows, see [`crate::gate::split`]): the strongest whose held-out loss is above the smallest by no more than chance, as in the
-    /// one-standard-error rule (Breiman and others, *Classification and Regression Trees*, 1984, section 3.4.3). Few rows tell
-    /// strengths apart poorly, and the smallest loss alone is mostly reached by too weak a penalty. The head itself is left
-    /// alone. Scaling looks at the features of all rows, at no target.
+    /// Chooses the strength of the penalty by leaving out one fold at a time; `folds[i]` is the fold of row i (blocks
+    /// of consecutive rows, see [`crate::gate::split`]): the strongest whose held-out loss is above the smallest by no
+    /// more than chance, as in the one-standard-error rule (Breiman and others, *Classification and Regression Trees*,
+    /// 1984, section 3.4.3). Few rows tell strengths apart poorly, and the smallest loss alone is mostly reached by
+    /// too weak a penalty. The head itself is left alone. Scaling looks at the features of all rows, at no target.
     ///
     /// # Errors
     /// As [`Head::solve`]; fewer than two folds; an empty grid.
@@ -343,8 +347,8 @@ impl<'a> Problem<'a> {
         Ok(logits)
     }
 
-    /// Logits of every row, [rows, classes], by a head that its fold did not teach. `starts` holds one solution a fold, from
-    /// which the next strength goes on.
+    /// Logits of every row, [rows, classes], by a head that its fold did not teach. `starts` holds one solution a
+    /// fold, from which the next strength goes on.
     fn held_out(
         &self,
         weights: &[f32],

@@ -165,7 +165,8 @@ fn the_penalty_is_chosen_on_held_out_blocks() {
     let noise: Vec<usize> = (0..60).map(|i| (i * i * 31 + i * 17) / 13 % 3).collect();
     assert!(learnable.l2 < choose(&noise).l2, "{:?}", learnable.tried);
     assert!(accuracy(&learnable.held_out, &y) > 0.75);
-    // Where some labels are wrong, strengths are hard to distinguish: not the one with the smallest loss is taken, but a stronger one.
+    // Where some labels are wrong, strengths are hard to distinguish: not the one with the smallest loss is taken, but
+    // a stronger one.
     let mut stronger = 0;
     for every in 3..9 {
         let wrong: Vec<usize> = y.iter().enumerate().map(|(i, c)| (c + usize::from(i % every == 0)) % 3).collect();
@@ -198,7 +199,8 @@ fn the_plain_strength_stays_unless_another_is_clearly_better() {
         plain.solve(&data, &SKLEARN).unwrap();
         (choice, head.forward(x.view(), None).unwrap(), plain.forward(x.view(), None).unwrap())
     };
-    // Half of the labels are wrong, so that strengths are hard to distinguish: the head is then scikit-learn's with C = 1.
+    // Half of the labels are wrong, so that strengths are hard to distinguish: the head is then scikit-learn's with C
+    // = 1.
     let noisy: Vec<usize> = y.iter().enumerate().map(|(i, c)| (c + usize::from(i % 2 == 0)) % 3).collect();
     let (choice, logits, plain) = solved(&x, &noisy);
     assert_eq!(choice.l2, choice.tried[0].l2);
