@@ -9,6 +9,8 @@ mod doubts;
 mod ends;
 #[cfg(all(test, feature = "train"))]
 mod faults;
+#[cfg(feature = "train")]
+mod feedback_dataset;
 mod first_run;
 mod flusher;
 mod forget;
@@ -17,8 +19,6 @@ mod init;
 mod init_options;
 mod intake;
 mod journal_io;
-#[cfg(feature = "train")]
-mod lessons;
 mod listing;
 mod opinions;
 #[cfg(feature = "train")]

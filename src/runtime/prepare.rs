@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use super::Session;
-use super::lessons::Lessons;
+use super::feedback_dataset::FeedbackDataset;
 use super::resume;
 use super::session::Serving;
 use super::train_options::TrainOptions;
@@ -17,7 +17,7 @@ use crate::store::Cut;
 
 /// A training before its first fit.
 pub(super) struct Prepared {
-    pub lessons: Lessons,
+    pub feedback_dataset: FeedbackDataset,
     pub candidates: CandidateSites,
     pub settings: Settings,
     /// Which sites may adapt, where memory or time is limited.
@@ -44,8 +44,8 @@ impl Session {
         // Within limits one example at a time, since nothing has been measured yet.
         let (threads, at_once) =
             if limits.are_unlimited() { (settings.threads, settings.recipe.micro_batch) } else { (1, 1) };
-        let lessons = self.lessons(serving, cut)?.without_swapped(engine, threads, at_once)?;
-        let dataset = &lessons.dataset;
+        let feedback_dataset = self.feedback_dataset(serving, cut)?.without_swapped(engine, threads, at_once)?;
+        let dataset = &feedback_dataset.dataset;
         // Costs are those of the longest training example.
         let longest =
             dataset.training_examples.iter().map(|l| sequence_length(&engine.base, &l.example)).max().unwrap_or(0);
@@ -98,7 +98,7 @@ impl Session {
         // Measuring is part of the time.
         settings.budget = settings.budget.map(|b| b.saturating_sub(started.elapsed()));
         let name = resume::name(&engine.base.fingerprint(), &settings, &candidates, dataset);
-        Ok(Prepared { lessons, candidates, settings, chosen, name })
+        Ok(Prepared { feedback_dataset, candidates, settings, chosen, name })
     }
 }
 

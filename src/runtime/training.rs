@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::corrections::{self, Corrections};
 use super::doubts::{Disagrees, Doubts, FORMAT, Holds};
-use super::lessons::Lessons;
+use super::feedback_dataset::FeedbackDataset;
 use super::prepare::{Prepared, incumbent};
 use super::resume::{Checkpoints, Keeping};
 use super::swapped::{Swapped, left_out};
@@ -163,8 +163,8 @@ impl Session {
             Some((run, now)) if run.name == now.name => (run.cut, now),
             _ => (all, prepare(&all)?),
         };
-        let Prepared { lessons, candidates, settings, chosen, name } = prepared;
-        let Lessons { labels, dataset, ids, kinds, superseded, ignored, swapped } = lessons;
+        let Prepared { feedback_dataset, candidates, settings, chosen, name } = prepared;
+        let FeedbackDataset { labels, dataset, ids, kinds, superseded, ignored, swapped } = feedback_dataset;
         let only_label = dataset.only_class().and_then(|class| labels.get(class).cloned());
         if let Some(chosen) = &chosen {
             self.keep_choice(chosen)?;

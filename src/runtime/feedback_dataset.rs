@@ -21,7 +21,7 @@ use crate::sync::lock;
 const NONE_FROM: usize = 8;
 
 /// What the journal has to teach.
-pub(super) struct Lessons {
+pub(super) struct FeedbackDataset {
     /// Of all classes.
     pub labels: Vec<String>,
     pub dataset: Dataset,
@@ -39,7 +39,7 @@ pub(super) struct Lessons {
 
 impl Session {
     /// Everything that the journal has to teach up to `cut`, in order of time, and the labels of all classes.
-    pub(super) fn lessons(&self, serving: &Serving, cut: &Cut) -> Result<Lessons> {
+    pub(super) fn feedback_dataset(&self, serving: &Serving, cut: &Cut) -> Result<FeedbackDataset> {
         // Predictions and feedback go on while this reads.
         let journal = lock(&self.journal).snapshot();
         let state = journal.state();
@@ -141,14 +141,14 @@ impl Session {
             none: index.get(NONE_OF_THESE).copied(),
             features: home.0.features,
         };
-        Ok(Lessons { labels, dataset, ids, kinds, superseded, ignored, swapped: vec![] })
+        Ok(FeedbackDataset { labels, dataset, ids, kinds, superseded, ignored, swapped: vec![] })
     }
 }
 
-impl Lessons {
+impl FeedbackDataset {
     /// Without what was said about two classes before they swapped their meaning, and without answers of theirs that
     /// were left standing: they may be of either meaning.
-    pub fn without_swapped(mut self, engine: &Engine, threads: usize, micro_batch: usize) -> Result<Lessons> {
+    pub fn without_swapped(mut self, engine: &Engine, threads: usize, micro_batch: usize) -> Result<FeedbackDataset> {
         let taught = &self.dataset.training_examples;
         let mut kept = vec![true; taught.len()];
         for swap in swapped::find(taught, engine, threads, micro_batch)? {
@@ -234,7 +234,7 @@ mod tests {
             std::fs::write(path.join("acclimate.toml"), format!("distillation = {switch}\n{text}")).unwrap();
             let session = Home::open(&path).unwrap().session("p").unwrap();
             let cut = Cut::all(lock(&session.journal).state()).unwrap();
-            let standing = session.lessons(&session.serving(), &cut).unwrap().dataset.standing;
+            let standing = session.feedback_dataset(&session.serving(), &cut).unwrap().dataset.standing;
             kept.push((standing.len(), standing.iter().filter(|s| s.trusted).count()));
         }
         let [(all, trusted), (also, of_base), none] = kept[..] else { panic!("{kept:?}") };
@@ -258,7 +258,7 @@ mod tests {
             ask(i);
         }
         let cut = Cut::all(lock(&session.journal).state()).unwrap();
-        let dataset = session.lessons(&session.serving(), &cut).unwrap().dataset;
+        let dataset = session.feedback_dataset(&session.serving(), &cut).unwrap().dataset;
         // What was said about the third input is ignored, and nothing was said about the fourth.
         assert_eq!((dataset.training_examples.len(), dataset.standing.len()), (2, 2));
     }
