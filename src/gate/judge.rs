@@ -100,11 +100,11 @@ pub struct Verdict {
 /// Judges a sequence of candidates.
 ///
 /// 1. *Better*: the paired test against the active generation, at `alpha` over all versions of all candidates, and
-/// over those `given_up` (a list of versions each), which may not serve and were tried all the same.
+///    over those `given_up` (a list of versions each), which may not serve and were tried all the same.
 /// 2. *Nothing forgotten*: the disagreement with the base within its limit.
 /// 3. Among those, the highest accuracy; on equal accuracy the lower loss; then the preferred.
 /// 4. A preferred one that is within chance (1.645 standard errors, one-sided 5 %) of that best, in accuracy and in
-/// loss, is taken instead.
+///    loss, is taken instead.
 ///
 /// # Errors
 /// When the lists of items differ in length, or a limit is out of range.
