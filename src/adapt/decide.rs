@@ -15,7 +15,7 @@ use crate::adapter::Depth;
 use crate::adapter::known::KnownInputs;
 use crate::error::Result;
 use crate::gate::split::Folds;
-use crate::gate::{CandidateEvidence, ServingEvidence, judge, test_level};
+use crate::gate::{CandidateEvidence, ServingEvidence, judge};
 use crate::plan::{Factors, SiteKey, Variant};
 use crate::stats::calibration::{Answered, Calibration};
 use crate::stats::paired::{Paired, power};
@@ -62,7 +62,7 @@ impl Adaptation<'_> {
             after: accuracy(&parts[shown].0),
             n: judged.len() as u64,
             p_value: call.candidates[shown].decision.p(),
-            power: power(judged.len() as u64, 0.1, 0.01, test_level(limits)),
+            power: power(judged.len() as u64, 0.1, 0.01, limits.alpha),
             retention: 1.0 - candidates[shown].retention.rate,
             retention_n: candidates[shown].retention.n,
             depth: candidates[shown].depth,

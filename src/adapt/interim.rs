@@ -4,8 +4,7 @@ use ndarray::Array2;
 
 use super::{Adaptation, Evidence};
 use crate::error::Result;
-use crate::gate::test_level;
-use crate::stats::paired::{Paired, fewest_items, within};
+use crate::stats::paired::{Paired, fewest_wins, within};
 
 /// Level at which a candidate is told to be behind another.
 const BEHIND: f64 = 0.05;
@@ -56,7 +55,7 @@ impl Adaptation<'_> {
     pub(super) fn nothing_to_win(&self, rivals: &[Evidence], judged: &[usize], base_right: &[bool]) -> Option<String> {
         let wrong = |right: &[bool]| judged.iter().filter(|&&i| !right[i]).count() as u64;
         if self.corrects_only() {
-            let (wrong, needed) = (wrong(base_right), fewest_items(test_level(&self.settings.limits)));
+            let (wrong, needed) = (wrong(base_right), fewest_wins(self.settings.limits.alpha, judged.len() as u64));
             return (wrong < needed).then(|| {
                 format!(
                     "the base model has {wrong} of {} answers wrong; fewer than {needed} may be chance",

@@ -5,6 +5,8 @@
 //! swapped with the base's, in all versions together. Over such swaps the smallest p-value of all versions has a distribution, and
 //! against it the candidate's own is held (the step-down minP method of Westfall and Young, *Resampling-Based Multiple Testing*,
 //! 1993, algorithm 2.8). Versions that answer alike count little more than one; unrelated ones count in full.
+//!
+//! All p-values are mid-p: what is as surprising as the data counts half.
 
 use crate::stats::binomial::pmf;
 use crate::stats::paired::Paired;
@@ -28,25 +30,29 @@ pub(super) struct Member<'a> {
 
 /// One-sided p-values of the chosen versions against `base`, each corrected for everything that was tried; 1 where none was chosen.
 pub(super) fn adjusted(base: &[bool], members: &[Member<'_>]) -> Vec<f64> {
-    let own = |m: &Member<'_>| m.chosen.map_or(1.0, |chosen| Paired::count(chosen, base).exact_p());
+    let own = |m: &Member<'_>| m.chosen.map_or(1.0, |chosen| Paired::count(chosen, base).p());
     let own: Vec<f64> = members.iter().map(own).collect();
     let mut order: Vec<usize> = (0..members.len()).collect();
     order.sort_by(|&a, &b| own[a].total_cmp(&own[b]).then(a.cmp(&b)));
     let versions: Vec<Vec<Version>> = members.iter().map(|m| distinct(base, m)).collect();
-    let mut as_small = vec![0u64; members.len()];
+    let (mut smaller, mut same) = (vec![0u64; members.len()], vec![0u64; members.len()]);
     let swaps = Swaps::of(base, members);
     swaps.each(|swapped| {
         // Step down: a candidate is held against itself and those that looked worse.
         let mut least = 1.0f64;
         for &at in order.iter().rev() {
             least = versions[at].iter().fold(least, |p, v| p.min(v.p(swapped)));
-            as_small[at] += u64::from(least <= own[at] * EQUAL);
+            if least * EQUAL < own[at] {
+                smaller[at] += 1;
+            } else if least <= own[at] * EQUAL {
+                same[at] += 1;
+            }
         }
     });
     let mut corrected = vec![1.0; members.len()];
     let mut before = 0.0f64;
     for at in order {
-        before = swaps.share(as_small[at]).max(own[at]).max(before);
+        before = swaps.mid_share(smaller[at], same[at]).max(own[at]).max(before);
         corrected[at] = before.min(1.0);
     }
     corrected
@@ -57,7 +63,7 @@ pub(super) fn adjusted(base: &[bool], members: &[Member<'_>]) -> Vec<f64> {
 struct Version {
     wins: Vec<u64>,
     losses: Vec<u64>,
-    /// `P(X >= k)` for `X ~ Bin(m, 1/2)`, k from 0 to m.
+    /// `P(X > k) + P(X = k)/2` for `X ~ Bin(m, 1/2)`, k from 0 to m.
     tails: Vec<f64>,
 }
 
@@ -84,7 +90,12 @@ impl Version {
         let (wins, losses) = (bits(true), bits(false));
         let m = wins.iter().chain(&losses).map(|w| u64::from(w.count_ones())).sum();
         let mut tails: Vec<f64> = (0..=m).map(|k| pmf(m, k, 0.5)).collect();
-        (0..tails.len().saturating_sub(1)).rev().for_each(|k| tails[k] += tails[k + 1]);
+        let mut above = 0.0;
+        for tail in tails.iter_mut().rev() {
+            let here = *tail;
+            *tail = above + 0.5 * here;
+            above += here;
+        }
         Version { wins, losses, tails }
     }
 
@@ -128,11 +139,12 @@ impl Swaps {
         }
     }
 
-    /// The share of swaps that `count` of those looked at stand for. Drawn ones count the data, too (Phipson and Smyth 2010).
-    fn share(&self, count: u64) -> f64 {
+    /// The share of swaps that are `smaller` of those looked at and half of those that are the `same`. Drawn ones count
+    /// the data, too (Phipson and Smyth 2010).
+    fn mid_share(&self, smaller: u64, same: u64) -> f64 {
         match self.differ.len() {
-            n if n <= ENUMERATED => count as f64 / (1u64 << n) as f64,
-            _ => (count + 1) as f64 / (DRAWN + 1) as f64,
+            n if n <= ENUMERATED => (smaller as f64 + 0.5 * same as f64) / (1u64 << n) as f64,
+            _ => (smaller as f64 + 0.5 * (same + 1) as f64) / (DRAWN + 1) as f64,
         }
     }
 }
@@ -154,32 +166,31 @@ mod tests {
         for wins in [0, 3, 5, 9, 30] {
             let one = [answers(40, |i| i < wins)];
             let p = adjusted(&base, &[member(&one)])[0];
-            assert!((p - 0.5f64.powi(wins as i32)).abs() < 2e-4, "{wins}: {p}");
+            assert!((p - 0.5f64.powi(wins as i32 + 1)).abs() < 2e-4, "{wins}: {p}");
         }
-        // Nine wins and two losses: P(X >= 9), X ~ Bin(11, 1/2) = (55 + 11 + 1)/2048.
+        // Nine wins and two losses: P(X > 9) + P(X = 9)/2, X ~ Bin(11, 1/2) = (55/2 + 11 + 1)/2048.
         let base = answers(40, |i| i >= 38);
         let p = adjusted(&base, &[member(&[answers(40, |i| i < 9)])])[0];
-        assert!((p - 67.0 / 2048.0).abs() < 1e-12, "{p}");
+        assert!((p - 39.5 / 2048.0).abs() < 1e-12, "{p}");
     }
 
     #[test]
     fn versions_that_answer_alike_cost_nothing_and_others_do() {
         let base = vec![false; 40];
         let alike = vec![answers(40, |i| i < 5); 9];
-        assert!((adjusted(&base, &[member(&alike)])[0] - 1.0 / 32.0).abs() < 1e-12);
-        // Two unrelated ones, of 5 wins each: 1 - (1 - 1/32)².
+        assert!((adjusted(&base, &[member(&alike)])[0] - 1.0 / 64.0).abs() < 1e-12);
+        // Two unrelated ones, of 5 wins each: half of 1 - (1 - 1/32)².
         let apart = [answers(40, |i| i < 5), answers(40, |i| (5..10).contains(&i))];
         let p = adjusted(&base, &[member(&apart)])[0];
-        assert!((p - (1.0 - (31.0f64 / 32.0).powi(2))).abs() < 1e-12, "{p}");
+        assert!((p - 0.5 * (1.0 - (31.0f64 / 32.0).powi(2))).abs() < 1e-12, "{p}");
         // The same as two candidates; once the better one is settled, the other stands alone.
         let better = [answers(40, |i| i < 6)];
         let worse = [answers(40, |i| (6..11).contains(&i))];
         let p = adjusted(&base, &[member(&worse), member(&better)]);
-        let both = 1.0 - (1.0 - 1.0 / 64.0) * (1.0 - 0.0);
-        assert!((p[1] - both).abs() < 1e-12 && (p[0] - 1.0 / 32.0).abs() < 1e-12, "{p:?}");
+        assert!((p[1] - 1.0 / 128.0).abs() < 1e-12 && (p[0] - 1.0 / 64.0).abs() < 1e-12, "{p:?}");
         // One that was given up counts as tried.
         let given_up = Member { chosen: None, versions: vec![&worse[0]] };
         let p = adjusted(&base, &[member(&apart[..1]), given_up]);
-        assert!(p[0] > 1.0 / 32.0 && p[1] == 1.0, "{p:?}");
+        assert!(p[0] > 1.0 / 64.0 && p[1] == 1.0, "{p:?}");
     }
 }

@@ -33,17 +33,6 @@ pub struct CandidateEvidence<'a> {
     pub retention: Retention,
 }
 
-/// Share of [`Limits::alpha`] at which the paired test is made. Two examples in different folds teach each the model
-/// that judges the other, so that one coincidence counts twice: on labels that have nothing to do with the inputs,
-/// wins less losses vary by up to 1.12 times what independent items would give, and that is this share of 5 %.
-/// `adapt/level.rs` measures what it comes to.
-const FOLDS_SHARE: f64 = 0.65;
-
-/// The level of the paired test.
-pub(crate) fn test_level(limits: &Limits) -> f64 {
-    FOLDS_SHARE * limits.alpha
-}
-
 /// Why a candidate may not serve.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
@@ -135,11 +124,11 @@ pub fn judge(
         .collect();
     let verdicts: Vec<CandidateVerdict> = (candidates.iter())
         .zip(adjusted(serving.correct, &tried))
-        .map(|(c, p)| verdict_on(c, Paired::count(c.correct, serving.correct).decide(p, test_level(limits)), limits))
+        .map(|(c, p)| verdict_on(c, Paired::count(c.correct, serving.correct).decide(p, limits.alpha), limits))
         .collect();
     let chosen = choose(candidates, &verdicts);
     let serving_accuracy = accuracy(serving.correct);
-    let detectable = detectable_gain(n as u64, 0.01, test_level(limits), 0.8);
+    let detectable = detectable_gain(n as u64, 0.01, limits.alpha, 0.8);
     let reason = reason(&verdicts, chosen, serving_accuracy, limits);
     Ok(Verdict { chosen, n: n as u64, serving_accuracy, candidates: verdicts, detectable, reason })
 }
@@ -221,8 +210,8 @@ fn reason(verdicts: &[CandidateVerdict], chosen: Option<usize>, serving: f64, li
             Some(Refusal::NotFinite) => format!("{} gave a loss that is not a finite number", v.name),
             _ => match v.decision {
                 Decision::TooFew { .. } => v.decision.to_string(),
-                Decision::NotShown { .. } => {
-                    format!("{} is {}; p = {:.3} or less was needed", v.name, v.decision, test_level(limits))
+                Decision::NotShown { test, .. } => {
+                    format!("{} is {}; p = {:.3} or less was needed", v.name, v.decision, test.level(limits.alpha))
                 }
                 _ => format!("{} is {}", v.name, v.decision),
             },
@@ -338,9 +327,9 @@ mod tests {
     #[test]
     fn more_versions_ask_for_more_evidence() {
         let serving = items(65, 55, 2.0).0;
-        let a = items(65, 60, 2.0);
+        let a = items(65, 59, 2.0);
         // As many right, on other items: as if it had been luck.
-        let other: Vec<bool> = (0..65).map(|i| !(55..60).contains(&i)).collect();
+        let other: Vec<bool> = (0..65).map(|i| !(55..61).contains(&i)).collect();
         let mut lucky = [candidate("head", 0, &a, KEPT)];
         let chosen = |l: &[CandidateEvidence<'_>], given_up: &[Vec<Vec<bool>>]| {
             judge(&ServingEvidence { correct: &serving }, l, given_up, &Limits::default()).unwrap().chosen

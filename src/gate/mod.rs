@@ -6,6 +6,5 @@ mod limits;
 pub mod retention;
 pub mod split;
 
-pub(crate) use judge::test_level;
 pub use judge::{CandidateEvidence, CandidateVerdict, Refusal, ServingEvidence, Verdict, judge};
 pub use limits::Limits;
