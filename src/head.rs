@@ -28,6 +28,46 @@ pub struct Head {
     pub bias: Array1<f32>,
 }
 
+/// A head whose weights lie elsewhere, such as in the file of an adapter: what it takes to answer.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct HeadView<'a> {
+    pub features: usize,
+    pub base_classes: usize,
+    pub classes: usize,
+    pub columns: &'a [u32],
+    pub normalised: bool,
+    /// `[features, columns]`.
+    pub weight: ArrayView2<'a, f32>,
+    /// `[columns]`.
+    pub bias: ArrayView1<'a, f32>,
+}
+
+impl HeadView<'_> {
+    /// [`Head::forward`].
+    pub fn forward(&self, features: ArrayView2<'_, f32>, base: Option<ArrayView2<'_, f32>>) -> Result<Array2<f32>> {
+        let rows = features.nrows();
+        self.check_rows(&features, rows)?;
+        let mut logits = padded_base(base, rows, self.base_classes, self.classes)?;
+        let own = match self.normalised {
+            true => product(unit_rows(features).view(), self.weight)?,
+            false => product(features, self.weight)?,
+        } + &self.bias;
+        add_columns(self.columns, &own, &mut logits);
+        Ok(logits)
+    }
+
+    pub fn check_rows(&self, features: &ArrayView2<'_, f32>, rows: usize) -> Result<()> {
+        if features.dim() == (rows, self.features) && self.weight.dim() == (self.features, self.columns.len()) {
+            return Ok(());
+        }
+        Err(Error::internal(format!(
+            "features {:?} for a head over {} features and {rows} rows",
+            features.dim(),
+            self.features
+        )))
+    }
+}
+
 /// Gradients of a loss with respect to a head and its features.
 #[derive(Clone, Debug, PartialEq)]
 pub struct HeadGrads {
@@ -114,15 +154,20 @@ impl Head {
     /// # Errors
     /// When shapes disagree.
     pub fn forward(&self, features: ArrayView2<'_, f32>, base: Option<ArrayView2<'_, f32>>) -> Result<Array2<f32>> {
-        let rows = features.nrows();
-        self.check_rows(&features, rows)?;
-        let mut logits = padded_base(base, rows, self.base_classes, self.classes)?;
-        let own = match self.normalised {
-            true => product(unit_rows(features).view(), self.weight.view())?,
-            false => product(features, self.weight.view())?,
-        } + &self.bias;
-        add_columns(&self.columns, &own, &mut logits);
-        Ok(logits)
+        self.view().forward(features, base)
+    }
+
+    /// The same, borrowed.
+    pub(crate) fn view(&self) -> HeadView<'_> {
+        HeadView {
+            features: self.features,
+            base_classes: self.base_classes,
+            classes: self.classes,
+            columns: &self.columns,
+            normalised: self.normalised,
+            weight: self.weight.view(),
+            bias: self.bias.view(),
+        }
     }
 
     /// Gradients, given that of the logits. The base's logits receive theirs unchanged: see [`Head::base_grad`].
@@ -133,7 +178,7 @@ impl Head {
     /// # Errors
     /// When shapes disagree.
     pub fn backward(&self, features: ArrayView2<'_, f32>, dlogits: ArrayView2<'_, f32>) -> Result<HeadGrads> {
-        self.check_rows(&features, dlogits.nrows())?;
+        self.view().check_rows(&features, dlogits.nrows())?;
         if dlogits.ncols() != self.classes {
             return Err(Error::internal(format!(
                 "a gradient of {} logits for a head of {}",
@@ -164,17 +209,6 @@ impl Head {
     /// The part of the logits' gradient that goes on into the base model, [rows, base_classes].
     pub fn base_grad<'a>(&self, dlogits: &'a Array2<f32>) -> ArrayView2<'a, f32> {
         dlogits.slice(s![.., ..self.base_classes.min(dlogits.ncols())])
-    }
-
-    pub(crate) fn check_rows(&self, features: &ArrayView2<'_, f32>, rows: usize) -> Result<()> {
-        if features.dim() == (rows, self.features) && self.weight.dim() == (self.features, self.columns.len()) {
-            return Ok(());
-        }
-        Err(Error::internal(format!(
-            "features {:?} for a head over {} features and {rows} rows",
-            features.dim(),
-            self.features
-        )))
     }
 }
 

@@ -94,7 +94,7 @@ fn an_adapter_of_format_1_serves_at_a_temperature_of_1() {
     let windows = inputs(&person(23), 10);
     let expected = session.evaluate(&windows, false, 1).unwrap().unwrap();
     session.rollback(Some(1)).unwrap();
-    std::fs::write(&file, old).unwrap();
+    support::replace(&file, old);
     drop(session);
     let session = home.session("p").unwrap();
     assert_eq!(session.current_generation().unwrap(), 1);

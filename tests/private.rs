@@ -113,7 +113,7 @@ fn used(home: &Home) -> InteractionId {
             let adapter = home.path().join("profiles/ada/generations/000001.adapter");
             let mut bytes = std::fs::read(&adapter).unwrap();
             *bytes.last_mut().unwrap() ^= 1;
-            std::fs::write(&adapter, bytes).unwrap();
+            support::replace(&adapter, bytes);
             assert!(!Home::repair(home.path()).unwrap().is_empty());
             assert_eq!(session.status().unwrap().generation, 0);
         }
@@ -270,9 +270,9 @@ fn encrypted_files_stay_in_their_place() {
     };
     let swapped = |first: PathBuf, second: PathBuf, what: &str| {
         let (a, b) = (std::fs::read(&first).unwrap(), std::fs::read(&second).unwrap());
-        std::fs::write(&first, &b).unwrap();
+        support::replace(&first, &b);
         damaged(what);
-        std::fs::write(&first, &a).unwrap();
+        support::replace(&first, &a);
     };
     assert!(Home::verify(home.path()).unwrap().is_sound());
     let adapter = "generations/000001.adapter";
@@ -291,9 +291,9 @@ fn encrypted_files_stay_in_their_place() {
         let whole = std::fs::read(&path).unwrap();
         let mut bytes = whole.clone();
         bytes[bit / 8] ^= 1 << (bit % 8);
-        std::fs::write(&path, bytes).unwrap();
+        support::replace(&path, bytes);
         damaged("a flipped bit");
-        std::fs::write(&path, whole).unwrap();
+        support::replace(&path, whole);
     }
 }
 

@@ -3,6 +3,7 @@
 
 mod support;
 
+use std::os::unix::fs::PermissionsExt;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 
 use acclimate::adapter::Depth;
@@ -112,7 +113,7 @@ fn an_adapter_of_another_base_is_refused() {
     session.rollback(Some(0)).unwrap();
     let before = session.predict(&window).unwrap();
     let names_none = std::fs::read(&head).unwrap();
-    std::fs::copy(home.path().join(file), other.path().join(file)).unwrap();
+    support::replace(&other.path().join(file), std::fs::read(home.path().join(file)).unwrap());
 
     let hashes = [home.base().fingerprint(), other.base().fingerprint()].map(|f| f.to_string());
     let e = session.rollback(Some(1)).unwrap_err();
@@ -268,17 +269,23 @@ fn an_answer_that_nobody_speaks_about_is_on_the_medium_within_seconds() {
     }
 }
 
-/// Whatever happens to the file while it serves and is loaded again: no answer but generation 1's and the base's, and no signal.
+/// Where adapters are read, whatever happens to the file while it serves and is loaded again: no answer but generation 1's
+/// and the base's, and no signal.
 #[test]
-fn an_adapter_that_is_overwritten_and_cut_off_in_use_changes_no_answer() {
+fn an_adapter_that_is_overwritten_and_cut_off_in_use_changes_no_answer_where_it_was_read() {
     let folder = tempfile::tempdir().unwrap();
-    let session = learned(&home(&folder), "p");
+    let home = home(&folder);
+    let settings = home.path().join("acclimate.toml");
+    let text = std::fs::read_to_string(&settings).unwrap();
+    std::fs::write(&settings, text + "\n[storage]\nadapters = \"read\"\n").unwrap();
+    let session = learned(&Home::open(home.path()).unwrap(), "p");
     let input = person(23).input(50).unwrap();
     let one = session.predict_top(&input, 99).unwrap();
     session.rollback(Some(0)).unwrap();
     let zero = session.predict_top(&input, 99).unwrap();
     session.rollback(Some(1)).unwrap();
     let file = session.home().path().join("profiles/p/generations/000001.adapter");
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
     let whole = std::fs::read(&file).unwrap();
     let (stop, ruined) = (AtomicBool::new(false), AtomicUsize::new(0));
     let answered = |answer: acclimate::Answer| {

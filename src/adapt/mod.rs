@@ -44,7 +44,7 @@ use crate::adapter::{Confusions, Depth, HeadDelta, SiteDelta};
 use crate::error::Result;
 use crate::gate::Limits;
 use crate::gate::split::{Folds, SplitOptions};
-use crate::head::Head;
+use crate::head::{Head, HeadView};
 use crate::input::Example;
 use crate::plan::{Engine, Factors, Rows, SiteKey, Variant};
 use crate::stats::calibration::Calibration;
@@ -99,7 +99,7 @@ pub(crate) struct Incumbent<'a> {
     pub generation: u64,
     pub sites: &'a SiteKey,
     pub factors: &'a Factors,
-    pub head: Option<&'a Head>,
+    pub head: Option<HeadView<'a>>,
     pub confusions: Option<&'a Confusions>,
 }
 

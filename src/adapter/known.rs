@@ -18,7 +18,7 @@ pub struct KnownInputs {
     pub classes: Vec<u32>,
     /// Direction from the centre to the mean of each class, of length 1: classes × features.
     pub means: DenseTensor,
-    /// [`KnownInputs::strangeness`] of each known input, left out of the mean of its class.
+    /// [`KnownView::strangeness`] of each known input, left out of the mean of its class.
     pub scores: Vec<f32>,
 }
 
@@ -64,24 +64,9 @@ impl KnownInputs {
         (scores.len() >= FEWEST_KNOWN).then_some(KnownInputs { centre, classes, means, scores })
     }
 
-    /// How unlike the known inputs one is, 0 to 2: one less the cosine with the nearest class.
-    pub fn strangeness(&self, features: &[f32]) -> f32 {
-        let rows = self.means.data.chunks_exact(self.centre.len().max(1));
-        strangeness(&less(features, &self.centre), rows)
-    }
-
-    /// Share of inputs that are as strange as this one, or more: a p-value that it is like the known ones. If it is,
-    /// this is at most `rate` with a probability of at most `rate`.
-    pub fn familiarity(&self, features: &[f32]) -> f32 {
-        let score = self.strangeness(features);
-        // What is no number is as strange as can be.
-        let as_strange = self.scores.iter().filter(|known| **known >= score).count();
-        (1 + as_strange) as f32 / (1 + self.scores.len()) as f32
-    }
-
-    /// Whether inputs of this class are known.
-    pub fn knows(&self, class: usize) -> bool {
-        u32::try_from(class).is_ok_and(|class| self.classes.binary_search(&class).is_ok())
+    /// The same, borrowed.
+    pub fn view(&self) -> KnownView<'_> {
+        KnownView { classes: &self.classes, centre: &self.centre, means: &self.means.data, scores: &self.scores }
     }
 
     /// # Errors
@@ -97,6 +82,51 @@ impl KnownInputs {
         check_data("known inputs", &[self.centre.len()], &self.centre)?;
         check_data("known inputs", &self.means.shape, &self.means.data)?;
         check_data("known inputs", &[self.scores.len()], &self.scores)
+    }
+}
+
+/// [`KnownInputs`] in the bytes of an adapter file.
+#[derive(Debug, Clone, Copy)]
+pub struct KnownView<'a> {
+    /// The class of each row of `means`, increasing.
+    pub classes: &'a [u32],
+    /// `[features]`.
+    pub centre: &'a [f32],
+    /// Classes × features.
+    pub means: &'a [f32],
+    /// One a known input.
+    pub scores: &'a [f32],
+}
+
+impl KnownView<'_> {
+    /// A copy.
+    pub fn to_known_inputs(self) -> KnownInputs {
+        KnownInputs {
+            classes: self.classes.to_vec(),
+            centre: self.centre.to_vec(),
+            means: DenseTensor { shape: vec![self.classes.len(), self.centre.len()], data: self.means.to_vec() },
+            scores: self.scores.to_vec(),
+        }
+    }
+
+    /// How unlike the known inputs one is, 0 to 2: one less the cosine with the nearest class.
+    pub fn strangeness(&self, features: &[f32]) -> f32 {
+        let rows = self.means.chunks_exact(self.centre.len().max(1));
+        strangeness(&less(features, self.centre), rows)
+    }
+
+    /// Share of inputs that are as strange as this one, or more: a p-value that it is like the known ones. If it is,
+    /// this is at most `rate` with a probability of at most `rate`.
+    pub fn familiarity(&self, features: &[f32]) -> f32 {
+        let score = self.strangeness(features);
+        // What is no number is as strange as can be.
+        let as_strange = self.scores.iter().filter(|known| **known >= score).count();
+        (1 + as_strange) as f32 / (1 + self.scores.len()) as f32
+    }
+
+    /// Whether inputs of this class are known.
+    pub fn knows(&self, class: usize) -> bool {
+        u32::try_from(class).is_ok_and(|class| self.classes.binary_search(&class).is_ok())
     }
 }
 
@@ -176,17 +206,17 @@ mod tests {
         let known = known(&taught).unwrap();
         known.check().unwrap();
         assert_eq!((known.classes.as_slice(), known.scores.len()), (&[0, 2, 5][..], 120));
-        assert!(known.knows(2) && !known.knows(1) && !known.knows(usize::MAX));
+        assert!(known.view().knows(2) && !known.view().knows(1) && !known.view().knows(usize::MAX));
         for rate in [0.05, 0.1, 0.3] {
-            let called = met.iter().filter(|(_, (x, _))| known.familiarity(x) <= rate).count() as f32;
+            let called = met.iter().filter(|(_, (x, _))| known.view().familiarity(x) <= rate).count() as f32;
             let share = called / met.len() as f32;
             assert!(share <= rate + 0.06 && share > rate / 4.0, "{share} at {rate}");
         }
         let others = around(&[1, 7], 20, 8);
-        assert!(others.iter().all(|(x, _)| known.familiarity(x) <= 0.05));
+        assert!(others.iter().all(|(x, _)| known.view().familiarity(x) <= 0.05));
         // The least that can be said of 120 inputs.
-        assert_eq!(known.familiarity(&[f32::NAN; 8]), 1.0 / 121.0);
-        assert_eq!(known.strangeness(&known.centre), 1.0);
+        assert_eq!(known.view().familiarity(&[f32::NAN; 8]), 1.0 / 121.0);
+        assert_eq!(known.view().strangeness(&known.centre), 1.0);
     }
 
     #[test]

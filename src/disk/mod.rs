@@ -7,7 +7,7 @@ use std::fmt;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
 use std::ops::Deref;
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 use crate::cipher::Cipher;
@@ -51,6 +51,9 @@ macro_rules! passes_on {
         fn load(&self, path: &std::path::Path, max_len: u64) -> std::io::Result<$crate::disk::Bytes> {
             self.inner.load(path, max_len)
         }
+        fn map(&self, path: &std::path::Path, max_len: u64) -> std::io::Result<$crate::disk::Bytes> {
+            self.inner.map(path, max_len)
+        }
         fn open_lock(&self, path: &std::path::Path) -> std::io::Result<Box<dyn $crate::disk::LockFile>> {
             self.inner.open_lock(path)
         }
@@ -84,6 +87,9 @@ const DIR_MODE: u32 = 0o700;
 /// Mode of every file this crate makes: its owner only.
 const FILE_MODE: u32 = 0o600;
 
+/// Mode of files that are never written again.
+const PUBLISHED_MODE: u32 = 0o400;
+
 /// A file system, as far as this crate needs one.
 pub trait Disk: fmt::Debug + Send + Sync {
     /// Makes a folder and its missing parents, readable by their owner only. Fine if it is there.
@@ -112,6 +118,11 @@ pub trait Disk: fmt::Debug + Send + Sync {
     /// The bytes of a whole file, in memory of their own: what becomes of the file later changes none of them. Refuses more than
     /// `max_len` bytes.
     fn load(&self, path: &Path, max_len: u64) -> io::Result<Bytes>;
+    /// The bytes of a whole file, where they lie in the page cache if the file system can map them. Only for files that are
+    /// never written again: one that is cut off while it is mapped raises SIGBUS, one that is overwritten changes these bytes.
+    fn map(&self, path: &Path, max_len: u64) -> io::Result<Bytes> {
+        self.load(path, max_len)
+    }
     /// Opens a lock file, making it if it is missing.
     fn open_lock(&self, path: &Path) -> io::Result<Box<dyn LockFile>>;
     /// What seals the records and files that are written through this disk; `None` where they are stored as they are.
@@ -136,6 +147,10 @@ pub trait DiskFile: fmt::Debug + Send + Sync {
     fn truncate(&self, len: u64) -> io::Result<()>;
     /// Returns when data and length are durable.
     fn sync_data(&self) -> io::Result<()>;
+    /// Takes the permission to write from everybody, where the file system knows permissions.
+    fn set_read_only(&self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// An advisory lock of the operating system, held until this is dropped.
@@ -153,34 +168,47 @@ pub trait LockFile: fmt::Debug + Send + Sync {
 #[repr(C, align(64))]
 struct Line([u8; 64]);
 
-/// The whole contents of a file in memory, starting at a multiple of 64.
+/// The whole contents of a file, starting at a multiple of 64: in memory of their own, or mapped.
 #[derive(Debug)]
-pub struct Bytes {
-    lines: Vec<Line>,
-    len: usize,
+pub struct Bytes(Held);
+
+#[derive(Debug)]
+enum Held {
+    Own { lines: Vec<Line>, len: usize },
+    Mapped(memmap2::Mmap),
 }
 
 impl Bytes {
-    fn zeros(len: usize) -> Bytes {
-        Bytes { lines: vec![bytemuck::Zeroable::zeroed(); len.div_ceil(size_of::<Line>())], len }
-    }
-
-    fn whole(&mut self) -> &mut [u8] {
-        bytemuck::cast_slice_mut::<Line, u8>(&mut self.lines).get_mut(..self.len).unwrap_or_default()
+    /// `len` bytes that `fill` writes; it says how many of them there are.
+    fn filled(len: usize, fill: impl FnOnce(&mut [u8]) -> io::Result<usize>) -> io::Result<Bytes> {
+        let mut lines: Vec<Line> = vec![bytemuck::Zeroable::zeroed(); len.div_ceil(size_of::<Line>())];
+        let whole = bytemuck::cast_slice_mut::<Line, u8>(&mut lines).get_mut(..len).unwrap_or_default();
+        let len = fill(whole)?.min(len);
+        Ok(Bytes(Held::Own { lines, len }))
     }
 
     /// A copy of `bytes`.
     pub fn copy_of(bytes: &[u8]) -> Bytes {
-        let mut copy = Bytes::zeros(bytes.len());
-        copy.whole().copy_from_slice(bytes);
-        copy
+        let mut lines: Vec<Line> = vec![bytemuck::Zeroable::zeroed(); bytes.len().div_ceil(size_of::<Line>())];
+        if let Some(whole) = bytemuck::cast_slice_mut::<Line, u8>(&mut lines).get_mut(..bytes.len()) {
+            whole.copy_from_slice(bytes);
+        }
+        Bytes(Held::Own { lines, len: bytes.len() })
+    }
+
+    /// Whether they lie in the page cache, not in memory of their own.
+    pub fn is_mapped(&self) -> bool {
+        matches!(self.0, Held::Mapped(_))
     }
 }
 
 impl Deref for Bytes {
     type Target = [u8];
     fn deref(&self) -> &[u8] {
-        bytemuck::cast_slice::<Line, u8>(&self.lines).get(..self.len).unwrap_or_default()
+        match &self.0 {
+            Held::Own { lines, len } => bytemuck::cast_slice::<Line, u8>(lines).get(..*len).unwrap_or_default(),
+            Held::Mapped(map) => map,
+        }
     }
 }
 
@@ -198,6 +226,13 @@ impl RealDisk {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
         }
         Ok(RealFile(options.read(true).open(path)?))
+    }
+}
+
+impl RealFile {
+    fn len_of_at_most(&self, max_len: u64) -> io::Result<usize> {
+        let len = self.len()?;
+        usize::try_from(len).ok().filter(|_| len <= max_len).ok_or_else(|| too_long(len, max_len))
     }
 }
 
@@ -245,14 +280,21 @@ impl Disk for RealDisk {
     }
     fn load(&self, path: &Path, max_len: u64) -> io::Result<Bytes> {
         let file = RealDisk::open(path, &mut OpenOptions::new())?;
-        let len = file.len()?;
-        let Some(bytes) = usize::try_from(len).ok().filter(|_| len <= max_len) else {
-            return Err(too_long(len, max_len));
-        };
-        let mut all = Bytes::zeros(bytes);
         // A file that is shortened meanwhile is shorter here, too.
-        all.len = read_full(&file, all.whole(), 0)?;
-        Ok(all)
+        Bytes::filled(file.len_of_at_most(max_len)?, |all| read_full(&file, all, 0))
+    }
+    fn map(&self, path: &Path, max_len: u64) -> io::Result<Bytes> {
+        let file = RealDisk::open(path, &mut OpenOptions::new())?;
+        if file.len_of_at_most(max_len)? == 0 {
+            return Ok(Bytes::copy_of(&[]));
+        }
+        // SAFETY: the bytes are read as plain numbers, of which any pattern is one. Nobody who keeps to `Disk::map` writes
+        // to the file again; what another process can do to it is in docs/security.md.
+        match unsafe { memmap2::Mmap::map(&file.0) } {
+            Ok(map) => Ok(Bytes(Held::Mapped(map))),
+            // Not every file system can.
+            Err(_) => self.load(path, max_len),
+        }
     }
     fn open_lock(&self, path: &Path) -> io::Result<Box<dyn LockFile>> {
         let made = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(FILE_MODE).open(path);
@@ -286,6 +328,12 @@ impl DiskFile for RealFile {
     fn sync_data(&self) -> io::Result<()> {
         self.0.sync_data()
     }
+    fn set_read_only(&self) -> io::Result<()> {
+        match self.0.set_permissions(fs::Permissions::from_mode(PUBLISHED_MODE)) {
+            Err(e) if takes_no_modes(&e) => Ok(()),
+            other => other,
+        }
+    }
 }
 
 impl LockFile for RealFile {
@@ -310,6 +358,11 @@ impl LockFile for RealFile {
 /// Whether a file cannot be written here, and may still be read.
 pub(crate) fn takes_no_writes(e: &io::Error) -> bool {
     matches!(e.kind(), io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied)
+}
+
+/// Whether the file system keeps no permissions of single files, as FAT does not.
+fn takes_no_modes(e: &io::Error) -> bool {
+    matches!(e.kind(), io::ErrorKind::Unsupported | io::ErrorKind::PermissionDenied | io::ErrorKind::InvalidInput)
 }
 
 fn too_long(len: u64, max_len: u64) -> io::Error {
@@ -381,7 +434,6 @@ pub fn make_folder(disk: &dyn Disk, path: &Path) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::PermissionsExt;
 
     #[test]
     fn files_and_folders_are_their_owners_alone() {
@@ -396,16 +448,28 @@ mod tests {
     }
 
     #[test]
-    fn loaded_and_copied_bytes_agree_and_the_file_s_fate_is_not_theirs() {
+    fn loaded_mapped_and_copied_bytes_agree() {
         let dir = tempfile::tempdir().unwrap();
         let name = dir.path().join("f");
-        StagedFile::write(&RealDisk, dir.path(), b"0123456789").unwrap().publish(&name).unwrap();
-        let loaded = RealDisk.load(&name, 10).unwrap();
-        assert_eq!(&*Bytes::copy_of(b"0123456789"), &*loaded);
-        assert!(RealDisk.load(&name, 9).is_err());
-        assert!(RealDisk.load(dir.path(), 9).is_err());
+        let mut staged = StagedFile::write(&RealDisk, dir.path(), b"0123456789").unwrap();
+        staged.set_read_only().unwrap();
+        staged.publish(&name).unwrap();
+        assert_eq!(fs::metadata(&name).unwrap().permissions().mode() & 0o777, 0o400);
+        let (loaded, mapped) = (RealDisk.load(&name, 10).unwrap(), RealDisk.map(&name, 10).unwrap());
+        assert!(mapped.is_mapped() && !loaded.is_mapped());
+        for bytes in [&loaded, &mapped, &Bytes::copy_of(b"0123456789")] {
+            assert_eq!(&**bytes, b"0123456789");
+            assert!((bytes.as_ptr() as usize).is_multiple_of(64));
+        }
+        for open in [RealDisk::load, RealDisk::map] {
+            assert!(open(&RealDisk, &name, 9).is_err() && open(&RealDisk, dir.path(), 9).is_err());
+        }
+        // What takes the file's name, or its name away, is no matter to a map.
+        StagedFile::write(&RealDisk, dir.path(), b"another").unwrap().replace(&name).unwrap();
+        RealDisk.remove(&name).unwrap();
+        assert_eq!(&*mapped, b"0123456789");
         fs::write(&name, b"").unwrap();
         assert_eq!(&*loaded, b"0123456789");
-        assert_eq!(&*RealDisk.load(&name, 10).unwrap(), b"");
+        assert_eq!(&*RealDisk.map(&name, 10).unwrap(), b"");
     }
 }

@@ -79,6 +79,15 @@ impl<'a> StagedFile<'a> {
         self.file.write_at(bytes, offset).map_err(|e| Error::io("cannot write a file", &self.path, e))
     }
 
+    /// Takes the permission to write from everybody, for a file that is published once and never written again.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn set_read_only(&mut self) -> Result<()> {
+        self.synced = false;
+        self.file.set_read_only().map_err(|e| Error::io("cannot change the mode of a file", &self.path, e))
+    }
+
     /// Returns when the file's contents are durable.
     ///
     /// # Errors

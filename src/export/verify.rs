@@ -29,7 +29,7 @@ pub(super) fn answers_alike(path: &Path, session: &Session, rounds: bool) -> Res
     let serving = session.unmerged()?;
     let ours = &session.home().0.engine;
     let merged = Arc::new(Base::open(path)?);
-    let task = if serving.head.is_some() { Task::Classification } else { ours.task };
+    let task = if serving.head().is_some() { Task::Classification } else { ours.task };
     let theirs = Engine::new(merged.clone(), task, ours.pooling);
     let output = merged.onnx().outputs.first().cloned().unwrap_or_default();
     let tolerance = if rounds { ROUNDED } else { TOLERANCE };

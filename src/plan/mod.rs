@@ -47,7 +47,9 @@ use untrained::TrainPlans;
 pub(crate) use weights::{SiteWeight, site_weights};
 
 use crate::adapter::SiteDelta;
+use crate::adapter::file::AdapterFile;
 use crate::error::{Error, Result};
+use crate::sites::FileFactor;
 
 /// What a forward pass answers.
 #[derive(Debug, Clone)]
@@ -72,10 +74,21 @@ impl Factors {
         }
         Ok(Factors(values))
     }
-    /// From `(shape, values, scale)` of every factor, A before B, in plan order.
-    pub fn from_slices<'a>(parts: impl Iterator<Item = (&'a [usize], &'a [f32], f32)>) -> Result<Factors> {
-        Ok(Factors(parts.map(|(shape, data, scale)| factor(shape, data, scale)).collect::<Result<_>>()?))
+    /// Of all sites of an adapter file, read where they lie in it.
+    pub fn in_file(file: &Arc<AdapterFile>) -> Result<Factors> {
+        let factors = file.sites().enumerate().flat_map(|(site, s)| {
+            let scale = s.header.alpha / s.header.rank as f32;
+            [(2 * site, s.a.shape, 1.0), (2 * site + 1, s.b.shape, scale)]
+        });
+        let values = factors.map(|(index, shape, scale)| FileFactor::tensor(file, index, shape, scale));
+        Ok(Factors(
+            values.map(|t| t.map(|t| t.into_arc_tensor().into_tvalue())).collect::<TractResult<_>>().map_err(odd)?,
+        ))
     }
+}
+
+fn odd(e: TractError) -> Error {
+    Error::bad_data("a low-rank factor has the wrong size").because(format!("{e:#}"))
 }
 
 fn factor(shape: &[usize], data: &[f32], scale: f32) -> Result<TValue> {
@@ -84,9 +97,7 @@ fn factor(shape: &[usize], data: &[f32], scale: f32) -> Result<TValue> {
     } else {
         Tensor::from_shape(shape, &data.iter().map(|v| v * scale).collect::<Vec<f32>>())
     };
-    tensor
-        .map(|t| t.into_arc_tensor().into_tvalue())
-        .map_err(|e| Error::bad_data("a low-rank factor has the wrong size").because(format!("{e:#}")))
+    tensor.map(|t| t.into_arc_tensor().into_tvalue()).map_err(odd)
 }
 
 fn array(value: &TValue) -> TractResult<ArrayD<f32>> {

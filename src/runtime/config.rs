@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::asking::{self, ASK_RATE};
 use crate::adapter::LoraOptions;
+use crate::adapter::file::AdapterAccess;
 use crate::cipher::Key;
 use crate::disk::{Disk, KeySource, StagedFile, read_file};
 use crate::error::{Error, ErrorKind, Result};
@@ -148,9 +149,27 @@ pub struct Config {
     /// What training may cost.
     #[serde(default, skip_serializing_if = "TrainLimits::are_unlimited")]
     pub limits: TrainLimits,
+    /// How files are held that are in use.
+    #[serde(default, skip_serializing_if = "StorageOptions::is_usual")]
+    pub storage: StorageOptions,
     /// Which member of the LoRA family is trained.
     #[serde(default, skip_serializing_if = "LoraOptions::are_usual")]
     pub lora: LoraOptions,
+}
+
+/// How files are held that are in use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StorageOptions {
+    /// The adapter that answers: `mmap` or `read`.
+    #[serde(default)]
+    pub adapters: AdapterAccess,
+}
+
+impl StorageOptions {
+    fn is_usual(&self) -> bool {
+        *self == StorageOptions::default()
+    }
 }
 
 /// With which key the profiles of a home are encrypted.

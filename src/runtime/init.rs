@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::Home;
 use super::asking;
-use super::config::{self, Config, Distillation, Encryption, NewClasses, TextPadding};
+use super::config::{self, Config, Distillation, Encryption, NewClasses, StorageOptions, TextPadding};
 use super::ends;
 use super::first_run::first_run;
 use super::home::{Answering, LONGEST_LABELS, SURVEY_LENGTH, read_labels};
@@ -193,6 +193,7 @@ impl NewHome<'_> {
             image.tensor |= options.tensor;
         }
         Ok(Config {
+            storage: StorageOptions::default(),
             format: 1,
             model: MODEL_FILE.into(),
             fingerprint: base.fingerprint().to_string(),

@@ -50,7 +50,7 @@ mod watch;
 pub use crate::adapt::select::{Chosen, ChosenSite, Summary};
 pub use crate::process::TrainLimits;
 pub use answer::{Answer, Scored};
-pub use config::{Config, Distillation, Encryption, NewClasses, TextPadding};
+pub use config::{Config, Distillation, Encryption, NewClasses, StorageOptions, TextPadding};
 #[cfg(feature = "train")]
 pub use corrections::{Corrections, NotHeld, WhyNotHeld};
 pub use home::Home;

@@ -108,7 +108,7 @@ pub(super) fn incumbent(serving: &Serving) -> Option<Incumbent<'_>> {
         generation: serving.generation,
         sites: &serving.sites,
         factors: &serving.factors,
-        head: serving.head.as_ref(),
+        head: serving.head(),
         confusions: serving.confusions.as_ref(),
     })
 }

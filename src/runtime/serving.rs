@@ -1,13 +1,15 @@
 //! The generation that answers, ready to use.
 
-use ndarray::Array2;
+use std::sync::Arc;
+
+use ndarray::{Array2, ArrayView1, ArrayView2};
 
 use super::Home;
+use crate::adapter::Confusions;
 use crate::adapter::file::AdapterFile;
-use crate::adapter::known::KnownInputs;
-use crate::adapter::{Confusions, HeadDelta};
-use crate::error::{Error, Result};
-use crate::head;
+use crate::adapter::known::KnownView;
+use crate::error::Result;
+use crate::head::HeadView;
 use crate::input::Example;
 use crate::plan::{Factors, Rows, SiteKey, Variant};
 use crate::store::Store;
@@ -18,7 +20,8 @@ pub(crate) struct Serving {
     pub labels: Vec<String>,
     pub sites: SiteKey,
     pub factors: Factors,
-    pub head: Option<head::Head>,
+    /// Factors, head and known inputs are used where they lie in it; none for the base model.
+    file: Option<Arc<AdapterFile>>,
     /// Which answers of the base model it may change; any where there is none.
     pub confusions: Option<Confusions>,
     pub adapter_bytes: u64,
@@ -26,8 +29,6 @@ pub(crate) struct Serving {
     pub examples: u64,
     /// What logits are divided by on their way to probabilities.
     pub temperature: f32,
-    /// What the known inputs are like.
-    pub known: Option<KnownInputs>,
     /// Deltas and their plans, while the weights are merged.
     merged: Option<crate::plan::Merged>,
 }
@@ -47,12 +48,11 @@ impl Serving {
             labels: home.labels().to_vec(),
             sites: vec![],
             factors: Factors::default(),
-            head: None,
+            file: None,
             confusions: None,
             adapter_bytes: 0,
             examples: 0,
             temperature: 1.0,
-            known: None,
             merged: None,
         }
     }
@@ -61,29 +61,40 @@ impl Serving {
         if generation == 0 {
             return Ok(Serving::base(home));
         }
-        let file: AdapterFile = store.open_generation(generation, Some(&home.base().fingerprint()))?;
+        let access = home.config().storage.adapters;
+        let file = Arc::new(store.open_generation_as(generation, Some(&home.base().fingerprint()), access)?);
         let header = file.header();
-        let adapter = file.to_adapter();
-        let head = adapter.head.map(head_of).transpose()?;
-        let deltas = adapter.sites;
-        let sites: SiteKey = deltas.iter().map(|d| (d.name.clone(), d.rank as usize)).collect();
-        let parts = file.sites().flat_map(|s| {
-            let scale = s.header.alpha / s.header.rank as f32;
-            [(s.a.shape, s.a.data, 1.0), (s.b.shape, s.b.data, scale)]
-        });
         Ok(Serving {
             generation,
             labels: header.labels.clone(),
-            factors: Factors::from_slices(parts)?,
-            sites,
-            head,
-            confusions: adapter.confusions,
+            sites: header.sites.iter().map(|s| (s.name.clone(), s.rank as usize)).collect(),
+            factors: Factors::in_file(&file)?,
+            confusions: header.confusions.clone(),
             adapter_bytes: file.file_bytes(),
             examples: header.lineage.examples,
             temperature: header.calibrated.temperature,
-            known: adapter.known,
-            merged: merged.then(|| crate::plan::Merged::new(home.base(), deltas)),
+            merged: merged.then(|| crate::plan::Merged::new(home.base(), file.to_adapter().sites)),
+            file: Some(file),
         })
+    }
+
+    /// The head, if it has one.
+    pub fn head(&self) -> Option<HeadView<'_>> {
+        let (header, weight, bias) = self.file.as_ref()?.head()?;
+        Some(HeadView {
+            features: header.features,
+            base_classes: header.base_classes,
+            classes: header.classes,
+            columns: &header.columns,
+            normalised: header.normalised,
+            weight: ArrayView2::from_shape((header.features, header.columns.len()), weight.data).ok()?,
+            bias: ArrayView1::from(bias.data),
+        })
+    }
+
+    /// What the known inputs are like.
+    pub fn known(&self) -> Option<KnownView<'_>> {
+        self.file.as_ref()?.known()
     }
 
     /// The forward pass that this generation takes.
@@ -119,35 +130,19 @@ impl Serving {
     }
 
     /// How familiar an input is whose answer is `class`, and its features those of the base:
-    /// [`KnownInputs::familiarity`]. `None` where nothing can be said: too little is known, or no input of that class.
+    /// [`KnownView::familiarity`]. `None` where nothing can be said: too little is known, or no input of that class.
     pub fn familiarity(&self, features: &[f32], class: usize) -> Option<f32> {
-        let known = self.known.as_ref().filter(|known| known.knows(class) && known.centre.len() == features.len());
+        let known = self.known().filter(|known| known.knows(class) && known.centre.len() == features.len());
         known.map(|known| known.familiarity(features))
     }
 
     /// Logits over all classes by the adapter alone; none while an encoder has no class.
     pub fn logits(&self, rows: &Rows) -> Result<Option<Array2<f32>>> {
-        match &self.head {
+        match self.head() {
             Some(head) => head.forward(rows.features.view(), rows.logits.as_ref().map(|z| z.view())).map(Some),
             None => Ok(rows.logits.clone()),
         }
     }
-}
-
-fn head_of(delta: HeadDelta) -> Result<head::Head> {
-    let shape = (delta.features, delta.columns.len());
-    let odd = |e| Error::bad_data("the head of the adapter has the wrong size").because(e);
-    let head = head::Head {
-        features: delta.features,
-        base_classes: delta.base_classes,
-        classes: delta.classes,
-        columns: delta.columns,
-        normalised: delta.normalised,
-        weight: Array2::from_shape_vec(shape, delta.weight.data).map_err(odd)?,
-        bias: delta.bias.into(),
-    };
-    head.check()?;
-    Ok(head)
 }
 
 #[cfg(test)]

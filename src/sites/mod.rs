@@ -1,6 +1,7 @@
 //! Where low-rank deltas fit in the base model: find the sites, choose among them, insert the products.
 
 mod choose;
+mod factor;
 mod find;
 mod insert;
 mod lowrank;
@@ -9,6 +10,7 @@ mod op;
 pub(crate) use crate::ops::floats;
 pub use choose::Pattern;
 pub(crate) use choose::last_block;
+pub(crate) use factor::{FileFactor, factor};
 pub(crate) use find::{Found, direction, find};
 pub(crate) use insert::insert;
 pub(crate) use lowrank::Geometry;

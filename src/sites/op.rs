@@ -2,6 +2,7 @@
 
 use tract_core::internal::*;
 
+use super::factor::factor;
 use super::lowrank::Geometry;
 use crate::ops::floats;
 
@@ -29,7 +30,7 @@ impl EvalOp for LowRank {
         let mut y = y.into_tensor();
         let saved = {
             let mut plain = y.try_as_plain_ram_mut()?;
-            self.geometry.forward(floats(&x)?, floats(&a)?, floats(&b)?, plain.as_slice_mut::<f32>()?)
+            self.geometry.forward(floats(&x)?, &factor(&a)?, &factor(&b)?, plain.as_slice_mut::<f32>()?)
         };
         Ok(tvec!(y.into_tvalue(), tensor1(&saved).into_tvalue()))
     }
@@ -88,8 +89,8 @@ impl EvalOp for LowRankBackward {
         let g = {
             let mut plain = dx.as_mut().map(Tensor::try_as_plain_ram_mut).transpose()?;
             let dx = plain.as_mut().map(|p| p.as_slice_mut::<f32>()).transpose()?;
-            let (x, saved, a, b, dy) = (floats(&x)?, floats(&saved)?, floats(&a)?, floats(&b)?, floats(&dy)?);
-            self.geometry.backward(self.need_a, x, saved, a, b, dy, kernel, dx)
+            let (x, saved, dy) = (floats(&x)?, floats(&saved)?, floats(&dy)?);
+            self.geometry.backward(self.need_a, x, saved, &factor(&a)?, &factor(&b)?, dy, kernel, dx)
         };
         let da = if self.need_a { Tensor::from_shape(a.shape(), &g.a)? } else { tensor1(&[0f32]) };
         let mut out = tvec!(da.into_tvalue(), Tensor::from_shape(b.shape(), &g.b)?.into_tvalue());

@@ -24,7 +24,7 @@ pub use head::{Cause, Head, RolledBack, TRIES};
 pub use probation::{Probation, end_tries};
 pub use transfer::{Contents, Incoming};
 
-use crate::adapter::file::{AdapterFile, stage_adapter};
+use crate::adapter::file::{AdapterAccess, AdapterFile, stage_adapter};
 use crate::adapter::{Adapter, Fingerprint};
 use crate::disk::fault_injection::{Bug, planted};
 use crate::disk::{Disk, folder_of, make_folder};
@@ -332,6 +332,19 @@ impl Store {
     /// # Errors
     /// `Usage` if there is none of that number, `BadData`, `Io`.
     pub fn open_generation(&self, number: u64, base: Option<&Fingerprint>) -> Result<AdapterFile> {
+        self.open_generation_as(number, base, AdapterAccess::Read)
+    }
+
+    /// As [`Store::open_generation`], mapped or read.
+    ///
+    /// # Errors
+    /// As [`Store::open_generation`].
+    pub fn open_generation_as(
+        &self,
+        number: u64,
+        base: Option<&Fingerprint>,
+        access: AdapterAccess,
+    ) -> Result<AdapterFile> {
         if !self.generations.exists(&*self.disk, number)? {
             let what = match number {
                 0 => "generation 0 is the base model and has no adapter".into(),
@@ -339,7 +352,7 @@ impl Store {
             };
             return Err(Error::usage(what).at(self.folder.display()).hint("see history for those that are there"));
         }
-        AdapterFile::open_on(&*self.disk, &self.generations.path(number), base)
+        AdapterFile::open_as(&*self.disk, &self.generations.path(number), base, access)
     }
 }
 

@@ -10,10 +10,10 @@ use serde::{Deserialize, Serialize};
 use super::head::{self, Head, TRIES};
 use super::{PROBATION, Store, WriterLock};
 use crate::adapter::Fingerprint;
-use crate::adapter::file::AdapterFile;
+use crate::adapter::file::{AdapterFile, stage_bytes};
 use crate::disk::fault_injection::{Bug, planted};
 use crate::disk::seal_file;
-use crate::disk::{Bytes, Disk, StagedFile, folder_of, make_folder};
+use crate::disk::{Bytes, Disk, folder_of, make_folder};
 use crate::error::{Error, Result};
 use crate::journal::salvage::survey;
 use crate::journal::{Journal, Record};
@@ -149,7 +149,7 @@ impl Incoming {
         let adapter = AdapterFile::of_bytes(&path, Bytes::copy_of(bytes))?;
         adapter.fits(base)?;
         let sealed = seal_file(&*self.store.disk, &path, bytes.to_vec())?;
-        StagedFile::write(&*self.store.disk, &self.store.generations.folder, &sealed)?.publish(&path)
+        stage_bytes(&*self.store.disk, &path, &sealed)?.publish(&path)
     }
 
     /// Gives it its name; the active generation.

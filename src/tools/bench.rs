@@ -7,6 +7,7 @@ use std::time::Instant;
 use ndarray::Array2;
 
 use crate::adapt::fit::{Fit, Recipe, Target, TrainingExample, start};
+use crate::adapter::file::{AdapterAccess, AdapterFile, write_adapter};
 use crate::adapter::{Adapter, Calibrated, Depth, Lineage, Pooling, SiteDelta, Verdict};
 use crate::base::{Base, Kind, Task};
 use crate::disk::RealDisk;
@@ -281,14 +282,10 @@ fn swap(base: &Base, mut deltas: Vec<SiteDelta>) -> Result<Timing> {
         calibrated: Calibrated::default(),
         known: None,
     };
-    crate::adapter::file::write_adapter(&RealDisk, &path, &adapter)?;
+    write_adapter(&RealDisk, &path, &adapter)?;
     let timing = time(50, || {
-        let file = crate::adapter::file::AdapterFile::open(&path, Some(&base.fingerprint()))?;
-        let parts = file.sites().flat_map(|s| {
-            let scale = s.header.alpha / s.header.rank as f32;
-            [(s.a.shape, s.a.data, 1.0), (s.b.shape, s.b.data, scale)]
-        });
-        Factors::from_slices(parts).map(drop)
+        let file = AdapterFile::open_as(&RealDisk, &path, Some(&base.fingerprint()), AdapterAccess::Mmap)?;
+        Factors::in_file(&Arc::new(file)).map(drop)
     })?;
     Ok(Timing { min: timing.min * 1e3, median: timing.median * 1e3, cpu: timing.cpu * 1e3 })
 }

@@ -38,6 +38,12 @@ pub fn home(folder: &TempDir) -> Home {
     Home::init(folder.path().join("home"), &InitOptions::new(asset("har_cnn.onnx"))).unwrap()
 }
 
+/// Puts a file with these bytes in the place of one that nobody may write to.
+pub fn replace(file: &Path, bytes: impl AsRef<[u8]>) {
+    std::fs::remove_file(file).unwrap();
+    std::fs::write(file, bytes).unwrap();
+}
+
 /// Copies a folder.
 pub fn copy(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).unwrap();

@@ -3,7 +3,9 @@
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use super::known::KnownInputs;
+use serde::{Deserialize, Serialize};
+
+use super::known::KnownView;
 pub(crate) use super::layout::MAX_FILE;
 pub use super::layout::{AdapterHeader, HeadHeader, SiteHeader, TensorPlace};
 use super::layout::{PREAMBLE_LEN, Preamble, damaged, decode_header, encode, floats, verify};
@@ -26,7 +28,14 @@ pub fn write_adapter(disk: &dyn Disk, path: &Path, adapter: &Adapter) -> Result<
 /// # Errors
 /// As [`write_adapter`].
 pub fn stage_adapter<'a>(disk: &'a dyn Disk, name: &Path, adapter: &Adapter) -> Result<StagedFile<'a>> {
-    StagedFile::write(disk, folder_of(name), &seal_file(disk, name, encode(adapter)?)?)
+    stage_bytes(disk, name, &seal_file(disk, name, encode(adapter)?)?)
+}
+
+/// The bytes of an adapter file, as they are stored, in a file that nobody may write to.
+pub(crate) fn stage_bytes<'a>(disk: &'a dyn Disk, name: &Path, bytes: &[u8]) -> Result<StagedFile<'a>> {
+    let mut staged = StagedFile::write(disk, folder_of(name), bytes)?;
+    staged.set_read_only()?;
+    Ok(staged)
 }
 
 /// Reads the header alone, checked by its checksums but not by the hash over the file; and the file's length. An
@@ -52,6 +61,19 @@ pub fn read_header(disk: &dyn Disk, path: &Path) -> Result<(AdapterHeader, u64)>
     let n = read_full(&*file, &mut bytes, PREAMBLE_LEN as u64).map_err(io)?;
     let header = decode_header(&preamble, bytes.get(..n).unwrap_or(&[])).map_err(|e| e.at(path.display()))?;
     Ok((header, len))
+}
+
+/// How the adapter that answers is held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum AdapterAccess {
+    /// Its file is mapped: it costs page cache, which processes share, and no memory of its own. For homes to which nobody
+    /// else writes.
+    #[default]
+    Mmap,
+    /// Its file is read whole: whatever becomes of the file changes no answer.
+    Read,
 }
 
 /// A tensor in the file's bytes.
@@ -81,8 +103,7 @@ pub struct SiteView<'a> {
     pub b: TensorView<'a>,
 }
 
-/// An adapter file in memory of its own, verified in full; tensors are read where they lie in it. It is no mapping: a
-/// file that is overwritten or cut off while it is in use must neither change an answer nor raise a signal.
+/// An adapter file, verified in full; tensors are read where they lie in it, mapped or in memory of its own.
 #[derive(Debug)]
 pub struct AdapterFile {
     path: PathBuf,
@@ -93,7 +114,7 @@ pub struct AdapterFile {
 }
 
 impl AdapterFile {
-    /// Loads and verifies an adapter file of the real disk; with `expected_base`, one that fits that base.
+    /// Reads and verifies an adapter file of the real disk; with `expected_base`, one that fits that base.
     ///
     /// # Errors
     /// `BadData` if the file is damaged or fits another base (both hashes are named), `Io`.
@@ -106,7 +127,24 @@ impl AdapterFile {
     /// # Errors
     /// As [`AdapterFile::open`].
     pub fn open_on(disk: &dyn Disk, path: &Path, expected_base: Option<&Fingerprint>) -> Result<AdapterFile> {
-        let bytes = disk.load(path, MAX_FILE).map_err(|e| Error::io("cannot read the adapter", path, e))?;
+        AdapterFile::open_as(disk, path, expected_base, AdapterAccess::Read)
+    }
+
+    /// As [`AdapterFile::open`], on any disk, mapped or read. An encrypted file is always read.
+    ///
+    /// # Errors
+    /// As [`AdapterFile::open`].
+    pub fn open_as(
+        disk: &dyn Disk,
+        path: &Path,
+        expected_base: Option<&Fingerprint>,
+        access: AdapterAccess,
+    ) -> Result<AdapterFile> {
+        let bytes = match access {
+            AdapterAccess::Mmap => disk.map(path, MAX_FILE),
+            AdapterAccess::Read => disk.load(path, MAX_FILE),
+        };
+        let bytes = bytes.map_err(|e| Error::io("cannot read the adapter", path, e))?;
         let bytes = open_file(disk, path, &bytes)?.map_or(bytes, |plain| Bytes::copy_of(&plain));
         let file = AdapterFile::of_bytes(path, bytes)?;
         expected_base.map_or(Ok(()), |base| file.fits(base))?;
@@ -161,8 +199,17 @@ impl AdapterFile {
     }
 
     fn view<'a>(&'a self, index: usize, place: &'a TensorPlace) -> TensorView<'a> {
-        let range = self.ranges.get(index).cloned().unwrap_or(0..0);
-        TensorView { shape: &place.shape, data: floats(&self.bytes, range) }
+        TensorView { shape: &place.shape, data: self.tensor(index) }
+    }
+
+    /// Whether its tensors lie in the page cache, not in memory of their own.
+    pub fn is_mapped(&self) -> bool {
+        self.bytes.is_mapped()
+    }
+
+    /// The values of tensor `index` in file order.
+    pub(crate) fn tensor(&self, index: usize) -> &[f32] {
+        floats(&self.bytes, self.ranges.get(index).cloned().unwrap_or(0..0))
     }
 
     /// The sites, sorted by name, with their tensors.
@@ -181,13 +228,13 @@ impl AdapterFile {
     }
 
     /// What the known inputs are like.
-    pub fn known(&self) -> Option<KnownInputs> {
+    pub fn known(&self) -> Option<KnownView<'_>> {
         let first = 2 * self.header.sites.len() + 2 * usize::from(self.header.head.is_some());
-        self.header.known.as_ref().map(|k| KnownInputs {
-            classes: k.classes.clone(),
-            centre: self.view(first, &k.centre).data.to_vec(),
-            means: self.view(first + 1, &k.means).to_dense(),
-            scores: self.view(first + 2, &k.scores).data.to_vec(),
+        self.header.known.as_ref().map(|k| KnownView {
+            classes: &k.classes,
+            centre: self.tensor(first),
+            means: self.tensor(first + 1),
+            scores: self.tensor(first + 2),
         })
     }
 
@@ -221,7 +268,7 @@ impl AdapterFile {
             verdict: self.header.verdict.clone(),
             confusions: self.header.confusions.clone(),
             calibrated: self.header.calibrated.clone(),
-            known: self.known(),
+            known: self.known().map(|known| known.to_known_inputs()),
         }
     }
 }

@@ -6,7 +6,7 @@ use tract_core::ops::cnn::{Conv, Deconv, KernelFormat, PaddingSpec, PoolSpec};
 use super::dims;
 use crate::ops::depthwise::Planes;
 use crate::ops::{Clip, read_once};
-use crate::sites::{Geometry, LowRank, floats};
+use crate::sites::{Geometry, LowRank, factor, floats};
 #[cfg(feature = "train")]
 use crate::sites::{LowRankBackward, Onto};
 
@@ -46,7 +46,7 @@ impl EvalOp for Depthwise {
         let (x, bias) = (floats(&inputs[0])?, floats(&inputs[2])?);
         let mut w = floats(&inputs[1])?.to_vec();
         if let Some(geometry) = &self.lowrank {
-            geometry.add_delta(floats(&inputs[3])?, floats(&inputs[4])?, &mut w);
+            geometry.add_delta(&factor(&inputs[3])?, &factor(&inputs[4])?, &mut w);
         }
         let size = |s: [usize; 2]| s[0] * s[1];
         let (small, large, taps) = (size(self.planes.output), size(self.planes.input), size(self.planes.kernel));

@@ -82,7 +82,7 @@ impl Session {
     /// the frozen base: it takes a forward pass where the answer did not.
     fn familiarity(&self, serving: &Serving, example: &Example, answered: &Answered) -> Result<Option<f32>> {
         let Some(class) = answered.logits.as_ref().and_then(|z| argmax(z.row(0))) else { return Ok(None) };
-        if self.home.config().none_rate <= 0.0 || serving.known.is_none() {
+        if self.home.config().none_rate <= 0.0 || serving.known().is_none() {
             return Ok(None);
         }
         let features = match &answered.base_features {
@@ -114,7 +114,7 @@ impl Session {
             let examples: Vec<Example> = inputs.iter().map(|i| self.home.intake().example(i)).collect::<Result<_>>()?;
             let examples: Vec<&Example> = examples.iter().collect();
             let serving = if base { Arc::new(Serving::base(&self.home)) } else { self.follow()? };
-            if serving.head.is_none() && self.home.0.base_classes == 0 {
+            if serving.head().is_none() && self.home.0.base_classes == 0 {
                 // No class is known yet: whether the inputs fit the model is all there is to say.
                 examples.iter().try_for_each(|e| crate::plan::check(self.home.base(), e))?;
                 return Ok(None);
@@ -159,7 +159,7 @@ mod tests {
         std::fs::write(path.join("acclimate.toml"), format!("none_rate = 0.05\n{text}")).unwrap();
         let session = Home::open(&path).unwrap().session("p").unwrap();
         let serving = session.serving();
-        assert!(!serving.sites.is_empty() && serving.known.is_some());
+        assert!(!serving.sites.is_empty() && serving.known().is_some());
         let mut others = 0;
         for i in (1..windows.len()).step_by(29) {
             let input = windows.input(i).unwrap();
@@ -167,7 +167,7 @@ mod tests {
             let example = session.home.intake().example(&input).unwrap();
             let of = |variant: &Variant| {
                 let rows = session.home.0.engine.one(variant, &example).unwrap();
-                serving.known.as_ref().unwrap().familiarity(&rows.features.row(0).to_vec())
+                serving.known().unwrap().familiarity(&rows.features.row(0).to_vec())
             };
             assert_eq!(answer.familiarity, Some(of(&Variant::Base)), "window {i}");
             assert_eq!(answer.none, answer.familiarity.unwrap() <= 0.05);

@@ -287,7 +287,7 @@ struct Problem<'a> {
 impl<'a> Problem<'a> {
     fn new(head: &Head, data: &HeadData<'a>, options: &SolveOptions) -> Result<Problem<'a>> {
         let rows = data.features.nrows();
-        head.check_rows(&data.features, rows)?;
+        head.view().check_rows(&data.features, rows)?;
         if data.targets.len() != rows || data.weights.len() != rows {
             return Err(Error::internal(format!(
                 "{rows} rows, {} targets and {} weights",
