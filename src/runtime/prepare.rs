@@ -75,7 +75,8 @@ impl Session {
             let measured = if by_gradient { measure(uniform, &settings)? } else { None };
             (choice.by_gradient(uniform, &measured.map_or(vec![], |m| m.gradients)), None)
         } else {
-            let costs = Costs::new(&engine.base, engine.task, &choice, &limits, settings.threads);
+            let costs = Costs::new(&engine.base, engine.task, &choice, &limits, settings.threads)
+                .of_family(&settings.recipe.lora);
             let (candidates, chosen) = costs.choose(config.rank, None)?;
             settings.recipe.micro_batch = chosen.micro_batch;
             if let Some(limit) = limits.memory_bytes {

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Choice;
 use crate::adapt::CandidateSites;
+use crate::adapter::LoraOptions;
 use crate::base::{Base, Task};
 use crate::error::{Error, Result};
 use crate::plan::{Ends, MICRO_BATCH, SiteKey, TrainPlan};
@@ -80,6 +81,7 @@ pub(crate) struct Costs<'a> {
     threads: u64,
     /// Memory of the process before, bytes.
     before: u64,
+    lora: LoraOptions,
 }
 
 impl<'a> Costs<'a> {
@@ -91,7 +93,24 @@ impl<'a> Costs<'a> {
 
     /// In a process of its own that holds the weights.
     pub fn of(base: &'a Base, task: Task, choice: &'a Choice, limits: &'a TrainLimits, threads: usize) -> Costs<'a> {
-        Costs { base, task, choice, limits, threads: threads.max(1) as u64, before: base.weight_bytes() + PROCESS }
+        Costs {
+            base,
+            task,
+            choice,
+            limits,
+            threads: threads.max(1) as u64,
+            before: base.weight_bytes() + PROCESS,
+            lora: LoraOptions::default(),
+        }
+    }
+
+    /// With a member of the LoRA family that may apply deltas of a higher rank than it trains.
+    pub fn of_family(self, lora: &LoraOptions) -> Costs<'a> {
+        Costs { lora: lora.clone(), ..self }
+    }
+
+    fn applied_rank(&self, site: &Site, rank: usize) -> usize {
+        self.lora.applied_rank(site.clamp_rank(rank))
     }
 
     /// Memory of a training of all sites of which a pass holds `held` bytes.
@@ -100,7 +119,8 @@ impl<'a> Costs<'a> {
     }
 
     fn key(&self, from: usize, rank: usize) -> SiteKey {
-        let mut key: SiteKey = self.choice.sites[from..].iter().map(|s| (s.name.clone(), s.clamp_rank(rank))).collect();
+        let mut key: SiteKey =
+            self.choice.sites[from..].iter().map(|s| (s.name.clone(), self.applied_rank(s, rank))).collect();
         key.sort();
         key
     }
@@ -126,7 +146,7 @@ impl<'a> Costs<'a> {
     }
 
     fn memory(&self, from: usize, rank: usize, held: u64, micro_batch: usize) -> u64 {
-        let numbers: usize = self.choice.sites[from..].iter().map(|s| s.trainable(s.clamp_rank(rank))).sum();
+        let numbers: usize = self.choice.sites[from..].iter().map(|s| s.trainable(self.applied_rank(s, rank))).sum();
         let share = micro_batch as f64 / self.choice.bucket.batch.max(1) as f64;
         let activations = (held as f64 * share.min(1.0)) as u64;
         self.fixed(from) + self.threads * (activations + PER_NUMBER * numbers as u64)
@@ -285,6 +305,7 @@ impl TrainLimits {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::adapter::InitLoraWeights;
     use crate::sites::Pattern;
 
     fn base() -> Base {
@@ -293,6 +314,20 @@ mod tests {
 
     fn limits(memory_bytes: Option<u64>, seconds: Option<f64>) -> TrainLimits {
         TrainLimits { memory_bytes, budget_seconds: seconds }
+    }
+
+    #[test]
+    fn a_delta_that_is_applied_at_twice_its_rank_counts_twice() {
+        let base = base();
+        let choice = crate::adapt::select::choose(&base, Task::Classification, &Pattern::default(), 4, 64).unwrap();
+        let none = limits(None, None);
+        let costs = || Costs::of(&base, Task::Classification, &choice, &none, 1);
+        let pissa = LoraOptions { init_lora_weights: InitLoraWeights::Pissa, ..LoraOptions::default() };
+        let memory = |costs: Costs<'_>, rank| costs.all(rank, costs.held(0, rank).unwrap());
+        let (plain, wide) = (memory(costs(), 2), memory(costs(), 4));
+        assert!(plain < wide);
+        assert_eq!(memory(costs().of_family(&pissa), 2), wide);
+        assert_eq!(memory(costs().of_family(&LoraOptions::default()), 2), plain);
     }
 
     #[test]
