@@ -51,7 +51,7 @@ impl HeadView<'_> {
         let own = match self.normalised {
             true => product(unit_rows(features).view(), self.weight)?,
             false => product(features, self.weight)?,
-        } + &self.bias;
+        } + self.bias;
         add_columns(self.columns, &own, &mut logits);
         Ok(logits)
     }
