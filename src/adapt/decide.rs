@@ -78,7 +78,7 @@ impl Adaptation<'_> {
             Ok(Outcome { verdict, winner, steps, seconds, tried, loss, doubts, corrections, calibration, known })
         };
         let Some(chosen) = call.chosen else { return done(verdict, None, steps) };
-        if let Some(reason) = self.behind_on_fresh(&candidates[chosen], seen)? {
+        if let Some(reason) = self.behind_on_fresh(&candidates[chosen], seen, folds)? {
             verdict.reason = reason;
             return done(verdict, None, steps);
         }
@@ -107,20 +107,31 @@ impl Adaptation<'_> {
     /// Fitted on the held-out answers of known classes. A class that the fit of a fold had no example of could not be
     /// answered there: that says nothing of how sure the answers are that will be given.
     fn calibration(&self, held_out: &Array2<f32>, folds: &Folds) -> Calibration {
-        let examples = &self.dataset.training_examples;
-        let class = |i: usize| match examples.get(i)?.target {
+        let class = |i: usize| self.class(i);
+        let answers: Vec<Answered<'_>> = (self.could_answer(folds).into_iter().enumerate())
+            .filter_map(|(i, could)| could.then_some((held_out.row(i), class(i)?)))
+            .collect();
+        Calibration::fit(&answers)
+    }
+
+    fn class(&self, example: usize) -> Option<usize> {
+        match self.dataset.training_examples.get(example)?.target {
             Target::Class(class) => Some(class),
             Target::Not(_) | Target::Keep(_) => None,
-        };
+        }
+    }
+
+    /// Of each training example, whether the fit that did not see it can answer its class: one of the base model, or
+    /// one that another example has shown it. Where no class is said, it can.
+    pub(super) fn could_answer(&self, folds: &Folds) -> Vec<bool> {
+        let class = |i: usize| self.class(i);
         let known: Vec<HashSet<usize>> =
             (0..folds.folds()).map(|fold| folds.training(fold).into_iter().filter_map(class).collect()).collect();
-        let answered = |(i, fold): (usize, &u32)| {
-            let class = class(i)?;
-            let could = class < self.dataset.base_classes || known.get(*fold as usize)?.contains(&class);
-            could.then(|| (held_out.row(i), class))
+        let could = |(i, fold): (usize, &u32)| {
+            let knows = |class| known.get(*fold as usize).is_some_and(|known| known.contains(&class));
+            class(i).is_none_or(|class| class < self.dataset.base_classes || knows(class))
         };
-        let answers: Vec<Answered<'_>> = folds.fold_of().iter().enumerate().filter_map(answered).collect();
-        Calibration::fit(&answers)
+        folds.fold_of().iter().enumerate().map(could).collect()
     }
 
     /// What the inputs are like whose classes are known: those that were taught, and those whose answer by the base
@@ -157,7 +168,10 @@ impl Adaptation<'_> {
     /// Against an active generation the candidate is judged on what came after that generation, which taught neither:
     /// it must not have fewer answers right. On a tie it becomes active: it has learned from all that the other has,
     /// and from more.
-    pub(super) fn behind_on_fresh(&self, e: &Evidence, seen: &Seen) -> Result<Option<String>> {
+    ///
+    /// A class that the fit of a fold had no example of could not be answered there. That is no evidence against the
+    /// candidate, which is trained on all of them in the end, so such answers do not count.
+    fn behind_on_fresh(&self, e: &Evidence, seen: &Seen, folds: &Folds) -> Result<Option<String>> {
         let Some(incumbent) = &self.incumbent else { return Ok(None) };
         let training_examples = &self.dataset.training_examples;
         let fresh: Vec<usize> = (0..training_examples.len()).filter(|&i| !training_examples[i].earlier).collect();
@@ -167,6 +181,11 @@ impl Adaptation<'_> {
         }
         if fresh.is_empty() {
             return Ok(Some(format!("there is no feedback since generation {} was trained", incumbent.generation)));
+        }
+        let could = self.could_answer(folds);
+        let fresh: Vec<usize> = fresh.into_iter().filter(|&i| could.get(i).is_none_or(|could| *could)).collect();
+        if fresh.is_empty() {
+            return Ok(None);
         }
         let Some(logits) = self.incumbent_answers(incumbent, seen, &fresh)? else { return Ok(None) };
         // It may know classes that nothing teaches any more.

@@ -10,6 +10,7 @@ use super::{Adaptation, CandidateSites, Dataset, Outcome, Settings};
 use crate::adapt::fit::{Target, TrainingExample};
 use crate::adapter::Pooling;
 use crate::base::{Base, Task};
+use crate::gate::split::{Folds, SplitOptions};
 use crate::input::{ArrayData, Example, NamedArray};
 use crate::plan::{Engine, SiteKey};
 
@@ -43,13 +44,17 @@ fn dataset(n: usize, hard: bool, seed: u64) -> Dataset {
 }
 
 fn train(dataset: &Dataset, threads: usize) -> Outcome {
+    with_adaptation(dataset, threads, |adaptation| adaptation.run().unwrap())
+}
+
+fn with_adaptation<T>(dataset: &Dataset, threads: usize, then: impl FnOnce(&Adaptation<'_>) -> T) -> T {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens/level/mlp.onnx");
     let engine =
         Engine::new(Arc::new(Base::open(file).unwrap()), Task::Classification, Pooling::None).without_classes();
     let sites = |names: &[&str]| -> SiteKey { names.iter().map(|name| (name.to_string(), 2)).collect() };
     let candidates = CandidateSites { last_block: sites(&["fc2"]), all_sites: sites(&["fc1", "fc2"]) };
     let settings = Settings { threads, ..Settings::default() };
-    Adaptation {
+    then(&Adaptation {
         engine: &engine,
         dataset,
         candidates: &candidates,
@@ -58,9 +63,28 @@ fn train(dataset: &Dataset, threads: usize) -> Outcome {
         stop: &|| false,
         keeper: None,
         progress: &|_| {},
+    })
+}
+
+#[test]
+fn a_class_that_came_in_one_block_says_nothing_of_a_candidate() {
+    let mut dataset = dataset(48, false, 1);
+    let times: Vec<u64> = dataset.training_examples.iter().map(|e| e.at_ms).collect();
+    let folds = Folds::new(&times, &SplitOptions::default()).unwrap();
+    let burst = |i: usize| folds.block_of()[i] == 5;
+    for (i, example) in dataset.training_examples.iter_mut().enumerate() {
+        example.target = Target::Class(if burst(i) { 2 } else { i % 2 });
     }
-    .run()
-    .unwrap()
+    let could = |dataset: &Dataset| with_adaptation(dataset, 1, |adaptation| adaptation.could_answer(&folds));
+    let expected: Vec<bool> = (0..48).map(|i| !burst(i)).collect();
+    assert!(expected.contains(&false));
+    assert_eq!(could(&dataset), expected);
+    // A class of the base model needs no example, and what is no class cannot be missing.
+    dataset.base_classes = 3;
+    assert!(could(&dataset).iter().all(|could| *could));
+    dataset.base_classes = 0;
+    (0..48).filter(|&i| burst(i)).for_each(|i| dataset.training_examples[i].target = Target::Not(0));
+    assert!(could(&dataset).iter().all(|could| *could));
 }
 
 #[test]
