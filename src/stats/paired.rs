@@ -132,8 +132,8 @@ pub fn fewest_items(alpha: f64) -> u64 {
     (0..1100).find(|&n| fewest_wins(alpha, n) <= n).unwrap_or(1100)
 }
 
-/// Probability that the test at level `alpha` over `n` cross-validated items finds a candidate that truly turns a share `win` of
-/// the wrong answers right and a share `loss` wrong (both of all items):
+/// Probability that the test at level `alpha` over `n` cross-validated items finds a candidate that truly turns a share
+/// `win` of the wrong answers right and a share `loss` wrong (both of all items):
 ///
 /// `power = sum_m Bin(m; n, win + loss) · P(X >= c(m))`, `X ~ Bin(m, win/(win + loss))`,
 ///
