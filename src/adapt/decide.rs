@@ -107,9 +107,8 @@ impl Adaptation<'_> {
     /// Fitted on the held-out answers of known classes. A class that the fit of a fold had no example of could not be
     /// answered there: that says nothing of how sure the answers are that will be given.
     fn calibration(&self, held_out: &Array2<f32>, folds: &Folds) -> Calibration {
-        let class = |i: usize| self.class(i);
         let answers: Vec<Answered<'_>> = (self.could_answer(folds).into_iter().enumerate())
-            .filter_map(|(i, could)| could.then_some((held_out.row(i), class(i)?)))
+            .filter_map(|(i, could)| could.then_some((held_out.row(i), self.class(i)?)))
             .collect();
         Calibration::fit(&answers)
     }
@@ -124,12 +123,11 @@ impl Adaptation<'_> {
     /// Of each training example, whether the fit that did not see it can answer its class: one of the base model, or
     /// one that another example has shown it. Where no class is said, it can.
     pub(super) fn could_answer(&self, folds: &Folds) -> Vec<bool> {
-        let class = |i: usize| self.class(i);
-        let known: Vec<HashSet<usize>> =
-            (0..folds.folds()).map(|fold| folds.training(fold).into_iter().filter_map(class).collect()).collect();
+        let shown_to = |fold| folds.training(fold).into_iter().filter_map(|i| self.class(i)).collect();
+        let known: Vec<HashSet<usize>> = (0..folds.folds()).map(shown_to).collect();
         let could = |(i, fold): (usize, &u32)| {
             let knows = |class| known.get(*fold as usize).is_some_and(|known| known.contains(&class));
-            class(i).is_none_or(|class| class < self.dataset.base_classes || knows(class))
+            self.class(i).is_none_or(|class| class < self.dataset.base_classes || knows(class))
         };
         folds.fold_of().iter().enumerate().map(could).collect()
     }

@@ -180,20 +180,16 @@ enum Held {
 }
 
 impl Bytes {
-    /// `len` bytes that `fill` writes; it says how many of them there are.
-    fn filled(len: usize, fill: impl FnOnce(&mut [u8]) -> io::Result<usize>) -> io::Result<Bytes> {
+    /// `len` bytes that `fill` writes, and what it gives.
+    fn filled<T>(len: usize, fill: impl FnOnce(&mut [u8]) -> T) -> (Vec<Line>, T) {
         let mut lines: Vec<Line> = vec![bytemuck::Zeroable::zeroed(); len.div_ceil(size_of::<Line>())];
-        let whole = bytemuck::cast_slice_mut::<Line, u8>(&mut lines).get_mut(..len).unwrap_or_default();
-        let len = fill(whole)?.min(len);
-        Ok(Bytes(Held::Own { lines, len }))
+        let given = fill(bytemuck::cast_slice_mut::<Line, u8>(&mut lines).get_mut(..len).unwrap_or_default());
+        (lines, given)
     }
 
     /// A copy of `bytes`.
     pub fn copy_of(bytes: &[u8]) -> Bytes {
-        let mut lines: Vec<Line> = vec![bytemuck::Zeroable::zeroed(); bytes.len().div_ceil(size_of::<Line>())];
-        if let Some(whole) = bytemuck::cast_slice_mut::<Line, u8>(&mut lines).get_mut(..bytes.len()) {
-            whole.copy_from_slice(bytes);
-        }
+        let (lines, ()) = Bytes::filled(bytes.len(), |all| all.copy_from_slice(bytes));
         Bytes(Held::Own { lines, len: bytes.len() })
     }
 
@@ -282,7 +278,8 @@ impl Disk for RealDisk {
     fn load(&self, path: &Path, max_len: u64) -> io::Result<Bytes> {
         let file = RealDisk::open(path, &mut OpenOptions::new())?;
         // A file that is shortened meanwhile is shorter here, too.
-        Bytes::filled(file.len_of_at_most(max_len)?, |all| read_full(&file, all, 0))
+        let (lines, len) = Bytes::filled(file.len_of_at_most(max_len)?, |all| read_full(&file, all, 0));
+        Ok(Bytes(Held::Own { lines, len: len? }))
     }
     fn map(&self, path: &Path, max_len: u64) -> io::Result<Bytes> {
         let file = RealDisk::open(path, &mut OpenOptions::new())?;

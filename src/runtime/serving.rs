@@ -8,7 +8,7 @@ use super::Home;
 use crate::adapter::Confusions;
 use crate::adapter::file::AdapterFile;
 use crate::adapter::known::KnownView;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::head::HeadView;
 use crate::input::Example;
 use crate::plan::{Factors, Rows, SiteKey, Variant};
@@ -64,7 +64,7 @@ impl Serving {
         let access = home.config().storage.adapters;
         let file = Arc::new(store.open_generation_as(generation, Some(&home.base().fingerprint()), access)?);
         let header = file.header();
-        Ok(Serving {
+        let serving = Serving {
             generation,
             labels: header.labels.clone(),
             sites: header.sites.iter().map(|s| (s.name.clone(), s.rank as usize)).collect(),
@@ -74,8 +74,13 @@ impl Serving {
             examples: header.lineage.examples,
             temperature: header.calibrated.temperature,
             merged: merged.then(|| crate::plan::Merged::new(home.base(), file.to_adapter().sites)),
-            file: Some(file),
-        })
+            file: Some(file.clone()),
+        };
+        // Never an answer without the head that belongs to it.
+        if serving.head().is_none() && header.head.is_some() {
+            return Err(Error::bad_data("the head of the adapter has the wrong size").at(file.path().display()));
+        }
+        Ok(serving)
     }
 
     /// The head, if it has one.
