@@ -178,7 +178,7 @@ impl Adaptation<'_> {
                     return Ok((Found::not_tried(OUT_OF_TIME), trial.steps()));
                 }
             }
-            if trial.fits.iter().all(|f| lock(f).fit.is_finished()) || self.has_settled(&trial.at, judged)? {
+            if trial.fits.iter().all(|f| lock(f).fit.was_finished_at(to)) || self.has_settled(&trial.at, judged)? {
                 break;
             }
         }

@@ -7,7 +7,9 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::{Adaptation, CandidateSites, Dataset, Outcome, Settings};
-use crate::adapt::fit::{Target, TrainingExample};
+use crate::adapt::fit::state::Keeper;
+use crate::adapt::fit::tests::Memory;
+use crate::adapt::fit::{Recipe, Target, TrainingExample};
 use crate::adapter::Pooling;
 use crate::base::{Base, Task};
 use crate::gate::split::{Folds, SplitOptions};
@@ -47,18 +49,29 @@ fn train(dataset: &Dataset, threads: usize) -> Outcome {
     with_adaptation(dataset, threads, |adaptation| adaptation.run().unwrap())
 }
 
+#[track_caller]
+fn assert_same(one: &Outcome, other: &Outcome) {
+    assert_eq!(one.tried, other.tried);
+    assert_eq!(one.verdict, other.verdict);
+    let end = |o: &Outcome| o.winner.as_ref().map(|w| (w.deltas.clone(), w.head.clone()));
+    assert_eq!(end(one), end(other));
+}
+
 fn with_adaptation<T>(dataset: &Dataset, threads: usize, then: impl FnOnce(&Adaptation<'_>) -> T) -> T {
+    with_settings(dataset, &Settings { threads, ..Settings::default() }, then)
+}
+
+fn with_settings<T>(dataset: &Dataset, settings: &Settings, then: impl FnOnce(&Adaptation<'_>) -> T) -> T {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens/level/mlp.onnx");
     let engine =
         Engine::new(Arc::new(Base::open(file).unwrap()), Task::Classification, Pooling::None).without_classes();
     let sites = |names: &[&str]| -> SiteKey { names.iter().map(|name| (name.to_string(), 2)).collect() };
     let candidates = CandidateSites { last_block: sites(&["fc2"]), all_sites: sites(&["fc1", "fc2"]) };
-    let settings = Settings { threads, ..Settings::default() };
     then(&Adaptation {
         engine: &engine,
         dataset,
         candidates: &candidates,
-        settings: &settings,
+        settings,
         incumbent: None,
         stop: &|| false,
         keeper: None,
@@ -94,14 +107,36 @@ fn threads_change_nothing() {
         let dataset = dataset(40, true, seed);
         let (one, others) = (train(&dataset, 1), [2, 3, 4].map(|threads| train(&dataset, threads)));
         given_up += one.tried.iter().filter(|line| line.contains("given up")).count();
-        for other in others {
-            assert_eq!(one.tried, other.tried);
-            assert_eq!(one.verdict, other.verdict);
-            let deltas = |o: &Outcome| o.winner.as_ref().map(|w| (w.deltas.clone(), w.head.clone()));
-            assert_eq!(deltas(&one), deltas(&other));
-        }
+        others.iter().for_each(|other| assert_same(&one, other));
     }
     assert!(given_up > 0, "no candidate was given up on the way");
+}
+
+/// Fits may then stand further than the evaluation checkpoint at which they are asked, and may have ended since.
+#[test]
+fn a_training_that_finds_its_fits_done_decides_the_same() {
+    let epochs = 60;
+    let recipe = Recipe { lr: Some(0.02), epochs, ..Recipe::default() };
+    let settings = Settings { threads: 1, recipe, ..Settings::default() };
+    let mut ended_early = 0;
+    for seed in 0..6 {
+        let dataset = dataset(40, true, seed);
+        let run = |keeper: Option<&dyn Keeper>| {
+            with_settings(&dataset, &settings, |adaptation| {
+                let Adaptation { engine, dataset, candidates, settings, stop, progress, .. } = *adaptation;
+                let incumbent = None;
+                Adaptation { engine, dataset, candidates, settings, incumbent, stop, keeper, progress }.run().unwrap()
+            })
+        };
+        let (whole, memory) = (run(None), Memory::default());
+        for again in 0..2 {
+            let found = run(Some(&memory));
+            assert_same(&whole, &found);
+            assert_eq!(whole.steps, found.steps, "seed {seed}, run {again}");
+        }
+        ended_early += memory.ended_before(epochs);
+    }
+    assert!(ended_early > 0, "no fit ended early");
 }
 
 #[test]

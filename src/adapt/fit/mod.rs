@@ -348,4 +348,4 @@ impl<'a> Fit<'a> {
 #[cfg(test)]
 mod family_tests;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -187,9 +187,14 @@ fn what_is_kept_changes_no_loss() {
 
 /// Keeps everything in memory, the last state of each fit.
 #[derive(Default)]
-pub(super) struct Memory(Mutex<std::collections::HashMap<FitName, FitState>>);
+pub(crate) struct Memory(Mutex<std::collections::HashMap<FitName, FitState>>);
 
 impl Memory {
+    /// How many fits ended before so many epochs were over.
+    pub(crate) fn ended_before(&self, epochs: u64) -> usize {
+        self.0.lock().unwrap().values().filter(|s| s.finished && s.place.0 < epochs).count()
+    }
+
     /// The state of the only fit.
     pub(super) fn last(&self) -> FitState {
         self.0.lock().unwrap().values().next().unwrap().clone()
@@ -302,7 +307,7 @@ fn a_fit_in_stages_ends_in_the_same_bits_with_a_cache_that_others_filled() {
                     Ok(Go::On)
                 })
                 .unwrap();
-                assert_eq!((fit.epochs(), fit.is_finished()), (to, to == 3));
+                assert_eq!((fit.epochs(), fit.was_finished_at(to)), (to, to == 3));
             }
             assert_eq!(seen, [0, 1, 2]);
             let fitted = fit.into_fitted();
