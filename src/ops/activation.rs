@@ -6,6 +6,11 @@ use tract_linalg::routines::Func;
 
 use crate::linalg::simd::wide;
 
+/// `e[i] = -|x[i]|`.
+fn negative_size(xs: &[f32], e: &mut [f32]) {
+    wide!((xs: &[f32], e: &mut [f32]) { e.iter_mut().zip(xs).for_each(|(e, x)| *e = -x.abs()) });
+}
+
 /// `x[i] = finish(x[i], e)` with `e = exp(-|x[i]|)`, a block at a time.
 fn by_decay(xs: &mut [f32], finish: impl Fn(&mut [f32], &mut [f32]) -> TractResult<()>) -> TractResult<()> {
     const BLOCK: usize = 1024;
@@ -13,7 +18,7 @@ fn by_decay(xs: &mut [f32], finish: impl Fn(&mut [f32], &mut [f32]) -> TractResu
     let mut e = [0f32; BLOCK];
     for xs in xs.chunks_mut(BLOCK) {
         let e = &mut e[..xs.len()];
-        wide(|| e.iter_mut().zip(xs.iter()).for_each(|(e, x)| *e = -x.abs()));
+        negative_size(xs, e);
         exp.run(e)?;
         finish(xs, e)?;
     }
@@ -40,8 +45,8 @@ fn softplus_of(xs: &mut [f32]) -> TractResult<()> {
 /// `x·tanh(ln(1 + eˣ))`: with `e = exp(-|x|)`, `x·(1 + 2e)/(1 + 2e + 2e²)` above 0 and `x·(e² + 2e)/(e² + 2e + 2)` below.
 fn mish_of(xs: &mut [f32]) -> TractResult<()> {
     by_decay(xs, |xs, e| {
-        wide(|| {
-            for (x, e) in xs.iter_mut().zip(e.iter()) {
+        wide!((xs: &mut [f32], e: &[f32]) {
+            for (x, e) in xs.iter_mut().zip(e) {
                 let square = e * e;
                 let (part, more) = if *x >= 0.0 { (1.0 + 2.0 * e, 2.0 * square) } else { (square + 2.0 * e, 2.0) };
                 *x *= part / (part + more);

@@ -24,7 +24,7 @@ impl Clip {
     }
     pub fn apply(self, values: &mut [f32]) {
         let (low, high) = self.bounds();
-        wide(|| values.iter_mut().for_each(|v| *v = v.max(low).min(high)));
+        wide!((values: &mut [f32], low: f32, high: f32) { values.iter_mut().for_each(|v| *v = v.max(low).min(high)) });
     }
 }
 

@@ -124,7 +124,8 @@ impl Workspace {
         let len = self.planes.output[0] * self.phase[1];
         let dy = &self.flat[self.lead..][..len.next_multiple_of(STEP)];
         for (dw, at) in dw.iter_mut().zip(&self.at) {
-            *dw += wide(|| dot(dy, &self.spread[*at..][..dy.len()]));
+            let x = &self.spread[*at..][..dy.len()];
+            *dw += wide!((dy: &[f32], x: &[f32]) { dot(dy, x) } -> f32);
         }
         if let Some(dx) = dx {
             self.input_gradient(w, dx);
@@ -160,7 +161,7 @@ impl Workspace {
 
 /// `to[q] = Σ w[t]·from[at[t] + q]`; the length of `to` is a multiple of [`STEP`].
 fn weighted(from: &[f32], at: &[usize], w: &[f32], to: &mut [f32]) {
-    wide(|| {
+    wide!((from: &[f32], at: &[usize], w: &[f32], to: &mut [f32]) {
         for (i, to) in to.chunks_exact_mut(STEP).enumerate() {
             let mut sums = [0f32; STEP];
             for (at, w) in at.iter().zip(w) {

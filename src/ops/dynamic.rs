@@ -16,13 +16,9 @@ pub(crate) struct DynamicQuantise {
 
 /// Scale and zero point for values between the least and the greatest of `x`.
 fn parameters(x: &[f32]) -> (f32, f32) {
-    let (mut low, mut high) = (0f32, 0f32);
-    wide(|| {
-        for v in x {
-            low = low.min(*v);
-            high = high.max(*v);
-        }
-    });
+    let (low, high) = wide!((x: &[f32]) {
+        x.iter().fold((0f32, 0f32), |(low, high), v| (low.min(*v), high.max(*v)))
+    } -> (f32, f32));
     // Zeros alone have no range: any scale does.
     let scale = if low == high { 1.0 } else { (high - low) / 255.0 };
     (scale, (-low / scale).clamp(0.0, 255.0).round_ties_even())
@@ -44,9 +40,14 @@ impl EvalOp for DynamicQuantise {
         {
             let mut plain = y.try_as_plain_ram_mut()?;
             let values = plain.as_slice_mut::<f32>()?;
-            wide(|| values.iter_mut().for_each(|v| *v = ((*v / scale).round_ties_even() + zero).clamp(0.0, 255.0)));
-            wide(|| codes.iter_mut().zip(&*values).for_each(|(code, v)| *code = *v as u8));
-            wide(|| values.iter_mut().for_each(|v| *v = (*v - zero) * scale));
+            wide!((values: &mut [f32], scale: f32, zero: f32) {
+                values.iter_mut().for_each(|v| *v = ((*v / scale).round_ties_even() + zero).clamp(0.0, 255.0));
+            });
+            let to = &mut codes[..];
+            wide!((to: &mut [u8], values: &[f32]) { to.iter_mut().zip(values).for_each(|(code, v)| *code = *v as u8) });
+            wide!((values: &mut [f32], scale: f32, zero: f32) {
+                values.iter_mut().for_each(|v| *v = (*v - zero) * scale);
+            });
         }
         let mut outputs: TVec<TValue> = tvec!();
         if self.codes {

@@ -84,7 +84,9 @@ impl Scales {
             let (now, later) = rest.split_at_mut(line);
             if varies {
                 let (scales, zeros) = (&self.scales[scale..][..line], &self.zeros[scale..][..line]);
-                wide(|| now.iter_mut().zip(scales).zip(zeros).for_each(|((v, s), z)| *v = (*v - z) * s));
+                wide!((now: &mut [f32], scales: &[f32], zeros: &[f32]) {
+                    now.iter_mut().zip(scales).zip(zeros).for_each(|((v, s), z)| *v = (*v - z) * s);
+                });
             } else {
                 scaled(now, self.scales[scale], self.zeros[scale]);
             }
@@ -94,7 +96,7 @@ impl Scales {
 }
 
 fn scaled(values: &mut [f32], scale: f32, zero: f32) {
-    wide(|| values.iter_mut().for_each(|v| *v = (*v - zero) * scale));
+    wide!((values: &mut [f32], scale: f32, zero: f32) { values.iter_mut().for_each(|v| *v = (*v - zero) * scale) });
 }
 
 /// `(q - zero)·scale` of stored numbers `q`, row-major; floats of 16 bits have no scale.
@@ -175,7 +177,9 @@ impl Packed {
 }
 
 fn convert(out: &mut [f32], from: &[u8], value: impl Fn(u8) -> f32) {
-    wide(|| out.iter_mut().zip(from).for_each(|(o, b)| *o = value(*b)));
+    wide!((out: &mut [f32], from: &[u8], value: impl Fn(u8) -> f32) {
+        out.iter_mut().zip(from).for_each(|(o, b)| *o = value(*b));
+    });
 }
 
 /// Little-endian numbers of 16 bits, which need not lie on even addresses.

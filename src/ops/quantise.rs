@@ -38,27 +38,33 @@ impl EvalOp for Quantise {
         let mut y = args_1!(inputs).into_tensor();
         let mut mask = vec![0u8; mask_bytes(y.len())];
         let Quantise { scale, unit, zero, low, high, codes } = *self;
-        for (values, mask) in y.try_as_plain_ram_mut()?.as_slice_mut::<f32>()?.chunks_mut(8).zip(&mut mask) {
-            wide(|| {
-                for (bit, v) in values.iter_mut().enumerate() {
-                    let scaled = *v / scale;
-                    *mask |= u8::from(scaled > low && scaled < high) << bit;
-                    *v = scaled.max(low).min(high).round_ties_even();
+        {
+            let mut plain = y.try_as_plain_ram_mut()?;
+            let (values, mask) = (plain.as_slice_mut::<f32>()?, &mut mask[..]);
+            wide!((values: &mut [f32], mask: &mut [u8], scale: f32, low: f32, high: f32) {
+                for (values, mask) in values.chunks_mut(8).zip(mask) {
+                    for (bit, v) in values.iter_mut().enumerate() {
+                        let scaled = *v / scale;
+                        *mask |= u8::from(scaled > low && scaled < high) << bit;
+                        *v = scaled.max(low).min(high).round_ties_even();
+                    }
                 }
             });
         }
         let least = low.round_ties_even();
         let coded = codes.then(|| -> TractResult<TValue> {
             let mut codes = vec![0u8; y.len()];
-            let rounded = crate::ops::floats(&y)?;
-            wide(|| codes.iter_mut().zip(rounded).for_each(|(code, v)| *code = (v - least) as u8));
+            let (to, rounded) = (&mut codes[..], crate::ops::floats(&y)?);
+            wide!((to: &mut [u8], rounded: &[f32], least: f32) {
+                to.iter_mut().zip(rounded).for_each(|(code, v)| *code = (v - least) as u8);
+            });
             Ok(Tensor::from_shape(y.shape(), &codes)?.into_tvalue())
         });
-        wide(|| {
+        {
             let mut plain = y.try_as_plain_ram_mut()?;
-            plain.as_slice_mut::<f32>()?.iter_mut().for_each(|v| *v = *v * unit + zero);
-            TractResult::Ok(())
-        })?;
+            let values = plain.as_slice_mut::<f32>()?;
+            wide!((values: &mut [f32], unit: f32, zero: f32) { values.iter_mut().for_each(|v| *v = *v * unit + zero) });
+        }
         let mut outputs = tvec!(y.into_tvalue(), tensor1(&mask).into_tvalue());
         outputs.extend(coded.transpose()?);
         Ok(outputs)

@@ -37,9 +37,11 @@ impl EvalOp for Decode {
         let codes = &inputs[0];
         let mut values = vec![0f32; codes.len()];
         let plain = codes.try_as_plain_ram()?;
-        let from = plain.as_slice::<u8>()?;
+        let (to, from) = (&mut values[..], plain.as_slice::<u8>()?);
         let Decode { low, unit, zero } = *self;
-        wide(|| values.iter_mut().zip(from).for_each(|(v, code)| *v = (f32::from(*code) + low) * unit + zero));
+        wide!((to: &mut [f32], from: &[u8], low: f32, unit: f32, zero: f32) {
+            to.iter_mut().zip(from).for_each(|(v, code)| *v = (f32::from(*code) + low) * unit + zero);
+        });
         Ok(tvec!(Tensor::from_shape(codes.shape(), &values)?.into_tvalue()))
     }
 }
@@ -108,8 +110,10 @@ impl EvalOp for DecodeDynamic {
         let &[scale, zero] = floats(parameters)? else { bail!("codes come with a scale and a zero point") };
         let mut values = vec![0f32; codes.len()];
         let plain = codes.try_as_plain_ram()?;
-        let from = plain.as_slice::<u8>()?;
-        wide(|| values.iter_mut().zip(from).for_each(|(v, code)| *v = (f32::from(*code) - zero) * scale));
+        let (to, from) = (&mut values[..], plain.as_slice::<u8>()?);
+        wide!((to: &mut [f32], from: &[u8], scale: f32, zero: f32) {
+            to.iter_mut().zip(from).for_each(|(v, code)| *v = (f32::from(*code) - zero) * scale);
+        });
         Ok(tvec!(Tensor::from_shape(codes.shape(), &values)?.into_tvalue()))
     }
 }

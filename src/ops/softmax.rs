@@ -51,7 +51,7 @@ pub(crate) fn softmax_of_rows(safe: bool) -> TractResult<impl Fn(&mut [f32]) -> 
             row.fill(0.0);
         } else {
             let inverse = sum.recip();
-            wide(|| row.iter_mut().for_each(|x| *x *= inverse));
+            wide!((row: &mut [f32], inverse: f32) { row.iter_mut().for_each(|x| *x *= inverse) });
         }
         Ok(())
     })

@@ -73,11 +73,23 @@ fn run(
     let mut e = [0f32; BLOCK];
     for (x, dy) in x.chunks(BLOCK).zip(dy.chunks_mut(BLOCK)) {
         let e = &mut e[..x.len()];
-        wide(|| e.iter_mut().zip(x).for_each(|(e, x)| *e = exponent(*x)));
+        exponents(x, e, exponent);
         exp.run(e)?;
-        wide(|| dy.iter_mut().zip(x).zip(e.iter()).for_each(|((dy, x), e)| *dy *= slope(*x, *e)));
+        slopes(x, e, dy, slope);
     }
     Ok(())
+}
+
+fn exponents(x: &[f32], e: &mut [f32], exponent: impl Fn(f32) -> f32) {
+    wide!((x: &[f32], e: &mut [f32], exponent: impl Fn(f32) -> f32) {
+        e.iter_mut().zip(x).for_each(|(e, x)| *e = exponent(*x));
+    });
+}
+
+fn slopes(x: &[f32], e: &[f32], dy: &mut [f32], slope: impl Fn(f32, f32) -> f32) {
+    wide!((x: &[f32], e: &[f32], dy: &mut [f32], slope: impl Fn(f32, f32) -> f32) {
+        dy.iter_mut().zip(x).zip(e).for_each(|((dy, x), e)| *dy *= slope(*x, *e));
+    });
 }
 
 impl Activation {

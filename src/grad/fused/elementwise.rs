@@ -26,7 +26,7 @@ impl EvalOp for ClipBackward {
         let (y, dy) = args_2!(inputs);
         let (low, high) = (f32::from_bits(self.low), f32::from_bits(self.high));
         in_place(y, dy, |y, dy| {
-            wide(|| {
+            wide!((y: &[f32], dy: &mut [f32], low: f32, high: f32) {
                 let pairs = dy.iter_mut().zip(y);
                 pairs.for_each(|(d, y)| *d = if (*y > low) & (*y < high) { *d } else { 0.0 });
             });

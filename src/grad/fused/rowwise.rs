@@ -46,7 +46,7 @@ impl EvalOp for SoftmaxBackward {
         let (y, dy) = args_2!(inputs);
         let row = row_length(&dy);
         in_place(y, dy, |y, dy| {
-            wide(|| {
+            wide!((y: &[f32], dy: &mut [f32], row: usize) {
                 for (y, dy) in y.chunks_exact(row).zip(dy.chunks_exact_mut(row)) {
                     let pivot = dy[largest(y)];
                     dy.iter_mut().for_each(|d| *d -= pivot);
@@ -81,7 +81,8 @@ impl EvalOp for LogSoftmaxBackward {
                 let (top_p, top_dy) = (std::mem::take(&mut p[top]), std::mem::take(&mut dy[top]));
                 let (others_p, others_dy): (f32, f32) = (p.iter().sum(), dy.iter().sum());
                 let total = others_dy + top_dy;
-                wide(|| dy.iter_mut().zip(&p).for_each(|(d, p)| *d -= p * total));
+                let p = &p[..];
+                wide!((dy: &mut [f32], p: &[f32], total: f32) { dy.iter_mut().zip(p).for_each(|(d, p)| *d -= p * total) });
                 dy[top] = top_dy * others_p - top_p * others_dy;
             }
         })?;
@@ -110,7 +111,7 @@ impl EvalOp for RmsNormBackward {
         let row = row_length(&dy);
         let (n, eps) = (row as f32, f32::from_bits(self.eps));
         in_place(x, dy, |x, dy| {
-            wide(|| {
+            wide!((x: &[f32], dy: &mut [f32], row: usize, n: f32, eps: f32) {
                 for (x, dy) in x.chunks_exact(row).zip(dy.chunks_exact_mut(row)) {
                     let r = (dot(x, x) / n + eps).sqrt().recip();
                     let pull = dot(x, dy) * r * r * r / n;

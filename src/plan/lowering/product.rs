@@ -165,9 +165,9 @@ impl Product {
         for i in 0..lines {
             let line = &mut c[i * step..][..len];
             if along {
-                wide(|| line.iter_mut().zip(bias).for_each(|(c, b)| *c += b));
+                wide!((line: &mut [f32], bias: &[f32]) { line.iter_mut().zip(bias).for_each(|(c, b)| *c += b) });
             } else if let Some(&b) = bias.get(i) {
-                wide(|| line.iter_mut().for_each(|c| *c += b));
+                wide!((line: &mut [f32], b: f32) { line.iter_mut().for_each(|c| *c += b) });
             }
             if let Some(clip) = self.clip {
                 clip.apply(line);

@@ -41,11 +41,18 @@ impl EvalOp for MaskedSoftmax {
         let width = x.shape().last().copied().unwrap_or(1).max(1);
         let (scale, mask, softmax) = (f32::from_bits(self.scale), floats(&mask)?, softmax_of_rows(self.safe)?);
         for (row, at) in x.try_as_plain_ram_mut()?.as_slice_mut::<f32>()?.chunks_exact_mut(width).zip(rows) {
-            wide(|| row.iter_mut().zip(&mask[at..at + width]).for_each(|(x, m)| *x = *x * scale + m));
+            scale_and_mask(row, scale, &mask[at..at + width]);
             softmax(row)?;
         }
         Ok(tvec!(x.into_tvalue()))
     }
+}
+
+/// `row·scale + mask`.
+fn scale_and_mask(row: &mut [f32], scale: f32, mask: &[f32]) {
+    wide!((row: &mut [f32], scale: f32, mask: &[f32]) {
+        row.iter_mut().zip(mask).for_each(|(x, m)| *x = *x * scale + m);
+    });
 }
 
 /// For each row of `x`, where its row of the mask starts.
