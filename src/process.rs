@@ -53,6 +53,11 @@ pub fn in_guarded_call() -> bool {
     GUARDED.with(Cell::get)
 }
 
+/// Makes this thread one whose panics all become errors.
+pub(crate) fn guard_thread() {
+    GUARDED.with(|g| g.set(true));
+}
+
 /// Runs `work`; the message of its panic, if it panics.
 pub(crate) fn caught<T>(work: impl FnOnce() -> T) -> Result<T, String> {
     let before = GUARDED.with(|g| g.replace(true));

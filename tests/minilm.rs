@@ -3,12 +3,13 @@
 
 mod support;
 
+use acclimate::adapt::Settings;
 use acclimate::adapter::Depth;
 use acclimate::base::{Base, Task};
 use acclimate::input::RawInput;
 use acclimate::sites::Pattern;
 use acclimate::tools::gradcheck;
-use acclimate::{Home, InitOptions};
+use acclimate::{Home, InitOptions, TrainOptions};
 use support::{INTENTS, intents, large, teach_texts, train_to};
 
 #[test]
@@ -52,4 +53,27 @@ fn gradients_of_the_last_attention() {
     let report = gradcheck::check(&base, Task::Encoder, &options, None).unwrap();
     assert_eq!(report.sites.len(), 3, "{report:?}");
     assert_eq!(report.verdict(), gradcheck::Verdict::Right, "{report:?}");
+}
+
+#[test]
+fn any_number_of_threads_gives_the_same_bits() {
+    let (Some(model), Some(tokenizer)) = (large("minilm.onnx"), large("tokenizer.json")) else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let home = Home::init(folder.path().join("home"), &InitOptions::new(model).tokenizer(tokenizer)).unwrap();
+    let taught = intents("train", 6);
+    let inputs: Vec<RawInput> = taught.iter().map(|(_, text)| RawInput::Text(text.clone())).collect();
+    let trained = |threads: usize| {
+        let session = home.session(&format!("on-{threads}")).unwrap();
+        teach_texts(&session, &taught);
+        let settings = Settings { threads, deepest: Depth::LastBlock, steps: Some(6), ..session.settings() };
+        let report = session.train(&TrainOptions::default().settings(settings)).unwrap();
+        assert!(report.promoted, "{:?}", report.tried);
+        let adapter = session.adapter().unwrap().unwrap();
+        let answers = [&inputs[..1], &inputs[..]].map(|some| session.evaluate(some, false, threads).unwrap().unwrap());
+        (report.tried, adapter.sites, adapter.head, answers)
+    };
+    let one = trained(1);
+    for threads in [2, 3, 8] {
+        assert_eq!(trained(threads), one, "{threads} threads");
+    }
 }

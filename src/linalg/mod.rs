@@ -28,7 +28,11 @@
 
 pub(crate) mod simd;
 
+use std::marker::PhantomData;
+use std::ops::Range;
+
 use crate::error::{Error, Result};
+use crate::sync::{each_part, parts};
 use ndarray::{ArrayBase, ArrayRef2, Data, DataMut, Ix2};
 
 /// A read-only matrix over a slice: element (i, j) is `data[i·row_stride + j·col_stride]`.
@@ -41,9 +45,16 @@ pub struct MatRef<'a> {
 /// A writable matrix over a slice; no two elements share a place.
 #[derive(Debug)]
 pub struct MatMut<'a> {
-    data: &'a mut [f32],
+    /// The slice, of which other places may belong to other matrices.
+    data: *mut f32,
     shape: Shape,
+    life: PhantomData<&'a mut [f32]>,
 }
+
+// SAFETY: a matrix is as much as the exclusive borrow of its places, and floats can be sent. Shared, it gives access only through
+// [`MatMut::block`], whose callers answer for it.
+unsafe impl Send for MatMut<'_> {}
+unsafe impl Sync for MatMut<'_> {}
 
 /// Rows, columns and strides in elements. A value inside a [`MatRef`] or [`MatMut`] was checked against its slice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,6 +88,17 @@ impl Shape {
             Some(last) if last < len => Ok(()),
             _ => Err(Error::internal(format!(
                 "a {}x{} matrix with strides {} and {} does not fit a slice of {len} values",
+                self.rows, self.cols, self.rs, self.cs
+            ))),
+        }
+    }
+    /// [`Shape::check`] of what is written: no two elements share a place.
+    fn check_result(self, len: usize) -> Result<()> {
+        self.check(len)?;
+        match self.is_unaliased() {
+            true => Ok(()),
+            false => Err(Error::internal(format!(
+                "a {}x{} result with strides {} and {} overlaps itself",
                 self.rows, self.cols, self.rs, self.cs
             ))),
         }
@@ -146,6 +168,16 @@ impl<'a> MatRef<'a> {
     pub fn dim(&self) -> (usize, usize) {
         (self.shape.rows, self.shape.cols)
     }
+    /// The block of `rows` and `cols`, which must lie within this matrix.
+    fn block(&self, rows: &Range<usize>, cols: &Range<usize>) -> MatRef<'a> {
+        assert!(rows.end <= self.shape.rows && cols.end <= self.shape.cols, "a block within its matrix");
+        let at = if rows.is_empty() || cols.is_empty() {
+            0
+        } else {
+            rows.start * self.shape.rs + cols.start * self.shape.cs
+        };
+        MatRef { data: &self.data[at..], shape: Shape { rows: rows.len(), cols: cols.len(), ..self.shape } }
+    }
 }
 
 impl<'a> MatMut<'a> {
@@ -161,13 +193,8 @@ impl<'a> MatMut<'a> {
         col_stride: usize,
     ) -> Result<MatMut<'a>> {
         let shape = Shape { rows, cols, rs: row_stride, cs: col_stride };
-        shape.check(data.len())?;
-        if !shape.is_unaliased() {
-            return Err(Error::internal(format!(
-                "a {rows}x{cols} result with strides {row_stride} and {col_stride} overlaps itself"
-            )));
-        }
-        Ok(MatMut { data, shape })
+        shape.check_result(data.len())?;
+        Ok(MatMut { data: data.as_mut_ptr(), shape, life: PhantomData })
     }
     /// A row-major matrix at the start of `data`.
     ///
@@ -186,12 +213,28 @@ impl<'a> MatMut<'a> {
             .as_slice_memory_order_mut()
             .ok_or_else(|| Error::internal("a matrix product into an array with gaps"))?;
         shape.check(data.len())?;
-        Ok(MatMut { data, shape })
+        Ok(MatMut { data: data.as_mut_ptr(), shape, life: PhantomData })
     }
     /// The transpose, at no cost.
     #[must_use]
     pub fn t(self) -> MatMut<'a> {
-        MatMut { data: self.data, shape: self.shape.t() }
+        MatMut { shape: self.shape.t(), ..self }
+    }
+    /// The block of `rows` and `cols`, which must lie within this matrix.
+    ///
+    /// # Safety
+    /// Blocks that are used at the same time do not overlap, and this matrix is not used meanwhile.
+    unsafe fn block(&self, rows: &Range<usize>, cols: &Range<usize>) -> MatMut<'_> {
+        assert!(rows.end <= self.shape.rows && cols.end <= self.shape.cols, "a block within its matrix");
+        let at = if rows.is_empty() || cols.is_empty() {
+            0
+        } else {
+            rows.start * self.shape.rs + cols.start * self.shape.cs
+        };
+        let shape = Shape { rows: rows.len(), cols: cols.len(), ..self.shape };
+        // SAFETY: the first element of the block is one of the matrix, all of which lie within the slice.
+        let data = unsafe { self.data.add(at) };
+        MatMut { data, shape, life: PhantomData }
     }
     /// Rows and columns.
     pub fn dim(&self) -> (usize, usize) {
@@ -199,13 +242,75 @@ impl<'a> MatMut<'a> {
     }
 }
 
-/// `C := alpha·A·B + beta·C`. With `beta == 0` C is overwritten, whatever it held (NaN too).
+/// A slice whose places several threads write, each its own.
+pub(crate) struct Places<'a> {
+    data: *mut f32,
+    len: usize,
+    life: PhantomData<&'a mut [f32]>,
+}
+
+// SAFETY: as of [`MatMut`]; access is through functions whose callers answer for it.
+unsafe impl Sync for Places<'_> {}
+
+impl<'a> Places<'a> {
+    pub fn new(data: &'a mut [f32]) -> Places<'a> {
+        Places { data: data.as_mut_ptr(), len: data.len(), life: PhantomData }
+    }
+
+    /// A matrix whose first element is at `at`, as [`MatMut::new`].
+    ///
+    /// # Safety
+    /// No place of it is used otherwise while it is there.
+    pub unsafe fn matrix(&self, at: usize, rows: usize, cols: usize, rs: usize, cs: usize) -> Result<MatMut<'_>> {
+        let shape = Shape { rows, cols, rs, cs };
+        shape.check_result(self.len.saturating_sub(at))?;
+        // SAFETY: `check_result` has seen that a first element, if there is one, lies within the slice.
+        let data = if shape.is_empty() { self.data } else { unsafe { self.data.add(at) } };
+        Ok(MatMut { data, shape, life: PhantomData })
+    }
+
+    /// The places of `range`.
+    ///
+    /// # Safety
+    /// None of them is used otherwise while the slice is there.
+    #[allow(clippy::mut_from_ref)] // what the caller answers for
+    pub unsafe fn slice(&self, range: Range<usize>) -> &mut [f32] {
+        assert!(range.start <= range.end && range.end <= self.len, "places of the slice");
+        // SAFETY: the range lies within the slice, which is borrowed exclusively.
+        unsafe { std::slice::from_raw_parts_mut(self.data.add(range.start), range.len()) }
+    }
+}
+
+/// `C := alpha·A·B + beta·C`. With `beta == 0` C is overwritten, whatever it held (NaN too). The cores of the pass that this is part
+/// of share the work.
 ///
 /// # Errors
 /// When the dimensions do not agree.
 pub fn gemm(alpha: f32, a: MatRef<'_>, b: MatRef<'_>, beta: f32, c: MatMut<'_>) -> Result<()> {
     check_dims(&a, &b, &c)?;
-    gemm_with(choose(&a, &b), alpha, a, b, beta, c);
+    let (m, k, n) = (a.shape.rows, a.shape.cols, b.shape.cols);
+    let (backend, cut) = (choose(&a, &b), Cut::new(m, k, n, 1, c.shape.cs <= c.shape.rs));
+    if cut.parts() == 1 {
+        gemm_with(backend, alpha, a, b, beta, c);
+        return Ok(());
+    }
+    each_part(cut.parts(), |part| {
+        let (rows, cols) = cut.part(part);
+        // SAFETY: parts do not overlap, and `c` is used through them alone.
+        let c = unsafe { c.block(&rows, &cols) };
+        let (a, b) = (a.block(&rows, &(0..k)), b.block(&(0..k), &cols));
+        gemm_with(backend, alpha, a, b, beta, c);
+        Ok(())
+    })
+}
+
+/// A part of a product, `C := A·B + beta·C`, on this thread; `backend` is that of the whole.
+///
+/// # Errors
+/// When the dimensions do not agree.
+pub(crate) fn gemm_part(backend: Backend, a: MatRef<'_>, b: MatRef<'_>, beta: f32, c: MatMut<'_>) -> Result<()> {
+    check_dims(&a, &b, &c)?;
+    gemm_with(backend, 1.0, a, b, beta, c);
     Ok(())
 }
 
@@ -221,9 +326,63 @@ fn check_dims(a: &MatRef<'_>, b: &MatRef<'_>, c: &MatMut<'_>) -> Result<()> {
     Ok(())
 }
 
+/// How a product is cut into parts that cores can share, never across a sum. A part comes out as it does in the whole, to the bit:
+/// the kernels sum each value in an order that follows from `k`, but where the result is a vector, small or tiny. Parts are none of
+/// these, unless the whole is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Cut {
+    rows: usize,
+    cols: usize,
+    /// Parts of the rows, and of the columns; their lengths differ by one at most.
+    down: usize,
+    across: usize,
+}
+
+/// Multiplications of a part: some 5 µs. Tests share what is smaller, too.
+const PART: usize = if cfg!(test) { 1 << 12 } else { 1 << 18 };
+/// Rows and columns up to which a result is small, and values up to which it is tiny.
+const SMALL: usize = 64;
+const TINY: usize = 256;
+/// Fewest lines of a part along the contiguous side of the result, and across it.
+const FEWEST_ALONG: usize = SMALL + 16;
+const FEWEST_ACROSS: usize = 16;
+
+impl Cut {
+    /// For one of `positions` products of m×k by k×n whose result lies row by row (`by_rows`) or column by column.
+    pub fn new(m: usize, k: usize, n: usize, positions: usize, by_rows: bool) -> Cut {
+        let want = parts(m * k * n * positions, PART).div_ceil(positions.max(1));
+        let (along, across) = if by_rows { (n, m) } else { (m, n) };
+        let fewest = |usual: usize, other: usize| usual.max(TINY / other.max(1) + 1);
+        let fewest_along = fewest(FEWEST_ALONG, across);
+        let fewest_across = fewest(if along > SMALL { FEWEST_ACROSS } else { FEWEST_ALONG }, along);
+        let (by_along, by_across) = (along / fewest_along, across / fewest_across);
+        let (of_along, of_across) =
+            if by_across >= by_along { (1, want.min(by_across)) } else { (want.min(by_along), 1) };
+        let (down, across) = if by_rows { (of_across, of_along) } else { (of_along, of_across) };
+        Cut { rows: m, cols: n, down: down.max(1), across: across.max(1) }
+    }
+
+    /// The same with parts of at most so many rows and columns.
+    pub fn within(self, rows: usize, cols: usize) -> Cut {
+        let (down, across) = (self.rows.div_ceil(rows.max(1)), self.cols.div_ceil(cols.max(1)));
+        Cut { down: self.down.max(down), across: self.across.max(across), ..self }
+    }
+
+    /// Number of parts.
+    pub fn parts(&self) -> usize {
+        self.down * self.across
+    }
+
+    /// Rows and columns of a part.
+    pub fn part(&self, part: usize) -> (Range<usize>, Range<usize>) {
+        let range = |i: usize, parts: usize, len: usize| i * len / parts..(i + 1) * len / parts;
+        (range(part / self.across, self.down, self.rows), range(part % self.across, self.across, self.cols))
+    }
+}
+
 /// A way to compute a product.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Backend {
+pub(crate) enum Backend {
     /// `matrixmultiply::sgemm`: packs both operands; AVX2/FMA or NEON kernels.
     MatrixMultiply,
     /// The `gemm` crate: reads operands where they lie; AVX-512 or NEON kernels.
@@ -232,7 +391,7 @@ enum Backend {
 }
 
 /// The rule read off the table of the module's documentation.
-fn choose(a: &MatRef<'_>, b: &MatRef<'_>) -> Backend {
+pub(crate) fn choose(a: &MatRef<'_>, b: &MatRef<'_>) -> Backend {
     #[cfg(feature = "fast-gemm")]
     {
         // Long columns of a transposed B, read in place, fall on few cache sets: packing them first costs less.
@@ -270,7 +429,8 @@ fn scale(beta: f32, c: &mut MatMut<'_>) {
     let Shape { rows, cols, rs, cs } = c.shape;
     for i in 0..rows {
         for j in 0..cols {
-            let v = &mut c.data[i * rs + j * cs];
+            // SAFETY: the element lies within the matrix, which is borrowed exclusively.
+            let v = unsafe { &mut *c.data.add(i * rs + j * cs) };
             *v = if beta == 0.0 { 0.0 } else { beta * *v };
         }
     }
@@ -294,7 +454,7 @@ fn by_matrixmultiply(alpha: f32, a: MatRef<'_>, b: MatRef<'_>, beta: f32, c: Mat
             sb.rs as isize,
             sb.cs as isize,
             beta,
-            c.data.as_mut_ptr(),
+            c.data,
             sc.rs as isize,
             sc.cs as isize,
         );
@@ -315,7 +475,7 @@ fn by_gemm(alpha: f32, a: MatRef<'_>, b: MatRef<'_>, beta: f32, c: MatMut<'_>) {
             sc.rows,
             sc.cols,
             sa.cols,
-            c.data.as_mut_ptr(),
+            c.data,
             sc.cs as isize,
             sc.rs as isize,
             beta != 0.0,

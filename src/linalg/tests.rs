@@ -1,4 +1,5 @@
 use super::*;
+use crate::sync::{on_cores, run_pass};
 
 /// Deterministic values in (-1, 1).
 fn values(n: usize, seed: u64) -> Vec<f32> {
@@ -113,6 +114,86 @@ fn every_backend_agrees_with_the_definition() {
     let side = if cfg!(miri) { 6 } else { 20 };
     compare(side, side, side, (0, 0, 0), 0.0, 0.5);
     compare(side, side, side, (0, 0, 0), 2.0, 1.0);
+}
+
+/// What the runtime promises of threads rests on this: kernels sum a value in the same order in a part and in the whole.
+#[test]
+fn any_number_of_threads_gives_the_same_bits() {
+    let mut shared = 0;
+    for (at, (m, n)) in [
+        (32, 384),
+        (32, 1536),
+        (1, 1000),
+        (2, 700),
+        (49, 1152),
+        (1152, 49),
+        (64, 64),
+        (65, 64),
+        (192, 49),
+        (112, 196),
+        (24, 3136),
+        (96, 12544),
+        (8, 384),
+        (512, 8),
+        (128, 576),
+        (161, 163),
+        (81, 4096),
+        (512, 1536),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        for k in [3, 8, 144, 511, 513, 672, 1153] {
+            if m * n * k > 100_000_000 || m * n * k < 2 * PART {
+                continue;
+            }
+            for layouts in [(0, 0, 0), (0, 1, 0), (1, 0, 0), (1, 1, 1), (0, 0, 3), (2, 3, 4)] {
+                let ((ars, acs, alen), (brs, bcs, blen), (crs, ccs, clen)) =
+                    (layout(layouts.0, m, k), layout(layouts.1, k, n), layout(layouts.2, m, n));
+                let (a, b, before) = (values(alen, at as u64), values(blen, 2), values(clen, 3));
+                let run = |threads: usize, beta: f32| {
+                    let mut c = before.clone();
+                    let pass = || {
+                        let a = MatRef::new(&a, m, k, ars, acs).unwrap();
+                        let b = MatRef::new(&b, k, n, brs, bcs).unwrap();
+                        gemm(0.5, a, b, beta, MatMut::new(&mut c, m, n, crs, ccs).unwrap()).unwrap();
+                        Cut::new(m, k, n, 1, ccs <= crs).parts()
+                    };
+                    let parts = on_cores(threads, || run_pass(true, pass)).unwrap();
+                    (c, parts)
+                };
+                for beta in [0.0, 1.0] {
+                    let (one, parts) = run(1, beta);
+                    assert_eq!(parts, 1);
+                    for threads in [2, 3, 8] {
+                        let (several, parts) = run(threads, beta);
+                        shared += usize::from(parts > 1);
+                        assert!(one == several, "{m}x{k}x{n}, layouts {layouts:?}, {parts} parts on {threads} threads");
+                    }
+                }
+            }
+        }
+    }
+    assert!(shared > 1000, "{shared} products were shared");
+}
+
+#[test]
+fn parts_cover_a_product_once() {
+    for (m, n) in [(1, 1), (1, 5000), (5000, 1), (97, 2049), (64, 64), (300, 70)] {
+        for by_rows in [true, false] {
+            on_cores(5, || {
+                run_pass(true, || {
+                    let cut = Cut::new(m, 4096, n, 1, by_rows).within(1000, 1500);
+                    let mut seen = vec![0u8; m * n];
+                    for (rows, cols) in (0..cut.parts()).map(|part| cut.part(part)) {
+                        rows.for_each(|i| cols.clone().for_each(|j| seen[i * n + j] += 1));
+                    }
+                    assert!(seen.iter().all(|s| *s == 1), "{m}x{n}");
+                })
+            })
+            .unwrap();
+        }
+    }
 }
 
 #[test]

@@ -5,6 +5,7 @@
 //! width and that of the phase hold values that nothing reads.
 
 use crate::linalg::simd::wide;
+use crate::sync::parts;
 
 /// Outputs of one step: eight vectors of four, or four of eight.
 const STEP: usize = 32;
@@ -35,6 +36,14 @@ pub(crate) struct Workspace {
 }
 
 impl Planes {
+    /// How many of `all` planes a core takes at once.
+    pub fn at_once(&self, all: usize) -> usize {
+        // Multiplications of some 10 µs. Tests share what is smaller, too.
+        const PART: usize = if cfg!(test) { 1 << 8 } else { 1 << 16 };
+        let size = |s: [usize; 2]| s[0] * s[1];
+        all.div_ceil(parts(all * size(self.output) * size(self.kernel), PART)).max(1)
+    }
+
     pub fn workspace(&self) -> Workspace {
         let [sh, sw] = self.stride;
         let reach = |axis: usize| {

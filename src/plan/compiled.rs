@@ -12,7 +12,10 @@ use tract_core::ops::source::TypedSource;
 use super::lowering;
 use crate::base::{Base, guarded};
 use crate::error::{ErrorKind, Result};
-use crate::sync::lock;
+use crate::sync::{lock, run_pass};
+
+/// Multiplications from which on cores share a pass: to hand one over takes some 20 µs. Tests share smaller ones.
+const WORTH_SHARING: usize = if cfg!(test) { 1 << 14 } else { 1 << 21 };
 
 /// A graph that tract has optimised and ordered; shared by threads.
 pub(super) struct Compiled {
@@ -22,6 +25,8 @@ pub(super) struct Compiled {
     early: HashMap<usize, Vec<(usize, usize)>>,
     /// See [`Compiled::bytes`].
     bytes: u64,
+    /// About how many a pass takes.
+    multiplications: usize,
     times: Option<Times>,
 }
 
@@ -64,8 +69,8 @@ impl Compiled {
                 }
             }
             model.outputs = last;
-            let bytes = laid_out(&model);
-            Ok(Compiled { plan: model.into_runnable()?, results, early, bytes, times })
+            let (bytes, multiplications) = (laid_out(&model), lowering::multiplications(&model));
+            Ok(Compiled { plan: model.into_runnable()?, results, early, bytes, multiplications, times })
         })?;
         Ok(Arc::new(plan))
     }
@@ -101,7 +106,13 @@ fn waited_for(model: &TypedModel) -> TractResult<HashSet<usize>> {
 }
 
 impl State {
+    /// One pass, on the cores that the caller has where that pays.
     pub fn run(&mut self, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
+        let worth = self.plan.multiplications >= WORTH_SHARING;
+        run_pass(worth, || self.pass(inputs)).unwrap_or_else(|text| bail!("the model runtime gave up: {text}"))
+    }
+
+    fn pass(&mut self, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
         let plan = &self.plan;
         let mut early: Vec<Option<TValue>> = vec![None; plan.results.len()];
         let last = self.state.run_plan_with_eval(inputs, |ctx, state, node, inputs| {

@@ -11,7 +11,7 @@ use crate::adapter::{Pooling, SiteDelta};
 use crate::base::{Base, Bucket, Task};
 use crate::error::{Error, Result};
 use crate::input::{Example, text};
-use crate::sync::in_parallel;
+use crate::sync::{in_parallel, on_cores};
 
 /// Examples per run when many are waiting: large enough for the matrix products, small enough to share among workers.
 pub(crate) const MICRO_BATCH: usize = 8;
@@ -69,6 +69,8 @@ pub(crate) struct Engine {
     /// No example has more positions.
     window: usize,
     padding: Padding,
+    /// Cores that one example is answered on.
+    cores: usize,
     pub(super) ends: Ends,
     forward: PlanCache<(Key, Bucket), ForwardPlan>,
     pub(super) train: TrainPlans,
@@ -81,6 +83,7 @@ impl Engine {
             pooling,
             window: usize::MAX,
             padding: Padding::Exact,
+            cores: 1,
             ends: Ends::Tail(task),
             forward: PlanCache::new(limit(&base, FORWARD_PLANS), ForwardPlan::bytes),
             train: TrainPlans::new(&base),
@@ -101,6 +104,11 @@ impl Engine {
     /// The same with sequences padded; they are not otherwise.
     pub fn padded(self, padding: Padding) -> Engine {
         Engine { padding, ..self }
+    }
+
+    /// The same on `cores` cores where one example is asked for; on one otherwise.
+    pub fn on_cores(self, cores: usize) -> Engine {
+        Engine { cores, ..self }
     }
 
     /// How sequences of different lengths become one batch.
@@ -144,7 +152,7 @@ impl Engine {
     pub(super) fn one_padded(&self, variant: &Variant, example: &Example, padding: Padding) -> Result<Rows> {
         check(&self.base, example)?;
         let bucket = self.bucket_of(1, sequence_length(&self.base, example), padding);
-        self.run_batch(variant, &bucket, &[example], padding)
+        on_cores(self.cores, || self.run_batch(variant, &bucket, &[example], padding))
     }
 
     /// Pooled features and logits of many examples on `threads` threads, at most `micro_batch` at once on each, in

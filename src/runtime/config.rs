@@ -131,6 +131,9 @@ pub struct Config {
     /// Seed of everything random.
     #[serde(default)]
     pub seed: u64,
+    /// Threads that answer, and that train where nothing else is said; as many as there are cores when not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub threads: Option<std::num::NonZeroU16>,
     /// Whether texts of different lengths may be padded to one; found by trying when the home is made.
     #[serde(default)]
     pub padding: TextPadding,
@@ -251,6 +254,12 @@ impl Config {
             }
         }
         Ok(config)
+    }
+
+    /// Threads of this home: those that it asks for, else as many as the process may use cores.
+    pub(crate) fn threads(&self) -> usize {
+        let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+        self.threads.map_or_else(cores, |threads| usize::from(threads.get()))
     }
 
     /// The key of the home, or `given` if it is the right one; `None` where nothing is encrypted.

@@ -51,7 +51,7 @@ impl Answering {
         let (features, sequence) = (seen.features, seen.sequence);
         let base_classes = if declared == Task::Classification { seen.classes } else { 0 };
         let pooling = if sequence { Pooling::Mean } else { Pooling::None };
-        let engine = Engine::new(base, task, pooling);
+        let engine = Engine::new(base, task, pooling).on_cores(config.threads());
         let engine = if aside { engine.without_classes() } else { engine };
         let engine = match config.padding {
             TextPadding::Exact => engine,

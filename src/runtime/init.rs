@@ -194,6 +194,7 @@ impl NewHome<'_> {
         }
         Ok(Config {
             storage: StorageOptions::default(),
+            threads: None,
             format: 1,
             model: MODEL_FILE.into(),
             fingerprint: base.fingerprint().to_string(),

@@ -125,7 +125,7 @@ impl Session {
         /// Settings of a training with the home's configuration.
         pub fn settings(&self) -> Settings {
             let config = self.home().config();
-            let mut settings = Settings { seed: config.seed, ..Settings::default() };
+            let mut settings = Settings { seed: config.seed, threads: config.threads(), ..Settings::default() };
             settings.limits.disagreement = config.disagreement_limit;
             settings.recipe.lora = config.lora.clone();
             settings

@@ -48,7 +48,7 @@ impl Fit<'_> {
         let threads = self.threads.min(micros.len()).max(1);
         // Each thread keeps its own workers and a fixed share of the micro-batches.
         let jobs: Vec<_> = micros.chunks(micros.len().div_ceil(threads)).zip(&self.workers).collect();
-        let results = in_parallel(threads, &jobs, |(micros, workers)| {
+        let results = in_parallel(self.threads, &jobs, |(micros, workers)| {
             let mut workers = lock(workers);
             micros.iter().map(|m| self.run_micro(m, factors, total, &mut workers)).collect::<Result<Vec<_>>>()
         });

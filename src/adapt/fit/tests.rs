@@ -13,6 +13,7 @@ use crate::adapter::{DenseTensor, Pooling};
 use crate::base::{Base, Task};
 use crate::error::ErrorKind;
 use crate::input::{ArrayData, Example, NamedArray, arrays};
+use crate::plan::Variant;
 
 fn folder(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens/training").join(name)
@@ -314,6 +315,33 @@ fn a_fit_in_stages_ends_in_the_same_bits_with_a_cache_that_others_filled() {
             assert_eq!(fitted.steps, whole.steps);
             if !backwards {
                 assert_eq!((&fitted.deltas, &fitted.head), (&whole.deltas, &whole.head), "{name}");
+            }
+        }
+    }
+}
+
+/// Of answers, too: of one example, on the cores that its engine has, and of many.
+#[test]
+fn any_number_of_threads_gives_the_same_bits() {
+    for (name, pooling, sites) in [("bert2", Pooling::Mean, 3), ("har_cnn", Pooling::None, 2)] {
+        let mut f = fixture(name, pooling);
+        let one = run_to(&f, sites, None, 1, usize::MAX).unwrap();
+        let key: SiteKey = f.deltas.iter().map(|d| (d.name.clone(), 8)).collect();
+        let examples: Vec<&Example> = f.training_examples.iter().map(|t| &t.example).collect();
+        let factors = Factors::of(&f.deltas).unwrap();
+        let variants = [Variant::Base, Variant::Adapted(&key, &factors)];
+        let answers = variants.map(|variant| {
+            (f.engine.many(&variant, &examples, 1, 4).unwrap(), f.engine.one(&variant, examples[0]).unwrap())
+        });
+        for threads in 2..=8 {
+            let several = run_to(&f, sites, None, threads, usize::MAX).unwrap();
+            assert_eq!((&one.deltas, &one.head), (&several.deltas, &several.head), "{name} on {threads} threads");
+            f.engine = f.engine.on_cores(threads);
+            for (variant, (of_many, of_one)) in variants.iter().zip(&answers) {
+                let many = f.engine.many(variant, &examples, threads, 4).unwrap();
+                let single = f.engine.one(variant, examples[0]).unwrap();
+                assert_eq!((&many.features, &many.logits), (&of_many.features, &of_many.logits), "{name}, {threads}");
+                assert_eq!((&single.features, &single.logits), (&of_one.features, &of_one.logits), "{name}, {threads}");
             }
         }
     }

@@ -4,11 +4,13 @@ use tract_core::internal::*;
 use tract_core::ops::cnn::{Conv, Deconv, KernelFormat, PaddingSpec, PoolSpec};
 
 use super::dims;
+use super::product::unfilled;
 use crate::ops::depthwise::Planes;
 use crate::ops::{Clip, read_once};
 use crate::sites::{Geometry, LowRank, factor, floats};
 #[cfg(feature = "train")]
 use crate::sites::{LowRankBackward, Onto};
+use crate::sync::each_chunk;
 
 /// `(x, W, bias[, A, B]) → clip((W + B·A) ⋆ x + bias)`, one plane at a time, or the transposed convolution. With `A` and `B` there is
 /// a second output, in the place of what a low-rank product saves.
@@ -51,22 +53,29 @@ impl EvalOp for Depthwise {
         let size = |s: [usize; 2]| s[0] * s[1];
         let (small, large, taps) = (size(self.planes.output), size(self.planes.input), size(self.planes.kernel));
         let (from, to) = if self.transposed { (small, large) } else { (large, small) };
-        let mut y = Tensor::zero::<f32>(&self.shape)?;
-        let mut work = self.planes.workspace();
+        let mut y = unfilled(&self.shape)?;
+        let all = x.len() / from.max(1);
+        ensure!(y.len() == all * to, "a depthwise convolution of {all} planes to {:?}", self.shape);
+        let each = self.planes.at_once(all);
         let mut plain = y.try_as_plain_ram_mut()?;
-        for (i, (y, x)) in plain.as_slice_mut::<f32>()?.chunks_exact_mut(to).zip(x.chunks_exact(from)).enumerate() {
-            let channel = i % self.channels;
-            y.fill(bias[channel.min(bias.len() - 1)]);
-            let w = &w[channel * taps..][..taps];
-            if self.transposed {
-                work.backward_input(w, x, y)
-            } else {
-                work.forward(x, w, y)
+        each_chunk(plain.as_slice_mut::<f32>()?, each * to, |part, y| {
+            let mut work = self.planes.workspace();
+            for (i, y) in y.chunks_exact_mut(to).enumerate() {
+                let plane = part * each + i;
+                let (x, channel) = (&x[plane * from..][..from], plane % self.channels);
+                y.fill(bias[channel.min(bias.len() - 1)]);
+                let w = &w[channel * taps..][..taps];
+                if self.transposed {
+                    work.backward_input(w, x, y)
+                } else {
+                    work.forward(x, w, y)
+                }
+                if let Some(clip) = self.clip {
+                    clip.apply(y);
+                }
             }
-            if let Some(clip) = self.clip {
-                clip.apply(y);
-            }
-        }
+            TractResult::Ok(())
+        })?;
         let mut out = tvec!(y.into_tvalue());
         if let Some(geometry) = &self.lowrank {
             out.push(Tensor::zero::<f32>(&[geometry.saved_len()])?.into_tvalue());

@@ -44,6 +44,19 @@ pub(super) fn improve<'a>(model: &mut TypedModel, originals: impl Iterator<Item 
     product::share(model, originals)
 }
 
+/// About how many multiplications a pass takes; operators that are not known by name count by what they give.
+pub(super) fn multiplications(model: &TypedModel) -> usize {
+    const OF_A_VALUE: usize = 16;
+    let of_node = |node: &TypedNode| match node.op_as::<product::Product>() {
+        Some(product) => product.multiplications(),
+        None => {
+            let volumes = node.outputs.iter().filter_map(|o| o.fact.shape.as_concrete());
+            volumes.map(|shape| shape.iter().product::<usize>()).sum::<usize>().saturating_mul(OF_A_VALUE)
+        }
+    };
+    model.nodes().iter().filter(|node| !node.op_is::<tract_core::ops::konst::Const>()).map(of_node).sum()
+}
+
 fn dims(model: &TypedModel, outlet: OutletId) -> TractResult<Option<TVec<usize>>> {
     let fact = model.outlet_fact(outlet)?;
     Ok(if fact.datum_type == f32::datum_type() { fact.shape.as_concrete().map(TVec::from_slice) } else { None })

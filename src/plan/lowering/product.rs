@@ -2,6 +2,7 @@
 //! axis is moved, nothing is packed beforehand and a weight is stored once.
 
 use std::collections::HashMap;
+use std::ops::Range;
 
 use tract_core::internal::*;
 use tract_core::ops::einsum::EinSum;
@@ -9,9 +10,9 @@ use tract_core::ops::einsum::EinSum;
 use super::dims;
 use super::operand::Operand;
 use crate::linalg::simd::wide;
-use crate::linalg::{MatMut, MatRef, gemm};
-use crate::ops::Clip;
-use crate::ops::floats;
+use crate::linalg::{Cut, MatRef, Places, choose, gemm_part};
+use crate::ops::{Clip, floats};
+use crate::sync::each_part;
 
 /// An axis of the product with its step in elements in the operands and the result; 0 where it is absent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -101,41 +102,45 @@ impl Product {
         self.m.len * self.n.len * self.k.len
     }
 
-    pub(super) fn run(&self, a: &[f32], b: &[f32], c: &mut [f32], bias: &[f32]) -> TractResult<()> {
-        let beta = if self.accumulates { 1.0 } else { 0.0 };
-        let positions: usize = self.loops.iter().map(|x| x.len).product();
-        for position in 0..positions {
-            let (mut rest, mut at) = (position, Axis::default());
-            for x in self.loops.iter().rev() {
-                let i = rest % x.len;
-                rest /= x.len;
-                at = Axis { len: 0, a: at.a + i * x.a, b: at.b + i * x.b, c: at.c + i * x.c };
-            }
-            self.one(&a[at.a..], &b[at.b..], &mut c[at.c..], beta, bias)?;
-        }
-        Ok(())
+    fn positions(&self) -> usize {
+        self.loops.iter().map(|x| x.len).product()
     }
 
-    /// One matrix product, with its bias and clip.
-    fn one(&self, a: &[f32], b: &[f32], c: &mut [f32], beta: f32, bias: &[f32]) -> TractResult<()> {
+    /// Multiplications of all.
+    pub fn multiplications(&self) -> usize {
+        self.positions() * self.size()
+    }
+
+    pub(super) fn run(&self, a: &[f32], b: &[f32], c: &mut [f32], bias: &[f32]) -> TractResult<()> {
+        let beta = if self.accumulates { 1.0 } else { 0.0 };
         let (m, n, k) = (self.m, self.n, self.k);
         let (rows, columns) = self.block();
-        for i in (0..m.len).step_by(rows) {
-            for j in (0..n.len).step_by(columns) {
-                let (rows, columns) = (rows.min(m.len - i), columns.min(n.len - j));
-                let left = MatRef::new(&a[i * m.a..], rows, k.len, m.a, k.a)?;
-                let right = MatRef::new(&b[j * n.b..], k.len, columns, k.b, n.b)?;
-                let c = &mut c[i * m.c + j * n.c..];
-                gemm(1.0, left, right, beta, MatMut::new(c, rows, columns, m.c, n.c)?)?;
-                let bias = match self.bias {
-                    Some(Side::Rows) => &bias[i..i + rows],
-                    Some(Side::Columns) => &bias[j..j + columns],
-                    None => &[],
-                };
-                self.finish(c, rows, columns, bias);
-            }
+        let positions = self.positions();
+        let cut = Cut::new(m.len, k.len, n.len, positions, n.c == 1).within(rows, columns);
+        let backend = choose(&MatRef::new(a, m.len, k.len, m.a, k.a)?, &MatRef::new(b, k.len, n.len, k.b, n.b)?);
+        let (parts, c) = (cut.parts(), Places::new(c));
+        each_part(positions * parts, |part| {
+            let (at, (rows, columns)) = (self.position(part / parts), cut.part(part % parts));
+            let left = MatRef::new(&a[at.a + rows.start * m.a..], rows.len(), k.len, m.a, k.a)?;
+            let right = MatRef::new(&b[at.b + columns.start * n.b..], k.len, columns.len(), k.b, n.b)?;
+            let first = at.c + rows.start * m.c + columns.start * n.c;
+            // SAFETY: the loops, rows and columns are the axes of the result, so that no two parts have a place in common.
+            let part = unsafe { c.matrix(first, rows.len(), columns.len(), m.c, n.c) }?;
+            gemm_part(backend, left, right, beta, part)?;
+            self.finish(&c, at.c, rows, columns, bias);
+            Ok(())
+        })
+    }
+
+    /// Where the product at a position of the loops starts in each tensor.
+    fn position(&self, position: usize) -> Axis {
+        let (mut rest, mut at) = (position, Axis::default());
+        for x in self.loops.iter().rev() {
+            let i = rest % x.len;
+            rest /= x.len;
+            at = Axis { len: 0, a: at.a + i * x.a, b: at.b + i * x.b, c: at.c + i * x.c };
         }
-        Ok(())
+        at
     }
 
     /// Rows and columns of a block: the whole where nothing is done to it afterwards.
@@ -158,13 +163,20 @@ impl Product {
         }
     }
 
-    /// Bias and clip of a block, whose rows or columns are contiguous.
-    fn finish(&self, c: &mut [f32], rows: usize, columns: usize, bias: &[f32]) {
-        let (lines, len, step) = if self.n.c == 1 { (rows, columns, self.m.c) } else { (columns, rows, self.n.c) };
-        let along = matches!((self.bias, self.n.c == 1), (Some(Side::Columns), true) | (Some(Side::Rows), false));
-        for i in 0..lines {
-            let line = &mut c[i * step..][..len];
+    /// Bias and clip of the part of `rows` and `columns` of the product that starts at `at`; rows or columns are contiguous.
+    fn finish(&self, c: &Places<'_>, at: usize, rows: Range<usize>, columns: Range<usize>, bias: &[f32]) {
+        if self.bias.is_none() && self.clip.is_none() {
+            return;
+        }
+        let by_rows = self.n.c == 1;
+        let (lines, within, step) = if by_rows { (rows, columns, self.m.c) } else { (columns, rows, self.n.c) };
+        let along = matches!((self.bias, by_rows), (Some(Side::Columns), true) | (Some(Side::Rows), false));
+        for i in lines {
+            let start = at + i * step;
+            // SAFETY: these places belong to this part alone, whose matrix is written.
+            let line = unsafe { c.slice(start + within.start..start + within.end) };
             if along {
+                let bias = &bias[within.clone()];
                 wide!((line: &mut [f32], bias: &[f32]) { line.iter_mut().zip(bias).for_each(|(c, b)| *c += b) });
             } else if let Some(&b) = bias.get(i) {
                 wide!((line: &mut [f32], b: f32) { line.iter_mut().for_each(|c| *c += b) });
@@ -257,9 +269,9 @@ impl EvalOp for Product {
 }
 
 /// A tensor whose values are still to be written.
-fn unfilled(shape: &[usize]) -> TractResult<Tensor> {
-    // SAFETY: the product writes every element (beta is 0 and the loops with m and n cover the result's axes); filling 3 MB
-    // with zeros first costs 2 % of the product.
+pub(super) fn unfilled(shape: &[usize]) -> TractResult<Tensor> {
+    // SAFETY: the callers write every element: a product, since beta is 0 and the loops with m and n cover the result's axes; a depthwise
+    // convolution, since it begins with the bias in every plane. Filling 3 MB with zeros first costs 2 % of a product.
     unsafe { Tensor::uninitialized::<f32>(shape) }
 }
 

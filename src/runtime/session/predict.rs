@@ -102,8 +102,7 @@ impl Session {
     /// # Errors
     /// When an input does not fit the model.
     pub fn probabilities(&self, inputs: &[Input]) -> Result<Vec<Vec<f32>>> {
-        let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        let rows = self.evaluate(inputs, false, threads)?;
+        let rows = self.evaluate(inputs, false, self.home.config().threads())?;
         Ok(rows.map_or_else(Vec::new, |p| p.rows().into_iter().map(|row| row.to_vec()).collect()))
     }
 

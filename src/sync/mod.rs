@@ -1,17 +1,23 @@
 //! Locks, and loops over several threads.
 
+mod cores;
+
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::error::{Error, Result};
 use crate::process::caught;
+#[cfg(feature = "train")]
+pub(crate) use cores::each_job;
+pub(crate) use cores::{each_chunk, each_part, on_cores, parts, run_pass};
 
 /// A poisoned lock only means that another thread failed while it held it; the maps behind it are always whole.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
-/// Runs `work` over `jobs` on up to `threads` threads; results keep the order of the jobs.
+/// Runs `work` over `jobs` on up to `threads` threads; results keep the order of the jobs. Where there are
+/// more threads than jobs, the passes of each share its part of them.
 ///
 /// # Errors
 /// That of the first job that failed; a job that panics is an error that says what the panic said, on any number of threads.
@@ -23,20 +29,22 @@ pub(crate) fn in_parallel<J: Sync, T: Send>(
     let gave_up = |text| Error::internal("a worker gave up").because(text);
     let one = |job| caught(|| work(job)).unwrap_or_else(|text| Err(gave_up(text)));
     if threads <= 1 || jobs.len() <= 1 {
-        return jobs.iter().map(one).collect();
+        return on_cores(threads, || jobs.iter().map(one).collect());
     }
-    let next = AtomicUsize::new(0);
+    let (next, workers) = (AtomicUsize::new(0), threads.min(jobs.len()));
     let mut slots: Vec<Option<Result<T>>> = jobs.iter().map(|_| None).collect();
-    std::thread::scope(|scope| {
-        let run = || {
+    let run = || {
+        on_cores(threads / workers, || {
             let mut done = vec![];
             loop {
                 let i = next.fetch_add(1, Ordering::Relaxed);
                 let Some(job) = jobs.get(i) else { return done };
                 done.push((i, one(job)));
             }
-        };
-        let workers: Vec<_> = (0..threads.min(jobs.len())).map(|_| scope.spawn(run)).collect();
+        })
+    };
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..workers).map(|_| scope.spawn(run)).collect();
         for (i, result) in workers.into_iter().filter_map(|worker| worker.join().ok()).flatten() {
             slots[i] = Some(result);
         }
