@@ -153,7 +153,7 @@ fn any_number_of_threads_gives_the_same_bits() {
                 let (a, b, before) = (values(alen, at as u64), values(blen, 2), values(clen, 3));
                 let run = |threads: usize, beta: f32| {
                     let mut c = before.clone();
-                    let pass = || {
+                    let pass = |_: Option<&_>| {
                         let a = MatRef::new(&a, m, k, ars, acs).unwrap();
                         let b = MatRef::new(&b, k, n, brs, bcs).unwrap();
                         gemm(0.5, a, b, beta, MatMut::new(&mut c, m, n, crs, ccs).unwrap()).unwrap();
@@ -182,7 +182,7 @@ fn parts_cover_a_product_once() {
     for (m, n) in [(1, 1), (1, 5000), (5000, 1), (97, 2049), (64, 64), (300, 70)] {
         for by_rows in [true, false] {
             on_cores(5, || {
-                run_pass(true, || {
+                run_pass(true, |_| {
                     let cut = Cut::new(m, 4096, n, 1, by_rows).within(1000, 1500);
                     let mut seen = vec![0u8; m * n];
                     for (rows, cols) in (0..cut.parts()).map(|part| cut.part(part)) {

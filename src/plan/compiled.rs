@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use tract_core::internal::*;
 use tract_core::ops::konst::Const;
 use tract_core::ops::source::TypedSource;
+use tract_linalg::multithread::{Executor, multithread_tract_scope};
 
 use super::lowering;
 use crate::base::{Base, guarded};
@@ -109,7 +110,11 @@ impl State {
     /// One pass, on the cores that the caller has where that pays.
     pub fn run(&mut self, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
         let worth = self.plan.multiplications >= WORTH_SHARING;
-        run_pass(worth, || self.pass(inputs)).unwrap_or_else(|text| bail!("the model runtime gave up: {text}"))
+        let run = |pool: Option<&Arc<rayon::ThreadPool>>| match pool {
+            Some(pool) => multithread_tract_scope(Executor::MultiThread(pool.clone()), || self.pass(inputs)),
+            None => self.pass(inputs),
+        };
+        run_pass(worth, run).unwrap_or_else(|text| bail!("the model runtime gave up: {text}"))
     }
 
     fn pass(&mut self, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {

@@ -13,7 +13,6 @@ use std::time::{Duration, Instant};
 
 use rayon::prelude::*;
 use rayon::{ThreadPool, ThreadPoolBuilder, Yield};
-use tract_linalg::multithread::{Executor, multithread_tract_scope};
 
 use super::lock;
 use crate::process::{caught, guard_thread};
@@ -102,12 +101,16 @@ pub(crate) fn on_cores<R>(threads: usize, work: impl FnOnce() -> R) -> R {
     work()
 }
 
-/// Runs a pass on the cores that this thread has, if there is enough to share (`worth`); the message of its panic, if it panics there.
-pub(crate) fn run_pass<R: Send>(worth: bool, pass: impl FnOnce() -> R + Send) -> Result<R, String> {
-    let Some(pool) = CORES.with_borrow(Clone::clone).filter(|_| worth) else { return Ok(pass()) };
+/// Runs a pass on the cores that this thread has, if there is enough to share (`worth`), and tells it the pool then; the message of its
+/// panic, if it panics there.
+pub(crate) fn run_pass<R: Send>(
+    worth: bool,
+    pass: impl FnOnce(Option<&Arc<ThreadPool>>) -> R + Send,
+) -> Result<R, String> {
+    let Some(pool) = CORES.with_borrow(Clone::clone).filter(|_| worth) else { return Ok(pass(None)) };
     pool.install(|| {
         let _running = Running::begin(&pool);
-        caught(|| multithread_tract_scope(Executor::MultiThread(pool.clone()), pass))
+        caught(|| pass(Some(&pool)))
     })
 }
 
@@ -215,15 +218,15 @@ mod tests {
                     done[i].fetch_add(1, Ordering::Relaxed);
                     Ok::<(), ()>(())
                 };
-                assert_eq!(run_pass(true, || each_part(100, add)), Ok(Ok(())));
+                assert_eq!(run_pass(true, |_| each_part(100, add)), Ok(Ok(())));
                 assert!(done.iter().all(|d| d.load(Ordering::Relaxed) == 1), "{threads} threads");
                 let fails = |i: usize| if i == 70 { Err(i) } else { Ok(()) };
-                assert_eq!(run_pass(true, || each_part(100, fails)), Ok(Err(70)));
+                assert_eq!(run_pass(true, |_| each_part(100, fails)), Ok(Err(70)));
                 let gives_up = |i: usize| -> Result<(), ()> { if i == 3 { panic!("part {i}") } else { Ok(()) } };
-                let text = caught(|| run_pass(true, || each_part(10, gives_up)));
+                let text = caught(|| run_pass(true, |_| each_part(10, gives_up)));
                 assert!(matches!(&text, Err(t) | Ok(Err(t)) if t == "part 3"), "{threads} threads: {text:?}");
                 let mut values = vec![0usize; 103];
-                let counted = run_pass(true, || {
+                let counted = run_pass(true, |_| {
                     each_chunk(&mut values, 10, |at, chunk| {
                         chunk.fill(at);
                         Ok::<(), ()>(())
@@ -237,7 +240,7 @@ mod tests {
 
     #[test]
     fn work_inside_work_has_the_same_cores() {
-        let cores = || run_pass(true, rayon::current_num_threads).unwrap();
+        let cores = || run_pass(true, |_| rayon::current_num_threads()).unwrap();
         let has_none = || CORES.with_borrow(Option::is_none);
         on_cores(3, || {
             assert_eq!(cores(), 3);
