@@ -6,7 +6,7 @@
 //! are those of the thread, would meet another pass there. The threads sleep when no pass runs; while one does, they look for work
 //! between its operators, since to wake one takes as long as a small operator.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -35,6 +35,8 @@ struct Pools {
 thread_local! {
     /// The pool that belongs to this thread.
     static CORES: RefCell<Option<Arc<ThreadPool>>> = const { RefCell::new(None) };
+    /// Whether this is a thread of one of the pools.
+    static OF_A_POOL: Cell<bool> = const { Cell::new(false) };
 }
 
 /// A pool that belongs to this thread until this is dropped.
@@ -73,7 +75,11 @@ impl Drop for Lent {
 /// None where the system gives no more threads.
 fn start(threads: usize) -> Option<Arc<ThreadPool>> {
     let named = ThreadPoolBuilder::new().num_threads(threads).thread_name(|i| format!("acclimate-{i}"));
-    match named.start_handler(|_| guard_thread()).build() {
+    let begin = |_| {
+        guard_thread();
+        OF_A_POOL.set(true);
+    };
+    match named.start_handler(begin).build() {
         Ok(pool) => Some(Arc::new(pool)),
         Err(e) => {
             tracing::warn!(error = %e, "cannot start {threads} threads; one is used");
@@ -102,11 +108,13 @@ pub(crate) fn on_cores<R>(threads: usize, work: impl FnOnce() -> R) -> R {
 }
 
 /// Runs a pass on the cores that this thread has, if there is enough to share (`worth`), and tells it the pool then; the message of its
-/// panic, if it panics there.
+/// panic, if it panics there. A thread of a pool, ours or the application's, runs it alone: while it waited for another pool, it might
+/// be given another pass to run.
 pub(crate) fn run_pass<R: Send>(
     worth: bool,
     pass: impl FnOnce(Option<&Arc<ThreadPool>>) -> R + Send,
 ) -> Result<R, String> {
+    let worth = worth && rayon::current_thread_index().is_none();
     let Some(pool) = CORES.with_borrow(Clone::clone).filter(|_| worth) else { return Ok(pass(None)) };
     pool.install(|| {
         let _running = Running::begin(&pool);
@@ -155,9 +163,9 @@ fn look_for_work(over: &AtomicBool) {
 /// Into how many parts work of `size` is cut, where a part of less than `fewest` is not worth handing over: two for each core of the
 /// pass that this is part of, so that a slow one does not hold up the others.
 pub(crate) fn parts(size: usize, fewest: usize) -> usize {
-    match rayon::current_thread_index() {
-        Some(_) => (size / fewest).clamp(1, 2 * rayon::current_num_threads()),
-        None => 1,
+    match OF_A_POOL.get() {
+        true => (size / fewest).clamp(1, 2 * rayon::current_num_threads()),
+        false => 1,
     }
 }
 
@@ -166,7 +174,7 @@ pub(crate) fn parts(size: usize, fewest: usize) -> usize {
 /// # Errors
 /// One that `work` gave.
 pub(crate) fn each_part<E: Send>(parts: usize, work: impl Fn(usize) -> Result<(), E> + Sync + Send) -> Result<(), E> {
-    match parts > 1 && is_shared() {
+    match parts > 1 && OF_A_POOL.get() {
         true => (0..parts).into_par_iter().with_max_len(1).try_for_each(work),
         false => (0..parts).try_for_each(work),
     }
@@ -192,15 +200,10 @@ pub(crate) fn each_job<J: Send, E: Send>(
     jobs: Vec<J>,
     work: impl Fn(J) -> Result<(), E> + Sync + Send,
 ) -> Result<(), E> {
-    match jobs.len() > 1 && is_shared() {
+    match jobs.len() > 1 && OF_A_POOL.get() {
         true => jobs.into_par_iter().with_max_len(1).try_for_each(work),
         false => jobs.into_iter().try_for_each(work),
     }
-}
-
-/// Whether this thread belongs to a pool of several.
-fn is_shared() -> bool {
-    rayon::current_thread_index().is_some() && rayon::current_num_threads() > 1
 }
 
 #[cfg(test)]
@@ -259,5 +262,13 @@ mod tests {
         assert_eq!(of_jobs(4, &[1, 2]), [2, 2]);
         assert_eq!(of_jobs(4, &[1, 2, 3]), [1, 1, 1]);
         assert_eq!(of_jobs(3, &[1]), [3]);
+    }
+
+    #[test]
+    fn a_thread_of_the_applications_pool_runs_its_passes_alone() {
+        let own = ThreadPoolBuilder::new().num_threads(2).build().unwrap();
+        let alone = |_| on_cores(3, || run_pass(true, |pool| pool.is_none() && parts(1 << 30, 1) == 1)).unwrap();
+        assert!(own.install(|| (0..50).into_par_iter().all(alone)));
+        assert!(!alone(0));
     }
 }
