@@ -35,7 +35,7 @@ impl Eval {
         let data = LabelledSet::read(&self.data)?;
         let data = self.user.map_or(Ok(data.clone()), |user| data.filter_user(user))?;
         let generation = session.status()?.generation;
-        let a = acclimate::tools::score::evaluate(&session, &data, self.threads.count())?;
+        let a = acclimate::tools::score::evaluate(&session, &data, self.threads.or(session.home().config().threads()))?;
         let json = json!({ "n": a.n, "base_accuracy": a.base, "adapted_accuracy": a.adapted, "generation": generation,
                 "unknown_labels": a.unknown, "skipped": skipped_json(data.skipped()) });
         output.skipped(data.skipped());

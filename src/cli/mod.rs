@@ -234,14 +234,18 @@ fn interaction(session: &Session, given: &str) -> Result<InteractionId> {
 
 #[derive(Args)]
 struct ThreadsArg {
-    /// Threads; all cores when not given
+    /// Threads; when not given, those of the home, or all cores
     #[arg(long, value_name = "T", value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
 }
 
 impl ThreadsArg {
     fn count(&self) -> usize {
-        self.threads.map_or_else(|| std::thread::available_parallelism().map_or(1, usize::from), usize::from)
+        self.or(std::thread::available_parallelism().map_or(1, usize::from))
+    }
+    /// Those that are asked for, else `usual`.
+    fn or(&self, usual: usize) -> usize {
+        self.threads.map_or(usual, usize::from)
     }
 }
 

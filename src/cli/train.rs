@@ -56,7 +56,7 @@ impl Train {
         let session = self.profile.known_session(&self.home)?;
         let mut settings = session.settings();
         settings.seed = self.seed.unwrap_or(settings.seed);
-        settings.threads = self.threads.count();
+        settings.threads = self.threads.or(settings.threads);
         settings.steps = self.steps;
         settings.limits.disagreement = self.disagreement_limit.unwrap_or(settings.limits.disagreement);
 

@@ -257,7 +257,7 @@ impl Config {
     }
 
     /// Threads of this home: those that it asks for, else as many as the process may use cores.
-    pub(crate) fn threads(&self) -> usize {
+    pub fn threads(&self) -> usize {
         let cores = || std::thread::available_parallelism().map_or(1, usize::from);
         self.threads.map_or_else(cores, |threads| usize::from(threads.get()))
     }

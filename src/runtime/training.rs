@@ -387,6 +387,22 @@ mod tests {
     }
 
     #[test]
+    fn a_home_says_how_many_threads_it_uses() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("home");
+        Home::init(&path, &InitOptions::new(asset("har_cnn.onnx"))).unwrap();
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        assert_eq!(Home::open(&path).unwrap().session("p").unwrap().settings().threads, cores);
+        let file = path.join("acclimate.toml");
+        let text = std::fs::read_to_string(&file).unwrap();
+        std::fs::write(&file, format!("threads = 3\n{text}")).unwrap();
+        assert_eq!(Home::open(&path).unwrap().session("p").unwrap().settings().threads, 3);
+        std::fs::write(&file, format!("threads = 0\n{text}")).unwrap();
+        let refused = Home::open(&path).unwrap_err().to_string();
+        assert!(refused.contains("acclimate.toml") && refused.contains("nonzero"), "{refused}");
+    }
+
+    #[test]
     fn feedback_that_cannot_teach_does_not_shift_what_is_new() {
         let folder = tempfile::tempdir().unwrap();
         let home = Home::init(folder.path().join("home"), &InitOptions::new(asset("har_cnn.onnx"))).unwrap();
