@@ -1,7 +1,8 @@
-//! Damages files and reads them, for as long as asked: `cargo run --release --example fuzz -- SECONDS [TARGET]`, or
-//! `scripts/fuzz.sh`. Runs with the stable toolchain; `fuzz/` has the same targets for cargo-fuzz, and `0 corpus` writes its seed corpus.
-//! A panic ends it, and so does an input that takes more than [`LONGEST`] or lets the process grow past [`MOST`], with
-//! the number of the input that caused it: the third argument goes on from there.
+//! Damages files and reads them, for as long as asked: `cargo run --release --example fuzz -- SECONDS
+//! [TARGET]`, or `scripts/fuzz.sh`. Runs with the stable toolchain; `fuzz/` has the same targets for
+//! cargo-fuzz, and `0 corpus` writes its seed corpus. A panic ends it, and so does an input that takes more
+//! than [`LONGEST`] or lets the process grow past [`MOST`], with the number of the input that caused it: the
+//! third argument goes on from there.
 
 use std::path::Path;
 use std::sync::Arc;

@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::OnceLock;
 
 use serde::{Deserialize, Serialize};
 
@@ -35,6 +36,13 @@ impl TrainLimits {
     pub fn are_unlimited(&self) -> bool {
         *self == TrainLimits::default()
     }
+}
+
+/// Cores that this process may use, as they were when it was first asked: affinity and the quota of its cgroup
+/// count, and to look them up opens files.
+pub fn available_cores() -> usize {
+    static CORES: OnceLock<usize> = OnceLock::new();
+    *CORES.get_or_init(|| std::thread::available_parallelism().map_or(1, usize::from))
 }
 
 /// A `kB` line of a file under `/proc`; 0 where there is none.

@@ -1,4 +1,5 @@
-//! The adapter that answers is used where it lies in its file: `[storage]` in `acclimate.toml`, docs/adapter-format.md.
+//! The adapter that answers is used where it lies in its file: `[storage]` in `acclimate.toml`,
+//! docs/adapter-format.md.
 #![cfg(feature = "train")]
 
 mod support;

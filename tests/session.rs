@@ -269,8 +269,8 @@ fn an_answer_that_nobody_speaks_about_is_on_the_medium_within_seconds() {
     }
 }
 
-/// Where adapters are read, whatever happens to the file while it serves and is loaded again: no answer but generation
-/// 1's and the base's, and no signal.
+/// Where adapters are read, whatever happens to the file while it serves and is loaded again: no answer but
+/// generation 1's and the base's, and no signal.
 #[test]
 fn an_adapter_that_is_overwritten_and_cut_off_in_use_changes_no_answer_where_it_was_read() {
     let folder = tempfile::tempdir().unwrap();

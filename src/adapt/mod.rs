@@ -77,7 +77,7 @@ impl Default for Settings {
     fn default() -> Settings {
         Settings {
             seed: 0,
-            threads: std::thread::available_parallelism().map_or(1, usize::from),
+            threads: crate::process::available_cores(),
             steps: None,
             budget: None,
             limits: Limits::default(),

@@ -241,7 +241,7 @@ struct ThreadsArg {
 
 impl ThreadsArg {
     fn count(&self) -> usize {
-        self.or(std::thread::available_parallelism().map_or(1, usize::from))
+        self.or(acclimate::process::available_cores())
     }
     /// Those that are asked for, else `usual`.
     fn or(&self, usual: usize) -> usize {

@@ -118,9 +118,9 @@ pub trait Disk: fmt::Debug + Send + Sync {
     /// The bytes of a whole file, in memory of their own: what becomes of the file later changes none of them. Refuses more than
     /// `max_len` bytes.
     fn load(&self, path: &Path, max_len: u64) -> io::Result<Bytes>;
-    /// The bytes of a whole file, where they lie in the page cache if the file system can map them. Only for files that
-    /// are never written again: one that is cut off while it is mapped raises SIGBUS, one that is overwritten changes
-    /// these bytes.
+    /// The bytes of a whole file, where they lie in the page cache if the file system can map them. Only for
+    /// files that are never written again: one that is cut off while it is mapped raises SIGBUS, one that is
+    /// overwritten changes these bytes.
     fn map(&self, path: &Path, max_len: u64) -> io::Result<Bytes> {
         self.load(path, max_len)
     }
@@ -286,8 +286,8 @@ impl Disk for RealDisk {
         if file.len_of_at_most(max_len)? == 0 {
             return Ok(Bytes::copy_of(&[]));
         }
-        // SAFETY: the bytes are read as plain numbers, of which any pattern is one. Nobody who keeps to `Disk::map`
-        // writes to the file again; what another process can do to it is in docs/security.md.
+        // SAFETY: the bytes are read as plain numbers, of which any pattern is one. Nobody who keeps to
+        // `Disk::map` writes to the file again; what another process can do to it is in docs/security.md.
         match unsafe { memmap2::Mmap::map(&file.0) } {
             Ok(map) => Ok(Bytes(Held::Mapped(map))),
             // Not every file system can.

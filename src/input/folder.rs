@@ -99,7 +99,7 @@ impl Folder {
                 }
             }
         };
-        let threads = std::thread::available_parallelism().map_or(1, usize::from).min(self.pictures.len());
+        let threads = crate::process::available_cores().min(self.pictures.len());
         std::thread::scope(|scope| {
             (1..threads).for_each(|_| drop(scope.spawn(work)));
             work();

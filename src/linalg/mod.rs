@@ -51,8 +51,8 @@ pub struct MatMut<'a> {
     life: PhantomData<&'a mut [f32]>,
 }
 
-// SAFETY: a matrix is as much as the exclusive borrow of its places, and floats can be sent. Shared, it gives access only through
-// [`MatMut::block`], whose callers answer for it.
+// SAFETY: a matrix is as much as the exclusive borrow of its places, and floats can be sent. Shared, it gives
+// access only through [`MatMut::block`], whose callers answer for it.
 unsafe impl Send for MatMut<'_> {}
 unsafe impl Sync for MatMut<'_> {}
 
@@ -281,8 +281,8 @@ impl<'a> Places<'a> {
     }
 }
 
-/// `C := alpha·A·B + beta·C`. With `beta == 0` C is overwritten, whatever it held (NaN too). The cores of the pass that this is part
-/// of share the work.
+/// `C := alpha·A·B + beta·C`. With `beta == 0` C is overwritten, whatever it held (NaN too). The cores of the
+/// pass that this is part of share the work.
 ///
 /// # Errors
 /// When the dimensions do not agree.
@@ -326,9 +326,9 @@ fn check_dims(a: &MatRef<'_>, b: &MatRef<'_>, c: &MatMut<'_>) -> Result<()> {
     Ok(())
 }
 
-/// How a product is cut into parts that cores can share, never across a sum. A part comes out as it does in the whole, to the bit:
-/// the kernels sum each value in an order that follows from `k`, but where the result is a vector, small or tiny. Parts are none of
-/// these, unless the whole is.
+/// How a product is cut into parts that cores can share, never across a sum. A part comes out as it does in the
+/// whole, to the bit: the kernels sum each value in an order that follows from `k`, but where the result is a
+/// vector, small or tiny. Parts are none of these, unless the whole is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Cut {
     rows: usize,

@@ -1,11 +1,12 @@
 //! Plain loops compiled a second time for the vector registers that the CPU at hand has.
 
-/// Runs a loop over slices with AVX2 where there is AVX2; elsewhere (NEON is part of every aarch64) as it is. The loop names the
-/// variables that it uses, with their types: `wide!((values: &mut [f32], scale: f32) { … })`, or `{ … } -> f32` with a result.
+/// Runs a loop over slices with AVX2 where there is AVX2; elsewhere (NEON is part of every aarch64) as it is.
+/// The loop names the variables that it uses, with their types; a result's type comes last:
+/// `wide!((a: &[f32], b: &[f32]) { … } -> f32)`.
 ///
-/// The crate is compiled for the oldest CPU of its target: on x86-64 that means four lanes, and loops over values in cache
-/// run at half the speed or less. A closure would not do: where the compiler calls it instead of inlining it, it is compiled for
-/// the oldest CPU after all, at up to nine times the time.
+/// The crate is compiled for the oldest CPU of its target: on x86-64 that means four lanes, and loops over
+/// values in cache run at half the speed or less. A closure would not do: where the compiler calls it instead
+/// of inlining it, it is compiled for the oldest CPU after all, at up to nine times the time.
 macro_rules! wide {
     (($($name:ident: $type:ty),* $(,)?) $body:block $(-> $result:ty)?) => {{
         #[inline(always)]

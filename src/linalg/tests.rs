@@ -116,7 +116,8 @@ fn every_backend_agrees_with_the_definition() {
     compare(side, side, side, (0, 0, 0), 2.0, 1.0);
 }
 
-/// What the runtime promises of threads rests on this: kernels sum a value in the same order in a part and in the whole.
+/// What the runtime promises of threads rests on this: kernels sum a value in the same order in a part and in
+/// the whole.
 #[test]
 fn any_number_of_threads_gives_the_same_bits() {
     let mut shared = 0;

@@ -11,7 +11,7 @@ use crate::cipher::Key;
 use crate::disk::{Disk, KeySource, StagedFile, read_file};
 use crate::error::{Error, ErrorKind, Result};
 use crate::input::Preprocessing;
-use crate::process::TrainLimits;
+use crate::process::{TrainLimits, available_cores};
 
 /// Name of the file in a home.
 pub(crate) const FILE: &str = "acclimate.toml";
@@ -258,8 +258,7 @@ impl Config {
 
     /// Threads of this home: those that it asks for, else as many as the process may use cores.
     pub fn threads(&self) -> usize {
-        let cores = || std::thread::available_parallelism().map_or(1, usize::from);
-        self.threads.map_or_else(cores, |threads| usize::from(threads.get()))
+        self.threads.map_or_else(available_cores, |threads| usize::from(threads.get()))
     }
 
     /// The key of the home, or `given` if it is the right one; `None` where nothing is encrypted.

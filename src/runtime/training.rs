@@ -391,7 +391,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("home");
         Home::init(&path, &InitOptions::new(asset("har_cnn.onnx"))).unwrap();
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let cores = crate::process::available_cores();
         assert_eq!(Home::open(&path).unwrap().session("p").unwrap().settings().threads, cores);
         let file = path.join("acclimate.toml");
         let text = std::fs::read_to_string(&file).unwrap();

@@ -1,4 +1,5 @@
-//! Is a candidate better than the active generation, on the same items? The paired test, its power, and what to say.
+//! Is a candidate better than the active generation, on the same items? The paired test, its power, and what to
+//! say.
 
 use super::binomial::{at_least, pmf, support};
 use serde::{Deserialize, Serialize};
@@ -113,10 +114,11 @@ fn mid_p(wins: u64, m: u64) -> f64 {
 /// What a nominal level `alpha` is for p-values of cross-validated answers, of which `differ` of `n` differ:
 /// `alpha·(1 - 1.6·min(differ/n, 1/4))`.
 ///
-/// Of two items in different folds, each helped to train the model that answered the other, so that one coincidence
-/// counts twice. On labels that have nothing to do with the inputs, wins less losses have the variance of independent
-/// items where few differ, and 1.1 to 1.3 times that where a quarter or more do (`adapt/level.rs`). A normal test at
-/// 5 % that allows for a variance of `1 + min(differ/n, 1/4)` is this test to 0.003.
+/// Of two items in different folds, each helped to train the model that answered the other, so that one
+/// coincidence counts twice. On labels that have nothing to do with the inputs, wins less losses have the
+/// variance of independent items where few differ, and 1.1 to 1.3 times that where a quarter or more do
+/// (`adapt/level.rs`). A normal test at 5 % that allows for a variance of `1 + min(differ/n, 1/4)` is this test
+/// to 0.003.
 pub(crate) fn fold_level(alpha: f64, differ: u64, n: u64) -> f64 {
     alpha * (1.0 - 1.6 * (differ as f64 / n.max(1) as f64).min(0.25))
 }
@@ -131,8 +133,8 @@ pub fn fewest_items(alpha: f64) -> u64 {
     (0..1100).find(|&n| mid_p(n, n) <= fold_level(alpha, n, n)).unwrap_or(1100)
 }
 
-/// Probability that the test at level `alpha` over `n` cross-validated items finds a candidate that truly turns a share
-/// `win` of the wrong answers right and a share `loss` wrong (both of all items):
+/// Probability that the test at level `alpha` over `n` cross-validated items finds a candidate that truly turns
+/// a share `win` of the wrong answers right and a share `loss` wrong (both of all items):
 ///
 /// `power = sum_m Bin(m; n, win + loss) · P(X >= c(m))`, `X ~ Bin(m, win/(win + loss))`,
 ///

@@ -1,10 +1,11 @@
 //! The cores that the operators of a pass share.
 //!
-//! A pass runs on a pool of threads, and its operators hand parts of their results to those that have nothing else to do. No sum is
-//! ever cut, so that results are the same bits for any number of threads. A pool belongs to one thread at a time, and so runs one pass
-//! at a time: in the middle of an operator a thread of it may do what else waits in the pool, and the model runtime's buffers, which
-//! are those of the thread, would meet another pass there. The threads sleep when no pass runs; while one does, they look for work
-//! between its operators, since to wake one takes as long as a small operator.
+//! A pass runs on a pool of threads, and its operators hand parts of their results to those that have nothing
+//! else to do. No sum is ever cut, so that results are the same bits for any number of threads. A pool belongs
+//! to one thread at a time, and so runs one pass at a time: in the middle of an operator a thread of it may do
+//! what else waits in the pool, and the model runtime's buffers, which are those of the thread, would meet
+//! another pass there. The threads sleep when no pass runs; while one does, they look for work between its
+//! operators, since to wake one takes as long as a small operator.
 
 use std::cell::{Cell, RefCell};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,7 +16,7 @@ use rayon::prelude::*;
 use rayon::{ThreadPool, ThreadPoolBuilder, Yield};
 
 use super::lock;
-use crate::process::{caught, guard_thread};
+use crate::process::{available_cores, caught, guard_thread};
 
 /// More threads than this are not started, whatever is asked for.
 const MOST_THREADS: usize = 64;
@@ -33,25 +34,31 @@ struct Pools {
 }
 
 thread_local! {
-    /// The pool that belongs to this thread.
-    static CORES: RefCell<Option<Arc<ThreadPool>>> = const { RefCell::new(None) };
+    /// Where the passes of this thread run.
+    static CORES: RefCell<Cores> = const { RefCell::new(Cores::Own) };
     /// Whether this is a thread of one of the pools.
     static OF_A_POOL: Cell<bool> = const { Cell::new(false) };
 }
 
-/// A pool that belongs to this thread until this is dropped.
+/// Where the passes of a thread run.
+#[derive(Default)]
+enum Cores {
+    /// On the thread itself.
+    #[default]
+    Own,
+    /// On so many threads, from the first pass on that is worth it.
+    Wanted(usize),
+    Lent(Lent),
+}
+
+/// A pool that belongs to one thread until this is dropped.
 struct Lent(Arc<ThreadPool>);
 
 impl Lent {
-    /// None for one thread, and where others have the cores already.
+    /// None where others have the cores already; tests, which run side by side, are lent theirs all the same.
     fn of(threads: usize) -> Option<Lent> {
-        let threads = threads.min(MOST_THREADS);
-        if threads <= 1 {
-            return None;
-        }
         let mut pools = lock(&POOLS);
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        if pools.lent > 0 && pools.lent + threads > cores && !cfg!(test) {
+        if pools.lent > 0 && pools.lent + threads > available_cores() && !cfg!(test) {
             return None;
         }
         let found = pools.idle.iter().position(|pool| pool.current_num_threads() == threads);
@@ -88,34 +95,50 @@ fn start(threads: usize) -> Option<Arc<ThreadPool>> {
     }
 }
 
-/// Runs `work`; the passes that it starts on this thread share `threads` cores, or those that the thread has already. Where others
-/// have them, the passes run on this thread alone.
+/// Runs `work`; the passes that it starts on this thread share `threads` cores, or those that the thread has
+/// already. Where others have them, the passes run on this thread alone.
 pub(crate) fn on_cores<R>(threads: usize, work: impl FnOnce() -> R) -> R {
-    if CORES.with_borrow(Option::is_some) {
+    if threads <= 1 || CORES.with_borrow(|cores| !matches!(cores, Cores::Own)) {
         return work();
     }
-    let Some(lent) = Lent::of(threads) else { return work() };
     /// Gives the pool back, however the work ends.
-    struct Scope(#[allow(dead_code)] Lent);
+    struct Scope;
     impl Drop for Scope {
         fn drop(&mut self) {
-            CORES.set(None);
+            drop(CORES.take());
         }
     }
-    CORES.set(Some(lent.0.clone()));
-    let _scope = Scope(lent);
+    let _scope = Scope;
+    CORES.set(Cores::Wanted(threads.min(MOST_THREADS)));
     work()
 }
 
-/// Runs a pass on the cores that this thread has, if there is enough to share (`worth`), and tells it the pool then; the message of its
-/// panic, if it panics there. A thread of a pool, ours or the application's, runs it alone: while it waited for another pool, it might
-/// be given another pass to run.
+/// The pool that this thread has, if it may have one. A thread of a pool, ours or the application's, has none:
+/// while it waited for another pool, it might be given another pass to run.
+fn own_pool() -> Option<Arc<ThreadPool>> {
+    if rayon::current_thread_index().is_some() {
+        return None;
+    }
+    CORES.with_borrow_mut(|cores| {
+        if let Cores::Wanted(threads) = *cores
+            && let Some(lent) = Lent::of(threads)
+        {
+            *cores = Cores::Lent(lent);
+        }
+        match cores {
+            Cores::Lent(lent) => Some(lent.0.clone()),
+            _ => None,
+        }
+    })
+}
+
+/// Runs a pass on the cores that this thread has, if there is enough to share (`worth`), and tells it the pool
+/// then; the message of its panic, if it panics there.
 pub(crate) fn run_pass<R: Send>(
     worth: bool,
     pass: impl FnOnce(Option<&Arc<ThreadPool>>) -> R + Send,
 ) -> Result<R, String> {
-    let worth = worth && rayon::current_thread_index().is_none();
-    let Some(pool) = CORES.with_borrow(Clone::clone).filter(|_| worth) else { return Ok(pass(None)) };
+    let Some(pool) = worth.then(own_pool).flatten() else { return Ok(pass(None)) };
     pool.install(|| {
         let _running = Running::begin(&pool);
         caught(|| pass(Some(&pool)))
@@ -160,8 +183,8 @@ fn look_for_work(over: &AtomicBool) {
     }
 }
 
-/// Into how many parts work of `size` is cut, where a part of less than `fewest` is not worth handing over: two for each core of the
-/// pass that this is part of, so that a slow one does not hold up the others.
+/// Into how many parts work of `size` is cut, where a part of less than `fewest` is not worth handing over: two
+/// for each core of the pass that this is part of, so that a slow one does not hold up the others.
 pub(crate) fn parts(size: usize, fewest: usize) -> usize {
     match OF_A_POOL.get() {
         true => (size / fewest).clamp(1, 2 * rayon::current_num_threads()),
@@ -244,7 +267,7 @@ mod tests {
     #[test]
     fn work_inside_work_has_the_same_cores() {
         let cores = || run_pass(true, |_| rayon::current_num_threads()).unwrap();
-        let has_none = || CORES.with_borrow(Option::is_none);
+        let has_none = || CORES.with_borrow(|cores| matches!(cores, Cores::Own));
         on_cores(3, || {
             assert_eq!(cores(), 3);
             on_cores(2, || assert_eq!(cores(), 3));

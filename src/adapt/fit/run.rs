@@ -155,8 +155,8 @@ impl Fit<'_> {
         self.progress.place.0
     }
 
-    /// Whether there was nothing more to train after so many epochs. The fit may stand further: it may have gone on
-    /// from where an earlier run left it.
+    /// Whether there was nothing more to train after so many epochs. The fit may stand further: it may have
+    /// gone on from where an earlier run left it.
     pub fn was_finished_at(&self, epochs: u64) -> bool {
         self.progress.finished && self.progress.place.0 <= epochs
     }

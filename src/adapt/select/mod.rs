@@ -64,7 +64,7 @@ pub(crate) fn choose(base: &Base, task: Task, pattern: &Pattern, rank: usize, le
     let reached = || seen.table.sites.iter().zip(&seen.macs).filter(|(s, _)| reachable.contains(&s.name));
     let (sites, macs): (Vec<Site>, Vec<u64>) = reached().map(|(s, m)| (s.clone(), *m)).unzip();
     let mut choice = Choice { candidates, sites, macs, bucket, unreachable, train_memory_bytes: 0 };
-    let workers = std::thread::available_parallelism().map_or(1, usize::from);
+    let workers = crate::process::available_cores();
     choice.train_memory_bytes = Costs::of(base, task, &choice, &TrainLimits::default(), workers).all(rank, peak_bytes);
     Ok(choice)
 }
@@ -106,7 +106,7 @@ pub fn summarise(base: &Base, task: Task, pattern: &Pattern, rank: usize, limits
         unreachable: choice.unreachable.clone(),
     };
     if !limits.are_unlimited() {
-        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        let threads = crate::process::available_cores();
         let (candidates, chosen) = Costs::new(base, task, &choice, limits, threads).choose(rank, None)?;
         let numbers = |(name, rank): &(String, usize)| {
             choice.sites.iter().find(|s| s.name == *name).map_or(0, |s| s.trainable(*rank))

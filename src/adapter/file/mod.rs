@@ -68,8 +68,8 @@ pub fn read_header(disk: &dyn Disk, path: &Path) -> Result<(AdapterHeader, u64)>
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum AdapterAccess {
-    /// Its file is mapped: it costs page cache, which processes share, and no memory of its own. For homes to which
-    /// nobody else writes.
+    /// Its file is mapped: it costs page cache, which processes share, and no memory of its own. For homes to
+    /// which nobody else writes.
     #[default]
     Mmap,
     /// Its file is read whole: whatever becomes of the file changes no answer.

@@ -82,7 +82,9 @@ impl EvalOp for LogSoftmaxBackward {
                 let (others_p, others_dy): (f32, f32) = (p.iter().sum(), dy.iter().sum());
                 let total = others_dy + top_dy;
                 let p = &p[..];
-                wide!((dy: &mut [f32], p: &[f32], total: f32) { dy.iter_mut().zip(p).for_each(|(d, p)| *d -= p * total) });
+                wide!((dy: &mut [f32], p: &[f32], total: f32) {
+                    dy.iter_mut().zip(p).for_each(|(d, p)| *d -= p * total);
+                });
                 dy[top] = top_dy * others_p - top_p * others_dy;
             }
         })?;

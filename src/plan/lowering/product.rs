@@ -124,7 +124,8 @@ impl Product {
             let left = MatRef::new(&a[at.a + rows.start * m.a..], rows.len(), k.len, m.a, k.a)?;
             let right = MatRef::new(&b[at.b + columns.start * n.b..], k.len, columns.len(), k.b, n.b)?;
             let first = at.c + rows.start * m.c + columns.start * n.c;
-            // SAFETY: the loops, rows and columns are the axes of the result, so that no two parts have a place in common.
+            // SAFETY: the loops, rows and columns are the axes of the result, so that no two parts have a place
+            // in common.
             let part = unsafe { c.matrix(first, rows.len(), columns.len(), m.c, n.c) }?;
             gemm_part(backend, left, right, beta, part)?;
             self.finish(&c, at.c, rows, columns, bias);
@@ -163,7 +164,8 @@ impl Product {
         }
     }
 
-    /// Bias and clip of the part of `rows` and `columns` of the product that starts at `at`; rows or columns are contiguous.
+    /// Bias and clip of the part of `rows` and `columns` of the product that starts at `at`; rows or columns
+    /// are contiguous.
     fn finish(&self, c: &Places<'_>, at: usize, rows: Range<usize>, columns: Range<usize>, bias: &[f32]) {
         if self.bias.is_none() && self.clip.is_none() {
             return;
@@ -270,8 +272,9 @@ impl EvalOp for Product {
 
 /// A tensor whose values are still to be written.
 pub(super) fn unfilled(shape: &[usize]) -> TractResult<Tensor> {
-    // SAFETY: the callers write every element: a product, since beta is 0 and the loops with m and n cover the result's axes; a depthwise
-    // convolution, since it begins with the bias in every plane. Filling 3 MB with zeros first costs 2 % of a product.
+    // SAFETY: the callers write every element: a product, since beta is 0 and the loops with m and n cover the
+    // result's axes; a depthwise convolution, since it begins with the bias in every plane. Filling 3 MB with
+    // zeros first costs 2 % of a product.
     unsafe { Tensor::uninitialized::<f32>(shape) }
 }
 

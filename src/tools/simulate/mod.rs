@@ -68,7 +68,7 @@ impl Default for Options<'_> {
             ongoing: false,
             gap: GAP,
             seed: 0,
-            threads: std::thread::available_parallelism().map_or(1, usize::from),
+            threads: crate::process::available_cores(),
             settings: None,
             stop: None,
         }
