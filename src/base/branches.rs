@@ -10,7 +10,7 @@ use tract_onnx::pb::tensor_shape_proto::{Dimension, dimension::Value};
 use tract_onnx::pb::{AttributeProto, GraphProto, ModelProto, NodeProto, ValueInfoProto};
 
 use super::reload::{shape, shape_mut};
-use super::{guarded, typed};
+use super::{guarded, stored, typed};
 use crate::error::ErrorKind;
 
 /// Most nodes that are looked at. Each takes some readings of the part of the graph before it.
@@ -43,7 +43,8 @@ fn condition(proto: &ModelProto, position: usize) -> Option<bool> {
 /// The single whole number, or truth, that `value` is for every batch and length that is tried. The runtime takes a symbol for unequal to
 /// any number, so it is asked with sizes.
 pub(super) fn known(proto: &ModelProto, value: &str) -> Option<i64> {
-    let part = part(proto.graph.as_ref()?, value);
+    let mut part = part(proto.graph.as_ref()?, value);
+    stored::inline_all(&mut part);
     let at = |batch: i64, other: i64| -> Option<i64> {
         let mut graph = part.clone();
         fix(&mut graph.input, batch, other);

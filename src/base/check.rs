@@ -11,6 +11,7 @@ use tract_onnx::pb::{
 use super::integers::{numbers, volume};
 use super::lower::{BLOCKS, blocks_refusal};
 use super::onnx::node_name;
+use super::stored;
 use crate::error::{Error, Result};
 
 /// Newest opset whose operators are known.
@@ -239,9 +240,10 @@ fn stored(t: &TensorProto) -> Result<()> {
     let lists =
         t.float_data.len() + t.int32_data.len() + t.int64_data.len() + t.double_data.len() + t.uint64_data.len();
     // The shortest elements take half a byte.
-    let held = if t.raw_data.is_empty() { lists as u64 * 2 } else { t.raw_data.len() as u64 * 2 };
+    let raw = stored::raw_len(t);
+    let held = if raw == 0 { lists as u64 * 2 } else { raw.saturating_mul(2) };
     if declared > held {
-        return Err(Error::bad_data(format!("a tensor of shape {:?} holds {} bytes", t.dims, t.raw_data.len()))
+        return Err(Error::bad_data(format!("a tensor of shape {:?} holds {raw} bytes", t.dims))
             .hint("check that the file was copied whole"));
     }
     Ok(())
@@ -280,8 +282,9 @@ fn integers(t: &TensorProto) -> Option<Vec<i64>> {
     if t.data_type != DataType::Int64 as i32 {
         return None;
     }
-    Some(match t.raw_data.is_empty() {
+    let raw = stored::raw(t)?;
+    Some(match raw.is_empty() {
         true => t.int64_data.clone(),
-        false => t.raw_data.as_chunks::<8>().0.iter().map(|b| i64::from_le_bytes(*b)).collect(),
+        false => raw.as_chunks::<8>().0.iter().map(|b| i64::from_le_bytes(*b)).collect(),
     })
 }

@@ -1,5 +1,6 @@
 //! Weights that lie in files beside the model's: read into it when it is loaded, from its own folder and from nowhere else.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Component, Path, PathBuf};
@@ -9,15 +10,18 @@ use tract_onnx::pb::tensor_proto::{DataLocation, DataType};
 use tract_onnx::pb::{AttributeProto, GraphProto, ModelProto, TensorProto};
 
 use super::onnx;
+use super::stored::{self, Store};
 use crate::error::{Error, Result};
 
-/// Reads every tensor of `proto` that is stored in another file, relative to `folder`; whether there was one.
+/// Reads every tensor of `proto` that is stored in another file, relative to `folder`; whether there was one. Large ones are
+/// left there, where a store may refer to them.
 ///
 /// # Errors
 /// `BadData`, naming the tensor: a place outside of `folder` or by way of a link, a file that has another name too, or other bytes
 /// than the tensor's shape takes. `Io`.
-pub(super) fn bring_in(proto: &mut ModelProto, folder: &Path) -> Result<bool> {
-    proto.graph.as_mut().map_or(Ok(false), |graph| graph_in(graph, folder))
+pub(super) fn bring_in(proto: &mut ModelProto, folder: &Path, store: Option<&Store>) -> Result<bool> {
+    let mut from = From { folder, store, sources: HashMap::new() };
+    proto.graph.as_mut().map_or(Ok(false), |graph| from.graph(graph))
 }
 
 /// The model at `path` as one file that holds all of its weights.
@@ -26,59 +30,81 @@ pub(super) fn bring_in(proto: &mut ModelProto, folder: &Path) -> Result<bool> {
 /// As [`bring_in`], and when the file is no ONNX model.
 pub(crate) fn in_one_file(path: &Path, bytes: &[u8]) -> Result<Vec<u8>> {
     let mut proto = onnx::parse(bytes).map_err(|e| e.at(path.display()))?;
-    bring_in(&mut proto, path.parent().unwrap_or(Path::new(""))).map_err(|e| e.within(path.display()))?;
+    bring_in(&mut proto, path.parent().unwrap_or(Path::new("")), None).map_err(|e| e.within(path.display()))?;
     Ok(proto.encode_to_vec())
 }
 
-fn graph_in(graph: &mut GraphProto, folder: &Path) -> Result<bool> {
-    let mut any = false;
-    for t in &mut graph.initializer {
-        any |= tensor_in(t, folder)?;
-    }
-    for a in graph.node.iter_mut().flat_map(|n| &mut n.attribute) {
-        any |= attribute_in(a, folder)?;
-    }
-    Ok(any)
+/// What tensors are read from.
+struct From<'a> {
+    folder: &'a Path,
+    store: Option<&'a Store>,
+    /// The files that the store has, by their places.
+    sources: HashMap<PathBuf, usize>,
 }
 
-fn attribute_in(a: &mut AttributeProto, folder: &Path) -> Result<bool> {
-    let mut any = false;
-    for t in a.t.iter_mut().chain(&mut a.tensors) {
-        any |= tensor_in(t, folder)?;
+impl From<'_> {
+    fn graph(&mut self, graph: &mut GraphProto) -> Result<bool> {
+        let mut any = false;
+        for t in &mut graph.initializer {
+            any |= self.tensor(t, true)?;
+        }
+        for a in graph.node.iter_mut().flat_map(|n| &mut n.attribute) {
+            any |= self.attribute(a, true)?;
+        }
+        Ok(any)
     }
-    for g in a.g.iter_mut().chain(&mut a.graphs) {
-        any |= graph_in(g, folder)?;
-    }
-    Ok(any)
-}
 
-fn tensor_in(t: &mut TensorProto, folder: &Path) -> Result<bool> {
-    if t.data_location != Some(DataLocation::External as i32) {
-        return Ok(false);
+    /// Tensors of graphs within the `outer` one are always read.
+    fn attribute(&mut self, a: &mut AttributeProto, outer: bool) -> Result<bool> {
+        let mut any = false;
+        for t in a.t.iter_mut().chain(&mut a.tensors) {
+            any |= self.tensor(t, outer)?;
+        }
+        for g in a.g.iter_mut().chain(&mut a.graphs) {
+            for t in &mut g.initializer {
+                any |= self.tensor(t, false)?;
+            }
+            for a in g.node.iter_mut().flat_map(|n| &mut n.attribute) {
+                any |= self.attribute(a, false)?;
+            }
+        }
+        Ok(any)
     }
-    let entry = |key: &str| t.external_data.iter().find(|e| e.key == key).map(|e| e.value.as_str());
-    let damaged = |what: String| Error::bad_data(what).at(&t.name).hint("export the model again");
-    let number = |key: &str| match entry(key).map(str::parse::<u64>) {
-        Some(Ok(n)) => Ok(Some(n)),
-        None => Ok(None),
-        Some(Err(_)) => Err(damaged(format!("the {key} of its external data is no number"))),
-    };
-    let location = entry("location").ok_or_else(|| damaged("it does not say where its external data is".into()))?;
-    let path = place(folder, location).map_err(|e| e.at(&t.name))?;
-    let takes =
-        bytes_of(t).ok_or_else(|| damaged(format!("external data of shape {:?} and type {}", t.dims, t.data_type)))?;
-    let (offset, length) = (number("offset")?.unwrap_or(0), number("length")?.unwrap_or(takes));
-    let cannot = |e| Error::io("cannot read the model's external data", &path, e);
-    let file = File::open(&path).map_err(cannot)?;
-    let held = file.metadata().map_err(cannot)?.len().saturating_sub(offset);
-    if length != takes || takes > held {
-        return Err(damaged(format!("its external data is {} bytes, not {takes}", held.min(length))));
+
+    fn tensor(&mut self, t: &mut TensorProto, outer: bool) -> Result<bool> {
+        if t.data_location != Some(DataLocation::External as i32) || stored::is_stored(t) {
+            return Ok(false);
+        }
+        let entry = |key: &str| t.external_data.iter().find(|e| e.key == key).map(|e| e.value.as_str());
+        let damaged = |what: String| Error::bad_data(what).at(&t.name).hint("export the model again");
+        let number = |key: &str| match entry(key).map(str::parse::<u64>) {
+            Some(Ok(n)) => Ok(Some(n)),
+            None => Ok(None),
+            Some(Err(_)) => Err(damaged(format!("the {key} of its external data is no number"))),
+        };
+        let location = entry("location").ok_or_else(|| damaged("it does not say where its external data is".into()))?;
+        let path = place(self.folder, location).map_err(|e| e.at(&t.name))?;
+        let takes = bytes_of(t)
+            .ok_or_else(|| damaged(format!("external data of shape {:?} and type {}", t.dims, t.data_type)))?;
+        let (offset, length) = (number("offset")?.unwrap_or(0), number("length")?.unwrap_or(takes));
+        let cannot = |e| Error::io("cannot read the model's external data", &path, e);
+        let file = File::open(&path).map_err(cannot)?;
+        let held = file.metadata().map_err(cannot)?.len().saturating_sub(offset);
+        if length != takes || takes > held {
+            return Err(damaged(format!("its external data is {} bytes, not {takes}", held.min(length))));
+        }
+        if let Some(store) = self.store.filter(|_| outer && takes >= stored::LARGE as u64) {
+            let source =
+                *self.sources.entry(path).or_insert_with(|| store.add(stored::Source::File { file, mapped: false }));
+            store.refer(t, source, offset..offset + takes);
+            return Ok(true);
+        }
+        let length = usize::try_from(takes).map_err(|_| damaged(format!("{takes} bytes of external data")))?;
+        let mut bytes = vec![0; length];
+        file.read_exact_at(&mut bytes, offset).map_err(cannot)?;
+        stored::set_raw(t, bytes);
+        Ok(true)
     }
-    let mut bytes = vec![0; usize::try_from(takes).map_err(|_| damaged(format!("{takes} bytes of external data")))?];
-    file.read_exact_at(&mut bytes, offset).map_err(cannot)?;
-    (t.raw_data, t.data_location) = (bytes, None);
-    t.external_data.clear();
-    Ok(true)
 }
 
 /// The file at `location` below `folder`, if it is reached by plain names and is known by this one alone: a link could lead

@@ -5,7 +5,7 @@ use tract_onnx::pb::tensor_proto::DataType;
 use tract_onnx::pb::{AttributeProto, GraphProto, TensorProto, ValueInfoProto, type_proto};
 
 use super::integers::numbers;
-use super::narrow;
+use super::{narrow, stored};
 
 const FLOAT: i32 = DataType::Float as i32;
 
@@ -62,7 +62,7 @@ fn tensor(t: &mut TensorProto) {
     if is_half(t.data_type)
         && let Some(values) = numbers(t)
     {
-        t.raw_data = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+        stored::set_raw(t, values.iter().flat_map(|v| v.to_le_bytes()).collect());
         t.int32_data.clear();
         t.data_type = FLOAT;
     }
@@ -111,7 +111,7 @@ mod tests {
     fn widened(initializer: Vec<TensorProto>, folder: &Path) -> Result<GraphProto> {
         let graph = Some(GraphProto { initializer, ..GraphProto::default() });
         let mut model = ModelProto { graph, ..ModelProto::default() };
-        external::bring_in(&mut model, folder)?;
+        external::bring_in(&mut model, folder, None)?;
         let mut graph = model.graph.unwrap();
         widen(&mut graph);
         Ok(graph)

@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use tract_onnx::pb::{GraphProto, ModelProto};
+use tract_onnx::pb::GraphProto;
 
 use super::pins::{self, Pins};
+use super::stored::{self, Parsed};
 use super::{Base, Dim, Fingerprint, reload};
 use crate::error::{Error, ErrorKind};
 
@@ -23,21 +24,21 @@ const LENGTH: usize = 16;
 
 /// `e`, for which the model at `path` was refused, with the pins that let it load, if there are any among those that are tried; `again` reads
 /// the file once more.
-pub(super) fn pins(e: Error, path: &Path, again: &dyn Fn() -> Option<ModelProto>) -> Error {
+pub(super) fn pins(e: Error, path: &Path, again: &dyn Fn() -> Option<Parsed>) -> Error {
     if e.kind() != ErrorKind::UnsupportedModel {
         return e;
     }
-    let Some(proto) = again() else { return e };
-    let left = reload::left_open(&proto);
-    let stored = proto.graph.as_ref().map(stored_sizes).unwrap_or_default();
+    let Some(parsed) = again() else { return e };
+    let left = reload::left_open(&parsed.proto);
+    let stored = parsed.proto.graph.as_ref().map(stored_sizes).unwrap_or_default();
     let sizes = likely(stored.into_iter().filter_map(|d| usize::try_from(d).ok()));
-    drop(proto);
+    drop(parsed);
     let candidates = candidates(&left, &sizes);
     if candidates.is_empty() {
         return e;
     }
     let started = Instant::now();
-    let loads = |pins: &&Pins| started.elapsed() < LONGEST && again().is_some_and(|proto| loads(proto, pins, path));
+    let loads = |pins: &&Pins| started.elapsed() < LONGEST && again().is_some_and(|parsed| loads(parsed, pins, path));
     match candidates.iter().find(loads) {
         Some(pins) => e.hint(format!(
             "it loads with `acclimate pin MODEL{} --output F.onnx`, which was tried; other sizes and values may, too",
@@ -60,19 +61,19 @@ fn stored_sizes(graph: &GraphProto) -> Vec<i64> {
     sizes
 }
 
-fn loads(mut proto: ModelProto, pins: &Pins, path: &Path) -> bool {
-    let pinned = pins::apply(proto.graph.get_or_insert_default(), pins);
-    let base = || Base::of_proto(Fingerprint::of(&[]), proto, 0, path).ok();
+fn loads(mut parsed: Parsed, pins: &Pins, path: &Path) -> bool {
+    let pinned = pins::apply(parsed.proto.graph.get_or_insert_default(), pins);
+    let base = || Base::of_proto(Fingerprint::of(&[]), parsed, 0, path).ok();
     let open = |base: &Base| base.inputs.iter().flat_map(|p| &p.dims).any(|d| matches!(d, Dim::Open(_)));
     pinned.is_ok() && base().is_some_and(|base| !open(&base) && base.concrete(&base.bucket(1, LENGTH)).is_ok())
 }
 
 /// The options that make each of `inputs` a constant of zeros, if the model at `path` loads with them.
 pub(super) fn zeroed(path: &Path, inputs: &[&str]) -> Option<String> {
-    let proto = super::parse(&std::fs::read(path).ok()?).ok()?;
+    let parsed = stored::parse_bytes(&std::fs::read(path).ok()?).ok()?;
     let inputs = inputs.iter().map(|name| (name.to_string(), 0.0)).collect();
     let pins = Pins { inputs, ..Pins::default() };
-    loads(proto, &pins, path).then(|| pins.options())
+    loads(parsed, &pins, path).then(|| pins.options())
 }
 
 /// Sizes to try in a model whose stored tensors have these.

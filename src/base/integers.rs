@@ -3,6 +3,8 @@
 use tract_onnx::pb::TensorProto;
 use tract_onnx::pb::tensor_proto::DataType;
 
+use super::stored;
+
 /// Element types of two four-bit integers a byte.
 pub(super) const UINT4: i32 = DataType::Uint4 as i32;
 pub(super) const INT4: i32 = DataType::Int4 as i32;
@@ -52,9 +54,9 @@ pub(super) fn float_tensor(name: String, values: &[f32], dims: &[i64]) -> Tensor
 
 /// The values of a tensor that is stored in the file itself, of a type that a quantisation uses.
 pub(super) fn numbers(t: &TensorProto) -> Option<Vec<f32>> {
-    let raw = &t.raw_data;
+    let raw = stored::raw(t)?;
     let stored = |values: &[i32]| Some(values.iter().map(|v| *v as f32).collect());
-    let bytes = || if raw.is_empty() { t.int32_data.iter().map(|v| *v as u8).collect() } else { raw.clone() };
+    let bytes = || if raw.is_empty() { t.int32_data.iter().map(|v| *v as u8).collect() } else { raw.to_vec() };
     let nibbles = |sign: bool| {
         let value = |n: u8| if sign && n > 7 { n as f32 - 16.0 } else { n as f32 };
         let count = volume(t.dims.iter().copied())?;

@@ -1,5 +1,6 @@
 //! The frozen base model: loaded once, identified by the BLAKE3 of its bytes, never changed.
 
+mod absorb;
 mod branches;
 mod check;
 mod decompose;
@@ -27,6 +28,7 @@ mod shape;
 mod size_limits;
 mod standard;
 mod states;
+mod stored;
 mod straight_through;
 mod tail;
 mod wrapped;
@@ -50,6 +52,9 @@ use reload::Reload;
 pub(crate) use shape::Symbols;
 pub use shape::{Bucket, Dim, Element, Port};
 pub(crate) use standard::{prune, standardise};
+use stored::Parsed;
+pub use stored::fingerprint;
+pub(crate) use stored::{Piece, align};
 pub(crate) use tail::{EndInFile, find_tail};
 pub use tail::{EndPoint, EndReport, Kind, Task};
 
@@ -82,6 +87,8 @@ pub struct Base {
     /// Position of the input that is fed with what is given without a name.
     fed: Option<usize>,
     ending: std::sync::OnceLock<tail::Ending>,
+    /// The last to go: it gives back the memory of the weights.
+    _store: Arc<stored::Store>,
 }
 
 impl Base {
@@ -96,6 +103,16 @@ impl Base {
 
     /// [`Base::open`] of a model whose hash is accepted; it is not looked into before.
     pub(crate) fn open_if(path: &Path, accept: &dyn Fn(&Fingerprint) -> Result<()>) -> Result<Base> {
+        Base::open_with(path, false, accept)
+    }
+
+    /// [`Base::open_if`] of a file that nobody changes as long as it is used: weights that begin at pages of it are used
+    /// in place.
+    pub(crate) fn open_mapped(path: &Path, accept: &dyn Fn(&Fingerprint) -> Result<()>) -> Result<Base> {
+        Base::open_with(path, true, accept)
+    }
+
+    fn open_with(path: &Path, mapped: bool, accept: &dyn Fn(&Fingerprint) -> Result<()>) -> Result<Base> {
         let file = std::fs::File::open(path).map_err(|e| Error::io("cannot open the model", path, e))?;
         let length = file.metadata().map_err(|e| Error::io("cannot read the model", path, e))?;
         if length.is_dir() {
@@ -109,28 +126,31 @@ impl Base {
         if file_bytes == 0 {
             return Err(Error::bad_data("the model file is empty").at(path.display()));
         }
-        // SAFETY: the map is read once, here, and dropped before this function returns; a writer that shortens the file
+        // SAFETY: the map is read here alone, and dropped before this function returns; a writer that shortens the file
         // in that moment would raise SIGBUS, as for any mapped file.
         let map = unsafe { memmap2::Mmap::map(&file) }.map_err(|e| Error::io("cannot map the model", path, e))?;
-        let fingerprint = Fingerprint::of(&map);
+        let read = |e| Error::io("cannot read the model", path, e);
+        let fingerprint = stored::fingerprint_of_file(&map, &file).map_err(read)?;
         accept(&fingerprint)?;
-        let proto = parse(&map).map_err(|e| e.at(path.display()))?;
-        // The file's pages are not needed any more: with them a load would hold the weights three times.
-        drop(map);
-        let again = || parse(&std::fs::read(path).ok()?).ok();
-        Base::of_proto(fingerprint, proto, file_bytes, path).map_err(|e| hints::pins(e, path, &again))
+        let open = || {
+            let source = stored::Source::File { file: file.try_clone().map_err(read)?, mapped };
+            stored::parse(&map, source).map_err(|e| e.at(path.display()))
+        };
+        let again = || open().ok();
+        Base::of_proto(fingerprint, open()?, file_bytes, path).map_err(|e| hints::pins(e, path, &again))
     }
 
     /// Loads the model from `bytes`; `path` is where external data would lie and what errors name.
     pub fn from_bytes(bytes: &[u8], path: &Path) -> Result<Base> {
-        let proto = parse(bytes).map_err(|e| e.at(path.display()))?;
-        let again = || parse(bytes).ok();
-        let base = Base::of_proto(Fingerprint::of(bytes), proto, bytes.len() as u64, path);
+        let parsed = stored::parse_bytes(bytes).map_err(|e| e.at(path.display()))?;
+        let again = || stored::parse_bytes(bytes).ok();
+        let base = Base::of_proto(fingerprint(bytes), parsed, bytes.len() as u64, path);
         base.map_err(|e| hints::pins(e, path, &again))
     }
 
-    fn of_proto(fingerprint: Fingerprint, mut proto: ModelProto, file_bytes: u64, path: &Path) -> Result<Base> {
-        let external = external::bring_in(&mut proto, path.parent().unwrap_or(Path::new("")))
+    fn of_proto(fingerprint: Fingerprint, parsed: Parsed, file_bytes: u64, path: &Path) -> Result<Base> {
+        let Parsed { mut proto, store } = parsed;
+        let external = external::bring_in(&mut proto, path.parent().unwrap_or(Path::new("")), Some(&store))
             .map_err(|e| e.within(path.display()))?;
         let operators = framework();
         let checked = |proto: &ModelProto, also: &[&str]| {
@@ -148,8 +168,9 @@ impl Base {
             fold_dequant::fold(graph);
             half::widen(graph);
             narrow::widen_states(graph);
+            stored::as_nodes(graph);
         }
-        let (typed, reload) = match typed(&proto) {
+        let (typed, reload) = match typed_or_inlined(&mut proto) {
             Ok(typed) => (typed, None),
             Err(e) => {
                 let (reload, typed) = Reload::new(proto).map_err(|_| e.at(path.display()))?;
@@ -189,6 +210,7 @@ impl Base {
             asked: tail::Asked::default(),
             fed: None,
             ending: Default::default(),
+            _store: store,
         })
     }
 
@@ -402,7 +424,7 @@ fn one_batch(inputs: &[Port]) -> Result<()> {
 /// The concrete graph of a model that need not have a batch: single operators, for tests of gradients.
 #[cfg(all(test, feature = "train"))]
 pub(crate) fn graph_of(bytes: &[u8]) -> Result<TypedModel> {
-    let mut proto = parse(bytes)?;
+    let Parsed { mut proto, store: _store } = stored::parse_bytes(bytes)?;
     let operators = framework();
     standardise(&mut proto);
     let opset = onnx::summarise(&proto).opset;
@@ -410,16 +432,27 @@ pub(crate) fn graph_of(bytes: &[u8]) -> Result<TypedModel> {
         check::operators(graph, &|op| operators.op_register.0.contains_key(op) || lower::knows(op))?;
         lower::lower(graph, opset);
         half::widen(graph);
+        stored::as_nodes(graph);
     }
     let model = typed(&proto)?;
     Symbols::of(&model).concretise(&model, &Bucket { batch: 1, sequence: 1 })
 }
 
-/// The typed graph of `proto`, which holds all its weights itself.
+/// [`typed`]; where the runtime wants to know a stored weight's values before it types the graph, with these in it.
+fn typed_or_inlined(proto: &mut ModelProto) -> Result<TypedModel> {
+    typed(proto).or_else(|e| {
+        let graph = proto.graph.as_mut().filter(|g| g.node.iter().any(|n| n.op_type == stored::STORED));
+        stored::inline_all(graph.ok_or(e)?);
+        typed(proto)
+    })
+}
+
+/// The typed graph of `proto`.
 fn typed(proto: &ModelProto) -> Result<TypedModel> {
     guarded(ErrorKind::UnsupportedModel, "cannot load the model", || {
         let mut model = framework().parse(proto, None)?.model.into_typed()?;
         crate::ops::check_places(&mut model)?;
+        absorb::moved_weights(&mut model)?;
         Ok(model)
     })
     .map_err(|e| {
@@ -435,6 +468,7 @@ fn framework() -> tract_onnx::Onnx {
     framework.op_register.insert(lower::QUANTISE, straight_through::load_quantise);
     framework.op_register.insert(lower::DYNAMIC, straight_through::load_dynamic);
     framework.op_register.insert(narrow::WEIGHT, narrow::load);
+    framework.op_register.insert(stored::STORED, stored::load);
     framework.op_register.insert(lower::BLOCKS, lower::load_blocks);
     framework.op_register.insert(lower::DETACH, |_, _| Ok((straight_through::detach().into_hir(), vec![])));
     size_limits::bound(&mut framework);

@@ -9,6 +9,7 @@ use tract_onnx::pb::{AttributeProto, GraphProto, NodeProto, TensorProto};
 use tract_onnx::tract_hir::internal::{Expansion, InferenceOp, InferenceResult, Solver, TensorProxy, expand};
 
 use super::integers::{INT4, UINT4, float_tensor, numbers};
+use super::stored;
 use crate::ops::{Kind, Packed, Scales, Widen};
 
 /// The operator: `values` is the stored tensor, `scale` and `zero` its parameters along `axis`, in blocks of `block`.
@@ -93,8 +94,9 @@ fn read(node: &NodeProto) -> Option<Widen> {
     let shape: TVec<usize> = t.dims.iter().map(|&d| usize::try_from(d).ok()).collect::<Option<_>>()?;
     let len = shape.iter().product();
     let kind = kind(t.data_type)?;
-    let bytes = match (t.raw_data.is_empty(), kind) {
-        (false, _) => t.raw_data.clone(),
+    let raw = stored::raw(t)?;
+    let bytes = match (raw.is_empty(), kind) {
+        (false, _) => raw.into_owned(),
         (true, Kind::F16 | Kind::BF16) => t.int32_data.iter().flat_map(|v| (*v as u16).to_le_bytes()).collect(),
         (true, _) => t.int32_data.iter().map(|v| *v as u8).collect(),
     };

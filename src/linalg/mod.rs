@@ -23,9 +23,10 @@
 //! | *t* 8x768x768; 32x768x384; 64x768x768 | **21; 60; 78** | 16; 44; 64 |
 //! | *t* 8x1536x384; 32x1536x384; 128x1536x384; 512x1536x384 | **20; 60; 86; 96** | 7; 24; 57; 87 |
 //!
-//! Hence the rule in `choose`: `gemm` wherever it is compiled in, except for long columns of a transposed B. Loops of our own
-//! for products with one short side, left to the compiler to vectorise, reached 15 to 30 and were not kept.
+//! Hence the rule in `choose`: few rows by a transposed B are summed by [`dots`]; else it is `gemm` wherever that is compiled
+//! in, except for long columns of a transposed B. Loops left to the compiler to vectorise reached 15 to 30.
 
+mod dots;
 pub(crate) mod simd;
 
 use std::marker::PhantomData;
@@ -289,7 +290,8 @@ impl<'a> Places<'a> {
 pub fn gemm(alpha: f32, a: MatRef<'_>, b: MatRef<'_>, beta: f32, c: MatMut<'_>) -> Result<()> {
     check_dims(&a, &b, &c)?;
     let (m, k, n) = (a.shape.rows, a.shape.cols, b.shape.cols);
-    let (backend, cut) = (choose(&a, &b), Cut::new(m, k, n, 1, c.shape.cs <= c.shape.rs));
+    let backend = choose(&a, &b);
+    let cut = Cut::new(backend, m, k, n, 1, c.shape.cs <= c.shape.rs);
     if cut.parts() == 1 {
         gemm_with(backend, alpha, a, b, beta, c);
         return Ok(());
@@ -328,7 +330,7 @@ fn check_dims(a: &MatRef<'_>, b: &MatRef<'_>, c: &MatMut<'_>) -> Result<()> {
 
 /// How a product is cut into parts that cores can share, never across a sum. A part comes out as it does in the
 /// whole, to the bit: the kernels sum each value in an order that follows from `k`, but where the result is a
-/// vector, small or tiny. Parts are none of these, unless the whole is.
+/// vector, small or tiny. Parts are none of these, unless the whole is. [`Backend::Dots`] knows no exceptions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Cut {
     rows: usize,
@@ -349,8 +351,13 @@ const FEWEST_ACROSS: usize = 16;
 
 impl Cut {
     /// For one of `positions` products of m×k by k×n whose result lies row by row (`by_rows`) or column by column.
-    pub fn new(m: usize, k: usize, n: usize, positions: usize, by_rows: bool) -> Cut {
+    pub fn new(backend: Backend, m: usize, k: usize, n: usize, positions: usize, by_rows: bool) -> Cut {
         let want = parts(m * k * n * positions, PART).div_ceil(positions.max(1));
+        if backend == Backend::Dots {
+            // Every value is a sum of its own.
+            let (down, across) = if m > n { (want.min(m / 8), 1) } else { (1, want.min(n / 8)) };
+            return Cut { rows: m, cols: n, down: down.max(1), across: across.max(1) };
+        }
         let (along, across) = if by_rows { (n, m) } else { (m, n) };
         let fewest = |usual: usize, other: usize| usual.max(TINY / other.max(1) + 1);
         let fewest_along = fewest(FEWEST_ALONG, across);
@@ -385,6 +392,8 @@ impl Cut {
 pub(crate) enum Backend {
     /// `matrixmultiply::sgemm`: packs both operands; AVX2/FMA or NEON kernels.
     MatrixMultiply,
+    /// [`dots`]: reads both operands along the sum; AVX2 or NEON.
+    Dots,
     /// The `gemm` crate: reads operands where they lie; AVX-512 or NEON kernels.
     #[cfg(feature = "fast-gemm")]
     Gemm,
@@ -392,6 +401,9 @@ pub(crate) enum Backend {
 
 /// The rule read off the table of the module's documentation.
 pub(crate) fn choose(a: &MatRef<'_>, b: &MatRef<'_>) -> Backend {
+    if dots::suits(a, b) {
+        return Backend::Dots;
+    }
     #[cfg(feature = "fast-gemm")]
     {
         // Long columns of a transposed B, read in place, fall on few cache sets: packing them first costs less.
@@ -419,6 +431,7 @@ fn gemm_with(backend: Backend, alpha: f32, a: MatRef<'_>, b: MatRef<'_>, beta: f
     }
     match backend {
         Backend::MatrixMultiply => by_matrixmultiply(alpha, a, b, beta, c),
+        Backend::Dots => dots::product(alpha, a, b, beta, c),
         #[cfg(feature = "fast-gemm")]
         Backend::Gemm => by_gemm(alpha, a, b, beta, c),
     }

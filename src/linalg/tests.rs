@@ -27,12 +27,15 @@ fn layout(kind: usize, rows: usize, cols: usize) -> (usize, usize, usize) {
     (rs, cs, len)
 }
 
-fn backends() -> Vec<Backend> {
-    vec![
+/// The backends that can compute `a·b`.
+fn backends(a: &MatRef<'_>, b: &MatRef<'_>) -> Vec<Backend> {
+    let mut all = vec![
         Backend::MatrixMultiply,
         #[cfg(feature = "fast-gemm")]
         Backend::Gemm,
-    ]
+    ];
+    all.extend(dots::suits(a, b).then_some(Backend::Dots));
+    all
 }
 
 /// Every backend against the definition, in f64, over shapes, layouts, and (alpha, beta).
@@ -58,16 +61,14 @@ fn compare(m: usize, n: usize, k: usize, (la, lb, lc): (usize, usize, usize), al
         }
     }
     let mut runs: Vec<(String, Vec<f32>)> = Vec::new();
-    for backend in backends() {
+    let am = MatRef::new(&a, m, k, ars, acs).unwrap();
+    let bm = MatRef::new(&b, k, n, brs, bcs).unwrap();
+    for backend in backends(&am, &bm) {
         let mut c = before.clone();
-        let am = MatRef::new(&a, m, k, ars, acs).unwrap();
-        let bm = MatRef::new(&b, k, n, brs, bcs).unwrap();
         gemm_with(backend, alpha, am, bm, beta, MatMut::new(&mut c, m, n, crs, ccs).unwrap());
         runs.push((format!("{backend:?}"), c));
     }
     let mut c = before.clone();
-    let am = MatRef::new(&a, m, k, ars, acs).unwrap();
-    let bm = MatRef::new(&b, k, n, brs, bcs).unwrap();
     gemm(alpha, am, bm, beta, MatMut::new(&mut c, m, n, crs, ccs).unwrap()).unwrap();
     runs.push(("chosen".into(), c));
     for (name, c) in runs {
@@ -99,6 +100,10 @@ fn every_backend_agrees_with_the_definition() {
         (50, 20, 16),
         (20, 17, 40),
         (64, 48, 32),
+        (1, 43, 32),
+        (7, 19, 77),
+        (41, 6, 100),
+        (130, 30, 39),
     ];
     // Interpreted, only the small ones end in time.
     for (m, n, k) in shapes.into_iter().filter(|(m, n, k)| !cfg!(miri) || m * n * k <= 250) {
@@ -136,6 +141,8 @@ fn any_number_of_threads_gives_the_same_bits() {
         (96, 12544),
         (8, 384),
         (512, 8),
+        (1, 1536),
+        (3, 577),
         (128, 576),
         (161, 163),
         (81, 4096),
@@ -158,7 +165,7 @@ fn any_number_of_threads_gives_the_same_bits() {
                         let a = MatRef::new(&a, m, k, ars, acs).unwrap();
                         let b = MatRef::new(&b, k, n, brs, bcs).unwrap();
                         gemm(0.5, a, b, beta, MatMut::new(&mut c, m, n, crs, ccs).unwrap()).unwrap();
-                        Cut::new(m, k, n, 1, ccs <= crs).parts()
+                        Cut::new(choose(&a, &b), m, k, n, 1, ccs <= crs).parts()
                     };
                     let parts = on_cores(threads, || run_pass(true, pass)).unwrap();
                     (c, parts)
@@ -181,10 +188,10 @@ fn any_number_of_threads_gives_the_same_bits() {
 #[test]
 fn parts_cover_a_product_once() {
     for (m, n) in [(1, 1), (1, 5000), (5000, 1), (97, 2049), (64, 64), (300, 70)] {
-        for by_rows in [true, false] {
+        for (by_rows, backend) in [true, false].into_iter().zip([Backend::MatrixMultiply, Backend::Dots]) {
             on_cores(5, || {
                 run_pass(true, |_| {
-                    let cut = Cut::new(m, 4096, n, 1, by_rows).within(1000, 1500);
+                    let cut = Cut::new(backend, m, 4096, n, 1, by_rows).within(1000, 1500);
                     let mut seen = vec![0u8; m * n];
                     for (rows, cols) in (0..cut.parts()).map(|part| cut.part(part)) {
                         rows.for_each(|i| cols.clone().for_each(|j| seen[i * n + j] += 1));
@@ -278,7 +285,7 @@ fn measure() {
         ("probe ft·dl", 1280, 200, 10, (1, 0, 0), 0.0),
         ("har probe f·W", 65, 128, 6, (0, 0, 0), 0.0),
     ];
-    println!("{:28} {:>18}  {:?}, chosen", "", "m x k x n", backends());
+    println!("{:28} {:>18}  MatrixMultiply, Gemm, Dots where it can; chosen", "", "m x k x n");
     for (what, m, k, n, (la, lb, lc), beta) in cases {
         let (ars, acs, alen) = layout(la, m, k);
         let (brs, bcs, blen) = layout(lb, k, n);
@@ -287,22 +294,20 @@ fn measure() {
         let mut c = vec![0.0; clen];
         let flop = 2.0 * (m * n * k) as f64;
         let repeats = (2e7 / flop).ceil() as usize;
-        let ways = backends();
+        let am = MatRef::new(&a, m, k, ars, acs).unwrap();
+        let bm = MatRef::new(&b, k, n, brs, bcs).unwrap();
+        let ways = backends(&am, &bm);
         let mut best = vec![f64::INFINITY; ways.len()];
         for _ in 0..25 {
             for (w, backend) in ways.iter().enumerate() {
                 let t = Instant::now();
                 for _ in 0..repeats {
-                    let am = MatRef::new(&a, m, k, ars, acs).unwrap();
-                    let bm = MatRef::new(&b, k, n, brs, bcs).unwrap();
                     gemm_with(*backend, 1.0, am, bm, beta, MatMut::new(&mut c, m, n, crs, ccs).unwrap());
                     std::hint::black_box(&mut c);
                 }
                 best[w] = best[w].min(t.elapsed().as_secs_f64() / repeats as f64);
             }
         }
-        let am = MatRef::new(&a, m, k, ars, acs).unwrap();
-        let bm = MatRef::new(&b, k, n, brs, bcs).unwrap();
         let chosen = choose(&am, &bm);
         let figures: Vec<String> = best.iter().map(|s| format!("{:6.1}", flop / s / 1e9)).collect();
         println!("{what:28} {:>18}  {}  {chosen:?}", format!("{m}x{k}x{n}"), figures.join("  "));

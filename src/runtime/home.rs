@@ -95,7 +95,7 @@ impl Home {
         let key = config.key(&*disk, path, key)?;
         let model = path.join(&config.model);
         // A model that nobody has looked at is not even parsed.
-        let base = Base::open_if(&model, &|found| match found.to_string() == config.fingerprint {
+        let base = Base::open_mapped(&model, &|found| match found.to_string() == config.fingerprint {
             true => Ok(()),
             false => Err(Error::bad_data("the home's base model has changed")
                 .at(model.display())

@@ -14,7 +14,7 @@ use super::intake::{self, IntakeKind};
 use super::replay::{Replayed, Staged, Told};
 use super::sandbox::Trial;
 use crate::adapter::Fingerprint;
-use crate::base::{Base, MAX_MODEL_BYTES, Task, in_one_file};
+use crate::base::{Base, MAX_MODEL_BYTES, Piece, Task, align, fingerprint, in_one_file};
 use crate::cipher::Key;
 use crate::disk::{Disk, KeySource, RealDisk, StagedFile, make_folder, read_file};
 use crate::error::{Error, Result};
@@ -260,27 +260,72 @@ impl NewHome<'_> {
         config.write(self.disk, self.path)
     }
 
-    /// Writes the model as one file, so that its hash covers every weight.
+    /// Writes the model as one file, so that its hash covers every weight, and with large weights at pages of the file, so
+    /// that they are used in place.
     fn store_model(&self, config: &mut Config, external: bool) -> Result<()> {
         let model = self.options.model.as_path();
-        let mut bytes = read_file(self.disk, model, MAX_MODEL_BYTES)?;
-        if external {
-            bytes = in_one_file(model, &bytes)?;
-            config.fingerprint = Fingerprint::of(&bytes).to_string();
+        let io = |e| Error::io("cannot read the model", model, e);
+        let found = self.disk.map(model, MAX_MODEL_BYTES).map_err(io)?;
+        let merged;
+        let bytes = if external {
+            merged = in_one_file(model, &found)?;
+            config.fingerprint = Fingerprint::of(&merged).to_string();
+            &merged[..]
+        } else {
+            &found[..]
+        };
+        let to = self.path.join(MODEL_FILE);
+        let same = |path: &Path| -> Result<bool> {
+            let there = self.disk.map(path, u64::MAX).map_err(|e| Error::io("cannot read the file", path, e))?;
+            Ok(fingerprint(&there).to_string() == config.fingerprint)
+        };
+        if self.is_there(&to)? {
+            return if same(&to)? { Ok(()) } else { Err(taken(&to)) };
         }
-        self.put(&bytes, MODEL_FILE)
+        let aligned = align(bytes).map(|pieces| self.written(&pieces, bytes)).transpose()?;
+        let mut staged = match aligned {
+            // A file whose lengths take more bytes than they need does not come back to its own hash.
+            Some(aligned) if same(aligned.path())? => aligned,
+            _ => StagedFile::write(self.disk, self.path, bytes)?,
+        };
+        staged.set_read_only()?;
+        staged.publish(&to)
+    }
+
+    /// A file in the home that has no name yet, of these pieces of `bytes`.
+    fn written(&self, pieces: &[Piece], bytes: &[u8]) -> Result<StagedFile<'_>> {
+        let mut staged = StagedFile::create(self.disk, self.path)?;
+        let mut at = 0;
+        for piece in pieces {
+            let piece = match piece {
+                Piece::New(new) => new,
+                Piece::Copy(place) => bytes.get(place.clone()).unwrap_or_default(),
+            };
+            staged.write_at(piece, at)?;
+            at += piece.len() as u64;
+        }
+        Ok(staged)
     }
 
     /// Writes a file of the home. One of the same content is what an `init` that was cut off left.
     fn put(&self, bytes: &[u8], name: &str) -> Result<()> {
         let to = self.path.join(name);
-        if self.disk.exists(&to).map_err(|e| Error::io("cannot look for a file", &to, e))? {
+        if self.is_there(&to)? {
             let same = read_file(self.disk, &to, MAX_MODEL_BYTES).is_ok_and(|there| there == bytes);
-            let other = || Error::usage("the folder holds another file of this name").at(to.display());
-            return if same { Ok(()) } else { Err(other().hint("choose another folder for the home")) };
+            return if same { Ok(()) } else { Err(taken(&to)) };
         }
         StagedFile::write(self.disk, self.path, bytes)?.publish(&to)
     }
+
+    fn is_there(&self, to: &Path) -> Result<bool> {
+        self.disk.exists(to).map_err(|e| Error::io("cannot look for a file", to, e))
+    }
+}
+
+fn taken(to: &Path) -> Error {
+    Error::usage("the folder holds another file of this name")
+        .at(to.display())
+        .hint("choose another folder for the home")
 }
 
 /// The key of a new home in `home`: the one that `source` has, or a new one in a file that is not there yet.

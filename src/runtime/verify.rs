@@ -7,8 +7,9 @@ use super::config::{Config, FILE};
 use super::home::{Home, keyed};
 use super::now_ms;
 use crate::adapter::Fingerprint;
+use crate::base::{self, MAX_MODEL_BYTES};
 use crate::cipher::Key;
-use crate::disk::{Disk, RealDisk, read_full};
+use crate::disk::{Disk, RealDisk};
 use crate::error::{Error, Result};
 use crate::input::TextEncoder;
 use crate::store::{Finding, Repair, State, Store, profile_folder};
@@ -86,18 +87,8 @@ impl Home {
 }
 
 fn check_model(disk: &dyn Disk, model: &Path, fingerprint: &str) -> Result<String> {
-    let io = |e| Error::io("cannot read the model", model, e);
-    let file = disk.open_read(model).map_err(io)?;
-    let (mut hasher, mut at, mut piece) = (blake3::Hasher::new(), 0u64, vec![0; 1 << 20]);
-    loop {
-        let n = read_full(&*file, &mut piece, at).map_err(io)?;
-        if n == 0 {
-            break;
-        }
-        hasher.update(piece.get(..n).unwrap_or_default());
-        at = at.saturating_add(n as u64);
-    }
-    let found = Fingerprint(*hasher.finalize().as_bytes()).to_string();
+    let bytes = disk.map(model, MAX_MODEL_BYTES).map_err(|e| Error::io("cannot read the model", model, e))?;
+    let found = base::fingerprint(&bytes).to_string();
     match found == fingerprint {
         true => Ok("the base model".into()),
         false => Err(Error::bad_data(format!(

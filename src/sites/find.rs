@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use tract_core::internal::*;
+use tract_core::ops::array::Gather;
 use tract_core::ops::cnn::{Conv, Deconv, PoolSpec};
 use tract_core::ops::einsum::EinSum;
 use tract_core::ops::konst::Const;
@@ -12,7 +13,7 @@ use super::{Site, SiteTable, Skipped};
 use crate::adapter::SiteKind;
 use crate::base::{OnnxGraph, OnnxNode};
 use crate::ops::im2col::ConvShape;
-use crate::ops::is_constant;
+use crate::ops::{Lookup, is_constant};
 
 /// A site in a concrete typed graph.
 pub(crate) struct Found {
@@ -197,6 +198,9 @@ fn linear(model: &TypedModel, id: usize) -> Candidate {
     let words = |e: TractError| format!("{e:#}");
     let facts = model.node_input_facts(id).map_err(words)?;
     let op = node.op_as::<EinSum>().ok_or("not a product")?;
+    if node.inputs.iter().any(|outlet| is_looked_up(model, *outlet)) {
+        return Err("its weight is the embedding table, too, and that is never trained".into());
+    }
     if op.q_params.is_some() {
         return Err("a quantised product".into());
     }
@@ -253,6 +257,13 @@ fn linear(model: &TypedModel, id: usize) -> Candidate {
     let axis = |c: char| ws.iter().position(|l| *l == c).ok_or("an axis is missing");
     let weight_axes = (axis(*k)?, axis(*n)?);
     Ok(Found { site, node: id, x_slot: 1 - slot, weight_slot: slot, weight_axes, geometry })
+}
+
+/// Whether rows of a constant are looked up somewhere in the graph.
+fn is_looked_up(model: &TypedModel, outlet: OutletId) -> bool {
+    let looks_up = |n: &TypedNode| n.inputs[0] == outlet && (n.op_is::<Gather>() || n.op_is::<Lookup>());
+    let mut readers = model.node(outlet.node).outputs[outlet.slot].successors.iter();
+    is_constant(model, outlet) && readers.any(|r| looks_up(model.node(r.node)))
 }
 
 fn deconv(model: &TypedModel, id: usize) -> Candidate {

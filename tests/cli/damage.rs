@@ -4,13 +4,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::program::{Bench, json, refused, run, says};
-
-/// Adapter files are read-only: another file takes the name.
-fn replace(file: &Path, bytes: &[u8]) {
-    std::fs::remove_file(file).unwrap();
-    std::fs::write(file, bytes).unwrap();
-}
+use crate::program::{Bench, json, refused, replace, run, says};
 
 #[test]
 fn a_flipped_byte_in_an_adapter_never_answers_and_the_rest_is_kept() {
@@ -100,7 +94,7 @@ fn damage_is_named_repaired_and_quarantined() {
     // What no repair can help with is said.
     let settings = bench.at("home/acclimate.toml");
     let model = bench.at("home/base.onnx");
-    std::fs::write(&model, b"another").unwrap();
+    replace(model.as_ref(), b"another");
     let output = run(&["repair", &home, "--json"]);
     assert_eq!(output.status.code(), Some(65));
     says(&serde_json::from_slice::<Value>(&output.stdout).unwrap()["left"][0], "what", "has changed");

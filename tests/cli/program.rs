@@ -13,6 +13,12 @@ pub fn asset(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("models").join(name)
 }
 
+/// Published files are read-only: another file takes the name.
+pub fn replace(file: &Path, bytes: &[u8]) {
+    std::fs::remove_file(file).unwrap();
+    std::fs::write(file, bytes).unwrap();
+}
+
 pub fn acclimate(args: &[&str]) -> Command {
     let mut command = Command::new(cargo_bin("acclimate"));
     command.args(args).env_remove("ACCLIMATE_LOG").env("NO_COLOR", "1");

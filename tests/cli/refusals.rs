@@ -5,7 +5,7 @@ use std::path::Path;
 use acclimate::input::{ArrayData, NamedArray};
 use serde_json::Value;
 
-use crate::program::{Bench, asset, json, node, refused, run, save, says, tiny_model};
+use crate::program::{Bench, asset, json, node, refused, replace, run, save, says, tiny_model};
 
 #[test]
 fn calls_that_make_no_sense() {
@@ -159,12 +159,12 @@ fn a_base_that_changed_is_refused_by_both_hashes() {
     let fingerprint = bench.status()["fingerprint"].as_str().unwrap().to_string();
     let mut changed = whole.clone();
     *changed.iter_mut().rev().nth(2000).unwrap() ^= 1;
-    std::fs::write(&model, &changed).unwrap();
+    replace(model.as_ref(), &changed);
     for args in [&["predict", &home, &bench.input()][..], &["train", &home], &["status", &home]] {
         let e = refused(args, 65);
         says(&e, "because", &fingerprint);
-        says(&e, "because", &acclimate::adapter::Fingerprint::of(&changed).to_string());
+        says(&e, "because", &acclimate::base::fingerprint(&changed).to_string());
     }
-    std::fs::write(&model, &whole).unwrap();
+    replace(model.as_ref(), &whole);
     assert_eq!(bench.status()["feedback"], 1);
 }

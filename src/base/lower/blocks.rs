@@ -10,6 +10,7 @@ use tract_onnx::tract_hir::internal::InferenceOp;
 
 use super::super::integers::{UINT4, dequantised, float_tensor, numbers};
 use super::super::narrow::quantised_weight;
+use super::super::stored;
 use super::{Given, Lowering, int, int_or};
 
 /// The operator.
@@ -33,9 +34,8 @@ pub(in super::super) fn load(_: &ParsingContext, node: &NodeProto) -> TractResul
 
 /// The bytes of a stored tensor of bytes.
 fn bytes(t: &TensorProto) -> Option<Vec<u8>> {
-    let all =
-        || if t.raw_data.is_empty() { t.int32_data.iter().map(|v| *v as u8).collect() } else { t.raw_data.clone() };
-    (t.data_type == DataType::Uint8 as i32).then(all)
+    let raw = (t.data_type == DataType::Uint8 as i32).then(|| stored::raw(t)).flatten()?;
+    Some(if raw.is_empty() { t.int32_data.iter().map(|v| *v as u8).collect() } else { raw.into_owned() })
 }
 
 /// Of every `row` bytes the first `count` numbers of `bits`, those of a byte from the low bits on.

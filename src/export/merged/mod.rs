@@ -1,6 +1,8 @@
 //! One ONNX file with everything learned inside: deltas added to the weights, the head written into the classifier or
 //! appended behind the encoder. Any ONNX runtime can use it.
 
+mod orient;
+
 use std::path::{Path, PathBuf};
 
 use prost::Message;
@@ -79,7 +81,9 @@ pub fn merged(session: &Session, out: &Path) -> Result<Written> {
 
 fn write_in(model: &mut ModelProto, base: &Base, task: Task, adapter: &Adapter) -> Result<()> {
     let Some(graph) = model.graph.as_mut() else { return Err(Error::bad_data("the base model holds no graph")) };
-    let (weights, classifier) = merged_weights(base, task, &adapter.sites)?;
+    let (mut weights, mut classifier) = merged_weights(base, task, &adapter.sites)?;
+    let of_head = classifier.as_mut().map(|c| &mut c.weight);
+    orient::as_nodes_take_them(graph, weights.iter_mut().chain(of_head));
     for weight in &weights {
         replace_weight(graph, weight)?;
     }

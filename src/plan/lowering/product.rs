@@ -116,8 +116,8 @@ impl Product {
         let (m, n, k) = (self.m, self.n, self.k);
         let (rows, columns) = self.block();
         let positions = self.positions();
-        let cut = Cut::new(m.len, k.len, n.len, positions, n.c == 1).within(rows, columns);
         let backend = choose(&MatRef::new(a, m.len, k.len, m.a, k.a)?, &MatRef::new(b, k.len, n.len, k.b, n.b)?);
+        let cut = Cut::new(backend, m.len, k.len, n.len, positions, n.c == 1).within(rows, columns);
         let (parts, c) = (cut.parts(), Places::new(c));
         each_part(positions * parts, |part| {
             let (at, (rows, columns)) = (self.position(part / parts), cut.part(part % parts));
@@ -192,24 +192,6 @@ impl Product {
     /// Whether a result line is contiguous, as [`Product::finish`] wants it.
     pub fn has_lines(&self) -> bool {
         self.n.c == 1 || self.m.c == 1
-    }
-
-    /// The right operand of one product in row-major order, and the product that takes it so; none when it lies well.
-    ///
-    /// A transposed right operand is packed at every run: with few rows, or with columns so long that they fall on few cache
-    /// sets, that costs up to three quarters of the speed (32×1536×384: 25 for 113 GFLOP/s; 512 rows: 90 for 106).
-    fn straightened(&self, b: &Tensor) -> TractResult<Option<(Product, Tensor)>> {
-        let rows: usize = self.m.len * self.loops.iter().map(|x| x.len).product::<usize>();
-        let across = self.n.c == 1 && self.k.b == 1 && self.n.b > 1 && self.loops.iter().all(|x| x.b == 0);
-        if !across || (rows >= 256 && self.k.len < 768) {
-            return Ok(None);
-        }
-        let (from, mut to) = (floats(b)?, vec![0f32; self.k.len * self.n.len]);
-        for (k, line) in to.chunks_exact_mut(self.n.len).enumerate() {
-            line.iter_mut().enumerate().for_each(|(n, v)| *v = from[k + n * self.n.b]);
-        }
-        let (k, n) = (Axis { b: self.n.len, ..self.k }, Axis { b: 1, ..self.n });
-        Ok(Some((Product { k, n, ..self.clone() }, Tensor::from_shape(&[self.k.len, self.n.len], &to)?)))
     }
 }
 
@@ -310,15 +292,9 @@ pub(super) fn rule(model: &TypedModel, node: &TypedNode) -> TractResult<Option<T
     }
 }
 
-fn replace(model: &TypedModel, node: &TypedNode, mut product: Product) -> TractResult<TypedModelPatch> {
+fn replace(model: &TypedModel, node: &TypedNode, product: Product) -> TractResult<TypedModelPatch> {
     let mut patch = TypedModelPatch::new("a strided product");
-    let mut taps = patch.taps(model, &node.inputs)?;
-    if let Some(weight) = &model.outlet_fact(node.inputs[1])?.konst
-        && let Some((straight, weight)) = product.straightened(weight)?
-    {
-        product = straight;
-        taps[1] = patch.add_const(format!("{}.straight", node.name), weight.into_arc_tensor())?;
-    }
+    let taps = patch.taps(model, &node.inputs)?;
     let out = patch.wire_node(&node.name, product, &taps)?;
     patch.shunt_outside(model, node.id.into(), out[0])?;
     Ok(patch)
