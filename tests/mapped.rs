@@ -118,3 +118,30 @@ fn resident_adapters_cost_page_cache_and_no_memory() {
     }
     assert_eq!(answers[0], answers[1]);
 }
+
+/// The base model of a home is used from its file: what becomes of the name does not matter, and what takes it is
+/// refused.
+#[test]
+fn a_base_in_use_may_lose_its_name_and_another_file_take_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let home = home(&folder);
+    let model = home.path().join("base.onnx");
+    assert_eq!(std::fs::metadata(&model).unwrap().permissions().mode() & 0o777, 0o400);
+    assert!(is_mapped(&model));
+    let windows = inputs(&person(23), 20);
+    let answers = |home: &Home| {
+        let session = home.session("p").unwrap();
+        windows.iter().map(|w| session.predict_top(w, 99).unwrap().top).collect::<Vec<_>>()
+    };
+    let before = answers(&home);
+    let whole = std::fs::read(&model).unwrap();
+    support::replace(&model, &whole[..whole.len() / 2]);
+    assert!(answers(&home) == before, "the same bits");
+    let e = Home::open(home.path()).unwrap_err();
+    assert_eq!(e.kind(), ErrorKind::BadData);
+    std::fs::remove_file(&model).unwrap();
+    assert!(answers(&home) == before);
+    assert_eq!(Home::open(home.path()).unwrap_err().kind(), ErrorKind::Io);
+    std::fs::write(&model, &whole).unwrap();
+    assert!(answers(&Home::open(home.path()).unwrap()) == before);
+}

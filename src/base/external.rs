@@ -13,8 +13,8 @@ use super::onnx;
 use super::stored::{self, Store};
 use crate::error::{Error, Result};
 
-/// Reads every tensor of `proto` that is stored in another file, relative to `folder`; whether there was one. Large ones are
-/// left there, where a store may refer to them.
+/// Reads every tensor of `proto` that is stored in another file, relative to `folder`; whether there was one. Large
+/// ones are left there, where a store may refer to them.
 ///
 /// # Errors
 /// `BadData`, naming the tensor: a place outside of `folder` or by way of a link, a file that has another name too, or other bytes
@@ -94,8 +94,7 @@ impl From<'_> {
             return Err(damaged(format!("its external data is {} bytes, not {takes}", held.min(length))));
         }
         if let Some(store) = self.store.filter(|_| outer && takes >= stored::LARGE as u64) {
-            let source =
-                *self.sources.entry(path).or_insert_with(|| store.add(stored::Source::File { file, mapped: false }));
+            let source = *self.sources.entry(path).or_insert_with(|| store.add(stored::Source::File(file)));
             store.refer(t, source, offset..offset + takes);
             return Ok(true);
         }

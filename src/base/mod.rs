@@ -103,16 +103,16 @@ impl Base {
 
     /// [`Base::open`] of a model whose hash is accepted; it is not looked into before.
     pub(crate) fn open_if(path: &Path, accept: &dyn Fn(&Fingerprint) -> Result<()>) -> Result<Base> {
-        Base::open_with(path, false, accept)
+        Base::open_with(path, None, accept)
     }
 
-    /// [`Base::open_if`] of a file that nobody changes as long as it is used: weights that begin at pages of it are used
-    /// in place.
-    pub(crate) fn open_mapped(path: &Path, accept: &dyn Fn(&Fingerprint) -> Result<()>) -> Result<Base> {
-        Base::open_with(path, true, accept)
+    /// [`Base::open_if`] of a home's file. If it is `mapped`, weights that begin at pages of it are used in place: nobody
+    /// may change it as long as it is used.
+    pub(crate) fn open_in_home(path: &Path, mapped: bool, accept: &dyn Fn(&Fingerprint) -> Result<()>) -> Result<Base> {
+        Base::open_with(path, Some(mapped), accept)
     }
 
-    fn open_with(path: &Path, mapped: bool, accept: &dyn Fn(&Fingerprint) -> Result<()>) -> Result<Base> {
+    fn open_with(path: &Path, mapped: Option<bool>, accept: &dyn Fn(&Fingerprint) -> Result<()>) -> Result<Base> {
         let file = std::fs::File::open(path).map_err(|e| Error::io("cannot open the model", path, e))?;
         let length = file.metadata().map_err(|e| Error::io("cannot read the model", path, e))?;
         if length.is_dir() {
@@ -126,14 +126,21 @@ impl Base {
         if file_bytes == 0 {
             return Err(Error::bad_data("the model file is empty").at(path.display()));
         }
-        // SAFETY: the map is read here alone, and dropped before this function returns; a writer that shortens the file
-        // in that moment would raise SIGBUS, as for any mapped file.
+        // SAFETY: the map is read here, and kept if the file is one that nobody writes to; a writer that shortens the
+        // file nevertheless would raise SIGBUS, as for any mapped file.
         let map = unsafe { memmap2::Mmap::map(&file) }.map_err(|e| Error::io("cannot map the model", path, e))?;
+        let map = Arc::new(map);
         let read = |e| Error::io("cannot read the model", path, e);
         let fingerprint = stored::fingerprint_of_file(&map, &file).map_err(read)?;
         accept(&fingerprint)?;
+        // What nobody may write to, in the form that only a home has, is a home's.
+        let mapped = mapped.unwrap_or_else(|| length.permissions().readonly() && stored::is_aligned(&map));
         let open = || {
-            let source = stored::Source::File { file: file.try_clone().map_err(read)?, mapped };
+            let file = file.try_clone().map_err(read)?;
+            let source = match mapped {
+                true => stored::Source::Mapped(file, Arc::clone(&map)),
+                false => stored::Source::File(file),
+            };
             stored::parse(&map, source).map_err(|e| e.at(path.display()))
         };
         let again = || open().ok();

@@ -94,11 +94,12 @@ fn read(node: &NodeProto) -> Option<Widen> {
     let shape: TVec<usize> = t.dims.iter().map(|&d| usize::try_from(d).ok()).collect::<Option<_>>()?;
     let len = shape.iter().product();
     let kind = kind(t.data_type)?;
-    let raw = stored::raw(t)?;
-    let bytes = match (raw.is_empty(), kind) {
-        (false, _) => raw.into_owned(),
-        (true, Kind::F16 | Kind::BF16) => t.int32_data.iter().flat_map(|v| (*v as u16).to_le_bytes()).collect(),
-        (true, _) => t.int32_data.iter().map(|v| *v as u8).collect(),
+    let bytes = match (stored::raw_len(t) == 0, kind) {
+        (false, _) => stored::shared(t)?,
+        (true, Kind::F16 | Kind::BF16) => {
+            t.int32_data.iter().flat_map(|v| (*v as u16).to_le_bytes()).collect::<Vec<u8>>().into()
+        }
+        (true, _) => t.int32_data.iter().map(|v| *v as u8).collect::<Vec<u8>>().into(),
     };
     let scales = match tensor("scale") {
         Some(scale) => {

@@ -164,6 +164,19 @@ pub trait LockFile: fmt::Debug + Send + Sync {
     fn set_note(&self, note: &str) -> io::Result<()>;
 }
 
+/// How a file that is in use is held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum FileAccess {
+    /// It is mapped: it costs page cache, which processes share, and no memory of its own. For homes to which nobody
+    /// else writes.
+    #[default]
+    Mmap,
+    /// It is read: whatever becomes of the file changes no answer.
+    Read,
+}
+
 /// A cache line: what is made of these is aligned for any number.
 #[derive(Debug, Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C, align(64))]

@@ -1,9 +1,9 @@
 //! Products with a short side whose operands both lie along the sum: they are read where they lie.
 //!
-//! Such is `x·Wᵀ` for a stored W of `[out, in]`, and `dy·Wᵀ` for one of `[in, out]`. Kernels that want rows of the right
-//! operand turn all of it around for each product, which few rows do not repay. Here a register holds eight products of
-//! each of 4×3 values until the end of the sum. Measured in GFLOP/s (AMD EPYC with AVX2, one thread, all in one run, best
-//! of 15), *turned* being `gemm` with an operand that was turned around beforehand:
+//! Such is `x·Wᵀ` for a stored W of `[out, in]`, and `dy·Wᵀ` for one of `[in, out]`. Kernels that want rows of the
+//! right operand turn all of it around for each product, which few rows do not repay. Here a register holds eight
+//! products of each of 4×3 values until the end of the sum. Measured in GFLOP/s (AMD EPYC with AVX2, one thread, all
+//! in one run, best of 15), *turned* being `gemm` with an operand that was turned around beforehand:
 //!
 //! | m x k x n | turned | gemm | matrixmultiply | dots |
 //! |---|---|---|---|---|
@@ -30,8 +30,8 @@ pub(super) fn suits(a: &MatRef<'_>, b: &MatRef<'_>) -> bool {
     along && m.min(n) < MANY_ROWS && k >= SHORTEST && m.max(n) >= NARROWEST && vector::is_there()
 }
 
-/// `C := alpha·A·B + beta·C` of a product that [`suits`], or of a part of one; shapes were checked. Each value is summed
-/// in the same order wherever it lies.
+/// `C := alpha·A·B + beta·C` of a product that [`suits`], or of a part of one; shapes were checked. Each value is
+/// summed in the same order wherever it lies.
 pub(super) fn product(alpha: f32, a: MatRef<'_>, b: MatRef<'_>, beta: f32, c: MatMut<'_>) {
     debug_assert!(a.shape.cs == 1 && b.shape.rs == 1 && vector::is_there());
     // C^T = B^T·A^T, whose sums are the same: the shorter side makes the rows.

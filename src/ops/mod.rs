@@ -17,6 +17,7 @@ mod places;
 mod quantise;
 #[cfg(feature = "train")]
 mod quantise_backward;
+mod shared_bytes;
 mod softmax;
 
 pub(crate) use activation::{mish, softplus};
@@ -37,6 +38,7 @@ pub(crate) use places::{OneHot, Places, check as check_places};
 pub(crate) use quantise::Quantise;
 #[cfg(feature = "train")]
 pub(crate) use quantise_backward::{DecodeDynamic, QuantiseBackward};
+pub(crate) use shared_bytes::SharedBytes;
 pub(crate) use softmax::{SafeSoftmax, is_softmax_of_rows, softmax_of_rows};
 
 use tract_core::internal::*;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
 
+use super::shared_bytes::SharedBytes;
 use crate::linalg::simd::wide;
 
 /// How a value is stored.
@@ -106,7 +107,7 @@ pub(crate) struct Packed {
     /// Place of the first value among those that are stored, and their number.
     start: usize,
     len: usize,
-    bytes: Arc<Vec<u8>>,
+    bytes: SharedBytes,
     scales: Option<Arc<Scales>>,
 }
 
@@ -114,7 +115,8 @@ impl Eq for Packed {}
 
 impl Packed {
     /// `len` values, whole axes of them; none where there are not as many bytes or scales as that takes.
-    pub fn new(kind: Kind, len: usize, bytes: Vec<u8>, scales: Option<Scales>) -> Option<Packed> {
+    pub fn new(kind: Kind, len: usize, bytes: impl Into<SharedBytes>, scales: Option<Scales>) -> Option<Packed> {
+        let bytes = bytes.into();
         let fits = scales.as_ref().is_none_or(|s| {
             s.length > 0
                 && s.inner > 0
@@ -127,7 +129,7 @@ impl Packed {
             kind,
             start: 0,
             len,
-            bytes: Arc::new(bytes),
+            bytes,
             scales: scales.map(Arc::new),
         })
     }
@@ -258,9 +260,9 @@ mod tests {
         });
         check(&Packed::new(Kind::U4, 7, bytes, None).unwrap(), |i| [0.0, 1.0, 2.0, 15.0, 7.0, 8.0, 9.0][i]);
         let values: Vec<f32> = (0..600).map(|i| i as f32 * 0.5 - 100.0).collect();
-        let f16 = values.iter().flat_map(|v| half::f16::from_f32(*v).to_le_bytes()).collect();
+        let f16: Vec<u8> = values.iter().flat_map(|v| half::f16::from_f32(*v).to_le_bytes()).collect();
         check(&Packed::new(Kind::F16, 600, f16, None).unwrap(), |i| half::f16::from_f32(values[i]).to_f32());
-        let bf16 = values.iter().flat_map(|v| half::bf16::from_f32(*v).to_le_bytes()).collect();
+        let bf16: Vec<u8> = values.iter().flat_map(|v| half::bf16::from_f32(*v).to_le_bytes()).collect();
         check(&Packed::new(Kind::BF16, 600, bf16, None).unwrap(), |i| half::bf16::from_f32(values[i]).to_f32());
         assert!(Packed::new(Kind::F16, 3, vec![0; 5], None).is_none());
         assert!(

@@ -6,9 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use super::asking::{self, ASK_RATE};
 use crate::adapter::LoraOptions;
-use crate::adapter::file::AdapterAccess;
 use crate::cipher::Key;
-use crate::disk::{Disk, KeySource, StagedFile, read_file};
+use crate::disk::{Disk, FileAccess, KeySource, StagedFile, read_file};
 use crate::error::{Error, ErrorKind, Result};
 use crate::input::Preprocessing;
 use crate::process::{TrainLimits, available_cores};
@@ -166,7 +165,10 @@ pub struct Config {
 pub struct StorageOptions {
     /// The adapter that answers: `mmap` or `read`.
     #[serde(default)]
-    pub adapters: AdapterAccess,
+    pub adapters: FileAccess,
+    /// Large weights of the base model: `mmap` or `read`.
+    #[serde(default)]
+    pub base: FileAccess,
 }
 
 impl StorageOptions {

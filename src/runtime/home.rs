@@ -9,7 +9,7 @@ use super::intake::IntakeKind;
 use crate::adapter::Pooling;
 use crate::base::{Base, Task};
 use crate::cipher::{Cipher, Key};
-use crate::disk::{Disk, KeyedDisk, RealDisk, read_file};
+use crate::disk::{Disk, FileAccess, KeyedDisk, RealDisk, read_file};
 use crate::error::{Error, Result};
 use crate::input::{Intake, RawInput as Input, label};
 use crate::plan::{Engine, Padding, Survey, survey};
@@ -95,7 +95,8 @@ impl Home {
         let key = config.key(&*disk, path, key)?;
         let model = path.join(&config.model);
         // A model that nobody has looked at is not even parsed.
-        let base = Base::open_mapped(&model, &|found| match found.to_string() == config.fingerprint {
+        let mapped = config.storage.base == FileAccess::Mmap;
+        let base = Base::open_in_home(&model, mapped, &|found| match found.to_string() == config.fingerprint {
             true => Ok(()),
             false => Err(Error::bad_data("the home's base model has changed")
                 .at(model.display())

@@ -260,8 +260,8 @@ impl NewHome<'_> {
         config.write(self.disk, self.path)
     }
 
-    /// Writes the model as one file, so that its hash covers every weight, and with large weights at pages of the file, so
-    /// that they are used in place.
+    /// Writes the model as one file, so that its hash covers every weight, and with large weights at pages of the
+    /// file, so that they are used in place.
     fn store_model(&self, config: &mut Config, external: bool) -> Result<()> {
         let model = self.options.model.as_path();
         let io = |e| Error::io("cannot read the model", model, e);

@@ -24,10 +24,10 @@ pub use head::{Cause, Head, RolledBack, TRIES};
 pub use probation::{Probation, end_tries};
 pub use transfer::{Contents, Incoming};
 
-use crate::adapter::file::{AdapterAccess, AdapterFile, stage_adapter};
+use crate::adapter::file::{AdapterFile, stage_adapter};
 use crate::adapter::{Adapter, Fingerprint};
 use crate::disk::fault_injection::{Bug, planted};
-use crate::disk::{Disk, folder_of, make_folder};
+use crate::disk::{Disk, FileAccess, folder_of, make_folder};
 use crate::error::{Error, ErrorKind, Result};
 use generations::Generations;
 
@@ -332,7 +332,7 @@ impl Store {
     /// # Errors
     /// `Usage` if there is none of that number, `BadData`, `Io`.
     pub fn open_generation(&self, number: u64, base: Option<&Fingerprint>) -> Result<AdapterFile> {
-        self.open_generation_as(number, base, AdapterAccess::Read)
+        self.open_generation_as(number, base, FileAccess::Read)
     }
 
     /// As [`Store::open_generation`], mapped or read.
@@ -343,7 +343,7 @@ impl Store {
         &self,
         number: u64,
         base: Option<&Fingerprint>,
-        access: AdapterAccess,
+        access: FileAccess,
     ) -> Result<AdapterFile> {
         if !self.generations.exists(&*self.disk, number)? {
             let what = match number {

@@ -7,10 +7,10 @@ use std::time::Instant;
 use ndarray::Array2;
 
 use crate::adapt::fit::{Fit, Recipe, Target, TrainingExample, start};
-use crate::adapter::file::{AdapterAccess, AdapterFile, write_adapter};
+use crate::adapter::file::{AdapterFile, write_adapter};
 use crate::adapter::{Adapter, Calibrated, Depth, Lineage, Pooling, SiteDelta, Verdict};
 use crate::base::{Base, Kind, Task};
-use crate::disk::RealDisk;
+use crate::disk::{FileAccess, RealDisk};
 use crate::error::{Error, Result};
 use crate::head::Head;
 use crate::input::Example;
@@ -284,7 +284,7 @@ fn swap(base: &Base, mut deltas: Vec<SiteDelta>) -> Result<Timing> {
     };
     write_adapter(&RealDisk, &path, &adapter)?;
     let timing = time(50, || {
-        let file = AdapterFile::open_as(&RealDisk, &path, Some(&base.fingerprint()), AdapterAccess::Mmap)?;
+        let file = AdapterFile::open_as(&RealDisk, &path, Some(&base.fingerprint()), FileAccess::Mmap)?;
         Factors::in_file(&Arc::new(file)).map(drop)
     })?;
     Ok(Timing { min: timing.min * 1e3, median: timing.median * 1e3, cpu: timing.cpu * 1e3 })

@@ -3,14 +3,12 @@
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
-
 use super::known::KnownView;
 pub(crate) use super::layout::MAX_FILE;
 pub use super::layout::{AdapterHeader, HeadHeader, SiteHeader, TensorPlace};
 use super::layout::{PREAMBLE_LEN, Preamble, damaged, decode_header, encode, floats, verify};
 use super::{Adapter, DenseTensor, Fingerprint, HeadDelta, SiteDelta};
-use crate::disk::{Bytes, Disk, RealDisk, StagedFile, folder_of, read_full};
+use crate::disk::{Bytes, Disk, FileAccess, RealDisk, StagedFile, folder_of, read_full};
 use crate::disk::{is_sealed, open_file, seal_file};
 use crate::error::{Error, Result};
 
@@ -61,19 +59,6 @@ pub fn read_header(disk: &dyn Disk, path: &Path) -> Result<(AdapterHeader, u64)>
     let n = read_full(&*file, &mut bytes, PREAMBLE_LEN as u64).map_err(io)?;
     let header = decode_header(&preamble, bytes.get(..n).unwrap_or(&[])).map_err(|e| e.at(path.display()))?;
     Ok((header, len))
-}
-
-/// How the adapter that answers is held.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-#[non_exhaustive]
-pub enum AdapterAccess {
-    /// Its file is mapped: it costs page cache, which processes share, and no memory of its own. For homes to
-    /// which nobody else writes.
-    #[default]
-    Mmap,
-    /// Its file is read whole: whatever becomes of the file changes no answer.
-    Read,
 }
 
 /// A tensor in the file's bytes.
@@ -127,7 +112,7 @@ impl AdapterFile {
     /// # Errors
     /// As [`AdapterFile::open`].
     pub fn open_on(disk: &dyn Disk, path: &Path, expected_base: Option<&Fingerprint>) -> Result<AdapterFile> {
-        AdapterFile::open_as(disk, path, expected_base, AdapterAccess::Read)
+        AdapterFile::open_as(disk, path, expected_base, FileAccess::Read)
     }
 
     /// As [`AdapterFile::open`], on any disk, mapped or read. An encrypted file is always read.
@@ -138,11 +123,11 @@ impl AdapterFile {
         disk: &dyn Disk,
         path: &Path,
         expected_base: Option<&Fingerprint>,
-        access: AdapterAccess,
+        access: FileAccess,
     ) -> Result<AdapterFile> {
         let bytes = match access {
-            AdapterAccess::Mmap => disk.map(path, MAX_FILE),
-            AdapterAccess::Read => disk.load(path, MAX_FILE),
+            FileAccess::Mmap => disk.map(path, MAX_FILE),
+            FileAccess::Read => disk.load(path, MAX_FILE),
         };
         let bytes = bytes.map_err(|e| Error::io("cannot read the adapter", path, e))?;
         let bytes = open_file(disk, path, &bytes)?.map_or(bytes, |plain| Bytes::copy_of(&plain));

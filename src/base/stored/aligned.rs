@@ -1,8 +1,8 @@
 //! An ONNX file whose large tensors begin where a page of memory can begin, so that they can be used from a map of it.
 //!
-//! Before the values of each stands a field that no version of ONNX has and that every reader of protobuf skips. Without
-//! these fields, and with every length in as few bytes as it takes, the file is the original again, byte for byte: so it
-//! has the original's hash.
+//! Before the values of each stands a field that no version of ONNX has and that every reader of protobuf skips.
+//! Without these fields, and with every length in as few bytes as it takes, the file is the original again, byte for
+//! byte: so it has the original's hash.
 
 use std::ops::Range;
 

@@ -1,8 +1,9 @@
 //! Tensors of floats whose memory is pages of a file.
 //!
-//! The runtime's tensors own memory of the allocator and nothing else. So such memory is taken, untouched, and the whole
-//! pages in it are replaced by pages of the file. Before it goes back to the allocator they are made pages of its own
-//! again. That has to happen at the right time, so the last reference to such a tensor is always one that is held here.
+//! The runtime's tensors own memory of the allocator and nothing else. So such memory is taken, untouched, and the
+//! whole pages in it are replaced by pages of the file. Before it goes back to the allocator they are made pages of
+//! its own again. That has to happen at the right time, so the last reference to such a tensor is always one that is
+//! held here.
 
 use std::ffi::c_void;
 use std::fs::File;

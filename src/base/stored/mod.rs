@@ -1,9 +1,9 @@
 //! Large tensors of an ONNX file, left where they are until they are used.
 //!
-//! `parse` reads the graph without them: a tensor then says where its values are, as one with external data does. Passes
-//! over the ONNX graph read such values by [`raw`]. What is left when the graph goes to the runtime becomes a node
-//! ([`as_nodes`]) whose tensor is made once and shared by all graphs that are read from the file. In a home it is used
-//! from the file itself (`mapped`).
+//! `parse` reads the graph without them: a tensor then says where its values are, as one with external data does.
+//! Passes over the ONNX graph read such values by [`raw`]. What is left when the graph goes to the runtime becomes a
+//! node ([`as_nodes`]) whose tensor is made once and shared by all graphs that are read from the file. In a home it
+//! is used from the file itself (`mapped`).
 
 mod aligned;
 mod mapped;
@@ -19,6 +19,7 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, Weak};
 
+use memmap2::Mmap;
 use tract_core::internal::*;
 use tract_onnx::pb::attribute_proto::AttributeType;
 use tract_onnx::pb::tensor_proto::{DataLocation, DataType};
@@ -31,6 +32,7 @@ pub(super) use wire::LARGE;
 use super::onnx;
 use crate::adapter::Fingerprint;
 use crate::error::{Error, Result};
+use crate::ops::SharedBytes;
 
 /// The operator of a weight that the runtime gets from a [`Store`].
 pub(super) const STORED: &str = "AcclimateStored";
@@ -38,8 +40,10 @@ pub(super) const STORED: &str = "AcclimateStored";
 /// Where a model's bytes are.
 #[derive(Debug)]
 pub(super) enum Source {
-    /// A file, whose pages may be used in place if `mapped`.
-    File { file: File, mapped: bool },
+    /// A file that is read.
+    File(File),
+    /// A file whose pages are used in place, and its map.
+    Mapped(File, Arc<Mmap>),
     /// Memory.
     Bytes(Arc<[u8]>),
 }
@@ -48,7 +52,7 @@ impl Source {
     fn read(&self, place: &Range<u64>) -> Option<Vec<u8>> {
         let length = usize::try_from(place.end.checked_sub(place.start)?).ok()?;
         match self {
-            Source::File { file, .. } => {
+            Source::File(file) | Source::Mapped(file, _) => {
                 let mut bytes = vec![0; length];
                 file.read_exact_at(&mut bytes, place.start).ok()?;
                 Some(bytes)
@@ -62,8 +66,8 @@ impl Source {
         let takes = shape.iter().try_fold(kind.size_of() as u64, |all, d| all.checked_mul(*d as u64));
         ensure!(takes == Some(place.end - place.start), "a weight of shape {shape:?} in {place:?}");
         match self {
-            Source::File { file, mapped: true } => mapped::tensor(file, place.start, shape),
-            Source::File { file, mapped: false } => Ok(mapped::read(file, place.start, shape)?.into_arc_tensor()),
+            Source::File(file) => Ok(mapped::read(file, place.start, shape)?.into_arc_tensor()),
+            Source::Mapped(file, _) => mapped::tensor(file, place.start, shape),
             Source::Bytes(all) => {
                 let mut tensor = Tensor::zero::<f32>(shape)?;
                 let bytes = range(place).and_then(|place| all.get(place)).context("a weight beyond the file")?;
@@ -189,6 +193,16 @@ pub(super) fn raw(t: &TensorProto) -> Option<Cow<'_, [u8]>> {
     }
 }
 
+/// [`raw`], in the map of its file if there is one.
+pub(super) fn shared(t: &TensorProto) -> Option<SharedBytes> {
+    if let Some((store, place)) = referred(t)
+        && let Some(Source::Mapped(_, map)) = locked(&store.sources).get(place.source).map(|source| &**source)
+    {
+        return SharedBytes::mapped(Arc::clone(map), range(&place.bytes)?);
+    }
+    raw(t).map(|bytes| bytes.into_owned().into())
+}
+
 /// Length of [`raw`].
 pub(super) fn raw_len(t: &TensorProto) -> u64 {
     referred(t).map_or(t.raw_data.len() as u64, |(_, place)| place.bytes.end - place.bytes.start)
@@ -269,10 +283,15 @@ fn hash(
     Ok(Fingerprint(*hasher.finalize().as_bytes()))
 }
 
-/// The pieces of a form of the model in `bytes` whose large tensors can be used in place, and which [`fingerprint`] takes
-/// for the same model. None where there is nothing to gain.
+/// The pieces of a form of the model in `bytes` whose large tensors can be used in place, and which [`fingerprint`]
+/// takes for the same model. None where there is nothing to gain.
 pub(crate) fn align(bytes: &[u8]) -> Option<Vec<Piece>> {
     aligned::aligned(bytes)
+}
+
+/// Whether the model in `bytes` was [`align`]ed.
+pub(super) fn is_aligned(bytes: &[u8]) -> bool {
+    aligned::original(bytes).is_some()
 }
 
 /// Makes of the graph's tensors in a store what the runtime takes: large matrices of floats become nodes, others get

@@ -1,5 +1,6 @@
 use std::path::Path;
 
+use half::f16;
 use prost::Message as _;
 
 use super::wire::LARGE;
@@ -156,7 +157,7 @@ fn a_model_answers_alike_from_memory_a_file_and_a_map() {
     let bases = [
         Base::from_bytes(&bytes, Path::new("m.onnx")).unwrap(),
         Base::open(&path).unwrap(),
-        Base::open_mapped(&path, &|_| Ok(())).unwrap(),
+        Base::open_in_home(&path, true, &|_| Ok(())).unwrap(),
     ];
     let weights = |base: &Base| base.weights().map(|w| floats(w).to_vec()).collect::<Vec<_>>();
     assert!(!weights(&bases[0]).is_empty());
@@ -166,36 +167,42 @@ fn a_model_answers_alike_from_memory_a_file_and_a_map() {
     }
 }
 
-#[test]
-fn large_values_of_constants_are_stored_too_and_shared() {
-    use tract_onnx::pb::{GraphProto, OperatorSetIdProto, ValueInfoProto, type_proto};
-    let side = (LARGE / 4) as i64;
+/// `x·w` of 3 rows, `w` being an initializer or what a Constant holds.
+fn product_by(weight: TensorProto, constant: bool) -> Vec<u8> {
+    use tract_onnx::pb::tensor_shape_proto::{Dimension, dimension::Value};
+    use tract_onnx::pb::{OperatorSetIdProto, TensorShapeProto, TypeProto, ValueInfoProto, type_proto};
+    let dims = weight.dims.clone();
     let value = |name: &str, dims: &[i64]| {
-        let of = |d: &i64| tract_onnx::pb::tensor_shape_proto::Dimension {
-            value: Some(tract_onnx::pb::tensor_shape_proto::dimension::Value::DimValue(*d)),
-            ..Default::default()
-        };
-        let shape = Some(tract_onnx::pb::TensorShapeProto { dim: dims.iter().map(of).collect() });
+        let of = |d: &i64| Dimension { value: Some(Value::DimValue(*d)), ..Default::default() };
+        let shape = Some(TensorShapeProto { dim: dims.iter().map(of).collect() });
         let t = type_proto::Tensor { elem_type: DataType::Float as i32, shape };
-        let kind = tract_onnx::pb::TypeProto { value: Some(type_proto::Value::TensorType(t)), ..Default::default() };
+        let kind = TypeProto { value: Some(type_proto::Value::TensorType(t)), ..Default::default() };
         ValueInfoProto { name: name.into(), r#type: Some(kind), ..Default::default() }
     };
-    let mut constant = node(String::new(), "w".into(), tensor("w", &[2, side], 0.0));
-    constant.op_type = "Constant".into();
-    let product = NodeProto {
+    let (initializer, weight) = if constant { (vec![], Some(weight)) } else { (vec![weight], None) };
+    let mut nodes: Vec<NodeProto> = weight.into_iter().map(|t| node(String::new(), "w".into(), t)).collect();
+    nodes.iter_mut().for_each(|n| n.op_type = "Constant".into());
+    nodes.push(NodeProto {
         op_type: "MatMul".into(),
         input: vec!["x".into(), "w".into()],
         output: vec!["y".into()],
         ..NodeProto::default()
-    };
+    });
     let graph = GraphProto {
-        node: vec![constant, product],
-        input: vec![value("x", &[3, 2])],
-        output: vec![value("y", &[3, side])],
+        node: nodes,
+        initializer,
+        input: vec![value("x", &[3, dims[0]])],
+        output: vec![value("y", &[3, dims[1]])],
         ..GraphProto::default()
     };
     let opset_import = vec![OperatorSetIdProto { version: 17, ..Default::default() }];
-    let bytes = ModelProto { ir_version: 8, opset_import, graph: Some(graph), ..Default::default() }.encode_to_vec();
+    ModelProto { ir_version: 8, opset_import, graph: Some(graph), ..Default::default() }.encode_to_vec()
+}
+
+#[test]
+fn large_values_of_constants_are_stored_too_and_shared() {
+    let side = (LARGE / 4) as i64;
+    let bytes = product_by(tensor("w", &[2, side], 0.0), true);
     let Parsed { mut proto, store } = parse_bytes(&bytes).unwrap();
     let graph = proto.graph.as_mut().unwrap();
     as_nodes(graph);
@@ -209,4 +216,33 @@ fn large_values_of_constants_are_stored_too_and_shared() {
     assert!(Arc::ptr_eq(&constant(&once), &constant(&again)), "one tensor for all graphs");
     drop(store);
     assert_eq!(Base::from_bytes(&bytes, Path::new("c.onnx")).unwrap().weight_bytes(), 8 * side as u64);
+}
+
+#[test]
+fn narrow_weights_are_used_from_the_map() {
+    let raw_data = (0..64 * 64).flat_map(|i| f16::from_f32((i as f32).cos()).to_le_bytes()).collect();
+    let (dims, data_type) = (vec![64, 64], DataType::Float16 as i32);
+    let bytes =
+        product_by(TensorProto { name: "w".into(), dims, data_type, raw_data, ..TensorProto::default() }, false);
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("half.onnx");
+    std::fs::write(&path, written(&align(&bytes).unwrap(), &bytes)).unwrap();
+    let Parsed { proto, store } = {
+        let file = File::open(&path).unwrap();
+        // SAFETY: nobody writes to the file.
+        let map = Arc::new(unsafe { Mmap::map(&file) }.unwrap());
+        parse(&std::fs::read(&path).unwrap(), Source::Mapped(file, map)).unwrap()
+    };
+    let weight = &proto.graph.as_ref().unwrap().initializer[0];
+    assert!(matches!(shared(weight), Some(SharedBytes::Mapped(..))));
+    assert_eq!(*shared(weight).unwrap(), *raw(weight).unwrap());
+    drop(store);
+    let (read, mapped) = (Base::open(&path).unwrap(), Base::open_in_home(&path, true, &|_| Ok(())).unwrap());
+    assert!(mapped.keeps_narrow_weights());
+    let widened = |base: &Base| {
+        let model = base.concrete(&base.bucket(3, 1)).unwrap();
+        let outlet = model.nodes().iter().find(|n| n.op_is::<crate::ops::Widen>()).unwrap().id.into();
+        floats(&crate::ops::constant(&model, outlet).unwrap().unwrap()).to_vec()
+    };
+    assert_eq!(widened(&read), widened(&mapped));
 }

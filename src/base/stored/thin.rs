@@ -11,8 +11,8 @@ use super::wire::{Field, Message, RAW_DATA, fields, key, shortest};
 /// Fields of a `TensorProto` that say that its values are elsewhere.
 const ELSEWHERE: [u32; 2] = [13, 14];
 
-/// The file in `bytes` with the values of its large tensors left out; `mark` gives what is to stand for those at a place.
-/// None if it is not so plainly written that this is safe.
+/// The file in `bytes` with the values of its large tensors left out; `mark` gives what is to stand for those at a
+/// place. None if it is not so plainly written that this is safe.
 pub(super) fn thin(bytes: &[u8], mark: &mut dyn FnMut(Range<usize>) -> Vec<(String, String)>) -> Option<Vec<u8>> {
     message(bytes, 0..bytes.len(), Message::Model, mark)
 }

@@ -1,5 +1,5 @@
-//! Which way round a node takes its weight. The runtime reads a weight as it is stored, behind a Transpose or not; the node
-//! of the file reads what the Transpose gives.
+//! Which way round a node takes its weight. The runtime reads a weight as it is stored, behind a Transpose or not;
+//! the node of the file reads what the Transpose gives.
 
 use tract_onnx::pb::{GraphProto, NodeProto};
 

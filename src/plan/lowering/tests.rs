@@ -243,7 +243,7 @@ fn narrow(shape: &[usize]) -> Widen {
     let scales = (0..last).map(|i| 0.01 + i as f32 * 1e-4).collect();
     let zeros = (0..last).map(|i| (i % 5) as f32 - 2.0).collect();
     let scales = Scales { scales, zeros, length: last, inner: 1, each: 1, by_block: false };
-    let bytes = (0..len).map(|i| (i * 37 % 251) as u8).collect();
+    let bytes: Vec<u8> = (0..len).map(|i| (i * 37 % 251) as u8).collect();
     Widen { shape: shape.into(), weight: Arc::new(Packed::new(Kind::I8, len, bytes, Some(scales)).unwrap()) }
 }
 
