@@ -19,11 +19,8 @@ pub(super) fn moved_weights(model: &mut TypedModel) -> TractResult<()> {
 fn rule(model: &TypedModel, node: &TypedNode) -> TractResult<Option<TypedModelPatch>> {
     let Some(mut op) = node.op_as::<EinSum>().filter(|op| op.q_params.is_none()).cloned() else { return Ok(None) };
     let mut inputs = node.inputs.clone();
-    for slot in 0..inputs.len() {
-        if !is_large(model, inputs[slot]) {
-            continue;
-        }
-        while let Some(moved) = model.node(inputs[slot].node).op_as::<AxisOp>() {
+    for (slot, input) in inputs.iter_mut().enumerate().filter(|(_, input)| is_large(model, **input)) {
+        while let Some(moved) = model.node(input.node).op_as::<AxisOp>() {
             let back = moved.recip();
             if !keeps_its_output(&op, slot, &back) {
                 break;
@@ -31,7 +28,7 @@ fn rule(model: &TypedModel, node: &TypedNode) -> TractResult<Option<TypedModelPa
             let changed = op.change_axes(model, node, InOut::In(slot), &back)?.and_then(|c| c.substitute_op);
             let Some(changed) = changed.as_ref().and_then(|op| op.downcast_ref::<EinSum>()) else { break };
             op = changed.clone();
-            inputs[slot] = model.node(inputs[slot].node).inputs[0];
+            *input = model.node(input.node).inputs[0];
         }
     }
     if inputs == node.inputs {

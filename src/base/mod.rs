@@ -177,13 +177,7 @@ impl Base {
             narrow::widen_states(graph);
             stored::as_nodes(graph);
         }
-        let (typed, reload) = match typed_or_inlined(&mut proto) {
-            Ok(typed) => (typed, None),
-            Err(e) => {
-                let (reload, typed) = Reload::new(proto).map_err(|_| e.at(path.display()))?;
-                (typed, Some(reload))
-            }
-        };
+        let (typed, reload) = typed_somehow(proto).map_err(|e| e.at(path.display()))?;
         let symbols = reload.as_ref().map_or_else(|| Symbols::of(&typed), Reload::symbols);
         let mut outputs = ports(&typed, &symbols, &typed.outputs, |ix| onnx.outputs.get(ix).cloned());
         let inputs = match &reload {
@@ -445,12 +439,19 @@ pub(crate) fn graph_of(bytes: &[u8]) -> Result<TypedModel> {
     Symbols::of(&model).concretise(&model, &Bucket { batch: 1, sequence: 1 })
 }
 
-/// [`typed`]; where the runtime wants to know a stored weight's values before it types the graph, with these in it.
-fn typed_or_inlined(proto: &mut ModelProto) -> Result<TypedModel> {
-    typed(proto).or_else(|e| {
-        let graph = proto.graph.as_mut().filter(|g| g.node.iter().any(|n| n.op_type == stored::STORED));
-        stored::inline_all(graph.ok_or(e)?);
-        typed(proto)
+/// The typed graph of `proto`, with symbols or at sizes of a trial.
+fn typed_somehow(mut proto: ModelProto) -> Result<(TypedModel, Option<Reload>)> {
+    let of = |proto: ModelProto| match typed(&proto) {
+        Ok(typed) => Ok((typed, None)),
+        Err(e) => Reload::new(proto).map(|(reload, typed)| (typed, Some(reload))).map_err(|_| e),
+    };
+    if !proto.graph.as_ref().is_some_and(|g| g.node.iter().any(|n| n.op_type == stored::STORED)) {
+        return of(proto);
+    }
+    of(proto.clone()).or_else(|e| {
+        // An operator may want to know the values of a weight before the graph is typed.
+        proto.graph.iter_mut().for_each(stored::inline_all);
+        of(proto).map_err(|_| e)
     })
 }
 

@@ -88,6 +88,8 @@ pub(super) struct Store {
     name: String,
     sources: Mutex<Vec<Arc<Source>>>,
     made: Mutex<HashMap<Place, Arc<Tensor>>>,
+    /// Bytes of narrow weights.
+    shared: Mutex<HashMap<Place, SharedBytes>>,
 }
 
 /// A place in a source.
@@ -106,8 +108,8 @@ impl Store {
         let mut random = [0; 16];
         getrandom::fill(&mut random).map_err(|e| Error::internal("cannot get random bytes").because(e))?;
         let name = format!("{:032x}", u128::from_le_bytes(random));
-        let (sources, made) = Default::default();
-        let store = Arc::new(Store { name: name.clone(), sources, made });
+        let (sources, made, shared) = Default::default();
+        let store = Arc::new(Store { name: name.clone(), sources, made, shared });
         mapped::sweep();
         locked(&STORES).insert(name, Arc::downgrade(&store));
         Ok(store)
@@ -141,6 +143,21 @@ impl Store {
     fn read(&self, place: &Place) -> Option<Vec<u8>> {
         let source = Arc::clone(locked(&self.sources).get(place.source)?);
         source.read(&place.bytes)
+    }
+
+    /// The bytes at `place`, read at their first use.
+    fn shared(&self, place: &Place) -> Option<SharedBytes> {
+        let source = Arc::clone(locked(&self.sources).get(place.source)?);
+        if let Source::Mapped(_, map) = &*source {
+            return SharedBytes::mapped(Arc::clone(map), range(&place.bytes)?);
+        }
+        let mut shared = locked(&self.shared);
+        if let Some(bytes) = shared.get(place) {
+            return Some(bytes.clone());
+        }
+        let bytes: SharedBytes = source.read(&place.bytes)?.into();
+        shared.insert(place.clone(), bytes.clone());
+        Some(bytes)
     }
 
     /// The tensor at `place`, made at its first use.
@@ -195,12 +212,10 @@ pub(super) fn raw(t: &TensorProto) -> Option<Cow<'_, [u8]>> {
 
 /// [`raw`], in the map of its file if there is one.
 pub(super) fn shared(t: &TensorProto) -> Option<SharedBytes> {
-    if let Some((store, place)) = referred(t)
-        && let Some(Source::Mapped(_, map)) = locked(&store.sources).get(place.source).map(|source| &**source)
-    {
-        return SharedBytes::mapped(Arc::clone(map), range(&place.bytes)?);
+    match referred(t) {
+        Some((store, place)) => store.shared(&place),
+        None => Some(t.raw_data.clone().into()),
     }
-    raw(t).map(|bytes| bytes.into_owned().into())
 }
 
 /// Length of [`raw`].
@@ -242,45 +257,42 @@ pub(super) fn parse_bytes(bytes: &[u8]) -> Result<Parsed> {
     parse(bytes, Source::Bytes(bytes.into()))
 }
 
-/// The hash of the model in `bytes`: of its original, if it was [`align`]ed.
+/// The hash of the model in `bytes`: of its original, if it was laid out for mapping.
 pub fn fingerprint(bytes: &[u8]) -> Fingerprint {
-    let read = |place: &Range<usize>, out: &mut [u8]| out.copy_from_slice(&bytes[place.clone()]);
-    hash(bytes, &mut |place, out| {
-        read(&place, out);
-        Ok(())
-    })
-    .unwrap_or_else(|_| Fingerprint::of(bytes))
+    let mut hasher = blake3::Hasher::new();
+    for piece in original(bytes) {
+        match piece {
+            Piece::New(new) => hasher.update(&new),
+            Piece::Copy(place) => hasher.update(&bytes[place]),
+        };
+    }
+    Fingerprint(*hasher.finalize().as_bytes())
 }
 
 /// [`fingerprint`] of the file whose map `bytes` is; it is read anew, so that its pages do not count as the process's.
 pub(super) fn fingerprint_of_file(bytes: &[u8], file: &File) -> std::io::Result<Fingerprint> {
-    hash(bytes, &mut |place, out| file.read_exact_at(out, place.start as u64))
-}
-
-/// The hash of the pieces of the original, of which `read` reads those that are in the file.
-fn hash(
-    bytes: &[u8],
-    read: &mut dyn FnMut(Range<usize>, &mut [u8]) -> std::io::Result<()>,
-) -> std::io::Result<Fingerprint> {
     const AT_ONCE: usize = 1 << 20;
-    let pieces = aligned::original(bytes).unwrap_or_else(|| vec![Piece::Copy(0..bytes.len())]);
     let (mut hasher, mut buffer) = (blake3::Hasher::new(), vec![0; AT_ONCE.min(bytes.len())]);
-    for piece in pieces {
+    for piece in original(bytes) {
         match piece {
-            Piece::New(bytes) => {
-                hasher.update(&bytes);
+            Piece::New(new) => {
+                hasher.update(&new);
             }
-            Piece::Copy(range) => {
-                for start in range.clone().step_by(AT_ONCE) {
-                    let part = start..range.end.min(start + AT_ONCE);
-                    let out = &mut buffer[..part.len()];
-                    read(part, out)?;
-                    hasher.update(out);
+            Piece::Copy(place) => {
+                for start in place.clone().step_by(AT_ONCE) {
+                    let part = &mut buffer[..AT_ONCE.min(place.end - start)];
+                    file.read_exact_at(part, start as u64)?;
+                    hasher.update(part);
                 }
             }
         }
     }
     Ok(Fingerprint(*hasher.finalize().as_bytes()))
+}
+
+/// The pieces of what the model in `bytes` was made from: itself, if it was not laid out for mapping.
+fn original(bytes: &[u8]) -> Vec<Piece> {
+    aligned::original(bytes).unwrap_or_else(|| vec![Piece::Copy(0..bytes.len())])
 }
 
 /// The pieces of a form of the model in `bytes` whose large tensors can be used in place, and which [`fingerprint`]
