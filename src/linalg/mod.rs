@@ -23,7 +23,7 @@
 //! | *t* 8x768x768; 32x768x384; 64x768x768 | **21; 60; 78** | 16; 44; 64 |
 //! | *t* 8x1536x384; 32x1536x384; 128x1536x384; 512x1536x384 | **20; 60; 86; 96** | 7; 24; 57; 87 |
 //!
-//! Hence the rule in `choose`: few rows by a transposed B are summed by [`dots`]; else it is `gemm` wherever that is
+//! Hence the rule in `choose`: few rows by a transposed B are summed by `dots`; else it is `gemm` wherever that is
 //! compiled in, except for long columns of a transposed B. Loops left to the compiler to vectorise reached 15 to 30.
 
 mod dots;
@@ -392,7 +392,7 @@ impl Cut {
 pub(crate) enum Backend {
     /// `matrixmultiply::sgemm`: packs both operands; AVX2/FMA or NEON kernels.
     MatrixMultiply,
-    /// [`dots`]: reads both operands along the sum; AVX2 or NEON.
+    /// `dots`: reads both operands along the sum; AVX2 or NEON.
     Dots,
     /// The `gemm` crate: reads operands where they lie; AVX-512 or NEON kernels.
     #[cfg(feature = "fast-gemm")]
