@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds the acclimate binary (release, default features and bundles) for an ARM board.
+# Builds the acclimate binary (profile dist, default features and bundles) for an ARM board.
 #
 #   scripts/cross-build.sh [TARGET] [--max-glibc 2.36] [--toolchain auto|rustup|debian] [--target-dir DIR] [--bin NAME]
 #
@@ -102,7 +102,7 @@ with_rust() {
         used=debian
     else
         die "no Rust toolchain for $target" "'rustup target add $target' where rustup reaches its server; else a Debian \
-bookworm with bookworm-security in its sources; else 'cross build --release --target $target'"
+bookworm with bookworm-security in its sources; else 'cross build --profile dist --target $target'"
     fi
 }
 
@@ -119,10 +119,10 @@ export_compilers() {
 build() {
     say "building $bin for $target ($used toolchain) in $target_dir"
     local started=$SECONDS strip=$gnu-strip
-    (cd "$root" && CARGO_TARGET_DIR=$target_dir cargo build --release --locked --features bundles --target "$target" \
+    (cd "$root" && CARGO_TARGET_DIR=$target_dir cargo build --profile dist --locked --features bundles --target "$target" \
         --bin "$bin" >&2) ||
         die "the build failed"
-    built=$target_dir/$target/release/$bin
+    built=$target_dir/$target/dist/$bin
     [ -f "$built" ] || die "cargo left no binary at $built" "is build.target-dir or --artifact-dir set in a cargo config?"
     # strip reads its own architecture only; it finds nothing left to strip after cargo's own `strip = true`.
     command -v "$strip" >/dev/null || strip=strip
@@ -145,7 +145,7 @@ report() {
     echo "glibc  ${glibc:-none}"
     if [ "$max_glibc" != any ] && [ -n "$glibc" ] && older "$max_glibc" "$glibc"; then
         die "the binary needs glibc $glibc, newer than $max_glibc" \
-            "build on an older Debian, or 'cargo zigbuild --release --target $target.$max_glibc'"
+            "build on an older Debian, or 'cargo zigbuild --profile dist --target $target.$max_glibc'"
     fi
 }
 
