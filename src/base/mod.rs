@@ -106,8 +106,8 @@ impl Base {
         Base::open_with(path, None, accept)
     }
 
-    /// [`Base::open_if`] of a home's file. If it is `mapped`, weights that begin at pages of it are used in place: nobody
-    /// may change it as long as it is used.
+    /// [`Base::open_if`] of a home's file. If it is `mapped`, weights that begin at pages of it are used in place:
+    /// nobody may change it as long as it is used.
     pub(crate) fn open_in_home(path: &Path, mapped: bool, accept: &dyn Fn(&Fingerprint) -> Result<()>) -> Result<Base> {
         Base::open_with(path, Some(mapped), accept)
     }
