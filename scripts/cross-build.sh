@@ -119,8 +119,8 @@ export_compilers() {
 build() {
     say "building $bin for $target ($used toolchain) in $target_dir"
     local started=$SECONDS strip=$gnu-strip
-    (cd "$root" && CARGO_TARGET_DIR=$target_dir cargo build --profile dist --locked --features bundles --target "$target" \
-        --bin "$bin" >&2) ||
+    (cd "$root" && CARGO_TARGET_DIR=$target_dir cargo build --profile dist --locked --features bundles \
+        --target "$target" --bin "$bin" >&2) ||
         die "the build failed"
     built=$target_dir/$target/dist/$bin
     [ -f "$built" ] || die "cargo left no binary at $built" "is build.target-dir or --artifact-dir set in a cargo config?"

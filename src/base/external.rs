@@ -20,8 +20,8 @@ use crate::error::{Error, Result};
 /// `BadData`, naming the tensor: a place outside of `folder` or by way of a link, a file that has another name too, or other bytes
 /// than the tensor's shape takes. `Io`.
 pub(super) fn bring_in(proto: &mut ModelProto, folder: &Path, store: Option<&Store>) -> Result<bool> {
-    let mut from = From { folder, store, sources: HashMap::new() };
-    proto.graph.as_mut().map_or(Ok(false), |graph| from.graph(graph))
+    let mut reader = Reader { folder, store, sources: HashMap::new() };
+    proto.graph.as_mut().map_or(Ok(false), |graph| reader.graph(graph, true))
 }
 
 /// The model at `path` as one file that holds all of its weights.
@@ -35,38 +35,33 @@ pub(crate) fn in_one_file(path: &Path, bytes: &[u8]) -> Result<Vec<u8>> {
 }
 
 /// What tensors are read from.
-struct From<'a> {
+struct Reader<'a> {
     folder: &'a Path,
     store: Option<&'a Store>,
     /// The files that the store has, by their places.
     sources: HashMap<PathBuf, usize>,
 }
 
-impl From<'_> {
-    fn graph(&mut self, graph: &mut GraphProto) -> Result<bool> {
+impl Reader<'_> {
+    /// Tensors of graphs within the `outer` one are always read.
+    fn graph(&mut self, graph: &mut GraphProto, outer: bool) -> Result<bool> {
         let mut any = false;
         for t in &mut graph.initializer {
-            any |= self.tensor(t, true)?;
+            any |= self.tensor(t, outer)?;
         }
         for a in graph.node.iter_mut().flat_map(|n| &mut n.attribute) {
-            any |= self.attribute(a, true)?;
+            any |= self.attribute(a, outer)?;
         }
         Ok(any)
     }
 
-    /// Tensors of graphs within the `outer` one are always read.
     fn attribute(&mut self, a: &mut AttributeProto, outer: bool) -> Result<bool> {
         let mut any = false;
         for t in a.t.iter_mut().chain(&mut a.tensors) {
             any |= self.tensor(t, outer)?;
         }
         for g in a.g.iter_mut().chain(&mut a.graphs) {
-            for t in &mut g.initializer {
-                any |= self.tensor(t, false)?;
-            }
-            for a in g.node.iter_mut().flat_map(|n| &mut n.attribute) {
-                any |= self.attribute(a, false)?;
-            }
+            any |= self.graph(g, false)?;
         }
         Ok(any)
     }
