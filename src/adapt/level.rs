@@ -86,7 +86,7 @@ fn count(deepest: Depth, sizes: &[usize]) -> Vec<Count> {
         Ok(adaptation.run()?.winner.is_some())
     };
     let all: Vec<usize> = (0..runs()).collect();
-    let promoted = in_parallel(2, &all, |&run| promotes(run)).unwrap();
+    let promoted = in_parallel(crate::process::available_cores(), &all, |&run| promotes(run)).unwrap();
     let of_size = |(at, &examples): (usize, &usize)| {
         let mine = || promoted.iter().skip(at).step_by(sizes.len());
         Count { examples, runs: mine().count(), promoted: mine().filter(|p| **p).count() }

@@ -28,6 +28,7 @@
 
 mod cut;
 mod dots;
+pub(crate) mod eight;
 pub(crate) mod simd;
 
 use std::marker::PhantomData;

@@ -5,7 +5,7 @@ use tract_core::ops::cnn::{Conv, Deconv, KernelFormat, PaddingSpec, PoolSpec};
 
 use super::dims;
 use super::product::unfilled;
-use crate::ops::depthwise::Planes;
+use crate::ops::depthwise::{Block, BlockMut, Ends, Planes, kernels};
 use crate::ops::{Clip, read_once};
 use crate::sites::{Geometry, LowRank, factor, floats};
 #[cfg(feature = "train")]
@@ -57,22 +57,19 @@ impl EvalOp for Depthwise {
         let all = x.len() / from.max(1);
         ensure!(y.len() == all * to, "a depthwise convolution of {all} planes to {:?}", self.shape);
         let each = self.planes.at_once(all);
+        let pass = if self.transposed { self.planes.input_gradient() } else { self.planes.forward() };
+        let clip = self.clip.map(Clip::bounds);
         let mut plain = y.try_as_plain_ram_mut()?;
         each_chunk(plain.as_slice_mut::<f32>()?, each * to, |part, y| {
-            let mut work = self.planes.workspace();
-            for (i, y) in y.chunks_exact_mut(to).enumerate() {
-                let plane = part * each + i;
-                let (x, channel) = (&x[plane * from..][..from], plane % self.channels);
-                y.fill(bias[channel.min(bias.len() - 1)]);
-                let w = &w[channel * taps..][..taps];
-                if self.transposed {
-                    work.backward_input(w, x, y)
-                } else {
-                    work.forward(x, w, y)
-                }
-                if let Some(clip) = self.clip {
-                    clip.apply(y);
-                }
+            let mut room = pass.room();
+            for (block, y) in y.chunks_mut(Planes::BLOCK * to).enumerate() {
+                let (first, count) = (part * each + block * Planes::BLOCK, y.len() / to);
+                let channel = |i: usize| (first + i) % self.channels;
+                let x = Block::new(x, count, |i| (first + i) * from);
+                let w = kernels(taps, count, |i| &w[channel(i) * taps..][..taps]);
+                let bias = |i: usize| bias[channel(i.min(count - 1)).min(bias.len() - 1)];
+                let ends = Ends { start: std::array::from_fn(bias), clip, add: false };
+                pass.run(&mut room, x, &w, ends, BlockMut::new(y, to));
             }
             TractResult::Ok(())
         })?;
@@ -184,7 +181,8 @@ pub(super) fn backward_rule(model: &TypedModel, node: &TypedNode) -> TractResult
     let source = model.node(sum.node);
     let Some(conv) = source.op_as::<Depthwise>() else { return Ok(None) };
     let kernel = model.outlet_fact(source.inputs[1])?.konst.clone();
-    let unbiased = model.outlet_fact(source.inputs[2])?.konst.as_ref().is_some_and(|b| b.is_zero().unwrap_or(false));
+    let zero = |b: &Arc<Tensor>| floats(b).is_ok_and(|b| b.iter().all(|v| *v == 0.0));
+    let unbiased = model.outlet_fact(source.inputs[2])?.konst.as_ref().is_some_and(zero);
     let alone = conv.clip.is_none() && conv.lowrank.is_none() && source.inputs[0] == dy && read_once(model, sum);
     let Some(kernel) = kernel.filter(|_| unbiased && alone && op.geometry.is_depthwise()) else { return Ok(None) };
     let mut taps = floats(&kernel)?.to_vec();

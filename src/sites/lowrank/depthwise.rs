@@ -5,7 +5,7 @@ use std::convert::Infallible;
 
 use super::Gradients;
 use super::mat::{gemm, mat, mat_mut};
-use crate::ops::depthwise::Planes;
+use crate::ops::depthwise::{Block, BlockMut, Ends, Planes, kernels};
 use crate::ops::im2col::ConvShape;
 use crate::sync::{each_chunk, each_job};
 
@@ -36,25 +36,27 @@ fn planes(s: &ConvShape) -> Planes {
 pub(super) fn forward((s, rank): (&ConvShape, usize), x: &[f32], a: &[f32], b: &[f32], y: &mut [f32]) -> Vec<f32> {
     let (ip, op, taps) = (s.in_plane(), s.out_plane(), s.taps());
     let (dw, planes) = (delta(s, rank, a, b), planes(s));
-    let each = planes.at_once(s.batch * s.output);
+    let (pass, each) = (planes.forward(), planes.at_once(s.batch * s.output));
     let Ok(()) = each_chunk(y, each * op, |part, y| {
-        let mut work = planes.workspace();
-        for (i, y) in y.chunks_exact_mut(op).enumerate() {
-            let (n, o) = ((part * each + i) / s.output, (part * each + i) % s.output);
-            let from = n * s.input + o / s.group_out();
-            work.forward(&x[from * ip..][..ip], &dw[o * taps..][..taps], y);
+        let mut room = pass.room();
+        for (block, y) in y.chunks_mut(Planes::BLOCK * op).enumerate() {
+            let (first, count) = (part * each + block * Planes::BLOCK, y.len() / op);
+            let plane = |i: usize| ((first + i) / s.output, (first + i) % s.output);
+            let x = Block::new(x, count, |i| (plane(i).0 * s.input + plane(i).1 / s.group_out()) * ip);
+            let w = kernels(taps, count, |i| &dw[plane(i).1 * taps..][..taps]);
+            pass.run(&mut room, x, &w, Ends::ADDED, BlockMut::new(y, op));
         }
         Ok::<(), Infallible>(())
     });
     vec![0.0]
 }
 
-/// The channels of a group, in every image.
-struct Group<'a> {
-    number: usize,
-    /// Gradient of the kernel, `[output channels of the group, taps]`.
+/// Some groups, in every image.
+struct Groups<'a> {
+    first: usize,
+    /// Gradient of the kernels, `[output channels of the groups, taps]`.
     ddw: &'a mut [f32],
-    /// Gradient of the input, a plane an image; none where it is not asked for.
+    /// Gradient of the inputs, an image each; none where it is not asked for.
     dx: Vec<&'a mut [f32]>,
 }
 
@@ -72,24 +74,38 @@ pub(super) fn backward(
     let mut weight = kernel.map_or_else(|| vec![0f32; s.output * taps], <[f32]>::to_vec);
     add_delta(s, rank, a, b, &mut weight);
     let (mut ddw, planes, co) = (vec![0f32; weight.len()], planes(s), s.group_out());
-    let by_group = ddw.chunks_exact_mut(co * taps).enumerate();
-    let mut groups: Vec<Group> = by_group.map(|(number, ddw)| Group { number, ddw, dx: vec![] }).collect();
-    for (i, dx) in dx.into_iter().flat_map(|dx| dx.chunks_exact_mut(ip)).enumerate() {
-        groups[i % s.input].dx.push(dx);
+    let blocks = ddw.chunks_mut(Planes::BLOCK * co * taps).enumerate();
+    let mut blocks: Vec<Groups> = blocks.map(|(i, ddw)| Groups { first: i * Planes::BLOCK, ddw, dx: vec![] }).collect();
+    for image in dx.into_iter().flat_map(|dx| dx.chunks_exact_mut(s.input * ip)) {
+        image.chunks_mut(Planes::BLOCK * ip).zip(&mut blocks).for_each(|(dx, block)| block.dx.push(dx));
     }
-    let each = planes.at_once(s.batch * co * groups.len()).div_ceil((s.batch * co).max(1));
-    let mut jobs: Vec<Vec<Group>> = vec![];
-    while !groups.is_empty() {
-        jobs.push(groups.drain(..each.min(groups.len())).collect());
+    let each = planes.at_once(s.batch * s.output).div_ceil(s.batch * co * Planes::BLOCK).max(1);
+    let mut jobs: Vec<Vec<Groups>> = vec![];
+    while !blocks.is_empty() {
+        jobs.push(blocks.drain(..each.min(blocks.len())).collect());
     }
+    let (of_kernel, of_input) = (planes.kernel_gradient(), planes.input_gradient());
     // A kernel's gradient is summed over the images in order, by one thread.
-    let Ok(()) = each_job(jobs, |groups| {
-        let mut work = planes.workspace();
-        for Group { number, ddw, mut dx } in groups {
-            for (n, o) in (0..s.batch).flat_map(|n| (0..co).map(move |o| (n, o))) {
-                let (channel, ddw) = (number * co + o, &mut ddw[o * taps..][..taps]);
-                let (x, dy) = (&x[(n * s.input + number) * ip..][..ip], &dy[(n * s.output + channel) * op..][..op]);
-                work.backward(x, &weight[channel * taps..][..taps], dy, ddw, dx.get_mut(n).map(|dx| &mut **dx));
+    let Ok(()) = each_job(jobs, |blocks| {
+        let (mut kernel_room, mut input_room) = (of_kernel.room(), of_input.room());
+        for Groups { first, ddw, mut dx } in blocks {
+            let count = ddw.len() / (co * taps);
+            for j in 0..co {
+                let channel = |i: usize| (first + i) * co + j;
+                let w = kernels(taps, count, |i| &weight[channel(i) * taps..][..taps]);
+                let mut sums = kernels(taps, 0, |_| &[]);
+                for n in 0..s.batch {
+                    let x = Block::new(x, count, |i| (n * s.input + first + i) * ip);
+                    let dy = Block::new(dy, count, |i| (n * s.output + channel(i)) * op);
+                    of_kernel.add(&mut kernel_room, x, dy, &mut sums);
+                    if let Some(dx) = dx.get_mut(n) {
+                        of_input.run(&mut input_room, dy, &w, Ends::ADDED, BlockMut::new(dx, ip));
+                    }
+                }
+                for i in 0..count {
+                    let ddw = &mut ddw[(i * co + j) * taps..][..taps];
+                    ddw.iter_mut().zip(&sums).for_each(|(ddw, sum)| *ddw = sum.0[i]);
+                }
             }
         }
         Ok::<(), Infallible>(())
