@@ -40,8 +40,15 @@ impl Cut {
         let fewest_along = fewest(FEWEST_ALONG, across);
         let fewest_across = fewest(if along > SMALL { FEWEST_ACROSS } else { FEWEST_ALONG }, along);
         let (by_along, by_across) = (along / fewest_along, across / fewest_across);
-        let (of_along, of_across) =
-            if by_across >= by_along { (1, want.min(by_across)) } else { (want.min(by_along), 1) };
+        let (by_along, by_across) = (want.min(by_along).max(1), want.min(by_across).max(1));
+        // Every part lays out its operands anew. Where both ways give every core a part, the one that lays out less.
+        let laid_out = [across * by_along + along, along * by_across + across];
+        let enough = want.div_ceil(2);
+        let cut_along = match (by_along >= enough, by_across >= enough) {
+            (true, true) => laid_out[0] < laid_out[1],
+            _ => by_along > by_across,
+        };
+        let (of_along, of_across) = if cut_along { (by_along, 1) } else { (1, by_across) };
         let (down, across) = if by_rows { (of_across, of_along) } else { (of_along, of_across) };
         Cut { rows: m, cols: n, down: down.max(1), across: across.max(1) }
     }

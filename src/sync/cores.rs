@@ -8,11 +8,10 @@
 //! operators, since to wake one takes as long as a small operator.
 
 use std::cell::{Cell, RefCell};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use rayon::prelude::*;
 use rayon::{ThreadPool, ThreadPoolBuilder, Yield};
 
 use super::lock;
@@ -197,9 +196,43 @@ pub(crate) fn parts(size: usize, fewest: usize) -> usize {
 /// # Errors
 /// One that `work` gave.
 pub(crate) fn each_part<E: Send>(parts: usize, work: impl Fn(usize) -> Result<(), E> + Sync + Send) -> Result<(), E> {
-    match parts > 1 && OF_A_POOL.get() {
-        true => (0..parts).into_par_iter().with_max_len(1).try_for_each(work),
-        false => (0..parts).try_for_each(work),
+    if parts <= 1 || !OF_A_POOL.get() {
+        return (0..parts).try_for_each(work);
+    }
+    let (next, over, failed) = (AtomicUsize::new(0), AtomicUsize::new(0), Mutex::new(None));
+    let take = || {
+        loop {
+            let part = next.fetch_add(1, Ordering::Relaxed);
+            if part >= parts {
+                return;
+            }
+            let _counted = Counted(&over);
+            if let Err(e) = work(part) {
+                lock(&failed).get_or_insert(e);
+            }
+        }
+    };
+    rayon::scope(|scope| {
+        for _ in 1..parts.min(rayon::current_num_threads()) {
+            scope.spawn(|_| take());
+        }
+        take();
+        // The end of the scope would put this thread to sleep if it had to wait for long.
+        let mut rounds = 0u32;
+        while over.load(Ordering::Acquire) < parts {
+            rounds = rounds.wrapping_add(1);
+            if rounds.is_multiple_of(256) { std::thread::yield_now() } else { std::hint::spin_loop() }
+        }
+    });
+    lock(&failed).take().map_or(Ok(()), Err)
+}
+
+/// Adds one when dropped, also by a panic.
+struct Counted<'a>(&'a AtomicUsize);
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_add(1, Ordering::Release);
     }
 }
 
@@ -223,15 +256,13 @@ pub(crate) fn each_job<J: Send, E: Send>(
     jobs: Vec<J>,
     work: impl Fn(J) -> Result<(), E> + Sync + Send,
 ) -> Result<(), E> {
-    match jobs.len() > 1 && OF_A_POOL.get() {
-        true => jobs.into_par_iter().with_max_len(1).try_for_each(work),
-        false => jobs.into_iter().try_for_each(work),
-    }
+    let jobs: Vec<Mutex<Option<J>>> = jobs.into_iter().map(|job| Mutex::new(Some(job))).collect();
+    each_part(jobs.len(), |at| lock(&jobs[at]).take().map_or(Ok(()), &work))
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::AtomicUsize;
+    use rayon::prelude::*;
 
     use super::*;
 
