@@ -140,6 +140,7 @@ mod ops;
 mod plan;
 #[cfg(test)]
 mod powerloss;
+mod profile;
 mod sync;
 
 #[cfg(feature = "train")]

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use acclimate::Result;
 use acclimate::runtime::sandbox::Trial;
 use acclimate::sites::Pattern;
-use acclimate::tools::bench::{Options, Report, Timing};
+use acclimate::tools::bench::{Options, Place, Profile, Report, Spent, Timing};
 use clap::Args;
 use serde_json::{Value, json};
 
@@ -38,6 +38,9 @@ pub struct Bench {
     /// Runs of each measurement
     #[arg(long, value_name = "N", default_value_t = 12, value_parser = clap::value_parser!(u16).range(1..))]
     repeats: u16,
+    /// Say where the time goes, by pass and operator
+    #[arg(long)]
+    profile: bool,
     #[command(flatten)]
     ends: EndsArg,
     #[command(flatten)]
@@ -55,6 +58,7 @@ impl Bench {
             repeats: self.repeats.into(),
             model_output: self.ends.model_output,
             model_input: self.ends.model_input,
+            profile: self.profile,
         };
         let trial = Trial { output: options.model_output.clone(), ..Trial::default() };
         self.vet.check(&self.model, &trial)?;
@@ -86,7 +90,84 @@ fn as_json(r: &Report, options: &Options) -> Value {
         "train_peak_rss_bytes": r.train_peak_rss_bytes,
         "peak_rss_bytes": r.peak_rss_bytes,
         "anonymous_bytes": r.anonymous_bytes,
+        "profile": r.profile.as_ref().map(|p| json!({
+            "runs": p.runs,
+            "prediction": p.prediction.iter().map(|row| place(row, p.runs)).collect::<Vec<_>>(),
+            "training_step": p.training_step.iter().map(|row| place(row, p.runs)).collect::<Vec<_>>(),
+        })),
     })
+}
+
+/// A row of a profile, a run each.
+fn place((place, spent): &(Place, Spent), runs: usize) -> Value {
+    let runs = runs as f64;
+    json!({
+        "pass": place.pass,
+        "operator": place.operator,
+        "shape": place.shape,
+        "calls": spent.calls as f64 / runs,
+        "ms": milliseconds(spent) / runs,
+        "flop": spent.flop / runs,
+        "moved_bytes": spent.moved as f64 / runs,
+        "allocated_bytes": spent.allocated as f64 / runs,
+        "shared_calls": spent.shared as f64 / runs,
+    })
+}
+
+fn milliseconds(spent: &Spent) -> f64 {
+    spent.time.as_secs_f64() * 1e3
+}
+
+/// One table of a profile: operators of any shape, those that take most time first.
+fn profiled(what: &str, rows: &[(Place, Spent)], runs: usize) -> String {
+    let mut sums: Vec<([&str; 2], Spent)> = vec![];
+    for (place, spent) in rows {
+        let key = [place.pass, place.operator.as_str()];
+        match sums.iter_mut().find(|(k, _)| *k == key) {
+            Some((_, sum)) => sum.add(spent),
+            None => sums.push((key, *spent)),
+        }
+    }
+    sums.sort_by(|(_, a), (_, b)| b.time.cmp(&a.time));
+    let total =
+        |of: &dyn Fn(&Spent) -> bool| -> f64 { sums.iter().filter(|(_, s)| of(s)).map(|(_, s)| milliseconds(s)).sum() };
+    let (all, runs) = (total(&|_| true).max(1e-9), runs as f64);
+    let a_second = |n: f64, spent: &Spent| match n > 0.0 {
+        true => format!("{:.1}", n / spent.time.as_secs_f64().max(1e-9) / 1e9),
+        false => String::new(),
+    };
+    let row = |([pass, operator], s): &([&str; 2], Spent)| {
+        [
+            pass.to_string(),
+            operator.to_string(),
+            format!("{:.0}", s.calls as f64 / runs),
+            format!("{:.3}", milliseconds(s) / runs),
+            format!("{:.1} %", 100.0 * milliseconds(s) / all),
+            a_second(s.flop, s),
+            a_second(s.moved as f64, s),
+            format!("{:.2}", s.allocated as f64 / runs / 1e6),
+            format!("{:.0} %", 100.0 * s.shared as f64 / s.calls.max(1) as f64),
+        ]
+    };
+    // What takes less than a thousandth is left to --json.
+    let shown = sums.iter().filter(|(_, s)| milliseconds(s) >= all / 1e3).map(row);
+    let head = ["pass", "operator", "calls", "ms", "share", "GFLOP/s", "GB/s", "MB new", "shared"];
+    let percent = |part: f64| 100.0 * part / all;
+    format!(
+        "\n{what}: {:.2} ms, {:.0} % of it neither products nor convolutions, {:.0} % in operators that one core ran alone\n{}",
+        all / runs,
+        percent(total(&|s| s.flop == 0.0)),
+        percent(total(&|s| s.shared == 0)),
+        table(head, shown, 2),
+    )
+}
+
+fn profile(p: &Profile) -> String {
+    let mut text = profiled("a prediction", &p.prediction, p.runs);
+    if !p.training_step.is_empty() {
+        text += &profiled("a training step", &p.training_step, p.runs);
+    }
+    text
 }
 
 fn for_people(r: &Report, options: &Options) -> String {
@@ -104,7 +185,7 @@ fn for_people(r: &Report, options: &Options) -> String {
     rows.push(row("swap of an adapter", "µs", r.swap_us));
     let effective = r.gflops_effective.map_or(String::new(), |g| format!("training at {g:.0} GFLOP/s, "));
     format!(
-        "batch {}, {} layers at rank {}, {} threads\n{}\n{effective}a plain product at {:.0} GFLOP/s\nmemory {} at most, {} to the end of training; {} of it not backed by a file",
+        "batch {}, {} layers at rank {}, {} threads\n{}\n{effective}a plain product at {:.0} GFLOP/s\nmemory {} at most, {} to the end of training; {} of it not backed by a file{}",
         options.batch,
         r.sites,
         options.rank,
@@ -113,6 +194,7 @@ fn for_people(r: &Report, options: &Options) -> String {
         r.gflops_gemm,
         bytes(r.peak_rss_bytes),
         bytes(r.train_peak_rss_bytes),
-        bytes(r.anonymous_bytes)
+        bytes(r.anonymous_bytes),
+        r.profile.as_ref().map_or(String::new(), profile)
     )
 }

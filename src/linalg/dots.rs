@@ -13,7 +13,7 @@
 //! | 32x1536x384; 64x768x768 | 69; 87 | 63; 79 | 64; 75 | 79; 87 |
 //! | 128x576x1536; 512x384x1536 | 72; 71 | 62; 92 | 65; 82 | 58; 77 |
 
-use super::eight::{Eight, Kernel, LANES, has_vectors, on_vectors};
+use super::eight::{Eight, Kernel, LANES, has_vectors, on_vectors, prefetch};
 use super::{MatMut, MatRef};
 
 /// Fewest rows for which other kernels are as fast.
@@ -21,6 +21,8 @@ const MANY_ROWS: usize = 128;
 /// Shorter sums and fewer columns do not fill the registers.
 const SHORTEST: usize = 32;
 const NARROWEST: usize = 16;
+/// Fewest rows for which columns are fetched ahead; fewer wait for memory as it is.
+const FETCHED_FROM: usize = 3;
 /// Bytes of the left operand that stay in the second-level cache.
 const CACHED: usize = 256 << 10;
 
@@ -73,39 +75,49 @@ fn rows<V: Eight>(alpha: f32, a: MatRef<'_>, b: MatRef<'_>, beta: f32, c: MatMut
         let mut j = 0;
         if rows.len() == 1 {
             while j + 8 <= n {
-                panel::<V, 8>(&rows, j, &line, &column, &put);
+                panel::<V, 8>(&rows, (j, n), &line, &column, &put);
                 j += 8;
             }
         }
         while j + 3 <= n {
-            panel::<V, 3>(&rows, j, &line, &column, &put);
+            panel::<V, 3>(&rows, (j, n), &line, &column, &put);
             j += 3;
         }
         while j < n {
-            panel::<V, 1>(&rows, j, &line, &column, &put);
+            panel::<V, 1>(&rows, (j, n), &line, &column, &put);
             j += 1;
         }
     }
 }
 
-/// `C` columns of the result.
+/// `C` columns of the result from `j` on, of `last`.
 #[inline(always)]
 fn panel<'a, V: Eight, const C: usize>(
     rows: &std::ops::Range<usize>,
-    j: usize,
+    (j, last): (usize, usize),
     line: &impl Fn(usize) -> &'a [f32],
     column: &impl Fn(usize) -> &'a [f32],
     put: &impl Fn(usize, usize, f32),
 ) {
     let b: [&[f32]; C] = std::array::from_fn(|c| column(j + c));
+    // While these columns are in use, the next ones come from memory: of a model's weights, none are in the cache.
+    let next = if rows.len() >= FETCHED_FROM { j + C..last.min(j + 2 * C) } else { 0..0 };
+    let share = b[0].len().div_ceil(rows.len().div_ceil(4)).next_multiple_of(16);
+    let mut fetched = 0;
+    let mut fetch = || {
+        next.clone().filter_map(|c| column(c).get(fetched..)).for_each(|c| prefetch(&c[..share.min(c.len())]));
+        fetched += share;
+    };
     let mut i = rows.start;
     while i + 4 <= rows.end {
+        fetch();
         let a: [&[f32]; 4] = std::array::from_fn(|r| line(i + r));
         let sums = block::<V, 4, C>(&a, &b);
         sums.iter().enumerate().for_each(|(r, sums)| sums.iter().enumerate().for_each(|(c, s)| put(i + r, j + c, *s)));
         i += 4;
     }
     while i < rows.end {
+        fetch();
         let sums = block::<V, 1, C>(&[line(i)], &b);
         sums[0].iter().enumerate().for_each(|(c, s)| put(i, j + c, *s));
         i += 1;

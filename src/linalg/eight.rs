@@ -52,6 +52,26 @@ pub(crate) fn has_vectors() -> bool {
     cfg!(target_arch = "aarch64")
 }
 
+/// Asks for the cache lines of `values`, which are read soon.
+#[inline(always)]
+pub(crate) fn prefetch(values: &[f32]) {
+    for line in values.chunks(16) {
+        #[cfg(all(target_arch = "x86_64", not(miri)))]
+        // SAFETY: a hint; every x86-64 has it.
+        unsafe {
+            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+            _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast());
+        }
+        #[cfg(all(target_arch = "aarch64", not(miri)))]
+        // SAFETY: a hint that changes neither memory nor registers; every aarch64 has it.
+        unsafe {
+            std::arch::asm!("prfm pldl1keep, [{}]", in(reg) line.as_ptr(), options(nostack, preserves_flags, readonly));
+        }
+        #[cfg(any(miri, not(any(target_arch = "x86_64", target_arch = "aarch64"))))]
+        let _ = line;
+    }
+}
+
 /// Eight times eight floats.
 #[inline(always)]
 pub(crate) fn loaded<V: Eight>(rows: &[Aligned; LANES]) -> [V; LANES] {

@@ -278,5 +278,10 @@ impl TypedOp for Convolve {
         ensure!(inputs.len() == 2, "a convolution takes x and a bias");
         Ok(tvec!(f32::fact(&self.to)))
     }
+    fn cost(&self, _inputs: &[&TypedFact]) -> TractResult<TVec<(Cost, TDim)>> {
+        let s = &self.shape;
+        let all = s.batch * s.output * s.out_plane() * s.group_in() * s.taps();
+        Ok(tvec!((Cost::FMA(f32::datum_type()), all.to_dim())))
+    }
     as_op!();
 }

@@ -19,6 +19,7 @@ mod quantise;
 mod quantise_backward;
 mod shared_bytes;
 mod softmax;
+pub(crate) mod stem;
 
 pub(crate) use activation::{mish, softplus};
 pub(crate) use attention_mask::Reach;

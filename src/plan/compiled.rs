@@ -1,9 +1,8 @@
-//! A compiled graph with its run states, and where its time goes: with `ACCLIMATE_TIMING` set, every plan prints a table of its
-//! operators to stderr when it is dropped.
+//! A compiled graph with its run states, timed operator by operator where somebody records ([`crate::profile`]).
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, OnceLock};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Instant;
 
 use tract_core::internal::*;
 use tract_core::ops::konst::Const;
@@ -13,7 +12,8 @@ use tract_linalg::multithread::{Executor, multithread_tract_scope};
 use super::lowering;
 use crate::base::{Base, guarded};
 use crate::error::{ErrorKind, Result};
-use crate::sync::{lock, run_pass};
+use crate::profile::{self, Place, Spent};
+use crate::sync::{run_pass, times_shared};
 
 /// Multiplications from which on cores share a pass: to hand one over takes some 20 µs. Tests share smaller ones.
 const WORTH_SHARING: usize = if cfg!(test) { 1 << 14 } else { 1 << 21 };
@@ -28,7 +28,8 @@ pub(super) struct Compiled {
     bytes: u64,
     /// About how many a pass takes.
     multiplications: usize,
-    times: Option<Times>,
+    /// Where the plan was compiled while somebody recorded.
+    profiled: Option<Profiled>,
 }
 
 /// How a result leaves the plan.
@@ -53,7 +54,6 @@ pub(super) struct State {
 impl Compiled {
     /// `what` names the plan to people: forward or backward.
     pub fn new(base: &Base, mut model: TypedModel, what: &'static str) -> Result<Arc<Compiled>> {
-        let times = wanted().then(|| Times { what, spent: Mutex::default() });
         let plan = guarded(ErrorKind::UnsupportedModel, format!("cannot compile the {what} plan"), || {
             lowering::improve(&mut model, base.weights())?;
             let mut model = model.into_optimized()?;
@@ -71,7 +71,8 @@ impl Compiled {
             }
             model.outputs = last;
             let (bytes, multiplications) = (laid_out(&model), lowering::multiplications(&model));
-            Ok(Compiled { plan: model.into_runnable()?, results, early, bytes, multiplications, times })
+            let profiled = profile::is_on().then(|| Profiled::new(what, &model)).transpose()?;
+            Ok(Compiled { plan: model.into_runnable()?, results, early, bytes, multiplications, profiled })
         })?;
         Ok(Arc::new(plan))
     }
@@ -121,15 +122,15 @@ impl State {
         let plan = &self.plan;
         let mut early: Vec<Option<TValue>> = vec![None; plan.results.len()];
         let last = self.state.run_plan_with_eval(inputs, |ctx, state, node, inputs| {
-            let start = plan.times.is_some().then(Instant::now);
+            let watch = plan.profiled.as_ref().filter(|_| profile::is_on()).map(|p| (p, Watch::begin(&inputs)));
             let outputs = tract_core::plan::eval(ctx, state, node, inputs)?;
+            if let Some((profiled, watch)) = watch {
+                profiled.add(node, watch, &outputs);
+            }
             for (value, outlet) in outputs.iter().zip(&node.outputs) {
                 if let Some(shape) = outlet.fact.shape.as_concrete().filter(|_| value.is_plain_ram()) {
                     ensure!(value.shape() == shape, "{node} gives {:?} where {shape:?} was planned", value.shape());
                 }
-            }
-            if let (Some(times), Some(start)) = (&plan.times, start) {
-                times.add(node, start.elapsed());
             }
             for &(slot, ix) in plan.early.get(&node.id).into_iter().flatten() {
                 early[ix] = outputs.get(slot).cloned();
@@ -149,36 +150,55 @@ impl State {
     }
 }
 
-fn wanted() -> bool {
-    static WANTED: OnceLock<bool> = OnceLock::new();
-    *WANTED.get_or_init(|| std::env::var_os("ACCLIMATE_TIMING").is_some_and(|v| !v.is_empty() && v != "0"))
-}
-
-/// Time spent by operator and output shape.
-struct Times {
+/// What is known of a plan's operators before they run.
+struct Profiled {
     what: &'static str,
-    spent: Mutex<HashMap<String, (usize, Duration)>>,
+    /// Floating-point operations of each node.
+    flop: HashMap<usize, f64>,
 }
 
-impl Times {
-    fn add(&self, node: &TypedNode, spent: Duration) {
-        let shape = node.outputs.first().map_or_else(String::new, |o| format!("{:?}", o.fact.shape));
-        let mut all = lock(&self.spent);
-        let entry = all.entry(format!("{:<24} {shape}", node.op.name())).or_default();
-        *entry = (entry.0 + 1, entry.1 + spent);
+/// An operator that runs.
+struct Watch {
+    start: Instant,
+    shared: u64,
+    /// Bytes of the operands, and where they lie.
+    read: u64,
+    operands: TVec<*const u8>,
+}
+
+impl Watch {
+    fn begin(inputs: &TVec<TValue>) -> Watch {
+        let plain = || inputs.iter().filter(|value| value.is_plain_ram());
+        let read = plain().map(|value| value.as_bytes().len() as u64).sum();
+        let operands = plain().map(|value| value.as_bytes().as_ptr()).collect();
+        Watch { shared: times_shared(), read, operands, start: Instant::now() }
     }
 }
 
-impl Drop for Times {
-    fn drop(&mut self) {
-        let spent = std::mem::take(&mut *lock(&self.spent));
-        let total: Duration = spent.values().map(|(_, t)| *t).sum();
-        let mut rows: Vec<_> = spent.into_iter().collect();
-        rows.sort_by_key(|(_, (_, t))| std::cmp::Reverse(*t));
-        eprintln!("{} plan: {:.1} ms", self.what, total.as_secs_f64() * 1e3);
-        for (name, (calls, t)) in rows {
-            let share = 100.0 * t.as_secs_f64() / total.as_secs_f64().max(1e-9);
-            eprintln!("{share:5.1} % {:10.2} ms {calls:7} × {name}", t.as_secs_f64() * 1e3);
-        }
+impl Profiled {
+    fn new(what: &'static str, model: &TypedModel) -> TractResult<Profiled> {
+        let of_node = |node: &TypedNode| -> TractResult<(usize, f64)> {
+            let costs = node.op.cost(&model.node_input_facts(node.id)?)?;
+            let multiplications = costs.iter().filter(|(cost, _)| matches!(cost, Cost::FMA(_)));
+            Ok((node.id, 2.0 * multiplications.filter_map(|(_, n)| n.to_i64().ok()).sum::<i64>() as f64))
+        };
+        Ok(Profiled { what, flop: model.nodes().iter().map(of_node).collect::<TractResult<_>>()? })
+    }
+
+    fn add(&self, node: &TypedNode, watch: Watch, outputs: &TVec<TValue>) {
+        let time = watch.start.elapsed();
+        let plain = || outputs.iter().filter(|value| value.is_plain_ram());
+        let bytes = |value: &TValue| value.as_bytes().len() as u64;
+        let fresh = plain().filter(|value| !watch.operands.contains(&value.as_bytes().as_ptr()));
+        let spent = Spent {
+            calls: 1,
+            time,
+            flop: self.flop.get(&node.id).copied().unwrap_or(0.0),
+            moved: watch.read + plain().map(bytes).sum::<u64>(),
+            allocated: fresh.map(bytes).sum(),
+            shared: (times_shared() > watch.shared) as u64,
+        };
+        let shape = outputs.first().map_or_else(String::new, |value| format!("{:?}", value.shape()));
+        profile::add(Place { pass: self.what, operator: node.op.name().into(), shape }, &spent);
     }
 }

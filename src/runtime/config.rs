@@ -258,9 +258,14 @@ impl Config {
         Ok(config)
     }
 
-    /// Threads of this home: those that it asks for, else as many as the process may use cores.
+    /// Threads that answer: those that the home asks for, else as many as the process may use cores.
     pub fn threads(&self) -> usize {
         self.threads.map_or_else(available_cores, |threads| usize::from(threads.get()))
+    }
+
+    /// Threads that train: those that the home asks for, else one less than cores, which is left to predictions.
+    pub fn train_threads(&self) -> usize {
+        self.threads.map_or_else(|| available_cores() - 1, |threads| usize::from(threads.get())).max(1)
     }
 
     /// The key of the home, or `given` if it is the right one; `None` where nothing is encrypted.

@@ -125,7 +125,7 @@ impl Session {
         /// Settings of a training with the home's configuration.
         pub fn settings(&self) -> Settings {
             let config = self.home().config();
-            let mut settings = Settings { seed: config.seed, threads: config.threads(), ..Settings::default() };
+            let mut settings = Settings { seed: config.seed, threads: config.train_threads(), ..Settings::default() };
             settings.limits.disagreement = config.disagreement_limit;
             settings.recipe.lora = config.lora.clone();
             settings
@@ -392,11 +392,14 @@ mod tests {
         let path = folder.path().join("home");
         Home::init(&path, &InitOptions::new(asset("har_cnn.onnx"))).unwrap();
         let cores = crate::process::available_cores();
-        assert_eq!(Home::open(&path).unwrap().session("p").unwrap().settings().threads, cores);
+        let home = Home::open(&path).unwrap();
+        assert_eq!(home.config().threads(), cores);
+        assert_eq!(home.session("p").unwrap().settings().threads, (cores - 1).max(1));
         let file = path.join("acclimate.toml");
         let text = std::fs::read_to_string(&file).unwrap();
         std::fs::write(&file, format!("threads = 3\n{text}")).unwrap();
-        assert_eq!(Home::open(&path).unwrap().session("p").unwrap().settings().threads, 3);
+        let home = Home::open(&path).unwrap();
+        assert_eq!((home.config().threads(), home.session("p").unwrap().settings().threads), (3, 3));
         std::fs::write(&file, format!("threads = 0\n{text}")).unwrap();
         let refused = Home::open(&path).unwrap_err().to_string();
         assert!(refused.contains("acclimate.toml") && refused.contains("nonzero"), "{refused}");

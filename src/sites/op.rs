@@ -42,6 +42,9 @@ impl TypedOp for LowRank {
         let y = f32::fact(inputs[1].shape.clone());
         Ok(tvec!(y, f32::fact([self.geometry.saved_len()])))
     }
+    fn cost(&self, _inputs: &[&TypedFact]) -> TractResult<TVec<(Cost, TDim)>> {
+        Ok(tvec!((Cost::FMA(f32::datum_type()), self.geometry.multiplications().to_dim())))
+    }
     as_op!();
 }
 
@@ -108,6 +111,9 @@ impl TypedOp for LowRankBackward {
             facts.push(f32::fact(&self.x_shape));
         }
         Ok(facts)
+    }
+    fn cost(&self, _inputs: &[&TypedFact]) -> TractResult<TVec<(Cost, TDim)>> {
+        Ok(tvec!((Cost::FMA(f32::datum_type()), (2 * self.geometry.multiplications()).to_dim())))
     }
     as_op!();
 }

@@ -35,6 +35,8 @@ struct Pools {
 thread_local! {
     /// Where the passes of this thread run.
     static CORES: RefCell<Cores> = const { RefCell::new(Cores::Own) };
+    /// How often this thread has handed parts to others.
+    static SHARED: Cell<u64> = const { Cell::new(0) };
     /// Whether this is a thread of one of the pools.
     static OF_A_POOL: Cell<bool> = const { Cell::new(false) };
 }
@@ -199,6 +201,7 @@ pub(crate) fn each_part<E: Send>(parts: usize, work: impl Fn(usize) -> Result<()
     if parts <= 1 || !OF_A_POOL.get() {
         return (0..parts).try_for_each(work);
     }
+    SHARED.set(SHARED.get() + 1);
     let (next, over, failed) = (AtomicUsize::new(0), AtomicUsize::new(0), Mutex::new(None));
     let take = || {
         loop {
@@ -225,6 +228,11 @@ pub(crate) fn each_part<E: Send>(parts: usize, work: impl Fn(usize) -> Result<()
         }
     });
     lock(&failed).take().map_or(Ok(()), Err)
+}
+
+/// How often this thread has handed parts to others so far.
+pub(crate) fn times_shared() -> u64 {
+    SHARED.get()
 }
 
 /// Adds one when dropped, also by a panic.

@@ -17,6 +17,8 @@ use crate::input::Example;
 use crate::linalg::{MatMut, MatRef, gemm};
 use crate::plan::{Batch, Deltas, Ends, Engine, Factors, ForwardPlan, Padding, SiteKey, survey};
 use crate::process::status_bytes;
+use crate::profile::record;
+pub use crate::profile::{Place, Spent};
 use crate::sites::Pattern;
 use crate::sync::in_parallel;
 
@@ -39,6 +41,8 @@ pub struct Options {
     pub model_output: Option<String>,
     /// Name of the input that is fed with what is given without a name, where there are several.
     pub model_input: Option<String>,
+    /// Whether to say where the time goes.
+    pub profile: bool,
 }
 
 impl Default for Options {
@@ -52,6 +56,7 @@ impl Default for Options {
             repeats: 12,
             model_output: None,
             model_input: None,
+            profile: false,
         }
     }
 }
@@ -95,10 +100,26 @@ pub struct Report {
     pub peak_rss_bytes: u64,
     /// Memory of the process that no file backs.
     pub anonymous_bytes: u64,
+    /// Where the time goes, if asked for.
+    pub profile: Option<Profile>,
 }
 
+/// Where the time goes, in runs of their own after those that were measured.
+#[derive(Debug, Clone)]
+pub struct Profile {
+    /// Runs that each list is the sum of.
+    pub runs: usize,
+    /// The base model's predictions.
+    pub prediction: Vec<(Place, Spent)>,
+    /// Training steps that compute everything; empty when no site can be trained.
+    pub training_step: Vec<(Place, Spent)>,
+}
+
+/// Runs before those that are timed.
+const WARM_UP: usize = 2;
+
 fn time(repeats: usize, mut work: impl FnMut() -> Result<()>) -> Result<Timing> {
-    for _ in 0..2 {
+    for _ in 0..WARM_UP {
         work()?;
     }
     let (mut runs, cpu) = (vec![], cpu_ms());
@@ -156,7 +177,7 @@ pub fn run(path: &Path, options: &Options) -> Result<Report> {
     // First, so that its peak of memory is its own.
     let (train_step_ms, later_step_ms) = match sites.is_empty() {
         true => (None, None),
-        false => train_steps(&engine, &sites, &parts, seen.features, seen.classes, threads, options)?,
+        false => train_steps(&engine, &sites, &parts, seen.features, seen.classes, threads, options, true)?,
     };
     engine.drop_train_plans();
     let train_peak_rss_bytes = status_bytes("/proc/self/status", "VmHWM:");
@@ -166,6 +187,19 @@ pub fn run(path: &Path, options: &Options) -> Result<Report> {
     let chosen = |name: &str| sites.iter().any(|(n, _)| n == name);
     let macs: u64 = seen.table.sites.iter().zip(&seen.macs).filter(|(s, _)| chosen(&s.name)).map(|(_, m)| *m).sum();
     let flop = 4.0 * macs as f64 * parts.len() as f64;
+    let profile = || -> Result<Profile> {
+        let (result, prediction) = record(|| forward(&Deltas::Inputs(&[]), &Factors::default()));
+        result?;
+        let mut training_step = vec![];
+        if !sites.is_empty() {
+            let step = || train_steps(&engine, &sites, &parts, seen.features, seen.classes, threads, options, false);
+            let (result, spent) = record(step);
+            result?;
+            training_step = spent;
+        }
+        Ok(Profile { runs: WARM_UP + options.repeats.max(1), prediction, training_step })
+    };
+    let profile = options.profile.then(profile).transpose()?;
     Ok(Report {
         sites: sites.len(),
         predict_ms,
@@ -179,6 +213,7 @@ pub fn run(path: &Path, options: &Options) -> Result<Report> {
         train_peak_rss_bytes,
         peak_rss_bytes: status_bytes("/proc/self/status", "VmHWM:"),
         anonymous_bytes: status_bytes("/proc/self/smaps_rollup", "Anonymous:"),
+        profile,
     })
 }
 
@@ -186,7 +221,8 @@ fn batches(base: &Base, bucket: &crate::base::Bucket, parts: &[Vec<Example>]) ->
     parts.iter().map(|p| Batch::new(base, bucket, &p.iter().collect::<Vec<_>>(), Padding::Exact)).collect()
 }
 
-/// A step that computes everything, and one that finds the frozen part kept.
+/// A step that computes everything, and, if `later`, one that finds the frozen part kept.
+#[allow(clippy::too_many_arguments)]
 fn train_steps(
     engine: &Engine,
     sites: &SiteKey,
@@ -195,6 +231,7 @@ fn train_steps(
     base_classes: usize,
     threads: usize,
     options: &Options,
+    later: bool,
 ) -> Result<(Option<Timing>, Option<Timing>)> {
     const CLASSES: usize = 8;
     let classes = if base_classes > 0 { base_classes } else { CLASSES };
@@ -231,7 +268,7 @@ fn train_steps(
         Ok::<_, Error>((time(options.repeats, || fit.step(&all, &weights, 1e-4).map(drop))?, fit.is_split()?))
     };
     let (first, split) = steps(&recipe)?;
-    let later = if split { Some(steps(&keeping)?.0) } else { None };
+    let later = if split && later { Some(steps(&keeping)?.0) } else { None };
     Ok((Some(first), later))
 }
 

@@ -1,5 +1,6 @@
-//! `gradcheck` and `simulate`.
+//! `gradcheck`, `bench` and `simulate`.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use serde_json::Value;
@@ -104,4 +105,32 @@ fn a_simulation_gives_the_contract_s_fields() {
         run["trainings"].as_array_mut().unwrap().iter_mut().for_each(|t| t["seconds"] = Value::Null);
     }
     assert_eq!(once, again, "deterministic for a seed");
+}
+
+#[test]
+fn a_profile_of_a_prediction_and_of_a_training_step() {
+    let model = asset("digits_cnn.onnx");
+    let args = ["bench", model.to_str().unwrap(), "--batch", "4", "--repeats", "2"];
+    assert!(json(&args)["profile"].is_null());
+    let report = json(&[&args[..], &["--profile"]].concat());
+    let rows = |of: &str| report["profile"][of].as_array().unwrap().clone();
+    let number = |row: &Value, field: &str| row[field].as_f64().unwrap();
+    let passes = |rows: &[Value]| -> BTreeSet<String> {
+        rows.iter().map(|row| row["pass"].as_str().unwrap().to_string()).collect()
+    };
+    let (prediction, step) = (rows("prediction"), rows("training_step"));
+    assert_eq!(passes(&prediction), ["forward".to_string()].into());
+    assert_eq!(passes(&step), ["training forward", "backward", "loss", "optimiser"].map(String::from).into());
+    let sum = |rows: &[Value], field: &str| rows.iter().map(|row| number(row, field)).sum::<f64>();
+    // 4 runs were recorded of one micro-batch each, so every operator ran as often as the plan has it.
+    assert!(step.iter().all(|row| number(row, "calls") >= 1.0 && number(row, "calls").fract() == 0.0), "{step:?}");
+    assert!(sum(&prediction, "flop") > 0.0 && sum(&step, "flop") > 2.0 * sum(&prediction, "flop"));
+    assert!(sum(&prediction, "moved_bytes") > sum(&prediction, "allocated_bytes"));
+    assert!(sum(&prediction, "ms") > 0.0 && sum(&prediction, "ms") < 100.0 * number(&report["predict_ms"], "median"));
+    let shown = run(&[&args[..], &["--profile"]].concat());
+    let text = String::from_utf8_lossy(&shown.stdout).into_owned();
+    assert!(
+        text.contains("a training step:") && text.contains("GFLOP/s") && text.contains("LowRankBackward"),
+        "{text}"
+    );
 }

@@ -8,7 +8,8 @@ use super::Fit;
 use crate::base::Bucket;
 use crate::error::Result;
 use crate::input::Example;
-use crate::plan::{Batch, Cotangents, Factors, TrainPlan, Worker, pool, unpool};
+use crate::plan::{Batch, Cotangents, Factors, Outputs, TrainPlan, Worker, pool, unpool};
+use crate::profile;
 use crate::sync::{in_parallel, lock};
 use crate::train::loss::{LossTarget, cross_entropy};
 
@@ -92,6 +93,14 @@ impl Fit<'_> {
         let worker = &mut workers[at].1;
         let batch = self.enter(micro, &bucket, worker)?;
         let (outputs, tape) = worker.forward(&batch, factors)?;
+        let (loss, cotangents) = profile::span("loss", || self.loss(micro, outputs, &batch, total))?;
+        let factors = worker.backward(tape, cotangents)?;
+        Ok(MicroResult { factors, ..loss })
+    }
+
+    /// The loss of a forward pass and the gradients of the head, those of the factors still to come.
+    fn loss(&self, micro: &Micro, outputs: Outputs, batch: &Batch, total: f32) -> Result<(MicroResult, Cotangents)> {
+        let engine = self.engine;
         let shape = outputs.features.shape().to_vec();
         let rows = pool(engine.pooling, outputs, &batch.mask)?;
         let logits = self.head.forward(rows.features.view(), rows.logits.as_ref().map(|l| l.view()))?;
@@ -108,8 +117,8 @@ impl Fit<'_> {
             features: unpool(engine.pooling, &shape, &batch.mask, head.features)?,
             logits: rows.logits.as_ref().map(|_| self.head.base_grad(&dlogits).to_owned()),
         };
-        let factors = worker.backward(tape, cotangents)?;
-        Ok(MicroResult { loss: loss.mean * share, factors, head_weight: head.weight, head_bias: head.bias })
+        let loss = loss.mean * share;
+        Ok((MicroResult { loss, factors: vec![], head_weight: head.weight, head_bias: head.bias }, cotangents))
     }
 }
 

@@ -10,6 +10,7 @@ use crate::base::Bucket;
 use crate::error::{Error, Result};
 use crate::head::Head;
 use crate::plan::{Engine, Factors, MICRO_BATCH, Padding, SiteKey, Worker, sequence_length};
+use crate::profile;
 use crate::train::optim::{AdamW, AdamWOptions, Grads, Group, ParamSet, clip_global_norm};
 use crate::train::sampler::{self, Sampler, SamplerOptions};
 pub(crate) use activation_cache::Kept;
@@ -270,13 +271,15 @@ impl<'a> Fit<'a> {
     /// One optimiser step on these training examples; returns the mean loss before it.
     pub fn step(&mut self, items: &[usize], weights: &[f32], lr: f32) -> Result<f32> {
         let (mut grads, loss) = self.gradients(items, weights)?;
-        if self.recipe.clip > 0.0 {
-            clip_global_norm(&mut grads, self.recipe.clip)?;
-        }
-        self.parts.iter().zip(&mut grads.0).for_each(|(part, gradient)| part.project(gradient));
-        self.optimiser.step(&mut self.params, &grads, lr)?;
-        self.read_back();
-        Ok(loss)
+        profile::span("optimiser", || {
+            if self.recipe.clip > 0.0 {
+                clip_global_norm(&mut grads, self.recipe.clip)?;
+            }
+            self.parts.iter().zip(&mut grads.0).for_each(|(part, gradient)| part.project(gradient));
+            self.optimiser.step(&mut self.params, &grads, lr)?;
+            self.read_back();
+            Ok(loss)
+        })
     }
 
     /// Squared size of the loss's gradient at each site, over the first `count` training examples. At the start `B` is

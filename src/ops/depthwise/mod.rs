@@ -55,11 +55,11 @@ impl<'a> BlockMut<'a> {
 }
 
 /// Rows of a kernel, each with the row of a plane that it meets; both rise.
-type Reads = Vec<(usize, usize)>;
+pub(super) type Reads = Vec<(usize, usize)>;
 
 impl Planes {
     /// What every row of the output reads of the input.
-    fn reads(&self) -> Vec<Reads> {
+    pub(super) fn reads(&self) -> Vec<Reads> {
         let row = |r: usize| {
             let read = |k: usize| {
                 let row = (r * self.stride[0] + k * self.dilation[0]).checked_sub(self.pad_before[0])?;
@@ -71,7 +71,7 @@ impl Planes {
     }
 
     /// From the first row of the input that a row of the output may read to the last, both counted.
-    fn span(&self) -> usize {
+    pub(super) fn span(&self) -> usize {
         (self.kernel[0] - 1) * self.dilation[0] + 1
     }
 

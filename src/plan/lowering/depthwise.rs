@@ -39,6 +39,11 @@ impl TypedOp for Depthwise {
         facts.extend(self.lowrank.as_ref().map(|g| f32::fact([g.saved_len()])));
         Ok(facts)
     }
+    fn cost(&self, inputs: &[&TypedFact]) -> TractResult<TVec<(Cost, TDim)>> {
+        let small =
+            if self.transposed { inputs[0].shape.volume() } else { self.shape.iter().product::<usize>().to_dim() };
+        Ok(tvec!((Cost::FMA(f32::datum_type()), small * self.planes.kernel.iter().product::<usize>())))
+    }
     as_op!();
 }
 
@@ -113,7 +118,7 @@ pub(super) fn rule(model: &TypedModel, node: &TypedNode) -> TractResult<Option<T
 }
 
 /// `x` and `y` are the operator's input and output; the planes are those of the convolution, not of its transpose.
-fn planes(spec: &PoolSpec, x: &[usize], y: &[usize], transposed: bool) -> Option<Planes> {
+pub(super) fn planes(spec: &PoolSpec, x: &[usize], y: &[usize], transposed: bool) -> Option<Planes> {
     let h = spec.data_format.h_axis();
     let two = |fill: usize, values: &[usize]| match *values {
         [w] => Some([fill, w]),

@@ -275,6 +275,9 @@ impl TypedOp for Product {
         }
         Ok(tvec!(f32::fact(&self.shape)))
     }
+    fn cost(&self, _inputs: &[&TypedFact]) -> TractResult<TVec<(Cost, TDim)>> {
+        Ok(tvec!((Cost::FMA(f32::datum_type()), self.multiplications().to_dim())))
+    }
     as_op!();
 }
 

@@ -1,7 +1,7 @@
 //! Every pass against the graph without it.
 
 use tract_core::internal::*;
-use tract_core::ops::array::Gather;
+use tract_core::ops::array::{Gather, Pad, PadMode};
 use tract_core::ops::binary::TypedBinOp;
 use tract_core::ops::cnn::{Conv, Deconv, KernelFormat, PaddingSpec, PoolSpec};
 use tract_core::ops::einsum::EinSum;
@@ -226,6 +226,36 @@ fn check_depthwise(transposed: bool, from: [usize; 2], kernel: [usize; 2], strid
     };
     model.select_output_outlets(&y).unwrap();
     check(model, "Depthwise");
+}
+
+#[test]
+fn convolutions_of_few_channels() {
+    for (channels, sides, pads, padded) in
+        [(3, [9, 12], [0, 1], true), (3, [9, 12], [1, 1], false), (1, [1, 40], [0, 0], true)]
+    {
+        let kernel = if sides[0] == 1 { [1, 5] } else { [3, 3] };
+        let spec = PoolSpec::new(
+            DataFormat::NCHW,
+            TVec::from_slice(&kernel),
+            PaddingSpec::Explicit(tvec!(0, pads[0]), tvec!(0, pads[1])),
+            None,
+            Some(tvec!(1, 2)),
+            channels,
+            12,
+        );
+        let mut model = TypedModel::default();
+        let mut x = model.add_source("x", f32::fact([2, channels, sides[0], sides[1]])).unwrap();
+        if padded {
+            let pads = vec![(0, 0), (0, 0), (1, 0), (1, 2)];
+            let pad = Pad::new(pads, PadMode::Constant(Arc::new(tensor0(0f32))));
+            x = model.wire_node("pad", pad, &[x]).unwrap()[0];
+        }
+        let w = model.add_const("w", values(&[12, channels, kernel[0], kernel[1]], 3)).unwrap();
+        let bias = model.add_const("bias", values(&[12], 4)).unwrap();
+        let y = model.wire_node("y", Conv::new(spec, KernelFormat::OIHW, 1, None), &[x, w, bias]).unwrap();
+        model.select_output_outlets(&y).unwrap();
+        check(model, "Stem");
+    }
 }
 
 #[test]

@@ -33,6 +33,13 @@ fn planes(s: &ConvShape) -> Planes {
     }
 }
 
+/// Values of a block's rows, before and behind the convolution, on one core.
+pub(super) fn scratch(s: &ConvShape) -> usize {
+    let rows = |axis: usize| s.kernel[axis] * s.dilation[axis] + 3;
+    let widest = s.in_size[2].max(s.out_size[2] * s.stride[2]) + rows(2);
+    2 * Planes::BLOCK * widest * (rows(1) + 1)
+}
+
 pub(super) fn forward((s, rank): (&ConvShape, usize), x: &[f32], a: &[f32], b: &[f32], y: &mut [f32]) -> Vec<f32> {
     let (ip, op, taps) = (s.in_plane(), s.out_plane(), s.taps());
     let (dw, planes) = (delta(s, rank, a, b), planes(s));

@@ -51,8 +51,7 @@ impl Geometry {
     pub fn scratch(&self) -> u64 {
         let values = match self {
             Geometry::Linear { outer, inner, rank, .. } => outer * inner * rank,
-            // A plane with its padding, twice.
-            Geometry::Conv { shape, .. } if shape.is_depthwise() => 4 * shape.in_plane().max(shape.out_plane()),
+            Geometry::Conv { shape, .. } if shape.is_depthwise() => depthwise::scratch(shape),
             Geometry::Conv { shape, rank } => shape.conv_scratch(*rank),
             Geometry::Deconv { shape, rank } => shape.deconv_scratch(*rank),
         };
@@ -82,6 +81,16 @@ impl Geometry {
             Geometry::Linear { input, output, rank, .. } => (input * rank, rank * output),
             Geometry::Conv { shape: c, rank } => (rank * c.group_in() * c.taps(), c.output * rank),
             Geometry::Deconv { shape: c, rank } => (c.output * rank * c.taps(), c.input * rank),
+        }
+    }
+
+    /// About how many multiplications a product takes; its gradient takes twice as many.
+    pub fn multiplications(&self) -> usize {
+        match self {
+            Geometry::Linear { outer, input, output, inner, rank } => outer * inner * rank * (input + output),
+            Geometry::Conv { shape: c, .. } if c.is_depthwise() => c.batch * c.output * c.out_plane() * c.taps(),
+            Geometry::Conv { shape: c, rank } => c.batch * rank * c.out_plane() * (c.input * c.taps() + c.output),
+            Geometry::Deconv { shape: c, rank } => c.batch * rank * c.out_plane() * (c.output * c.taps() + c.input),
         }
     }
 

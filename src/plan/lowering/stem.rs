@@ -1,0 +1,119 @@
+//! Convolutions of few input channels by `ops::stem`, with the padding before and the clip behind them.
+
+use tract_core::internal::*;
+use tract_core::ops::array::{Pad, PadMode};
+use tract_core::ops::cnn::{Conv, KernelFormat};
+
+use super::depthwise::planes;
+use super::dims;
+use super::product::unfilled;
+use crate::ops::stem::{MOST_CHANNELS, Stem};
+use crate::ops::{Clip, floats, read_once};
+
+/// Fewer output channels leave registers empty.
+const FEWEST_OUTPUTS: usize = 8;
+
+/// `(x, W, bias) → clip(W ⋆ x + bias)`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct StemConv {
+    stem: Stem,
+    shape: TVec<usize>,
+    clip: Option<Clip>,
+}
+
+impl Op for StemConv {
+    fn name(&self) -> StaticName {
+        "Stem".into()
+    }
+    op_as_typed_op!();
+}
+
+impl EvalOp for StemConv {
+    op_out_of_plan!();
+    fn eval(&self, _ctx: &EvalContext, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
+        let (x, w, bias) = (floats(&inputs[0])?, floats(&inputs[1])?, floats(&inputs[2])?);
+        let size = |s: [usize; 2]| s[0] * s[1];
+        let Stem { planes, input, output } = self.stem;
+        let images = self.shape.iter().product::<usize>() / (output * size(planes.output)).max(1);
+        ensure!(x.len() == images * input * size(planes.input), "a convolution of {} values", x.len());
+        ensure!(w.len() == output * input * size(planes.kernel), "a kernel of {} values", w.len());
+        ensure!(bias.len() == 1 || bias.len() == output, "{} biases for {output} channels", bias.len());
+        let mut y = unfilled(&self.shape)?;
+        {
+            let mut plain = y.try_as_plain_ram_mut()?;
+            self.stem.run(x, w, bias, self.clip.map(Clip::bounds), plain.as_slice_mut::<f32>()?);
+        }
+        Ok(tvec!(y.into_tvalue()))
+    }
+}
+
+impl TypedOp for StemConv {
+    fn output_facts(&self, inputs: &[&TypedFact]) -> TractResult<TVec<TypedFact>> {
+        ensure!(inputs.len() == 3, "a convolution takes x, W and a bias");
+        Ok(tvec!(f32::fact(&self.shape)))
+    }
+    fn cost(&self, _inputs: &[&TypedFact]) -> TractResult<TVec<(Cost, TDim)>> {
+        let images = self.shape.first().copied().unwrap_or(1);
+        Ok(tvec!((Cost::FMA(f32::datum_type()), (images * self.stem.multiplications()).to_dim())))
+    }
+    as_op!();
+}
+
+/// A frozen convolution in one group.
+pub(super) fn rule(model: &TypedModel, node: &TypedNode) -> TractResult<Option<TypedModelPatch>> {
+    let Some(op) = node.op_as::<Conv>() else { return Ok(None) };
+    let spec = &op.pool_spec;
+    let few = spec.input_channels <= MOST_CHANNELS && spec.output_channels >= FEWEST_OUTPUTS;
+    let first = spec.data_format.has_n() && !spec.data_format.c_is_last() && spec.rank() <= 2;
+    if op.q_params.is_some() || op.kernel_fmt != KernelFormat::OIHW || op.group != 1 || !few || !first {
+        return Ok(None);
+    }
+    let constant = |slot: usize| -> TractResult<bool> {
+        let fact = model.outlet_fact(node.inputs[slot])?;
+        Ok(fact.konst.as_ref().is_some_and(|k| floats(k).is_ok()))
+    };
+    let shapes = (dims(model, node.inputs[0])?, dims(model, node.id.into())?);
+    let (Some(x), Some(y)) = shapes else { return Ok(None) };
+    if !constant(1)? || !constant(2)? {
+        return Ok(None);
+    }
+    let Some(planes) = planes(spec, &x, &y, false) else { return Ok(None) };
+    let mut stem = Stem { planes, input: spec.input_channels, output: spec.output_channels };
+    let mut inputs = node.inputs.clone();
+    if let Some((before, pads, from)) = padded(model, inputs[0])? {
+        inputs[0] = before;
+        let spatial = 2 - spec.rank()..2;
+        for (axis, at) in spatial.zip(2..) {
+            stem.planes.pad_before[axis] += pads[at];
+            stem.planes.input[axis] = from[at];
+        }
+    }
+    let op = StemConv { stem, shape: y, clip: None };
+    Ok(Some(TypedModelPatch::replace_single_op(model, node, &inputs, op)?))
+}
+
+/// What `outlet` is if it is a tensor that was padded with zeros behind its first two axes: the tensor, how much was put
+/// before each of its axes, and its shape.
+fn padded(model: &TypedModel, outlet: OutletId) -> TractResult<Option<(OutletId, TVec<usize>, TVec<usize>)>> {
+    let node = model.node(outlet.node);
+    let Some(pad) = node.op_as::<Pad>().filter(|_| read_once(model, outlet)) else { return Ok(None) };
+    let zero = matches!(&pad.mode, PadMode::Constant(value) if floats(value).is_ok_and(|v| v == [0.0]));
+    let pads = pad.pads.iter().map(|(before, _)| *before).collect();
+    let spatial = pad.pads.iter().take(2).all(|pad| *pad == (0, 0));
+    let from = dims(model, node.inputs[0])?;
+    Ok(from.filter(|_| zero && spatial).map(|from| (node.inputs[0], pads, from)))
+}
+
+/// A clip of what such a convolution gives.
+pub(super) fn clip_rule(model: &TypedModel, node: &TypedNode) -> TractResult<Option<TypedModelPatch>> {
+    let Some(clip) = node.op_as::<Clip>() else { return Ok(None) };
+    let y = node.inputs[0];
+    let source = model.node(y.node);
+    let conv = source.op_as::<StemConv>().filter(|conv| conv.clip.is_none() && read_once(model, y));
+    let Some(conv) = conv else { return Ok(None) };
+    let mut patch = TypedModelPatch::new("clip in a convolution");
+    let taps = patch.taps(model, &source.inputs)?;
+    let outputs = patch.wire_node(&source.name, StemConv { clip: Some(*clip), ..conv.clone() }, &taps)?;
+    patch.shunt_outside(model, node.id.into(), outputs[0])?;
+    Ok(Some(patch))
+}
