@@ -128,7 +128,7 @@ fn profiled(what: &str, rows: &[(Place, Spent)], runs: usize) -> String {
             None => sums.push((key, *spent)),
         }
     }
-    sums.sort_by(|(_, a), (_, b)| b.time.cmp(&a.time));
+    sums.sort_by_key(|(_, spent)| std::cmp::Reverse(spent.time));
     let total =
         |of: &dyn Fn(&Spent) -> bool| -> f64 { sums.iter().filter(|(_, s)| of(s)).map(|(_, s)| milliseconds(s)).sum() };
     let (all, runs) = (total(&|_| true).max(1e-9), runs as f64);

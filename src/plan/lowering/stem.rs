@@ -80,28 +80,28 @@ pub(super) fn rule(model: &TypedModel, node: &TypedNode) -> TractResult<Option<T
     let Some(planes) = planes(spec, &x, &y, false) else { return Ok(None) };
     let mut stem = Stem { planes, input: spec.input_channels, output: spec.output_channels };
     let mut inputs = node.inputs.clone();
-    if let Some((before, pads, from)) = padded(model, inputs[0])? {
+    if let Some(before) = padded(model, inputs[0], &mut stem)? {
         inputs[0] = before;
-        let spatial = 2 - spec.rank()..2;
-        for (axis, at) in spatial.zip(2..) {
-            stem.planes.pad_before[axis] += pads[at];
-            stem.planes.input[axis] = from[at];
-        }
     }
     let op = StemConv { stem, shape: y, clip: None };
     Ok(Some(TypedModelPatch::replace_single_op(model, node, &inputs, op)?))
 }
 
-/// What `outlet` is if it is a tensor that was padded with zeros behind its first two axes: the tensor, how much was put
-/// before each of its axes, and its shape.
-fn padded(model: &TypedModel, outlet: OutletId) -> TractResult<Option<(OutletId, TVec<usize>, TVec<usize>)>> {
-    let node = model.node(outlet.node);
-    let Some(pad) = node.op_as::<Pad>().filter(|_| read_once(model, outlet)) else { return Ok(None) };
-    let zero = matches!(&pad.mode, PadMode::Constant(value) if floats(value).is_ok_and(|v| v == [0.0]));
-    let pads = pad.pads.iter().map(|(before, _)| *before).collect();
-    let spatial = pad.pads.iter().take(2).all(|pad| *pad == (0, 0));
-    let from = dims(model, node.inputs[0])?;
-    Ok(from.filter(|_| zero && spatial).map(|from| (node.inputs[0], pads, from)))
+/// Where zeros were put around each image of the convolution's input `x`, makes them the convolution's own padding and
+/// says what they were put around.
+fn padded(model: &TypedModel, x: OutletId, stem: &mut Stem) -> TractResult<Option<OutletId>> {
+    let node = model.node(x.node);
+    let Some(pad) = node.op_as::<Pad>().filter(|_| read_once(model, x)) else { return Ok(None) };
+    let zeros = matches!(&pad.mode, PadMode::Constant(value) if floats(value).is_ok_and(|v| v == [0.0]));
+    let around_images = pad.pads.iter().take(2).all(|pad| *pad == (0, 0));
+    let Some(from) = dims(model, node.inputs[0])?.filter(|_| zeros && around_images) else { return Ok(None) };
+    // Lines have one spatial axis, which is the second of the planes.
+    for at in 2..from.len() {
+        let axis = at + 2 - from.len();
+        stem.planes.pad_before[axis] += pad.pads[at].0;
+        stem.planes.input[axis] = from[at];
+    }
+    Ok(Some(node.inputs[0]))
 }
 
 /// A clip of what such a convolution gives.
