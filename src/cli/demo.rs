@@ -11,7 +11,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::output::{Output, bytes, percent_1, table};
-use super::simulate::{curve_json, trainings_json};
+use super::simulate::{curve_json, rollbacks_json, trainings_json};
 use super::{ThreadsArg, plot, stop};
 
 // Part of the program, so that an installed one can show itself. Sources and licences: models/README.md.
@@ -141,6 +141,7 @@ fn person_json((name, r): &(String, Report)) -> Value {
         "seconds": r.seconds,
         "curve": curve_json(&r.curve),
         "trainings": trainings_json(&r.trainings),
+        "rollbacks": rollbacks_json(&r.rollbacks),
     })
 }
 

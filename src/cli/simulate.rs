@@ -6,7 +6,9 @@ use std::sync::atomic::AtomicBool;
 
 use acclimate::input::{LabelledSet, Skipped};
 use acclimate::tools::simulate::lives::{Life, Lives, Row, rows};
-use acclimate::tools::simulate::{ACCEPT_SHARE, GAP, Options, Person, Point, Report, Step, Training, simulate};
+use acclimate::tools::simulate::{
+    ACCEPT_SHARE, GAP, Options, Person, Point, Report, Rollback, Step, Training, simulate,
+};
 use acclimate::{InitOptions, Result};
 use clap::Args;
 use serde_json::{Value, json};
@@ -196,6 +198,7 @@ fn life_json(l: &Life) -> Value {
         "feedback": l.report.feedback,
         "curve": curve_json(&l.report.curve),
         "trainings": trainings_json(&l.report.trainings),
+        "rollbacks": rollbacks_json(&l.report.rollbacks),
     })
 }
 
@@ -228,6 +231,10 @@ pub fn curve_json(curve: &[Point]) -> Value {
     curve.iter().map(point).collect()
 }
 
+pub fn rollbacks_json(rollbacks: &[Rollback]) -> Value {
+    rollbacks.iter().map(|r| json!({ "seen": r.seen, "generation": r.generation })).collect()
+}
+
 pub fn trainings_json(trainings: &[Training]) -> Value {
     let one = |t: &Training| {
         json!({
@@ -256,6 +263,7 @@ fn as_json(r: &Report) -> Value {
         "right_on_the_way": r.right_on_the_way,
         "adapter_bytes": r.adapter_bytes,
         "trainings": trainings_json(&r.trainings),
+        "rollbacks": rollbacks_json(&r.rollbacks),
         "seconds": r.seconds,
         "train_seconds": r.train_seconds,
         "peak_rss_bytes": r.peak_rss_bytes,
@@ -267,7 +275,17 @@ fn as_json(r: &Report) -> Value {
 
 fn for_people(r: &Report) -> String {
     let rows = r.curve.iter().map(|p| [p.seen.to_string(), percent_1(p.base_accuracy), percent_1(p.adapted_accuracy)]);
-    let lines: Vec<String> = r.trainings.iter().map(Training::line).collect();
+    let trainings = r.trainings.iter().map(|t| (t.seen, t.line()));
+    let rolled_back = |r: &Rollback| {
+        let Rollback { seen, generation } = r;
+        (
+            *seen,
+            format!("after {seen} interactions: generation {generation} did worse than the base and was rolled back"),
+        )
+    };
+    let mut events: Vec<(usize, String)> = trainings.chain(r.rollbacks.iter().map(rolled_back)).collect();
+    events.sort_by_key(|(seen, _)| *seen);
+    let lines: Vec<String> = events.into_iter().map(|(_, line)| line).collect();
     format!(
         "{}\n\n{}\n\nheld out: {} items, base {}, adapted {}\n{} interactions, {} with feedback; {} generations; adapter {}; \
          {} of uncorrected answers kept\n{:.1} s, {:.1} s of it training; memory {} at most",

@@ -200,7 +200,11 @@ impl Session {
 
     pub(super) fn roll_back_automatically(&self, generation: u64, cause: Cause, why: &Error) -> Result<()> {
         let serves = self.store.roll_back_automatically(generation, cause)?;
-        tracing::warn!(generation, serves, error = %why, "rolled back automatically");
+        match cause {
+            // The receipt of the feedback says so.
+            Cause::Worse => tracing::info!(generation, serves, reason = %why, "rolled back automatically"),
+            _ => tracing::warn!(generation, serves, error = %why, "rolled back automatically"),
+        }
         Ok(())
     }
 

@@ -127,6 +127,15 @@ impl Training {
     }
 }
 
+/// An automatic rollback.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rollback {
+    /// Items of the stream seen before it.
+    pub seen: usize,
+    /// The generation that was rolled back.
+    pub generation: u64,
+}
+
 /// Accuracies at the end.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Test {
@@ -170,6 +179,8 @@ pub struct Report {
     pub adapter_bytes: u64,
     /// Every training.
     pub trainings: Vec<Training>,
+    /// Every generation that feedback showed to be worse than the base, and that was rolled back.
+    pub rollbacks: Vec<Rollback>,
     /// Duration of everything, seconds.
     pub seconds: f64,
     /// Duration of the trainings, seconds.
@@ -231,6 +242,7 @@ pub fn simulate(
         train_seconds: run.trainings.iter().map(|t| t.report.seconds).sum(),
         curve: run.curve,
         trainings: run.trainings,
+        rollbacks: run.rollbacks,
         seconds: started.elapsed().as_secs_f64(),
         peak_rss_bytes: peak_rss_bytes(),
         shuffled,
@@ -273,6 +285,7 @@ struct Run<'a> {
     base_accuracy: f64,
     curve: Vec<Point>,
     trainings: Vec<Training>,
+    rollbacks: Vec<Rollback>,
     feedback: usize,
     right: usize,
     trained_at: usize,
@@ -305,6 +318,7 @@ impl<'a> Run<'a> {
             base_accuracy,
             curve,
             trainings,
+            rollbacks: vec![],
             feedback: 0,
             right: 0,
             trained_at: 0,
@@ -350,7 +364,9 @@ impl<'a> Run<'a> {
                     .because(why)
                     .hint("free some space for temporary files")
             })?;
-            self.session.feedback(id, said)?;
+            let receipt = self.session.feedback(id, said)?;
+            let rolled_back = receipt.rolled_back.map(|generation| Rollback { seen: seen + i + 1, generation });
+            self.rollbacks.extend(rolled_back);
             self.feedback += 1;
             if self.feedback - self.trained_at >= every {
                 self.train(seen + i + 1)?;
