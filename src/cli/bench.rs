@@ -152,12 +152,15 @@ fn profiled(what: &str, rows: &[(Place, Spent)], runs: usize) -> String {
     // What takes less than a thousandth is left to --json.
     let shown = sums.iter().filter(|(_, s)| milliseconds(s) >= all / 1e3).map(row);
     let head = ["pass", "operator", "calls", "ms", "share", "GFLOP/s", "GB/s", "MB new", "shared"];
+    let unshared = |s: &Spent| 1.0 - s.shared as f64 / s.calls.max(1) as f64;
+    let alone = sums.iter().map(|(_, s)| milliseconds(s) * unshared(s)).sum();
     let percent = |part: f64| 100.0 * part / all;
     format!(
-        "\n{what}: {:.2} ms, {:.0} % of it neither products nor convolutions, {:.0} % in operators that one core ran alone\n{}",
+        "\n{what}: {:.2} ms, {:.0} % of it neither products nor convolutions, {:.0} % in calls that handed nothing to \
+         other cores\n{}",
         all / runs,
         percent(total(&|s| s.flop == 0.0)),
-        percent(total(&|s| s.shared == 0)),
+        percent(alone),
         table(head, shown, 2),
     )
 }
@@ -185,7 +188,8 @@ fn for_people(r: &Report, options: &Options) -> String {
     rows.push(row("swap of an adapter", "µs", r.swap_us));
     let effective = r.gflops_effective.map_or(String::new(), |g| format!("training at {g:.0} GFLOP/s, "));
     format!(
-        "batch {}, {} layers at rank {}, {} threads\n{}\n{effective}a plain product at {:.0} GFLOP/s\nmemory {} at most, {} to the end of training; {} of it not backed by a file{}",
+        "batch {}, {} layers at rank {}, {} threads\n{}\n{effective}a plain product at {:.0} GFLOP/s\n\
+         memory {} at most, {} to the end of training; {} of it not backed by a file{}",
         options.batch,
         r.sites,
         options.rank,

@@ -234,7 +234,7 @@ fn interaction(session: &Session, given: &str) -> Result<InteractionId> {
 
 #[derive(Args)]
 struct ThreadsArg {
-    /// Threads; when not given, those of the home, or all cores
+    /// Threads; when not given, those of the home, or all cores (`train`: but one)
     #[arg(long, value_name = "T", value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
 }

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::Backend;
-use crate::sync::parts;
+use crate::sync::{cores, parts};
 
 /// How a product is cut into parts that cores can share, never across a sum. A part comes out as it does in the
 /// whole, to the bit: the kernels sum each value in an order that follows from `k`, but where the result is a
@@ -43,7 +43,7 @@ impl Cut {
         let (by_along, by_across) = (want.min(by_along).max(1), want.min(by_across).max(1));
         // Every part lays out its operands anew. Where both ways give every core a part, the one that lays out less.
         let laid_out = [across * by_along + along, along * by_across + across];
-        let enough = want.div_ceil(2);
+        let enough = want.min(cores().div_ceil(positions.max(1)));
         let cut_along = match (by_along >= enough, by_across >= enough) {
             (true, true) => laid_out[0] < laid_out[1],
             _ => by_along > by_across,

@@ -133,8 +133,11 @@ fn block<V: Eight, const R: usize, const C: usize>(a: &[&[f32]; R], b: &[&[f32];
     let whole = k / LANES * LANES;
     let mut at = 0;
     while at < whole {
-        // SAFETY: eight values from `at` on lie within each line.
-        let y: [V; C] = std::array::from_fn(|c| unsafe { V::read(b[c].as_ptr().add(at)) });
+        let mut y = [V::splat(0.0); C];
+        for c in 0..C {
+            // SAFETY: eight values from `at` on lie within each line.
+            y[c] = unsafe { V::read(b[c].as_ptr().add(at)) };
+        }
         for r in 0..R {
             // SAFETY: as above.
             let x = unsafe { V::read(a[r].as_ptr().add(at)) };
@@ -144,10 +147,12 @@ fn block<V: Eight, const R: usize, const C: usize>(a: &[&[f32]; R], b: &[&[f32];
         }
         at += LANES;
     }
-    std::array::from_fn(|r| {
-        std::array::from_fn(|c| {
+    let mut out = [[0.0; C]; R];
+    for r in 0..R {
+        for c in 0..C {
             let rest = a[r][whole..].iter().zip(&b[c][whole..]);
-            rest.fold(sums[r][c].sum(), |sum, (x, y)| sum + x * y)
-        })
-    })
+            out[r][c] = rest.fold(sums[r][c].sum(), |sum, (x, y)| sum + x * y);
+        }
+    }
+    out
 }

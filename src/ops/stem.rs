@@ -4,11 +4,12 @@
 //! holds one position of eight output channels, and the values of the input's rows are multiplied into it one by one.
 
 use super::depthwise::Planes;
-use crate::linalg::eight::{Aligned, Eight, Kernel, LANES, loaded, on_vectors};
+use crate::linalg::eight::{Aligned, Eight, Kernel, LANES, Lanes, loaded, on_vectors};
 use crate::sync::{each_job, parts};
 
-/// Most input channels for which this pays.
-pub(crate) const MOST_CHANNELS: usize = 4;
+/// Most input channels for which this pays, and most values that a sum has.
+const MOST_CHANNELS: usize = 4;
+const MOST_TAPS: usize = 160;
 /// Positions of a tile; with two registers of channels each they leave four registers for operands.
 const TILE: usize = 6;
 /// Registers of output channels that are computed at a time.
@@ -29,24 +30,29 @@ impl Stem {
         size(self.planes.output) * size(self.planes.kernel) * self.input * self.output
     }
 
-    /// `y = clip(w ⋆ x + bias)` for images `x` of `[input, rows, columns]`, `w` of `[output, input, rows, columns]` and
-    /// one bias for each output channel, or one for all. The cores of the pass share the work.
+    /// Whether this pays: with many taps the columns are no longer many times the input, and without overlap they are
+    /// no larger than it.
+    pub fn pays(&self) -> bool {
+        let overlaps = (0..2).any(|axis| self.planes.stride[axis] < self.planes.kernel[axis]);
+        let taps = self.planes.kernel[0] * self.planes.kernel[1];
+        self.input <= MOST_CHANNELS && self.output >= LANES && self.input * taps <= MOST_TAPS && overlaps
+    }
+
+    /// `y = clip(w ⋆ x + bias)` for images `x` of `[input, rows, columns]`, `w` as [`Stem::laid_out`] gives it, and one
+    /// bias for each output channel, or one for all. No size is zero. The cores of the pass share the work.
     pub fn run(&self, x: &[f32], w: &[f32], bias: &[f32], clip: Option<(f32, f32)>, y: &mut [f32]) {
         // Multiplications of some 10 µs. Tests share what is smaller, too.
         const PART: usize = if cfg!(test) { 1 << 8 } else { 1 << 18 };
         let size = |s: [usize; 2]| s[0] * s[1];
         let (from, to) = (self.input * size(self.planes.input), size(self.planes.output));
-        if to == 0 || self.output == 0 || from == 0 {
-            return;
-        }
-        let w = self.by_lanes(w);
-        let (images, both) = (y.len() / (self.output * to), TOGETHER * LANES);
-        let want = parts(images * self.multiplications(), PART);
-        let each = if images * self.output.div_ceil(both) >= want { both } else { LANES };
+        let (w, _) = w.as_chunks();
+        let (images, blocks) = (y.len() / (self.output * to), self.output.div_ceil(LANES));
+        let parts = parts(images * self.multiplications(), PART).div_ceil(images.max(1));
+        let each = blocks.div_ceil(parts).next_multiple_of(if parts < blocks { TOGETHER } else { 1 }) * LANES;
         let mut jobs = vec![];
         for (x, y) in x.chunks_exact(from).zip(y.chunks_exact_mut(self.output * to)) {
             for (at, y) in y.chunks_mut(each * to).enumerate() {
-                jobs.push(Part { stem: self, x, w: &w, bias, clip, first: at * each, y });
+                jobs.push(Part { stem: self, x, w, bias, clip, first: at * each, y });
             }
         }
         let Ok(()) = each_job(jobs, |part| {
@@ -55,16 +61,17 @@ impl Stem {
         });
     }
 
-    /// The kernel with eight output channels side by side: `[output / 8, rows, input, columns]`.
-    fn by_lanes(&self, w: &[f32]) -> Vec<Aligned> {
+    /// The kernel `[output, input, rows, columns]` with eight output channels side by side: `[output / 8, rows, input,
+    /// columns, 8]`, with zeros for the channels that the last eight lack.
+    pub fn laid_out(&self, w: &[f32]) -> Vec<f32> {
         let [rows, columns] = self.planes.kernel;
-        let mut lanes = vec![Aligned::ZERO; self.output.div_ceil(LANES) * rows * self.input * columns];
+        let mut lanes = vec![0.0; self.output.div_ceil(LANES) * rows * self.input * columns * LANES];
         for (i, value) in w.iter().enumerate() {
             let (column, rest) = (i % columns, i / columns);
             let (row, rest) = (rest % rows, rest / rows);
             let (input, output) = (rest % self.input, rest / self.input);
             let at = ((output / LANES * rows + row) * self.input + input) * columns + column;
-            lanes[at].0[output % LANES] = *value;
+            lanes[at * LANES + output % LANES] = *value;
         }
         lanes
     }
@@ -74,7 +81,7 @@ impl Stem {
 struct Part<'a> {
     stem: &'a Stem,
     x: &'a [f32],
-    w: &'a [Aligned],
+    w: &'a [Lanes],
     bias: &'a [f32],
     clip: Option<(f32, f32)>,
     /// The first of the channels, a multiple of eight.
@@ -204,7 +211,7 @@ impl Part<'_> {
                     let x = &x[column * dilation..][..(T - 1) * stride + 1];
                     let mut weights = [V::splat(0.0); B];
                     for (b, weights) in weights.iter_mut().enumerate() {
-                        *weights = V::load(&w[b * of_block + column].0);
+                        *weights = V::load(&w[b * of_block + column]);
                     }
                     for t in 0..T {
                         let x = V::splat(x[t * stride]);
@@ -282,7 +289,7 @@ mod tests {
             let size = |s: [usize; 2]| s[0] * s[1];
             let x = noise(images * input * size(from), 1);
             let w = noise(output * input * size(kernel), 2);
-            let bias = noise(output, 3);
+            let (bias, laid_out) = (noise(output, 3), stem.laid_out(&w));
             let mut want = vec![0.0; images * output * size(to)];
             for (i, want) in want.iter_mut().enumerate() {
                 let (column, row) = (i % to[1], i / to[1] % to[0]);
@@ -301,11 +308,11 @@ mod tests {
                 }
             }
             let mut y = vec![7.0; want.len()];
-            stem.run(&x, &w, &bias, None, &mut y);
+            stem.run(&x, &laid_out, &bias, None, &mut y);
             for (i, (have, want)) in y.iter().zip(&want).enumerate() {
                 assert!((have - want).abs() < 1e-3, "{stem:?} at {i}: {have} for {want}");
             }
-            stem.run(&x, &w, &bias[..1], Some((-0.5, 0.75)), &mut y);
+            stem.run(&x, &laid_out, &bias[..1], Some((-0.5, 0.75)), &mut y);
             let plane = |values: &[f32]| values[..size(to)].to_vec();
             let clipped: Vec<f32> = plane(&want).iter().map(|v| v.clamp(-0.5, 0.75)).collect();
             assert!(plane(&y).iter().zip(&clipped).all(|(have, want)| (have - want).abs() < 1e-3), "{stem:?}");

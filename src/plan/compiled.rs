@@ -71,7 +71,7 @@ impl Compiled {
             }
             model.outputs = last;
             let (bytes, multiplications) = (laid_out(&model), lowering::multiplications(&model));
-            let profiled = profile::is_on().then(|| Profiled::new(what, &model)).transpose()?;
+            let profiled = profile::is_on().then(|| Profiled::new(what, &model));
             Ok(Compiled { plan: model.into_runnable()?, results, early, bytes, multiplications, profiled })
         })?;
         Ok(Arc::new(plan))
@@ -150,6 +150,25 @@ impl State {
     }
 }
 
+/// Names of matrix products and convolutions, ours and the runtime's. Others have a cost, too, which is no product's.
+const PRODUCTS: [&str; 15] = [
+    "Product",
+    "Depthwise",
+    "Stem",
+    "Convolve",
+    "LowRank",
+    "LowRankBackward",
+    "EinSum",
+    "OptMatMul",
+    "Conv",
+    "Deconv",
+    "DepthWiseConv",
+    "DirectSpatialConv",
+    "BlockedConv",
+    "conv_nhwc",
+    "DepthwiseDeconv",
+];
+
 /// What is known of a plan's operators before they run.
 struct Profiled {
     what: &'static str,
@@ -176,13 +195,15 @@ impl Watch {
 }
 
 impl Profiled {
-    fn new(what: &'static str, model: &TypedModel) -> TractResult<Profiled> {
-        let of_node = |node: &TypedNode| -> TractResult<(usize, f64)> {
-            let costs = node.op.cost(&model.node_input_facts(node.id)?)?;
+    fn new(what: &'static str, model: &TypedModel) -> Profiled {
+        // An operator that cannot tell its cost is one without.
+        let of_node = |node: &TypedNode| -> Option<(usize, f64)> {
+            let costs = node.op.cost(&model.node_input_facts(node.id).ok()?).ok()?;
             let multiplications = costs.iter().filter(|(cost, _)| matches!(cost, Cost::FMA(_)));
-            Ok((node.id, 2.0 * multiplications.filter_map(|(_, n)| n.to_i64().ok()).sum::<i64>() as f64))
+            Some((node.id, 2.0 * multiplications.filter_map(|(_, n)| n.to_i64().ok()).sum::<i64>() as f64))
         };
-        Ok(Profiled { what, flop: model.nodes().iter().map(of_node).collect::<TractResult<_>>()? })
+        let products = model.nodes().iter().filter(|node| PRODUCTS.contains(&&*node.op.name()));
+        Profiled { what, flop: products.filter_map(of_node).collect() }
     }
 
     fn add(&self, node: &TypedNode, watch: Watch, outputs: &TVec<TValue>) {

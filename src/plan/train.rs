@@ -338,3 +338,94 @@ impl Worker {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tract_core::internal::*;
+    use tract_core::ops::cnn::{Conv, Deconv, KernelFormat, PaddingSpec, PoolSpec};
+    use tract_core::ops::nn::DataFormat;
+
+    use crate::ops::im2col::ConvShape;
+    use crate::plan::lowering::improve;
+    use crate::sites::{Geometry, LowRankBackward, Onto};
+
+    const CHANNELS: usize = 6;
+    const SIDES: [usize; 2] = [9, 8];
+
+    fn values(shape: &[usize], seed: usize) -> Tensor {
+        let len = shape.iter().product();
+        let values: Vec<f32> = (0..len).map(|i| ((i * 29 + seed * 7 + i / 5) % 23) as f32 * 0.1 - 1.1).collect();
+        Tensor::from_shape(shape, &values).unwrap()
+    }
+
+    /// The gradient of `x` through a 3×3 depthwise convolution's delta and through a frozen one of `dilation`, written
+    /// as a transposed convolution or as the convolution that equals it at stride 1.
+    fn gradient(dilation: usize, transposed: bool) -> TypedModel {
+        let shape = [2, CHANNELS, SIDES[0], SIDES[1]];
+        let conv = ConvShape {
+            batch: 2,
+            input: CHANNELS,
+            output: CHANNELS,
+            groups: CHANNELS,
+            in_size: [1, SIDES[0], SIDES[1]],
+            out_size: [1, SIDES[0], SIDES[1]],
+            kernel: [1, 3, 3],
+            stride: [1; 3],
+            dilation: [1; 3],
+            pad_before: [0, 1, 1],
+        };
+        let mut model = TypedModel::default();
+        let mut source = |name: &str, shape: &[usize]| model.add_source(name, f32::fact(shape)).unwrap();
+        let (x, saved) = (source("x", &shape), source("saved", &[1]));
+        let (a, b, dy) = (source("a", &[2, 1, 3, 3]), source("b", &[CHANNELS, 2]), source("dy", &shape));
+        let spec = PoolSpec::new(
+            DataFormat::NCHW,
+            tvec!(3, 3),
+            PaddingSpec::Explicit(tvec!(dilation, dilation), tvec!(dilation, dilation)),
+            Some(tvec!(dilation, dilation)),
+            None,
+            CHANNELS,
+            CHANNELS,
+        );
+        let w = model.add_const("w", values(&[CHANNELS, 1, 3, 3], 3)).unwrap();
+        let bias = model.add_const("bias", Tensor::zero::<f32>(&[CHANNELS]).unwrap()).unwrap();
+        let other = match transposed {
+            true => {
+                let op = Deconv::new(spec, KernelFormat::OIHW, tvec!(0, 0), CHANNELS);
+                model.wire_node("other", op, &[dy, w, bias]).unwrap()
+            }
+            false => {
+                let op = Conv::new(spec, KernelFormat::OIHW, CHANNELS, None);
+                model.wire_node("other", op, &[dy, w, bias]).unwrap()
+            }
+        };
+        let op = LowRankBackward {
+            geometry: Geometry::Conv { shape: conv, rank: 2 },
+            x_shape: shape.to_vec(),
+            need_a: true,
+            need_x: true,
+            onto: Onto::Sum,
+        };
+        let out = model.wire_node("gradient", op, &[x, saved, a, b, dy, other[0]]).unwrap();
+        model.select_output_outlets(&out).unwrap();
+        model
+    }
+
+    #[test]
+    fn a_frozen_kernel_joins_the_delta_of_its_own_convolution_only() {
+        for (dilation, transposed) in [(1, true), (1, false), (2, true), (2, false)] {
+            let model = gradient(dilation, transposed);
+            let mut improved = model.clone();
+            improve(&mut improved, std::iter::empty()).unwrap();
+            let joined = |n: &TypedNode| n.op_as::<LowRankBackward>().is_some_and(|op| op.onto == Onto::Kernel);
+            assert_eq!(improved.nodes().iter().any(joined), dilation == 1, "dilation {dilation}, {transposed}");
+            let inputs: TVec<TValue> = (0..model.inputs.len())
+                .map(|ix| values(model.input_fact(ix).unwrap().shape.as_concrete().unwrap(), ix).into_tvalue())
+                .collect();
+            let run = |m: TypedModel| m.into_optimized().unwrap().into_runnable().unwrap().run(inputs.clone()).unwrap();
+            for (want, have) in run(model).iter().zip(&run(improved)) {
+                have.close_enough(want, Approximation::Approximate).unwrap();
+            }
+        }
+    }
+}

@@ -18,7 +18,7 @@ static SPENT: Mutex<BTreeMap<Place, Spent>> = Mutex::new(BTreeMap::new());
 /// Where time was spent.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Place {
-    /// `forward`, `training forward`, `backward`, `loss` or `optimiser`.
+    /// `forward`, `training forward`, `backward`, `frozen`, `loss` or `optimiser`.
     pub pass: &'static str,
     /// The operator's name; empty outside of plans.
     pub operator: String,

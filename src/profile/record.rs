@@ -22,8 +22,9 @@ pub(crate) fn span<R>(pass: &'static str, work: impl FnOnce() -> R) -> R {
     result
 }
 
-/// Runs `work` and says where its passes spent their time. Plans are timed that are compiled meanwhile.
-pub(crate) fn record<R>(work: impl FnOnce() -> R) -> (R, Vec<(Place, Spent)>) {
+/// Runs `work` and says where its passes spent their time, if their plans are compiled in `prepare`. What that runs is
+/// not counted.
+pub(crate) fn record<P, R>(prepare: impl FnOnce() -> P, work: impl FnOnce(P) -> R) -> (R, Vec<(Place, Spent)>) {
     /// Ends the recording, however the work ends.
     struct End;
     impl Drop for End {
@@ -32,10 +33,11 @@ pub(crate) fn record<R>(work: impl FnOnce() -> R) -> (R, Vec<(Place, Spent)>) {
         }
     }
     let _one = lock(&RECORDING);
-    lock(&SPENT).clear();
     ON.store(true, Ordering::Relaxed);
     let end = End;
-    let result = work();
+    let prepared = prepare();
+    lock(&SPENT).clear();
+    let result = work(prepared);
     drop(end);
     (result, std::mem::take(&mut *lock(&SPENT)).into_iter().collect())
 }

@@ -184,12 +184,17 @@ fn look_for_work(over: &AtomicBool) {
     }
 }
 
+/// Cores of the pass that this is part of.
+pub(crate) fn cores() -> usize {
+    if OF_A_POOL.get() { rayon::current_num_threads() } else { 1 }
+}
+
 /// Into how many parts work of `size` is cut, where a part of less than `fewest` is not worth handing over: two
 /// for each core of the pass that this is part of, so that a slow one does not hold up the others.
 pub(crate) fn parts(size: usize, fewest: usize) -> usize {
-    match OF_A_POOL.get() {
-        true => (size / fewest).clamp(1, 2 * rayon::current_num_threads()),
-        false => 1,
+    match cores() {
+        1 => 1,
+        cores => (size / fewest).clamp(1, 2 * cores),
     }
 }
 
@@ -212,11 +217,14 @@ pub(crate) fn each_part<E: Send>(parts: usize, work: impl Fn(usize) -> Result<()
             let _counted = Counted(&over);
             if let Err(e) = work(part) {
                 lock(&failed).get_or_insert(e);
+                // Nobody takes what is left.
+                let left = parts.saturating_sub(next.swap(parts, Ordering::Relaxed));
+                over.fetch_add(left, Ordering::Release);
             }
         }
     };
     rayon::scope(|scope| {
-        for _ in 1..parts.min(rayon::current_num_threads()) {
+        for _ in 1..parts.min(cores()) {
             scope.spawn(|_| take());
         }
         take();

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::error::{Error, Result};
 use crate::process::caught;
-pub(crate) use cores::{each_chunk, each_job, each_part, on_cores, parts, run_pass, times_shared};
+pub(crate) use cores::{cores, each_chunk, each_job, each_part, on_cores, parts, run_pass, times_shared};
 
 /// A poisoned lock only means that another thread failed while it held it; the maps behind it are always whole.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

@@ -115,11 +115,8 @@ pub struct Profile {
     pub training_step: Vec<(Place, Spent)>,
 }
 
-/// Runs before those that are timed.
-const WARM_UP: usize = 2;
-
 fn time(repeats: usize, mut work: impl FnMut() -> Result<()>) -> Result<Timing> {
-    for _ in 0..WARM_UP {
+    for _ in 0..2 {
         work()?;
     }
     let (mut runs, cpu) = (vec![], cpu_ms());
@@ -175,10 +172,11 @@ pub fn run(path: &Path, options: &Options) -> Result<Report> {
         time(options.repeats, || in_parallel(threads, &batches, |b| plan.run(b, factors)).map(drop))
     };
     // First, so that its peak of memory is its own.
-    let (train_step_ms, later_step_ms) = match sites.is_empty() {
-        true => (None, None),
-        false => train_steps(&engine, &sites, &parts, seen.features, seen.classes, threads, options, true)?,
+    let steps = match sites.is_empty() {
+        true => Steps::default(),
+        false => train_steps(&engine, &sites, &parts, seen.features, seen.classes, threads, options)?,
     };
+    let (train_step_ms, later_step_ms) = (steps.first, steps.later);
     engine.drop_train_plans();
     let train_peak_rss_bytes = status_bytes("/proc/self/status", "VmHWM:");
     let predict_ms = forward(&Deltas::Inputs(&[]), &Factors::default())?;
@@ -188,16 +186,20 @@ pub fn run(path: &Path, options: &Options) -> Result<Report> {
     let macs: u64 = seen.table.sites.iter().zip(&seen.macs).filter(|(s, _)| chosen(&s.name)).map(|(_, m)| *m).sum();
     let flop = 4.0 * macs as f64 * parts.len() as f64;
     let profile = || -> Result<Profile> {
-        let (result, prediction) = record(|| forward(&Deltas::Inputs(&[]), &Factors::default()));
+        let prepare = || -> Result<_> {
+            let plan = ForwardPlan::new(&base, Ends::Tail(task), &bucket, &Deltas::Inputs(&[]))?;
+            let batches = batches(&base, &bucket, &parts)?;
+            in_parallel(threads, &batches, |b| plan.run(b, &Factors::default()).map(drop))?;
+            Ok((plan, batches))
+        };
+        let (result, prediction) = record(prepare, |prepared| {
+            let (plan, batches) = prepared?;
+            (0..options.repeats.max(1)).try_for_each(|_| {
+                in_parallel(threads, &batches, |b| plan.run(b, &Factors::default()).map(drop)).map(drop)
+            })
+        });
         result?;
-        let mut training_step = vec![];
-        if !sites.is_empty() {
-            let step = || train_steps(&engine, &sites, &parts, seen.features, seen.classes, threads, options, false);
-            let (result, spent) = record(step);
-            result?;
-            training_step = spent;
-        }
-        Ok(Profile { runs: WARM_UP + options.repeats.max(1), prediction, training_step })
+        Ok(Profile { runs: options.repeats.max(1), prediction, training_step: steps.profile })
     };
     let profile = options.profile.then(profile).transpose()?;
     Ok(Report {
@@ -221,8 +223,17 @@ fn batches(base: &Base, bucket: &crate::base::Bucket, parts: &[Vec<Example>]) ->
     parts.iter().map(|p| Batch::new(base, bucket, &p.iter().collect::<Vec<_>>(), Padding::Exact)).collect()
 }
 
-/// A step that computes everything, and, if `later`, one that finds the frozen part kept.
-#[allow(clippy::too_many_arguments)]
+/// Training steps.
+#[derive(Default)]
+struct Steps {
+    /// One that computes everything.
+    first: Option<Timing>,
+    /// One that finds the frozen part kept, where there is one.
+    later: Option<Timing>,
+    /// Where the first kind spends its time, if asked for.
+    profile: Vec<(Place, Spent)>,
+}
+
 fn train_steps(
     engine: &Engine,
     sites: &SiteKey,
@@ -231,8 +242,7 @@ fn train_steps(
     base_classes: usize,
     threads: usize,
     options: &Options,
-    later: bool,
-) -> Result<(Option<Timing>, Option<Timing>)> {
+) -> Result<Steps> {
     const CLASSES: usize = 8;
     let classes = if base_classes > 0 { base_classes } else { CLASSES };
     let training_examples: Vec<TrainingExample> = parts
@@ -263,13 +273,30 @@ fn train_steps(
     let keeping = Recipe { kept_bytes: Recipe::default().kept_bytes, ..recipe.clone() };
     let all: Vec<usize> = (0..training_examples.len()).collect();
     let weights = vec![1.0; training_examples.len()];
-    let steps = |recipe: &Recipe| {
-        let mut fit = Fit::new(engine, training_examples.iter().collect(), sites, head.clone(), recipe, threads)?;
-        Ok::<_, Error>((time(options.repeats, || fit.step(&all, &weights, 1e-4).map(drop))?, fit.is_split()?))
+    let fit = |keeps: bool| {
+        let recipe = if keeps { &keeping } else { &recipe };
+        Fit::new(engine, training_examples.iter().collect(), sites, head.clone(), recipe, threads)
     };
-    let (first, split) = steps(&recipe)?;
-    let later = if split && later { Some(steps(&keeping)?.0) } else { None };
-    Ok((Some(first), later))
+    let step = |fit: &mut Fit| fit.step(&all, &weights, 1e-4).map(drop);
+    let timed = |keeps: bool| {
+        let mut fit = fit(keeps)?;
+        Ok::<_, Error>((time(options.repeats, || step(&mut fit))?, fit.is_split()?))
+    };
+    let (first, split) = timed(false)?;
+    let later = if split { Some(timed(true)?.0) } else { None };
+    let mut profile = vec![];
+    if options.profile {
+        engine.drop_train_plans();
+        let prepare = || fit(false).and_then(|mut fit| step(&mut fit).map(|()| fit));
+        let steps = |fit: Result<Fit>| {
+            let mut fit = fit?;
+            (0..options.repeats.max(1)).try_for_each(|_| step(&mut fit))
+        };
+        let (result, spent) = record(prepare, steps);
+        result?;
+        profile = spent;
+    }
+    Ok(Steps { first: Some(first), later, profile })
 }
 
 fn gemm_speed() -> Result<f64> {

@@ -38,7 +38,8 @@ impl KernelGradient {
         }
     }
 
-    /// Adds the gradient from the input planes `x` and the gradients `dy` of their outputs to `dw`, a tap after the other.
+    /// Adds the gradient from the input planes `x` and the gradients `dy` of their outputs to `dw`, a tap after the
+    /// other.
     pub fn add(&self, room: &mut Room, x: Block<'_>, dy: Block<'_>, dw: &mut [Aligned]) {
         on_vectors(Add { gradient: self, room, x, dy, dw });
     }

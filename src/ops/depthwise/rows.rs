@@ -83,7 +83,8 @@ impl Rows {
     }
 }
 
-/// How many rows of a plane [`Rows`] keeps, of which `span` are needed at a time: reading ends up to seven positions behind what is asked for.
+/// How many rows of a plane [`Rows`] keeps, of which `span` are needed at a time: reading ends up to seven positions
+/// behind what is asked for.
 pub(super) fn kept([rows, columns]: [usize; 2], span: usize) -> usize {
     (span + 2 + LANES / columns.max(1)).min(rows.max(1))
 }

@@ -189,7 +189,12 @@ pub(super) fn backward_rule(model: &TypedModel, node: &TypedNode) -> TractResult
     let zero = |b: &Arc<Tensor>| floats(b).is_ok_and(|b| b.iter().all(|v| *v == 0.0));
     let unbiased = model.outlet_fact(source.inputs[2])?.konst.as_ref().is_some_and(zero);
     let alone = conv.clip.is_none() && conv.lowrank.is_none() && source.inputs[0] == dy && read_once(model, sum);
-    let Some(kernel) = kernel.filter(|_| unbiased && alone && op.geometry.is_depthwise()) else { return Ok(None) };
+    // It may be the gradient through another convolution of the same input and result.
+    let same = op.geometry.planes().is_some_and(|site| match conv.transposed {
+        true => site == conv.planes,
+        false => site.gradient_as_convolution() == Some(conv.planes),
+    });
+    let Some(kernel) = kernel.filter(|_| unbiased && alone && same) else { return Ok(None) };
     let mut taps = floats(&kernel)?.to_vec();
     if !conv.transposed {
         // At stride 1 the gradient is a convolution with the taps reversed.

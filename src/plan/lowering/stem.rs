@@ -7,13 +7,10 @@ use tract_core::ops::cnn::{Conv, KernelFormat};
 use super::depthwise::planes;
 use super::dims;
 use super::product::unfilled;
-use crate::ops::stem::{MOST_CHANNELS, Stem};
+use crate::ops::stem::Stem;
 use crate::ops::{Clip, floats, read_once};
 
-/// Fewer output channels leave registers empty.
-const FEWEST_OUTPUTS: usize = 8;
-
-/// `(x, W, bias) → clip(W ⋆ x + bias)`.
+/// `(x, W, bias) → clip(W ⋆ x + bias)`, with W as [`Stem::laid_out`] gives it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct StemConv {
     stem: Stem,
@@ -36,7 +33,7 @@ impl EvalOp for StemConv {
         let Stem { planes, input, output } = self.stem;
         let images = self.shape.iter().product::<usize>() / (output * size(planes.output)).max(1);
         ensure!(x.len() == images * input * size(planes.input), "a convolution of {} values", x.len());
-        ensure!(w.len() == output * input * size(planes.kernel), "a kernel of {} values", w.len());
+        ensure!(w.len() == output.next_multiple_of(8) * input * size(planes.kernel), "a kernel of {} values", w.len());
         ensure!(bias.len() == 1 || bias.len() == output, "{} biases for {output} channels", bias.len());
         let mut y = unfilled(&self.shape)?;
         {
@@ -63,28 +60,29 @@ impl TypedOp for StemConv {
 pub(super) fn rule(model: &TypedModel, node: &TypedNode) -> TractResult<Option<TypedModelPatch>> {
     let Some(op) = node.op_as::<Conv>() else { return Ok(None) };
     let spec = &op.pool_spec;
-    let few = spec.input_channels <= MOST_CHANNELS && spec.output_channels >= FEWEST_OUTPUTS;
     let first = spec.data_format.has_n() && !spec.data_format.c_is_last() && spec.rank() <= 2;
-    if op.q_params.is_some() || op.kernel_fmt != KernelFormat::OIHW || op.group != 1 || !few || !first {
+    if op.q_params.is_some() || op.kernel_fmt != KernelFormat::OIHW || op.group != 1 || !first {
         return Ok(None);
     }
-    let constant = |slot: usize| -> TractResult<bool> {
-        let fact = model.outlet_fact(node.inputs[slot])?;
-        Ok(fact.konst.as_ref().is_some_and(|k| floats(k).is_ok()))
-    };
+    let constant = |slot: usize| model.outlet_fact(node.inputs[slot]).map(|fact| fact.konst.clone());
     let shapes = (dims(model, node.inputs[0])?, dims(model, node.id.into())?);
     let (Some(x), Some(y)) = shapes else { return Ok(None) };
-    if !constant(1)? || !constant(2)? {
-        return Ok(None);
-    }
+    let (Some(kernel), Some(bias)) = (constant(1)?, constant(2)?) else { return Ok(None) };
+    let (Ok(kernel), Ok(_)) = (floats(&kernel), floats(&bias)) else { return Ok(None) };
     let Some(planes) = planes(spec, &x, &y, false) else { return Ok(None) };
     let mut stem = Stem { planes, input: spec.input_channels, output: spec.output_channels };
-    let mut inputs = node.inputs.clone();
-    if let Some(before) = padded(model, inputs[0], &mut stem)? {
-        inputs[0] = before;
+    let from = padded(model, node.inputs[0], &mut stem)?.unwrap_or(node.inputs[0]);
+    let sizes = [stem.planes.input, stem.planes.output].concat();
+    if !stem.pays() || sizes.contains(&0) || x.contains(&0) || y.contains(&0) {
+        return Ok(None);
     }
-    let op = StemConv { stem, shape: y, clip: None };
-    Ok(Some(TypedModelPatch::replace_single_op(model, node, &inputs, op)?))
+    let mut patch = TypedModelPatch::new("a convolution of few channels");
+    let x = patch.tap_model(model, from)?;
+    let w = patch.add_const(format!("{}.kernel", node.name), tensor1(&stem.laid_out(kernel)))?;
+    let bias = patch.tap_model(model, node.inputs[2])?;
+    let out = patch.wire_node(&node.name, StemConv { stem, shape: y, clip: None }, &[x, w, bias])?;
+    patch.shunt_outside(model, node.id.into(), out[0])?;
+    Ok(Some(patch))
 }
 
 /// Where zeros were put around each image of the convolution's input `x`, makes them the convolution's own padding and

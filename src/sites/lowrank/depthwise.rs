@@ -21,7 +21,7 @@ pub(super) fn add_delta(s: &ConvShape, rank: usize, a: &[f32], b: &[f32], w: &mu
 }
 
 /// The planes of the convolution; its depth axis is 1, else it is no depthwise site (see [`ConvShape::is_depthwise`]).
-fn planes(s: &ConvShape) -> Planes {
+pub(super) fn planes(s: &ConvShape) -> Planes {
     let two = |[_, h, w]: [usize; 3]| [h, w];
     Planes {
         input: two(s.in_size),
@@ -86,7 +86,7 @@ pub(super) fn backward(
     for image in dx.into_iter().flat_map(|dx| dx.chunks_exact_mut(s.input * ip)) {
         image.chunks_mut(Planes::BLOCK * ip).zip(&mut blocks).for_each(|(dx, block)| block.dx.push(dx));
     }
-    let each = planes.at_once(s.batch * s.output).div_ceil(s.batch * co * Planes::BLOCK).max(1);
+    let each = planes.at_once(s.batch * s.output).div_ceil((s.batch * co * Planes::BLOCK).max(1)).max(1);
     let mut jobs: Vec<Vec<Groups>> = vec![];
     while !blocks.is_empty() {
         jobs.push(blocks.drain(..each.min(blocks.len())).collect());

@@ -111,6 +111,14 @@ impl Geometry {
         matches!(self, Geometry::Conv { shape, .. } if shape.is_depthwise())
     }
 
+    /// The planes of a depthwise convolution.
+    pub fn planes(&self) -> Option<crate::ops::depthwise::Planes> {
+        match self {
+            Geometry::Conv { shape, .. } if shape.is_depthwise() => Some(depthwise::planes(shape)),
+            _ => None,
+        }
+    }
+
     /// `w += B·A` for the kernel of a depthwise convolution.
     pub fn add_delta(&self, a: &[f32], b: &[f32], w: &mut [f32]) {
         if let Geometry::Conv { shape, rank } = self {
