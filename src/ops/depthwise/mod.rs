@@ -75,7 +75,8 @@ impl Planes {
         (self.kernel[0] - 1) * self.dilation[0] + 1
     }
 
-    /// The convolution of `dy` that gives the gradient of the input, with the kernel's taps reversed; none with a stride.
+    /// The convolution of `dy` that gives the gradient of the input, with the kernel's taps reversed; none where there
+    /// is a stride.
     pub fn gradient_as_convolution(&self) -> Option<Planes> {
         let pad = |axis: usize| ((self.kernel[axis] - 1) * self.dilation[axis]).checked_sub(self.pad_before[axis]);
         let same = Planes { input: self.output, output: self.input, pad_before: [pad(0)?, pad(1)?], ..*self };

@@ -7,7 +7,7 @@
 //! | `accumulate` | sums of gradients are taken by the product that makes the second term |
 //! | `epilogue` | biases and clips are taken by the product, on results that are still in cache |
 //! | `depthwise` | EfficientNet's depthwise convolutions by `ops::depthwise`, with their low-rank deltas and clips |
-//! | `stem` | convolutions of few input channels by `ops::stem`, without columns: EfficientNet's first in half the time |
+//! | `stem` | convolutions of few input channels by `ops::stem`, without columns, in half the time for EfficientNet's |
 //! | `packed` | products read quantised and half-precision weights as they are stored, a panel at a time |
 //! | `convolve` | convolutions by blocks of columns, of narrow weights and where tract would lay out a whole batch |
 //! | `softmax` | scale, mask and softmax of attention scores in one pass over memory |
