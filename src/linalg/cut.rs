@@ -50,7 +50,7 @@ impl Cut {
         };
         let (of_along, of_across) = if cut_along { (by_along, 1) } else { (1, by_across) };
         let (down, across) = if by_rows { (of_across, of_along) } else { (of_along, of_across) };
-        Cut { rows: m, cols: n, down: down.max(1), across: across.max(1) }
+        Cut { rows: m, cols: n, down, across }
     }
 
     /// The same with parts of at most so many rows and columns.

@@ -1,6 +1,6 @@
 //! The gradient of a depthwise kernel, for eight planes: `dw[tap] += Σ dy[q]·x[q at that tap]`.
 
-use super::rows::{Rows, kept};
+use super::rows::Rows;
 use super::{Block, Planes, Reads};
 use crate::linalg::eight::{Aligned, Eight, Kernel, on_vectors};
 
@@ -58,9 +58,8 @@ impl Kernel for Add<'_, '_> {
 
     #[inline(always)]
     fn run<V: Eight>(self) {
-        let (planes, room, width) = (&self.gradient.planes, self.room, self.gradient.width);
+        let (planes, room) = (&self.gradient.planes, self.room);
         let (columns, [_, stride], [_, dilation]) = (planes.output[1], planes.stride, planes.dilation);
-        let (x_kept, dy_kept) = (kept(planes.input, planes.span()), kept(planes.output, 1));
         room.x.restart();
         room.dy.restart();
         for (row, reads) in self.gradient.reads.iter().enumerate() {
@@ -70,9 +69,9 @@ impl Kernel for Add<'_, '_> {
                 room.dy.read_to::<V>(&self.dy, row, begin + count - 1);
                 let reach = (begin + count - 1) * stride + (planes.kernel[1] - 1) * dilation;
                 room.x.read_to::<V>(&self.x, *last, reach.saturating_sub(planes.pad_before[1]));
-                let dy = &room.dy.values()[row % dy_kept * columns + begin..][..count];
+                let dy = &room.dy.values()[room.dy.line(row) + begin..][..count];
                 for &(k, from) in reads {
-                    let x = &room.x.values()[from % x_kept * width + begin * stride..];
+                    let x = &room.x.values()[room.x.line(from) + begin * stride..];
                     let dw = &mut self.dw[k * planes.kernel[1]..][..planes.kernel[1]];
                     match stride {
                         1 => line::<V, 1>(dy, x, (1, dilation), dw),

@@ -29,10 +29,15 @@ impl Rows {
         self.read = 0;
     }
 
-    /// Where positions lie: see [`line`].
+    /// The rows that are kept, each with its padding; row `r` begins at [`Rows::line`].
     #[inline(always)]
     pub fn values(&self) -> &[Aligned] {
         &self.values
+    }
+
+    #[inline(always)]
+    pub fn line(&self, row: usize) -> usize {
+        row % self.kept * self.width
     }
 
     /// Reads up to column `column` of row `row` at least; both may lie behind the last.
@@ -53,7 +58,8 @@ impl Rows {
         self.read += n;
         if n < LANES {
             for i in 0..n {
-                let to = &mut self.values[row % self.kept * self.width + self.lead + column];
+                let to = self.line(row) + self.lead + column;
+                let to = &mut self.values[to];
                 to.0.iter_mut().zip(&block.starts).for_each(|(to, start)| *to = block.values[start + at + i]);
                 (row, column) = if column + 1 < columns { (row, column + 1) } else { (row + 1, 0) };
             }
@@ -65,19 +71,20 @@ impl Rows {
         }
         let positions = V::transpose(planes);
         if column + LANES <= columns {
-            let to = &mut self.values[row % self.kept * self.width + self.lead + column..][..LANES];
+            let to = self.line(row) + self.lead + column;
+            let to = &mut self.values[to..][..LANES];
             for (position, to) in positions.iter().zip(to) {
                 position.store(&mut to.0);
             }
             return;
         }
-        let mut to = row % self.kept * self.width + self.lead;
+        let mut to = self.line(row) + self.lead;
         for position in positions {
             position.store(&mut self.values[to + column].0);
             column += 1;
             if column == columns {
                 (row, column) = (row + 1, 0);
-                to = row % self.kept * self.width + self.lead;
+                to = self.line(row) + self.lead;
             }
         }
     }

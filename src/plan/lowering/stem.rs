@@ -7,6 +7,7 @@ use tract_core::ops::cnn::{Conv, KernelFormat};
 use super::depthwise::planes;
 use super::dims;
 use super::product::unfilled;
+use crate::ops::depthwise::Planes;
 use crate::ops::stem::Stem;
 use crate::ops::{Clip, floats, read_once};
 
@@ -33,7 +34,11 @@ impl EvalOp for StemConv {
         let Stem { planes, input, output } = self.stem;
         let images = self.shape.iter().product::<usize>() / (output * size(planes.output)).max(1);
         ensure!(x.len() == images * input * size(planes.input), "a convolution of {} values", x.len());
-        ensure!(w.len() == output.next_multiple_of(8) * input * size(planes.kernel), "a kernel of {} values", w.len());
+        ensure!(
+            w.len() == output.next_multiple_of(Planes::BLOCK) * input * size(planes.kernel),
+            "a kernel of {} values",
+            w.len()
+        );
         ensure!(bias.len() == 1 || bias.len() == output, "{} biases for {output} channels", bias.len());
         let mut y = unfilled(&self.shape)?;
         {
