@@ -10,7 +10,7 @@ use std::path::Path;
 use acclimate::adapter::{DenseTensor, SiteDelta, SiteKind};
 use acclimate::base::Base;
 use acclimate::input::arrays;
-use acclimate::tools::gradcheck::gradients;
+use acclimate::tools::gradcheck::{Passes, gradients};
 use acclimate::tools::inspect::{Options, inspect};
 use golden::{floats, relative, root, rows, unpack};
 use ndarray::ArrayD;
@@ -70,9 +70,9 @@ fn check(name: &str, folder: &Path, answers: f64, tolerance: f64) {
         let cotangents: Vec<ArrayD<f32>> = load("cotangent").iter().map(floats).collect();
         let wanted = tensors(&folder.join(format!("gradients.{variant}.safetensors")));
         let mut composed: Option<Vec<(Vec<f32>, Vec<f32>)>> = None;
-        for fused in [false, true] {
+        for passes in [Passes::Composed, Passes::Fused, Passes::Checkpointed] {
             let got =
-                gradients(&base, rows(&load("inputs")), deltas.clone(), Some(cotangents.clone()), 0, fused).unwrap();
+                gradients(&base, rows(&load("inputs")), deltas.clone(), Some(cotangents.clone()), 0, passes).unwrap();
             for (out, want) in got.outputs.iter().zip(load("outputs")) {
                 let error = relative(
                     &out.iter().copied().collect::<Vec<_>>(),
@@ -91,19 +91,19 @@ fn check(name: &str, folder: &Path, answers: f64, tolerance: f64) {
                 }
             }
             println!(
-                "{name} {variant} fused {fused}: {} sites, worst {:.1e} at {}",
+                "{name} {variant} {passes:?}: {} sites, worst {:.1e} at {}",
                 got.deltas.len(),
                 worst.0,
                 worst.1
             );
-            assert!(worst.0 <= tolerance, "{name} {variant} fused {fused}: {:.1e} at {}", worst.0, worst.1);
+            assert!(worst.0 <= tolerance, "{name} {variant} {passes:?}: {:.1e} at {}", worst.0, worst.1);
             match &composed {
                 None => composed = Some(got.gradients),
                 Some(composed) => {
                     let parts = got.gradients.iter().zip(composed).flat_map(|(f, c)| [(&f.0, &c.0), (&f.1, &c.1)]);
                     let apart = parts.map(|(f, c)| relative(f, c)).fold(0.0, f64::max);
-                    println!("{name} {variant}: fused and composed {apart:.1e} apart");
-                    assert!(apart <= FUSED, "{name} {variant}: fused and composed are {apart:.1e} apart");
+                    println!("{name} {variant}: {passes:?} and composed {apart:.1e} apart");
+                    assert!(apart <= FUSED, "{name} {variant}: {passes:?} and composed are {apart:.1e} apart");
                 }
             }
         }

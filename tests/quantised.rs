@@ -7,7 +7,7 @@ mod golden;
 use acclimate::adapter::{DenseTensor, SiteDelta};
 use acclimate::base::Base;
 use acclimate::input::arrays;
-use acclimate::tools::gradcheck::gradients;
+use acclimate::tools::gradcheck::{Passes, gradients};
 use acclimate::tools::inspect::{Options, inspect};
 use golden::{floats, relative, rows, unpack};
 
@@ -43,7 +43,7 @@ fn check(name: &str, tolerance: f64, alike: f64, sites: &dyn Fn(&str) -> String)
     let answer = arrays::read(&folder.path().join("outputs.b3.npz")).unwrap();
     let run = |path: &std::path::Path, report: &acclimate::tools::inspect::Report| {
         let deltas = report.sites.iter().map(|s| nothing(&s.site)).collect();
-        gradients(&Base::open(path).unwrap(), rows(&inputs), deltas, None, 7, true).unwrap()
+        gradients(&Base::open(path).unwrap(), rows(&inputs), deltas, None, 7, Passes::Fused).unwrap()
     };
     let (quantised, float) = (run(&model, &report), run(&float_model, &listed));
     let got: Vec<f32> = quantised.outputs[0].iter().copied().collect();

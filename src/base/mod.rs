@@ -54,7 +54,7 @@ pub use shape::{Bucket, Dim, Element, Port};
 pub(crate) use standard::{prune, standardise};
 use stored::Parsed;
 pub use stored::fingerprint;
-pub(crate) use stored::{Piece, align};
+pub(crate) use stored::{Piece, align, have_same_pages, in_shape, is_mapped, original_of, sweep as release_unused};
 pub(crate) use tail::{EndInFile, find_tail};
 pub use tail::{EndPoint, EndReport, Kind, Task};
 
@@ -138,7 +138,7 @@ impl Base {
         let open = || {
             let file = file.try_clone().map_err(read)?;
             let source = match mapped {
-                true => stored::Source::Mapped(file, Arc::clone(&map)),
+                true => stored::Source::Mapped(Arc::new(file), Arc::clone(&map)),
                 false => stored::Source::File(file),
             };
             stored::parse(&map, source).map_err(|e| e.at(path.display()))

@@ -41,6 +41,9 @@ pub struct Bench {
     /// Say where the time goes, by pass and operator
     #[arg(long)]
     profile: bool,
+    /// Keep less between the passes of a training step, and compute it a second time: as `train` does where memory is short
+    #[arg(long)]
+    gradient_checkpointing: bool,
     #[command(flatten)]
     ends: EndsArg,
     #[command(flatten)]
@@ -59,6 +62,7 @@ impl Bench {
             model_output: self.ends.model_output,
             model_input: self.ends.model_input,
             profile: self.profile,
+            gradient_checkpointing: self.gradient_checkpointing,
         };
         let trial = Trial { output: options.model_output.clone(), ..Trial::default() };
         self.vet.check(&self.model, &trial)?;

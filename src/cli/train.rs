@@ -131,6 +131,7 @@ fn choice(chosen: &Chosen) -> Value {
         "reachable": chosen.reachable,
         "rank": chosen.rank,
         "micro_batch": chosen.micro_batch,
+        "gradient_checkpointing": chosen.gradient_checkpointing,
         "memory_bytes": chosen.memory_bytes,
         "seconds": chosen.seconds,
         "sites": chosen.sites.iter().map(|s| json!({ "name": s.name, "share": s.share })).collect::<Vec<_>>(),

@@ -41,6 +41,15 @@ pub(crate) struct Backward {
     pub blocked: Vec<Blocked>,
     /// For each asked input: whether a blocked node lies between it and an output.
     pub obstructed: Vec<bool>,
+    /// For each asked input: whether any gradient arrives at it. None does where every path ends in an operator without one (a sign, a rounding).
+    pub reached: Vec<bool>,
+}
+
+impl Backward {
+    /// Whether the gradient of the asked input of this index is none, or not all of it.
+    pub fn is_incomplete(&self, ix: usize) -> bool {
+        self.obstructed[ix] || !self.reached[ix]
+    }
 }
 
 /// Differentiates `forward` from `outputs` to the inputs `wrt`; `fused` picks fused backward operators over composed ones.
@@ -97,11 +106,10 @@ pub(crate) fn differentiate(
             }
         }
     }
-    let mut obstructed = obstructed(forward, &order, wrt, &blocked);
+    let obstructed = obstructed(forward, &order, wrt, &blocked);
+    let reached = wrt.iter().map(|w| gradients.contains_key(w)).collect();
     let mut results = tvec!();
-    for (w, obstructed) in wrt.iter().zip(&mut obstructed) {
-        // No gradient at all arrives where every path ends in an operator without one (a sign, a rounding).
-        *obstructed |= !gradients.contains_key(w);
+    for w in wrt {
         let fact = forward.outlet_fact(*w)?;
         let gradient = match gradients.get(w) {
             Some(&g) => cx.full_to(g, &fact.shape)?,
@@ -113,7 +121,7 @@ pub(crate) fn differentiate(
     model.select_output_outlets(&results)?;
     verify::only_known_ops(&model)?;
     sweep(&mut model, spread_rule)?;
-    Ok(Backward { model, saved, blocked: blocked.into_iter().map(|(_, b)| b).collect(), obstructed })
+    Ok(Backward { model, saved, blocked: blocked.into_iter().map(|(_, b)| b).collect(), obstructed, reached })
 }
 
 /// Float outlets that depend on `roots`.

@@ -9,6 +9,7 @@ use tract_core::ops::konst::Const;
 use tract_core::ops::source::TypedSource;
 use tract_linalg::multithread::{Executor, multithread_tract_scope};
 
+use super::declutter::declutter;
 use super::lowering;
 use crate::base::{Base, guarded};
 use crate::error::{ErrorKind, Result};
@@ -56,7 +57,8 @@ impl Compiled {
     pub fn new(base: &Base, mut model: TypedModel, what: &'static str) -> Result<Arc<Compiled>> {
         let plan = guarded(ErrorKind::UnsupportedModel, format!("cannot compile the {what} plan"), || {
             lowering::improve(&mut model, base.weights())?;
-            let mut model = model.into_optimized()?;
+            declutter(&mut model)?;
+            model.optimize()?;
             let waited_for = waited_for(&model)?;
             let (mut results, mut last, mut early) = (vec![], vec![], HashMap::<usize, Vec<(usize, usize)>>::new());
             for outlet in &model.outputs {
@@ -142,11 +144,6 @@ impl State {
             Taken::Early(ix) => early[ix].take(),
         };
         plan.results.iter().map(&mut value).collect::<Option<_>>().context("a plan lost a result")
-    }
-    /// Shape of input `ix`.
-    pub fn input_shape(&self, ix: usize) -> TractResult<Vec<usize>> {
-        let fact = self.plan.plan.model().input_fact(ix)?;
-        Ok(fact.shape.as_concrete().context("open shape")?.to_vec())
     }
 }
 

@@ -224,7 +224,9 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::plan::{Trains, survey};
+    use crate::plan::{Keeps, Trains, survey};
+
+    const BOTH: (Trains, Keeps) = (Trains::Both, Keeps::Everything);
 
     fn engine() -> Engine {
         let base = Base::open(Path::new(env!("CARGO_MANIFEST_DIR")).join("models/har_cnn.onnx")).unwrap();
@@ -257,15 +259,15 @@ mod tests {
     fn training_plans_of_other_sites_go_when_nobody_trains_with_them() {
         let engine = engine();
         let (one, two, bucket) = (sites(&engine, 1), sites(&engine, 2), engine.bucket(MICRO_BATCH, 0));
-        let held = engine.train_plan(&one, Trains::Both, &bucket).unwrap();
-        engine.train_plan(&two, Trains::Both, &bucket).unwrap();
+        let held = engine.train_plan(&one, BOTH, &bucket).unwrap();
+        engine.train_plan(&two, BOTH, &bucket).unwrap();
         assert!(
-            Arc::ptr_eq(&held, &engine.train_plan(&one, Trains::Both, &bucket).unwrap()),
+            Arc::ptr_eq(&held, &engine.train_plan(&one, BOTH, &bucket).unwrap()),
             "somebody trains with it"
         );
         assert_eq!(engine.train.len(), 1);
         drop(held);
-        engine.train_plan(&two, Trains::Both, &bucket).unwrap();
+        engine.train_plan(&two, BOTH, &bucket).unwrap();
         assert_eq!(engine.train.len(), 1);
         engine.drop_train_plans();
         assert_eq!(engine.train.len(), 0);

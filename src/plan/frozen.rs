@@ -1,14 +1,13 @@
 //! The part of a model that no trained site changes, cut off as a plan of its own: what it computes for an example is the same in
 //! every epoch, and is kept.
 
-use std::collections::{HashMap, HashSet};
-
 use tract_core::internal::*;
 
 use super::Batch;
+use super::part::{dependents, part};
 use crate::base::guarded;
 use crate::error::{ErrorKind, Result};
-use crate::ops::{copy_constant, is_constant};
+use crate::ops::is_constant;
 
 /// The two halves of a forward graph.
 pub(super) struct Split {
@@ -26,14 +25,10 @@ const WORTH: f64 = 0.2;
 /// Cuts `model` where what depends on its low-rank inputs, those after the first `own_inputs`, begins. None where that saves little.
 pub(super) fn split(model: &TypedModel, own_inputs: usize) -> TractResult<Option<Split>> {
     let order = model.eval_order()?;
-    let mut trained: HashSet<usize> = model.inputs[own_inputs..].iter().map(|i| i.node).collect();
+    let trained = dependents(model, &order, &model.inputs[own_inputs..]);
     let mut work = [0f64; 2];
     for &id in &order {
-        let node = model.node(id);
-        if node.inputs.iter().any(|i| trained.contains(&i.node)) {
-            trained.insert(id);
-        }
-        work[trained.contains(&id) as usize] += multiplications(model, node)?;
+        work[trained.contains(&id) as usize] += multiplications(model, model.node(id))?;
     }
     if work[0] < WORTH * (work[0] + work[1]) {
         return Ok(None);
@@ -45,7 +40,10 @@ pub(super) fn split(model: &TypedModel, own_inputs: usize) -> TractResult<Option
             passed.push(*outlet);
         }
     }
-    let suffix = suffix(model, &order, &trained, &passed, own_inputs)?;
+    let factors = &model.inputs[own_inputs..];
+    let computed = |id: &usize| trained.contains(id) && !factors.contains(&(*id).into());
+    let nodes: Vec<usize> = order.iter().copied().filter(computed).collect();
+    let suffix = part(model, &nodes, &[&passed[..], factors].concat(), &model.outputs)?;
     let mut prefix = model.clone();
     prefix.inputs.truncate(own_inputs);
     prefix.select_output_outlets(&passed)?;
@@ -56,42 +54,6 @@ fn multiplications(model: &TypedModel, node: &TypedNode) -> TractResult<f64> {
     let costs = node.op.cost(&model.node_input_facts(node.id)?)?;
     let products = costs.into_iter().filter(|(cost, _)| matches!(cost, Cost::FMA(_)));
     Ok(products.filter_map(|(_, n)| n.to_usize().ok()).sum::<usize>() as f64)
-}
-
-fn suffix(
-    model: &TypedModel,
-    order: &[usize],
-    trained: &HashSet<usize>,
-    passed: &[OutletId],
-    own_inputs: usize,
-) -> TractResult<TypedModel> {
-    let mut out = TypedModel { symbols: model.symbols.clone(), ..TypedModel::default() };
-    let mut at: HashMap<OutletId, OutletId> = HashMap::new();
-    for (ix, outlet) in passed.iter().chain(&model.inputs[own_inputs..]).enumerate() {
-        let fact = model.outlet_fact(*outlet)?;
-        let name = if ix < passed.len() { format!("passed.{ix}") } else { model.node(outlet.node).name.clone() };
-        at.insert(*outlet, out.add_source(name, fact.datum_type.fact(fact.shape.clone()))?);
-    }
-    for &id in order.iter().filter(|id| trained.contains(id)) {
-        let node = model.node(id);
-        if at.contains_key(&id.into()) {
-            continue;
-        }
-        let mut inputs = tvec!();
-        for input in &node.inputs {
-            if !at.contains_key(input) {
-                let name = format!("{}.{}", model.node(input.node).name, input.slot);
-                at.extend(copy_constant(model, *input, &mut out, &name)?.map(|copy| (*input, copy)));
-            }
-            inputs.push(*at.get(input).context("a value lies on neither side of the cut")?);
-        }
-        let outputs = out.wire_node(&node.name, node.op.clone(), &inputs)?;
-        at.extend(outputs.iter().enumerate().map(|(slot, o)| (OutletId::new(id, slot), *o)));
-    }
-    let outputs: Vec<OutletId> = model.outputs.iter().filter_map(|o| at.get(o).copied()).collect();
-    ensure!(outputs.len() == model.outputs.len(), "an output lies on neither side of the cut");
-    out.select_output_outlets(&outputs)?;
-    Ok(out)
 }
 
 impl Batch {

@@ -3,6 +3,7 @@
 
 use tract_core::internal::*;
 
+use super::declutter::declutter;
 use crate::adapter::{SiteDelta, SiteKind};
 use crate::base::{Base, Bucket, Task, find_tail, guarded};
 use crate::error::{Error, ErrorKind, Result};
@@ -120,7 +121,7 @@ pub(crate) fn adapted(base: &Base, ends: Ends, bucket: &Bucket, deltas: &Deltas)
             }
         }
         hold_strides(&mut model)?;
-        model.declutter()?;
+        declutter(&mut model)?;
         Ok(sites)
     })?;
     Ok(Adapted { model, own_inputs, logits, sites })

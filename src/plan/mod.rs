@@ -6,6 +6,7 @@ mod batch;
 mod cache;
 mod compiled;
 mod convert;
+mod declutter;
 mod engine;
 #[cfg(feature = "train")]
 mod footprint;
@@ -18,6 +19,10 @@ mod padding;
 mod padding_trial;
 mod pooling;
 #[cfg(feature = "train")]
+mod part;
+#[cfg(feature = "train")]
+mod segments;
+#[cfg(feature = "train")]
 mod tape;
 #[cfg(feature = "train")]
 mod train;
@@ -27,6 +32,8 @@ mod train_plans;
 mod untrained;
 #[cfg(feature = "train")]
 mod weights;
+#[cfg(feature = "train")]
+mod worker;
 
 use ndarray::{Array2, ArrayD};
 use tract_core::internal::*;
@@ -38,13 +45,15 @@ pub(crate) use graph::{Classifier, Deltas, Ends, MergedWeight, Survey, merged_we
 pub(crate) use padding::Padding;
 pub(crate) use pooling::{Rows, pool, unpool};
 #[cfg(feature = "train")]
-pub(crate) use train::{Cotangents, TrainPlan, Trains, Worker};
+pub(crate) use train::{Keeps, TrainPlan, Trains};
 #[cfg(feature = "train")]
 use train_plans::TrainPlans;
 #[cfg(not(feature = "train"))]
 use untrained::TrainPlans;
 #[cfg(feature = "train")]
 pub(crate) use weights::{SiteWeight, site_weights};
+#[cfg(feature = "train")]
+pub(crate) use worker::{Cotangents, Worker};
 
 use crate::adapter::SiteDelta;
 use crate::adapter::file::AdapterFile;

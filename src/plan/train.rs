@@ -1,44 +1,69 @@
-//! One training micro-batch: a forward plan that saves what the backward plan reads.
+//! The plans of one training micro-batch: a forward plan that saves what the backward plan reads, or one of each for every segment.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use ndarray::{Array2, ArrayD};
 use tract_core::internal::*;
 
-use super::compiled::{Compiled, State};
+use super::compiled::Compiled;
+use super::declutter::declutter;
 use super::graph::{Deltas, Ends, adapted};
-use super::{Batch, Factors, Outputs, Padding, array, footprint, frozen, lowering, tail_outputs, tape};
+use super::part::{dependents, part};
+use super::segments::segments;
+use super::worker::Worker;
+use super::{Batch, Padding, footprint, frozen, lowering, tape};
 use crate::base::{Base, Bucket, guarded};
 use crate::error::{Error, ErrorKind, Result};
-use crate::grad::{Blocked, differentiate};
+use crate::grad::{Backward, Blocked, differentiate};
 use crate::input::Example;
+use crate::ops::is_constant;
 use crate::sites::Site;
 
-/// Where an input of the backward plan comes from.
+/// Where an input of a backward plan comes from.
 #[derive(Debug, Clone, Copy)]
-enum Feed {
+pub(super) enum Feed {
     Output(usize),
     Input(usize),
 }
 
-/// Cotangents of the outputs of one forward pass.
-pub(crate) struct Cotangents {
-    /// Shape of the features.
-    pub features: ArrayD<f32>,
-    /// Shape of the logits.
-    pub logits: Option<Array2<f32>>,
+/// Plans for training at one bucket, `P` being their graphs or what these are compiled to.
+///
+/// The values that plans read and pass on are numbered: what enters the trained part first, then the factors, then what each segment gives.
+pub(super) struct Plans<P> {
+    /// What no trained site changes, where that is worth a plan of its own.
+    pub prefix: Option<P>,
+    /// In evaluation order; one without gradient checkpointing.
+    pub segments: Vec<Segment<P>>,
+    /// Number of values that enter the trained part.
+    pub entering: usize,
+    /// Of each factor that is trained, its value.
+    pub factors: Vec<usize>,
+    /// Of each output of the model, its value.
+    pub results: Vec<usize>,
+}
+
+/// A part of the model from its first operator to its last, forward and backward.
+pub(super) struct Segment<P> {
+    /// Gives the values from `first` on, and after those what is saved for the backward plan.
+    pub forward: P,
+    /// None where nothing of the segment is trained.
+    pub backward: Option<P>,
+    /// The values that the forward plan reads.
+    pub reads: Vec<usize>,
+    /// The first value that it gives, and how many.
+    pub gives: (usize, usize),
+    /// What the backward plan reads after the cotangents.
+    pub saved: Vec<Feed>,
+    /// Of each cotangent that the backward plan reads, its value.
+    pub cotangents: Vec<usize>,
+    /// Of each gradient that it gives, its value.
+    pub gradients: Vec<usize>,
 }
 
 /// Compiled plans for training at one bucket; shared by the workers.
 pub(crate) struct TrainPlan {
-    /// What no trained site changes, where that is worth a plan of its own.
-    prefix: Option<Arc<Compiled>>,
-    forward: Arc<Compiled>,
-    backward: Arc<Compiled>,
-    feed: Vec<Feed>,
-    /// Number of leading outputs that are results; the rest is saved for the backward pass.
-    ends: usize,
-    logits: Option<usize>,
+    pub(super) plans: Plans<Arc<Compiled>>,
+    pub(super) logits: Option<usize>,
     /// Sites in plan order with their rank.
     pub sites: Vec<(Site, usize)>,
 }
@@ -52,11 +77,7 @@ pub(crate) struct Reach {
 }
 
 struct Built {
-    prefix: Option<TypedModel>,
-    forward: TypedModel,
-    backward: TypedModel,
-    feed: Vec<Feed>,
-    ends: usize,
+    plans: Plans<TypedModel>,
     logits: Option<usize>,
     sites: Vec<(Site, usize)>,
     blocked: Vec<Blocked>,
@@ -83,6 +104,16 @@ impl Trains {
     }
 }
 
+/// What is kept between a forward pass and its backward pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub(crate) enum Keeps {
+    /// All that the backward pass reads.
+    #[default]
+    Everything,
+    /// What enters each of several segments: gradient checkpointing. The rest is computed a second time.
+    Checkpoints,
+}
+
 /// How the plans are made.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Form {
@@ -98,84 +129,211 @@ fn build(
     ends: Ends,
     bucket: &Bucket,
     sites: &[(String, usize)],
-    trains: Trains,
+    (trains, keeps): (Trains, Keeps),
     form: Form,
 ) -> Result<Built> {
     let graph = adapted(base, ends, bucket, &Deltas::Inputs(sites))?;
-    let mut forward = graph.model;
+    let mut model = graph.model;
     let what = format!("cannot differentiate {}", base.path().display());
     guarded(ErrorKind::UnsupportedModel, what, || {
-        if form != Form::Composed {
-            crate::ops::fuse(&mut forward)?;
+        let fused = form != Form::Composed;
+        if fused {
+            crate::ops::fuse(&mut model)?;
         }
-        let (mut prefix, mut own_inputs) = (None, graph.own_inputs);
+        let (mut prefix, mut entering) = (None, graph.own_inputs);
         if form == Form::Split
-            && let Some(split) = frozen::split(&forward, own_inputs)?
+            && let Some(split) = frozen::split(&model, entering)?
         {
-            (prefix, forward, own_inputs) = (Some(split.prefix), split.suffix, split.passed);
+            (prefix, model, entering) = (Some(split.prefix), split.suffix, split.passed);
         }
         let skipped = 2 - trains.factors();
-        let wrt: Vec<OutletId> = forward.inputs[own_inputs + skipped..].iter().step_by(1 + skipped).copied().collect();
-        let ends = forward.outputs.clone();
-        let mut back = differentiate(&forward, &ends, &wrt, form != Form::Composed)?;
-        if form != Form::Composed {
-            tape::compress(&mut forward, &mut back.model, &mut back.saved)?;
-        }
-        let mut feed = vec![];
-        for outlet in &back.saved {
-            if let Some(ix) = forward.inputs.iter().position(|i| i == outlet) {
-                feed.push(Feed::Input(ix));
-                continue;
-            }
-            let ix = forward.outputs.iter().position(|o| o == outlet).unwrap_or_else(|| {
-                forward.outputs.push(*outlet);
-                forward.outputs.len() - 1
-            });
-            feed.push(Feed::Output(ix));
-        }
-        let mut backward = back.model;
-        backward.declutter()?;
-        Ok(Built {
-            prefix,
-            forward,
-            backward,
-            feed,
-            ends: ends.len(),
-            logits: graph.logits,
-            sites: graph.sites,
-            blocked: back.blocked,
-            obstructed: back.obstructed,
-            trains,
-        })
+        let factors: Vec<usize> = (entering + skipped..model.inputs.len()).step_by(1 + skipped).collect();
+        let built = match keeps {
+            Keeps::Everything => Differentiated::whole(model, &factors, fused)?,
+            Keeps::Checkpoints => Differentiated::in_segments(&model, &factors, fused)?,
+        };
+        let Differentiated { segments, results, blocked, obstructed } = built;
+        let plans = Plans { prefix, segments, entering, factors, results };
+        Ok(Built { plans, logits: graph.logits, sites: graph.sites, blocked, obstructed, trains })
     })
+}
+
+/// The segments of a graph with their backward graphs.
+struct Differentiated {
+    segments: Vec<Segment<TypedModel>>,
+    results: Vec<usize>,
+    blocked: Vec<Blocked>,
+    /// Of each factor: no gradient arrives at it, or not all of it.
+    obstructed: Vec<bool>,
+}
+
+impl Differentiated {
+    /// All of `model` as one segment.
+    fn whole(model: TypedModel, factors: &[usize], fused: bool) -> TractResult<Differentiated> {
+        let (first, given) = (model.inputs.len(), model.outputs.len());
+        let numbers = Numbers { reads: (0..first).collect(), gives: (first, given) };
+        let all: Vec<usize> = (0..given).collect();
+        let (segment, back) = differentiated(model, numbers, &all, factors, fused)?;
+        let obstructed = (0..factors.len()).map(|ix| back.is_incomplete(ix));
+        Ok(Differentiated {
+            segments: vec![segment],
+            results: (first..first + given).collect(),
+            obstructed: obstructed.collect(),
+            blocked: back.blocked,
+        })
+    }
+
+    /// `model` in several segments, where that saves memory.
+    fn in_segments(model: &TypedModel, factors: &[usize], fused: bool) -> TractResult<Differentiated> {
+        let cut = Cut::new(model, factors)?;
+        // Of each value: whether a gradient arrives at it, and whether a blocked node lies behind it.
+        let mut reached = vec![false; cut.values];
+        let mut obstructed = vec![false; cut.values];
+        cut.results.iter().for_each(|&value| reached[value] = true);
+        let (mut segments, mut blocked) = (vec![], vec![]);
+        for Passing { graph, numbers } in cut.parts.into_iter().rev() {
+            let (first, count) = numbers.gives;
+            let given: Vec<usize> = (0..count).filter(|at| reached[first + at]).collect();
+            let trained = |value: usize| factors.contains(&value) || value >= model.inputs.len();
+            let float = |at: usize| graph.input_fact(at).is_ok_and(|fact| fact.datum_type.is_float());
+            let wanted: Vec<usize> =
+                (0..numbers.reads.len()).filter(|&at| trained(numbers.reads[at]) && float(at)).collect();
+            let bad = (0..count).filter(|at| obstructed[first + at]).map(|at| graph.outputs[at].node);
+            let bad: Vec<usize> = bad.collect();
+            let order = graph.eval_order()?;
+            for &at in &wanted {
+                let after = dependents(&graph, &order, &[graph.inputs[at]]);
+                obstructed[numbers.reads[at]] |= bad.iter().any(|node| after.contains(node));
+            }
+            let (segment, back) = differentiated(graph, numbers, &given, &wanted, fused)?;
+            for (ix, &value) in segment.gradients.iter().enumerate() {
+                reached[value] |= back.reached[ix];
+                obstructed[value] |= back.obstructed[ix];
+            }
+            blocked.extend(back.blocked);
+            segments.push(segment);
+        }
+        segments.reverse();
+        let obstructed = factors.iter().map(|&f| obstructed[f] || !reached[f]).collect();
+        Ok(Differentiated { segments, results: cut.results, blocked, obstructed })
+    }
+}
+
+/// Which values a segment reads and gives.
+struct Numbers {
+    reads: Vec<usize>,
+    gives: (usize, usize),
+}
+
+/// A segment's graph before it is differentiated.
+struct Passing {
+    graph: TypedModel,
+    numbers: Numbers,
+}
+
+/// A graph in segments.
+struct Cut {
+    parts: Vec<Passing>,
+    results: Vec<usize>,
+    /// Number of values.
+    values: usize,
+}
+
+impl Cut {
+    fn new(model: &TypedModel, factors: &[usize]) -> TractResult<Cut> {
+        let wrt: Vec<OutletId> = factors.iter().map(|&f| model.inputs[f]).collect();
+        let segments = segments(model, &wrt)?;
+        let of_node = |(at, nodes): (usize, &Vec<usize>)| nodes.iter().map(|id| (*id, at)).collect::<Vec<_>>();
+        let segment_of: HashMap<usize, usize> = segments.iter().enumerate().flat_map(of_node).collect();
+        let mut numbers: HashMap<OutletId, usize> = model.inputs.iter().enumerate().map(|(i, o)| (*o, i)).collect();
+        let mut parts = vec![];
+        for (at, nodes) in segments.iter().enumerate() {
+            let (mut reads, mut gives): (Vec<OutletId>, Vec<OutletId>) = (vec![], vec![]);
+            for &id in nodes {
+                let node = model.node(id);
+                for input in &node.inputs {
+                    let passed = segment_of.get(&input.node) != Some(&at) && !is_constant(model, *input);
+                    if passed && !reads.contains(input) {
+                        reads.push(*input);
+                    }
+                }
+                for (slot, outlet) in node.outputs.iter().enumerate() {
+                    let own = OutletId::new(id, slot);
+                    let elsewhere = outlet.successors.iter().any(|s| segment_of.get(&s.node).is_some_and(|of| *of != at));
+                    if elsewhere || model.outputs.contains(&own) {
+                        gives.push(own);
+                    }
+                }
+            }
+            let first = numbers.len();
+            let known = reads.iter().map(|o| numbers.get(o).copied().context("a value is read before it is given"));
+            let known = known.collect::<TractResult<Vec<_>>>()?;
+            numbers.extend(gives.iter().enumerate().map(|(i, o)| (*o, first + i)));
+            let graph = part(model, nodes, &reads, &gives)?;
+            parts.push(Passing { graph, numbers: Numbers { reads: known, gives: (first, gives.len()) } });
+        }
+        let number = |o: &OutletId| numbers.get(o).copied().context("an output that no segment gives");
+        let results = model.outputs.iter().map(number).collect::<TractResult<_>>()?;
+        Ok(Cut { parts, results, values: numbers.len() })
+    }
+}
+
+/// A segment that is given the cotangents of those of its outputs, and gives gradients of those of its inputs.
+fn differentiated(
+    mut forward: TypedModel,
+    numbers: Numbers,
+    given: &[usize],
+    wanted: &[usize],
+    fused: bool,
+) -> TractResult<(Segment<TypedModel>, Backward)> {
+    let outputs: Vec<OutletId> = given.iter().map(|&at| forward.outputs[at]).collect();
+    let wrt: Vec<OutletId> = wanted.iter().map(|&at| forward.inputs[at]).collect();
+    let mut back = differentiate(&forward, &outputs, &wrt, fused)?;
+    if fused {
+        tape::compress(&mut forward, &mut back.model, &mut back.saved)?;
+    }
+    let mut saved = vec![];
+    for outlet in &back.saved {
+        if let Some(ix) = forward.inputs.iter().position(|i| i == outlet) {
+            saved.push(Feed::Input(ix));
+            continue;
+        }
+        let ix = forward.outputs.iter().position(|o| o == outlet).unwrap_or_else(|| {
+            forward.outputs.push(*outlet);
+            forward.outputs.len() - 1
+        });
+        saved.push(Feed::Output(ix));
+    }
+    let mut backward = std::mem::take(&mut back.model);
+    declutter(&mut backward)?;
+    let Numbers { reads, gives } = numbers;
+    let segment = Segment {
+        backward: (!wanted.is_empty() && !given.is_empty()).then_some(backward),
+        cotangents: given.iter().map(|at| gives.0 + at).collect(),
+        gradients: wanted.iter().map(|&at| reads[at]).collect(),
+        forward,
+        reads,
+        gives,
+        saved,
+    };
+    Ok((segment, back))
 }
 
 impl TrainPlan {
     /// Differentiates without compiling: which of `sites` a gradient reaches, and what stands in the way of the others.
-    pub fn reach(base: &Base, ends: Ends, bucket: &Bucket, sites: &[(String, usize)]) -> Result<Reach> {
-        let mut built = build(base, ends, bucket, sites, Trains::Both, Form::Split)?;
+    pub fn reach(
+        base: &Base,
+        ends: Ends,
+        bucket: &Bucket,
+        sites: &[(String, usize)],
+        keeps: Keeps,
+    ) -> Result<Reach> {
+        let built = build(base, ends, bucket, sites, (Trains::Both, keeps), Form::Split)?;
         let names =
             built.sites.iter().enumerate().filter(|(i, _)| !built.obstructed[2 * i]).map(|(_, (s, _))| s.name.clone());
         let reachable = names.collect();
-        let peak_bytes = guarded(ErrorKind::Internal, "cannot order the plans", || {
-            // The batch is held to the end, whether the backward plan reads it or not.
-            let batch = built.forward.inputs.len() - 2 * built.sites.len();
-            let read = |ix: &usize| built.feed.iter().any(|f| matches!(f, Feed::Input(at) if at == ix));
-            let unread = (0..batch).filter(|ix| !read(ix)).map(|ix| built.forward.input_fact(ix).map(footprint::bytes));
-            let beside = unread.sum::<TractResult<u64>>()?;
-            let peak = |model: &mut TypedModel| {
-                lowering::improve(model, base.weights())?;
-                footprint::peak(model)
-            };
-            let prefix = built.prefix.as_mut().map(peak).transpose()?.unwrap_or(0);
-            Ok(prefix.max(peak(&mut built.forward)?).max(peak(&mut built.backward)? + beside))
-        })?;
+        let peak_bytes = guarded(ErrorKind::Internal, "cannot order the plans", || peak(built.plans, base))?;
         Ok(Reach { reachable, blocked: built.blocked, peak_bytes })
-    }
-
-    /// [`TrainPlan::of_factors`] for both factors.
-    pub fn new(base: &Base, ends: Ends, bucket: &Bucket, sites: &[(String, usize)], fused: bool) -> Result<TrainPlan> {
-        TrainPlan::of_factors(base, ends, bucket, sites, Trains::Both, fused)
     }
 
     /// Compiles the plans for `sites`; `fused` chooses the fused backward operators (the composed ones are the
@@ -188,15 +346,15 @@ impl TrainPlan {
         ends: Ends,
         bucket: &Bucket,
         sites: &[(String, usize)],
-        trains: Trains,
+        way: (Trains, Keeps),
         fused: bool,
     ) -> Result<TrainPlan> {
         let form = if fused { Form::Split } else { Form::Composed };
-        let plan = TrainPlan::of(base, build(base, ends, bucket, sites, trains, form)?)?;
+        let plan = TrainPlan::of(base, build(base, ends, bucket, sites, way, form)?)?;
         if plan.prefix_is_by_rows(base, bucket).unwrap_or(false) {
             return Ok(plan);
         }
-        TrainPlan::of(base, build(base, ends, bucket, sites, trains, Form::Fused)?)
+        TrainPlan::of(base, build(base, ends, bucket, sites, way, Form::Fused)?)
     }
 
     fn of(base: &Base, built: Built) -> Result<TrainPlan> {
@@ -210,31 +368,34 @@ impl TrainPlan {
                 .because(reason)
                 .hint("sites after that node still train: choose them with --sites, or leave the choice to `acclimate init`"));
         }
-        Ok(TrainPlan {
-            prefix: built.prefix.map(|p| Compiled::new(base, p, "frozen")).transpose()?,
-            forward: Compiled::new(base, built.forward, "training forward")?,
-            backward: Compiled::new(base, built.backward, "backward")?,
-            feed: built.feed,
-            ends: built.ends,
-            logits: built.logits,
-            sites: built.sites,
-        })
+        let Plans { prefix, segments, entering, factors, results } = built.plans;
+        let compiled = |s: Segment<TypedModel>| -> Result<Segment<Arc<Compiled>>> {
+            let Segment { forward, backward, reads, gives, saved, cotangents, gradients } = s;
+            let forward = Compiled::new(base, forward, "training forward")?;
+            let backward = backward.map(|b| Compiled::new(base, b, "backward")).transpose()?;
+            Ok(Segment { forward, backward, reads, gives, saved, cotangents, gradients })
+        };
+        let prefix = prefix.map(|p| Compiled::new(base, p, "frozen")).transpose()?;
+        let segments = segments.into_iter().map(compiled).collect::<Result<_>>()?;
+        let plans = Plans { prefix, segments, entering, factors, results };
+        Ok(TrainPlan { plans, logits: built.logits, sites: built.sites })
     }
 
     /// Bytes of weights that are laid out for these plans alone.
     pub fn bytes(&self) -> u64 {
-        self.prefix.iter().chain([&self.forward, &self.backward]).map(|plan| plan.bytes()).sum()
+        let both = |s: &Segment<Arc<Compiled>>| s.forward.bytes() + s.backward.iter().map(|b| b.bytes()).sum::<u64>();
+        self.plans.prefix.iter().map(|p| p.bytes()).sum::<u64>() + self.plans.segments.iter().map(both).sum::<u64>()
     }
 
     /// Whether part of the forward pass is the same in every epoch (see [`Worker::enter`]).
     pub fn is_split(&self) -> bool {
-        self.prefix.is_some()
+        self.plans.prefix.is_some()
     }
 
     /// Whether what the prefix computes belongs to the examples of a batch one by one, bit for bit, tried on random
     /// ones: a model may mix or transpose its batch.
     fn prefix_is_by_rows(&self, base: &Base, bucket: &Bucket) -> Result<bool> {
-        let Some(prefix) = &self.prefix else { return Ok(true) };
+        let Some(prefix) = &self.plans.prefix else { return Ok(true) };
         let (mut examples, others) = (base.random_examples(bucket, 0)?, base.random_examples(bucket, 1)?);
         let run = |examples: &[Example]| {
             let batch = Batch::new(base, bucket, &examples.iter().collect::<Vec<_>>(), Padding::Exact)?;
@@ -251,92 +412,40 @@ impl TrainPlan {
 
     /// A worker with its own run states; one a thread.
     pub fn worker(self: &Arc<Self>) -> Result<Worker> {
-        guarded(ErrorKind::Internal, "cannot start a worker", || {
-            let prefix = self.prefix.as_ref().map(Compiled::state).transpose()?;
-            Ok(Worker { prefix, forward: self.forward.state()?, backward: self.backward.state()?, plan: self.clone() })
-        })
+        Worker::new(self.clone())
     }
 }
 
-/// Runs micro-batches on one thread.
-pub(crate) struct Worker {
-    plan: Arc<TrainPlan>,
-    prefix: Option<State>,
-    forward: State,
-    backward: State,
-}
-
-/// What a forward pass left for its backward one.
-pub(crate) struct Tape {
-    saved: Vec<TValue>,
-}
-
-impl Worker {
-    /// Whether part of the forward pass is the same in every epoch.
-    pub fn is_split(&self) -> bool {
-        self.plan.is_split()
-    }
-
-    /// What enters the trained part of the model: the values of a frozen prefix, or the batch itself. Each row depends
-    /// on its example alone, so that it may be kept and put into other batches.
-    pub fn enter(&mut self, batch: Batch) -> Result<Batch> {
-        let Some(prefix) = &mut self.prefix else { return Ok(batch) };
-        let values =
-            guarded(ErrorKind::Internal, "the frozen pass failed", || prefix.run(batch.tensors.into_iter().collect()))?;
-        Ok(Batch { tensors: values.into_vec(), mask: batch.mask })
-    }
-
-    /// Forward pass of one micro-batch that has entered.
-    pub fn forward(&mut self, batch: &Batch, factors: &Factors) -> Result<(Outputs, Tape)> {
-        let (values, tape) = self.forward_all(batch, factors)?;
-        Ok((tail_outputs(values, self.plan.logits)?, tape))
-    }
-
-    /// [`Worker::forward`], with the outputs as they are.
-    pub fn forward_all(&mut self, batch: &Batch, factors: &Factors) -> Result<(Vec<ArrayD<f32>>, Tape)> {
-        let plan = &self.plan;
-        guarded(ErrorKind::Internal, "the forward pass failed", || {
-            let inputs: TVec<TValue> = batch.tensors.iter().chain(&factors.0).cloned().collect();
-            let values = self.forward.run(inputs.clone())?;
-            let ends = values[..plan.ends].iter().map(array).collect::<TractResult<_>>()?;
-            let pick = |f: &Feed| match f {
-                Feed::Output(ix) => values[*ix].clone(),
-                Feed::Input(ix) => inputs[*ix].clone(),
-            };
-            Ok((ends, Tape { saved: plan.feed.iter().map(pick).collect() }))
-        })
-    }
-
-    /// Gradients of `A` and `s·B` of every site, or of `s·B` alone, in plan order, from the cotangents of the outputs.
-    pub fn backward(&mut self, tape: Tape, cotangents: Cotangents) -> Result<Vec<Vec<f32>>> {
-        let features = cotangents.features;
-        match (cotangents.logits, self.plan.logits) {
-            // The features are the logits: one output carries both cotangents.
-            (Some(l), Some(0)) => {
-                let odd = || Error::internal("the cotangents of logits and features differ in size");
-                let l = l.into_dyn().into_shape_with_order(features.shape()).map_err(|_| odd())?;
-                self.backward_all(tape, vec![features + l])
-            }
-            (Some(l), Some(_)) => self.backward_all(tape, vec![features, l.into_dyn()]),
-            _ => self.backward_all(tape, vec![features]),
+/// Bytes that a forward and a backward pass hold at most at once.
+fn peak(plans: Plans<TypedModel>, base: &Base) -> TractResult<u64> {
+    let improved = |mut model: TypedModel| -> TractResult<u64> {
+        lowering::improve(&mut model, base.weights())?;
+        footprint::peak(&model)
+    };
+    let mut most = plans.prefix.map(improved).transpose()?.unwrap_or(0);
+    // Of each value that is kept from pass to pass: its size.
+    let mut kept: HashMap<usize, u64> = HashMap::new();
+    for segment in plans.segments {
+        let Segment { forward, backward, reads, gives, saved, .. } = segment;
+        for (at, value) in reads.iter().enumerate().filter(|(_, value)| **value < plans.entering) {
+            kept.insert(*value, footprint::bytes(forward.input_fact(at)?));
         }
+        let given = (0..gives.1).map(|at| Ok((gives.0 + at, footprint::bytes(forward.output_fact(at)?))));
+        let given = given.collect::<TractResult<Vec<_>>>()?;
+        let beside = |read: &dyn Fn(&usize) -> bool| -> u64 {
+            kept.iter().filter(|(value, _)| !read(value)).map(|(_, size)| size).sum()
+        };
+        let cotangents: u64 = given.iter().map(|(_, size)| size).sum();
+        let again = beside(&|value| reads.contains(value)) + cotangents;
+        let read = |value: &usize| saved.iter().any(|f| matches!(f, Feed::Input(at) if reads[*at] == *value));
+        let back = beside(&read);
+        most = most.max(improved(forward)? + again);
+        if let Some(backward) = backward {
+            most = most.max(improved(backward)? + back);
+        }
+        kept.extend(given);
     }
-
-    /// [`Worker::backward`], with one cotangent an output.
-    pub fn backward_all(&mut self, tape: Tape, cotangents: Vec<ArrayD<f32>>) -> Result<Vec<Vec<f32>>> {
-        let plan = &self.plan;
-        guarded(ErrorKind::Internal, "the backward pass failed", || {
-            ensure!(cotangents.len() == plan.ends, "{} cotangents for {} outputs", cotangents.len(), plan.ends);
-            let mut inputs: TVec<TValue> = tvec!();
-            for (ix, c) in cotangents.into_iter().enumerate() {
-                let shape = self.backward.input_shape(ix)?;
-                inputs.push(c.into_tensor().into_shape(&shape)?.into_tvalue());
-            }
-            inputs.extend(tape.saved);
-            let values = self.backward.run(inputs)?;
-            values.into_iter().map(|v| Ok(crate::ops::floats(&v)?.to_vec())).collect()
-        })
-    }
+    Ok(most)
 }
 
 #[cfg(test)]

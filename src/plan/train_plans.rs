@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::cache::PlanCache;
 use super::engine::{Engine, SiteKey, limit};
-use super::train::{TrainPlan, Trains};
+use super::train::{Keeps, TrainPlan, Trains};
 use crate::base::{Base, Bucket};
 use crate::error::Result;
 
@@ -12,7 +12,7 @@ use crate::error::Result;
 const TRAIN_PLANS: usize = 16;
 
 /// Those that are compiled.
-pub(super) struct TrainPlans(PlanCache<(SiteKey, Trains, Bucket), TrainPlan>);
+pub(super) struct TrainPlans(PlanCache<(SiteKey, (Trains, Keeps), Bucket), TrainPlan>);
 
 impl TrainPlans {
     pub fn new(base: &Base) -> TrainPlans {
@@ -28,10 +28,10 @@ impl TrainPlans {
 impl Engine {
     /// The plan that trains these factors of `sites` at `bucket`. Those of other sites go, unless somebody trains with
     /// them.
-    pub fn train_plan(&self, sites: &SiteKey, trains: Trains, bucket: &Bucket) -> Result<Arc<TrainPlan>> {
-        self.train.0.retain(|(others, of, _)| others == sites && *of == trains);
-        self.train.0.get((sites.clone(), trains, bucket.clone()), || {
-            TrainPlan::of_factors(&self.base, self.ends, bucket, sites, trains, true)
+    pub fn train_plan(&self, sites: &SiteKey, way: (Trains, Keeps), bucket: &Bucket) -> Result<Arc<TrainPlan>> {
+        self.train.0.retain(|(others, of, _)| others == sites && *of == way);
+        self.train.0.get((sites.clone(), way, bucket.clone()), || {
+            TrainPlan::of_factors(&self.base, self.ends, bucket, sites, way, true)
         })
     }
 

@@ -79,6 +79,7 @@ impl Session {
                 .of_family(&settings.recipe.lora);
             let (candidates, chosen) = costs.choose(config.rank, None)?;
             settings.recipe.micro_batch = chosen.micro_batch;
+            settings.recipe.gradient_checkpointing = chosen.gradient_checkpointing;
             if let Some(limit) = limits.memory_bytes {
                 let room = limit.saturating_sub(chosen.memory_bytes) / settings.threads.max(1) as u64;
                 settings.recipe.kept_bytes =

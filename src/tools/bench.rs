@@ -43,6 +43,8 @@ pub struct Options {
     pub model_input: Option<String>,
     /// Whether to say where the time goes.
     pub profile: bool,
+    /// Whether training steps keep less between the passes, and compute it a second time.
+    pub gradient_checkpointing: bool,
 }
 
 impl Default for Options {
@@ -57,6 +59,7 @@ impl Default for Options {
             model_output: None,
             model_input: None,
             profile: false,
+            gradient_checkpointing: false,
         }
     }
 }
@@ -269,7 +272,13 @@ fn train_steps(
         columns,
     };
     let whole = training_examples.len();
-    let recipe = Recipe { batch: whole, micro_batch: whole.div_ceil(threads), kept_bytes: 0, ..Recipe::default() };
+    let recipe = Recipe {
+        batch: whole,
+        micro_batch: whole.div_ceil(threads),
+        gradient_checkpointing: options.gradient_checkpointing,
+        kept_bytes: 0,
+        ..Recipe::default()
+    };
     let keeping = Recipe { kept_bytes: Recipe::default().kept_bytes, ..recipe.clone() };
     let all: Vec<usize> = (0..training_examples.len()).collect();
     let weights = vec![1.0; training_examples.len()];

@@ -162,6 +162,11 @@ impl Part {
         whole.chunks_exact(self.view.row()).flat_map(|row| &row[..taken]).copied().collect()
     }
 
+    /// [`Part::pick`] of values that nobody else needs.
+    pub fn take(&self, whole: Vec<f32>) -> Vec<f32> {
+        if self.trained * self.view.inner == self.view.row() { whole } else { self.pick(&whole) }
+    }
+
     /// Puts trained values back.
     pub fn put(&self, values: &[f32], deltas: &mut [SiteDelta]) {
         let whole = &mut self.side.of_mut(&mut deltas[self.site]).data;

@@ -10,7 +10,7 @@ use super::*;
 use crate::adapter::file::{AdapterFile, write_adapter};
 use crate::adapter::{Adapter, DenseTensor, InitLoraWeights, Pooling, samples};
 use crate::disk::RealDisk;
-use crate::plan::{Merged, Trains, Variant};
+use crate::plan::{Keeps, Merged, Trains, Variant};
 
 fn golden(member: &str, file: &str) -> Vec<(String, DenseTensor)> {
     tensors(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens/lora_family").join(member).join(file))
@@ -151,7 +151,7 @@ fn convolutions_have_a_pissa_start_that_is_nothing_at_first() {
     let mut f = fixture("har_cnn", Pooling::None);
     f.recipe.lora = LoraOptions::default().init_lora_weights(InitLoraWeights::Pissa).use_rslora(true);
     let key: SiteKey = f.deltas.iter().map(|d| (d.name.clone(), 8)).collect();
-    let plan = f.engine.train_plan(&key, Trains::Both, &f.engine.bucket(1, 0)).unwrap();
+    let plan = f.engine.train_plan(&key, (Trains::Both, Keeps::Everything), &f.engine.bucket(1, 0)).unwrap();
     let deltas = begin(&f.engine.base, &plan.sites, &f.recipe).unwrap();
     for d in &deltas {
         assert_eq!(d.rank, 8);
@@ -173,7 +173,7 @@ fn a_frozen_a_follows_from_seed_site_and_rank_alone() {
     f.recipe.seed = 5;
     let all: SiteKey = f.deltas.iter().map(|d| (d.name.clone(), 8)).collect();
     let a_of = |key: &SiteKey| {
-        let plan = f.engine.train_plan(key, Trains::B, &f.engine.bucket(1, 0)).unwrap();
+        let plan = f.engine.train_plan(key, (Trains::B, Keeps::Everything), &f.engine.bucket(1, 0)).unwrap();
         let deltas = begin(&f.engine.base, &plan.sites, &f.recipe).unwrap();
         let rebuilt = plan.sites.iter().map(|(site, rank)| frozen_a(site, *rank, 5));
         assert!(deltas.iter().zip(rebuilt).all(|(d, a)| d.a.data == a));

@@ -1,12 +1,13 @@
 //! The micro-batches of one optimiser step, on as many threads as there are.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use ndarray::{Array1, Array2};
 
 use super::Fit;
 use crate::base::Bucket;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::input::Example;
 use crate::plan::{Batch, Cotangents, Factors, Outputs, TrainPlan, Worker, pool, unpool};
 use crate::profile;
@@ -19,12 +20,45 @@ pub(super) struct Micro {
     pub weights: Vec<f32>,
 }
 
-/// What a micro-batch adds to the gradient.
+/// What a micro-batch adds to the gradient, or several.
 pub(super) struct MicroResult {
     pub loss: f32,
     pub factors: Vec<Vec<f32>>,
     pub head_weight: Array2<f32>,
     pub head_bias: Array1<f32>,
+}
+
+impl MicroResult {
+    fn add(&mut self, other: &MicroResult) {
+        self.loss += other.loss;
+        for (sum, g) in self.factors.iter_mut().zip(&other.factors) {
+            sum.iter_mut().zip(g).for_each(|(s, g)| *s += g);
+        }
+        self.head_weight += &other.head_weight;
+        self.head_bias += &other.head_bias;
+    }
+}
+
+/// Sums what micro-batches add in their order, however they end: the sum does not depend on the number of threads. It
+/// holds no more of them than wait for an earlier one.
+#[derive(Default)]
+struct Sum {
+    next: usize,
+    waiting: BTreeMap<usize, MicroResult>,
+    sum: Option<MicroResult>,
+}
+
+impl Sum {
+    fn add(&mut self, at: usize, result: MicroResult) {
+        self.waiting.insert(at, result);
+        while let Some(result) = self.waiting.remove(&self.next) {
+            self.next += 1;
+            match &mut self.sum {
+                Some(sum) => sum.add(&result),
+                None => self.sum = Some(result),
+            }
+        }
+    }
 }
 
 /// The micro-batches of `items`, in order, each of at most `size` items of one `length`; items without weight are left
@@ -45,15 +79,22 @@ pub(super) fn split(items: &[usize], weights: &[f32], size: usize, length: impl 
 }
 
 impl Fit<'_> {
-    pub(super) fn run_micros(&self, micros: &[Micro], factors: &Factors, total: f32) -> Result<Vec<MicroResult>> {
+    /// The sum of what the micro-batches add.
+    pub(super) fn run_micros(&self, micros: &[Micro], factors: &Factors, total: f32) -> Result<MicroResult> {
         let threads = self.threads.min(micros.len()).max(1);
-        // Each thread keeps its own workers and a fixed share of the micro-batches.
-        let jobs: Vec<_> = micros.chunks(micros.len().div_ceil(threads)).zip(&self.workers).collect();
-        let results = in_parallel(self.threads, &jobs, |(micros, workers)| {
+        let sum = Mutex::new(Sum::default());
+        // Each thread keeps its own workers, and takes every so many-th micro-batch.
+        let jobs: Vec<_> = self.workers.iter().enumerate().take(threads).collect();
+        in_parallel(self.threads, &jobs, |(first, workers)| {
             let mut workers = lock(workers);
-            micros.iter().map(|m| self.run_micro(m, factors, total, &mut workers)).collect::<Result<Vec<_>>>()
-        });
-        Ok(results?.into_iter().flatten().collect())
+            for (at, micro) in micros.iter().enumerate().skip(*first).step_by(threads) {
+                let result = self.run_micro(micro, factors, total, &mut workers)?;
+                lock(&sum).add(at, result);
+            }
+            Ok(())
+        })?;
+        let sum = sum.into_inner().unwrap_or_else(PoisonError::into_inner);
+        sum.sum.ok_or_else(|| Error::internal("a step without micro-batches"))
     }
 
     /// What enters the trained part: kept from an earlier epoch, or computed and kept where part of the model is
@@ -85,7 +126,7 @@ impl Fit<'_> {
         let at = match workers.iter().position(|(b, _)| *b == bucket) {
             Some(at) => at,
             None => {
-                let plan: Arc<TrainPlan> = engine.train_plan(self.sites, self.recipe.lora.trains(), &bucket)?;
+                let plan: Arc<TrainPlan> = engine.train_plan(self.sites, self.recipe.way(), &bucket)?;
                 workers.push((bucket.clone(), plan.worker()?));
                 workers.len() - 1
             }

@@ -9,13 +9,13 @@ use crate::adapter::{LoraOptions, SiteDelta};
 use crate::base::Bucket;
 use crate::error::{Error, Result};
 use crate::head::Head;
-use crate::plan::{Engine, Factors, MICRO_BATCH, Padding, SiteKey, Worker, sequence_length};
+use crate::plan::{Engine, Factors, Keeps, MICRO_BATCH, Padding, SiteKey, Trains, Worker, sequence_length};
 use crate::profile;
 use crate::train::optim::{AdamW, AdamWOptions, Grads, Group, ParamSet, clip_global_norm};
 use crate::train::sampler::{self, Sampler, SamplerOptions};
 pub(crate) use activation_cache::Kept;
 use family::{Part, Side};
-use micro::Micro;
+use micro::{Micro, MicroResult};
 pub(crate) use run::Go;
 pub(crate) use start::start;
 use state::FitName;
@@ -60,6 +60,8 @@ pub struct Recipe {
     /// Training examples per forward and backward pass; what a step sums over, so that results do not depend on the
     /// number of threads.
     pub micro_batch: usize,
+    /// Keeps less between the passes, and computes it a second time: less memory, for up to a third more time.
+    pub gradient_checkpointing: bool,
 }
 
 impl Default for Recipe {
@@ -77,6 +79,7 @@ impl Default for Recipe {
             smoothing: None,
             seed: 0,
             micro_batch: MICRO_BATCH,
+            gradient_checkpointing: false,
             kept_bytes: 64 << 20,
         }
     }
@@ -90,6 +93,10 @@ impl Recipe {
     /// Learning rate of the head, as a multiple of that of the factors.
     pub(crate) fn head_rate(&self) -> f32 {
         self.head_lr.unwrap_or(2.5)
+    }
+    /// Which factors are trained, and what is kept between the passes.
+    fn way(&self) -> (Trains, Keeps) {
+        (self.lora.trains(), if self.gradient_checkpointing { Keeps::Checkpoints } else { Keeps::Everything })
     }
     /// Label smoothing.
     pub(crate) fn smoothed(&self) -> f32 {
@@ -154,7 +161,7 @@ impl<'a> Fit<'a> {
             .collect::<Result<_>>()?;
         let longest = lengths.iter().copied().max().unwrap_or(0);
         let bucket = engine.bucket(recipe.micro_batch.min(recipe.batch), longest);
-        let plan = engine.train_plan(sites, recipe.lora.trains(), &bucket)?;
+        let plan = engine.train_plan(sites, recipe.way(), &bucket)?;
         let deltas = start::begin(&engine.base, &plan.sites, recipe)?;
         Fit::from_start(engine, training_examples, lengths, sites, deltas, head, recipe, threads)
     }
@@ -238,7 +245,7 @@ impl<'a> Fit<'a> {
     pub fn is_split(&self) -> Result<bool> {
         let longest = self.lengths.iter().copied().max().unwrap_or(0);
         let bucket = self.engine.bucket(self.recipe.micro_batch.min(self.recipe.batch), longest);
-        Ok(self.engine.train_plan(self.sites, self.recipe.lora.trains(), &bucket)?.is_split())
+        Ok(self.engine.train_plan(self.sites, self.recipe.way(), &bucket)?.is_split())
     }
 
     fn sampler(&self) -> Result<Sampler> {
@@ -306,26 +313,16 @@ impl<'a> Fit<'a> {
             Padding::Masked { .. } => 0,
         });
         let factors = self.factors()?;
-        let results = self.run_micros(&micros, &factors, total)?;
-        let mut head = self.params.zero_grads().0.split_off(self.parts.len());
-        // In the order of the plan, which is that of the parts.
-        let mut whole: Vec<Vec<f32>> = self.parts.iter().map(|p| vec![0.0; p.whole(&self.deltas).len()]).collect();
-        let mut loss = 0.0;
-        // Summed in the order of the micro-batches: the result does not depend on the number of threads.
-        for r in results {
-            loss += r.loss;
-            for (sum, g) in whole.iter_mut().zip(&r.factors) {
-                sum.iter_mut().zip(g).for_each(|(s, g)| *s += g);
-            }
-            head[0].iter_mut().zip(&r.head_weight).for_each(|(s, g)| *s += g);
-            head[1].iter_mut().zip(&r.head_bias).for_each(|(s, g)| *s += g);
-        }
-        // The plan takes s·B: the gradient of B itself is s times the plan's.
+        let MicroResult { loss, factors: mut whole, head_weight, head_bias } =
+            self.run_micros(&micros, &factors, total)?;
+        // The plan takes s·B: the gradient of B itself is s times the plan's. Gradients are in the order of the plan, as
+        // the parts are.
         for (part, sum) in self.parts.iter().zip(&mut whole).filter(|(part, _)| part.side == Side::B) {
             let scale = self.deltas[part.site].scale();
             sum.iter_mut().for_each(|g| *g *= scale);
         }
-        let trained = self.parts.iter().zip(&whole).map(|(part, sum)| part.pick(sum));
+        let trained = self.parts.iter().zip(whole).map(|(part, sum)| part.take(sum));
+        let head = [head_weight.iter().copied().collect(), head_bias.to_vec()];
         Ok((Grads(trained.chain(head).collect()), loss))
     }
 

@@ -11,7 +11,7 @@ use crate::adapt::CandidateSites;
 use crate::adapter::LoraOptions;
 use crate::base::{Base, Task};
 use crate::error::{Error, Result};
-use crate::plan::{Ends, MICRO_BATCH, SiteKey, TrainPlan};
+use crate::plan::{Ends, Keeps, MICRO_BATCH, SiteKey, TrainPlan};
 use crate::process::TrainLimits;
 use crate::process::status_bytes;
 use crate::sites::Site;
@@ -20,10 +20,14 @@ use crate::sites::Site;
 const PROGRAM: u64 = 12 << 20;
 /// A process that has opened a small model and done nothing else yet.
 const PROCESS: u64 = 16 << 20;
-/// A number to train, its gradient, and two moments of it.
-const PER_NUMBER: u64 = 16;
-/// Smallest micro-batch that is tried before sites are given up: below it products get too thin.
+/// Of a number to train: the delta's and the optimiser's, two moments, and what the plans read.
+const PER_NUMBER: u64 = 20;
+/// Of the same for each thread: the gradient of a micro-batch, and what it is added to.
+const PER_NUMBER_AND_THREAD: u64 = 8;
+/// Smallest micro-batch that is tried before more is given up: below it products get too thin.
 const THINNEST: usize = 2;
+/// The same of sequences: each has many rows.
+const THINNEST_SEQUENCES: usize = 1;
 /// Part of the time limit that the estimate may take: what does not end in time is given up, and was for nothing.
 const AIMED_AT: f64 = 0.8;
 /// Part of an equal share of the gradient below which a site is left out.
@@ -40,6 +44,9 @@ pub struct Chosen {
     pub rank: usize,
     /// Training examples per forward and backward pass.
     pub micro_batch: usize,
+    /// Whether less is kept between the passes, and computed a second time.
+    #[serde(default)]
+    pub gradient_checkpointing: bool,
     /// Estimate of the process's memory while training, bytes.
     pub memory_bytes: u64,
     /// Estimate of the training's duration; none before there is feedback to measure with.
@@ -126,9 +133,9 @@ impl<'a> Costs<'a> {
     }
 
     /// Bytes of activations and gradients that a pass of one micro-batch of [`MICRO_BATCH`] holds at most at once.
-    fn held(&self, from: usize, rank: usize) -> Result<u64> {
-        let reach = TrainPlan::reach(self.base, Ends::Tail(self.task), &self.choice.bucket, &self.key(from, rank))?;
-        Ok(reach.peak_bytes)
+    fn held(&self, from: usize, rank: usize, keeps: Keeps) -> Result<u64> {
+        let (ends, bucket) = (Ends::Tail(self.task), &self.choice.bucket);
+        Ok(TrainPlan::reach(self.base, ends, bucket, &self.key(from, rank), keeps)?.peak_bytes)
     }
 
     /// Kernels of convolutions, laid out for a training's forward and backward plan where the runtime takes them. Other products read their weights
@@ -149,15 +156,17 @@ impl<'a> Costs<'a> {
         let numbers: usize = self.choice.sites[from..].iter().map(|s| s.trainable(self.applied_rank(s, rank))).sum();
         let share = micro_batch as f64 / self.choice.bucket.batch.max(1) as f64;
         let activations = (held as f64 * share.min(1.0)) as u64;
-        self.fixed(from) + self.threads * (activations + PER_NUMBER * numbers as u64)
+        let numbers = numbers as u64;
+        self.fixed(from) + PER_NUMBER * numbers + self.threads * (activations + PER_NUMBER_AND_THREAD * numbers)
     }
 
     /// The first site from which on everything fits the memory, with the rank, the micro-batch and the memory that it then takes.
     fn within_memory(&self, rank: usize) -> Result<Fit> {
         let n = self.choice.sites.len();
         let Some(limit) = self.limits.memory_bytes else {
-            let memory = self.all(rank, self.held(0, rank)?);
-            return Ok(Fit { from: 0, rank, micro_batch: MICRO_BATCH, memory });
+            let keeps = Keeps::Everything;
+            let memory = self.all(rank, self.held(0, rank, keeps)?);
+            return Ok(Fit { from: 0, rank, micro_batch: MICRO_BATCH, keeps, memory });
         };
         // Numbers to train may take a quarter of what is left.
         let room = limit.saturating_sub(self.fixed(0)) / 4;
@@ -166,21 +175,31 @@ impl<'a> Costs<'a> {
             narrow /= 2;
         }
         let fits = |from: usize, held: u64, micro: usize| self.memory(from, narrow, held, micro) <= limit;
-        // The least thinning of micro-batches with which all sites fit.
-        let held = self.held(0, narrow)?;
-        let mut micro_batch = MICRO_BATCH;
-        while micro_batch > THINNEST && !fits(0, held, micro_batch) {
-            micro_batch /= 2;
+        // The least thinning of micro-batches with which all sites fit, and if none is enough, the same with gradient checkpointing.
+        let thinnest = if self.base.has_sequence() { THINNEST_SEQUENCES } else { THINNEST };
+        let thinned = |held: u64, least: usize| {
+            let halves = std::iter::successors(Some(MICRO_BATCH), |micro| Some(micro / 2)).take_while(|m| *m >= least);
+            halves.into_iter().find(|&micro| fits(0, held, micro))
+        };
+        let everything = self.held(0, narrow, Keeps::Everything)?;
+        let fit = |from: usize, held: u64, micro_batch: usize, keeps: Keeps| {
+            let memory = self.memory(from, narrow, held, micro_batch);
+            Fit { from, rank: narrow, micro_batch, keeps, memory }
+        };
+        if let Some(micro_batch) = thinned(everything, THINNEST) {
+            return Ok(fit(0, everything, micro_batch, Keeps::Everything));
         }
-        if fits(0, held, micro_batch) {
-            return Ok(Fit { from: 0, rank: narrow, micro_batch, memory: self.memory(0, narrow, held, micro_batch) });
+        let checkpoints = self.held(0, narrow, Keeps::Checkpoints)?;
+        let keeps = if checkpoints < everything { Keeps::Checkpoints } else { Keeps::Everything };
+        if let Some(micro_batch) = thinned(checkpoints.min(everything), thinnest) {
+            return Ok(fit(0, checkpoints.min(everything), micro_batch, keeps));
         }
         // The fewest sites off the front: what is kept falls with every one.
         let (mut low, mut high, mut best) = (1, n, None);
         while low < high {
             let from = (low + high) / 2;
-            let held = self.held(from, narrow)?;
-            if fits(from, held, micro_batch) {
+            let held = self.held(from, narrow, keeps)?;
+            if fits(from, held, thinnest) {
                 best = Some((from, held));
                 high = from;
             } else {
@@ -188,10 +207,8 @@ impl<'a> Costs<'a> {
             }
         }
         Ok(match best {
-            Some((from, held)) => {
-                Fit { from, rank: narrow, micro_batch, memory: self.memory(from, narrow, held, micro_batch) }
-            }
-            None => Fit { from: n, rank: narrow, micro_batch, memory: self.before + PROGRAM },
+            Some((from, held)) => fit(from, held, thinnest, keeps),
+            None => Fit { memory: self.before + PROGRAM, ..fit(n, 0, thinnest, Keeps::Everything) },
         })
     }
 
@@ -217,7 +234,8 @@ impl<'a> Costs<'a> {
         self.limits.check()?;
         let reachable = self.choice.sites.len();
         let fit = if reachable == 0 {
-            Fit { from: 0, rank, micro_batch: MICRO_BATCH, memory: self.before + PROGRAM }
+            let memory = self.before + PROGRAM;
+            Fit { from: 0, rank, micro_batch: MICRO_BATCH, keeps: Keeps::Everything, memory }
         } else {
             self.within_memory(rank)?
         };
@@ -262,6 +280,10 @@ impl<'a> Costs<'a> {
         if fit.micro_batch < MICRO_BATCH {
             reasons.push(format!("{} training examples at a time", fit.micro_batch));
         }
+        let gradient_checkpointing = fit.keeps == Keeps::Checkpoints && !sites.is_empty();
+        if gradient_checkpointing {
+            reasons.push("activations are computed twice (gradient checkpointing)".into());
+        }
         if sites.is_empty() && reachable > 0 {
             reasons.push("only a head is trained".into());
         }
@@ -278,7 +300,9 @@ impl<'a> Costs<'a> {
         };
         let reason = reasons.join("; ");
         let (rank, micro_batch, memory_bytes) = (fit.rank, fit.micro_batch, fit.memory);
-        Ok((candidates, Chosen { reason, reachable, rank, micro_batch, memory_bytes, seconds, sites }))
+        let chosen =
+            Chosen { reason, reachable, rank, micro_batch, gradient_checkpointing, memory_bytes, seconds, sites };
+        Ok((candidates, chosen))
     }
 }
 
@@ -286,6 +310,7 @@ struct Fit {
     from: usize,
     rank: usize,
     micro_batch: usize,
+    keeps: Keeps,
     memory: u64,
 }
 
@@ -323,7 +348,7 @@ mod tests {
         let none = limits(None, None);
         let costs = || Costs::of(&base, Task::Classification, &choice, &none, 1);
         let pissa = LoraOptions { init_lora_weights: InitLoraWeights::Pissa, ..LoraOptions::default() };
-        let memory = |costs: Costs<'_>, rank| costs.all(rank, costs.held(0, rank).unwrap());
+        let memory = |costs: Costs<'_>, rank| costs.all(rank, costs.held(0, rank, Keeps::Everything).unwrap());
         let (plain, wide) = (memory(costs(), 2), memory(costs(), 4));
         assert!(plain < wide);
         assert_eq!(memory(costs().of_family(&pissa), 2), wide);
@@ -346,14 +371,39 @@ mod tests {
         let (candidates, all) = with(&|_| u64::MAX);
         assert_eq!((all.sites.len(), all.micro_batch, all.rank), (n, MICRO_BATCH, 4));
         assert_eq!(candidates.all_sites, choice.candidates.all_sites);
-        let (_, thin) = with(&|c| c.memory(0, 4, c.held(0, 4).unwrap(), 4));
+        let held = |c: &Costs, from: usize, keeps: Keeps| c.held(from, 4, keeps).unwrap();
+        let (_, thin) = with(&|c| c.memory(0, 4, held(c, 0, Keeps::Everything), 4));
         assert_eq!((thin.sites.len(), thin.micro_batch), (n, 4), "{}", thin.reason);
+        assert!(!thin.gradient_checkpointing);
         let last = n - 1;
-        let (candidates, few) = with(&|c| c.memory(last, 4, c.held(last, 4).unwrap(), THINNEST));
+        let (candidates, few) = with(&|c| c.memory(last, 4, held(c, last, Keeps::Checkpoints), THINNEST));
         assert_eq!((few.sites.len(), few.micro_batch), (1, THINNEST), "{}", few.reason);
         assert_eq!(candidates.all_sites, [(choice.sites[last].name.clone(), few.rank)]);
         let (candidates, none) = with(&|_| 1);
         assert!(none.sites.is_empty() && candidates.all_sites.is_empty() && none.reason.contains("only a head"));
+    }
+
+    #[test]
+    fn activations_are_computed_twice_where_thin_micro_batches_are_not_enough() {
+        let model = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens/bert2/model.onnx");
+        let base = Base::open(model).unwrap();
+        // A rank that cannot be reduced.
+        let choice = crate::adapt::select::choose(&base, Task::Encoder, &Pattern::default(), 1, 16).unwrap();
+        let n = choice.sites.len();
+        let plenty = limits(Some(u64::MAX), None);
+        let costs = Costs::new(&base, Task::Encoder, &choice, &plenty, 1);
+        let [everything, checkpoints] = [Keeps::Everything, Keeps::Checkpoints].map(|k| costs.held(0, 1, k).unwrap());
+        assert!(checkpoints < everything, "{checkpoints}, {everything}");
+        let with = |limit: u64| {
+            let limited = limits(Some(limit), None);
+            Costs { limits: &limited, lora: costs.lora.clone(), ..costs }.choose(1, None).unwrap().1
+        };
+        let enough = costs.memory(0, 1, everything, THINNEST);
+        let all = with(enough);
+        assert_eq!((all.sites.len(), all.micro_batch, all.gradient_checkpointing), (n, THINNEST, false));
+        let twice = with(enough - 1);
+        assert_eq!((twice.sites.len(), twice.gradient_checkpointing), (n, true), "{}", twice.reason);
+        assert!(twice.memory_bytes < enough && twice.reason.contains("computed twice"), "{}", twice.reason);
     }
 
     #[test]

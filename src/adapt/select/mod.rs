@@ -10,7 +10,7 @@ pub(crate) use ranks::applied;
 use crate::adapt::CandidateSites;
 use crate::base::{Base, Bucket, Task};
 use crate::error::Result;
-use crate::plan::{Ends, MICRO_BATCH, SiteKey, Survey, TrainPlan, survey};
+use crate::plan::{Ends, Keeps, MICRO_BATCH, SiteKey, Survey, TrainPlan, survey};
 use crate::process::TrainLimits;
 use crate::sites::{Pattern, Site};
 
@@ -41,7 +41,7 @@ pub(crate) fn choose(base: &Base, task: Task, pattern: &Pattern, rank: usize, le
     let mut peak_bytes = 0;
     let mut reachable = vec![];
     if !wanted.is_empty() {
-        let reach = TrainPlan::reach(base, Ends::Tail(task), &bucket, &wanted)?;
+        let reach = TrainPlan::reach(base, Ends::Tail(task), &bucket, &wanted, Keeps::Everything)?;
         let first = reach.blocked.first().map_or(String::new(), |b| format!(": {} ({}): {}", b.node, b.op, b.reason));
         let lost = wanted.iter().filter(|(name, _)| !reach.reachable.contains(name));
         unreachable.extend(lost.map(|(name, _)| format!("{name}{first}")));

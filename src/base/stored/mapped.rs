@@ -13,14 +13,22 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rustix::mm::{MapFlags, ProtFlags, mmap, mmap_anonymous};
 use tract_core::internal::*;
 
-/// Tensors with pages of a file, and how many bytes of each are.
-static MAPPED: Mutex<Vec<(Arc<Tensor>, usize)>> = Mutex::new(vec![]);
+/// A tensor with pages of a file.
+struct Mapped {
+    tensor: Arc<Tensor>,
+    /// Bytes of it that are.
+    whole: usize,
+    file: Arc<File>,
+    offset: u64,
+}
+
+static MAPPED: Mutex<Vec<Mapped>> = Mutex::new(vec![]);
 
 /// The tensor of `shape` whose values are those of `file` from `offset` on, used from the file where its pages allow it
 /// and read otherwise.
 ///
 /// Who changes the file changes the tensor; who shortens it has the process end with SIGBUS.
-pub(super) fn tensor(file: &File, offset: u64, shape: &[usize]) -> TractResult<Arc<Tensor>> {
+pub(super) fn tensor(file: &Arc<File>, offset: u64, shape: &[usize]) -> TractResult<Arc<Tensor>> {
     let page = rustix::param::page_size();
     if offset.is_multiple_of(page as u64)
         && let Some(tensor) = of_pages(file, offset, shape, page)?
@@ -38,7 +46,7 @@ pub(super) fn read(file: &File, offset: u64, shape: &[usize]) -> TractResult<Ten
 }
 
 /// None if it is less than a page, or the file system has no maps.
-fn of_pages(file: &File, offset: u64, shape: &[usize], page: usize) -> TractResult<Option<Arc<Tensor>>> {
+fn of_pages(file: &Arc<File>, offset: u64, shape: &[usize], page: usize) -> TractResult<Option<Arc<Tensor>>> {
     let mut tensor = unwritten(shape, page)?;
     let bytes = tensor.as_bytes_mut();
     let (whole, rest) = bytes.split_at_mut(bytes.len() / page * page);
@@ -50,9 +58,9 @@ fn of_pages(file: &File, offset: u64, shape: &[usize], page: usize) -> TractResu
         std::mem::forget(tensor);
         return Ok(None);
     }
-    let (mapped, read) = (whole.len(), file.read_exact_at(rest, offset + whole.len() as u64));
+    let (whole, read) = (whole.len(), file.read_exact_at(rest, offset + whole.len() as u64));
     let tensor = tensor.into_arc_tensor();
-    all().push((Arc::clone(&tensor), mapped));
+    all().push(Mapped { tensor: Arc::clone(&tensor), whole, file: Arc::clone(file), offset });
     read.context("cannot read a weight of the model")?;
     Ok(Some(tensor))
 }
@@ -63,23 +71,54 @@ fn unwritten(shape: &[usize], alignment: usize) -> TractResult<Tensor> {
     unsafe { Tensor::uninitialized_aligned::<f32>(shape, alignment) }
 }
 
+/// Whether a tensor has pages of a file.
+pub(crate) fn is_mapped(tensor: &Arc<Tensor>) -> bool {
+    all().iter().any(|m| Arc::ptr_eq(&m.tensor, tensor))
+}
+
+/// A tensor with pages of a file that has the same values as `tensor`, or is it.
+pub(crate) fn original_of(tensor: &Arc<Tensor>) -> Option<Arc<Tensor>> {
+    let all = all();
+    if all.iter().any(|m| Arc::ptr_eq(&m.tensor, tensor)) {
+        return Some(tensor.clone());
+    }
+    let same = |m: &&Mapped| {
+        m.tensor.datum_type() == tensor.datum_type() && m.tensor.as_bytes() == tensor.as_bytes()
+    };
+    all.iter().find(same).map(|m| Arc::clone(&m.tensor))
+}
+
+/// The values of a tensor with pages of a file, in another shape of as many values; none for another tensor.
+pub(crate) fn in_shape(tensor: &Arc<Tensor>, shape: &[usize]) -> Option<Arc<Tensor>> {
+    let place = |m: &Mapped| (Arc::clone(&m.file), m.offset);
+    let (file, offset) = all().iter().find(|m| Arc::ptr_eq(&m.tensor, tensor)).map(place)?;
+    (shape.iter().product::<usize>() == tensor.len()).then(|| self::tensor(&file, offset, shape).ok())?
+}
+
+/// Whether two tensors of as many values have the same pages of a file.
+pub(crate) fn have_same_pages(a: &Arc<Tensor>, b: &Arc<Tensor>) -> bool {
+    let all = all();
+    let place = |of: &Arc<Tensor>| all.iter().find(|m| Arc::ptr_eq(&m.tensor, of)).map(|m| (&m.file, m.offset));
+    matches!((place(a), place(b)), (Some((a, at)), Some((b, there))) if Arc::ptr_eq(a, b) && at == there)
+}
+
 /// Lets go of the tensors that nobody else holds.
-pub(super) fn sweep() {
-    all().retain_mut(|(tensor, whole)| {
+pub(crate) fn sweep() {
+    all().retain_mut(|mapped| {
         // Nobody can take a reference to a tensor that nobody else has one to.
-        let Some(tensor) = Arc::get_mut(tensor) else { return true };
+        let Some(tensor) = Arc::get_mut(&mut mapped.tensor) else { return true };
         let bytes = tensor.as_bytes_mut();
-        !give_back(&mut bytes[..*whole])
+        !give_back(&mut bytes[..mapped.whole])
     });
 }
 
 /// Whether the tensor whose values begin at `at` is one of them.
 #[cfg(test)]
 pub(super) fn has(at: *const u8) -> bool {
-    all().iter().any(|(tensor, _)| tensor.as_bytes().as_ptr() == at)
+    all().iter().any(|m| m.tensor.as_bytes().as_ptr() == at)
 }
 
-fn all() -> std::sync::MutexGuard<'static, Vec<(Arc<Tensor>, usize)>> {
+fn all() -> std::sync::MutexGuard<'static, Vec<Mapped>> {
     MAPPED.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

@@ -27,6 +27,7 @@ use tract_onnx::pb::{AttributeProto, GraphProto, ModelProto, NodeProto, StringSt
 use tract_onnx::tract_hir::internal::{Expansion, InferenceOp, InferenceResult, Solver, TensorProxy, expand};
 
 pub(crate) use aligned::Piece;
+pub(crate) use mapped::{have_same_pages, in_shape, is_mapped, original_of, sweep};
 pub(super) use wire::LARGE;
 
 use super::onnx;
@@ -43,7 +44,7 @@ pub(super) enum Source {
     /// A file that is read.
     File(File),
     /// A file whose pages are used in place, and its map.
-    Mapped(File, Arc<Mmap>),
+    Mapped(Arc<File>, Arc<Mmap>),
     /// Memory.
     Bytes(Arc<[u8]>),
 }
@@ -52,11 +53,8 @@ impl Source {
     fn read(&self, place: &Range<u64>) -> Option<Vec<u8>> {
         let length = usize::try_from(place.end.checked_sub(place.start)?).ok()?;
         match self {
-            Source::File(file) | Source::Mapped(file, _) => {
-                let mut bytes = vec![0; length];
-                file.read_exact_at(&mut bytes, place.start).ok()?;
-                Some(bytes)
-            }
+            Source::File(file) => read_at(file, place.start, length),
+            Source::Mapped(file, _) => read_at(file, place.start, length),
             Source::Bytes(all) => Some(all.get(range(place)?)?.to_vec()),
         }
     }
@@ -76,6 +74,12 @@ impl Source {
             }
         }
     }
+}
+
+fn read_at(file: &File, at: u64, length: usize) -> Option<Vec<u8>> {
+    let mut bytes = vec![0; length];
+    file.read_exact_at(&mut bytes, at).ok()?;
+    Some(bytes)
 }
 
 fn range(place: &Range<u64>) -> Option<Range<usize>> {
@@ -110,7 +114,7 @@ impl Store {
         let name = format!("{:032x}", u128::from_le_bytes(random));
         let (sources, made, shared) = Default::default();
         let store = Arc::new(Store { name: name.clone(), sources, made, shared });
-        mapped::sweep();
+        sweep();
         locked(&STORES).insert(name, Arc::downgrade(&store));
         Ok(store)
     }
@@ -177,7 +181,7 @@ impl Drop for Store {
     fn drop(&mut self) {
         locked(&STORES).remove(&self.name);
         locked(&self.made).clear();
-        mapped::sweep();
+        sweep();
     }
 }
 

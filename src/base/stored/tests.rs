@@ -130,8 +130,17 @@ fn floats(t: &Tensor) -> &[f32] {
 fn mapped_tensors_hold_what_the_file_holds_and_are_given_back() {
     for len in [1, 4095, 4096, 50_000, 1 << 20] {
         let (file, at, values) = file_of(len);
-        let tensor = mapped::tensor(file.as_file(), at, &[len]).unwrap();
+        let shared = Arc::new(file.as_file().try_clone().unwrap());
+        let tensor = mapped::tensor(&shared, at, &[len]).unwrap();
         assert_eq!(floats(&tensor), values);
+        let reshaped = mapped::in_shape(&tensor, &[1, len]);
+        assert_eq!(reshaped.is_some(), 4 * len >= rustix::param::page_size());
+        for reshaped in reshaped {
+            assert_eq!((reshaped.shape(), floats(&reshaped)), (&[1, len][..], &values[..]));
+            assert!(mapped::have_same_pages(&tensor, &reshaped));
+        }
+        assert!(mapped::in_shape(&tensor, &[len + 1]).is_none());
+        assert!(mapped::in_shape(&(*tensor).clone().into_arc_tensor(), &[len]).is_none(), "it has memory of its own");
         let at = tensor.as_bytes().as_ptr();
         assert_eq!(mapped::has(at), 4 * len >= rustix::param::page_size());
         let mut copy = (*tensor).clone();

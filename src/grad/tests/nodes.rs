@@ -120,7 +120,7 @@ impl Case {
             return Ok(None);
         }
         let mut worst = 0f64;
-        for (slot, gradient) in gradients.iter().enumerate().filter(|(slot, _)| !back.obstructed[*slot]) {
+        for (slot, gradient) in gradients.iter().enumerate().filter(|(slot, _)| !back.is_incomplete(*slot)) {
             let v = random(values[slot].shape(), -1.0, 1.0, 1000 + slot as u64);
             let at = |h: f32| -> Result<f64> {
                 let mut values = values.to_vec();
@@ -177,7 +177,7 @@ fn look(folder: &Path, name: &str, wrong: &mut Vec<String>) -> (Found, String) {
     if case.model.nodes().iter().any(|n| rounds.contains(&&*n.op.name())) {
         return (Found::Straight, String::new());
     }
-    if back.obstructed.iter().all(|o| *o) {
+    if (0..back.reached.len()).all(|ix| back.is_incomplete(ix)) {
         return (Found::None, String::new());
     }
     // Beside the test's own values, which love ties and corners; at those, where the neighbourhood leaves the function's domain.

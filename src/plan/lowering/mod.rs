@@ -4,6 +4,7 @@
 //! | pass | on MiniLM, 8 × 64 tokens, x86-64 with AVX-512, 1 thread |
 //! |---|---|
 //! | `product` | matrix products by `linalg`, read where they lie: 106 GFLOP/s for tract's 71, no packed copy of the weights |
+//! | `contraction` | an operand is copied where a sum over several axes asks for it, and no weight is packed |
 //! | `accumulate` | sums of gradients are taken by the product that makes the second term |
 //! | `epilogue` | biases and clips are taken by the product, on results that are still in cache |
 //! | `depthwise` | EfficientNet's depthwise convolutions by `ops::depthwise`, with their low-rank deltas and clips |
@@ -13,6 +14,7 @@
 //! | `softmax` | scale, mask and softmax of attention scores in one pass over memory |
 
 mod accumulate;
+mod contraction;
 mod convolve;
 mod depthwise;
 mod epilogue;
@@ -31,6 +33,7 @@ use crate::ops::sweep;
 
 /// Runs every pass on `model`; weights that equal one of `originals` are shared with it.
 pub(super) fn improve<'a>(model: &mut TypedModel, originals: impl Iterator<Item = &'a Arc<Tensor>>) -> TractResult<()> {
+    sweep(model, contraction::rule)?;
     sweep(model, product::rule)?;
     sweep(model, accumulate::rule)?;
     sweep(model, epilogue::rule)?;

@@ -11,6 +11,7 @@ use super::dims;
 use super::operand::Operand;
 use crate::linalg::simd::wide;
 use crate::linalg::{Cut, MatRef, Places, choose, gemm_part};
+use crate::base::have_same_pages;
 use crate::ops::{Clip, floats};
 use crate::sync::each_part;
 
@@ -52,7 +53,7 @@ const BLOCK: usize = 1 << 17;
 
 impl Product {
     /// None where the axes do not form one strided matrix product for each position of some loops.
-    fn of(op: &EinSum, a: &[usize], b: &[usize], c: &[usize]) -> Option<Product> {
+    pub(super) fn of(op: &EinSum, a: &[usize], b: &[usize], c: &[usize]) -> Option<Product> {
         let (mut loops, mut m, mut n, mut k) = (tvec!(), tvec!(), tvec!(), tvec!());
         for axis in op.axes.iter_all_axes() {
             let at = |positions: &TVec<usize>, shape: &[usize]| match positions[..] {
@@ -304,7 +305,7 @@ fn replace(model: &TypedModel, node: &TypedNode, product: Product) -> TractResul
 }
 
 /// Below a few thousand multiplications the call costs more than the product.
-fn worth(product: &Product) -> bool {
+pub(super) fn worth(product: &Product) -> bool {
     product.size() >= 4096
 }
 
@@ -321,7 +322,8 @@ pub(super) fn share<'a>(model: &mut TypedModel, originals: impl Iterator<Item = 
         let mut shared = false;
         for (slot, input) in node.inputs.iter().enumerate() {
             let Some(k) = &model.outlet_fact(*input)?.konst else { continue };
-            let same = |o: &&&Arc<Tensor>| !Arc::ptr_eq(o, k) && floats(o).ok() == floats(k).ok();
+            let equal = |o: &Arc<Tensor>| have_same_pages(o, k) || floats(o).ok() == floats(k).ok();
+            let same = |o: &&&Arc<Tensor>| !Arc::ptr_eq(o, k) && equal(o);
             if let Some(original) = by_len.get(&k.len()).and_then(|all| all.iter().find(same)) {
                 taps[slot] = patch.add_const(format!("{}.{slot}.shared", node.name), (*original).clone())?;
                 shared = true;

@@ -15,7 +15,7 @@ use crate::adapter::SiteDelta;
 use crate::base::{Base, Task};
 use crate::error::{Error, Result};
 use crate::input::Example;
-use crate::plan::{Batch, Deltas, Ends, Factors, ForwardPlan, Padding, TrainPlan, survey};
+use crate::plan::{Batch, Deltas, Ends, Factors, ForwardPlan, Keeps, Padding, TrainPlan, Trains, survey};
 use crate::sites::Pattern;
 
 /// What to check.
@@ -35,10 +35,22 @@ pub struct Options {
     pub seed: u64,
     /// Largest relative error that passes.
     pub tolerance: f64,
-    /// Use the fused backward operators.
-    pub fused: bool,
+    /// How the passes are made.
+    pub passes: Passes,
     /// Time after which no further site is checked; the first one always is. None checks all.
     pub budget: Option<Duration>,
+}
+
+/// How the forward and the backward pass are made: three ways to the same gradients.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Passes {
+    /// Of plain operators: the reference.
+    Composed,
+    /// Of fused operators, as trainings take them.
+    #[default]
+    Fused,
+    /// The same with gradient checkpointing, as trainings take it where memory is short.
+    Checkpointed,
 }
 
 impl Default for Options {
@@ -51,7 +63,7 @@ impl Default for Options {
             sites: Pattern::default(),
             seed: 0,
             tolerance: 2e-2,
-            fused: true,
+            passes: Passes::default(),
             budget: None,
         }
     }
@@ -135,12 +147,17 @@ pub fn gradients(
     deltas: Vec<SiteDelta>,
     cotangents: Option<Vec<ArrayD<f32>>>,
     seed: u64,
-    fused: bool,
+    passes: Passes,
 ) -> Result<Gradients> {
     let sequence = examples.iter().map(|e| crate::plan::sequence_length(base, e)).max().unwrap_or(0);
     let bucket = base.bucket(examples.len(), sequence);
     let wanted: Vec<(String, usize)> = deltas.iter().map(|d| (d.name.clone(), d.rank as usize)).collect();
-    let plan = Arc::new(TrainPlan::new(base, Ends::Model, &bucket, &wanted, fused)?);
+    let (fused, keeps) = match passes {
+        Passes::Composed => (false, Keeps::Everything),
+        Passes::Fused => (true, Keeps::Everything),
+        Passes::Checkpointed => (true, Keeps::Checkpoints),
+    };
+    let plan = Arc::new(TrainPlan::of_factors(base, Ends::Model, &bucket, &wanted, (Trains::Both, keeps), fused)?);
     let deltas = in_plan_order(&plan, deltas)?;
     let rows: Vec<&Example> = examples.iter().collect();
     rows.iter().try_for_each(|e| crate::plan::check(base, e))?;
@@ -185,7 +202,7 @@ pub fn random_deltas(base: &Base, task: Task, options: &Options) -> Result<(Vec<
         return Err(no_site(base, survey.table.sites.len(), &options.sites));
     }
     let wanted: Vec<(String, usize)> = chosen.iter().map(|s| (s.name.clone(), s.clamp_rank(options.rank))).collect();
-    let reach = TrainPlan::reach(base, Ends::Model, &bucket, &wanted)?;
+    let reach = TrainPlan::reach(base, Ends::Model, &bucket, &wanted, Keeps::Everything)?;
     let mut rng = ChaCha8Rng::seed_from_u64(options.seed);
     let mut random = |shape: Vec<usize>, size: f32| DenseTensor {
         data: (0..shape.iter().product()).map(|_| rng.random_range(-size..size)).collect(),
@@ -241,7 +258,7 @@ pub fn check(base: &Base, task: Task, options: &Options, dump: Option<&Path>) ->
             .hint("sites after that node still train: choose them with --sites; `acclimate inspect` lists them"));
     }
     let examples = base.random_examples(&bucket, options.seed)?;
-    let g = gradients(base, examples, deltas, None, options.seed, options.fused)?;
+    let g = gradients(base, examples, deltas, None, options.seed, options.passes)?;
     if let Some(folder) = dump {
         dump::write(base, folder, &g, options.scale)?;
     }

@@ -1,0 +1,169 @@
+//! tract's declutter, without copies of weights.
+//!
+//! The runtime folds a change of axes into a constant by copying it, and looks for such changes through all layers at once: with SmolLM2-135M it
+//! holds up to a fifth of the weights a second time. So weights that are used from a file are no constants meanwhile, but operators that change
+//! their shape alone; and where a pass makes a constant of one nevertheless, that goes as soon as it exists.
+
+use std::sync::OnceLock;
+
+use tract_core::internal::*;
+use tract_core::ops::konst::Const;
+use tract_core::optim::{Optimizer, OptimizerSession, TypedPass};
+
+use crate::base::{in_shape, is_mapped, original_of, release_unused};
+
+/// Weights of fewer values are copied.
+const LARGE: usize = 1 << 14;
+
+/// Declutters a graph.
+pub(super) fn declutter(model: &mut TypedModel) -> TractResult<()> {
+    for id in 0..model.nodes().len() {
+        let Some(weight) = model.node(id).op_as::<Const>().map(Const::val).filter(|w| w.len() >= LARGE) else { continue };
+        if is_mapped(weight) {
+            model.node_mut(id).op = Box::new(Weight::new(weight.clone(), weight.shape().into()));
+        }
+    }
+    let mut optimizer = Optimizer::declutter();
+    let passes = optimizer.passes.into_iter();
+    optimizer.passes = passes.map(|pass| Box::new(Sharing(pass)) as Box<dyn TypedPass>).collect();
+    optimizer.optimize(model)?;
+    for id in 0..model.nodes().len() {
+        if let Some(weight) = model.node(id).op_as::<Weight>() {
+            model.node_mut(id).op = Box::new(Const::new(weight.value())?);
+        }
+    }
+    release_unused();
+    Ok(())
+}
+
+/// A weight that is used from a file, in some shape.
+#[derive(Debug, Clone)]
+struct Weight {
+    original: Arc<Tensor>,
+    shape: TVec<usize>,
+    value: OnceLock<Arc<Tensor>>,
+}
+
+impl PartialEq for Weight {
+    fn eq(&self, other: &Weight) -> bool {
+        Arc::ptr_eq(&self.original, &other.original) && self.shape == other.shape
+    }
+}
+
+impl Eq for Weight {}
+
+impl Weight {
+    fn new(original: Arc<Tensor>, shape: TVec<usize>) -> Weight {
+        Weight { original, shape, value: OnceLock::new() }
+    }
+
+    /// The weight in its shape.
+    fn value(&self) -> Arc<Tensor> {
+        let same = || (self.original.shape() == &*self.shape).then(|| self.original.clone());
+        let copy = || {
+            let copy = (*self.original).clone();
+            copy.into_shape(&self.shape).map_or_else(|_| self.original.clone(), IntoArcTensor::into_arc_tensor)
+        };
+        let made = || same().or_else(|| in_shape(&self.original, &self.shape)).unwrap_or_else(copy);
+        self.value.get_or_init(made).clone()
+    }
+}
+
+impl Op for Weight {
+    fn name(&self) -> StaticName {
+        "Weight".into()
+    }
+    op_as_typed_op!();
+}
+
+impl EvalOp for Weight {
+    // Folding it would make a constant of it.
+    not_out_of_plan!();
+    fn eval(&self, _ctx: &EvalContext, _inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
+        Ok(tvec!(self.value().into_tvalue()))
+    }
+}
+
+impl TypedOp for Weight {
+    fn output_facts(&self, _inputs: &[&TypedFact]) -> TractResult<TVec<TypedFact>> {
+        Ok(tvec!(TypedFact::try_from(&self.value())?))
+    }
+
+    fn change_axes(
+        &self,
+        _model: &TypedModel,
+        _node: &TypedNode,
+        io: InOut,
+        change: &AxisOp,
+    ) -> TractResult<Option<AxisChangeConsequence>> {
+        ensure!(io == InOut::Out(0));
+        let mut shape = self.shape.clone();
+        if change.change_shape_array(&mut shape, false).is_err() {
+            return Ok(None);
+        }
+        let changed: Box<dyn TypedOp> = if keeps_order(change, &self.shape) {
+            Box::new(Weight::new(self.original.clone(), shape))
+        } else {
+            let mut copy = (*self.value()).clone();
+            if change.change_tensor(&mut copy, false).is_err() {
+                return Ok(None);
+            }
+            Box::new(Const::new(copy.into_arc_tensor())?)
+        };
+        Ok(Some(AxisChangeConsequence { substitute_op: Some(changed), wire_changes: tvec!((io, change.clone())) }))
+    }
+
+    as_op!();
+}
+
+/// Whether the values of a tensor of `shape` stay in order.
+fn keeps_order(change: &AxisOp, shape: &[usize]) -> bool {
+    match *change {
+        AxisOp::Move(from, to) => {
+            let passed = if from < to { from + 1..to + 1 } else { to..from };
+            shape[from] == 1 || shape[passed].iter().all(|d| *d == 1)
+        }
+        _ => true,
+    }
+}
+
+/// A pass whose patches hold no copies of weights.
+#[derive(Debug, Clone)]
+struct Sharing(Box<dyn TypedPass>);
+
+impl TypedPass for Sharing {
+    fn reset(&mut self) -> TractResult<()> {
+        self.0.reset()
+    }
+
+    fn next(&mut self, session: &mut OptimizerSession, model: &TypedModel) -> TractResult<Option<TypedModelPatch>> {
+        let Some(mut patch) = self.0.next(session, model)? else { return Ok(None) };
+        for id in 0..patch.model.nodes().len() {
+            let constant = patch.model.node(id).op_as::<Const>().map(Const::val).filter(|c| c.len() >= LARGE);
+            if let Some((original, shape)) = constant.and_then(|c| Some((original_of(c)?, c.shape().into()))) {
+                let weight = Weight::new(original, shape);
+                patch.model.set_outlet_fact(id.into(), TypedFact::try_from(&weight.value())?)?;
+                patch.model.node_mut(id).op = Box::new(weight);
+            }
+        }
+        Ok(Some(patch))
+    }
+
+    fn run_direct(&mut self, model: &mut TypedModel) -> TractResult<bool> {
+        self.0.run_direct(model)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn moves_past_axes_of_one_keep_the_order() {
+        for (from, to, keeps) in [(0, 1, true), (1, 3, false), (2, 0, false), (1, 0, true), (0, 3, true), (3, 3, true)] {
+            assert_eq!(keeps_order(&AxisOp::Move(from, to), &[1, 5, 6, 7]), keeps, "{from} to {to}");
+        }
+        assert!(keeps_order(&AxisOp::Move(3, 1), &[2, 1, 1, 7]));
+        assert!(keeps_order(&AxisOp::Add(0), &[2, 3]));
+    }
+}

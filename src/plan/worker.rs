@@ -1,0 +1,168 @@
+//! Runs the plans of training micro-batches on one thread.
+
+use std::sync::Arc;
+
+use ndarray::{Array2, ArrayD};
+use tract_core::internal::*;
+
+use super::compiled::{Compiled, State};
+use super::train::{Feed, Segment, TrainPlan};
+use super::{Batch, Factors, Outputs, array, tail_outputs};
+use crate::base::guarded;
+use crate::error::{Error, ErrorKind, Result};
+
+/// Cotangents of the outputs of one forward pass.
+pub(crate) struct Cotangents {
+    /// Shape of the features.
+    pub features: ArrayD<f32>,
+    /// Shape of the logits.
+    pub logits: Option<Array2<f32>>,
+}
+
+/// Runs micro-batches on one thread.
+pub(crate) struct Worker {
+    plan: Arc<TrainPlan>,
+    prefix: Option<State>,
+    /// Forward and backward, of each segment.
+    segments: Vec<(State, Option<State>)>,
+}
+
+/// What a forward pass left for its backward one.
+pub(crate) struct Tape {
+    /// What entered the segments, by number.
+    values: Vec<Option<TValue>>,
+    /// What the last segment saved.
+    saved: TVec<TValue>,
+}
+
+impl Worker {
+    pub(super) fn new(plan: Arc<TrainPlan>) -> Result<Worker> {
+        guarded(ErrorKind::Internal, "cannot start a worker", || {
+            let prefix = plan.plans.prefix.as_ref().map(Compiled::state).transpose()?;
+            let both = |s: &Segment<Arc<Compiled>>| {
+                Ok((s.forward.state()?, s.backward.as_ref().map(Compiled::state).transpose()?))
+            };
+            let segments = plan.plans.segments.iter().map(both).collect::<TractResult<_>>()?;
+            Ok(Worker { prefix, segments, plan })
+        })
+    }
+
+    /// Whether part of the forward pass is the same in every epoch.
+    pub fn is_split(&self) -> bool {
+        self.plan.is_split()
+    }
+
+    /// What enters the trained part of the model: the values of a frozen prefix, or the batch itself. Each row depends
+    /// on its example alone, so that it may be kept and put into other batches.
+    pub fn enter(&mut self, batch: Batch) -> Result<Batch> {
+        let Some(prefix) = &mut self.prefix else { return Ok(batch) };
+        let values =
+            guarded(ErrorKind::Internal, "the frozen pass failed", || prefix.run(batch.tensors.into_iter().collect()))?;
+        Ok(Batch { tensors: values.into_vec(), mask: batch.mask })
+    }
+
+    /// Forward pass of one micro-batch that has entered.
+    pub fn forward(&mut self, batch: &Batch, factors: &Factors) -> Result<(Outputs, Tape)> {
+        let (values, tape) = self.forward_all(batch, factors)?;
+        Ok((tail_outputs(values, self.plan.logits)?, tape))
+    }
+
+    /// [`Worker::forward`], with the outputs as they are.
+    pub fn forward_all(&mut self, batch: &Batch, factors: &Factors) -> Result<(Vec<ArrayD<f32>>, Tape)> {
+        guarded(ErrorKind::Internal, "the forward pass failed", || {
+            let mut tape = Tape { values: batch.tensors.iter().chain(&factors.0).cloned().map(Some).collect(), saved: tvec!() };
+            for at in 0..self.segments.len() {
+                let (given, saved) = self.advance(at, &tape.values)?;
+                tape.values.extend(given.into_iter().map(Some));
+                tape.saved = saved;
+            }
+            let result = |value: &usize| array(tape.values[*value].as_ref().context("a plan lost a result")?);
+            let results = self.plan.plans.results.iter().map(result).collect::<TractResult<_>>()?;
+            Ok((results, tape))
+        })
+    }
+
+    /// What a segment gives, and what its backward plan reads.
+    fn advance(&mut self, at: usize, values: &[Option<TValue>]) -> TractResult<(TVec<TValue>, TVec<TValue>)> {
+        let segment = &self.plan.plans.segments[at];
+        let read = |value: &usize| values[*value].clone().context("a value went before it was read");
+        let inputs = segment.reads.iter().map(read).collect::<TractResult<TVec<_>>>()?;
+        let mut outputs = self.segments[at].0.run(inputs.clone())?;
+        let pick = |feed: &Feed| match feed {
+            Feed::Output(ix) => outputs[*ix].clone(),
+            Feed::Input(ix) => inputs[*ix].clone(),
+        };
+        let saved = segment.saved.iter().map(pick).collect();
+        outputs.truncate(segment.gives.1);
+        Ok((outputs, saved))
+    }
+
+    /// Gradients of `A` and `s·B` of every site, or of `s·B` alone, in plan order, from the cotangents of the outputs.
+    pub fn backward(&mut self, tape: Tape, cotangents: Cotangents) -> Result<Vec<Vec<f32>>> {
+        let features = cotangents.features;
+        match (cotangents.logits, self.plan.logits) {
+            // The features are the logits: one output carries both cotangents.
+            (Some(l), Some(0)) => {
+                let odd = || Error::internal("the cotangents of logits and features differ in size");
+                let l = l.into_dyn().into_shape_with_order(features.shape()).map_err(|_| odd())?;
+                self.backward_all(tape, vec![features + l])
+            }
+            (Some(l), Some(_)) => self.backward_all(tape, vec![features, l.into_dyn()]),
+            _ => self.backward_all(tape, vec![features]),
+        }
+    }
+
+    /// [`Worker::backward`], with one cotangent an output.
+    pub fn backward_all(&mut self, tape: Tape, cotangents: Vec<ArrayD<f32>>) -> Result<Vec<Vec<f32>>> {
+        guarded(ErrorKind::Internal, "the backward pass failed", || {
+            let Tape { mut values, mut saved } = tape;
+            let plan = self.plan.clone();
+            let results = &plan.plans.results;
+            ensure!(cotangents.len() == results.len(), "{} cotangents for {} outputs", cotangents.len(), results.len());
+            let mut sums: Vec<Option<TValue>> = vec![None; values.len()];
+            for (&value, cotangent) in results.iter().zip(cotangents) {
+                let shape = values[value].as_ref().context("a plan lost a result")?.shape().to_vec();
+                accumulate(&mut sums[value], cotangent.into_tensor().into_shape(&shape)?.into_tvalue())?;
+            }
+            for (at, segment) in plan.plans.segments.iter().enumerate().rev() {
+                // Nothing before this segment reads what it gives.
+                values.truncate(segment.gives.0);
+                if self.segments[at].1.is_none() {
+                    saved.clear();
+                    continue;
+                }
+                if at + 1 < self.segments.len() {
+                    saved = self.advance(at, &values)?.1;
+                }
+                let take = |value: &usize| sums[*value].take().context("a cotangent that no segment gave");
+                let mut inputs = segment.cotangents.iter().map(take).collect::<TractResult<TVec<_>>>()?;
+                inputs.extend(saved.drain(..));
+                let Some(backward) = &mut self.segments[at].1 else { continue };
+                for (&value, gradient) in segment.gradients.iter().zip(backward.run(inputs)?) {
+                    accumulate(&mut sums[value], gradient)?;
+                }
+            }
+            let mut gradient = |value: &usize| -> TractResult<Vec<f32>> {
+                let sum = sums[*value].take().context("a factor without a gradient")?;
+                Ok(crate::ops::floats(&sum)?.to_vec())
+            };
+            plan.plans.factors.iter().map(&mut gradient).collect()
+        })
+    }
+}
+
+/// Adds a gradient to those of the same value that came before.
+fn accumulate(sum: &mut Option<TValue>, gradient: TValue) -> TractResult<()> {
+    *sum = Some(match sum.take() {
+        None => gradient,
+        Some(before) => {
+            let mut all = before.into_tensor();
+            let view = all.try_as_plain_ram_mut()?;
+            let mut view = view;
+            let values = view.as_slice_mut::<f32>()?;
+            values.iter_mut().zip(crate::ops::floats(&gradient)?).for_each(|(v, g)| *v += g);
+            all.into_tvalue()
+        }
+    });
+    Ok(())
+}
