@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Does a training keep to `--memory`? Prints a table: limit, what was chosen, its estimate, the peak of the process. Run by hand.
 
-usage: memory_limits.py --bin BIN MODEL DATA LIMIT... [--tokenizer F] [--count N=24] [--threads T=1]
+usage: memory_limits.py --bin BIN MODEL DATA LIMIT... [--tokenizer F] [--count N=24] [--threads T=1] [--budget-seconds S=45]
 DATA: .npz with x and y, or .tsv of label⇥text; the first N examples are fed back with their labels as new classes or known ones.
 """
 
@@ -22,6 +22,7 @@ def main():
     parser.add_argument("--task", default="encoder")
     parser.add_argument("--count", type=int, default=24)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--budget-seconds", default="45")
     parser.add_argument("model")
     parser.add_argument("data")
     parser.add_argument("limits", nargs="+")
@@ -50,14 +51,14 @@ def main():
             run("feedback", home, answer["id"], "--label", label, *(["--new-class"] if o.task == "encoder" else []))
         for limit in o.limits:
             pid = subprocess.Popen(
-                [o.bin, "train", home, "--memory", limit, "--threads", str(o.threads), "--budget-seconds", "12", "--json", "--quiet"],
+                [o.bin, "train", home, "--memory", limit, "--threads", str(o.threads), "--budget-seconds", o.budget_seconds, "--json", "--quiet"],
                 stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
             )
             out, _ = pid.stdout.read(), pid.stderr.read()
             _, _, usage = os.wait4(pid.pid, 0)
             c = json.loads(out)["choice"]
             print(
-                f"| {Path(o.model).stem} | {limit} | {len(c['sites'])} of {c['reachable']}, rank {c['rank']}, {c['micro_batch']} at once "
+                f"| {Path(o.model).stem} | {limit} | {len(c['sites'])} of {c['reachable']}, rank {c['rank']}, {c['micro_batch']} at once{', checkpoints' * c['gradient_checkpointing']} "
                 f"| {c['memory_bytes'] / 2**20:.0f} MiB | {usage.ru_maxrss / 1024:.0f} MiB |", flush=True
             )
 

@@ -90,12 +90,7 @@ fn check(name: &str, folder: &Path, answers: f64, tolerance: f64) {
                     }
                 }
             }
-            println!(
-                "{name} {variant} {passes:?}: {} sites, worst {:.1e} at {}",
-                got.deltas.len(),
-                worst.0,
-                worst.1
-            );
+            println!("{name} {variant} {passes:?}: {} sites, worst {:.1e} at {}", got.deltas.len(), worst.0, worst.1);
             assert!(worst.0 <= tolerance, "{name} {variant} {passes:?}: {:.1e} at {}", worst.0, worst.1);
             match &composed {
                 None => composed = Some(got.gradients),

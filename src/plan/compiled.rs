@@ -9,7 +9,7 @@ use tract_core::ops::konst::Const;
 use tract_core::ops::source::TypedSource;
 use tract_linalg::multithread::{Executor, multithread_tract_scope};
 
-use super::declutter::declutter;
+use super::declutter::{declutter, optimize};
 use super::lowering;
 use crate::base::{Base, guarded};
 use crate::error::{ErrorKind, Result};
@@ -58,7 +58,7 @@ impl Compiled {
         let plan = guarded(ErrorKind::UnsupportedModel, format!("cannot compile the {what} plan"), || {
             lowering::improve(&mut model, base.weights())?;
             declutter(&mut model)?;
-            model.optimize()?;
+            optimize(&mut model)?;
             let waited_for = waited_for(&model)?;
             let (mut results, mut last, mut early) = (vec![], vec![], HashMap::<usize, Vec<(usize, usize)>>::new());
             for outlet in &model.outputs {

@@ -1,13 +1,20 @@
-//! tract's declutter, without copies of weights.
+//! tract's declutter and optimize, for graphs of many inputs and weights.
 //!
-//! The runtime folds a change of axes into a constant by copying it, and looks for such changes through all layers at once: with SmolLM2-135M it
-//! holds up to a fifth of the weights a second time. So weights that are used from a file are no constants meanwhile, but operators that change
-//! their shape alone; and where a pass makes a constant of one nevertheless, that goes as soon as it exists.
+//! **Inputs.** The runtime looks for every node among a graph's inputs, each time that it orders the nodes: after every
+//! change of axes, among others. A training graph has hundreds of inputs. So they are no inputs meanwhile, but operators
+//! that nothing changes.
+//!
+//! **Weights.** The runtime folds a change of axes into a constant by copying it, and looks for such changes through all
+//! layers at once: with SmolLM2-135M it holds up to a fifth of the weights a second time. So weights that are used from a
+//! file are no constants meanwhile, but operators that change their shape alone; and where a pass makes a constant of one
+//! nevertheless, that goes as soon as it exists.
 
+use std::collections::HashMap;
 use std::sync::OnceLock;
 
 use tract_core::internal::*;
 use tract_core::ops::konst::Const;
+use tract_core::ops::source::TypedSource;
 use tract_core::optim::{Optimizer, OptimizerSession, TypedPass};
 
 use crate::base::{in_shape, is_mapped, original_of, release_unused};
@@ -15,10 +22,86 @@ use crate::base::{in_shape, is_mapped, original_of, release_unused};
 /// Weights of fewer values are copied.
 const LARGE: usize = 1 << 14;
 
-/// Declutters a graph.
+/// [`TypedModel::declutter`].
 pub(super) fn declutter(model: &mut TypedModel) -> TractResult<()> {
+    let done = with_fixed_inputs(model, sharing_weights);
+    release_unused();
+    done
+}
+
+/// [`TypedModel::optimize`].
+pub(super) fn optimize(model: &mut TypedModel) -> TractResult<()> {
+    with_fixed_inputs(model, TypedModel::optimize)
+}
+
+fn with_fixed_inputs(model: &mut TypedModel, work: impl FnOnce(&mut TypedModel) -> TractResult<()>) -> TractResult<()> {
+    let inputs = std::mem::take(&mut model.inputs);
+    let mut names = vec![];
+    for (index, input) in inputs.iter().enumerate() {
+        let fact = model.outlet_fact(*input)?.clone();
+        names.push((model.node(input.node).name.clone(), fact.clone()));
+        model.node_mut(input.node).op = Box::new(FixedInput { index, fact });
+    }
+    work(model)?;
+    let mut found: HashMap<usize, usize> = HashMap::new();
     for id in 0..model.nodes().len() {
-        let Some(weight) = model.node(id).op_as::<Const>().map(Const::val).filter(|w| w.len() >= LARGE) else { continue };
+        if let Some(FixedInput { index, fact }) = model.node(id).op_as::<FixedInput>() {
+            found.insert(*index, id);
+            model.node_mut(id).op = Box::new(TypedSource::new(fact.clone()));
+        }
+    }
+    // An input that nothing reads any more may have gone.
+    for (index, (name, fact)) in names.into_iter().enumerate() {
+        match found.get(&index) {
+            Some(id) => model.inputs.push((*id).into()),
+            None => drop(model.add_source(name, fact)?),
+        }
+    }
+    Ok(())
+}
+
+/// An input of the graph.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct FixedInput {
+    index: usize,
+    fact: TypedFact,
+}
+
+impl Op for FixedInput {
+    fn name(&self) -> StaticName {
+        "FixedInput".into()
+    }
+    op_as_typed_op!();
+}
+
+impl EvalOp for FixedInput {
+    not_out_of_plan!();
+    fn eval(&self, _ctx: &EvalContext, _inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
+        bail!("an input has no value of its own")
+    }
+}
+
+impl TypedOp for FixedInput {
+    fn output_facts(&self, _inputs: &[&TypedFact]) -> TractResult<TVec<TypedFact>> {
+        Ok(tvec!(self.fact.clone()))
+    }
+    fn change_axes(
+        &self,
+        _model: &TypedModel,
+        _node: &TypedNode,
+        _io: InOut,
+        _change: &AxisOp,
+    ) -> TractResult<Option<AxisChangeConsequence>> {
+        Ok(None)
+    }
+    as_op!();
+}
+
+fn sharing_weights(model: &mut TypedModel) -> TractResult<()> {
+    for id in 0..model.nodes().len() {
+        let Some(weight) = model.node(id).op_as::<Const>().map(Const::val).filter(|w| w.len() >= LARGE) else {
+            continue;
+        };
         if is_mapped(weight) {
             model.node_mut(id).op = Box::new(Weight::new(weight.clone(), weight.shape().into()));
         }
@@ -32,7 +115,6 @@ pub(super) fn declutter(model: &mut TypedModel) -> TractResult<()> {
             model.node_mut(id).op = Box::new(Const::new(weight.value())?);
         }
     }
-    release_unused();
     Ok(())
 }
 
@@ -160,7 +242,8 @@ mod tests {
 
     #[test]
     fn moves_past_axes_of_one_keep_the_order() {
-        for (from, to, keeps) in [(0, 1, true), (1, 3, false), (2, 0, false), (1, 0, true), (0, 3, true), (3, 3, true)] {
+        for (from, to, keeps) in [(0, 1, true), (1, 3, false), (2, 0, false), (1, 0, true), (0, 3, true), (3, 3, true)]
+        {
             assert_eq!(keeps_order(&AxisOp::Move(from, to), &[1, 5, 6, 7]), keeps, "{from} to {to}");
         }
         assert!(keeps_order(&AxisOp::Move(3, 1), &[2, 1, 1, 7]));

@@ -261,10 +261,7 @@ mod tests {
         let (one, two, bucket) = (sites(&engine, 1), sites(&engine, 2), engine.bucket(MICRO_BATCH, 0));
         let held = engine.train_plan(&one, BOTH, &bucket).unwrap();
         engine.train_plan(&two, BOTH, &bucket).unwrap();
-        assert!(
-            Arc::ptr_eq(&held, &engine.train_plan(&one, BOTH, &bucket).unwrap()),
-            "somebody trains with it"
-        );
+        assert!(Arc::ptr_eq(&held, &engine.train_plan(&one, BOTH, &bucket).unwrap()), "somebody trains with it");
         assert_eq!(engine.train.len(), 1);
         drop(held);
         engine.train_plan(&two, BOTH, &bucket).unwrap();

@@ -17,9 +17,9 @@ mod graph;
 mod lowering;
 mod padding;
 mod padding_trial;
-mod pooling;
 #[cfg(feature = "train")]
 mod part;
+mod pooling;
 #[cfg(feature = "train")]
 mod segments;
 #[cfg(feature = "train")]

@@ -126,7 +126,7 @@ mod tests {
         assert_eq!(cuts(&sizes, &crossing, &places, 240), Some((240, vec![])));
         assert_eq!(cuts(&sizes, &crossing, &places, 120), Some((10 + 120, vec![11])));
         assert_eq!(cuts(&sizes, &crossing, &places, 40), Some((50 + 40, vec![3, 7, 11, 15, 19])));
-        assert_eq!(cuts(&sizes, &crossing, &places, 39), None);
+        assert_eq!(cuts(&sizes, &crossing, &places, 19), None, "two nodes between neighbouring places");
     }
 
     #[test]

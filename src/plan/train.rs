@@ -10,7 +10,6 @@ use super::declutter::declutter;
 use super::graph::{Deltas, Ends, adapted};
 use super::part::{dependents, part};
 use super::segments::segments;
-use super::worker::Worker;
 use super::{Batch, Padding, footprint, frozen, lowering, tape};
 use crate::base::{Base, Bucket, guarded};
 use crate::error::{Error, ErrorKind, Result};
@@ -259,7 +258,8 @@ impl Cut {
                 }
                 for (slot, outlet) in node.outputs.iter().enumerate() {
                     let own = OutletId::new(id, slot);
-                    let elsewhere = outlet.successors.iter().any(|s| segment_of.get(&s.node).is_some_and(|of| *of != at));
+                    let elsewhere =
+                        outlet.successors.iter().any(|s| segment_of.get(&s.node).is_some_and(|of| *of != at));
                     if elsewhere || model.outputs.contains(&own) {
                         gives.push(own);
                     }
@@ -321,13 +321,7 @@ fn differentiated(
 
 impl TrainPlan {
     /// Differentiates without compiling: which of `sites` a gradient reaches, and what stands in the way of the others.
-    pub fn reach(
-        base: &Base,
-        ends: Ends,
-        bucket: &Bucket,
-        sites: &[(String, usize)],
-        keeps: Keeps,
-    ) -> Result<Reach> {
+    pub fn reach(base: &Base, ends: Ends, bucket: &Bucket, sites: &[(String, usize)], keeps: Keeps) -> Result<Reach> {
         let built = build(base, ends, bucket, sites, (Trains::Both, keeps), Form::Split)?;
         let names =
             built.sites.iter().enumerate().filter(|(i, _)| !built.obstructed[2 * i]).map(|(_, (s, _))| s.name.clone());
@@ -387,7 +381,7 @@ impl TrainPlan {
         self.plans.prefix.iter().map(|p| p.bytes()).sum::<u64>() + self.plans.segments.iter().map(both).sum::<u64>()
     }
 
-    /// Whether part of the forward pass is the same in every epoch (see [`Worker::enter`]).
+    /// Whether part of the forward pass is the same in every epoch (see `Worker::enter`).
     pub fn is_split(&self) -> bool {
         self.plans.prefix.is_some()
     }
@@ -408,11 +402,6 @@ impl TrainPlan {
             *first = other;
         }
         Ok(frozen::are_rows(&values, &run(&examples)?, examples.len()))
-    }
-
-    /// A worker with its own run states; one a thread.
-    pub fn worker(self: &Arc<Self>) -> Result<Worker> {
-        Worker::new(self.clone())
     }
 }
 

@@ -35,18 +35,21 @@ pub(crate) struct Tape {
     saved: TVec<TValue>,
 }
 
-impl Worker {
-    pub(super) fn new(plan: Arc<TrainPlan>) -> Result<Worker> {
+impl TrainPlan {
+    /// A worker with its own run states; one a thread.
+    pub fn worker(self: &Arc<TrainPlan>) -> Result<Worker> {
         guarded(ErrorKind::Internal, "cannot start a worker", || {
-            let prefix = plan.plans.prefix.as_ref().map(Compiled::state).transpose()?;
+            let prefix = self.plans.prefix.as_ref().map(Compiled::state).transpose()?;
             let both = |s: &Segment<Arc<Compiled>>| {
                 Ok((s.forward.state()?, s.backward.as_ref().map(Compiled::state).transpose()?))
             };
-            let segments = plan.plans.segments.iter().map(both).collect::<TractResult<_>>()?;
-            Ok(Worker { prefix, segments, plan })
+            let segments = self.plans.segments.iter().map(both).collect::<TractResult<_>>()?;
+            Ok(Worker { prefix, segments, plan: self.clone() })
         })
     }
+}
 
+impl Worker {
     /// Whether part of the forward pass is the same in every epoch.
     pub fn is_split(&self) -> bool {
         self.plan.is_split()
@@ -70,7 +73,8 @@ impl Worker {
     /// [`Worker::forward`], with the outputs as they are.
     pub fn forward_all(&mut self, batch: &Batch, factors: &Factors) -> Result<(Vec<ArrayD<f32>>, Tape)> {
         guarded(ErrorKind::Internal, "the forward pass failed", || {
-            let mut tape = Tape { values: batch.tensors.iter().chain(&factors.0).cloned().map(Some).collect(), saved: tvec!() };
+            let mut tape =
+                Tape { values: batch.tensors.iter().chain(&factors.0).cloned().map(Some).collect(), saved: tvec!() };
             for at in 0..self.segments.len() {
                 let (given, saved) = self.advance(at, &tape.values)?;
                 tape.values.extend(given.into_iter().map(Some));
@@ -157,8 +161,7 @@ fn accumulate(sum: &mut Option<TValue>, gradient: TValue) -> TractResult<()> {
         None => gradient,
         Some(before) => {
             let mut all = before.into_tensor();
-            let view = all.try_as_plain_ram_mut()?;
-            let mut view = view;
+            let mut view = all.try_as_plain_ram_mut()?;
             let values = view.as_slice_mut::<f32>()?;
             values.iter_mut().zip(crate::ops::floats(&gradient)?).for_each(|(v, g)| *v += g);
             all.into_tvalue()

@@ -82,9 +82,7 @@ pub(crate) fn original_of(tensor: &Arc<Tensor>) -> Option<Arc<Tensor>> {
     if all.iter().any(|m| Arc::ptr_eq(&m.tensor, tensor)) {
         return Some(tensor.clone());
     }
-    let same = |m: &&Mapped| {
-        m.tensor.datum_type() == tensor.datum_type() && m.tensor.as_bytes() == tensor.as_bytes()
-    };
+    let same = |m: &&Mapped| m.tensor.datum_type() == tensor.datum_type() && m.tensor.as_bytes() == tensor.as_bytes();
     all.iter().find(same).map(|m| Arc::clone(&m.tensor))
 }
 

@@ -240,7 +240,7 @@ fn narrow_weights_are_used_from_the_map() {
         let file = File::open(&path).unwrap();
         // SAFETY: nobody writes to the file.
         let map = Arc::new(unsafe { Mmap::map(&file) }.unwrap());
-        parse(&std::fs::read(&path).unwrap(), Source::Mapped(file, map)).unwrap()
+        parse(&std::fs::read(&path).unwrap(), Source::Mapped(Arc::new(file), map)).unwrap()
     };
     let weight = &proto.graph.as_ref().unwrap().initializer[0];
     assert!(matches!(shared(weight), Some(SharedBytes::Mapped(..))));

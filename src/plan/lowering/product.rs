@@ -9,9 +9,9 @@ use tract_core::ops::einsum::EinSum;
 
 use super::dims;
 use super::operand::Operand;
+use crate::base::have_same_pages;
 use crate::linalg::simd::wide;
 use crate::linalg::{Cut, MatRef, Places, choose, gemm_part};
-use crate::base::have_same_pages;
 use crate::ops::{Clip, floats};
 use crate::sync::each_part;
 
