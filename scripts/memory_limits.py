@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Does a training keep to `--memory`? Prints a table: limit, what was chosen, its estimate, the peak of the process. Run by hand.
+"""Does a training keep to `--memory`? Prints a table: limit, what fits it, its estimate, the peak of the process. Run by hand.
 
 usage: memory_limits.py --bin BIN MODEL DATA LIMIT... [--tokenizer F] [--count N=24] [--threads T=1] [--budget-seconds S=45]
 DATA: .npz with x and y, or .tsv of label⇥text; the first N examples are fed back with their labels as new classes or known ones.
@@ -58,7 +58,7 @@ def main():
             _, _, usage = os.wait4(pid.pid, 0)
             c = json.loads(out)["choice"]
             print(
-                f"| {Path(o.model).stem} | {limit} | {len(c['sites'])} of {c['reachable']}, rank {c['rank']}, {c['micro_batch']} at once{', checkpoints' * c['gradient_checkpointing']} "
+                f"| {Path(o.model).stem} | {limit} | {c['reason'].split(' layers fit')[0]}, rank {c['rank']}, {c['micro_batch']} at once{', checkpoints' * c['gradient_checkpointing']} "
                 f"| {c['memory_bytes'] / 2**20:.0f} MiB | {usage.ru_maxrss / 1024:.0f} MiB |", flush=True
             )
 

@@ -269,11 +269,7 @@ impl Adaptation<'_> {
     fn folds(&self) -> Result<Folds> {
         let n = self.dataset.training_examples.len();
         let times: Vec<u64> = self.dataset.training_examples.iter().map(|l| l.at_ms).collect();
-        let folds = match n {
-            0..=15 => n as u32 / 2,
-            16..=149 => 4,
-            _ => 2,
-        };
+        let folds = self.dataset.folds();
         let block = (n / 24).clamp(1, 8);
         Folds::new(
             &times,
@@ -286,7 +282,7 @@ impl Adaptation<'_> {
     /// fine-tuning*): the head hardly moves, and a deeper candidate wins a tie. New classes instead are read off
     /// features that are there already: the head moves fast, and the shallower candidate wins a tie.
     fn corrects_only(&self) -> bool {
-        self.dataset.base_classes > 0 && self.dataset.classes == self.dataset.base_classes
+        self.dataset.corrects_only()
     }
 }
 

@@ -4,6 +4,7 @@ use ndarray::{Array1, Array2, ArrayView1, Axis};
 
 use super::{Adaptation, FEWEST_EXAMPLES, rehearsal};
 use crate::adapt::fit::{Target, TrainingExample};
+use crate::base::Base;
 use crate::error::{Error, Result};
 use crate::input::Example;
 use crate::plan::Variant;
@@ -78,6 +79,32 @@ pub(super) struct Idle {
     pub examples: Vec<Example>,
     pub features: Array2<f32>,
     pub logits: Array2<f32>,
+}
+
+impl Dataset {
+    /// Bytes of the inputs that a training of `base` holds beside the dataset's: copies, and synthetic ones.
+    pub(crate) fn copied_bytes(&self, base: &Base) -> u64 {
+        let standing = || self.standing.iter().map(|s| &s.example);
+        let synthetic = match self.corrects_only() && base.takes_any_floats() {
+            true => rehearsal::bytes(self.training_examples.iter().map(|l| &l.example).chain(standing())),
+            false => 0,
+        };
+        synthetic + standing().map(rehearsal::size).sum::<u64>()
+    }
+
+    /// Folds of a training.
+    pub(crate) fn folds(&self) -> u32 {
+        match self.training_examples.len() {
+            n @ 0..=15 => n as u32 / 2,
+            16..=149 => 4,
+            _ => 2,
+        }
+    }
+
+    /// Whether only the base model's classes are corrected, and none is added.
+    pub(super) fn corrects_only(&self) -> bool {
+        self.base_classes > 0 && self.classes == self.base_classes
+    }
 }
 
 impl Adaptation<'_> {

@@ -54,7 +54,7 @@ pub use shape::{Bucket, Dim, Element, Port};
 pub(crate) use standard::{prune, standardise};
 use stored::Parsed;
 pub use stored::fingerprint;
-pub(crate) use stored::{Piece, align, have_same_pages, in_shape, is_mapped, original_of, sweep as release_unused};
+pub(crate) use stored::{Piece, align, have_same_pages, in_shape, is_mapped, sweep as release_unused};
 pub(crate) use tail::{EndInFile, find_tail};
 pub use tail::{EndPoint, EndReport, Kind, Task};
 

@@ -41,7 +41,8 @@ pub(crate) struct Backward {
     pub blocked: Vec<Blocked>,
     /// For each asked input: whether a blocked node lies between it and an output.
     pub obstructed: Vec<bool>,
-    /// For each asked input: whether any gradient arrives at it. None does where every path ends in an operator without one (a sign, a rounding).
+    /// For each asked input: whether any gradient arrives at it. None does where every path ends in an operator without
+    /// one (a sign, a rounding).
     pub reached: Vec<bool>,
 }
 

@@ -1,13 +1,13 @@
 //! tract's declutter and optimize, for graphs of many inputs and weights.
 //!
-//! **Inputs.** The runtime looks for every node among a graph's inputs, each time that it orders the nodes: after every
-//! change of axes, among others. A training graph has hundreds of inputs. So they are no inputs meanwhile, but operators
-//! that nothing changes.
+//! **Inputs.** The runtime looks for every node among a graph's inputs, each time that it orders the nodes: after
+//! every change of axes, among others. A training graph has hundreds of inputs. So they are no inputs meanwhile, but
+//! operators that nothing changes.
 //!
-//! **Weights.** The runtime folds a change of axes into a constant by copying it, and looks for such changes through all
-//! layers at once: with SmolLM2-135M it holds up to a fifth of the weights a second time. So weights that are used from a
-//! file are no constants meanwhile, but operators that change their shape alone; and where a pass makes a constant of one
-//! nevertheless, that goes as soon as it exists.
+//! **Weights.** The runtime folds a change of axes into a constant by copying it, and looks for such changes through
+//! all layers at once: with SmolLM2-135M it holds up to a fifth of the weights a second time. So weights that are
+//! used from a file are no constants meanwhile, but operators that change their shape alone; and where a pass makes a
+//! constant of one nevertheless, that goes as soon as it exists.
 
 use std::collections::HashMap;
 use std::sync::OnceLock;
@@ -17,7 +17,7 @@ use tract_core::ops::konst::Const;
 use tract_core::ops::source::TypedSource;
 use tract_core::optim::{Optimizer, OptimizerSession, TypedPass};
 
-use crate::base::{in_shape, is_mapped, original_of, release_unused};
+use crate::base::{in_shape, is_mapped, release_unused};
 
 /// Weights of fewer values are copied.
 const LARGE: usize = 1 << 14;
@@ -98,17 +98,20 @@ impl TypedOp for FixedInput {
 }
 
 fn sharing_weights(model: &mut TypedModel) -> TractResult<()> {
+    let mut weights = vec![];
     for id in 0..model.nodes().len() {
         let Some(weight) = model.node(id).op_as::<Const>().map(Const::val).filter(|w| w.len() >= LARGE) else {
             continue;
         };
         if is_mapped(weight) {
+            weights.push(weight.clone());
             model.node_mut(id).op = Box::new(Weight::new(weight.clone(), weight.shape().into()));
         }
     }
+    let weights = Arc::new(weights);
+    let sharing = |pass| Box::new(Sharing { pass, weights: weights.clone() }) as Box<dyn TypedPass>;
     let mut optimizer = Optimizer::declutter();
-    let passes = optimizer.passes.into_iter();
-    optimizer.passes = passes.map(|pass| Box::new(Sharing(pass)) as Box<dyn TypedPass>).collect();
+    optimizer.passes = optimizer.passes.into_iter().map(sharing).collect();
     optimizer.optimize(model)?;
     for id in 0..model.nodes().len() {
         if let Some(weight) = model.node(id).op_as::<Weight>() {
@@ -180,7 +183,8 @@ impl TypedOp for Weight {
     ) -> TractResult<Option<AxisChangeConsequence>> {
         ensure!(io == InOut::Out(0));
         let mut shape = self.shape.clone();
-        if change.change_shape_array(&mut shape, false).is_err() {
+        let volume = |shape: &[usize]| shape.iter().product::<usize>();
+        if change.change_shape_array(&mut shape, false).is_err() || volume(&shape) != volume(&self.shape) {
             return Ok(None);
         }
         let changed: Box<dyn TypedOp> = if keeps_order(change, &self.shape) {
@@ -211,18 +215,32 @@ fn keeps_order(change: &AxisOp, shape: &[usize]) -> bool {
 
 /// A pass whose patches hold no copies of weights.
 #[derive(Debug, Clone)]
-struct Sharing(Box<dyn TypedPass>);
+struct Sharing {
+    pass: Box<dyn TypedPass>,
+    weights: Arc<Vec<Arc<Tensor>>>,
+}
+
+impl Sharing {
+    /// The weight that `constant` is, or has the values of.
+    fn original(&self, constant: &Arc<Tensor>) -> Option<Arc<Tensor>> {
+        if is_mapped(constant) {
+            return Some(constant.clone());
+        }
+        let same = |w: &&Arc<Tensor>| w.datum_type() == constant.datum_type() && w.as_bytes() == constant.as_bytes();
+        self.weights.iter().find(same).cloned()
+    }
+}
 
 impl TypedPass for Sharing {
     fn reset(&mut self) -> TractResult<()> {
-        self.0.reset()
+        self.pass.reset()
     }
 
     fn next(&mut self, session: &mut OptimizerSession, model: &TypedModel) -> TractResult<Option<TypedModelPatch>> {
-        let Some(mut patch) = self.0.next(session, model)? else { return Ok(None) };
+        let Some(mut patch) = self.pass.next(session, model)? else { return Ok(None) };
         for id in 0..patch.model.nodes().len() {
             let constant = patch.model.node(id).op_as::<Const>().map(Const::val).filter(|c| c.len() >= LARGE);
-            if let Some((original, shape)) = constant.and_then(|c| Some((original_of(c)?, c.shape().into()))) {
+            if let Some((original, shape)) = constant.and_then(|c| Some((self.original(c)?, c.shape().into()))) {
                 let weight = Weight::new(original, shape);
                 patch.model.set_outlet_fact(id.into(), TypedFact::try_from(&weight.value())?)?;
                 patch.model.node_mut(id).op = Box::new(weight);
@@ -232,7 +250,7 @@ impl TypedPass for Sharing {
     }
 
     fn run_direct(&mut self, model: &mut TypedModel) -> TractResult<bool> {
-        self.0.run_direct(model)
+        self.pass.run_direct(model)
     }
 }
 

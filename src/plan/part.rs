@@ -7,7 +7,8 @@ use tract_core::ops::source::TypedSource;
 
 use crate::ops::copy_constant;
 
-/// The graph of `nodes`, in evaluation order, that reads `inputs` and gives `outputs`. Constants that it reads are copied into it.
+/// The graph of `nodes`, in evaluation order, that reads `inputs` and gives `outputs`. Constants that it reads are
+/// copied into it.
 ///
 /// # Errors
 /// When a node reads what neither another of them nor an input gives.

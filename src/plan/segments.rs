@@ -1,5 +1,6 @@
-//! Gradient checkpointing: where a forward graph is cut into segments. Between the passes only the values that enter segments are kept. The
-//! backward pass runs each segment forward once more, from the last one to the first, and then backward.
+//! Gradient checkpointing: where a forward graph is cut into segments. Between the passes only the values that enter
+//! segments are kept. The backward pass runs each segment forward once more, from the last one to the first, and then
+//! backward.
 //!
 //! Chen et al., Training Deep Nets with Sublinear Memory Cost, 2016.
 
@@ -17,13 +18,21 @@ const MOST_PLACES: usize = 500;
 /// Halvings of the largest segment's size that are tried.
 const SIZES: i32 = 9;
 
-/// The nodes of each segment, in evaluation order. The values of a segment, and the trained values that cross the cuts, are as few as can be
-/// together. Values that do not depend on `factors` cost nothing at a cut: they are kept once for all segments.
+/// The nodes of each segment, in evaluation order. The values of a segment, and the trained values that cross the
+/// cuts, are as few as can be together. Values that do not depend on `factors` cost nothing at a cut: they are kept
+/// once for all segments.
 pub(super) fn segments(model: &TypedModel, factors: &[OutletId]) -> TractResult<Vec<Vec<usize>>> {
     let order = model.eval_order()?;
+    // A second run would draw other numbers.
+    let draws = |node: &TypedNode| node.op.name().starts_with("Random") || node.op.name() == "Multinomial";
+    if model.nodes().iter().any(draws) {
+        return Ok(vec![nodes_of(model, &order)]);
+    }
     let trained = dependents(model, &order, factors);
-    let computed = |id: &usize| !model.node(*id).op_is::<TypedSource>() && !is_constant(model, (*id).into());
-    let nodes: Vec<usize> = order.iter().copied().filter(computed).collect();
+    let nodes = nodes_of(model, &order);
+    if nodes.is_empty() {
+        return Ok(vec![nodes]);
+    }
     let (sizes, crossing) = costs(model, &nodes, &trained);
     let places = narrow(&crossing);
     let whole: u64 = sizes.iter().sum();
@@ -39,6 +48,12 @@ pub(super) fn segments(model: &TypedModel, factors: &[OutletId]) -> TractResult<
     }
     segments.push(rest.to_vec());
     Ok(segments)
+}
+
+/// The nodes that compute something.
+fn nodes_of(model: &TypedModel, order: &[usize]) -> Vec<usize> {
+    let computed = |id: &usize| !model.node(*id).op_is::<TypedSource>() && !is_constant(model, (*id).into());
+    order.iter().copied().filter(computed).collect()
 }
 
 /// Bytes that each node makes, and bytes of trained values that cross a cut behind it.
@@ -78,7 +93,8 @@ fn narrow(crossing: &[u64]) -> Vec<usize> {
     all.into_iter().rev().step_by(step).rev().collect()
 }
 
-/// The cuts at some of `places` that fewest bytes cross while no segment makes more than `limit` bytes, with those bytes and the largest segment's.
+/// The cuts at some of `places` that fewest bytes cross while no segment makes more than `limit` bytes, with those
+/// bytes and the largest segment's.
 fn cuts(sizes: &[u64], crossing: &[u64], places: &[usize], limit: u64) -> Option<(u64, Vec<usize>)> {
     let mut made = vec![0u64];
     for size in sizes {

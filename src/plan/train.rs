@@ -1,4 +1,5 @@
-//! The plans of one training micro-batch: a forward plan that saves what the backward plan reads, or one of each for every segment.
+//! The plans of one training micro-batch: a forward plan that saves what the backward plan reads, or one of each for
+//! every segment.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,7 +11,7 @@ use super::declutter::declutter;
 use super::graph::{Deltas, Ends, adapted};
 use super::part::{dependents, part};
 use super::segments::segments;
-use super::{Batch, Padding, footprint, frozen, lowering, tape};
+use super::{Batch, Padding, footprint, frozen, tape};
 use crate::base::{Base, Bucket, guarded};
 use crate::error::{Error, ErrorKind, Result};
 use crate::grad::{Backward, Blocked, differentiate};
@@ -27,7 +28,8 @@ pub(super) enum Feed {
 
 /// Plans for training at one bucket, `P` being their graphs or what these are compiled to.
 ///
-/// The values that plans read and pass on are numbered: what enters the trained part first, then the factors, then what each segment gives.
+/// The values that plans read and pass on are numbered: what enters the trained part first, then the factors, then
+/// what each segment gives.
 pub(super) struct Plans<P> {
     /// What no trained site changes, where that is worth a plan of its own.
     pub prefix: Option<P>,
@@ -59,7 +61,7 @@ pub(super) struct Segment<P> {
     pub gradients: Vec<usize>,
 }
 
-/// Compiled plans for training at one bucket; shared by the workers.
+/// Compiled plans for training; shared by the workers.
 pub(crate) struct TrainPlan {
     pub(super) plans: Plans<Arc<Compiled>>,
     pub(super) logits: Option<usize>,
@@ -186,14 +188,14 @@ impl Differentiated {
     fn in_segments(model: &TypedModel, factors: &[usize], fused: bool) -> TractResult<Differentiated> {
         let cut = Cut::new(model, factors)?;
         // Of each value: whether a gradient arrives at it, and whether a blocked node lies behind it.
-        let mut reached = vec![false; cut.values];
-        let mut obstructed = vec![false; cut.values];
+        let mut reached = vec![false; cut.trained.len()];
+        let mut obstructed = vec![false; cut.trained.len()];
         cut.results.iter().for_each(|&value| reached[value] = true);
         let (mut segments, mut blocked) = (vec![], vec![]);
         for Passing { graph, numbers } in cut.parts.into_iter().rev() {
             let (first, count) = numbers.gives;
             let given: Vec<usize> = (0..count).filter(|at| reached[first + at]).collect();
-            let trained = |value: usize| factors.contains(&value) || value >= model.inputs.len();
+            let trained = |value: usize| cut.trained[value];
             let float = |at: usize| graph.input_fact(at).is_ok_and(|fact| fact.datum_type.is_float());
             let wanted: Vec<usize> =
                 (0..numbers.reads.len()).filter(|&at| trained(numbers.reads[at]) && float(at)).collect();
@@ -234,8 +236,8 @@ struct Passing {
 struct Cut {
     parts: Vec<Passing>,
     results: Vec<usize>,
-    /// Number of values.
-    values: usize,
+    /// Of each value: whether a factor leads to it.
+    trained: Vec<bool>,
 }
 
 impl Cut {
@@ -272,9 +274,12 @@ impl Cut {
             let graph = part(model, nodes, &reads, &gives)?;
             parts.push(Passing { graph, numbers: Numbers { reads: known, gives: (first, gives.len()) } });
         }
-        let number = |o: &OutletId| numbers.get(o).copied().context("an output that no segment gives");
-        let results = model.outputs.iter().map(number).collect::<TractResult<_>>()?;
-        Ok(Cut { parts, results, values: numbers.len() })
+        let results = model.outputs.iter().map(|o| numbers.get(o).copied().context("an output that no segment gives"));
+        let results = results.collect::<TractResult<_>>()?;
+        let after = dependents(model, &model.eval_order()?, &wrt);
+        let mut trained = vec![false; numbers.len()];
+        numbers.iter().for_each(|(outlet, &value)| trained[value] = after.contains(&outlet.node));
+        Ok(Cut { parts, results, trained })
     }
 }
 
@@ -320,13 +325,15 @@ fn differentiated(
 }
 
 impl TrainPlan {
-    /// Differentiates without compiling: which of `sites` a gradient reaches, and what stands in the way of the others.
+    /// Differentiates without compiling: which of `sites` a gradient reaches, and what stands in the way of the
+    /// others.
     pub fn reach(base: &Base, ends: Ends, bucket: &Bucket, sites: &[(String, usize)], keeps: Keeps) -> Result<Reach> {
         let built = build(base, ends, bucket, sites, (Trains::Both, keeps), Form::Split)?;
         let names =
             built.sites.iter().enumerate().filter(|(i, _)| !built.obstructed[2 * i]).map(|(_, (s, _))| s.name.clone());
         let reachable = names.collect();
-        let peak_bytes = guarded(ErrorKind::Internal, "cannot order the plans", || peak(built.plans, base))?;
+        let peak_bytes =
+            guarded(ErrorKind::Internal, "cannot order the plans", || footprint::of_training(built.plans, base))?;
         Ok(Reach { reachable, blocked: built.blocked, peak_bytes })
     }
 
@@ -405,38 +412,6 @@ impl TrainPlan {
     }
 }
 
-/// Bytes that a forward and a backward pass hold at most at once.
-fn peak(plans: Plans<TypedModel>, base: &Base) -> TractResult<u64> {
-    let improved = |mut model: TypedModel| -> TractResult<u64> {
-        lowering::improve(&mut model, base.weights())?;
-        footprint::peak(&model)
-    };
-    let mut most = plans.prefix.map(improved).transpose()?.unwrap_or(0);
-    // Of each value that is kept from pass to pass: its size.
-    let mut kept: HashMap<usize, u64> = HashMap::new();
-    for segment in plans.segments {
-        let Segment { forward, backward, reads, gives, saved, .. } = segment;
-        for (at, value) in reads.iter().enumerate().filter(|(_, value)| **value < plans.entering) {
-            kept.insert(*value, footprint::bytes(forward.input_fact(at)?));
-        }
-        let given = (0..gives.1).map(|at| Ok((gives.0 + at, footprint::bytes(forward.output_fact(at)?))));
-        let given = given.collect::<TractResult<Vec<_>>>()?;
-        let beside = |read: &dyn Fn(&usize) -> bool| -> u64 {
-            kept.iter().filter(|(value, _)| !read(value)).map(|(_, size)| size).sum()
-        };
-        let cotangents: u64 = given.iter().map(|(_, size)| size).sum();
-        let again = beside(&|value| reads.contains(value)) + cotangents;
-        let read = |value: &usize| saved.iter().any(|f| matches!(f, Feed::Input(at) if reads[*at] == *value));
-        let back = beside(&read);
-        most = most.max(improved(forward)? + again);
-        if let Some(backward) = backward {
-            most = most.max(improved(backward)? + back);
-        }
-        kept.extend(given);
-    }
-    Ok(most)
-}
-
 #[cfg(test)]
 mod tests {
     use tract_core::internal::*;
@@ -456,8 +431,8 @@ mod tests {
         Tensor::from_shape(shape, &values).unwrap()
     }
 
-    /// The gradient of `x` through a 3×3 depthwise convolution's delta and through a frozen one of `dilation`, written
-    /// as a transposed convolution or as the convolution that equals it at stride 1.
+    /// The gradient of `x` through a 3×3 depthwise convolution's delta and through a frozen one of `dilation`,
+    /// written as a transposed convolution or as the convolution that equals it at stride 1.
     fn gradient(dilation: usize, transposed: bool) -> TypedModel {
         let shape = [2, CHANNELS, SIDES[0], SIDES[1]];
         let conv = ConvShape {

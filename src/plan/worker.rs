@@ -55,8 +55,8 @@ impl Worker {
         self.plan.is_split()
     }
 
-    /// What enters the trained part of the model: the values of a frozen prefix, or the batch itself. Each row depends
-    /// on its example alone, so that it may be kept and put into other batches.
+    /// What enters the trained part of the model: the values of a frozen prefix, or the batch itself. Each row
+    /// depends on its example alone, so that it may be kept and put into other batches.
     pub fn enter(&mut self, batch: Batch) -> Result<Batch> {
         let Some(prefix) = &mut self.prefix else { return Ok(batch) };
         let values =
@@ -78,7 +78,10 @@ impl Worker {
             for at in 0..self.segments.len() {
                 let (given, saved) = self.advance(at, &tape.values)?;
                 tape.values.extend(given.into_iter().map(Some));
-                tape.saved = saved;
+                // What the others saved is saved again when its turn comes.
+                if at + 1 == self.segments.len() {
+                    tape.saved = saved;
+                }
             }
             let result = |value: &usize| array(tape.values[*value].as_ref().context("a plan lost a result")?);
             let results = self.plan.plans.results.iter().map(result).collect::<TractResult<_>>()?;
@@ -101,7 +104,8 @@ impl Worker {
         Ok((outputs, saved))
     }
 
-    /// Gradients of `A` and `s·B` of every site, or of `s·B` alone, in plan order, from the cotangents of the outputs.
+    /// Gradients of `A` and `s·B` of every site, or of `s·B` alone, in plan order, from the cotangents of the
+    /// outputs.
     pub fn backward(&mut self, tape: Tape, cotangents: Cotangents) -> Result<Vec<Vec<f32>>> {
         let features = cotangents.features;
         match (cotangents.logits, self.plan.logits) {

@@ -76,7 +76,8 @@ impl Session {
             (choice.by_gradient(uniform, &measured.map_or(vec![], |m| m.gradients)), None)
         } else {
             let costs = Costs::new(&engine.base, engine.task, &choice, &limits, settings.threads)
-                .of_family(&settings.recipe.lora);
+                .of_family(&settings.recipe.lora)
+                .with(dataset.folds().max(1), dataset.copied_bytes(&engine.base));
             let (candidates, chosen) = costs.choose(config.rank, None)?;
             settings.recipe.micro_batch = chosen.micro_batch;
             settings.recipe.gradient_checkpointing = chosen.gradient_checkpointing;

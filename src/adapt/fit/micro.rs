@@ -1,6 +1,7 @@
 //! The micro-batches of one optimiser step, on as many threads as there are.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use ndarray::{Array1, Array2};
@@ -82,16 +83,16 @@ impl Fit<'_> {
     /// The sum of what the micro-batches add.
     pub(super) fn run_micros(&self, micros: &[Micro], factors: &Factors, total: f32) -> Result<MicroResult> {
         let threads = self.threads.min(micros.len()).max(1);
-        let sum = Mutex::new(Sum::default());
-        // Each thread keeps its own workers, and takes every so many-th micro-batch.
-        let jobs: Vec<_> = self.workers.iter().enumerate().take(threads).collect();
-        in_parallel(self.threads, &jobs, |(first, workers)| {
+        let (sum, next) = (Mutex::new(Sum::default()), AtomicUsize::new(0));
+        // Each thread keeps its own workers, and takes the next micro-batch.
+        in_parallel(self.threads, &self.workers[..threads], |workers| {
             let mut workers = lock(workers);
-            for (at, micro) in micros.iter().enumerate().skip(*first).step_by(threads) {
+            loop {
+                let at = next.fetch_add(1, Ordering::Relaxed);
+                let Some(micro) = micros.get(at) else { return Ok(()) };
                 let result = self.run_micro(micro, factors, total, &mut workers)?;
                 lock(&sum).add(at, result);
             }
-            Ok(())
         })?;
         let sum = sum.into_inner().unwrap_or_else(PoisonError::into_inner);
         sum.sum.ok_or_else(|| Error::internal("a step without micro-batches"))

@@ -20,14 +20,18 @@ use crate::sites::Site;
 const PROGRAM: u64 = 12 << 20;
 /// A process that has opened a small model and done nothing else yet.
 const PROCESS: u64 = 16 << 20;
-/// Of a number to train: the delta's and the optimiser's, two moments, and what the plans read.
-const PER_NUMBER: u64 = 20;
-/// Of the same for each thread: the gradient of a micro-batch, and what it is added to.
-const PER_NUMBER_AND_THREAD: u64 = 8;
+/// Of a number to train, for each fit: the delta's and the optimiser's, and two moments.
+const PER_NUMBER_AND_FIT: u64 = 16;
+/// The same for each thread: what the plans read, the gradient of a micro-batch, and what it is added to.
+const PER_NUMBER_AND_THREAD: u64 = 12;
+/// Fits of folds that a training of a usual length holds side by side.
+const USUAL_FITS: u64 = 4;
 /// Smallest micro-batch that is tried before more is given up: below it products get too thin.
 const THINNEST: usize = 2;
 /// The same of sequences: each has many rows.
 const THINNEST_SEQUENCES: usize = 1;
+/// More bytes than any machine has.
+const NEVER: u64 = 1 << 50;
 /// Part of the time limit that the estimate may take: what does not end in time is given up, and was for nothing.
 const AIMED_AT: f64 = 0.8;
 /// Part of an equal share of the gradient below which a site is left out.
@@ -86,6 +90,7 @@ pub(crate) struct Costs<'a> {
     choice: &'a Choice,
     limits: &'a TrainLimits,
     threads: u64,
+    fits: u64,
     /// Memory of the process before, bytes.
     before: u64,
     lora: LoraOptions,
@@ -106,9 +111,15 @@ impl<'a> Costs<'a> {
             choice,
             limits,
             threads: threads.max(1) as u64,
+            fits: USUAL_FITS,
             before: base.weight_bytes() + PROCESS,
             lora: LoraOptions::default(),
         }
+    }
+
+    /// With so many fits of folds side by side, and bytes of inputs beside those that the process holds before.
+    pub fn with(self, fits: u32, inputs: u64) -> Costs<'a> {
+        Costs { before: self.before + inputs, fits: u64::from(fits), ..self }
     }
 
     /// With a member of the LoRA family that may apply deltas of a higher rank than it trains.
@@ -135,7 +146,10 @@ impl<'a> Costs<'a> {
     /// Bytes of activations and gradients that a pass of one micro-batch of [`MICRO_BATCH`] holds at most at once.
     fn held(&self, from: usize, rank: usize, keeps: Keeps) -> Result<u64> {
         let (ends, bucket) = (Ends::Tail(self.task), &self.choice.bucket);
-        Ok(TrainPlan::reach(self.base, ends, bucket, &self.key(from, rank), keeps)?.peak_bytes)
+        let reach = TrainPlan::reach(self.base, ends, bucket, &self.key(from, rank), keeps)?;
+        // What no gradient reaches in segments is not trained in segments.
+        let all = keeps == Keeps::Everything || reach.reachable.len() == self.choice.sites.len() - from;
+        Ok(if all { reach.peak_bytes } else { NEVER })
     }
 
     /// Kernels of convolutions, laid out for a training's forward and backward plan where the runtime takes them. Other products read their weights
@@ -157,7 +171,9 @@ impl<'a> Costs<'a> {
         let share = micro_batch as f64 / self.choice.bucket.batch.max(1) as f64;
         let activations = (held as f64 * share.min(1.0)) as u64;
         let numbers = numbers as u64;
-        self.fixed(from) + PER_NUMBER * numbers + self.threads * (activations + PER_NUMBER_AND_THREAD * numbers)
+        self.fixed(from)
+            + self.fits * PER_NUMBER_AND_FIT * numbers
+            + self.threads * (activations + PER_NUMBER_AND_THREAD * numbers)
     }
 
     /// The first site from which on everything fits the memory, with the rank, the micro-batch and the memory that it then takes.
@@ -168,14 +184,15 @@ impl<'a> Costs<'a> {
             let memory = self.all(rank, self.held(0, rank, keeps)?);
             return Ok(Fit { from: 0, rank, micro_batch: MICRO_BATCH, keeps, memory });
         };
-        // Numbers to train may take a quarter of what is left.
-        let room = limit.saturating_sub(self.fixed(0)) / 4;
+        // Numbers to train may take half of what is left.
+        let room = limit.saturating_sub(self.fixed(0)) / 2;
         let mut narrow = rank;
         while narrow > 1 && self.memory(0, narrow, 0, 0) - self.fixed(0) > room {
             narrow /= 2;
         }
         let fits = |from: usize, held: u64, micro: usize| self.memory(from, narrow, held, micro) <= limit;
-        // The least thinning of micro-batches with which all sites fit, and if none is enough, the same with gradient checkpointing.
+        // The least thinning of micro-batches with which all sites fit, and if none is enough, the same with gradient
+        // checkpointing.
         let thinnest = if self.base.has_sequence() { THINNEST_SEQUENCES } else { THINNEST };
         let thinned = |held: u64, least: usize| {
             let halves = std::iter::successors(Some(MICRO_BATCH), |micro| Some(micro / 2)).take_while(|m| *m >= least);
@@ -207,7 +224,11 @@ impl<'a> Costs<'a> {
             }
         }
         Ok(match best {
-            Some((from, held)) => fit(from, held, thinnest, keeps),
+            // Few sites may fit without.
+            Some((from, held)) => match self.held(from, narrow, Keeps::Everything)? {
+                everything if fits(from, everything, thinnest) => fit(from, everything, thinnest, Keeps::Everything),
+                _ => fit(from, held, thinnest, keeps),
+            },
             None => Fit { memory: self.before + PROGRAM, ..fit(n, 0, thinnest, Keeps::Everything) },
         })
     }

@@ -76,16 +76,6 @@ pub(crate) fn is_mapped(tensor: &Arc<Tensor>) -> bool {
     all().iter().any(|m| Arc::ptr_eq(&m.tensor, tensor))
 }
 
-/// A tensor with pages of a file that has the same values as `tensor`, or is it.
-pub(crate) fn original_of(tensor: &Arc<Tensor>) -> Option<Arc<Tensor>> {
-    let all = all();
-    if all.iter().any(|m| Arc::ptr_eq(&m.tensor, tensor)) {
-        return Some(tensor.clone());
-    }
-    let same = |m: &&Mapped| m.tensor.datum_type() == tensor.datum_type() && m.tensor.as_bytes() == tensor.as_bytes();
-    all.iter().find(same).map(|m| Arc::clone(&m.tensor))
-}
-
 /// The values of a tensor with pages of a file, in another shape of as many values; none for another tensor.
 pub(crate) fn in_shape(tensor: &Arc<Tensor>, shape: &[usize]) -> Option<Arc<Tensor>> {
     let place = |m: &Mapped| (Arc::clone(&m.file), m.offset);

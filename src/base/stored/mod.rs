@@ -27,7 +27,7 @@ use tract_onnx::pb::{AttributeProto, GraphProto, ModelProto, NodeProto, StringSt
 use tract_onnx::tract_hir::internal::{Expansion, InferenceOp, InferenceResult, Solver, TensorProxy, expand};
 
 pub(crate) use aligned::Piece;
-pub(crate) use mapped::{have_same_pages, in_shape, is_mapped, original_of, sweep};
+pub(crate) use mapped::{have_same_pages, in_shape, is_mapped, sweep};
 pub(super) use wire::LARGE;
 
 use super::onnx;
