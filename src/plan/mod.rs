@@ -28,6 +28,8 @@ mod tape;
 mod train;
 #[cfg(feature = "train")]
 mod train_plans;
+#[cfg(all(test, feature = "train"))]
+mod train_tests;
 #[cfg(not(feature = "train"))]
 mod untrained;
 #[cfg(feature = "train")]

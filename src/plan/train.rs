@@ -160,17 +160,17 @@ fn build(
 }
 
 /// The segments of a graph with their backward graphs.
-struct Differentiated {
-    segments: Vec<Segment<TypedModel>>,
-    results: Vec<usize>,
+pub(super) struct Differentiated {
+    pub segments: Vec<Segment<TypedModel>>,
+    pub results: Vec<usize>,
     blocked: Vec<Blocked>,
     /// Of each factor: no gradient arrives at it, or not all of it.
-    obstructed: Vec<bool>,
+    pub obstructed: Vec<bool>,
 }
 
 impl Differentiated {
     /// All of `model` as one segment.
-    fn whole(model: TypedModel, factors: &[usize], fused: bool) -> TractResult<Differentiated> {
+    pub fn whole(model: TypedModel, factors: &[usize], fused: bool) -> TractResult<Differentiated> {
         let (first, given) = (model.inputs.len(), model.outputs.len());
         let numbers = Numbers { reads: (0..first).collect(), gives: (first, given) };
         let all: Vec<usize> = (0..given).collect();
@@ -185,7 +185,7 @@ impl Differentiated {
     }
 
     /// `model` in several segments, where that saves memory.
-    fn in_segments(model: &TypedModel, factors: &[usize], fused: bool) -> TractResult<Differentiated> {
+    pub fn in_segments(model: &TypedModel, factors: &[usize], fused: bool) -> TractResult<Differentiated> {
         let cut = Cut::new(model, factors)?;
         // Of each value: whether a gradient arrives at it, and whether a blocked node lies behind it.
         let mut reached = vec![false; cut.trained.len()];
@@ -409,96 +409,5 @@ impl TrainPlan {
             *first = other;
         }
         Ok(frozen::are_rows(&values, &run(&examples)?, examples.len()))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use tract_core::internal::*;
-    use tract_core::ops::cnn::{Conv, Deconv, KernelFormat, PaddingSpec, PoolSpec};
-    use tract_core::ops::nn::DataFormat;
-
-    use crate::ops::im2col::ConvShape;
-    use crate::plan::lowering::improve;
-    use crate::sites::{Geometry, LowRankBackward, Onto};
-
-    const CHANNELS: usize = 6;
-    const SIDES: [usize; 2] = [9, 8];
-
-    fn values(shape: &[usize], seed: usize) -> Tensor {
-        let len = shape.iter().product();
-        let values: Vec<f32> = (0..len).map(|i| ((i * 29 + seed * 7 + i / 5) % 23) as f32 * 0.1 - 1.1).collect();
-        Tensor::from_shape(shape, &values).unwrap()
-    }
-
-    /// The gradient of `x` through a 3×3 depthwise convolution's delta and through a frozen one of `dilation`,
-    /// written as a transposed convolution or as the convolution that equals it at stride 1.
-    fn gradient(dilation: usize, transposed: bool) -> TypedModel {
-        let shape = [2, CHANNELS, SIDES[0], SIDES[1]];
-        let conv = ConvShape {
-            batch: 2,
-            input: CHANNELS,
-            output: CHANNELS,
-            groups: CHANNELS,
-            in_size: [1, SIDES[0], SIDES[1]],
-            out_size: [1, SIDES[0], SIDES[1]],
-            kernel: [1, 3, 3],
-            stride: [1; 3],
-            dilation: [1; 3],
-            pad_before: [0, 1, 1],
-        };
-        let mut model = TypedModel::default();
-        let mut source = |name: &str, shape: &[usize]| model.add_source(name, f32::fact(shape)).unwrap();
-        let (x, saved) = (source("x", &shape), source("saved", &[1]));
-        let (a, b, dy) = (source("a", &[2, 1, 3, 3]), source("b", &[CHANNELS, 2]), source("dy", &shape));
-        let spec = PoolSpec::new(
-            DataFormat::NCHW,
-            tvec!(3, 3),
-            PaddingSpec::Explicit(tvec!(dilation, dilation), tvec!(dilation, dilation)),
-            Some(tvec!(dilation, dilation)),
-            None,
-            CHANNELS,
-            CHANNELS,
-        );
-        let w = model.add_const("w", values(&[CHANNELS, 1, 3, 3], 3)).unwrap();
-        let bias = model.add_const("bias", Tensor::zero::<f32>(&[CHANNELS]).unwrap()).unwrap();
-        let other = match transposed {
-            true => {
-                let op = Deconv::new(spec, KernelFormat::OIHW, tvec!(0, 0), CHANNELS);
-                model.wire_node("other", op, &[dy, w, bias]).unwrap()
-            }
-            false => {
-                let op = Conv::new(spec, KernelFormat::OIHW, CHANNELS, None);
-                model.wire_node("other", op, &[dy, w, bias]).unwrap()
-            }
-        };
-        let op = LowRankBackward {
-            geometry: Geometry::Conv { shape: conv, rank: 2 },
-            x_shape: shape.to_vec(),
-            need_a: true,
-            need_x: true,
-            onto: Onto::Sum,
-        };
-        let out = model.wire_node("gradient", op, &[x, saved, a, b, dy, other[0]]).unwrap();
-        model.select_output_outlets(&out).unwrap();
-        model
-    }
-
-    #[test]
-    fn a_frozen_kernel_joins_the_delta_of_its_own_convolution_only() {
-        for (dilation, transposed) in [(1, true), (1, false), (2, true), (2, false)] {
-            let model = gradient(dilation, transposed);
-            let mut improved = model.clone();
-            improve(&mut improved, std::iter::empty()).unwrap();
-            let joined = |n: &TypedNode| n.op_as::<LowRankBackward>().is_some_and(|op| op.onto == Onto::Kernel);
-            assert_eq!(improved.nodes().iter().any(joined), dilation == 1, "dilation {dilation}, {transposed}");
-            let inputs: TVec<TValue> = (0..model.inputs.len())
-                .map(|ix| values(model.input_fact(ix).unwrap().shape.as_concrete().unwrap(), ix).into_tvalue())
-                .collect();
-            let run = |m: TypedModel| m.into_optimized().unwrap().into_runnable().unwrap().run(inputs.clone()).unwrap();
-            for (want, have) in run(model).iter().zip(&run(improved)) {
-                have.close_enough(want, Approximation::Approximate).unwrap();
-            }
-        }
     }
 }
