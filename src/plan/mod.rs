@@ -47,7 +47,7 @@ pub(crate) use graph::{Classifier, Deltas, Ends, MergedWeight, Survey, merged_we
 pub(crate) use padding::Padding;
 pub(crate) use pooling::{Rows, pool, unpool};
 #[cfg(feature = "train")]
-pub(crate) use train::{Keeps, TrainPlan, Trains};
+pub(crate) use train::{Keeps, Reach, TrainPlan, Trains};
 #[cfg(feature = "train")]
 use train_plans::TrainPlans;
 #[cfg(not(feature = "train"))]

@@ -11,7 +11,7 @@ use crate::adapt::CandidateSites;
 use crate::adapter::LoraOptions;
 use crate::base::{Base, Task};
 use crate::error::{Error, Result};
-use crate::plan::{Ends, Keeps, MICRO_BATCH, SiteKey, TrainPlan};
+use crate::plan::{Ends, Keeps, MICRO_BATCH, Reach, SiteKey, TrainPlan};
 use crate::process::TrainLimits;
 use crate::process::status_bytes;
 use crate::sites::Site;
@@ -146,10 +146,15 @@ impl<'a> Costs<'a> {
     /// Bytes of activations and gradients that a pass of one micro-batch of [`MICRO_BATCH`] holds at most at once.
     fn held(&self, from: usize, rank: usize, keeps: Keeps) -> Result<u64> {
         let (ends, bucket) = (Ends::Tail(self.task), &self.choice.bucket);
-        let reach = TrainPlan::reach(self.base, ends, bucket, &self.key(from, rank), keeps)?;
-        // What no gradient reaches in segments is not trained in segments.
-        let all = keeps == Keeps::Everything || reach.reachable.len() == self.choice.sites.len() - from;
-        Ok(if all { reach.peak_bytes } else { NEVER })
+        let reach = TrainPlan::reach(self.base, ends, bucket, &self.key(from, rank), keeps);
+        match keeps {
+            Keeps::Everything => Ok(reach?.peak_bytes),
+            // A graph that cannot be cut, or loses gradients where it is, is trained whole.
+            Keeps::Checkpoints => {
+                let all = |r: &Reach| r.reachable.len() == self.choice.sites.len() - from;
+                Ok(reach.ok().filter(all).map_or(NEVER, |r| r.peak_bytes))
+            }
+        }
     }
 
     /// Kernels of convolutions, laid out for a training's forward and backward plan where the runtime takes them. Other products read their weights
