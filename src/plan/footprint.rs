@@ -8,7 +8,7 @@ use tract_core::ops::konst::Const;
 use tract_core::ops::source::TypedSource;
 
 use super::lowering;
-use super::train::{Feed, Plans, Segment};
+use super::passing::{Feed, Plans, Segment};
 use crate::base::Base;
 use crate::grad::tape_bytes;
 use crate::ops::Convolve;

@@ -19,6 +19,8 @@ mod padding;
 mod padding_trial;
 #[cfg(feature = "train")]
 mod part;
+#[cfg(feature = "train")]
+mod passing;
 mod pooling;
 #[cfg(feature = "train")]
 mod segments;

@@ -9,7 +9,8 @@ use tract_core::ops::nn::DataFormat;
 
 use crate::ops::im2col::ConvShape;
 use crate::plan::lowering::improve;
-use crate::plan::train::{Differentiated, Feed};
+use crate::plan::passing::Feed;
+use crate::plan::train::Differentiated;
 use crate::sites::{Geometry, LowRankBackward, Onto};
 
 const CHANNELS: usize = 6;

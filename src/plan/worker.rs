@@ -6,7 +6,8 @@ use ndarray::{Array2, ArrayD};
 use tract_core::internal::*;
 
 use super::compiled::{Compiled, State};
-use super::train::{Feed, Segment, TrainPlan};
+use super::passing::{Feed, Segment};
+use super::train::TrainPlan;
 use super::{Batch, Factors, Outputs, array, tail_outputs};
 use crate::base::guarded;
 use crate::error::{Error, ErrorKind, Result};
