@@ -1,7 +1,10 @@
 #!/usr/bin/env python3
-"""Does a training keep to `--memory`? Prints a table: limit, what fits it, its estimate, the peak of the process. Run by hand.
+"""Does a training keep to `--memory`? Prints a table. Run by hand.
 
-usage: memory_limits.py --bin BIN MODEL DATA LIMIT... [--tokenizer F] [--count N=24] [--threads T=1] [--budget-seconds S=45]
+Columns: limit, what fits it, its estimate, the peak of the process.
+
+usage: memory_limits.py --bin BIN MODEL DATA LIMIT...
+                        [--tokenizer F] [--count N=24] [--threads T=1] [--budget-seconds S=45]
 DATA: .npz with x and y, or .tsv of label⇥text; the first N examples are fed back with their labels as new classes or known ones.
 """
 
@@ -51,14 +54,16 @@ def main():
             run("feedback", home, answer["id"], "--label", label, *(["--new-class"] if o.task == "encoder" else []))
         for limit in o.limits:
             pid = subprocess.Popen(
-                [o.bin, "train", home, "--memory", limit, "--threads", str(o.threads), "--budget-seconds", o.budget_seconds, "--json", "--quiet"],
+                [o.bin, "train", home, "--memory", limit, "--threads", str(o.threads),
+                 "--budget-seconds", o.budget_seconds, "--json", "--quiet"],
                 stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
             )
             out, _ = pid.stdout.read(), pid.stderr.read()
             _, _, usage = os.wait4(pid.pid, 0)
             c = json.loads(out)["choice"]
+            fit, twice = c["reason"].split(" layers fit")[0], ", checkpoints" * c["gradient_checkpointing"]
             print(
-                f"| {Path(o.model).stem} | {limit} | {c['reason'].split(' layers fit')[0]}, rank {c['rank']}, {c['micro_batch']} at once{', checkpoints' * c['gradient_checkpointing']} "
+                f"| {Path(o.model).stem} | {limit} | {fit}, rank {c['rank']}, {c['micro_batch']} at once{twice} "
                 f"| {c['memory_bytes'] / 2**20:.0f} MiB | {usage.ru_maxrss / 1024:.0f} MiB |", flush=True
             )
 

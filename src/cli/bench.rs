@@ -41,7 +41,7 @@ pub struct Bench {
     /// Say where the time goes, by pass and operator
     #[arg(long)]
     profile: bool,
-    /// Keep less between the passes of a training step, and compute it a second time: as `train` does where memory is short
+    /// Keep less between the passes of a training step, and compute it again
     #[arg(long)]
     gradient_checkpointing: bool,
     #[command(flatten)]

@@ -31,7 +31,7 @@ pub(crate) struct Worker {
 /// What a forward pass left for its backward one.
 pub(crate) struct Tape {
     /// What entered the segments, by number.
-    values: Vec<Option<TValue>>,
+    values: Vec<TValue>,
     /// What the last segment saved.
     saved: TVec<TValue>,
 }
@@ -74,26 +74,25 @@ impl Worker {
     /// [`Worker::forward`], with the outputs as they are.
     pub fn forward_all(&mut self, batch: &Batch, factors: &Factors) -> Result<(Vec<ArrayD<f32>>, Tape)> {
         guarded(ErrorKind::Internal, "the forward pass failed", || {
-            let mut tape =
-                Tape { values: batch.tensors.iter().chain(&factors.0).cloned().map(Some).collect(), saved: tvec!() };
+            let mut tape = Tape { values: batch.tensors.iter().chain(&factors.0).cloned().collect(), saved: tvec!() };
             for at in 0..self.segments.len() {
                 let (given, saved) = self.advance(at, &tape.values)?;
-                tape.values.extend(given.into_iter().map(Some));
+                tape.values.extend(given);
                 // What the others saved is saved again when its turn comes.
                 if at + 1 == self.segments.len() {
                     tape.saved = saved;
                 }
             }
-            let result = |value: &usize| array(tape.values[*value].as_ref().context("a plan lost a result")?);
+            let result = |value: &usize| array(tape.values.get(*value).context("a plan lost a result")?);
             let results = self.plan.plans.results.iter().map(result).collect::<TractResult<_>>()?;
             Ok((results, tape))
         })
     }
 
     /// What a segment gives, and what its backward plan reads.
-    fn advance(&mut self, at: usize, values: &[Option<TValue>]) -> TractResult<(TVec<TValue>, TVec<TValue>)> {
+    fn advance(&mut self, at: usize, values: &[TValue]) -> TractResult<(TVec<TValue>, TVec<TValue>)> {
         let segment = &self.plan.plans.segments[at];
-        let read = |value: &usize| values[*value].clone().context("a value went before it was read");
+        let read = |value: &usize| values.get(*value).cloned().context("a value went before it was read");
         let inputs = segment.reads.iter().map(read).collect::<TractResult<TVec<_>>>()?;
         let mut outputs = self.segments[at].0.run(inputs.clone())?;
         let pick = |feed: &Feed| match feed {
@@ -130,7 +129,7 @@ impl Worker {
             ensure!(cotangents.len() == results.len(), "{} cotangents for {} outputs", cotangents.len(), results.len());
             let mut sums: Vec<Option<TValue>> = vec![None; values.len()];
             for (&value, cotangent) in results.iter().zip(cotangents) {
-                let shape = values[value].as_ref().context("a plan lost a result")?.shape().to_vec();
+                let shape = values.get(value).context("a plan lost a result")?.shape().to_vec();
                 accumulate(&mut sums[value], cotangent.into_tensor().into_shape(&shape)?.into_tvalue())?;
             }
             for (at, segment) in plan.plans.segments.iter().enumerate().rev() {

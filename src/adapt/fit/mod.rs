@@ -60,7 +60,7 @@ pub struct Recipe {
     /// Training examples per forward and backward pass; what a step sums over, so that results do not depend on the
     /// number of threads.
     pub micro_batch: usize,
-    /// Keeps less between the passes, and computes it a second time: less memory, for up to a third more time.
+    /// Keeps less between the passes, and computes it a second time: less memory, for up to half as much time again.
     pub gradient_checkpointing: bool,
 }
 
@@ -315,8 +315,7 @@ impl<'a> Fit<'a> {
         let factors = self.factors()?;
         let MicroResult { loss, factors: mut whole, head_weight, head_bias } =
             self.run_micros(&micros, &factors, total)?;
-        // The plan takes s·B: the gradient of B itself is s times the plan's. Gradients are in the order of the plan, as
-        // the parts are.
+        // The plan takes s·B: the gradient of B itself is s times the plan's. Gradients and parts are in plan order.
         for (part, sum) in self.parts.iter().zip(&mut whole).filter(|(part, _)| part.side == Side::B) {
             let scale = self.deltas[part.site].scale();
             sum.iter_mut().for_each(|g| *g *= scale);

@@ -6,18 +6,12 @@ use tract_core::axes::AxesMapping;
 use tract_core::internal::*;
 use tract_core::ops::einsum::EinSum;
 
-use super::dims;
-use super::product::{Product, worth};
+use super::product::{Product, einsum, worth};
 
 /// Moves the summed axes of one operand to its end, in the order in which the other has them, where that makes the
 /// einsum a strided matrix product.
 pub(super) fn rule(model: &TypedModel, node: &TypedNode) -> TractResult<Option<TypedModelPatch>> {
-    let Some(op) = node.op_as::<EinSum>() else { return Ok(None) };
-    if op.q_params.is_some() || node.inputs.len() != 2 {
-        return Ok(None);
-    }
-    let all = [dims(model, node.inputs[0])?, dims(model, node.inputs[1])?, dims(model, node.id.into())?];
-    let [Some(a), Some(b), Some(c)] = all else { return Ok(None) };
+    let Some((op, [a, b, c])) = einsum(model, node)? else { return Ok(None) };
     if Product::of(op, &a, &b, &c).is_some() {
         return Ok(None);
     }

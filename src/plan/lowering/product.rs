@@ -282,14 +282,21 @@ impl TypedOp for Product {
     as_op!();
 }
 
-/// Replaces an einsum of two f32 tensors that is a strided matrix product.
-pub(super) fn rule(model: &TypedModel, node: &TypedNode) -> TractResult<Option<TypedModelPatch>> {
-    let Some(op) = node.op_as::<EinSum>() else { return Ok(None) };
-    if op.q_params.is_some() || node.inputs.len() != 2 {
-        return Ok(None);
-    }
+/// An einsum of two f32 tensors, with the shapes of both and of the result.
+pub(super) fn einsum<'a>(
+    model: &TypedModel,
+    node: &'a TypedNode,
+) -> TractResult<Option<(&'a EinSum, [TVec<usize>; 3])>> {
+    let plain = |op: &&EinSum| op.q_params.is_none() && node.inputs.len() == 2;
+    let Some(op) = node.op_as::<EinSum>().filter(plain) else { return Ok(None) };
     let all = [dims(model, node.inputs[0])?, dims(model, node.inputs[1])?, dims(model, node.id.into())?];
     let [Some(a), Some(b), Some(c)] = all else { return Ok(None) };
+    Ok(Some((op, [a, b, c])))
+}
+
+/// Replaces an einsum of two f32 tensors that is a strided matrix product.
+pub(super) fn rule(model: &TypedModel, node: &TypedNode) -> TractResult<Option<TypedModelPatch>> {
+    let Some((op, [a, b, c])) = einsum(model, node)? else { return Ok(None) };
     match Product::of(op, &a, &b, &c) {
         Some(product) if worth(&product) => replace(model, node, product).map(Some),
         _ => Ok(None),
