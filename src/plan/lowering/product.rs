@@ -282,11 +282,11 @@ impl TypedOp for Product {
     as_op!();
 }
 
-/// An einsum of two f32 tensors, with the shapes of both and of the result.
-pub(super) fn einsum<'a>(
-    model: &TypedModel,
-    node: &'a TypedNode,
-) -> TractResult<Option<(&'a EinSum, [TVec<usize>; 3])>> {
+/// Shapes of both operands and of the result.
+pub(super) type Shapes = [TVec<usize>; 3];
+
+/// An einsum of two f32 tensors, with its shapes.
+pub(super) fn einsum<'a>(model: &TypedModel, node: &'a TypedNode) -> TractResult<Option<(&'a EinSum, Shapes)>> {
     let plain = |op: &&EinSum| op.q_params.is_none() && node.inputs.len() == 2;
     let Some(op) = node.op_as::<EinSum>().filter(plain) else { return Ok(None) };
     let all = [dims(model, node.inputs[0])?, dims(model, node.inputs[1])?, dims(model, node.id.into())?];
