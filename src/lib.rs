@@ -86,12 +86,14 @@ cfg_if! {
         pub mod base;
         #[cfg(feature = "bundles")]
         pub mod bundle;
+        pub mod chat;
         pub mod cipher;
         pub mod disk;
         pub mod error;
         pub mod export;
         #[cfg(feature = "train")]
         pub mod gate;
+        pub mod generate;
         #[cfg(feature = "train")]
         pub mod grad;
         pub mod head;
@@ -113,12 +115,14 @@ cfg_if! {
         mod base;
         #[cfg(feature = "bundles")]
         mod bundle;
+        mod chat;
         mod cipher;
         mod disk;
         mod error;
         mod export;
         #[cfg(feature = "train")]
         mod gate;
+        mod generate;
         #[cfg(feature = "train")]
         mod grad;
         mod head;

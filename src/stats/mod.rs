@@ -6,6 +6,5 @@ pub(crate) mod binomial;
 pub mod calibration;
 #[cfg(feature = "train")]
 pub mod paired;
-#[cfg(feature = "train")]
 pub(crate) mod random;
 pub(crate) mod rows;
