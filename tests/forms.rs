@@ -4,10 +4,14 @@
 mod golden;
 mod support;
 
-use acclimate::input::{ArrayData, NamedArray, RawInput};
+use acclimate::adapter::{DenseTensor, SiteDelta};
+use acclimate::base::{Base, Port};
+use acclimate::input::{ArrayData, NamedArray, RawInput, arrays};
 use acclimate::runtime::{TrainLimits, TrainOptions};
+use acclimate::tools::gradcheck::{Options as CheckOptions, Passes, check as gradcheck, gradients};
+use acclimate::tools::inspect::{Options, inspect};
 use acclimate::{Feedback, Home, InitOptions};
-use golden::unpack;
+use golden::{relative, rows, unpack};
 
 /// A tokenizer of the words `w0` to `w57`, between a start and an end token as CLIP has them.
 fn words() -> String {
@@ -92,4 +96,84 @@ fn an_encoder_that_gives_maps_learns() {
     let report = session.train(&TrainOptions::default()).unwrap();
     assert!(report.promoted, "{:?}", report.verdict);
     assert_eq!(session.predict(&question(20)).unwrap().top[0].label, "light");
+}
+
+/// A delta of nothing: B is zero.
+fn nothing(site: &acclimate::sites::Site) -> SiteDelta {
+    let dense = |shape: Vec<usize>, value: f32| DenseTensor { data: vec![value; shape.iter().product()], shape };
+    SiteDelta {
+        name: site.name.clone(),
+        kind: site.kind,
+        rank: 1,
+        alpha: 1.0,
+        a: dense(site.a_shape(1), 0.1),
+        b: dense(site.b_shape(1), 0.0),
+    }
+}
+
+/// Encoders whose graphs ONNX Runtime's optimiser has fused (generator: `scripts/golden_fused.py`): they answer as there, the
+/// layers within are sites, and their gradients agree with finite differences.
+#[test]
+fn fused_encoders_answer_as_onnx_runtime_and_can_adapt() {
+    let files = std::fs::read_dir(golden::root().join("tests/goldens/fused")).unwrap();
+    let mut names: Vec<String> =
+        files.map(|f| f.unwrap().path().file_stem().unwrap().to_string_lossy().into_owned()).collect();
+    names.sort();
+    assert!(names.len() > 10, "{names:?}");
+    let mut wrong = vec![];
+    for name in names {
+        let folder = unpack("fused", &name);
+        let model = folder.path().join(format!("{name}.onnx"));
+        let base = match Base::open(&model) {
+            Ok(base) => base,
+            Err(e) => {
+                wrong.push(format!("{name}: {e:?}"));
+                continue;
+            }
+        };
+        let report = match inspect(&model, &Options::default()) {
+            Ok(report) => report,
+            Err(e) => {
+                wrong.push(format!("{name}: {e:?}"));
+                continue;
+            }
+        };
+        // Queries, keys and values are one site, as they are one product in the file.
+        if report.sites.len() < 8 {
+            wrong.push(format!("{name}: {} sites; passed over: {:?}", report.sites.len(), report.skipped));
+        }
+        let references = arrays::read(&folder.path().join(format!("{name}.npz"))).unwrap();
+        for batch in ["b3", "b1"] {
+            let of = |port: &Port| {
+                let found = references.iter().find(|a| a.name == format!("{batch}.{}", port.name));
+                let array = found.unwrap_or_else(|| panic!("{name}: no {batch}.{}", port.name));
+                NamedArray { name: port.name.clone(), ..array.clone() }
+            };
+            let inputs: Vec<NamedArray> = base.inputs().iter().map(of).collect();
+            let deltas = report.sites.iter().map(|s| nothing(&s.site)).collect();
+            let found = gradients(&base, rows(&inputs), deltas, None, 7, Passes::Fused);
+            let found = match found {
+                Ok(found) => found,
+                Err(e) => {
+                    wrong.push(format!("{name} {batch}: {e:?}"));
+                    continue;
+                }
+            };
+            let tolerance = if name.contains("f16") { 5e-3 } else { 1e-4 };
+            for (port, output) in base.outputs().iter().filter(|p| p.element.is_float()).zip(&found.outputs) {
+                let got: Vec<f32> = output.iter().copied().collect();
+                let error = relative(&got, &of(port).data.to_f32());
+                if !(error < tolerance) {
+                    wrong.push(format!("{name} {batch}: {} is off by {error:.1e}", port.name));
+                }
+            }
+        }
+        let options = CheckOptions { batch: 1, sequence: 7, ..CheckOptions::default() };
+        match gradcheck(&base, acclimate::Task::Encoder, &options, None) {
+            Ok(report) if report.worst <= report.tolerance => {}
+            Ok(report) => wrong.push(format!("{name}: gradients are off by {:.1e}", report.worst)),
+            Err(e) => wrong.push(format!("{name}: {e:?}")),
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
 }

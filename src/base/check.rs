@@ -8,8 +8,8 @@ use tract_onnx::pb::{
     AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, tensor_shape_proto, type_proto,
 };
 
-use super::integers::{numbers, volume};
-use super::lower::{BLOCKS, blocks_refusal};
+use super::integers::{numbers, volume, whole_values};
+use super::lower::{BLOCKS, GROUP_QUERY, blocks_refusal, group_query_refusal};
 use super::onnx::node_name;
 use super::stored;
 use crate::error::{Error, Result};
@@ -133,6 +133,13 @@ fn operator(node: &NodeProto, known: &dyn Fn(&str) -> bool) -> Result<()> {
         && let Some(why) = blocks_refusal(node)
     {
         return Err(Error::unsupported(why).hint("quantise it to blocks of 4 or 8 bits, in their usual order"));
+    }
+    if node.op_type == GROUP_QUERY
+        && let Some(why) = group_query_refusal(node)
+    {
+        return Err(Error::unsupported(why).hint(
+            "export it with `optimum-cli export onnx --task text-generation-with-past`, which writes standard operators",
+        ));
     }
     if ["LSTM", "GRU", "RNN", "DynamicQuantizeLSTM"].contains(&node.op_type.as_str()) {
         // The runtime reads none of these.
@@ -270,21 +277,10 @@ fn made<'a>(node: &NodeProto, constant: &dyn Fn(usize) -> Option<&'a TensorProto
     let positive = |dims: Vec<i64>| dims.into_iter().filter(|d| *d > 0).collect();
     let scales = || Some(numbers(constant(2)?)?.into_iter().map(|v| v.max(1.0) as i64).collect());
     match node.op_type.as_str() {
-        "ConstantOfShape" => integers(constant(0)?).map(positive),
+        "ConstantOfShape" => whole_values(constant(0)?).map(positive),
         // -1 and 0 of a Reshape stand for what is there.
-        "Expand" | "Tile" | "Reshape" => integers(constant(1)?).map(positive),
-        "Resize" => constant(3).and_then(integers).map(positive).or_else(scales),
+        "Expand" | "Tile" | "Reshape" => whole_values(constant(1)?).map(positive),
+        "Resize" => constant(3).and_then(whole_values).map(positive).or_else(scales),
         _ => None,
     }
-}
-
-fn integers(t: &TensorProto) -> Option<Vec<i64>> {
-    if t.data_type != DataType::Int64 as i32 {
-        return None;
-    }
-    let raw = stored::raw(t)?;
-    Some(match raw.is_empty() {
-        true => t.int64_data.clone(),
-        false => raw.as_chunks::<8>().0.iter().map(|b| i64::from_le_bytes(*b)).collect(),
-    })
 }

@@ -45,7 +45,7 @@ fn base(model: &ModelProto) -> Result<Base> {
 
 /// What a model of [`graph`] answers, at the sizes that it fixes.
 fn answer(model: &ModelProto, x: &Tensor, i: &Tensor) -> Result<Tensor> {
-    let typed = base(model)?.concrete(&Bucket { batch: 1, sequence: 1 })?;
+    let typed = base(model)?.concrete(&Bucket { batch: 1, sequence: 1, past: 0 })?;
     crate::base::guarded(ErrorKind::UnsupportedModel, "cannot run it", || {
         let plan = typed.into_decluttered()?.into_optimized()?.into_runnable()?;
         Ok(plan.run(tvec!(x.clone().into_tvalue(), i.clone().into_tvalue()))?.remove(0).into_tensor())
@@ -54,7 +54,7 @@ fn answer(model: &ModelProto, x: &Tensor, i: &Tensor) -> Result<Tensor> {
 
 fn sites(model: &ModelProto) -> SiteTable {
     let base = base(model).unwrap();
-    find(&base.concrete(&Bucket { batch: 1, sequence: 1 }).unwrap(), base.onnx()).unwrap().1
+    find(&base.concrete(&Bucket { batch: 1, sequence: 1, past: 0 }).unwrap(), base.onnx()).unwrap().1
 }
 
 fn to(input: &str, output: &str, kind: DataType) -> NodeProto {

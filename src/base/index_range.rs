@@ -182,7 +182,7 @@ impl Table {
         let length = |d: &Dim| match d {
             Dim::Fixed(n) => i64::try_from(*n).ok(),
             Dim::Sequence => i64::try_from(sequence).ok(),
-            Dim::Batch | Dim::Open(_) => None,
+            Dim::Batch | Dim::Past | Dim::Total | Dim::Open(_) => None,
         };
         self.rows.iter().map(length).collect()
     }

@@ -52,6 +52,18 @@ pub(super) fn float_tensor(name: String, values: &[f32], dims: &[i64]) -> Tensor
     TensorProto { name, dims: dims.to_vec(), data_type: DataType::Float as i32, raw_data, ..TensorProto::default() }
 }
 
+/// The values of a stored tensor of 64-bit integers.
+pub(super) fn whole_values(t: &TensorProto) -> Option<Vec<i64>> {
+    if t.data_type != DataType::Int64 as i32 {
+        return None;
+    }
+    let raw = stored::raw(t)?;
+    Some(match raw.is_empty() {
+        true => t.int64_data.clone(),
+        false => raw.as_chunks::<8>().0.iter().map(|b| i64::from_le_bytes(*b)).collect(),
+    })
+}
+
 /// The values of a tensor that is stored in the file itself, of a type that a quantisation uses.
 pub(super) fn numbers(t: &TensorProto) -> Option<Vec<f32>> {
     let raw = stored::raw(t)?;

@@ -2,6 +2,7 @@
 
 mod absorb;
 mod branches;
+mod cache;
 mod check;
 mod decompose;
 mod external;
@@ -39,6 +40,7 @@ use tract_core::internal::*;
 use tract_onnx::pb::ModelProto;
 use tract_onnx::prelude::*;
 
+pub(crate) use cache::CacheEntry;
 pub use check::{MAX_EXTENT, MAX_MADE_BYTES, MAX_OPSET, MAX_RANK, MAX_TENSOR_BYTES};
 pub(crate) use external::in_one_file;
 pub(crate) use guard::guarded;
@@ -78,6 +80,8 @@ pub struct Base {
     tables: Vec<Vec<Table>>,
     roles: Vec<Role>,
     symbols: Symbols,
+    /// The KV cache: inputs and outputs of the graph behind those above.
+    cache: Vec<CacheEntry>,
     typed: TypedModel,
     /// How a graph of other sizes is made, where symbols did not do.
     reload: Option<Reload>,
@@ -166,6 +170,7 @@ impl Base {
         };
         standard::outputs_as_scores(&mut proto);
         checked(&proto, standard::REWRITTEN)?;
+        let cache = cache::arrange(&mut proto);
         reload::name_open(&mut proto);
         standardise(&mut proto);
         checked(&proto, &[])?;
@@ -187,6 +192,9 @@ impl Base {
             }
             None => ports(&typed, &symbols, &typed.inputs, |ix| onnx.inputs.get(ix).cloned()),
         };
+        let mut inputs = inputs;
+        inputs.truncate(inputs.len().saturating_sub(cache.len()));
+        outputs.truncate(outputs.len().saturating_sub(cache.len()));
         one_batch(&inputs).map_err(|e| e.within(path.display()))?;
         let length = |d: &TDim, stored: bool| match &reload {
             Some(reload) if !stored => reload.output_dims(&[symbols.dim(d)]).swap_remove(0),
@@ -205,6 +213,7 @@ impl Base {
             tables,
             roles,
             symbols,
+            cache,
             typed,
             reload,
             window: max_length::Window::default(),
@@ -315,6 +324,7 @@ impl Base {
         Bucket {
             batch: self.fixed_batch().unwrap_or(batch.max(1)),
             sequence: if self.has_sequence() { sequence.max(1) } else { 0 },
+            past: 0,
         }
     }
 
@@ -355,8 +365,32 @@ impl Base {
         self.typed.nodes().iter().any(|n| ROUNDINGS.contains(&&*n.op.name()))
     }
 
-    /// The typed graph at the sizes of `bucket`, constants propagated, nothing else rewritten.
+    /// The KV cache that the model has as inputs and outputs; empty where it has none.
+    pub(crate) fn cache(&self) -> &[CacheEntry] {
+        &self.cache
+    }
+
+    /// The typed graph at the sizes of `bucket`, constants propagated, nothing else rewritten. It has no cache.
     pub(crate) fn concrete(&self, bucket: &Bucket) -> Result<TypedModel> {
+        let mut model = self.with_cache(&Bucket { past: 0, ..bucket.clone() })?;
+        model.outputs.truncate(self.outputs.len());
+        Ok(model)
+    }
+
+    /// [`Base::concrete`] with the cache: new keys and values are outputs after the model's own, and earlier ones inputs
+    /// after its own if the bucket has any.
+    pub(crate) fn with_cache(&self, bucket: &Bucket) -> Result<TypedModel> {
+        let mut model = self.at(bucket)?;
+        if bucket.past == 0 && !self.cache.is_empty() {
+            guarded(ErrorKind::UnsupportedModel, "cannot run the model without earlier positions", || {
+                cache::empty(&mut model, self.inputs.len())?;
+                model.prop_consts()
+            })?;
+        }
+        Ok(model)
+    }
+
+    fn at(&self, bucket: &Bucket) -> Result<TypedModel> {
         match &self.reload {
             Some(reload) => Symbols::default().concretise(&reload.at(bucket)?, bucket),
             None => self.symbols.concretise(&self.typed, bucket),
@@ -436,7 +470,7 @@ pub(crate) fn graph_of(bytes: &[u8]) -> Result<TypedModel> {
         stored::as_nodes(graph);
     }
     let model = typed(&proto)?;
-    Symbols::of(&model).concretise(&model, &Bucket { batch: 1, sequence: 1 })
+    Symbols::of(&model).concretise(&model, &Bucket { batch: 1, sequence: 1, past: 0 })
 }
 
 /// The typed graph of `proto`, with symbols or at sizes of a trial.

@@ -10,7 +10,7 @@ use super::{Bucket, Dim, Element, Port, Symbols};
 use crate::error::Result;
 
 /// Sizes of the trial read. No dimension of a model is likely to have them, so they are recognised in its outputs.
-const TRIAL: Bucket = Bucket { batch: 3, sequence: 13 };
+const TRIAL: Bucket = Bucket { batch: 3, sequence: 13, past: 0 };
 
 /// The file's graph, kept for as long as the model.
 pub(super) struct Reload {

@@ -44,7 +44,8 @@ fn masks_beside_data(ports: &[Port], roles: &mut [Role]) {
         if roles[ix] != Role::Mask {
             continue;
         }
-        let length = ports[ix].dims.get(1);
+        // A mask over a cache as well is about the ids.
+        let length = ports[ix].dims.get(1).map(|d| if *d == Dim::Total { &Dim::Sequence } else { d });
         let beside = |other: usize| other != ix && roles[other] != Role::Mask && ports[other].dims.get(1) == length;
         if found || !(0..ports.len()).any(beside) {
             roles[ix] = Role::Data;
@@ -68,7 +69,7 @@ fn rows(tables: &[Table]) -> i64 {
 
 /// A row of numbers an example, one a position.
 fn is_text(port: &Port) -> bool {
-    matches!(port.dims[..], [_, Dim::Sequence | Dim::Fixed(_)]) && port.element != Element::Other
+    matches!(port.dims[..], [_, Dim::Sequence | Dim::Total | Dim::Fixed(_)]) && port.element != Element::Other
 }
 
 /// The role that exporters give this name; masks index nothing.

@@ -28,6 +28,8 @@ impl Base {
                 .map(|d| match d {
                     Dim::Fixed(n) => Ok(*n),
                     Dim::Sequence => Ok(bucket.sequence),
+                    Dim::Past => Ok(bucket.past),
+                    Dim::Total => Ok(bucket.past + bucket.sequence),
                     Dim::Batch => Ok(bucket.batch),
                     Dim::Open(name) => {
                         let open = Error::unsupported(format!("the model leaves the dimension {name:?} open"));

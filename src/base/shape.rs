@@ -8,6 +8,10 @@ use crate::error::{Error, ErrorKind, Result};
 
 use super::{guard::guarded, recurrent};
 
+/// Names of the dimensions of a KV cache: its positions, and those with the new ones.
+pub(super) const PAST: &str = "past_sequence";
+pub(super) const TOTAL: &str = "past_sequence + sequence";
+
 /// One dimension of an input or output.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Dim {
@@ -17,6 +21,10 @@ pub enum Dim {
     Batch,
     /// The length of a sequence, padded to a bucket.
     Sequence,
+    /// The number of positions in a KV cache.
+    Past,
+    /// Positions in the cache and new ones together.
+    Total,
     /// Another dimension left open by the exporter, by its name.
     Open(String),
 }
@@ -27,6 +35,8 @@ impl std::fmt::Display for Dim {
             Dim::Fixed(n) => write!(f, "{n}"),
             Dim::Batch => f.write_str("batch"),
             Dim::Sequence => f.write_str("sequence"),
+            Dim::Past => f.write_str(PAST),
+            Dim::Total => f.write_str(TOTAL),
             Dim::Open(name) => f.write_str(name),
         }
     }
@@ -137,6 +147,8 @@ pub struct Bucket {
     pub batch: usize,
     /// Sequence length, where the model has one.
     pub sequence: usize,
+    /// Positions in the KV cache before the sequence.
+    pub past: usize,
 }
 
 impl Dim {
@@ -146,15 +158,19 @@ impl Dim {
             Dim::Fixed(n) => Ok(*n),
             Dim::Batch => Ok(bucket.batch),
             Dim::Sequence => Ok(bucket.sequence),
+            Dim::Past => Ok(bucket.past),
+            Dim::Total => Ok(bucket.past + bucket.sequence),
             Dim::Open(_) => Err(Error::unsupported(format!("the model leaves the dimension {name:?} open"))),
         }
     }
 }
 
 /// What a named dimension of an input stands for: the leading one is the batch, the second of an integer matrix the
-/// sequence; anything else stays open.
+/// sequence; those of a cache have names of their own; anything else stays open.
 pub(super) fn role(axis: usize, float: bool, rank: usize, name: &str) -> Dim {
     match axis {
+        _ if name == PAST => Dim::Past,
+        _ if name == TOTAL => Dim::Total,
         0 => Dim::Batch,
         1 if !float && rank == 2 => Dim::Sequence,
         _ => Dim::Open(name.to_string()),
@@ -200,8 +216,15 @@ impl Symbols {
         match d {
             TDim::Val(v) => Dim::Fixed(usize::try_from(*v).unwrap_or(0)),
             TDim::Sym(s) => self.roles.get(&s.to_string()).cloned().unwrap_or_else(|| Dim::Open(s.to_string())),
+            TDim::Add(terms) if self.is_total(terms) => Dim::Total,
             other => Dim::Open(other.to_string()),
         }
+    }
+
+    /// Whether a sum is that of the positions in the cache and the new ones.
+    fn is_total(&self, terms: &[TDim]) -> bool {
+        let roles: Vec<Dim> = terms.iter().map(|term| self.dim(term)).collect();
+        roles.len() == 2 && roles.contains(&Dim::Past) && roles.contains(&Dim::Sequence)
     }
 
     /// The model at the sizes of `bucket`.

@@ -72,7 +72,8 @@ impl Gradcheck {
         self.vet.check(&self.model, &trial)?;
         let base = self.ends.of(Base::open(&self.model)?)?;
         // Gradients are those of the outputs as they are: a model that answers no question has them, too.
-        let task = asked.or_else(|| base.guess_task().ok()).unwrap_or(Task::Encoder);
+        let whole = |task: &Task| *task != Task::CausalLm;
+        let task = asked.or_else(|| base.guess_task().ok()).filter(whole).unwrap_or(Task::Encoder);
         let options = Options {
             batch: self.batch.into(),
             sequence: self.seq.into(),

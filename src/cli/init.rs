@@ -110,7 +110,7 @@ impl Init {
             "fingerprint": config.fingerprint,
             "task": config.task,
             "classes": home.labels().len(),
-            "takes": home.intake().takes(),
+            "takes": home.takes(),
             "encrypted": config.encryption.is_some(),
             "model_output": home.base().output_name()?,
             "warnings": warnings,
@@ -118,12 +118,12 @@ impl Init {
         if let Some(replayed) = &replayed {
             data["from"] = replayed_json(replayed);
         }
-        let mut lines = format!("{shown}: {} model that takes {}", config.task, home.intake().takes());
+        let mut lines = format!("{shown}: {} model that takes {}", config.task, home.takes());
         if !home.labels().is_empty() {
             lines += &format!(", {} classes", home.labels().len());
         }
         #[cfg(feature = "train")]
-        {
+        if !home.generates() {
             let summary = home.summary()?;
             data["sites"] = json!(summary.sites);
             data["trainable_parameters"] = json!(summary.trainable_parameters);
@@ -159,7 +159,10 @@ impl Init {
                 lines += &format!("\nnew classes, which the new model does not have: {}", new.join(", "));
             }
         }
-        lines += &format!("\nnext: {}", next(&shown, replayed.as_ref()));
+        lines += &match home.generates() {
+            true => format!("\nnext: acclimate chat {shown}"),
+            false => format!("\nnext: {}", next(&shown, replayed.as_ref())),
+        };
         output.data(&data, || lines)?;
         Ok(ExitCode::SUCCESS)
     }

@@ -3,6 +3,7 @@
 pub mod allocator;
 #[cfg(feature = "train")]
 mod bench;
+mod chat;
 mod completions;
 mod csv;
 #[cfg(feature = "train")]
@@ -11,6 +12,7 @@ mod eval;
 mod export;
 mod feedback;
 mod forget;
+mod generate;
 #[cfg(feature = "train")]
 mod gradcheck;
 mod history;
@@ -75,6 +77,8 @@ pub enum Command {
     Pin(pin::Pin),
     Init(init::Init),
     Predict(predict::Predict),
+    Generate(generate::Generate),
+    Chat(chat::Chat),
     Feedback(feedback::Feedback),
     #[cfg(feature = "train")]
     Train(train::Train),
@@ -109,6 +113,8 @@ impl Command {
             Command::Pin(c) => c.run(output),
             Command::Init(c) => c.run(output),
             Command::Predict(c) => c.run(output),
+            Command::Generate(c) => c.run(output),
+            Command::Chat(c) => c.run(output),
             Command::Feedback(c) => c.run(output),
             #[cfg(feature = "train")]
             Command::Train(c) => c.run(output),
@@ -250,7 +256,7 @@ impl ThreadsArg {
 }
 
 /// Labels of a model's tasks, as `--task` takes them.
-const TASKS: [&str; 2] = ["classification", "encoder"];
+const TASKS: [&str; 3] = ["classification", "encoder", "causal-lm"];
 
 fn task(given: Option<&str>) -> Result<Option<acclimate::base::Task>> {
     given.map(str::parse).transpose()

@@ -31,6 +31,11 @@ pub fn on_signal() -> Result<&'static AtomicBool> {
     Ok(&STOP)
 }
 
+/// What was asked to stop has stopped: the next signal is a first one.
+pub fn reset() {
+    STOP.store(false, Ordering::SeqCst);
+}
+
 fn watch() -> Result<()> {
     static WATCHED: Once = Once::new();
     let handler = || {

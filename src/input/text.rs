@@ -27,6 +27,30 @@ pub struct TextEncoder {
     inputs: Vec<(String, Role)>,
 }
 
+/// The tokenizer in a `tokenizer.json`, as the file has it.
+pub(crate) fn tokenizer(path: &Path) -> Result<Tokenizer> {
+    parsed(&read(path)?).map_err(|e| e.at(path.display()))
+}
+
+fn read(path: &Path) -> Result<Vec<u8>> {
+    let cannot = |e| Error::io("cannot read the tokenizer", path, e);
+    let mut bytes = Vec::new();
+    File::open(path).map_err(cannot)?.take(MAX_TOKENIZER_BYTES + 1).read_to_end(&mut bytes).map_err(cannot)?;
+    if bytes.len() as u64 > MAX_TOKENIZER_BYTES {
+        return Err(Error::bad_data(format!("a tokenizer of more than {MAX_TOKENIZER_BYTES} bytes")).at(path.display()));
+    }
+    Ok(bytes)
+}
+
+fn parsed(bytes: &[u8]) -> Result<Tokenizer> {
+    let what = "cannot use the tokenizer";
+    // The crate panics on some of what is malformed.
+    caught(|| Tokenizer::from_bytes(bytes))
+        .map_err(|panic| gave_up(what, &panic))
+        .and_then(|loaded| loaded.map_err(|e| Error::bad_data(what).because(e)))
+        .map_err(|e| e.hint("give the tokenizer.json that belongs to the model (Hugging Face format)"))
+}
+
 /// Names that tokenizers give to their padding token where the file does not say which it is.
 const PAD_TOKENS: &[&str] = &["[PAD]", "<pad>", "<|pad|>", "<PAD>", "<|endoftext|>", "<|end_of_text|>"];
 /// What is tried to get some tokens of any tokenizer.
@@ -38,25 +62,12 @@ impl TextEncoder {
     /// The file's own truncation and padding lengths are not used; its truncation side is.
     /// Errors: unreadable, too large or malformed file; `max_length` leaves no room for text beside the special tokens.
     pub fn load(path: &Path, max_length: usize) -> Result<TextEncoder> {
-        let cannot = |e| Error::io("cannot read the tokenizer", path, e);
-        let mut bytes = Vec::new();
-        File::open(path).map_err(cannot)?.take(MAX_TOKENIZER_BYTES + 1).read_to_end(&mut bytes).map_err(cannot)?;
-        if bytes.len() as u64 > MAX_TOKENIZER_BYTES {
-            return Err(
-                Error::bad_data(format!("a tokenizer of more than {MAX_TOKENIZER_BYTES} bytes")).at(path.display())
-            );
-        }
-        TextEncoder::from_bytes(&bytes, max_length).map_err(|e| e.at(path.display()))
+        TextEncoder::from_bytes(&read(path)?, max_length).map_err(|e| e.at(path.display()))
     }
 
     /// As [`TextEncoder::load`], from the file's content.
     pub fn from_bytes(bytes: &[u8], max_length: usize) -> Result<TextEncoder> {
-        let what = "cannot use the tokenizer";
-        // The crate panics on some of what is malformed.
-        let mut tokenizer = caught(|| Tokenizer::from_bytes(bytes))
-            .map_err(|panic| gave_up(what, &panic))
-            .and_then(|loaded| loaded.map_err(|e| Error::bad_data(what).because(e)))
-            .map_err(|e| e.hint("give the tokenizer.json that belongs to the model (Hugging Face format)"))?;
+        let mut tokenizer = parsed(bytes)?;
         let special = tokenizer.get_post_processor().map_or(0, |p| p.added_tokens(false));
         if max_length <= special {
             return Err(Error::usage(format!(

@@ -1,6 +1,7 @@
 //! Forward operators of our own: narrow weights, and those that are put in place of chains of tract's right after the graph is decluttered.
 
 mod activation;
+mod append;
 mod attention_mask;
 mod barrier;
 mod broadcast;
@@ -22,6 +23,7 @@ mod softmax;
 pub(crate) mod stem;
 
 pub(crate) use activation::{mish, softplus};
+pub(crate) use append::{Append, append};
 pub(crate) use attention_mask::Reach;
 #[cfg(all(test, feature = "train"))]
 pub(crate) use barrier::Hold;

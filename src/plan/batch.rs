@@ -53,7 +53,7 @@ pub(crate) fn check(base: &Base, example: &Example) -> Result<()> {
         let wanted = row_shape(&port.dims, &bucket);
         let fits = array.shape.len() == wanted.len()
             && array.shape.iter().zip(&wanted).zip(&port.dims[1..]).all(|((have, want), dim)| match dim {
-                Dim::Sequence => have <= want,
+                Dim::Sequence | Dim::Total => have <= want,
                 _ => have == want,
             });
         if !fits {
@@ -83,6 +83,8 @@ fn row_shape(dims: &[Dim], bucket: &Bucket) -> Vec<usize> {
     let size = |d: &Dim| match d {
         Dim::Fixed(n) => *n,
         Dim::Sequence => bucket.sequence,
+        Dim::Past => bucket.past,
+        Dim::Total => bucket.past + bucket.sequence,
         Dim::Batch => bucket.batch,
         Dim::Open(_) => 0,
     };
@@ -106,7 +108,7 @@ impl Batch {
                 .iter()
                 .map(|e| pick(base, ix, e).ok_or_else(|| Error::internal("an unchecked example")))
                 .collect::<Result<Vec<_>>>()?;
-            let axis = port.dims.iter().position(|d| *d == Dim::Sequence);
+            let axis = port.dims.iter().position(|d| matches!(d, Dim::Sequence | Dim::Total));
             let stacked = stack(&shape, axis, &arrays, port.element, padding.filler(base.roles()[ix]))?;
             tensors.push(convert::tensor(&shape, stacked, port.element)?.into_tvalue());
             all.push(arrays);

@@ -4,6 +4,9 @@
 //! every change of axes, among others. A training graph has hundreds of inputs. So they are no inputs meanwhile, but
 //! operators that nothing changes.
 //!
+//! **Equal operators.** The runtime merges operators of equal inputs, and may replace two by each other where they share
+//! two inputs. A pass of our own takes the place of that one.
+//!
 //! **Weights.** The runtime folds a change of axes into a constant by copying it, and looks for such changes through
 //! all layers at once: with SmolLM2-135M it holds up to a fifth of the weights a second time. So weights that are
 //! used from a file are no constants meanwhile, but operators that change their shape alone; and where a pass makes a
@@ -31,7 +34,49 @@ pub(super) fn declutter(model: &mut TypedModel) -> TractResult<()> {
 
 /// [`TypedModel::optimize`].
 pub(super) fn optimize(model: &mut TypedModel) -> TractResult<()> {
-    with_fixed_inputs(model, TypedModel::optimize)
+    with_fixed_inputs(model, |model| {
+        let mut optimizer = Optimizer::codegen();
+        optimizer.passes = optimizer.passes.into_iter().map(merging).collect();
+        optimizer.optimize(model)
+    })
+}
+
+/// `pass`, or [`Merge`] in its place.
+fn merging(pass: Box<dyn TypedPass>) -> Box<dyn TypedPass> {
+    if format!("{pass:?}") == "PushSplitDown" { Box::new(Merge) } else { pass }
+}
+
+/// Merges operators of equal inputs.
+#[derive(Debug, Clone)]
+struct Merge;
+
+impl TypedPass for Merge {
+    fn reset(&mut self) -> TractResult<()> {
+        Ok(())
+    }
+    fn next(&mut self, _: &mut OptimizerSession, model: &TypedModel) -> TractResult<Option<TypedModelPatch>> {
+        let mut patch = TypedModelPatch::new("equal operators");
+        for id in model.eval_order()? {
+            for output in &model.node(id).outputs {
+                let readers: Vec<&TypedNode> = output.successors.iter().map(|s| model.node(s.node)).collect();
+                for (at, kept) in readers.iter().enumerate() {
+                    for merged in &readers[at + 1..] {
+                        let gone = |node: &TypedNode| patch.obliterate.contains(&node.id);
+                        let outputs = [kept, merged].iter().all(|node| model.outputs.contains(&node.id.into()));
+                        if kept.id == merged.id || gone(kept) || gone(merged) || outputs || !kept.same_as(merged) {
+                            continue;
+                        }
+                        for slot in 0..merged.outputs.len() {
+                            let tap = patch.tap_model(model, OutletId::new(kept.id, slot))?;
+                            patch.shunt_outside(model, OutletId::new(merged.id, slot), tap)?;
+                        }
+                        patch.obliterate(merged.id)?;
+                    }
+                }
+            }
+        }
+        Ok(Some(patch).filter(|patch| !patch.is_empty()))
+    }
 }
 
 fn with_fixed_inputs(model: &mut TypedModel, work: impl FnOnce(&mut TypedModel) -> TractResult<()>) -> TractResult<()> {
@@ -109,7 +154,7 @@ fn sharing_weights(model: &mut TypedModel) -> TractResult<()> {
         }
     }
     let weights = Arc::new(weights);
-    let sharing = |pass| Box::new(Sharing { pass, weights: weights.clone() }) as Box<dyn TypedPass>;
+    let sharing = |pass| Box::new(Sharing { pass: merging(pass), weights: weights.clone() }) as Box<dyn TypedPass>;
     let mut optimizer = Optimizer::declutter();
     optimizer.passes = optimizer.passes.into_iter().map(sharing).collect();
     optimizer.optimize(model)?;

@@ -100,10 +100,21 @@ pub(crate) fn adapted(base: &Base, ends: Ends, bucket: &Bucket, deltas: &Deltas)
     let mut model = base.concrete(bucket)?;
     let own_inputs = model.inputs.len();
     let (outputs, logits) = cut(base, &mut model, ends)?;
-    let (found, _) = find_sites(&model, base)?;
+    let sites = put_deltas(base, &mut model, &outputs, deltas)?;
+    Ok(Adapted { model, own_inputs, logits, sites })
+}
+
+/// Cuts `model` to `outputs`, with `deltas` in it; the sites of those that are inputs, with the rank of each.
+pub(super) fn put_deltas(
+    base: &Base,
+    model: &mut TypedModel,
+    outputs: &[OutletId],
+    deltas: &Deltas,
+) -> Result<Vec<(Site, usize)>> {
+    let (found, _) = find_sites(model, base)?;
     let what = format!("cannot put low-rank products into {}", base.path().display());
-    let sites = guarded(ErrorKind::UnsupportedModel, what, || {
-        model.select_output_outlets(&outputs)?;
+    guarded(ErrorKind::UnsupportedModel, what, || {
+        model.select_output_outlets(outputs)?;
         let mut sites = vec![];
         match deltas {
             Deltas::Inputs(wanted) => {
@@ -111,20 +122,19 @@ pub(crate) fn adapted(base: &Base, ends: Ends, bucket: &Bucket, deltas: &Deltas)
                 for (name, rank) in *wanted {
                     chosen.push((by_name(&found, name)?, *rank));
                 }
-                insert(&mut model, &chosen)?;
+                insert(model, &chosen)?;
                 sites.extend(chosen.iter().map(|(f, rank)| (f.site.clone(), *rank)));
             }
             Deltas::Merged(wanted) => {
                 for delta in *wanted {
-                    merge(&mut model, by_name(&found, &delta.name)?, delta)?;
+                    merge(model, by_name(&found, &delta.name)?, delta)?;
                 }
             }
         }
-        hold_strides(&mut model)?;
-        declutter(&mut model)?;
+        hold_strides(model)?;
+        declutter(model)?;
         Ok(sites)
-    })?;
-    Ok(Adapted { model, own_inputs, logits, sites })
+    })
 }
 
 /// The outlets to cut to, and which of them are the logits.

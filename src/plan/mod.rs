@@ -7,6 +7,7 @@ mod cache;
 mod compiled;
 mod convert;
 mod declutter;
+mod decode;
 mod engine;
 #[cfg(feature = "train")]
 mod footprint;
@@ -43,6 +44,7 @@ use ndarray::{Array2, ArrayD};
 use tract_core::internal::*;
 
 pub(crate) use batch::{Batch, check, sequence_length};
+pub(crate) use decode::{Decoder, KvCache};
 pub(crate) use engine::{Engine, MICRO_BATCH, Merged, SiteKey, Variant};
 pub(crate) use forward::ForwardPlan;
 pub(crate) use graph::{Classifier, Deltas, Ends, MergedWeight, Survey, merged_weights, survey};

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::config::{Config, TextPadding};
 use super::intake::IntakeKind;
+use super::language::Language;
 use crate::adapter::Pooling;
 use crate::base::{Base, Task};
 use crate::cipher::{Cipher, Key};
@@ -32,6 +33,8 @@ pub(crate) struct HomeInner {
     /// Feature width and number of base classes that the head works with.
     pub features: usize,
     pub base_classes: usize,
+    /// Where the model generates text: what does.
+    pub language: Option<Language>,
 }
 
 /// What answers in a home, and the sizes that its head works with.
@@ -110,7 +113,9 @@ impl Home {
         };
         let counted = (declared == Task::Classification && !listed.is_empty()).then_some(listed.len());
         let base = base.answering(config.model_output.as_deref(), counted)?.reading(config.model_input.as_deref())?;
-        let tokenizer = config.tokenizer.as_ref().map(|file| path.join(file));
+        let language_model = declared == Task::CausalLm;
+        // A language model's texts have no window of their own.
+        let tokenizer = config.tokenizer.as_ref().filter(|_| !language_model).map(|file| path.join(file));
         let intake = IntakeKind::new(&base, &config, tokenizer.as_deref())?;
         let Answering { engine, features, base_classes } = Answering::new(Arc::new(base), &config, &intake)
             .map_err(|e| if e.place().is_none() { e.at(path.display()) } else { e })?;
@@ -118,10 +123,36 @@ impl Home {
         for class in labels.len()..base_classes {
             labels.push(class.to_string());
         }
+        let language = match language_model {
+            true => Some(Language::open(engine.base.clone(), path, config.threads())?),
+            false => None,
+        };
         let path = path.to_path_buf();
-        Ok(Home(Arc::new(HomeInner { path, config, engine, intake, labels, disk, key, features, base_classes })))
+        Ok(Home(Arc::new(HomeInner {
+            path,
+            config,
+            engine,
+            intake,
+            labels,
+            disk,
+            key,
+            features,
+            base_classes,
+            language,
+        })))
     }
 
+    /// What generates text.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Usage`](crate::ErrorKind::Usage) where the model does not.
+    pub(crate) fn language(&self) -> Result<&Language> {
+        self.0.language.as_ref().ok_or_else(|| {
+            Error::usage(format!("the model of this home generates no text: its task is {}", self.0.config.task))
+                .at(self.path().display())
+                .hint("`acclimate predict` answers with it")
+        })
+    }
     /// The home's folder.
     pub fn path(&self) -> &Path {
         &self.0.path
@@ -136,7 +167,13 @@ impl Home {
     }
     /// What the model takes, to complete "this model takes …".
     pub fn takes(&self) -> &'static str {
-        self.intake().takes()
+        if self.generates() { "text" } else { self.intake().takes() }
+    }
+    internal! {
+        /// Whether its model generates text.
+        pub fn generates(&self) -> bool {
+            self.0.language.is_some()
+        }
     }
     /// Reads a file as the model takes it: a picture, arrays (`.npy`, `.npz`), or a text.
     ///

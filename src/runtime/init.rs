@@ -1,6 +1,6 @@
 //! Making a home: everything that can be wrong is found before anything is written.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::Home;
@@ -11,6 +11,7 @@ use super::first_run::first_run;
 use super::home::{Answering, LONGEST_LABELS, SURVEY_LENGTH, read_labels};
 use super::init_options::InitOptions;
 use super::intake::{self, IntakeKind};
+use super::language::{self, Language};
 use super::replay::{Replayed, Staged, Told};
 use super::sandbox::Trial;
 use crate::adapter::Fingerprint;
@@ -187,7 +188,8 @@ impl NewHome<'_> {
             _ => NewClasses::Ask,
         });
         let window = |file| intake::window(base, file, MOST_TOKENS);
-        let max_length = options.tokenizer.as_deref().map_or(Ok(MOST_TOKENS), window)?;
+        let read_whole = options.tokenizer.as_deref().filter(|_| model.task != Task::CausalLm);
+        let max_length = read_whole.map_or(Ok(MOST_TOKENS), window)?;
         let mut image = options.image.clone().or_else(|| intake::guess_image(base));
         if let Some(image) = &mut image {
             image.tensor |= options.tensor;
@@ -200,7 +202,7 @@ impl NewHome<'_> {
             fingerprint: base.fingerprint().to_string(),
             task: outcome.task.name().into(),
             labels: options.labels.as_ref().map(|_| LABELS_FILE.into()),
-            tokenizer: options.tokenizer.as_ref().map(|_| TOKENIZER_FILE.into()),
+            tokenizer: self.tokenizer(model).map(|_| TOKENIZER_FILE.into()),
             max_length,
             rank: options.rank,
             sites: options.sites.to_string(),
@@ -236,9 +238,46 @@ impl NewHome<'_> {
 
     /// Runs examples the whole way; the answer is whether sequences may be padded.
     fn first_run(&self, base: Base, config: &Config) -> Result<TextPadding> {
+        if config.task == Task::CausalLm.name() {
+            let folder = self.language_folder()?;
+            Language::open(Arc::new(base), &folder, config.threads())?.first_run()?;
+            return Ok(TextPadding::default());
+        }
         let intake = IntakeKind::new(&base, config, self.options.tokenizer.as_deref())?;
         let answering = Answering::new(Arc::new(base), config, &intake)?;
         first_run(&answering.engine, &intake)
+    }
+
+    /// The folder with the tokenizer of a language model and what goes with it.
+    fn language_folder(&self) -> Result<PathBuf> {
+        let beside = |file: &PathBuf| file.parent().map(Path::to_path_buf);
+        match &self.options.tokenizer {
+            Some(file) if file.file_name().is_some_and(|name| name == language::TOKENIZER) => {
+                Ok(beside(file).filter(|dir| !dir.as_os_str().is_empty()).unwrap_or_else(|| PathBuf::from(".")))
+            }
+            Some(file) => Err(Error::usage("the tokenizer of a language model is a file called tokenizer.json")
+                .at(file.display())
+                .hint("its chat template and its generation config are looked for beside it")),
+            None => language::folder(&self.options.model).ok_or_else(|| {
+                Error::usage("a language model needs its tokenizer.json")
+                    .at(self.options.model.display())
+                    .hint("put it beside the model, or give --tokenizer")
+            }),
+        }
+    }
+
+    /// The tokenizer of `model`: the one that was given, or a language model's own.
+    fn tokenizer(&self, model: &Model) -> Option<PathBuf> {
+        let given = || self.options.tokenizer.clone();
+        let own = || self.language_folder().ok().map(|dir| dir.join(language::TOKENIZER));
+        if model.task == Task::CausalLm { own() } else { given() }
+    }
+
+    /// The files of a language model that its home keeps, with their names there.
+    fn language_files(&self) -> Result<Vec<(PathBuf, &'static str)>> {
+        let folder = self.language_folder()?;
+        let all = [language::TOKENIZER].into_iter().chain(language::OTHERS);
+        Ok(all.map(|name| (folder.join(name), name)).filter(|(file, _)| file.is_file()).collect())
     }
 
     fn encryption(&self) -> Result<Option<Encryption>> {
@@ -254,7 +293,11 @@ impl NewHome<'_> {
         if let Some(file) = &self.options.labels {
             self.put(&read_file(self.disk, file, LONGEST_LABELS)?, LABELS_FILE)?;
         }
-        if let Some(file) = &self.options.tokenizer {
+        if config.task == Task::CausalLm.name() {
+            for (file, name) in self.language_files()? {
+                self.put(&read_file(self.disk, &file, LONGEST_TOKENIZER)?, name)?;
+            }
+        } else if let Some(file) = &self.options.tokenizer {
             self.put(&read_file(self.disk, file, LONGEST_TOKENIZER)?, TOKENIZER_FILE)?;
         }
         config.write(self.disk, self.path)

@@ -148,7 +148,12 @@ pub fn run(path: &Path, options: &Options) -> Result<Report> {
     let base = Arc::new(base.reading(options.model_input.as_deref())?);
     // Independent labels take the time of classes.
     let multi_label = base.output_kind()? == Kind::MultiLabel;
-    let task = if multi_label { Task::Classification } else { base.guess_task()? };
+    let task = match base.guess_task() {
+        _ if multi_label => Task::Classification,
+        // With the scores of all positions.
+        Ok(Task::CausalLm) => Task::Encoder,
+        guessed => guessed?,
+    };
     let threads = options.threads.clamp(1, 256);
     // Every thread takes an equal share of the batch.
     let share = options.batch.div_ceil(threads);

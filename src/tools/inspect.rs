@@ -112,7 +112,10 @@ pub fn inspect(path: impl AsRef<Path>, options: &Options) -> Result<Report> {
         .iter()
         .map(|site| {
             let reason = match () {
-                () if seen.classifier.as_ref() == Some(&site.name) => Some("the head corrects its outputs directly"),
+                () if seen.classifier.as_ref() == Some(&site.name) => Some(match task {
+                    Task::CausalLm => "it scores the vocabulary",
+                    _ => "the head corrects its outputs directly",
+                }),
                 () if !options.sites.matches(&site.name) => Some("the pattern does not name it"),
                 () => None,
             };

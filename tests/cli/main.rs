@@ -7,6 +7,7 @@ mod damage;
 mod disks;
 mod from;
 mod interactions;
+mod language;
 mod layers;
 mod processes;
 mod program;

@@ -10,6 +10,7 @@ mod index;
 mod overrides;
 mod pad;
 mod pool;
+mod product;
 mod resize;
 mod sequence;
 mod simple;
@@ -42,6 +43,7 @@ const OPERATORS: &[(&str, Wire, &[usize])] = &[
     ("DFT", fourier::dft, &[1, 2]),
     ("Einsum", einsum::einsum, &[]),
     ("Elu", simple::elu, &[]),
+    (FUSED_MAT_MUL, product::fused_mat_mul, &[]),
     ("GatherND", index::gather_nd, &[]),
     ("GlobalLpPool", pool::global_lp_pool, &[]),
     ("IsInf", simple::is_inf, &[]),
@@ -62,6 +64,8 @@ const OPERATORS: &[(&str, Wire, &[usize])] = &[
     ("Upsample", resize::upsample, &[1]),
 ];
 
+/// Of ONNX Runtime's own domain.
+const FUSED_MAT_MUL: &str = "FusedMatMul";
 /// Reads its attribute `axis` from the end: an operator of our own.
 pub(super) const TURN: &str = "AcclimateTurn";
 
@@ -76,7 +80,12 @@ pub(super) fn register(framework: &mut Onnx) {
 fn load(context: &ParsingContext, node: &NodeProto) -> TractResult<(Box<dyn InferenceOp>, Vec<String>)> {
     let found = OPERATORS.iter().find(|(name, ..)| *name == node.op_type);
     // Other domains have operators of these names, too.
-    ensure!(["", "ai.onnx"].contains(&&*node.domain), "{} of {:?} is not known", node.op_type, node.domain);
+    ensure!(
+        ["", "ai.onnx"].contains(&&*node.domain) || node.op_type == FUSED_MAT_MUL,
+        "{} of {:?} is not known",
+        node.op_type,
+        node.domain
+    );
     let (_, wire, values) = found.with_context(|| format!("{} is not known", node.op_type))?;
     let form = Form::of(context, node);
     Ok((expand(Wired { form, wire: *wire, values }), vec![]))

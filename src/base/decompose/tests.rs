@@ -250,8 +250,13 @@ fn attention_of_open_sizes() {
     use prost::Message;
     let base = Base::from_bytes(&attentive().encode_to_vec(), std::path::Path::new("attentive.onnx")).unwrap();
     let answer = |batch: usize, sequence: usize, ids: &[i64], mask: &[i64]| {
-        let plan =
-            base.concrete(&Bucket { batch, sequence }).unwrap().into_optimized().unwrap().into_runnable().unwrap();
+        let plan = base
+            .concrete(&Bucket { batch, sequence, past: 0 })
+            .unwrap()
+            .into_optimized()
+            .unwrap()
+            .into_runnable()
+            .unwrap();
         let inputs = [ids, mask].map(|v| Tensor::from_shape(&[batch, sequence], v).unwrap().into_tvalue());
         let y = plan.run(inputs.into_iter().collect()).unwrap().remove(0).into_tensor();
         assert_eq!(y.shape(), [batch, sequence, 12]);
@@ -266,6 +271,54 @@ fn attention_of_open_sizes() {
     assert!(near(&masked[..12], &short[..12]) && near(&masked[24..], &short[12..]));
     // A query without a key, of a row that is masked throughout.
     assert!(answer(1, 2, &[1, 2], &[0, 0]).iter().all(|v| *v == 0.0));
+}
+
+/// ONNX Runtime's product of operands that are transposed, also by their first axis, beside Transpose, MatMul and Mul.
+#[test]
+fn fused_products_are_those_of_their_parts() {
+    use prost::Message;
+    let float = |name: &str, f: f32| AttributeProto { r#type: AttributeType::Float as i32, f, ..int(name, 0) };
+    let (sizes, batch) = ([4, 5], 6);
+    for (trans, first) in [(0, 0), (1, 0), (0, 1), (1, 1)] {
+        // The operand is [batch, m, k] once its axes are moved so.
+        let perm: &[i64] = match (trans, first) {
+            (0, 0) => &[0, 1, 2],
+            (_, 0) => &[0, 2, 1],
+            (0, _) => &[1, 0, 2],
+            _ => &[1, 2, 0],
+        };
+        let k = [batch, sizes[0], sizes[1]][perm[2] as usize];
+        let values = ramp(&[1, k as usize, 3]);
+        let table = TensorProto {
+            name: "b".into(),
+            dims: vec![1, k, 3],
+            data_type: DataType::Float as i32,
+            float_data: floats(&values).unwrap().to_vec(),
+            ..TensorProto::default()
+        };
+        let half = TensorProto {
+            name: "alpha".into(),
+            data_type: DataType::Float as i32,
+            float_data: vec![0.5],
+            ..TensorProto::default()
+        };
+        let fused = vec![int("transA", trans), int("transBatchA", first), float("alpha", 0.5)];
+        let nodes = vec![
+            node("FusedMatMul", &["a", "b"], "fused", fused),
+            node("Transpose", &["a"], "turned", vec![ints("perm", perm)]),
+            node("MatMul", &["turned", "b"], "product", vec![]),
+            node("Mul", &["product", "alpha"], "parts", vec![]),
+            node("Sub", &["fused", "parts"], "y", vec![]),
+        ];
+        let dims = [Value::DimParam("batch".into()), Value::DimValue(sizes[0]), Value::DimValue(sizes[1])];
+        let file = model(17, vec![input("a", DataType::Float, &dims)], vec![table, half], nodes);
+        let base = Base::from_bytes(&file.encode_to_vec(), std::path::Path::new("fused.onnx")).unwrap();
+        let graph = base.concrete(&Bucket { batch: batch as usize, sequence: 0, past: 0 }).unwrap();
+        let plan = graph.into_optimized().unwrap().into_runnable().unwrap();
+        let a = ramp(&[batch as usize, sizes[0] as usize, sizes[1] as usize]);
+        let y = plan.run(tvec!(a.into_tvalue())).unwrap().remove(0).into_tensor();
+        assert!(y.len() > 1 && floats(&y).unwrap().iter().all(|v| v.abs() < 1e-5), "{trans} {first}");
+    }
 }
 
 /// Values of `mpmath`, from the definitions.

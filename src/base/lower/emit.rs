@@ -75,6 +75,38 @@ impl Lowering<'_> {
         name
     }
 
+    pub(super) fn emit_with(&mut self, op: &str, inputs: &[&str], attributes: Vec<AttributeProto>) -> String {
+        let output = self.fresh();
+        self.push(output.clone(), op, inputs, &output, attributes);
+        output
+    }
+
+    /// A list of whole numbers.
+    pub(super) fn integers(&mut self, values: &[i64]) -> String {
+        let name = self.fresh();
+        self.initializers.push(TensorProto {
+            name: name.clone(),
+            dims: vec![values.len() as i64],
+            data_type: DataType::Int64 as i32,
+            int64_data: values.to_vec(),
+            ..TensorProto::default()
+        });
+        name
+    }
+
+    /// The columns from `start` on, to before `end`, along the last axis.
+    pub(super) fn columns(&mut self, x: &str, start: i64, end: i64) -> String {
+        let (start, end, axis) = (self.integers(&[start]), self.integers(&[end]), self.integers(&[-1]));
+        self.emit("Slice", &[x, &start, &end, &axis])
+    }
+
+    /// The columns of three widths, one after the other.
+    pub(super) fn split(&mut self, x: &str, widths: &[i64; 3]) -> [String; 3] {
+        let ends = [widths[0], widths[0] + widths[1], widths.iter().sum()];
+        let starts = [0, ends[0], ends[1]];
+        std::array::from_fn(|part| self.columns(x, starts[part], ends[part]))
+    }
+
     pub(super) fn rank(&self, name: &str) -> Option<usize> {
         self.constants.get(name).map(|t| t.dims.len())
     }

@@ -9,6 +9,8 @@
 mod backwards;
 mod blocks;
 mod emit;
+mod fused;
+mod group_query;
 mod linear;
 mod products;
 mod quantisation;
@@ -25,6 +27,7 @@ use super::onnx::node_name;
 use products::{DynamicProduct, dynamic_products};
 
 pub(super) use blocks::{BLOCKS, load as load_blocks, refusal as blocks_refusal};
+pub(super) use group_query::{GROUP_QUERY, head_size, refusal as group_query_refusal};
 
 /// Rounding with the straight-through gradient.
 pub(super) const ROUND: &str = "AcclimateRound";
@@ -45,15 +48,20 @@ type When = fn(&NodeProto) -> bool;
 type Rewrite = fn(&mut Lowering, &Given) -> Option<()>;
 
 const OPERATORS: &[(&str, When, Rewrite)] = &[
+    ("Attention", fused::is, fused::attention),
     (BLOCKS, all, blocks::blocks),
     ("Celu", all, simple::celu),
     ("ConvInteger", all, products::integer_product),
     ("DequantizeLinear", all, linear::dequantise),
     (recurrent::DYNAMIC_LSTM, all, recurrent::dynamic_lstm),
     ("DynamicQuantizeLinear", all, linear::quantise_dynamically),
+    ("EmbedLayerNormalization", all, fused::embed_layer_normalization),
+    ("FusedGemm", all, fused::gemm),
     ("GRU", backwards::is, backwards::backwards),
+    (GROUP_QUERY, all, group_query::group_query),
     ("LSTM", backwards::is, backwards::backwards),
     ("MatMulInteger", all, products::integer_product),
+    ("MultiHeadAttention", all, fused::multi_head_attention),
     ("QGemm", all, linear::gemm),
     ("QLinearAdd", all, linear::binary),
     ("QLinearAveragePool", linear::channels_first, linear::unary),
@@ -90,15 +98,11 @@ pub(super) fn lower(graph: &mut GraphProto, opset: i64) {
         return;
     }
     let old = std::mem::take(&mut graph.node);
-    let mut constants: Constants = graph.initializer.iter().map(|t| (t.name.as_str(), t)).collect();
-    for node in old.iter().filter(|n| n.op_type == "Constant") {
-        let value = node.attribute.iter().find(|a| a.name == "value").and_then(|a| a.t.as_ref());
-        if let (Some(t), Some(name)) = (value, node.output.first()) {
-            constants.insert(name, t);
-        }
-    }
+    let constants = constants(graph, &old);
     let dynamic = dynamic_products(&old, &constants);
-    let mut to = Lowering::new(constants, opset);
+    let (head_sizes, mask) = (group_query::head_sizes(&old, &constants), group_query::mask(graph));
+    let lengths = fused::lengths(&old);
+    let mut to = Lowering { head_sizes, mask, lengths, ..Lowering::new(constants, opset) };
     for (position, node) in old.iter().enumerate().filter(|(position, _)| !dynamic.absorbed.contains(position)) {
         to.node(position, &Given { node, product: dynamic.products.get(&position) });
     }
@@ -109,6 +113,18 @@ pub(super) fn lower(graph: &mut GraphProto, opset: i64) {
     graph.initializer.retain(|t| wanted.contains(&t.name));
     graph.initializer.extend(initializers);
     graph.node = nodes;
+}
+
+/// Stored tensors of `graph`, whose nodes are `nodes`: initializers and Constants.
+fn constants<'a>(graph: &'a GraphProto, nodes: &'a [NodeProto]) -> Constants<'a> {
+    let mut constants: Constants = graph.initializer.iter().map(|t| (t.name.as_str(), t)).collect();
+    for node in nodes.iter().filter(|n| n.op_type == "Constant") {
+        let value = node.attribute.iter().find(|a| a.name == "value").and_then(|a| a.t.as_ref());
+        if let (Some(t), Some(name)) = (value, node.output.first()) {
+            constants.insert(name, t);
+        }
+    }
+    constants
 }
 
 type Constants<'a> = HashMap<&'a str, &'a TensorProto>;
@@ -136,6 +152,12 @@ struct Lowering<'a> {
     dynamic: HashMap<String, [String; 3]>,
     /// What of both was asked for dequantised again, with the position of its node.
     rounded: HashMap<String, (String, usize)>,
+    /// Of each attention that reads a cache, by the name of the result: the size of its heads.
+    head_sizes: HashMap<String, i64>,
+    /// The model's mask.
+    mask: Option<String>,
+    /// Values that count positions, one number an example, where a mask may stand.
+    lengths: HashSet<String>,
 }
 
 #[derive(Clone)]
@@ -161,6 +183,9 @@ impl<'a> Lowering<'a> {
             quantised: HashMap::new(),
             dynamic: HashMap::new(),
             rounded: HashMap::new(),
+            head_sizes: HashMap::new(),
+            mask: None,
+            lengths: HashSet::new(),
         }
     }
 

@@ -26,7 +26,7 @@ fn answers(base: &Base, folder: &Path, name: &str, tolerance: f32) {
     let arrays = arrays::read(&folder.join(format!("{name}.npz"))).unwrap();
     let given = |name: &str| tensor(arrays.iter().find(|a| a.name == name).unwrap());
     let inputs: TVec<Tensor> = base.inputs().iter().map(|p| given(&p.name)).collect();
-    let typed = base.concrete(&Bucket { batch: inputs[0].shape()[0], sequence: 1 }).unwrap();
+    let typed = base.concrete(&Bucket { batch: inputs[0].shape()[0], sequence: 1, past: 0 }).unwrap();
     let results = guarded(ErrorKind::UnsupportedModel, "cannot run it", || {
         let plan = typed.into_decluttered()?.into_optimized()?.into_runnable()?;
         plan.run(inputs.into_iter().map(IntoTValue::into_tvalue).collect())

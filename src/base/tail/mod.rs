@@ -9,6 +9,7 @@ mod linear;
 mod output;
 mod softmax;
 mod trial;
+mod vocabulary;
 mod walk;
 mod wire;
 
@@ -33,6 +34,8 @@ pub enum Task {
     Classification,
     /// A vector, or a sequence of vectors, per example: classes come from a trainable head.
     Encoder,
+    /// Scores of the next token at every position: text is generated.
+    CausalLm,
 }
 
 impl Task {
@@ -41,6 +44,7 @@ impl Task {
         match self {
             Task::Classification => "classification",
             Task::Encoder => "encoder",
+            Task::CausalLm => "causal-lm",
         }
     }
 }
@@ -51,7 +55,8 @@ impl std::str::FromStr for Task {
         match s {
             "classification" => Ok(Task::Classification),
             "encoder" => Ok(Task::Encoder),
-            _ => Err(Error::usage(format!("unknown task {s:?}")).hint("use classification or encoder")),
+            "causal-lm" => Ok(Task::CausalLm),
+            _ => Err(Error::usage(format!("unknown task {s:?}")).hint("use classification, encoder or causal-lm")),
         }
     }
 }
@@ -59,9 +64,10 @@ impl std::str::FromStr for Task {
 /// Outlets of the concrete model that training and prediction look at.
 #[derive(Debug, Clone)]
 pub(crate) struct Tail {
-    /// What a head reads: `[batch, features]`, or `[batch, sequence, features]` for an encoder.
+    /// What a head reads: `[batch, features]`, or `[batch, sequence, features]` for an encoder; the last hidden state of a
+    /// language model.
     pub features: OutletId,
-    /// Scores before any softmax, `[batch, classes]`; none for an encoder.
+    /// Scores before any softmax, `[batch, classes]`; none but for a classification.
     pub logits: Option<OutletId>,
     /// Node that turns features into logits, kept out of the LoRA sites because the head corrects its outputs directly.
     pub classifier: Option<usize>,
@@ -129,6 +135,8 @@ pub(crate) struct Ending {
     probabilities: Option<(Place, &'static str)>,
     /// What the last linear layer reads, its own node, and whether the scores are its plain product.
     linear: Option<(Place, Place, bool)>,
+    /// The scores are those of the next token, and `linear` what makes them of the last hidden state.
+    next_token: bool,
 }
 
 /// A value at the end of a model, for people.
@@ -227,6 +235,7 @@ impl Base {
                 matches!(ending.kind, Kind::Classes | Kind::TwoClasses | Kind::Vector | Kind::Regression)
             }
             Some(Task::Encoder) => !matches!(ending.kind, Kind::Integers | Kind::NoRows),
+            Some(Task::CausalLm) => ending.next_token,
         };
         asked.filter(|_| serves).ok_or_else(|| output::refusal(self, ending))
     }
@@ -240,6 +249,7 @@ impl Base {
         let ending = self.ending()?;
         match ending.kind {
             Kind::Classes | Kind::TwoClasses => Ok(Task::Classification),
+            _ if ending.next_token => Ok(Task::CausalLm),
             Kind::Vector | Kind::Sequence | Kind::Tokens => Ok(Task::Encoder),
             _ => Err(output::refusal(self, ending)),
         }
@@ -273,7 +283,7 @@ impl Base {
             };
             point(place, word)
         });
-        let whole = matches!(ending.kind, Kind::Vector | Kind::Sequence | Kind::Tokens);
+        let whole = matches!(ending.kind, Kind::Vector | Kind::Sequence | Kind::Tokens) && !ending.next_token;
         let output = self.typed.outputs.get(ending.output).map(|o| Place::of(&self.typed, *o));
         let features = match (whole, &ending.linear, &ending.scores) {
             (true, ..) => output.map(|place| point(&place, "the output itself")),
@@ -338,8 +348,14 @@ impl Ending {
         {
             kind = Kind::Classes;
         }
+        let batch_axis = axis.unwrap_or(0);
         let bare =
-            Ending { output, kind, batch_axis: axis.unwrap_or(0), scores: None, probabilities: None, linear: None };
+            Ending { output, kind, batch_axis, scores: None, probabilities: None, linear: None, next_token: false };
+        if matches!(kind, Kind::Tokens | Kind::Sequence)
+            && let Some((hidden, layer)) = vocabulary::hidden_state(base, &trial, outlet)
+        {
+            return Ok(Ending { linear: Some((hidden, layer, false)), next_token: true, ..bare });
+        }
         let float = trial.model.outlet_fact(outlet).is_ok_and(|f| f.datum_type.is_float());
         if axis.is_none() || !float || matches!(kind, Kind::Sequence | Kind::Tokens | Kind::Boxes | Kind::Map) {
             return Ok(bare);

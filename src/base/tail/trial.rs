@@ -65,7 +65,11 @@ impl Trial {
     }
 
     fn values(&self, base: &Base, outlet: OutletId, seed: u64) -> Option<Vec<Vec<f32>>> {
-        let examples = base.random_examples(&self.bucket, seed).ok()?;
+        self.values_of(&base.random_examples(&self.bucket, seed).ok()?, outlet)
+    }
+
+    /// The values of `outlet` for as many examples as the bucket has, a row an example; none where they cannot be run.
+    pub fn values_of(&self, examples: &[Example], outlet: OutletId) -> Option<Vec<Vec<f32>>> {
         let run = || -> TractResult<Vec<Vec<f32>>> {
             let mut model = self.model.clone();
             model.select_output_outlets(&[outlet])?;
@@ -74,7 +78,7 @@ impl Trial {
                 .map(|ix| {
                     let fact = model.input_fact(ix)?;
                     let shape = fact.shape.as_concrete().context("an input of no definite shape")?;
-                    Ok(stack(&examples, ix, shape)?.cast_to_dt(fact.datum_type)?.into_owned().into_tvalue())
+                    Ok(stack(examples, ix, shape)?.cast_to_dt(fact.datum_type)?.into_owned().into_tvalue())
                 })
                 .collect::<TractResult<_>>()?;
             let values = model.into_optimized()?.into_runnable()?.run(inputs)?.remove(0);

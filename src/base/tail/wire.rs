@@ -24,7 +24,17 @@ pub(crate) fn find_tail(base: &Base, model: &mut TypedModel, task: Task) -> Resu
     match task {
         Task::Encoder => encoder(model, ending, batch),
         Task::Classification => classifier(base, model, ending, batch),
+        Task::CausalLm => language_model(base, model, ending),
     }
+}
+
+fn language_model(base: &Base, model: &TypedModel, ending: &Ending) -> Result<Tail> {
+    let lost = |node: &str| Error::internal("the model's end is another one at these sizes").at(node);
+    let hidden = ending.linear.as_ref().filter(|_| ending.next_token);
+    let Some((hidden, layer, _)) = hidden else { return Err(output::refusal(base, ending)) };
+    let features = hidden.find(model).ok_or_else(|| lost(&hidden.node))?;
+    let layer = layer.find(model).ok_or_else(|| lost(&layer.node))?;
+    Ok(Tail { features, logits: None, classifier: Some(layer.node), plain: false })
 }
 
 fn encoder(model: &mut TypedModel, ending: &Ending, batch: usize) -> Result<Tail> {

@@ -83,6 +83,11 @@ impl Session {
     /// A generation that cannot be used is rolled back automatically. With `lenient` it is only set aside for this session, so that it can be
     /// looked at and rolled back.
     pub(crate) fn open(home: Home, profile: &str, lenient: bool) -> Result<Session> {
+        if home.0.language.is_some() {
+            return Err(Error::usage("the model of this home generates text, and does not learn from feedback yet")
+                .at(home.path().display())
+                .hint("`acclimate generate` and `acclimate chat` answer with it"));
+        }
         let folder = profile_folder(home.path(), profile)?;
         let disk = keyed(home.0.disk.clone(), home.0.key.as_ref(), profile);
         let store = Store::create(disk.clone(), &folder)?;

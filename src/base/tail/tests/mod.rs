@@ -3,6 +3,7 @@
 
 mod kinds;
 mod softmax;
+mod vocabulary;
 
 use std::path::Path;
 
@@ -77,7 +78,7 @@ fn with_outputs(mut model: ModelProto, names: &[&str]) -> ModelProto {
 
 /// What a classifier's end makes of some examples: its scores, what the file answers, and the width of the features.
 fn ran(base: &Base, batch: usize) -> (Vec<Vec<f32>>, Vec<Vec<f32>>, usize) {
-    let mut graph = base.concrete(&Bucket { batch, sequence: 0 }).unwrap();
+    let mut graph = base.concrete(&Bucket { batch, sequence: 0, past: 0 }).unwrap();
     let tail = find_tail(base, &mut graph, Task::Classification).unwrap();
     let output = graph.outputs[base.ending().unwrap().output];
     let features = graph.outlet_fact(tail.features).unwrap().shape.as_concrete().unwrap().to_vec();

@@ -1,0 +1,201 @@
+//! `GroupQueryAttention` of ONNX Runtime, as its builder for generation writes it: packed or separate queries, keys and
+//! values, a KV cache, rotary embeddings within. It becomes standard operators.
+//!
+//! ONNX Runtime takes positions from the number of tokens that count, which fits texts padded on the right alone. Here
+//! they come from the model's mask, as in other exports: a token's position is the number of those before it that count.
+
+use std::collections::HashMap;
+
+use tract_onnx::pb::attribute_proto::AttributeType;
+use tract_onnx::pb::tensor_proto::DataType;
+use tract_onnx::pb::{AttributeProto, GraphProto, NodeProto};
+
+use super::super::integers::whole_values;
+use super::super::narrow::integer;
+use super::super::roles::words;
+use super::{Constants, Given, Lowering, int, int_or};
+
+/// The operator.
+pub(in super::super) const GROUP_QUERY: &str = "GroupQueryAttention";
+/// Operators that leave the width of a projection as it is.
+const SAME_WIDTH: [&str; 7] =
+    ["Add", "Cast", "Identity", "Reshape", "RotaryEmbedding", "SimplifiedLayerNormalization", "LayerNormalization"];
+/// Longest chain from a projection to its attention.
+const FARTHEST: usize = 12;
+/// Inputs of the node.
+const PAST_KEY: usize = 3;
+const PAST_VALUE: usize = 4;
+const COS: usize = 7;
+const SIN: usize = 8;
+
+/// Why a node of it is not read; none if that does not show in its form.
+pub(in super::super) fn refusal(node: &NodeProto) -> Option<String> {
+    let set = |name: &str| int(node, name) != 0;
+    let given = |slot: usize| node.input.get(slot).is_some_and(|name| !name.is_empty());
+    let named = [
+        (set("smooth_softmax"), "the attribute smooth_softmax"),
+        (set("rotary_interleaved"), "the attribute rotary_interleaved"),
+        (int(node, "qk_output") > 0, "the attribute qk_output"),
+        (int_or(node, "kv_cache_bit_width", 0) > 0, "a quantised cache (kv_cache_bit_width)"),
+        (given(9), "its input position_ids"),
+        (given(10), "its input attention_bias"),
+        (given(11), "its input head_sink"),
+        (!given(PAST_KEY) || !given(PAST_VALUE), "no past keys and values"),
+    ];
+    let (_, what) = named.into_iter().find(|(found, _)| *found)?;
+    Some(format!("a {GROUP_QUERY} with {what}"))
+}
+
+/// The size of a head of the attention that reads the cache input `past`, where the file tells it.
+pub(in super::super) fn head_size(graph: &GraphProto, past: &str) -> Option<i64> {
+    let node = graph.node.iter().find(|n| n.op_type == GROUP_QUERY && n.input.iter().any(|i| i == past))?;
+    size_of(node, &graph.node, &super::constants(graph, &graph.node))
+}
+
+/// The sizes of the heads of all such nodes, by the names of their results.
+pub(super) fn head_sizes(nodes: &[NodeProto], constants: &Constants) -> HashMap<String, i64> {
+    let one = |n: &NodeProto| Some((n.output.first()?.clone(), size_of(n, nodes, constants)?));
+    nodes.iter().filter(|n| n.op_type == GROUP_QUERY).filter_map(one).collect()
+}
+
+fn size_of(node: &NodeProto, nodes: &[NodeProto], constants: &Constants) -> Option<i64> {
+    let (heads, shared) = (int(node, "num_heads"), int(node, "kv_num_heads"));
+    let packed = node.input.get(1).is_none_or(String::is_empty);
+    let parts = if packed { heads.checked_add(shared.checked_mul(2)?)? } else { heads };
+    let mut at = node.input.first()?;
+    for _ in 0..FARTHEST {
+        let made = nodes.iter().find(|n| n.output.contains(at))?;
+        let width = match made.op_type.as_str() {
+            "MatMul" => *constants.get(made.input.get(1)?.as_str())?.dims.last()?,
+            "Split" => {
+                let part = made.output.iter().position(|o| o == at)?;
+                *whole_values(constants.get(made.input.get(1)?.as_str())?)?.get(part)?
+            }
+            super::BLOCKS => int(made, "N"),
+            op if SAME_WIDTH.contains(&op) => {
+                at = made.input.first()?;
+                continue;
+            }
+            _ => return None,
+        };
+        return (parts > 0 && width > 0 && width % parts == 0).then(|| width / parts);
+    }
+    None
+}
+
+/// The model's own mask, `[batch, past and new positions]`.
+pub(super) fn mask(graph: &GraphProto) -> Option<String> {
+    let stored = |name: &str| graph.initializer.iter().any(|t| t.name == name);
+    let is_mask = |name: &str| words(name).iter().any(|word| word == "mask") && !stored(name);
+    graph.input.iter().map(|i| &i.name).find(|name| is_mask(name)).cloned()
+}
+
+/// Rewrites a node.
+pub(super) fn group_query(to: &mut Lowering, given: &Given) -> Option<()> {
+    let node = given.node;
+    refusal(node).is_none().then_some(())?;
+    let size = *to.head_sizes.get(given.output()?)?;
+    let (heads, shared) = (int(node, "num_heads"), int(node, "kv_num_heads"));
+    let mask = to.mask.clone()?;
+    let [q, k, v] = match (given.input(1), given.input(2)) {
+        (Some(k), Some(v)) => [given.input(0)?.to_string(), k.to_string(), v.to_string()],
+        _ => to.split(given.input(0)?, &[heads * size, shared * size, shared * size]),
+    };
+    let [q, k, v] = [(q, heads), (k, shared), (v, shared)].map(|(x, heads)| to.heads(&x, heads, size));
+    let (q, k) = match int(node, "do_rotary") {
+        0 => (q, k),
+        _ => {
+            let positions = to.positions(&mask, &q);
+            let half = to.constants.get(given.input(COS)?)?.dims.get(1).copied()?;
+            let cos = to.angles(given.input(COS)?, &positions);
+            let sin = to.angles(given.input(SIN)?, &positions);
+            (to.rotated(&q, &cos, &sin, half, size), to.rotated(&k, &cos, &sin, half, size))
+        }
+    };
+    let counts = to.emit_with("Cast", &[&mask], vec![integer("to", DataType::Bool as i64)]);
+    let axes = to.integers(&[1, 2]);
+    let counts = to.emit("Unsqueeze", &[&counts, &axes]);
+    let number = |name: &str, value: f32| AttributeProto {
+        name: name.into(),
+        r#type: AttributeType::Float as i32,
+        f: value,
+        ..Default::default()
+    };
+    let float = |name: &str| node.attribute.iter().find(|a| a.name == name).map(|a| a.f).filter(|f| *f > 0.0);
+    let mut attributes = vec![integer("is_causal", 1)];
+    attributes.extend(float("scale").map(|scale| number("scale", scale)));
+    attributes.extend(float("softcap").map(|cap| number("softcap", cap)));
+    let window = int_or(node, "local_window_size", -1);
+    if window > 0 {
+        attributes.push(integer("left_window_size", window - 1));
+    }
+    let inputs = [&q, &k, &v, &counts, given.input(PAST_KEY)?, given.input(PAST_VALUE)?].map(str::to_string);
+    let whole = to.fresh();
+    let output = |slot: usize| node.output.get(slot).cloned().unwrap_or_default();
+    to.nodes.push(NodeProto {
+        name: to.at.clone(),
+        op_type: "Attention".into(),
+        input: inputs.to_vec(),
+        output: vec![whole.clone(), output(1), output(2)],
+        attribute: attributes,
+        ..NodeProto::default()
+    });
+    let moved = to.emit_with("Transpose", &[&whole], vec![integers_attribute("perm", &[0, 2, 1, 3])]);
+    let together = to.integers(&[0, 0, heads * size]);
+    to.emit_to("Reshape", &[&moved, &together], given.output()?);
+    Some(())
+}
+
+fn integers_attribute(name: &str, values: &[i64]) -> AttributeProto {
+    let r#type = AttributeType::Ints as i32;
+    AttributeProto { name: name.into(), r#type, ints: values.to_vec(), ..Default::default() }
+}
+
+impl Lowering<'_> {
+    /// `[batch, positions, heads·size]` as `[batch, heads, positions, size]`.
+    fn heads(&mut self, x: &str, heads: i64, size: i64) -> String {
+        let shape = self.integers(&[0, 0, heads, size]);
+        let apart = self.emit("Reshape", &[x, &shape]);
+        self.emit_with("Transpose", &[&apart], vec![integers_attribute("perm", &[0, 2, 1, 3])])
+    }
+
+    /// Positions of the new tokens, `[batch, positions]`: how many tokens before each count.
+    fn positions(&mut self, mask: &str, q: &str) -> String {
+        let whole = self.emit_with("Cast", &[mask], vec![integer("to", DataType::Int64 as i64)]);
+        let (axis, one) = (self.integers(&[1]), self.integers(&[1]));
+        let counted = self.emit("CumSum", &[&whole, &axis]);
+        let before = self.emit("Sub", &[&counted, &one]);
+        let zero = self.integers(&[0]);
+        // What is padded on the left has none before it, and does not count itself.
+        let before = self.emit("Max", &[&before, &zero]);
+        let shape = self.emit("Shape", &[q]);
+        let two = self.integers(&[2]);
+        let new = self.emit("Gather", &[&shape, &two]);
+        let start = self.emit("Neg", &[&new]);
+        let end = self.integers(&[i64::MAX]);
+        self.emit("Slice", &[&before, &start, &end, &axis])
+    }
+
+    /// Rows of a table of angles, `[batch, 1, positions, half]`.
+    fn angles(&mut self, table: &str, positions: &str) -> String {
+        let rows = self.emit("Gather", &[table, positions]);
+        let axis = self.integers(&[1]);
+        self.emit("Unsqueeze", &[&rows, &axis])
+    }
+
+    /// Rotary embedding of the first `2·half` of `size` numbers, in halves.
+    fn rotated(&mut self, x: &str, cos: &str, sin: &str, half: i64, size: i64) -> String {
+        let (first, second) = (self.columns(x, 0, half), self.columns(x, half, 2 * half));
+        let parts = [("Sub", &first, &second), ("Add", &second, &first)];
+        let [low, high] = parts.map(|(op, a, b)| {
+            let (a, b) = (self.emit("Mul", &[a, cos]), self.emit("Mul", &[b, sin]));
+            self.emit(op, &[&a, &b])
+        });
+        let mut all = vec![low, high];
+        if 2 * half < size {
+            all.push(self.columns(x, 2 * half, size));
+        }
+        let all: Vec<&str> = all.iter().map(String::as_str).collect();
+        self.emit_with("Concat", &all, vec![integer("axis", -1)])
+    }
+}

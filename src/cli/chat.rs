@@ -1,0 +1,211 @@
+//! `chat`: a conversation with a home's language model in a terminal.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use acclimate::chat::Message;
+use acclimate::generate::GenerationConfig;
+use acclimate::runtime::{Conversation, Generated};
+use acclimate::{Error, Home, Result};
+use clap::Args;
+use rustyline::DefaultEditor;
+use rustyline::error::ReadlineError;
+
+use super::generate::{GenerationArgs, left_out};
+use super::output::Output;
+use super::stop;
+
+/// Talk with a language model in the terminal
+#[derive(Args)]
+#[command(after_help = "Example:\n  acclimate chat home --system \"Answer briefly.\"\n\n\
+                        Ctrl-C stops an answer, Ctrl-D leaves. A line that ends with \\ goes on. /help lists the commands.")]
+pub struct Chat {
+    /// The home
+    home: PathBuf,
+    /// System message before the conversation
+    #[arg(long, value_name = "TEXT")]
+    system: Option<String>,
+    #[command(flatten)]
+    options: GenerationArgs,
+}
+
+const HELP: &str = "\
+/retry        answer the last message again
+/undo         take back the last message and its answer
+/system TEXT  replace the system message and begin anew; without TEXT there is none
+/clear        begin anew
+/why          what answered, and how fast
+/quit         leave (or Ctrl-D)
+A line that ends with \\ goes on with the next one. Ctrl-C stops an answer.";
+
+impl Chat {
+    pub fn run(self, output: &Output) -> Result<ExitCode> {
+        let home = Home::open(&self.home)?;
+        let conversation = Conversation::new(&home)?;
+        let config = self.options.or(conversation.defaults()?)?;
+        if !conversation.has_template()? {
+            output.note("the model has no chat template: it goes on where your text ends");
+        }
+        let stopped = stop::on_signal()?;
+        let editor = DefaultEditor::new().map_err(|e| Error::internal("cannot use the terminal").because(e))?;
+        let mut chat = Talk { conversation, config, output, stopped, editor, last: None };
+        chat.begin(self.system);
+        output.note("/help lists the commands");
+        while let Some(line) = chat.line()? {
+            match line.strip_prefix('/') {
+                Some(command) if !chat.command(command)? => break,
+                Some(_) => {}
+                None => {
+                    chat.conversation.push(Message::new("user", line));
+                    chat.answer()?;
+                }
+            }
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// A chat that is going on.
+struct Talk<'a> {
+    conversation: Conversation,
+    config: GenerationConfig,
+    output: &'a Output,
+    stopped: &'a AtomicBool,
+    editor: DefaultEditor,
+    last: Option<Generated>,
+}
+
+impl Talk<'_> {
+    /// A new conversation, with `system` as its first message.
+    fn begin(&mut self, system: Option<String>) {
+        let system = system.filter(|text| !text.is_empty()).map(|text| Message::new("system", text));
+        self.conversation.set_messages(system.into_iter().collect());
+        self.last = None;
+    }
+
+    /// What was typed, or nothing at the end. Empty lines are passed over.
+    fn line(&mut self) -> Result<Option<String>> {
+        let mut typed = String::new();
+        loop {
+            let line = match self.editor.readline(if typed.is_empty() { "> " } else { "… " }) {
+                Ok(line) => line,
+                Err(ReadlineError::Interrupted) => {
+                    typed.clear();
+                    self.output.note("/quit or Ctrl-D leaves");
+                    continue;
+                }
+                Err(ReadlineError::Eof) => return Ok(None),
+                Err(e) => return Err(Error::internal("cannot read the terminal").because(e)),
+            };
+            if let Some(goes_on) = line.strip_suffix('\\') {
+                typed += goes_on;
+                typed.push('\n');
+                continue;
+            }
+            typed += &line;
+            if !typed.trim().is_empty() {
+                // Kept while the chat lasts, and nowhere.
+                let _ = self.editor.add_history_entry(&typed);
+                return Ok(Some(typed.trim().to_string()));
+            }
+            typed.clear();
+        }
+    }
+
+    /// Does what `/command` says; whether the chat goes on.
+    fn command(&mut self, command: &str) -> Result<bool> {
+        let (name, rest) = command.split_once(char::is_whitespace).unwrap_or((command, ""));
+        match name {
+            "quit" | "exit" => return Ok(false),
+            "help" => self.output.note(HELP),
+            "clear" => {
+                let system = self.system();
+                self.begin(system);
+            }
+            "system" => self.begin(Some(rest.trim().to_string())),
+            "undo" => {
+                self.take_back();
+                match self.conversation.messages().last().is_some_and(|m| m.role == "user") {
+                    true => {
+                        self.conversation.pop();
+                    }
+                    false => self.output.note("there is nothing to take back"),
+                }
+            }
+            "retry" => match self.conversation.messages().iter().any(|m| m.role == "user") {
+                true => {
+                    self.take_back();
+                    self.answer()?;
+                }
+                false => self.output.note("there is no message to answer again"),
+            },
+            "why" => match &self.last {
+                Some(answer) => self.output.note(why(answer)),
+                None => self.output.note("nothing was answered yet"),
+            },
+            other => self.output.note(format_args!("there is no command /{other}; /help lists them")),
+        }
+        Ok(true)
+    }
+
+    fn system(&self) -> Option<String> {
+        self.conversation.messages().first().filter(|m| m.role == "system").map(|m| m.content.clone())
+    }
+
+    /// Takes back the last answer, if the last message is one.
+    fn take_back(&mut self) {
+        if self.conversation.messages().last().is_some_and(|m| m.role == "assistant") {
+            self.conversation.pop();
+        }
+        self.last = None;
+    }
+
+    /// Answers the last message. One that cannot be answered is taken back, and the chat goes on.
+    fn answer(&mut self) -> Result<()> {
+        stop::reset();
+        let mut out = std::io::stdout();
+        let mut written = Ok(());
+        let stopped = self.stopped;
+        let answer = self.conversation.answer(&self.config, &mut |text| {
+            written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+            written.is_ok() && !stopped.load(Ordering::Relaxed)
+        });
+        let answer = match answer {
+            Ok(answer) => answer,
+            Err(e) => {
+                self.conversation.pop();
+                self.output.error(&e);
+                return Ok(());
+            }
+        };
+        let ended = written.and_then(|()| writeln!(out));
+        ended.map_err(|e| Error::io("cannot write the answer", Path::new("standard output"), e))?;
+        if answer.left_out > 0 {
+            self.output.warn(left_out(&answer));
+        }
+        if answer.finish_reason.is_none() {
+            self.output.note("stopped");
+        }
+        self.last = Some(answer);
+        stop::reset();
+        Ok(())
+    }
+}
+
+fn why(answer: &Generated) -> String {
+    let by = match answer.generation {
+        0 => "the base model".to_string(),
+        generation => format!("generation {generation}"),
+    };
+    let ended = answer.finish_reason.map_or("it was stopped", |reason| match reason.as_str() {
+        "length" => "it reached its most tokens",
+        _ => "the model ended it",
+    });
+    let rate = if answer.token_ms > 0.0 { format!(", {:.1} tokens/s", 1e3 / answer.token_ms) } else { String::new() };
+    format!(
+        "answered by {by}: {} tokens, {ended}; first token after {:.0} ms{rate}; prompt of {} tokens, {} of them read before",
+        answer.tokens, answer.prefill_ms, answer.prompt_tokens, answer.cached_tokens
+    )
+}
