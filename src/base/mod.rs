@@ -287,6 +287,13 @@ impl Base {
         let rows = self.tables(positions).iter().filter_map(|t| t.least(usize::MAX)).min()?;
         usize::try_from(rows).ok()
     }
+    /// Rows of the smallest table of angles that an attention with rotary embeddings reads by the mask: no text may have
+    /// more positions.
+    pub(crate) fn rotary_rows(&self) -> Option<usize> {
+        let tables =
+            self.onnx.nodes.iter().filter(|n| n.op == lower::GROUP_QUERY).filter_map(|n| n.inputs.get(lower::COS));
+        tables.filter_map(|name| self.onnx.initializers.get(name)?.first().copied()).min()
+    }
     /// Whether every input takes floats of any value: none holds integers or indexes a table.
     pub(crate) fn takes_any_floats(&self) -> bool {
         self.inputs.iter().zip(&self.tables).all(|(port, tables)| port.element.is_float() && tables.is_empty())

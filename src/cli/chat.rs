@@ -14,7 +14,7 @@ use rustyline::DefaultEditor;
 use rustyline::error::ReadlineError;
 
 use super::generate::{GenerationArgs, left_out};
-use super::output::Output;
+use super::output::{Output, printable_text};
 use super::stop;
 
 /// Talk with a language model in the terminal
@@ -38,6 +38,7 @@ const HELP: &str = "\
 /clear        begin anew
 /why          what answered, and how fast
 /quit         leave (or Ctrl-D)
+//TEXT        say /TEXT
 A line that ends with \\ goes on with the next one. Ctrl-C stops an answer.";
 
 impl Chat {
@@ -54,11 +55,13 @@ impl Chat {
         chat.begin(self.system);
         output.note("/help lists the commands");
         while let Some(line) = chat.line()? {
-            match line.strip_prefix('/') {
+            // Two slashes are one that is said.
+            match line.strip_prefix('/').filter(|rest| !rest.starts_with('/')) {
                 Some(command) if !chat.command(command)? => break,
                 Some(_) => {}
                 None => {
-                    chat.conversation.push(Message::new("user", line));
+                    let said = line.strip_prefix('/').unwrap_or(&line);
+                    chat.conversation.push(Message::new("user", said));
                     chat.answer()?;
                 }
             }
@@ -96,6 +99,7 @@ impl Talk<'_> {
                     self.output.note("/quit or Ctrl-D leaves");
                     continue;
                 }
+                Err(ReadlineError::Eof) if !typed.trim().is_empty() => return Ok(Some(typed.trim().to_string())),
                 Err(ReadlineError::Eof) => return Ok(None),
                 Err(e) => return Err(Error::internal("cannot read the terminal").because(e)),
             };
@@ -166,15 +170,19 @@ impl Talk<'_> {
     fn answer(&mut self) -> Result<()> {
         stop::reset();
         let mut out = std::io::stdout();
-        let mut written = Ok(());
+        let (mut written, mut begun) = (Ok(()), false);
         let stopped = self.stopped;
         let answer = self.conversation.answer(&self.config, &mut |text| {
-            written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+            begun |= !text.is_empty();
+            written = out.write_all(printable_text(text).as_bytes()).and_then(|()| out.flush());
             written.is_ok() && !stopped.load(Ordering::Relaxed)
         });
         let answer = match answer {
             Ok(answer) => answer,
             Err(e) => {
+                if begun {
+                    let _ = writeln!(out);
+                }
                 self.conversation.pop();
                 self.output.error(&e);
                 return Ok(());

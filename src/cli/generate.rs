@@ -1,6 +1,6 @@
 //! `generate`: answers of a home's language model, for programs.
 
-use std::io::{Read, Write};
+use std::io::{IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::Ordering;
@@ -12,11 +12,13 @@ use acclimate::{Error, Home, Result};
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::output::Output;
+use super::output::{Output, printable_text};
 use super::stop;
 
 /// Largest file of prompts.
 const LARGEST: u64 = 64 << 20;
+/// Exit code where a signal ended the answers.
+const STOPPED: u8 = 130;
 /// Most tokens of an answer where neither the caller nor the model says.
 const MOST_TOKENS: usize = 512;
 
@@ -101,17 +103,28 @@ impl Generate {
         let stopped = stop::on_signal()?;
         let mut shown = output.list();
         let (several, conversations) = self.conversations()?;
-        for messages in conversations {
+        let shows = |text: &str| match std::io::stdout().is_terminal() {
+            true => printable_text(text),
+            false => text.to_string(),
+        };
+        for (n, messages) in conversations.into_iter().enumerate() {
             conversation.set_messages(messages);
             let mut out = std::io::stdout();
             let mut broken = Ok(());
             let streams = !output.json;
             let answer = conversation.answer(&config, &mut |text| {
                 if streams {
-                    broken = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+                    broken = out.write_all(shows(text).as_bytes()).and_then(|()| out.flush());
                 }
                 broken.is_ok() && !stopped.load(Ordering::Relaxed)
-            })?;
+            });
+            let answer = match answer {
+                Ok(answer) => answer,
+                Err(e) => {
+                    shown.close()?;
+                    return Err(if several { e.within(format!("conversation {}", n + 1)) } else { e });
+                }
+            };
             broken.map_err(|e| Error::io("cannot write the answer", Path::new("standard output"), e))?;
             if answer.left_out > 0 {
                 output.warn(left_out(&answer));
@@ -125,7 +138,7 @@ impl Generate {
             }
         }
         shown.close()?;
-        Ok(ExitCode::SUCCESS)
+        Ok(if stopped.load(Ordering::Relaxed) { ExitCode::from(STOPPED) } else { ExitCode::SUCCESS })
     }
 
     /// What to answer, and whether there may be several.
@@ -149,7 +162,12 @@ impl Generate {
                 let bytes = read(&mut opened, &name)?;
                 if file.extension().is_some_and(|e| e == "jsonl") {
                     let all = conversations(&bytes).map_err(|e| e.within(file.display()))?;
-                    let first = |messages: Vec<Message>| system.clone().chain(messages).collect();
+                    // A system message of its own stays.
+                    let own = |messages: &[Message]| messages.first().is_some_and(|m| m.role == "system");
+                    let first = |messages: Vec<Message>| match own(&messages) {
+                        true => messages,
+                        false => system.clone().chain(messages).collect(),
+                    };
                     return Ok((true, all.into_iter().map(first).collect()));
                 }
                 bytes

@@ -1,5 +1,6 @@
 //! Writing the nodes and the numbers that a rewritten node becomes.
 
+use tract_onnx::pb::attribute_proto::AttributeType;
 use tract_onnx::pb::tensor_proto::DataType;
 use tract_onnx::pb::{AttributeProto, NodeProto, TensorProto};
 
@@ -7,7 +8,35 @@ use super::super::integers::float_tensor;
 use super::super::narrow::integer;
 use super::Lowering;
 
+/// An attribute of whole numbers.
+pub(super) fn integers(name: &str, values: &[i64]) -> AttributeProto {
+    let r#type = AttributeType::Ints as i32;
+    AttributeProto { name: name.into(), r#type, ints: values.to_vec(), ..AttributeProto::default() }
+}
+
+/// Opset from which on axes are an input.
+const AXES_AS_INPUT: i64 = 13;
+
 impl Lowering<'_> {
+    /// `x` with axes of length 1 at these places.
+    pub(super) fn unsqueeze(&mut self, x: &str, axes: &[i64]) -> String {
+        if self.opset < AXES_AS_INPUT {
+            return self.emit_with("Unsqueeze", &[x], vec![integers("axes", axes)]);
+        }
+        let axes = self.integers(axes);
+        self.emit("Unsqueeze", &[x, &axes])
+    }
+
+    /// The sums of `x` along an axis, which goes.
+    pub(super) fn sums(&mut self, x: &str, axis: i64) -> String {
+        let gone = integer("keepdims", 0);
+        if self.opset < AXES_AS_INPUT {
+            return self.emit_with("ReduceSum", &[x], vec![integers("axes", &[axis]), gone]);
+        }
+        let axis = self.integers(&[axis]);
+        self.emit_with("ReduceSum", &[x, &axis], vec![gone])
+    }
+
     pub(super) fn fresh(&mut self) -> String {
         self.serial += 1;
         format!("{}.lowered.{}", self.at, self.serial)

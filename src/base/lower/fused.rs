@@ -4,9 +4,10 @@ use std::collections::HashSet;
 
 use tract_onnx::pb::attribute_proto::AttributeType;
 use tract_onnx::pb::tensor_proto::DataType;
-use tract_onnx::pb::{AttributeProto, NodeProto};
+use tract_onnx::pb::{AttributeProto, GraphProto, NodeProto, ValueInfoProto};
 
 use super::super::narrow::integer;
+use super::super::reload::shape;
 use super::{Given, Lowering, int};
 
 /// What ONNX Runtime adds to the scores of masked keys where the node does not say.
@@ -25,6 +26,20 @@ pub(super) fn lengths(nodes: &[NodeProto]) -> HashSet<String> {
         let same = ["Cast", "Identity"].contains(&node.op_type.as_str()) && found.contains(from);
         let sum = node.op_type == "ReduceSum" && node.attribute.iter().any(|a| a.name == "keepdims" && a.i == 0);
         if same || sum {
+            found.insert(to.clone());
+        }
+    }
+    found
+}
+
+/// Inputs of `graph` of two axes, by whatever type they are of: of them a mask is one of each key.
+pub(super) fn masks(graph: &GraphProto, nodes: &[NodeProto]) -> HashSet<String> {
+    let rows = |i: &&ValueInfoProto| shape(i).is_some_and(|shape| shape.dim.len() == 2);
+    let mut found: HashSet<String> = graph.input.iter().filter(rows).map(|i| i.name.clone()).collect();
+    for node in nodes.iter().filter(|n| ["Cast", "Identity"].contains(&n.op_type.as_str())) {
+        if let (Some(from), Some(to)) = (node.input.first(), node.output.first())
+            && found.contains(from)
+        {
             found.insert(to.clone());
         }
     }
@@ -55,14 +70,16 @@ fn float_attribute(name: &str, f: f32) -> AttributeProto {
 /// it stays as it is.
 pub(super) fn attention(to: &mut Lowering, given: &Given) -> Option<()> {
     let node = given.node;
-    let plain = given.input(4).is_none() && int(node, "do_rotary") == 0;
+    let present = node.output.get(1).is_some_and(|name| !name.is_empty());
+    let plain = given.input(4).is_none() && given.input(6).is_none() && !present && int(node, "do_rotary") == 0;
     let (x, weight) = (given.input(0)?, given.input(1)?);
     let wide = to.constants.get(weight).filter(|t| plain && t.dims.len() == 2)?.dims[1];
     let widths = match node.attribute.iter().find(|a| a.name == "qkv_hidden_sizes").map(|a| &a.ints[..]) {
         Some(&[q, k, v]) => [q, k, v],
         _ => [wide / 3; 3],
     };
-    (widths.iter().sum::<i64>() == wide).then_some(())?;
+    let whole = widths.iter().try_fold(0i64, |sum, width| sum.checked_add(*width).filter(|_| *width > 0));
+    (whole == Some(wide)).then_some(())?;
     let product = to.emit_main("MatMul", &[x.to_string(), weight.to_string()], &[]);
     let product = match given.input(2) {
         Some(bias) => to.emit("Add", &[&product, bias]),
@@ -74,6 +91,8 @@ pub(super) fn attention(to: &mut Lowering, given: &Given) -> Option<()> {
 
 /// `MultiHeadAttention` over projections of their own; what is packed stays as it is.
 pub(super) fn multi_head_attention(to: &mut Lowering, given: &Given) -> Option<()> {
+    // A cache of a fixed size, and one that is looked up.
+    (given.input(8).is_none() && given.input(9).is_none()).then_some(())?;
     let (q, k, v) = (given.input(0)?, given.input(1)?, given.input(2)?);
     let mut projections = [q, k, v].map(str::to_string);
     if let Some(bias) = given.input(3) {
@@ -114,10 +133,8 @@ pub(super) fn embed_layer_normalization(to: &mut Lowering, given: &Given) -> Opt
     let output = |slot: usize| node.output.get(slot).filter(|name| !name.is_empty());
     // Without a mask nothing reads how many positions count.
     if let (Some(lengths), Some(mask)) = (output(1), given.input(7)) {
-        let axis = to.integers(&[1]);
         let whole = to.emit_with("Cast", &[mask], vec![integer("to", DataType::Int64 as i64)]);
-        let counted = to.fresh();
-        to.push(counted.clone(), "ReduceSum", &[&whole, &axis], &counted, vec![integer("keepdims", 0)]);
+        let counted = to.sums(&whole, 1);
         to.lengths.insert(lengths.clone());
         to.rename(&counted, lengths)?;
     }
@@ -143,7 +160,9 @@ impl Lowering<'_> {
         let filter = number(node, "mask_filter_value").unwrap_or(MASKED);
         let lengths = mask.filter(|mask| self.lengths.contains(*mask));
         let masked = match mask {
-            Some(mask) if lengths.is_none() => Some(self.added(mask, filter)),
+            Some(mask) if lengths.is_none() && self.masks.contains(mask) => Some(self.added(mask, filter)),
+            // Nothing tells which of its forms it has.
+            Some(_) if lengths.is_none() => return None,
             _ => None,
         };
         let added = match (masked, bias) {
@@ -175,7 +194,6 @@ impl Lowering<'_> {
         let masked = self.emit("Sub", &[&one, &counts]);
         let filter = self.floats(&[filter], &[]);
         let added = self.emit("Mul", &[&masked, &filter]);
-        let axes = self.integers(&[1, 2]);
-        self.emit("Unsqueeze", &[&added, &axes])
+        self.unsqueeze(&added, &[1, 2])
     }
 }

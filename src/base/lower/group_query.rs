@@ -13,6 +13,7 @@ use tract_onnx::pb::{AttributeProto, GraphProto, NodeProto};
 use super::super::integers::whole_values;
 use super::super::narrow::integer;
 use super::super::roles::words;
+use super::emit::integers;
 use super::{Constants, Given, Lowering, int, int_or};
 
 /// The operator.
@@ -25,7 +26,7 @@ const FARTHEST: usize = 12;
 /// Inputs of the node.
 const PAST_KEY: usize = 3;
 const PAST_VALUE: usize = 4;
-const COS: usize = 7;
+pub(in super::super) const COS: usize = 7;
 const SIN: usize = 8;
 
 /// Why a node of it is not read; none if that does not show in its form.
@@ -61,6 +62,7 @@ pub(super) fn head_sizes(nodes: &[NodeProto], constants: &Constants) -> HashMap<
 fn size_of(node: &NodeProto, nodes: &[NodeProto], constants: &Constants) -> Option<i64> {
     let (heads, shared) = (int(node, "num_heads"), int(node, "kv_num_heads"));
     let packed = node.input.get(1).is_none_or(String::is_empty);
+    (heads > 0 && shared > 0).then_some(())?;
     let parts = if packed { heads.checked_add(shared.checked_mul(2)?)? } else { heads };
     let mut at = node.input.first()?;
     for _ in 0..FARTHEST {
@@ -96,6 +98,7 @@ pub(super) fn group_query(to: &mut Lowering, given: &Given) -> Option<()> {
     refusal(node).is_none().then_some(())?;
     let size = *to.head_sizes.get(given.output()?)?;
     let (heads, shared) = (int(node, "num_heads"), int(node, "kv_num_heads"));
+    (heads > 0 && shared > 0).then_some(())?;
     let mask = to.mask.clone()?;
     let [q, k, v] = match (given.input(1), given.input(2)) {
         (Some(k), Some(v)) => [given.input(0)?.to_string(), k.to_string(), v.to_string()],
@@ -113,8 +116,7 @@ pub(super) fn group_query(to: &mut Lowering, given: &Given) -> Option<()> {
         }
     };
     let counts = to.emit_with("Cast", &[&mask], vec![integer("to", DataType::Bool as i64)]);
-    let axes = to.integers(&[1, 2]);
-    let counts = to.emit("Unsqueeze", &[&counts, &axes]);
+    let counts = to.unsqueeze(&counts, &[1, 2]);
     let number = |name: &str, value: f32| AttributeProto {
         name: name.into(),
         r#type: AttributeType::Float as i32,
@@ -140,15 +142,10 @@ pub(super) fn group_query(to: &mut Lowering, given: &Given) -> Option<()> {
         attribute: attributes,
         ..NodeProto::default()
     });
-    let moved = to.emit_with("Transpose", &[&whole], vec![integers_attribute("perm", &[0, 2, 1, 3])]);
+    let moved = to.emit_with("Transpose", &[&whole], vec![integers("perm", &[0, 2, 1, 3])]);
     let together = to.integers(&[0, 0, heads * size]);
     to.emit_to("Reshape", &[&moved, &together], given.output()?);
     Some(())
-}
-
-fn integers_attribute(name: &str, values: &[i64]) -> AttributeProto {
-    let r#type = AttributeType::Ints as i32;
-    AttributeProto { name: name.into(), r#type, ints: values.to_vec(), ..Default::default() }
 }
 
 impl Lowering<'_> {
@@ -156,7 +153,7 @@ impl Lowering<'_> {
     fn heads(&mut self, x: &str, heads: i64, size: i64) -> String {
         let shape = self.integers(&[0, 0, heads, size]);
         let apart = self.emit("Reshape", &[x, &shape]);
-        self.emit_with("Transpose", &[&apart], vec![integers_attribute("perm", &[0, 2, 1, 3])])
+        self.emit_with("Transpose", &[&apart], vec![integers("perm", &[0, 2, 1, 3])])
     }
 
     /// Positions of the new tokens, `[batch, positions]`: how many tokens before each count.
@@ -179,8 +176,7 @@ impl Lowering<'_> {
     /// Rows of a table of angles, `[batch, 1, positions, half]`.
     fn angles(&mut self, table: &str, positions: &str) -> String {
         let rows = self.emit("Gather", &[table, positions]);
-        let axis = self.integers(&[1]);
-        self.emit("Unsqueeze", &[&rows, &axis])
+        self.unsqueeze(&rows, &[1])
     }
 
     /// Rotary embedding of the first `2·half` of `size` numbers, in halves.

@@ -27,7 +27,7 @@ use super::onnx::node_name;
 use products::{DynamicProduct, dynamic_products};
 
 pub(super) use blocks::{BLOCKS, load as load_blocks, refusal as blocks_refusal};
-pub(super) use group_query::{GROUP_QUERY, head_size, refusal as group_query_refusal};
+pub(super) use group_query::{COS, GROUP_QUERY, head_size, refusal as group_query_refusal};
 
 /// Rounding with the straight-through gradient.
 pub(super) const ROUND: &str = "AcclimateRound";
@@ -101,8 +101,8 @@ pub(super) fn lower(graph: &mut GraphProto, opset: i64) {
     let constants = constants(graph, &old);
     let dynamic = dynamic_products(&old, &constants);
     let (head_sizes, mask) = (group_query::head_sizes(&old, &constants), group_query::mask(graph));
-    let lengths = fused::lengths(&old);
-    let mut to = Lowering { head_sizes, mask, lengths, ..Lowering::new(constants, opset) };
+    let (lengths, masks) = (fused::lengths(&old), fused::masks(graph, &old));
+    let mut to = Lowering { head_sizes, mask, lengths, masks, ..Lowering::new(constants, opset) };
     for (position, node) in old.iter().enumerate().filter(|(position, _)| !dynamic.absorbed.contains(position)) {
         to.node(position, &Given { node, product: dynamic.products.get(&position) });
     }
@@ -158,6 +158,8 @@ struct Lowering<'a> {
     mask: Option<String>,
     /// Values that count positions, one number an example, where a mask may stand.
     lengths: HashSet<String>,
+    /// Masks `[batch, keys]`.
+    masks: HashSet<String>,
 }
 
 #[derive(Clone)]
@@ -186,6 +188,7 @@ impl<'a> Lowering<'a> {
             head_sizes: HashMap::new(),
             mask: None,
             lengths: HashSet::new(),
+            masks: HashSet::new(),
         }
     }
 

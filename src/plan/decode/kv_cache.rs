@@ -85,9 +85,8 @@ impl KvCache {
         self.tokens.extend_from_slice(tokens);
     }
 
-    /// Copies of the entries with the tokens from row `start` on, in tensors of `positions` rows.
-    pub(super) fn placed(&self, positions: usize, start: usize) -> TractResult<Vec<TValue>> {
-        let length = self.tokens.len();
+    /// Copies of the entries with the first `length` tokens from row `start` on, in tensors of `positions` rows.
+    pub(super) fn placed(&self, length: usize, positions: usize, start: usize) -> TractResult<Vec<TValue>> {
         let one = |entry: &Tensor| {
             let &[_, heads, _, width] = entry.shape() else { bail!("an entry of {:?}", entry.shape()) };
             let mut padded = Tensor::zero::<f32>(&[1, heads, positions, width])?;

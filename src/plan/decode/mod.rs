@@ -2,12 +2,13 @@
 //!
 //! Plans are compiled for definite sizes, and a cache grows with every token. So there are plans for few sizes:
 //! - a *block* reads several tokens at once behind a cache that is filled up on its left, as a batch of texts of several
-//!   lengths is padded. A model that is not told positions may count them by the length of its cache. It tells by its
-//!   first block, which is compared with a pass over the whole text: it has no use of a cache, and reads everything again;
+//!   lengths is padded. A model that is not told positions may count them by the length of its cache. So a block of some
+//!   tokens is compared with a pass over them. A model of which it is wrong, or one without a mask, has no use of a cache,
+//!   and reads everything again;
 //! - a *step* reads one token and writes its keys and values into the cache where it lies, behind those of the tokens
 //!   before. Nothing is copied. What the rows after them hold is masked. A model to which the place of a row in the cache
-//!   matters (one that looks back over a window) tells by the first step at each capacity, which is run a second time with
-//!   the cache filled up on its left. Such a model reads single tokens by blocks.
+//!   matters (one that looks back over a window) reads single tokens by blocks: at each capacity a step is compared with
+//!   one whose cache is filled up on its left.
 
 mod feed;
 mod graph;
@@ -34,6 +35,8 @@ use crate::sync::on_cores;
 const BLOCKS: [usize; 3] = [8, 32, 128];
 /// Tokens that the first block of a conversation reads, as many times this.
 const FIRST: usize = 32;
+/// Tokens of each of two blocks that are tried.
+const SAMPLE: usize = 3;
 /// Lengths at which a text is read again are multiples of this.
 const REREAD: usize = 32;
 /// Block and step plans that are kept.
@@ -59,8 +62,9 @@ pub(crate) struct Decoder {
 struct Tried(AtomicU8);
 
 impl Tried {
-    const NO: u8 = 1;
-    const YES: u8 = 2;
+    const YES: u8 = 1;
+    /// Final, whatever another thread finds.
+    const NO: u8 = 2;
 
     fn known(&self) -> Option<bool> {
         match self.0.load(Ordering::Relaxed) {
@@ -71,7 +75,7 @@ impl Tried {
     }
 
     fn set(&self, works: bool) {
-        self.0.store(if works { Tried::YES } else { Tried::NO }, Ordering::Relaxed);
+        self.0.fetch_max(if works { Tried::YES } else { Tried::NO }, Ordering::Relaxed);
     }
 }
 
@@ -111,10 +115,15 @@ impl Decoder {
     /// [`ErrorKind::UnsupportedModel`] where the model has inputs that no text fills, or reads several texts at a time.
     pub fn new(base: Arc<Base>, context: usize, cores: usize) -> Result<Decoder> {
         feed::check(&base)?;
-        let context = context.min(base.position_rows().unwrap_or(usize::MAX));
+        let rows = [base.position_rows(), base.rotary_rows()].into_iter().flatten().min();
+        let context = context.min(rows.unwrap_or(usize::MAX));
         let caches = Tried::default();
-        if base.roles().contains(&Role::Positions) {
-            // Who is told positions counts none.
+        let has = |role: Role| base.roles().contains(&role);
+        if base.cache().is_empty() || !has(Role::Mask) {
+            // Rows that are filled up could not be hidden.
+            caches.set(false);
+        } else if has(Role::Positions) || base.rotary_rows().is_some() {
+            // Positions are told, or taken from the mask.
             caches.set(true);
         }
         Ok(Decoder {
@@ -140,11 +149,15 @@ impl Decoder {
     /// [`ErrorKind::BadData`] where a token is none of the model's, or there are more than the context has positions for.
     pub fn read(&self, cache: &mut KvCache, tokens: &[u32]) -> Result<Vec<f32>> {
         self.check(cache.tokens().len(), tokens)?;
-        let hidden =
-            on_cores(self.cores, || match self.caches.known() == Some(false) || self.base.cache().is_empty() {
-                true => self.reread(cache, tokens),
-                false => self.read_on(cache, tokens),
-            });
+        let hidden = on_cores(self.cores, || {
+            if self.caches.known().is_none() {
+                self.try_cache(tokens);
+            }
+            match self.caches.known() {
+                Some(true) => self.read_on(cache, tokens),
+                _ => self.reread(cache, tokens),
+            }
+        });
         let scores = hidden.and_then(|hidden| on_cores(self.cores, || self.scores(hidden)));
         scores.inspect_err(|_| *cache = KvCache::new())
     }
@@ -171,13 +184,16 @@ impl Decoder {
     /// The hidden state of the last token, with a cache that is kept.
     fn read_on(&self, cache: &mut KvCache, tokens: &[u32]) -> Result<Tensor> {
         cache.reserve(&self.base, cache.tokens().len() + tokens.len(), self.context)?;
-        if let ([token], true) = (tokens, self.caches.known() == Some(true)) {
+        if let ([token], false) = (tokens, cache.tokens().is_empty()) {
             let step = self.steps.get(cache.capacity, || self.compile_step(cache.capacity))?;
-            if let (Some(plan), true) = (&step.plan, step.in_place.known() != Some(false)) {
-                return self.step_tried(plan, &step.in_place, cache, *token);
+            if step.in_place.known().is_none() {
+                self.try_step(&step, cache, *token)?;
+            }
+            if let (Some(plan), Some(true)) = (&step.plan, step.in_place.known()) {
+                return self.step(plan, cache, *token);
             }
         }
-        if cache.tokens().is_empty() && self.caches.known() == Some(true) {
+        if cache.tokens().is_empty() {
             // What answers is compiled while the prompt is read.
             return std::thread::scope(|scope| {
                 let capacity = cache.capacity;
@@ -191,42 +207,38 @@ impl Decoder {
     /// The hidden state of the last token, several tokens at a time.
     fn read_blocks(&self, cache: &mut KvCache, tokens: &[u32]) -> Result<Tensor> {
         let mut hidden = None;
-        let mut rest = tokens;
-        while !rest.is_empty() {
-            let (now, later) = rest.split_at(rest.len().min(BLOCKS[BLOCKS.len() - 1]));
-            let behind = !cache.tokens().is_empty();
-            hidden = Some(self.block(cache, now)?);
-            rest = later;
-            if behind && self.caches.known().is_none() {
-                let all = cache.tokens().to_vec();
-                let whole = self.pass(&all)?;
-                self.caches.set(hidden.as_ref().is_some_and(|hidden| near(hidden, &whole)));
-                if self.caches.known() == Some(false) {
-                    cache.took_all(rest);
-                    return if rest.is_empty() { Ok(whole) } else { self.pass(cache.tokens()) };
-                }
-            }
+        for block in tokens.chunks(BLOCKS[BLOCKS.len() - 1]) {
+            hidden = Some(self.block(cache, block)?);
         }
         hidden.ok_or_else(|| Error::internal("no token to read"))
     }
 
-    /// The hidden state of a token, by a step that is compared with another one where that was not done before.
-    fn step_tried(&self, plan: &Plan, in_place: &Tried, cache: &mut KvCache, token: u32) -> Result<Tensor> {
-        if in_place.known() == Some(true) {
-            return self.step(plan, cache, token);
-        }
-        let before = cache.tokens().len();
-        let last = cache.capacity - 1;
-        let filled =
-            guarded(ErrorKind::Internal, "cannot read the KV cache", || cache.placed(cache.capacity, last - before))?;
-        let (wanted, _) = self.run_step(plan, cache.capacity, before, last, filled, token)?;
-        let hidden = self.step(plan, cache, token)?;
-        in_place.set(near(&wanted, &hidden));
-        if in_place.known() == Some(true) {
-            return Ok(hidden);
-        }
-        cache.truncate(before);
-        self.block(cache, &[token])
+    /// Finds out whether a block behind a cache that is filled up answers as a pass over everything, with some of `tokens`.
+    fn try_cache(&self, tokens: &[u32]) {
+        let sample: Vec<u32> = tokens.iter().copied().cycle().take(2 * SAMPLE).collect();
+        let both = || -> Result<[Tensor; 2]> {
+            let mut cache = KvCache::new();
+            cache.reserve(&self.base, sample.len(), self.context)?;
+            self.block(&mut cache, &sample[..SAMPLE])?;
+            Ok([self.block(&mut cache, &sample[SAMPLE..])?, self.pass(&sample)?])
+        };
+        // A model that cannot be run so has no use of a cache either.
+        self.caches.set(both().is_ok_and(|[behind, whole]| near(&behind, &whole)));
+    }
+
+    /// Finds out whether a step answers the same wherever the rows of the tokens before lie, with the first tokens of
+    /// `cache`, of which there are some.
+    fn try_step(&self, step: &Step, cache: &KvCache, token: u32) -> Result<()> {
+        let Some(plan) = &step.plan else { return Ok(()) };
+        let (capacity, last) = (cache.capacity, cache.capacity - 1);
+        let before = cache.tokens().len().min(capacity / 4).max(1);
+        let placed = |start: usize| {
+            guarded(ErrorKind::Internal, "cannot read the KV cache", || cache.placed(before, capacity, start))
+        };
+        let (wanted, _) = self.run_step(plan, capacity, before, last, placed(last - before)?, token)?;
+        let (hidden, _) = self.run_step(plan, capacity, before, before, placed(0)?, token)?;
+        step.in_place.set(near(&wanted, &hidden));
+        Ok(())
     }
 
     /// The hidden state of the last token of a model without a cache: everything is read again.
@@ -245,16 +257,21 @@ impl Decoder {
     /// The hidden state of the last of `tokens`, at most a block.
     fn block(&self, cache: &mut KvCache, tokens: &[u32]) -> Result<Tensor> {
         let before = cache.tokens().len();
-        let (sequence, past) = match before {
-            0 => (tokens.len().next_multiple_of(FIRST), 0),
-            _ => {
-                let block = BLOCKS.into_iter().find(|n| *n >= tokens.len());
-                (block.unwrap_or(tokens.len()), kv_cache::capacity(before, self.context))
-            }
+        let sequence = match before {
+            0 => tokens.len().next_multiple_of(FIRST),
+            _ => BLOCKS.into_iter().find(|n| *n >= tokens.len()).unwrap_or(tokens.len()),
+        };
+        // Padding stays within the model's positions, too.
+        let sequence = sequence.min(self.context.saturating_sub(before)).max(tokens.len());
+        let past = match before {
+            0 => 0,
+            _ => kv_cache::capacity(before, self.context).min(self.context.saturating_sub(sequence)).max(before),
         };
         let entries = match past {
             0 => vec![],
-            past => guarded(ErrorKind::Internal, "cannot read the KV cache", || cache.placed(past, past - before))?,
+            past => {
+                guarded(ErrorKind::Internal, "cannot read the KV cache", || cache.placed(before, past, past - before))?
+            }
         };
         let (hidden, new) = self.run_block(&Bucket { batch: 1, sequence, past }, tokens, before, entries)?;
         cache.take(tokens, &new)?;

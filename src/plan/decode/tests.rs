@@ -164,6 +164,29 @@ fn the_way_in_which_tokens_are_read_changes_nothing() {
     assert_eq!(golden.differs("after a cut", &again, &wanted), None);
 }
 
+/// Gemma's export by optimum counts positions by the length of its cache, and its builder's looks back over a window.
+#[test]
+fn a_way_that_is_wrong_is_not_used() {
+    for (name, caches, in_place) in [
+        ("gemma3_past", false, None),
+        ("gemma3_genai_f32", true, Some(false)),
+        ("qwen3_genai_f32", true, Some(true)),
+        ("gpt2_past", true, Some(true)),
+        ("llama_plain", false, None),
+    ] {
+        let (decoder, mut cache) = (Golden::of(name).decoder(), KvCache::new());
+        decoder.read(&mut cache, &[5, 6, 7, 8]).unwrap();
+        decoder.read(&mut cache, &[9]).unwrap();
+        assert_eq!(decoder.caches.known(), Some(caches), "{name}");
+        let step = caches.then(|| decoder.steps.get(128, || panic!("{name}: no step")).unwrap());
+        assert_eq!(step.and_then(|step| step.in_place.known()), in_place, "{name}");
+    }
+    // What was found wrong stays so.
+    let tried = Tried::default();
+    [false, true].into_iter().for_each(|works| tried.set(works));
+    assert_eq!(tried.known(), Some(false));
+}
+
 #[test]
 fn what_cannot_be_read_is_said() {
     let decoder = Golden::of("llama_past").decoder();

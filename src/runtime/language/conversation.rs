@@ -137,23 +137,30 @@ impl Conversation {
         })
     }
 
-    /// The tokens before the answer, and how many messages were left out of them: turns, the oldest first, until a
-    /// quarter of the context, or as much as the answer may have if that is less, is free.
+    /// The tokens before the answer, and how many messages were left out of them: turns, which begin with what the user
+    /// says, the oldest first, until a quarter of the context, or as much as the answer may have if that is less, is free.
     fn prompt(&self, language: &Language, config: &GenerationConfig) -> Result<(Vec<u32>, usize)> {
-        let context = language.decoder.context();
+        // Without a limit of the answer's own, one of prompt and answer together holds.
+        let whole = config.max_length.filter(|_| config.max_new_tokens.is_none()).unwrap_or(usize::MAX);
+        let context = language.decoder.context().min(whole);
         let wanted = config.max_new_tokens.unwrap_or(usize::MAX).min(context / ANSWER).max(1);
-        let system = self.messages.iter().take_while(|m| m.role == "system").count();
+        let system = self.messages.iter().take_while(|m| ["system", "developer"].contains(&m.role.as_str())).count();
         let (fixed, turns) = self.messages.split_at(system);
         if turns.is_empty() {
             return Err(Error::usage("there is no message to answer"));
         }
-        // A turn begins with what is not said by the model.
-        let begins = |ix: &usize| turns[*ix].role != "assistant";
-        let starts = (0..turns.len()).filter(|ix| *ix == 0 || begins(ix) && !begins(&(ix - 1)));
-        let mut least = 0;
+        let starts = (0..turns.len()).filter(|ix| *ix == 0 || turns[*ix].role == "user");
+        let (mut least, mut failure) = (0, None);
         for start in starts {
             let kept: Vec<Message> = fixed.iter().chain(&turns[start..]).cloned().collect();
-            let tokens = self.rendered(language, &kept)?;
+            let tokens = match self.rendered(language, &kept) {
+                Ok(tokens) => tokens,
+                // What is too long to be read may be short enough once more is left out.
+                Err(e) => {
+                    failure = failure.or(Some(e));
+                    continue;
+                }
+            };
             least = tokens.len();
             if tokens.is_empty() {
                 return Err(Error::bad_data("the messages hold no token"));
@@ -161,6 +168,9 @@ impl Conversation {
             if least + wanted <= context {
                 return Ok((tokens, start));
             }
+        }
+        if let Some(e) = failure.filter(|_| least == 0) {
+            return Err(e);
         }
         Err(Error::bad_data(format!(
             "the last message takes {least} tokens with what is around it, of a context of {context}, {wanted} of which are \
