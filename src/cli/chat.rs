@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 
 use acclimate::chat::Message;
 use acclimate::generate::GenerationConfig;
@@ -49,9 +49,8 @@ impl Chat {
         if !conversation.has_template()? {
             output.note("the model has no chat template: it goes on where your text ends");
         }
-        let stopped = stop::on_signal()?;
         let editor = DefaultEditor::new().map_err(|e| Error::internal("cannot use the terminal").because(e))?;
-        let mut chat = Talk { conversation, config, output, stopped, editor, last: None };
+        let mut chat = Talk { conversation, config, output, editor, last: None };
         chat.begin(self.system);
         output.note("/help lists the commands");
         while let Some(line) = chat.line()? {
@@ -75,7 +74,6 @@ struct Talk<'a> {
     conversation: Conversation,
     config: GenerationConfig,
     output: &'a Output,
-    stopped: &'a AtomicBool,
     editor: DefaultEditor,
     last: Option<Generated>,
 }
@@ -168,15 +166,15 @@ impl Talk<'_> {
 
     /// Answers the last message. One that cannot be answered is taken back, and the chat goes on.
     fn answer(&mut self) -> Result<()> {
-        stop::reset();
+        let stopped = stop::on_signal()?;
         let mut out = std::io::stdout();
         let (mut written, mut begun) = (Ok(()), false);
-        let stopped = self.stopped;
         let answer = self.conversation.answer(&self.config, &mut |text| {
             begun |= !text.is_empty();
             written = out.write_all(printable_text(text).as_bytes()).and_then(|()| out.flush());
             written.is_ok() && !stopped.load(Ordering::Relaxed)
         });
+        stop::at_rest();
         let answer = match answer {
             Ok(answer) => answer,
             Err(e) => {
@@ -197,7 +195,6 @@ impl Talk<'_> {
             self.output.note("stopped");
         }
         self.last = Some(answer);
-        stop::reset();
         Ok(())
     }
 }

@@ -31,8 +31,10 @@ pub fn on_signal() -> Result<&'static AtomicBool> {
     Ok(&STOP)
 }
 
-/// What was asked to stop has stopped: the next signal is a first one.
-pub fn reset() {
+/// What was asked to stop has stopped, and nothing looks at the flag until the next [`on_signal`]: a signal ends the
+/// process.
+pub fn at_rest() {
+    LOOKED_AT.store(false, Ordering::SeqCst);
     STOP.store(false, Ordering::SeqCst);
 }
 

@@ -6,13 +6,15 @@ use crate::base::{Base, guarded};
 use crate::error::{ErrorKind, Result};
 use crate::ops::append;
 
-/// Capacities that plans are compiled for: attention reads all of it, so it is not the largest from the start.
-const CAPACITIES: [usize; 5] = [128, 512, 2048, 8192, 32768];
+/// The least capacity that plans are compiled for, and the next one; then it doubles. Attention reads all of it, and it
+/// takes memory, so it is not the largest from the start.
+const FIRST: usize = 128;
+const NEXT: usize = 512;
 
 /// The least capacity for `positions`, no larger than the model's context if that is known.
 pub(super) fn capacity(positions: usize, context: usize) -> usize {
-    let enough = CAPACITIES.into_iter().find(|c| *c >= positions);
-    enough.unwrap_or_else(|| positions.next_power_of_two()).min(context.max(positions))
+    let enough = if positions <= FIRST { FIRST } else { positions.next_power_of_two().max(NEXT) };
+    enough.min(context.max(positions))
 }
 
 /// The KV cache of one conversation: what was computed of the tokens that were read, so that each is read once.
