@@ -36,7 +36,7 @@ export CARGO_TERM_COLOR=${CARGO_TERM_COLOR:-auto}
 # compiled once. Checks that a release build leaves out are switched back on for this crate alone.
 checks=(--config 'profile.release.package.acclimate.debug-assertions=true' --config 'profile.release.package.acclimate.overflow-checks=true')
 
-# Every feature; a default build, which is what a newcomer makes, is what the demo runs on.
+# Every feature. A default build, which is what a newcomer makes, is linted.
 full=(--features bundles)
 
 run_fmt() { cargo fmt --check; }
@@ -104,9 +104,9 @@ run_package() {
     [ "$size" -lt 4000000 ] || { echo "package: more than 4 MB; is an exclude missing in Cargo.toml?"; return 1; }
 }
 run_demo() {
-    # Built first, so that the time is the demo's own.
-    cargo build --release --locked --bin acclimate || return 1
-    cargo run --release --locked --quiet -- demo --json >"$work/demo.json" || return 1
+    # Built first, so that the time is the demo's own; it is the program of the tests.
+    cargo build --release --locked "${full[@]}" "${checks[@]}" --bin acclimate || return 1
+    cargo run --release --locked --quiet "${full[@]}" "${checks[@]}" --bin acclimate -- demo --json >"$work/demo.json" || return 1
     python3 - "$work/demo.json" "${ACCLIMATE_DEMO_SECONDS:-60}" <<'PY'
 import json, sys
 
