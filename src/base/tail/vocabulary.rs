@@ -2,11 +2,12 @@
 
 use tract_core::internal::*;
 use tract_core::ops::einsum::EinSum;
+use tract_core::ops::nn::Softmax;
 
 use super::trial::Trial;
 use super::walk::{FARTHEST, back, shape};
 use super::{Base, Place};
-use crate::input::{ArrayData, Role};
+use crate::input::{ArrayData, Example, Role};
 use crate::ops::is_constant;
 
 /// Exporters round the size of a vocabulary up to a multiple of at most this.
@@ -44,17 +45,43 @@ fn product(model: &TypedModel, at: OutletId, positions: usize) -> Option<OutletI
     shape(model, data).filter(|s| s.len() == 3 && s[1] == positions).map(|_| data)
 }
 
-/// Whether another last token leaves all rows but the last as they are, and changes that one.
+/// Whether no position looks at a later one: by the shares of the first attention, which take the model's first layer
+/// alone, and where there is none by trying the whole model.
 fn is_causal(base: &Base, trial: &Trial, output: OutletId, ids: usize) -> bool {
-    let run = |change: bool| -> Option<Vec<Vec<f32>>> {
-        let mut examples = base.random_examples(&trial.bucket, 0).ok()?;
-        for example in &mut examples {
-            for (array, role) in example.arrays.iter_mut().zip(&base.roles) {
-                // Without padding, so that the last row counts.
-                if let (Role::Mask, ArrayData::I64(values)) = (role, &mut array.data) {
-                    values.fill(1);
-                }
+    let (model, positions) = (&trial.model, trial.bucket.sequence);
+    let is_attention = |node: &&TypedNode| {
+        let square = shape(model, node.id.into()).is_some_and(|s| s.len() > 2 && s.ends_with(&[positions, positions]));
+        node.op_is::<Softmax>() && square
+    };
+    let order = model.eval_order().unwrap_or_default();
+    let Some(attention) = order.into_iter().map(|id| model.node(id)).find(is_attention) else {
+        return rows_are_causal(base, trial, output, ids);
+    };
+    let Some(examples) = unpadded(base, trial) else { return false };
+    let Some(shares) = trial.values_of(&examples, attention.id.into()) else { return false };
+    let later = |(at, share): (usize, &f32)| at % positions > at / positions % positions && *share > SAME;
+    let looks_back = |shares: &Vec<f32>| !shares.iter().enumerate().any(later);
+    !shares.is_empty() && shares.iter().all(looks_back)
+}
+
+/// Random examples of which every position counts.
+fn unpadded(base: &Base, trial: &Trial) -> Option<Vec<Example>> {
+    let mut examples = base.random_examples(&trial.bucket, 0).ok()?;
+    for example in &mut examples {
+        for (array, role) in example.arrays.iter_mut().zip(&base.roles) {
+            if let (Role::Mask, ArrayData::I64(values)) = (role, &mut array.data) {
+                values.fill(1);
             }
+        }
+    }
+    Some(examples)
+}
+
+/// Whether another last token leaves all rows but the last as they are, and changes that one.
+fn rows_are_causal(base: &Base, trial: &Trial, output: OutletId, ids: usize) -> bool {
+    let run = |change: bool| -> Option<Vec<Vec<f32>>> {
+        let mut examples = unpadded(base, trial)?;
+        for example in &mut examples {
             let ArrayData::I64(values) = &mut example.arrays.get_mut(ids)?.data else { return None };
             let last = values.last_mut()?;
             *last = if change { (*last == 0).into() } else { *last };

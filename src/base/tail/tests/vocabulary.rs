@@ -20,6 +20,16 @@ fn scored_tokens(end: Vec<NodeProto>, scores: i64) -> Base {
     base(&with_outputs(model(17, vec![ids], constants, nodes), &["logits"]))
 }
 
+/// Every position looks at all of them.
+fn attention() -> Vec<NodeProto> {
+    vec![
+        node("Transpose", &["e"], "t", vec![ints("perm", &[0, 2, 1])]),
+        node("MatMul", &["e", "t"], "s", vec![]),
+        node("Softmax", &["s"], "p", vec![int("axis", -1)]),
+        node("MatMul", &["p", "e"], "h", vec![]),
+    ]
+}
+
 #[test]
 fn scores_that_no_later_token_changes_are_those_of_the_next_one() {
     let n = |op: &str, inputs: &[&str], y: &str| node(op, inputs, y, vec![]);
@@ -28,6 +38,7 @@ fn scores_that_no_later_token_changes_are_those_of_the_next_one() {
         ("each token alone", vec![n("Mul", &["e", "two"], "h")], TOKENS, Task::CausalLm),
         ("a sum of those before", vec![n("CumSum", &["e", "axis1"], "h")], TOKENS, Task::CausalLm),
         ("a mean of all", vec![mean(), n("Add", &["e", "m"], "h")], TOKENS, Task::Encoder),
+        ("attention to all", attention(), TOKENS, Task::Encoder),
         ("tags", vec![n("CumSum", &["e", "axis1"], "h")], 5, Task::Encoder),
     ] {
         let base = scored_tokens(end, scores);
