@@ -1,8 +1,8 @@
 //! The KV cache of a causal language model: inputs that hold the keys and values of earlier positions, and outputs that
 //! hold them with those of the new positions.
 //!
-//! Exporters write them as `past_key_values.N.key` and `present.N.key`, `[batch, heads, positions, width]`. They are kept
-//! apart from what people feed: a pass over a whole text has an empty cache.
+//! Exporters write them as `past_key_values.N.key` and `present.N.key`, `[batch, heads, positions, width]`. They
+//! are kept apart from what people feed: a pass over a whole text has an empty cache.
 
 use tract_core::internal::*;
 use tract_core::ops::konst::Const;
@@ -10,10 +10,13 @@ use tract_onnx::pb::tensor_proto::DataType;
 use tract_onnx::pb::tensor_shape_proto::{Dimension, dimension::Value};
 use tract_onnx::pb::{GraphProto, ModelProto, TensorProto, TypeProto, ValueInfoProto, type_proto};
 
-use super::lower::head_size;
+use super::lower::{COS, GROUP_QUERY, head_size};
 use super::reload::{shape, shape_mut};
 use super::roles::words;
 use super::shape::{PAST, TOTAL};
+use super::{Base, Bucket, guarded};
+use crate::error::{ErrorKind, Result};
+use crate::input::Role;
 
 const SEQUENCE: &str = "sequence";
 const BATCH: &str = "batch";
@@ -106,8 +109,49 @@ fn take_branch(graph: &mut GraphProto) {
     }
 }
 
+impl Base {
+    /// The KV cache that the model has as inputs and outputs; empty where it has none.
+    pub(crate) fn cache(&self) -> &[CacheEntry] {
+        &self.cache
+    }
+
+    /// The typed graph at the sizes of `bucket`, constants propagated, nothing else rewritten. It has no cache.
+    pub(crate) fn concrete(&self, bucket: &Bucket) -> Result<TypedModel> {
+        let mut model = self.with_cache(&Bucket { past: 0, ..bucket.clone() })?;
+        model.outputs.truncate(self.outputs.len());
+        Ok(model)
+    }
+
+    /// [`Base::concrete`] with the cache: new keys and values are outputs after the model's own, and earlier ones
+    /// inputs after its own if the bucket has any.
+    pub(crate) fn with_cache(&self, bucket: &Bucket) -> Result<TypedModel> {
+        let mut model = self.at(bucket)?;
+        if bucket.past == 0 && !self.cache.is_empty() {
+            guarded(ErrorKind::UnsupportedModel, "cannot run the model without earlier positions", || {
+                empty(&mut model, self.inputs.len())?;
+                model.prop_consts()
+            })?;
+        }
+        Ok(model)
+    }
+
+    /// Rows of the table of positions that an input indexes, where there is one: no text may have more.
+    pub(crate) fn position_rows(&self) -> Option<usize> {
+        let positions = self.roles.iter().position(|r| *r == Role::Positions)?;
+        let rows = self.tables(positions).iter().filter_map(|t| t.least(usize::MAX)).min()?;
+        usize::try_from(rows).ok()
+    }
+
+    /// Rows of the smallest table of angles that an attention with rotary embeddings reads by the mask: no text may
+    /// have more positions.
+    pub(crate) fn rotary_rows(&self) -> Option<usize> {
+        let tables = self.onnx.nodes.iter().filter(|n| n.op == GROUP_QUERY).filter_map(|n| n.inputs.get(COS));
+        tables.filter_map(|name| self.onnx.initializers.get(name)?.first().copied()).min()
+    }
+}
+
 /// Makes the inputs from the one of index `own` on tensors without positions.
-pub(super) fn empty(model: &mut TypedModel, own: usize) -> TractResult<()> {
+fn empty(model: &mut TypedModel, own: usize) -> TractResult<()> {
     for outlet in model.inputs.split_off(own.min(model.inputs.len())) {
         let fact = model.outlet_fact(outlet)?;
         let shape = fact.shape.as_concrete().context("a cache of no definite shape")?.to_vec();

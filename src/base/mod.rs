@@ -281,19 +281,6 @@ impl Base {
     pub fn mask(&self) -> Option<usize> {
         self.roles.iter().position(|r| *r == Role::Mask)
     }
-    /// Rows of the table of positions that an input indexes, where there is one: no text may have more.
-    pub(crate) fn position_rows(&self) -> Option<usize> {
-        let positions = self.roles.iter().position(|r| *r == Role::Positions)?;
-        let rows = self.tables(positions).iter().filter_map(|t| t.least(usize::MAX)).min()?;
-        usize::try_from(rows).ok()
-    }
-    /// Rows of the smallest table of angles that an attention with rotary embeddings reads by the mask: no text may have
-    /// more positions.
-    pub(crate) fn rotary_rows(&self) -> Option<usize> {
-        let tables =
-            self.onnx.nodes.iter().filter(|n| n.op == lower::GROUP_QUERY).filter_map(|n| n.inputs.get(lower::COS));
-        tables.filter_map(|name| self.onnx.initializers.get(name)?.first().copied()).min()
-    }
     /// Whether every input takes floats of any value: none holds integers or indexes a table.
     pub(crate) fn takes_any_floats(&self) -> bool {
         self.inputs.iter().zip(&self.tables).all(|(port, tables)| port.element.is_float() && tables.is_empty())
@@ -370,31 +357,6 @@ impl Base {
     pub(crate) fn rounds(&self) -> bool {
         const ROUNDINGS: &[&str] = &["Quantise", "DynamicQuantise", "RoundStraight"];
         self.typed.nodes().iter().any(|n| ROUNDINGS.contains(&&*n.op.name()))
-    }
-
-    /// The KV cache that the model has as inputs and outputs; empty where it has none.
-    pub(crate) fn cache(&self) -> &[CacheEntry] {
-        &self.cache
-    }
-
-    /// The typed graph at the sizes of `bucket`, constants propagated, nothing else rewritten. It has no cache.
-    pub(crate) fn concrete(&self, bucket: &Bucket) -> Result<TypedModel> {
-        let mut model = self.with_cache(&Bucket { past: 0, ..bucket.clone() })?;
-        model.outputs.truncate(self.outputs.len());
-        Ok(model)
-    }
-
-    /// [`Base::concrete`] with the cache: new keys and values are outputs after the model's own, and earlier ones inputs
-    /// after its own if the bucket has any.
-    pub(crate) fn with_cache(&self, bucket: &Bucket) -> Result<TypedModel> {
-        let mut model = self.at(bucket)?;
-        if bucket.past == 0 && !self.cache.is_empty() {
-            guarded(ErrorKind::UnsupportedModel, "cannot run the model without earlier positions", || {
-                cache::empty(&mut model, self.inputs.len())?;
-                model.prop_consts()
-            })?;
-        }
-        Ok(model)
     }
 
     fn at(&self, bucket: &Bucket) -> Result<TypedModel> {

@@ -164,7 +164,7 @@ impl Talk<'_> {
         self.last = None;
     }
 
-    /// Answers the last message. One that cannot be answered is taken back, and the chat goes on.
+    /// Answers the last message. One that cannot be answered is removed, and the chat goes on.
     fn answer(&mut self) -> Result<()> {
         let stopped = stop::on_signal()?;
         let mut out = std::io::stdout();

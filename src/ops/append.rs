@@ -2,8 +2,9 @@
 
 use tract_core::internal::*;
 
-/// `(cache, new, position) → cache` with the rows of `new` at `position` and after. Cache `[batch, heads, capacity, width]`,
-/// new `[batch, heads, positions, width]`, position a whole number. In place where nobody else holds the cache.
+/// `(cache, new, position) → cache` with the rows of `new` at `position` and after. Cache `[batch, heads, capacity,
+/// width]`, new `[batch, heads, positions, width]`, position a whole number. In place where nobody else holds the
+/// cache.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Append;
 

@@ -4,8 +4,8 @@
 //! every change of axes, among others. A training graph has hundreds of inputs. So they are no inputs meanwhile, but
 //! operators that nothing changes.
 //!
-//! **Equal operators.** The runtime merges operators of equal inputs, and may replace two by each other where they share
-//! two inputs. A pass of our own takes the place of that one.
+//! **Equal operators.** The runtime merges operators of equal inputs, and may replace two by each other where they
+//! share two inputs. A pass of our own takes the place of that one.
 //!
 //! **Weights.** The runtime folds a change of axes into a constant by copying it, and looks for such changes through
 //! all layers at once: with SmolLM2-135M it holds up to a fifth of the weights a second time. So weights that are

@@ -93,15 +93,7 @@ impl Lowering<'_> {
 
     /// A list of one whole number.
     pub(super) fn integer(&mut self, value: i64) -> String {
-        let name = self.fresh();
-        self.initializers.push(TensorProto {
-            name: name.clone(),
-            dims: vec![1],
-            data_type: DataType::Int64 as i32,
-            int64_data: vec![value],
-            ..TensorProto::default()
-        });
-        name
+        self.integers(&[value])
     }
 
     pub(super) fn emit_with(&mut self, op: &str, inputs: &[&str], attributes: Vec<AttributeProto>) -> String {

@@ -1,4 +1,5 @@
-//! Operators that ONNX Runtime's optimiser fuses transformers to (`com.microsoft`), as the standard ones that they were.
+//! Operators that ONNX Runtime's optimiser fuses transformers to (`com.microsoft`), as the standard ones that they
+//! were.
 
 use std::collections::HashSet;
 
@@ -66,8 +67,8 @@ fn float_attribute(name: &str, f: f32) -> AttributeProto {
     AttributeProto { name: name.into(), r#type: AttributeType::Float as i32, f, ..AttributeProto::default() }
 }
 
-/// `Attention` over the packed projection of one input. A weight that is not stored, a cache, or rotary embeddings within:
-/// it stays as it is.
+/// `Attention` over the packed projection of one input. A weight that is not stored, a cache, or rotary embeddings
+/// within: it stays as it is.
 pub(super) fn attention(to: &mut Lowering, given: &Given) -> Option<()> {
     let node = given.node;
     let present = node.output.get(1).is_some_and(|name| !name.is_empty());

@@ -1,8 +1,9 @@
 //! `GroupQueryAttention` of ONNX Runtime, as its builder for generation writes it: packed or separate queries, keys and
 //! values, a KV cache, rotary embeddings within. It becomes standard operators.
 //!
-//! ONNX Runtime takes positions from the number of tokens that count, which fits texts padded on the right alone. Here
-//! they come from the model's mask, as in other exports: a token's position is the number of those before it that count.
+//! ONNX Runtime takes positions from the number of tokens that count, which fits texts padded on the right alone.
+//! Here they come from the model's mask, as in other exports: a token's position is the number of those before it
+//! that count.
 
 use std::collections::HashMap;
 

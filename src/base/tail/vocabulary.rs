@@ -15,8 +15,9 @@ const ROUNDED_UP: usize = 256;
 /// How far scores of one position may differ between two runs: rounding alone.
 const SAME: f32 = 1e-4;
 
-/// The last hidden state and the product that makes scores of it, `[batch, positions, vocabulary]`, where the model is a
-/// causal language model: it has a KV cache, or as many scores as tokens, none of which depends on a later token.
+/// The last hidden state and the product that makes scores of it, `[batch, positions, vocabulary]`, where the model
+/// is a causal language model: it has a KV cache, or as many scores as tokens, none of which depends on a later
+/// token.
 pub(super) fn hidden_state(base: &Base, trial: &Trial, output: OutletId) -> Option<(Place, Place)> {
     let model = &trial.model;
     let scores = shape(model, output).filter(|s| s.len() == 3 && s[1] == trial.bucket.sequence)?;

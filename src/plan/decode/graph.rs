@@ -1,4 +1,5 @@
-//! Graphs of a language model: tokens → last hidden state, new keys and values; hidden state → scores of the next token.
+//! Graphs of a language model: tokens → last hidden state, new keys and values; hidden state → scores of the next
+//! token.
 
 use tract_core::internal::*;
 use tract_core::ops::array::{Slice, TypedConcat};
@@ -35,8 +36,8 @@ pub(super) fn trunk(base: &Base, bucket: &Bucket) -> Result<TypedModel> {
     Ok(model)
 }
 
-/// One token and a cache of `capacity` rows, whose row of the last input's index becomes its own: `[hidden state, cache…]`.
-/// None where the graph does more with its cache than to append to it.
+/// One token and a cache of `capacity` rows, whose row of the last input's index becomes its own: `[hidden state,
+/// cache…]`. None where the graph does more with its cache than to append to it.
 pub(super) fn step(base: &Base, capacity: usize) -> Result<Option<TypedModel>> {
     let (mut model, hidden) = start(base, &Bucket { batch: 1, sequence: 1, past: capacity - 1 })?;
     let own = base.inputs().len();

@@ -1,14 +1,14 @@
 //! A causal language model, run token by token over a KV cache.
 //!
 //! Plans are compiled for definite sizes, and a cache grows with every token. So there are plans for few sizes:
-//! - a *block* reads several tokens at once behind a cache that is filled up on its left, as a batch of texts of several
-//!   lengths is padded. A model that is not told positions may count them by the length of its cache. So a block of some
-//!   tokens is compared with a pass over them. A model of which it is wrong, or one without a mask, has no use of a cache,
-//!   and reads everything again;
-//! - a *step* reads one token and writes its keys and values into the cache where it lies, behind those of the tokens
-//!   before. Nothing is copied. What the rows after them hold is masked. A model to which the place of a row in the cache
-//!   matters (one that looks back over a window) reads single tokens by blocks: at each capacity a step is compared with
-//!   one whose cache is filled up on its left.
+//! - a *block* reads several tokens at once behind a cache that is filled up on its left, as a batch of texts of
+//!   several lengths is padded. A model that is not told positions may count them by the length of its cache. So a
+//!   block of some tokens is compared with a pass over them. A model of which it is wrong, or one without a mask,
+//!   has no use of a cache, and reads everything again;
+//! - a *step* reads one token and writes its keys and values into the cache where it lies, behind those of the
+//!   tokens before. Nothing is copied. What the rows after them hold is masked. A model to which the place of a row
+//!   in the cache matters (one that looks back over a window) reads single tokens by blocks: at each capacity a
+//!   step is compared with one whose cache is filled up on its left.
 
 mod feed;
 mod graph;
@@ -142,11 +142,12 @@ impl Decoder {
         self.context
     }
 
-    /// Reads `tokens` after those in `cache`, which takes them, and gives the scores of the token after the last one, as
-    /// many as the vocabulary has. A cache that is left by a failure holds no tokens.
+    /// Reads `tokens` after those in `cache`, which takes them, and gives the scores of the token after the last
+    /// one, as many as the vocabulary has. A cache that is left by a failure holds no tokens.
     ///
     /// # Errors
-    /// [`ErrorKind::BadData`] where a token is none of the model's, or there are more than the context has positions for.
+    /// [`ErrorKind::BadData`] where a token is none of the model's, or there are more than the context has
+    /// positions for.
     pub fn read(&self, cache: &mut KvCache, tokens: &[u32]) -> Result<Vec<f32>> {
         self.check(cache.tokens().len(), tokens)?;
         let hidden = on_cores(self.cores, || {
@@ -213,7 +214,8 @@ impl Decoder {
         hidden.ok_or_else(|| Error::internal("no token to read"))
     }
 
-    /// Finds out whether a block behind a cache that is filled up answers as a pass over everything, with some of `tokens`.
+    /// Finds out whether a block behind a cache that is filled up answers as a pass over everything, with some of
+    /// `tokens`.
     fn try_cache(&self, tokens: &[u32]) {
         let sample: Vec<u32> = tokens.iter().copied().cycle().take(2 * SAMPLE).collect();
         let both = || -> Result<[Tensor; 2]> {

@@ -64,7 +64,8 @@ impl Golden {
     /// How far scores may be from the reference.
     fn tolerance(&self) -> f32 {
         match &self.name {
-            // Dynamic quantisation: which code a number falls to depends on the largest one beside it, in the padding as well.
+            // Dynamic quantisation: which code a number falls to depends on the largest one beside it, in the
+            // padding as well.
             name if name.ends_with("_past_int8") => 1.0,
             name if name.contains("f16") => 3e-2,
             _ => 1e-3,

@@ -87,7 +87,8 @@ impl Conversation {
     /// when it says `false` the answer ends there.
     ///
     /// # Errors
-    /// `BadData` where the messages do not fit the model's context or its chat template; `Usage` for a config out of range.
+    /// `BadData` where the messages do not fit the model's context or its chat template; `Usage` for a config out
+    /// of range.
     pub fn answer(&mut self, config: &GenerationConfig, on_text: &mut dyn FnMut(&str) -> bool) -> Result<Generated> {
         let home = self.home.clone();
         let language = home.language()?;
@@ -137,8 +138,9 @@ impl Conversation {
         })
     }
 
-    /// The tokens before the answer, and how many messages were left out of them: turns, which begin with what the user
-    /// says, the oldest first, until a quarter of the context, or as much as the answer may have if that is less, is free.
+    /// The tokens before the answer, and how many messages were left out of them: turns, which begin with what the
+    /// user says, the oldest first, until a quarter of the context, or as much as the answer may have if that is
+    /// less, is free.
     fn prompt(&self, language: &Language, config: &GenerationConfig) -> Result<(Vec<u32>, usize)> {
         // Without a limit of the answer's own, one of prompt and answer together holds.
         let whole = config.max_length.filter(|_| config.max_new_tokens.is_none()).unwrap_or(usize::MAX);

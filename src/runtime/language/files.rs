@@ -1,4 +1,5 @@
-//! The files of a language model's folder that a home keeps beside the model: tokenizer, chat template, generation config.
+//! The files of a language model's folder that a home keeps beside the model: tokenizer, chat template, generation
+//! config.
 
 use std::path::{Path, PathBuf};
 
