@@ -15,6 +15,8 @@ mod evidence;
 pub mod example;
 pub mod fit;
 mod interim;
+pub(crate) mod language;
+
 #[cfg(test)]
 mod level;
 mod pace;
@@ -32,6 +34,7 @@ mod trying_tests;
 use std::time::{Duration, Instant};
 
 pub(crate) use corrections::{Corrections, Unheld, Why};
+pub use language::LanguageFound;
 use deep::{Found, Trying};
 pub(crate) use doubts::Doubtful;
 use evidence::Evidence;

@@ -62,6 +62,16 @@ impl ChatTemplate {
         assistant_turns(messages)?.into_iter().map(example).collect()
     }
 
+    /// The whole conversation, which ends with an assistant turn, with that turn alone as the assistant's.
+    ///
+    /// Errors: as [`ChatTemplate::supervised_turns`].
+    pub fn supervised_last(&self, messages: &[Message], ends: &[String], now: Moment) -> Result<Supervised> {
+        let last = assistant_turns(messages)?.pop().filter(|turn| turn + 1 == messages.len());
+        let last = last.ok_or_else(|| Error::internal("a conversation that does not end with the assistant"))?;
+        let Turn { text, range } = self.turn(messages, last, ends, now)?;
+        Ok(Supervised { text, assistant: vec![range] })
+    }
+
     /// The conversation up to the assistant turn at `index`.
     fn turn(&self, messages: &[Message], index: usize, ends: &[String], now: Moment) -> Result<Turn> {
         let number = index + 1;

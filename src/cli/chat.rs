@@ -2,20 +2,20 @@
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 use std::sync::atomic::Ordering;
 
 use acclimate::chat::Message;
 use acclimate::generate::GenerationConfig;
 use acclimate::runtime::{Conversation, Generated};
-use acclimate::{Error, Home, Result};
+use acclimate::{Error, ErrorKind, Feedback, Result, Session};
 use clap::Args;
 use rustyline::DefaultEditor;
 use rustyline::error::ReadlineError;
 
 use super::generate::{GenerationArgs, left_out};
 use super::output::{Output, printable_text};
-use super::stop;
+use super::{ProfileArg, stop};
 
 /// Talk with a language model in the terminal
 #[derive(Args)]
@@ -29,10 +29,19 @@ pub struct Chat {
     system: Option<String>,
     #[command(flatten)]
     options: GenerationArgs,
+    #[command(flatten)]
+    profile: ProfileArg,
 }
 
+/// Temperature of a second answer where the most likely tokens are taken otherwise.
+const RETRY_TEMPERATURE: f64 = 0.8;
+
 const HELP: &str = "\
-/retry        answer the last message again
+/edit [TEXT]  the last answer should have been TEXT; without TEXT it is opened in $VISUAL, $EDITOR, or inline
+/good         the last answer is good
+/bad          the last answer is bad
+/retry        answer the last message again; then /1 or /2 says which answer is better
+/train        learn from what was said; serves only if it proves better
 /undo         take back the last message and its answer
 /system TEXT  replace the system message and begin anew; without TEXT there is none
 /clear        begin anew
@@ -43,14 +52,14 @@ A line that ends with \\ goes on with the next one. Ctrl-C stops an answer.";
 
 impl Chat {
     pub fn run(self, output: &Output) -> Result<ExitCode> {
-        let home = Home::open(&self.home)?;
-        let conversation = Conversation::new(&home)?;
+        let session = self.profile.session(&self.home)?;
+        let conversation = session.conversation()?;
         let config = self.options.or(conversation.defaults()?)?;
         if !conversation.has_template()? {
             output.note("the model has no chat template: it goes on where your text ends");
         }
         let editor = DefaultEditor::new().map_err(|e| Error::internal("cannot use the terminal").because(e))?;
-        let mut chat = Talk { conversation, config, output, editor, last: None };
+        let mut chat = Talk { session: &session, conversation, config, output, editor, last: None, before: None };
         chat.begin(self.system);
         output.note("/help lists the commands");
         while let Some(line) = chat.line()? {
@@ -71,11 +80,14 @@ impl Chat {
 
 /// A chat that is going on.
 struct Talk<'a> {
-    conversation: Conversation,
+    session: &'a Session,
+    conversation: Conversation<'a>,
     config: GenerationConfig,
     output: &'a Output,
     editor: DefaultEditor,
     last: Option<Generated>,
+    /// The answer before the last one, to the same message.
+    before: Option<Generated>,
 }
 
 impl Talk<'_> {
@@ -83,7 +95,7 @@ impl Talk<'_> {
     fn begin(&mut self, system: Option<String>) {
         let system = system.filter(|text| !text.is_empty()).map(|text| Message::new("system", text));
         self.conversation.set_messages(system.into_iter().collect());
-        self.last = None;
+        (self.last, self.before) = (None, None);
     }
 
     /// What was typed, or nothing at the end. Empty lines are passed over.
@@ -138,11 +150,21 @@ impl Talk<'_> {
             }
             "retry" => match self.conversation.messages().iter().any(|m| m.role == "user") {
                 true => {
+                    let before = self.last.take();
                     self.take_back();
-                    self.answer()?;
+                    self.answer_again()?;
+                    self.before = before.filter(|_| self.last.is_some());
+                    if self.before.is_some() {
+                        self.output.note("/1 or /2 says which answer is better");
+                    }
                 }
                 false => self.output.note("there is no message to answer again"),
             },
+            "1" | "2" => self.prefer(name == "1"),
+            "good" => self.say(Feedback::Accept),
+            "bad" => self.say(Feedback::Reject),
+            "edit" => self.edit(rest.trim())?,
+            "train" => self.train(),
             "why" => match &self.last {
                 Some(answer) => self.output.note(why(answer)),
                 None => self.output.note("nothing was answered yet"),
@@ -161,7 +183,115 @@ impl Talk<'_> {
         if self.conversation.messages().last().is_some_and(|m| m.role == "assistant") {
             self.conversation.pop();
         }
-        self.last = None;
+        (self.last, self.before) = (None, None);
+    }
+
+    /// Another answer to the last message: the most likely one again would be the same, so it is sampled.
+    fn answer_again(&mut self) -> Result<()> {
+        let usual = self.config.clone();
+        if !self.config.do_sample {
+            (self.config.do_sample, self.config.temperature) = (true, RETRY_TEMPERATURE);
+        }
+        let answered = self.answer();
+        self.config = usual;
+        answered
+    }
+
+    /// Says `feedback` about the last answer, in the place of what was said before.
+    fn say(&mut self, feedback: Feedback) {
+        let Some(id) = self.last.as_ref().and_then(|answer| answer.id) else {
+            return self.output.note("there is no answer to say something about");
+        };
+        let said = match self.session.feedback(id, feedback.clone()) {
+            Err(e) if e.kind() == ErrorKind::Usage => match self.session.replace_feedback(id, feedback) {
+                // What is wrong with the feedback itself is said first.
+                Err(_) => Err(e),
+                replaced => replaced,
+            },
+            said => said,
+        };
+        match said {
+            Ok(receipt) => self.output.note(format_args!("saved. {} waiting for /train", receipt.waiting)),
+            Err(e) => self.output.error(&e),
+        }
+    }
+
+    /// Says which of two answers to the same message is better, and goes on with that one.
+    fn prefer(&mut self, first: bool) {
+        let ids = |a: &Option<Generated>| a.as_ref().and_then(|answer| answer.id);
+        let (Some(one), Some(two)) = (ids(&self.before), ids(&self.last)) else {
+            return self.output.note("there are no two answers to choose from; /retry makes another one");
+        };
+        if first {
+            std::mem::swap(&mut self.before, &mut self.last);
+            self.conversation.pop();
+            let text = self.last.as_ref().map_or_else(String::new, |answer| answer.text.clone());
+            self.conversation.push(Message::new("assistant", text));
+        }
+        self.say(Feedback::PreferredOver(if first { two } else { one }));
+        self.before = None;
+    }
+
+    /// Says what the last answer should have been, and goes on with that.
+    fn edit(&mut self, given: &str) -> Result<()> {
+        let Some(answer) = self.last.as_ref().map(|answer| answer.text.clone()) else {
+            self.output.note("there is no answer to edit");
+            return Ok(());
+        };
+        let text = match given {
+            "" => match self.edited(&answer)? {
+                Some(text) => text,
+                None => return Ok(()),
+            },
+            given => given.to_string(),
+        };
+        let text = text.trim().to_string();
+        self.say(Feedback::Edit(text.clone()));
+        if !text.is_empty() && self.conversation.messages().last().is_some_and(|m| m.role == "assistant") {
+            self.conversation.pop();
+            self.conversation.push(Message::new("assistant", text));
+        }
+        Ok(())
+    }
+
+    /// `answer` as the person changed it, in their editor or on the line.
+    fn edited(&mut self, answer: &str) -> Result<Option<String>> {
+        let editor = ["VISUAL", "EDITOR"].iter().find_map(|name| std::env::var(name).ok().filter(|v| !v.is_empty()));
+        let Some(editor) = editor else {
+            return match self.editor.readline_with_initial("edit> ", (answer, "")) {
+                Ok(line) => Ok(Some(line)),
+                Err(ReadlineError::Interrupted | ReadlineError::Eof) => Ok(None),
+                Err(e) => Err(Error::internal("cannot read the terminal").because(e)),
+            };
+        };
+        let file = tempfile::Builder::new().prefix("answer").suffix(".txt").tempfile();
+        let file = file.map_err(|e| Error::io("cannot make a file to edit", &std::env::temp_dir(), e))?;
+        std::fs::write(file.path(), answer).map_err(|e| Error::io("cannot write the answer", file.path(), e))?;
+        // As git does: the variable may hold arguments.
+        let ran = Command::new("sh").arg("-c").arg(format!("{editor} \"$1\"")).arg("sh").arg(file.path()).status();
+        match ran {
+            Ok(status) if status.success() => {
+                let text = std::fs::read_to_string(file.path());
+                text.map(Some).map_err(|e| Error::io("cannot read the edited answer", file.path(), e))
+            }
+            _ => {
+                self.output.note(format_args!("the editor {editor:?} failed: nothing was saved"));
+                Ok(None)
+            }
+        }
+    }
+
+    #[cfg(feature = "train")]
+    fn train(&mut self) {
+        match super::train::in_chat(self.session, self.output) {
+            Ok(text) => self.output.note(text),
+            Err(e) => self.output.error(&e),
+        }
+    }
+
+    #[cfg(not(feature = "train"))]
+    fn train(&mut self) {
+        self.output.note("this build cannot train");
     }
 
     /// Answers the last message. One that cannot be answered is removed, and the chat goes on.

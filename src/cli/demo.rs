@@ -25,7 +25,7 @@ const ACTIVITIES: [&str; 6] = ["WALKING", "WALKING_UPSTAIRS", "WALKING_DOWNSTAIR
 /// Watch a frozen activity model learn from four people it never met
 #[derive(Args)]
 #[command(
-    after_help = "Example:\n  acclimate demo\n\nThe first half of each person's recording teaches, the later half judges: its windows are never \
+    after_help = "Example:\n  acclimate demo\n  acclimate demo --chat\n\nThe first half of each person's recording teaches, the later half judges: its windows are never \
                   fed back, and those that overlap one that was are not counted."
 )]
 pub struct Demo {
@@ -41,12 +41,21 @@ pub struct Demo {
     /// Corrections and accepts between two trainings, as for `simulate`; there is one at the end in any case
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     train_every: Option<u32>,
+    /// A language model instead, whose answers a person edits
+    #[arg(long, conflicts_with_all = ["plot", "people", "train_every"])]
+    chat: bool,
+    /// With --chat, the folder of another language model than the bundled one
+    #[arg(long, value_name = "DIR", requires = "chat")]
+    model: Option<PathBuf>,
     #[command(flatten)]
     threads: ThreadsArg,
 }
 
 impl Demo {
     pub fn run(self, output: &Output) -> Result<ExitCode> {
+        if self.chat {
+            return super::demo_chat::run(self.model.as_deref(), self.seed, self.threads.count(), output);
+        }
         plot::check(&self.plot)?;
         let started = Instant::now();
         let stop = stop::on_signal()?;

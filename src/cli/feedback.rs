@@ -1,19 +1,23 @@
 //! `feedback`: say what was right.
 
-use std::path::PathBuf;
+use std::io::Read;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use acclimate::{Feedback as Said, Result, Session};
+use acclimate::{Error, Feedback as Said, Result, Session};
 use clap::Args;
 use serde_json::json;
 
 use super::ProfileArg;
 use super::output::Output;
 
+/// Longest edited text.
+const LONGEST_EDIT: u64 = 1 << 20;
+
 /// Say what was right about an answer; it is on the disk before this command returns
 #[derive(Args)]
 #[command(
-    after_help = "Example:\n  acclimate feedback home 7f3a --label cat\n  acclimate feedback home last --accept\n  acclimate feedback home last --none\n  acclimate feedback home 7f3a --label dog --replace\n  acclimate feedback home 7f3a --ignore"
+    after_help = "Example:\n  acclimate feedback home 7f3a --label cat\n  acclimate feedback home last --accept\n  acclimate feedback home last --none\n  acclimate feedback home 7f3a --label dog --replace\n  acclimate feedback home 7f3a --ignore\n  acclimate feedback home last --edit \"Paris.\""
 )]
 pub struct Feedback {
     /// The home
@@ -26,7 +30,7 @@ pub struct Feedback {
     #[arg(long, conflicts_with = "ignore")]
     replace: bool,
     /// The label names a class that nobody has named before
-    #[arg(long, conflicts_with_all = ["accept", "reject", "none", "ignore"])]
+    #[arg(long, conflicts_with_all = ["accept", "reject", "none", "ignore", "edit", "edit_file", "preferred_over"])]
     new_class: bool,
     #[command(flatten)]
     profile: ProfileArg,
@@ -47,6 +51,15 @@ struct SaidArg {
     /// The input is none of the classes
     #[arg(long)]
     none: bool,
+    /// What the text that was generated should have been
+    #[arg(long, value_name = "TEXT")]
+    edit: Option<String>,
+    /// As --edit, with the text in a file; - for standard input
+    #[arg(long, value_name = "F")]
+    edit_file: Option<PathBuf>,
+    /// The text is better than the one that this interaction generated for the same messages
+    #[arg(long, value_name = "ID")]
+    preferred_over: Option<String>,
     /// What was said about this answer is kept, and teaches nothing any more
     #[arg(long)]
     ignore: bool,
@@ -62,6 +75,9 @@ impl Feedback {
             SaidArg { accept: true, .. } => Some(Said::Accept),
             SaidArg { reject: true, .. } => Some(Said::Reject),
             SaidArg { none: true, .. } => Some(Said::NoneOfThese),
+            SaidArg { edit: Some(text), .. } => Some(Said::Edit(text)),
+            SaidArg { edit_file: Some(file), .. } => Some(Said::Edit(text_of(&file)?)),
+            SaidArg { preferred_over: Some(other), .. } => Some(Said::PreferredOver(other.parse()?)),
             SaidArg { .. } => None,
         };
         let receipt = match said {
@@ -90,6 +106,21 @@ impl Feedback {
         }
         Ok(ExitCode::SUCCESS)
     }
+}
+
+/// The text in `file`.
+fn text_of(file: &Path) -> Result<String> {
+    let cannot = |e| Error::io("cannot read the edited text", file, e);
+    let mut bytes = vec![];
+    let from: &mut dyn Read = match file.to_str() {
+        Some("-") => &mut std::io::stdin(),
+        _ => &mut std::fs::File::open(file).map_err(cannot)?,
+    };
+    from.take(LONGEST_EDIT + 1).read_to_end(&mut bytes).map_err(cannot)?;
+    if bytes.len() as u64 > LONGEST_EDIT {
+        return Err(Error::bad_data(format!("an edited text of more than {LONGEST_EDIT} bytes")).at(file.display()));
+    }
+    String::from_utf8(bytes).map_err(|e| Error::bad_data("the edited text is not UTF-8").at(file.display()).because(e))
 }
 
 #[cfg(feature = "train")]

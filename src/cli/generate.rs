@@ -7,11 +7,12 @@ use std::sync::atomic::Ordering;
 
 use acclimate::chat::{Message, conversations};
 use acclimate::generate::GenerationConfig;
-use acclimate::runtime::{Conversation, Generated};
-use acclimate::{Error, Home, Result};
+use acclimate::runtime::Generated;
+use acclimate::{Error, Result};
 use clap::Args;
 use serde_json::{Value, json};
 
+use super::ProfileArg;
 use super::output::{Output, printable_text};
 use super::stop;
 
@@ -41,6 +42,8 @@ pub struct Generate {
     system: Option<String>,
     #[command(flatten)]
     options: GenerationArgs,
+    #[command(flatten)]
+    profile: ProfileArg,
 }
 
 /// How the next token is chosen; what is not given is the model's own, by its generation_config.json.
@@ -97,8 +100,8 @@ impl GenerationArgs {
 
 impl Generate {
     pub fn run(self, output: &Output) -> Result<ExitCode> {
-        let home = Home::open(&self.home)?;
-        let mut conversation = Conversation::new(&home)?;
+        let session = self.profile.session(&self.home)?;
+        let mut conversation = session.conversation()?;
         let config = self.options.or(conversation.defaults()?)?;
         let stopped = stop::on_signal()?;
         let mut shown = output.list();
@@ -128,6 +131,9 @@ impl Generate {
             broken.map_err(|e| Error::io("cannot write the answer", Path::new("standard output"), e))?;
             if answer.left_out > 0 {
                 output.warn(left_out(&answer));
+            }
+            if let Some(why) = &answer.unrecorded {
+                output.warn(format_args!("the answer could not be recorded, and takes no feedback: {why}"));
             }
             match several {
                 true => shown.push(&as_json(&answer), String::new)?,
@@ -192,7 +198,7 @@ pub(super) fn left_out(answer: &Generated) -> String {
 
 pub(super) fn as_json(answer: &Generated) -> Value {
     json!({
-        "id": Value::Null,
+        "id": answer.id.map(|id| id.to_string()),
         "text": answer.text,
         "tokens": answer.tokens,
         "finish_reason": answer.finish_reason.map(|reason| reason.as_str()),

@@ -91,6 +91,10 @@ impl Interactions {
 fn as_json(i: &Listed) -> Value {
     let input = match &i.input {
         Asked::Text(text) => json!({ "text": text }),
+        Asked::Conversation(c) => {
+            let message = |(role, content): &(String, String)| json!({ "role": role, "content": content });
+            json!({ "messages": c.messages.iter().map(message).collect::<Vec<_>>() })
+        }
         Asked::Image { width, height } => json!({ "image": { "width": width, "height": height } }),
         Asked::Arrays(arrays) => {
             let arrays =
@@ -98,15 +102,26 @@ fn as_json(i: &Listed) -> Value {
             json!({ "arrays": arrays.collect::<Vec<_>>() })
         }
     };
+    let said = |kind: &FeedbackKind| {
+        let mut said = json!({ "kind": kind.name(), "label": right(i, kind) });
+        match kind {
+            FeedbackKind::Edit(text) => said["text"] = json!(text),
+            FeedbackKind::PreferredOver(other) => said["over"] = json!(other.to_string()),
+            _ => {}
+        }
+        said
+    };
     let feedback = i.feedback.as_ref().map(|f| {
-        let was = f.was.as_ref().map(|was| json!({ "kind": was.name(), "label": right(i, was) }));
-        json!({ "kind": f.kind.name(), "label": right(i, &f.kind), "at": instant(f.at_ms), "was": was })
+        let mut data = said(&f.kind);
+        data["at"] = json!(instant(f.at_ms));
+        data["was"] = json!(f.was.as_ref().map(said));
+        data
     });
     json!({
         "id": i.id.to_string(),
         "at": instant(i.at_ms),
         "input": input,
-        "answer": i.answer.as_ref().map(|(label, p)| json!({ "label": label, "p": p, "none": i.none })),
+        "answer": answer_json(i),
         "generation": i.generation,
         "feedback": feedback,
         "flags": i.flags.iter().map(|f| f.flag.name()).collect::<Vec<_>>(),
@@ -114,8 +129,18 @@ fn as_json(i: &Listed) -> Value {
     })
 }
 
+fn answer_json(i: &Listed) -> Value {
+    match (&i.input, &i.answer) {
+        (Asked::Conversation(c), _) => json!({ "text": c.answer, "ended": c.ended }),
+        (_, answer) => json!(answer.as_ref().map(|(label, p)| json!({ "label": label, "p": p, "none": i.none }))),
+    }
+}
+
 fn answered(i: &Listed) -> Option<&str> {
-    i.answer.as_ref().map(|(label, _)| label.as_str())
+    match &i.input {
+        Asked::Conversation(c) => Some(&c.answer),
+        _ => i.answer.as_ref().map(|(label, _)| label.as_str()),
+    }
 }
 
 /// The class that is right by what was said.
@@ -125,7 +150,10 @@ fn right<'a>(i: &'a Listed, said: &'a FeedbackKind) -> Option<&'a str> {
         FeedbackKind::Accept if i.none => Some(label::shown(label::NONE_OF_THESE)),
         FeedbackKind::Accept => answered(i),
         FeedbackKind::NoneOfThese => Some(label::shown(label::NONE_OF_THESE)),
-        FeedbackKind::Reject | FeedbackKind::Ignored => None,
+        FeedbackKind::Reject
+        | FeedbackKind::Ignored
+        | FeedbackKind::Edit(_)
+        | FeedbackKind::PreferredOver(_) => None,
     }
 }
 
@@ -133,6 +161,7 @@ fn right<'a>(i: &'a Listed, said: &'a FeedbackKind) -> Option<&'a str> {
 fn input(i: &Listed) -> String {
     match &i.input {
         Asked::Text(text) => text.clone(),
+        Asked::Conversation(c) => c.messages.last().map_or_else(String::new, |(_, content)| content.clone()),
         Asked::Image { width, height } => format!("picture {width} × {height}"),
         Asked::Arrays(arrays) => {
             let one = |(name, dtype, shape): &(String, &str, Vec<u64>)| {
@@ -152,6 +181,8 @@ fn said(i: &Listed) -> String {
         Some(FeedbackKind::Reject) => "rejected".into(),
         Some(FeedbackKind::NoneOfThese) => label::shown(label::NONE_OF_THESE).into(),
         Some(FeedbackKind::Ignored) => "ignored".into(),
+        Some(FeedbackKind::Edit(text)) => text.clone(),
+        Some(FeedbackKind::PreferredOver(other)) => format!("preferred over {other}"),
     }
 }
 
@@ -189,7 +220,10 @@ fn for_people(listing: &Listing, home: &str) -> String {
         let answer = i.answer.as_ref();
         let answer = answer.filter(|(l, _)| !i.none || l == label::shown(label::NONE_OF_THESE));
         let none = if i.none { label::shown(label::NONE_OF_THESE) } else { "-" };
-        let answer = answer.map_or_else(|| none.into(), |(l, p)| format!("{} {}", short(l), percent((*p).into())));
+        let answer = match &i.input {
+            Asked::Conversation(c) => short(&c.answer),
+            _ => answer.map_or_else(|| none.into(), |(l, p)| format!("{} {}", short(l), percent((*p).into()))),
+        };
         let (input, said) = (short(&input(i)), short(&said(i)));
         [i.id.to_string(), date(i.at_ms), input, answer, i.generation.to_string(), said, flags(i)]
     };

@@ -8,6 +8,8 @@ mod completions;
 mod csv;
 #[cfg(feature = "train")]
 mod demo;
+#[cfg(feature = "train")]
+mod demo_chat;
 mod eval;
 mod export;
 mod feedback;

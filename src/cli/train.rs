@@ -3,11 +3,11 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use acclimate::adapt::{Progress, ValidationLoss};
+use acclimate::adapt::{LanguageFound, Progress, ValidationLoss};
 use acclimate::gate::retention::Retention;
 use acclimate::runtime::{Checkpoints, Chosen, Corrections, NotHeld, Swapped, TrainOptions, TrainReport};
 use acclimate::store::PROBATION;
-use acclimate::{Error, Result};
+use acclimate::{Error, Result, Session};
 use clap::Args;
 use serde_json::{Value, json};
 
@@ -110,6 +110,7 @@ impl Train {
                 "n": c.n,
             })),
             "choice": report.choice().map(choice),
+            "language": report.language().map(language),
         });
         let flags = self.profile.as_flag();
         output.data(&data, || for_people(&report, &format!("{}{flags}", self.home.display())))?;
@@ -204,6 +205,59 @@ fn corrections(c: &Corrections, home: &str) -> Vec<String> {
     lines
 }
 
+/// What judged a language model.
+pub(super) fn language(found: &LanguageFound) -> Value {
+    let r = found.retention;
+    json!({
+        "closer": found.calls.better,
+        "further": found.calls.worse,
+        "n": found.calls.n,
+        "strength": found.strength,
+        "perplexity": r.and_then(|r| r.perplexity).map(|[base, after]| json!({ "base": base, "after": after })),
+        "kl": r.map(|r| r.kl),
+    })
+}
+
+/// Trains within a conversation; what to say about it.
+pub(super) fn in_chat(session: &Session, output: &Output) -> Result<String> {
+    let bar = output.bar(1000);
+    let progress = |p: Progress| {
+        bar.set_message(p.stage);
+        bar.set_position((1000.0 * p.done.clamp(0.0, 1.0)) as u64);
+    };
+    let stop = stop::on_signal()?;
+    let limits = session.home().limits();
+    let report = session.train(&TrainOptions::default().limits(limits).stop(stop).progress(&progress));
+    stop::at_rest();
+    bar.finish_and_clear();
+    Ok(for_people(&report?, &session.home().path().display().to_string()))
+}
+
+/// The outcome of a training of a language model.
+fn of_language(report: &TrainReport, lines: &mut Vec<String>) {
+    let v = &report.verdict;
+    lines.extend(report.tried.iter().map(|t| format!("  {t}")));
+    if report.promoted {
+        lines.push(format!("{}   generation {} is on probation for {PROBATION} answers", v.reason, report.generation));
+        if let Some(r) = report.language().and_then(|found| found.retention) {
+            let prose = r.perplexity.map_or(String::new(), |[before, after]| {
+                format!("; perplexity of neutral text {before:.2} → {after:.2}")
+            });
+            lines.push(format!(
+                "of texts that nobody complained about {} of {} tokens stay{prose}",
+                percent(v.retention),
+                v.retention_n
+            ));
+        }
+        return;
+    }
+    let serves = match report.generation {
+        0 => "the base model goes on serving".to_string(),
+        n => format!("generation {n} goes on serving"),
+    };
+    lines.push(format!("not promoted, {serves}: {}", v.reason));
+}
+
 fn for_people(report: &TrainReport, home: &str) -> String {
     let v = &report.verdict;
     let mut lines = vec![];
@@ -239,6 +293,10 @@ fn for_people(report: &TrainReport, home: &str) -> String {
             date(s.since_ms),
             items(s.left_out.len())
         ));
+    }
+    if report.of_texts {
+        of_language(report, &mut lines);
+        return lines.join("\n");
     }
     if report.contradicting > 0 {
         lines.push(format!(

@@ -2,6 +2,7 @@
 
 mod family;
 mod judge;
+pub mod language;
 mod limits;
 pub mod retention;
 pub mod split;

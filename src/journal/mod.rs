@@ -39,7 +39,7 @@ use std::time::{Duration, Instant};
 pub use frame::JournalId;
 pub use limit::ALWAYS_KEPT;
 pub use reader::{Frame, FrameReader, TornTail};
-pub use record::{Dtype, FeedbackKind, InteractionId, NOVEL, Record, StoredArray, StoredInput};
+pub use record::{Dtype, FeedbackKind, InteractionId, NOVEL, Record, StoredArray, StoredConversation, StoredInput};
 pub use segment::{SegmentInfo, SegmentSize};
 pub use snapshot::Snapshot;
 pub(crate) use state::answer_of;

@@ -77,10 +77,23 @@ pub enum StoredInput {
         #[serde(with = "bytes")]
         png: Vec<u8>,
     },
+    /// A conversation with a language model, and the answer to its last message.
+    Conversation(StoredConversation),
+}
+
+/// A conversation and the answer that was generated.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoredConversation {
+    /// What was said before the answer, in order: who speaks, and what.
+    pub messages: Vec<(String, String)>,
+    /// The answer, without special tokens.
+    pub answer: String,
+    /// Whether the model ended it, and not a limit or the reader.
+    pub ended: bool,
 }
 
 impl StoredInput {
-    /// BLAKE3 of all of it: the same for two inputs only if they are the same, byte for byte.
+    /// BLAKE3 of what was asked: the same for two inputs only if they are the same, byte for byte.
     pub fn digest(&self) -> [u8; 32] {
         let mut hasher = blake3::Hasher::new();
         let mut part = |bytes: &[u8]| {
@@ -94,6 +107,13 @@ impl StoredInput {
                     part(array.dtype.name().as_bytes());
                     array.shape.iter().for_each(|length| part(&length.to_le_bytes()));
                     part(&array.data);
+                }
+            }
+            StoredInput::Conversation(conversation) => {
+                part(b"conversation");
+                for (role, content) in &conversation.messages {
+                    part(role.as_bytes());
+                    part(content.as_bytes());
                 }
             }
             StoredInput::Image { width, height, png } => {
@@ -119,6 +139,10 @@ pub enum FeedbackKind {
     Ignored,
     /// The right answer is none of the classes.
     NoneOfThese,
+    /// The answer should have been this text.
+    Edit(String),
+    /// The answer is better than the one of this interaction, to the same messages.
+    PreferredOver(InteractionId),
 }
 
 impl FeedbackKind {
@@ -130,6 +154,8 @@ impl FeedbackKind {
             FeedbackKind::Reject => "reject",
             FeedbackKind::Ignored => "ignored",
             FeedbackKind::NoneOfThese => "none",
+            FeedbackKind::Edit(_) => "edit",
+            FeedbackKind::PreferredOver(_) => "preferred-over",
         }
     }
 

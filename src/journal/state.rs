@@ -284,7 +284,11 @@ impl JournalState {
         match &entry.kind {
             FeedbackKind::Label(label) => self.name(label),
             FeedbackKind::Reject => self.counts.rejected = self.counts.rejected.saturating_add(1),
-            FeedbackKind::Accept | FeedbackKind::Ignored | FeedbackKind::NoneOfThese => {}
+            FeedbackKind::Accept
+            | FeedbackKind::Ignored
+            | FeedbackKind::NoneOfThese
+            | FeedbackKind::Edit(_)
+            | FeedbackKind::PreferredOver(_) => {}
         }
         self.feedback_by_id.insert(entry.id, self.feedback.len());
         self.feedback.push(entry);

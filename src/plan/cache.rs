@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 
+use crate::base::Base;
 use crate::error::Result;
 use crate::sync::lock;
 
@@ -15,6 +16,15 @@ pub(super) struct Limit {
     pub plans: usize,
     /// Bytes of what plans hold beyond the model's own weights.
     pub bytes: u64,
+}
+
+/// What the plans of one kind may hold beyond the model's weights: as much as those a few times, or this many bytes if
+/// that is more.
+const COPIES: u64 = 4;
+const FEWEST_BYTES: u64 = 256 << 20;
+
+pub(super) fn limit(base: &Base, plans: usize) -> Limit {
+    Limit { plans, bytes: base.weight_bytes().saturating_mul(COPIES).max(FEWEST_BYTES) }
 }
 
 /// Plans up to a limit. One that is evicted while somebody runs it lives until they are done.

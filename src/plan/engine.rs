@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use ndarray::Array2;
 
-use super::cache::{Limit, PlanCache};
+use super::cache::{PlanCache, limit};
 use super::pooling::{Rows, pool};
-use super::{Batch, Deltas, Ends, Factors, ForwardPlan, Padding, TrainPlans, check, sequence_length};
-use crate::adapter::{Pooling, SiteDelta};
+use super::variant::Variant;
+use super::{Batch, Deltas, Ends, Factors, ForwardPlan, Padding, SiteKey, TrainPlans, check, sequence_length};
+use crate::adapter::Pooling;
 use crate::base::{Base, Bucket, Task};
 use crate::error::{Error, Result};
 use crate::input::{Example, text};
@@ -18,43 +19,6 @@ pub(crate) const MICRO_BATCH: usize = 8;
 
 /// Forward plans that are kept: the base and an adapter, one example and [`MICRO_BATCH`] of them, eight lengths.
 const FORWARD_PLANS: usize = 32;
-/// Plans with merged weights that are kept: each has weights of its own.
-const MERGED_PLANS: usize = 8;
-/// What the plans of one kind may hold beyond the model's weights: as much as those a few times, or this many bytes if
-/// that is more.
-const COPIES: u64 = 4;
-const FEWEST_BYTES: u64 = 256 << 20;
-
-pub(super) fn limit(base: &Base, plans: usize) -> Limit {
-    Limit { plans, bytes: base.weight_bytes().saturating_mul(COPIES).max(FEWEST_BYTES) }
-}
-
-/// Sites with their ranks: what a plan with low-rank inputs is compiled for.
-pub(crate) type SiteKey = Vec<(String, usize)>;
-
-/// Which forward pass to run.
-#[derive(Clone, Copy)]
-pub(crate) enum Variant<'a> {
-    /// The base as it is.
-    Base,
-    /// With low-rank inputs.
-    Adapted(&'a SiteKey, &'a Factors),
-    /// With deltas merged into the weights.
-    Merged(&'a Merged),
-}
-
-/// Deltas with the plans that hold them in their weights: both belong to one adapter of one profile, and go with it.
-pub(crate) struct Merged {
-    deltas: Vec<SiteDelta>,
-    plans: PlanCache<Bucket, ForwardPlan>,
-}
-
-impl Merged {
-    pub fn new(base: &Base, deltas: Vec<SiteDelta>) -> Merged {
-        Merged { deltas, plans: PlanCache::new(limit(base, MERGED_PLANS), ForwardPlan::bytes) }
-    }
-}
-
 #[derive(Clone, PartialEq, Eq, Hash)]
 enum Key {
     Base,
@@ -131,13 +95,13 @@ impl Engine {
         self.base.bucket(batch, self.base.longest(length, rounded).unwrap_or(rounded))
     }
 
-    fn forward_plan(&self, variant: &Variant, bucket: &Bucket) -> Result<Arc<ForwardPlan>> {
+    pub(super) fn forward_plan(&self, variant: &Variant, bucket: &Bucket) -> Result<Arc<ForwardPlan>> {
         let compile = |deltas: Deltas| ForwardPlan::new(&self.base, self.ends, bucket, &deltas);
         let (key, deltas) = match variant {
             Variant::Base => (Key::Base, Deltas::Inputs(&[])),
             Variant::Adapted(sites, _) => (Key::Adapted((*sites).clone()), Deltas::Inputs(sites)),
             Variant::Merged(merged) => {
-                return merged.plans.get(bucket.clone(), || compile(Deltas::Merged(&merged.deltas)));
+                return merged.forward.get(bucket.clone(), || compile(Deltas::Merged(&merged.deltas)));
             }
         };
         self.forward.get((key, bucket.clone()), || compile(deltas))

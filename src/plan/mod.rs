@@ -8,6 +8,7 @@ mod compiled;
 mod convert;
 mod declutter;
 mod decode;
+mod decode_plans;
 mod engine;
 #[cfg(feature = "train")]
 mod footprint;
@@ -28,6 +29,8 @@ mod segments;
 #[cfg(feature = "train")]
 mod tape;
 #[cfg(feature = "train")]
+mod texts;
+#[cfg(feature = "train")]
 mod train;
 #[cfg(feature = "train")]
 mod train_plans;
@@ -35,6 +38,7 @@ mod train_plans;
 mod train_tests;
 #[cfg(not(feature = "train"))]
 mod untrained;
+mod variant;
 #[cfg(feature = "train")]
 mod weights;
 #[cfg(feature = "train")]
@@ -45,17 +49,20 @@ use tract_core::internal::*;
 
 pub(crate) use batch::{Batch, check, sequence_length};
 pub(crate) use decode::{Decoder, KvCache};
-pub(crate) use engine::{Engine, MICRO_BATCH, Merged, SiteKey, Variant};
+pub(crate) use engine::{Engine, MICRO_BATCH};
 pub(crate) use forward::ForwardPlan;
 pub(crate) use graph::{Classifier, Deltas, Ends, MergedWeight, Survey, merged_weights, survey};
 pub(crate) use padding::Padding;
 pub(crate) use pooling::{Rows, pool, unpool};
+#[cfg(feature = "train")]
+pub(crate) use texts::{Difference, Passed, TextPasses, TextTrainer};
 #[cfg(feature = "train")]
 pub(crate) use train::{Keeps, Reach, TrainPlan, Trains};
 #[cfg(feature = "train")]
 use train_plans::TrainPlans;
 #[cfg(not(feature = "train"))]
 use untrained::TrainPlans;
+pub(crate) use variant::{Merged, Variant};
 #[cfg(feature = "train")]
 pub(crate) use weights::{SiteWeight, site_weights};
 #[cfg(feature = "train")]
@@ -74,6 +81,16 @@ pub(crate) struct Outputs {
     /// `[batch, classes]`; none for an encoder.
     pub logits: Option<Array2<f32>>,
 }
+
+/// A text as tokens, of which those from `start` on are looked at; `start` is at least 1.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Text {
+    pub tokens: Vec<u32>,
+    pub start: usize,
+}
+
+/// Sites with their ranks: what a plan with low-rank inputs is compiled for.
+pub(crate) type SiteKey = Vec<(String, usize)>;
 
 /// `A` and `s·B` of every site in plan order, as the plans take them.
 #[derive(Clone, Default)]

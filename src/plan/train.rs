@@ -317,9 +317,26 @@ impl TrainPlan {
         TrainPlan::of(base, build(base, ends, bucket, sites, way, Form::Fused)?)
     }
 
+    /// Compiles the plans of the layer from hidden states to scores over the vocabulary of a causal language model,
+    /// `[1, rows, width]` → `[1, rows, vocabulary]`; what is trained are the hidden states.
+    ///
+    /// # Errors
+    /// [`ErrorKind::UnsupportedModel`] where no gradient passes that layer.
+    pub fn of_vocabulary(base: &Base, rows: usize) -> Result<TrainPlan> {
+        let mut model = super::decode::vocabulary(base, rows)?;
+        let built = guarded(ErrorKind::UnsupportedModel, "cannot differentiate the output layer", || {
+            crate::ops::fuse(&mut model)?;
+            let Differentiated { segments, results, blocked, obstructed } = Differentiated::whole(model, &[0], true)?;
+            let plans = Plans { prefix: None, segments, entering: 1, factors: vec![0], results };
+            Ok(Built { plans, logits: None, sites: vec![], blocked, obstructed, trains: Trains::Both })
+        })?;
+        TrainPlan::of(base, built)
+    }
+
     fn of(base: &Base, built: Built) -> Result<TrainPlan> {
         if let Some(at) = built.obstructed.iter().position(|o| *o) {
-            let site = &built.sites[at / built.trains.factors()].0.name;
+            let site = built.sites.get(at / built.trains.factors());
+            let site = site.map_or("before the output layer", |(site, _)| &site.name);
             let first = built.blocked.first();
             let place = first.map_or_else(String::new, |b| format!("{} ({})", b.node, b.op));
             let reason = first.map_or_else(String::new, |b| b.reason.clone());

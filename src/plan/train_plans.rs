@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use super::cache::PlanCache;
-use super::engine::{Engine, SiteKey, limit};
+use super::SiteKey;
+use super::cache::{PlanCache, limit};
+use super::engine::Engine;
 use super::train::{Keeps, TrainPlan, Trains};
 use crate::base::{Base, Bucket};
 use crate::error::Result;

@@ -178,7 +178,7 @@ fn keep<T>(all: &mut Vec<T>, kept: &[bool]) {
 }
 
 /// The latest interactions of `cut` that had no feedback by then, the last one first.
-fn silent(state: &JournalState, cut: &Cut) -> Result<Vec<InteractionEntry>> {
+pub(super) fn silent(state: &JournalState, cut: &Cut) -> Result<Vec<InteractionEntry>> {
     let since = state.next_id()?.0.saturating_sub(cut.next_id) as usize;
     let mut silent = state.latest_unspoken(MOST_IDLE.saturating_add(since))?;
     for later in state.all_feedback().skip(size(cut.feedback)) {
@@ -194,7 +194,7 @@ fn silent(state: &JournalState, cut: &Cut) -> Result<Vec<InteractionEntry>> {
     Ok(silent)
 }
 
-fn size(n: u64) -> usize {
+pub(super) fn size(n: u64) -> usize {
     usize::try_from(n).unwrap_or(usize::MAX)
 }
 

@@ -13,14 +13,15 @@ const WAIT: Duration = Duration::from_secs(2);
 impl Session {
     /// Forgets what is selected. From the next prediction on the nearest generation answers that never saw it, or the base;
     /// training again gives to the bit what would have been learned without it. When this returns, nothing of it is in the
-    /// profile's files.
+    /// profile's files. Of a language model the later answers of the same conversations go as well: they hold it, too.
     ///
     /// # Errors
     /// [`ErrorKind::Usage`](crate::ErrorKind::Usage) if an id is unknown: nothing is forgotten then;
     /// [`ErrorKind::Busy`](crate::ErrorKind::Busy) while the profile is trained.
     pub fn forget(&self, what: &Selection) -> Result<Forgotten> {
         let _held = self.store.lock_training(WAIT, "forgetting")?;
-        let forgotten = self.store.forget(&mut lock(&self.journal), what)?;
+        let more = if self.home.generates() { Some(self.with_later_turns(what)?) } else { None };
+        let forgotten = self.store.forget(&mut lock(&self.journal), more.as_ref().unwrap_or(what))?;
         self.follow()?;
         Ok(forgotten)
     }

@@ -27,6 +27,9 @@ fn store_array(array: NamedArray) -> StoredArray {
 pub(crate) fn load(stored: StoredInput) -> Result<RawInput> {
     let stored = match stored {
         StoredInput::Text(text) => input::StoredInput::Text(text),
+        StoredInput::Conversation(_) => {
+            return Err(Error::bad_data("a conversation, in the journal of a model that generates no text"));
+        }
         StoredInput::Image { width, height, png } => input::StoredInput::Image { width, height, png },
         StoredInput::Arrays(arrays) => {
             input::StoredInput::Arrays(arrays.into_iter().map(load_array).collect::<Result<_>>()?)

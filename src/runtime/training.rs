@@ -13,6 +13,7 @@ use super::swapped::{Swapped, left_out};
 use super::train_options::TrainOptions;
 use super::{Session, now_ms};
 use crate::adapt::fit::state::Keeper;
+use crate::adapt::language::LanguageFound;
 use crate::adapt::select::Chosen;
 use crate::adapt::{Adaptation, Doubtful, Outcome, Progress, Settings, ValidationLoss, Winner, head_delta};
 use crate::adapter::{Adapter, Calibrated, Confusions, Lineage, Verdict};
@@ -23,7 +24,7 @@ use crate::store::{Checkpoint, Cut};
 use crate::sync::lock;
 
 /// How long another training of the same profile is waited for.
-const TRAIN_LOCK_WAIT: Duration = Duration::from_millis(200);
+pub(super) const TRAIN_LOCK_WAIT: Duration = Duration::from_millis(200);
 
 /// What a training did.
 #[derive(Debug, Clone)]
@@ -66,6 +67,10 @@ pub struct TrainReport {
     pub(crate) calibration: Option<Calibration>,
     /// Which sites were allowed to adapt, where memory or time is limited.
     pub(crate) choice: Option<Chosen>,
+    /// Of a language model, what judged; `None` where nothing was trained.
+    pub(crate) language: Option<LanguageFound>,
+    /// Whether the model generates text, and does not classify.
+    pub of_texts: bool,
 }
 
 impl TrainReport {
@@ -113,6 +118,12 @@ impl TrainReport {
         }
     }
     internal! {
+        /// Of a language model, the figures that judged; `None` where nothing was trained.
+        pub fn language(&self) -> Option<&LanguageFound> {
+            self.language.as_ref()
+        }
+    }
+    internal! {
         /// Which sites were allowed to adapt, where memory or time is limited.
         pub fn choice(&self) -> Option<&Chosen> {
             self.choice.as_ref()
@@ -142,6 +153,9 @@ impl Session {
     /// [`ErrorKind::Busy`](crate::ErrorKind::Busy) while another training of this profile runs;
     /// [`ErrorKind::Interrupted`](crate::ErrorKind::Interrupted) when stopped: feedback and active generation are as before.
     pub fn train(&self, options: &TrainOptions<'_>) -> Result<TrainReport> {
+        if self.home().generates() {
+            return self.train_language(options);
+        }
         let _held = self.store.lock_training(TRAIN_LOCK_WAIT, "training")?;
         lock(&self.journal).refresh()?;
         let serving = self.follow()?;
@@ -228,6 +242,8 @@ impl Session {
             loss,
             calibration,
             choice,
+            language: None,
+            of_texts: false,
         })
     }
 

@@ -43,7 +43,7 @@ impl Judged {
             FeedbackKind::Reject => label != self.answered(),
             FeedbackKind::NoneOfThese => label == Some(NONE_OF_THESE),
             // Never among what is judged.
-            FeedbackKind::Ignored => true,
+            FeedbackKind::Ignored | FeedbackKind::Edit(_) | FeedbackKind::PreferredOver(_) => true,
         }
     }
 }
@@ -64,6 +64,9 @@ impl Session {
     /// # Errors
     /// When the journal cannot be read or the head not be written; nothing has changed then.
     pub(super) fn watch(&self) -> Result<Option<u64>> {
+        if self.home.generates() {
+            return self.watch_language();
+        }
         let generation = self.serving().generation;
         if generation == 0 || self.home.0.base_classes == 0 {
             return Ok(None);

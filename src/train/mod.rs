@@ -4,6 +4,7 @@
 mod lbfgs;
 pub mod loss;
 pub mod optim;
+pub mod preference;
 pub mod sampler;
 pub mod solve;
 pub(crate) mod spd;

@@ -34,7 +34,7 @@ impl LoraOptions {
 
 /// One of the two factors of a delta.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Side {
+pub(in crate::adapt) enum Side {
     A,
     B,
 }
@@ -84,7 +84,7 @@ impl Ranks {
 
 /// The part of a factor that a training changes: its first ranks; and how they learn.
 #[derive(Debug)]
-pub(super) struct Part {
+pub(in crate::adapt) struct Part {
     pub site: usize,
     pub side: Side,
     /// Multiplies the learning rate.
@@ -100,7 +100,7 @@ pub(super) struct Part {
 ///
 /// # Errors
 /// [`BadData`](crate::ErrorKind::BadData) naming a site whose `A` stays and has dependent rows.
-pub(super) fn parts(deltas: &[SiteDelta], lora: &LoraOptions) -> Result<Vec<Part>> {
+pub(in crate::adapt) fn parts(deltas: &[SiteDelta], lora: &LoraOptions) -> Result<Vec<Part>> {
     let mut parts = vec![];
     for (site, delta) in deltas.iter().enumerate() {
         let trained = lora.trained_rank(delta.rank as usize);

@@ -21,10 +21,10 @@ pub(crate) use start::start;
 use state::FitName;
 
 mod activation_cache;
-mod family;
+pub(super) mod family;
 mod micro;
 mod run;
-mod start;
+pub(super) mod start;
 pub(crate) mod state;
 
 /// Usual peak learning rate of the factors.

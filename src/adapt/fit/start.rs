@@ -16,7 +16,7 @@ use crate::train::svd;
 ///
 /// # Errors
 /// [`UnsupportedModel`](crate::ErrorKind::UnsupportedModel) naming a site that has no such start.
-pub(super) fn begin(base: &Base, sites: &[(Site, usize)], recipe: &Recipe) -> Result<Vec<SiteDelta>> {
+pub(in crate::adapt) fn begin(base: &Base, sites: &[(Site, usize)], recipe: &Recipe) -> Result<Vec<SiteDelta>> {
     let lora = &recipe.lora;
     lora.check()?;
     if lora.is_pissa() {

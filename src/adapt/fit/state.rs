@@ -8,7 +8,7 @@ use super::{Fit, Progress};
 use crate::adapt::example::{Target, TrainingExample};
 use crate::error::{Error, Result};
 use crate::input::{ArrayData, Example};
-use crate::train::optim::{AdamW, AdamWState};
+use crate::train::optim::{AdamW, AdamWState, ParamSet};
 
 /// Names a fit by all that decides its result: two fits of one name end in the same bits.
 pub(crate) type FitName = blake3::Hash;
@@ -54,6 +54,50 @@ impl FitState {
     /// Optimiser steps taken.
     pub fn steps(&self) -> u64 {
         self.optimiser.step
+    }
+
+    /// Of a fit of language examples, whose `loss` is the sum over this epoch's steps so far.
+    pub(in crate::adapt) fn of_texts(
+        place: (u64, u64),
+        finished: bool,
+        loss: f64,
+        params: &ParamSet,
+        optimiser: &AdamW,
+    ) -> FitState {
+        let mut optimiser = optimiser.state().clone();
+        if finished {
+            optimiser.moments.clear();
+        }
+        let values = params.iter().map(|p| p.value.clone()).collect();
+        FitState { place, finished, loss, ending: None, values, optimiser, answers: vec![] }
+    }
+
+    /// Sum of the losses of this epoch's steps so far.
+    pub(in crate::adapt) fn loss(&self) -> f64 {
+        self.loss
+    }
+
+    /// Puts the values into `params`, and gives the optimiser as it was.
+    ///
+    /// # Errors
+    /// `BadData` if they do not fit: then nothing has changed.
+    pub(in crate::adapt) fn restore(&self, params: &mut ParamSet) -> Result<AdamW> {
+        let odd = || Error::bad_data("a stored fit does not fit these parameters").hint("start the training anew");
+        let fits = self.values.len() == params.len()
+            && self.values.iter().zip(params.iter()).all(|(v, p)| v.len() == p.value.len())
+            && self.values.iter().flatten().all(|v| v.is_finite())
+            && self.loss.is_finite();
+        if !fits {
+            return Err(odd());
+        }
+        let optimiser = match self.finished {
+            true => AdamW::finished(self.optimiser.clone()),
+            false => AdamW::restore(params, self.optimiser.clone())?,
+        };
+        for (p, v) in params.iter_mut().zip(&self.values) {
+            p.value.copy_from_slice(v);
+        }
+        Ok(optimiser)
     }
 
     /// For storage.
@@ -102,22 +146,11 @@ impl Fit<'_> {
     /// # Errors
     /// `BadData` if the state is not one of this fit: then nothing has changed.
     pub(super) fn take_up(&mut self, state: &FitState) -> Result<()> {
-        let odd = || Error::bad_data("a stored fit does not fit these parameters").hint("start the training anew");
-        let fits = state.values.len() == self.params.len()
-            && state.values.iter().zip(&self.params).all(|(v, p)| v.len() == p.value.len())
-            && state.values.iter().flatten().all(|v| v.is_finite())
-            && state.loss.is_finite()
-            && state.ending.is_none_or(|(from, _)| from <= state.optimiser.step)
+        let odd = || Error::bad_data("a stored fit is not one of this length").hint("start the training anew");
+        let fits = state.ending.is_none_or(|(from, _)| from <= state.optimiser.step)
             && state.place.0 <= self.recipe.epochs;
         let answers = state.answers().filter(|_| fits).ok_or_else(odd)?;
-        let optimiser = match state.finished {
-            true => AdamW::finished(state.optimiser.clone()),
-            false => AdamW::restore(&self.params, state.optimiser.clone())?,
-        };
-        for (p, v) in self.params.iter_mut().zip(&state.values) {
-            p.value.copy_from_slice(v);
-        }
-        self.optimiser = optimiser;
+        self.optimiser = state.restore(&mut self.params)?;
         let (place, finished, loss, ending) = (state.place, state.finished, state.loss, state.ending);
         self.progress = Progress { begun: true, place, finished, loss, ending, answers };
         self.read_back();

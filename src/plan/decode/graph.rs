@@ -13,8 +13,8 @@ use crate::plan::graph::{Deltas, put_deltas};
 /// Axis of the positions in the tensors of a cache.
 const POSITIONS: usize = 2;
 
-/// Tokens, and a cache where the bucket has one, to `[hidden state, new keys and values…]`.
-pub(super) fn trunk(base: &Base, bucket: &Bucket) -> Result<TypedModel> {
+/// Tokens, and a cache where the bucket has one, to `[hidden state, new keys and values…]`. Low-rank inputs are the last.
+pub(super) fn trunk(base: &Base, bucket: &Bucket, deltas: &Deltas) -> Result<TypedModel> {
     let (mut model, hidden) = start(base, bucket)?;
     let new = guarded(ErrorKind::UnsupportedModel, "cannot find the new keys and values", || {
         let presents = model.outputs[base.outputs().len()..].to_vec();
@@ -32,13 +32,13 @@ pub(super) fn trunk(base: &Base, bucket: &Bucket) -> Result<TypedModel> {
         Ok(new)
     })?;
     let outputs = [&[hidden][..], &new].concat();
-    put_deltas(base, &mut model, &outputs, &Deltas::Inputs(&[]))?;
+    put_deltas(base, &mut model, &outputs, deltas)?;
     Ok(model)
 }
 
 /// One token and a cache of `capacity` rows, whose row of the last input's index becomes its own: `[hidden state,
 /// cache…]`. None where the graph does more with its cache than to append to it.
-pub(super) fn step(base: &Base, capacity: usize) -> Result<Option<TypedModel>> {
+pub(super) fn step(base: &Base, capacity: usize, deltas: &Deltas) -> Result<Option<TypedModel>> {
     let (mut model, hidden) = start(base, &Bucket { batch: 1, sequence: 1, past: capacity - 1 })?;
     let own = base.inputs().len();
     let presents = model.outputs[base.outputs().len()..].to_vec();
@@ -64,12 +64,12 @@ pub(super) fn step(base: &Base, capacity: usize) -> Result<Option<TypedModel>> {
         return Ok(None);
     }
     let outputs = [&[hidden][..], &presents].concat();
-    put_deltas(base, &mut model, &outputs, &Deltas::Inputs(&[]))?;
+    put_deltas(base, &mut model, &outputs, deltas)?;
     Ok(Some(model))
 }
 
 /// Hidden states `[1, rows, width]` to scores `[1, rows, vocabulary]`.
-pub(super) fn vocabulary(base: &Base, rows: usize) -> Result<TypedModel> {
+pub(in crate::plan) fn vocabulary(base: &Base, rows: usize) -> Result<TypedModel> {
     let (mut model, hidden) = start(base, &Bucket { batch: 1, sequence: rows, past: 0 })?;
     let output = base.ending()?.output;
     guarded(ErrorKind::UnsupportedModel, "cannot take the vocabulary apart", || {

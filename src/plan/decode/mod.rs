@@ -17,15 +17,18 @@ mod kv_cache;
 mod tests;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
 
 use tract_core::internal::*;
 
 use self::feed::Places;
+pub(super) use self::graph::vocabulary;
 pub(crate) use self::kv_cache::KvCache;
-use super::cache::PlanCache;
-use super::compiled::Compiled;
-use super::engine::limit;
+use super::cache::{PlanCache, limit};
+use super::SiteKey;
+use super::decode_plans::{DecodePlans, PLANS, Plan, Step, Tried};
+use super::graph::Deltas;
+use super::variant::Variant;
+use crate::adapter::SiteDelta;
 use crate::base::{Base, Bucket, guarded};
 use crate::error::{Error, ErrorKind, Result};
 use crate::input::Role;
@@ -39,8 +42,6 @@ const FIRST: usize = 32;
 const SAMPLE: usize = 3;
 /// Lengths at which a text is read again are multiples of this.
 const REREAD: usize = 32;
-/// Block and step plans that are kept.
-const PLANS: usize = 12;
 /// How far a step's hidden state may be from a block's, of its largest number.
 const SAME: f32 = 1e-3;
 
@@ -50,61 +51,28 @@ pub(crate) struct Decoder {
     cores: usize,
     /// Positions that the model has, as far as it is known.
     context: usize,
-    blocks: PlanCache<Bucket, Plan>,
-    steps: PlanCache<usize, Step>,
+    /// Of the base, and with low-rank inputs.
+    plans: DecodePlans,
     vocabulary: PlanCache<usize, Plan>,
     /// Whether blocks behind a cache that is filled up answer as a pass over everything does.
     caches: Tried,
 }
 
-/// What is known of a way to run the model once it was compared with another one.
-#[derive(Default)]
-struct Tried(AtomicU8);
+/// A forward pass and its plans.
+#[derive(Clone, Copy)]
+struct Way<'a> {
+    plans: &'a DecodePlans,
+    sites: &'a SiteKey,
+    factors: &'a [TValue],
+    merged: Option<&'a [SiteDelta]>,
+}
 
-impl Tried {
-    const YES: u8 = 1;
-    /// Final, whatever another thread finds.
-    const NO: u8 = 2;
-
-    fn known(&self) -> Option<bool> {
-        match self.0.load(Ordering::Relaxed) {
-            Tried::NO => Some(false),
-            Tried::YES => Some(true),
-            _ => None,
+impl Way<'_> {
+    fn deltas(&self) -> Deltas<'_> {
+        match self.merged {
+            Some(deltas) => Deltas::Merged(deltas),
+            None => Deltas::Inputs(self.sites),
         }
-    }
-
-    fn set(&self, works: bool) {
-        self.0.fetch_max(if works { Tried::YES } else { Tried::NO }, Ordering::Relaxed);
-    }
-}
-
-struct Plan {
-    plan: Arc<Compiled>,
-    inputs: Vec<TypedFact>,
-}
-
-/// The plan of a step, where there can be one, and whether it answers as a block does.
-struct Step {
-    plan: Option<Plan>,
-    in_place: Tried,
-}
-
-impl Plan {
-    fn new(base: &Base, mut model: TypedModel, what: &'static str) -> Result<Plan> {
-        let inputs = guarded(ErrorKind::Internal, "cannot fuse operators", || {
-            crate::ops::fuse(&mut model)?;
-            (0..model.inputs.len()).map(|ix| model.input_fact(ix).cloned()).collect()
-        })?;
-        Ok(Plan { plan: Compiled::new(base, model, what)?, inputs })
-    }
-
-    fn bytes(&self) -> u64 {
-        self.plan.bytes()
-    }
-
-    fn run(&self, inputs: Vec<TValue>) -> TractResult<TVec<TValue>> {
-        self.plan.state()?.run(inputs.into())
     }
 }
 
@@ -130,8 +98,7 @@ impl Decoder {
             cores,
             context,
             caches,
-            blocks: PlanCache::new(limit(&base, PLANS), Plan::bytes),
-            steps: PlanCache::new(limit(&base, PLANS), |step| step.plan.as_ref().map_or(0, Plan::bytes)),
+            plans: DecodePlans::new(&base),
             vocabulary: PlanCache::new(limit(&base, PLANS), Plan::bytes),
             base,
         })
@@ -142,21 +109,35 @@ impl Decoder {
         self.context
     }
 
+    fn way<'a>(&'a self, variant: &Variant<'a>) -> Way<'a> {
+        const NONE: &SiteKey = &SiteKey::new();
+        let plans = &self.plans;
+        match variant {
+            Variant::Base => Way { plans, sites: NONE, factors: &[], merged: None },
+            Variant::Adapted(sites, factors) => Way { plans, sites, factors: &factors.0, merged: None },
+            Variant::Merged(merged) => {
+                Way { plans: &merged.decode, sites: NONE, factors: &[], merged: Some(&merged.deltas) }
+            }
+        }
+    }
+
     /// Reads `tokens` after those in `cache`, which takes them, and gives the scores of the token after the last
-    /// one, as many as the vocabulary has. A cache that is left by a failure holds no tokens.
+    /// one, as many as the vocabulary has. What the cache holds was read by the same forward pass. A cache that is left
+    /// by a failure holds no tokens.
     ///
     /// # Errors
     /// [`ErrorKind::BadData`] where a token is none of the model's, or there are more than the context has
     /// positions for.
-    pub fn read(&self, cache: &mut KvCache, tokens: &[u32]) -> Result<Vec<f32>> {
+    pub fn read(&self, variant: &Variant, cache: &mut KvCache, tokens: &[u32]) -> Result<Vec<f32>> {
+        let way = self.way(variant);
         self.check(cache.tokens().len(), tokens)?;
         let hidden = on_cores(self.cores, || {
             if self.caches.known().is_none() {
                 self.try_cache(tokens);
             }
             match self.caches.known() {
-                Some(true) => self.read_on(cache, tokens),
-                _ => self.reread(cache, tokens),
+                Some(true) => self.read_on(way, cache, tokens),
+                _ => self.reread(way, cache, tokens),
             }
         });
         let scores = hidden.and_then(|hidden| on_cores(self.cores, || self.scores(hidden)));
@@ -183,33 +164,33 @@ impl Decoder {
     }
 
     /// The hidden state of the last token, with a cache that is kept.
-    fn read_on(&self, cache: &mut KvCache, tokens: &[u32]) -> Result<Tensor> {
+    fn read_on(&self, way: Way, cache: &mut KvCache, tokens: &[u32]) -> Result<Tensor> {
         cache.reserve(&self.base, cache.tokens().len() + tokens.len(), self.context)?;
         if let ([token], false) = (tokens, cache.tokens().is_empty()) {
-            let step = self.steps.get(cache.capacity, || self.compile_step(cache.capacity))?;
+            let step = self.compiled_step(way, cache.capacity)?;
             if step.in_place.known().is_none() {
-                self.try_step(&step, cache, *token)?;
+                self.try_step(way, &step, cache, *token)?;
             }
             if let (Some(plan), Some(true)) = (&step.plan, step.in_place.known()) {
-                return self.step(plan, cache, *token);
+                return self.step(way, plan, cache, *token);
             }
         }
         if cache.tokens().is_empty() {
             // What answers is compiled while the prompt is read.
             return std::thread::scope(|scope| {
                 let capacity = cache.capacity;
-                scope.spawn(move || self.steps.get(capacity, || self.compile_step(capacity)).is_ok());
-                self.read_blocks(cache, tokens)
+                scope.spawn(move || self.compiled_step(way, capacity).is_ok());
+                self.read_blocks(way, cache, tokens)
             });
         }
-        self.read_blocks(cache, tokens)
+        self.read_blocks(way, cache, tokens)
     }
 
     /// The hidden state of the last token, several tokens at a time.
-    fn read_blocks(&self, cache: &mut KvCache, tokens: &[u32]) -> Result<Tensor> {
+    fn read_blocks(&self, way: Way, cache: &mut KvCache, tokens: &[u32]) -> Result<Tensor> {
         let mut hidden = None;
         for block in tokens.chunks(BLOCKS[BLOCKS.len() - 1]) {
-            hidden = Some(self.block(cache, block)?);
+            hidden = Some(self.block(way, cache, block)?);
         }
         hidden.ok_or_else(|| Error::internal("no token to read"))
     }
@@ -217,12 +198,13 @@ impl Decoder {
     /// Finds out whether a block behind a cache that is filled up answers as a pass over everything, with some of
     /// `tokens`.
     fn try_cache(&self, tokens: &[u32]) {
+        let way = self.way(&Variant::Base);
         let sample: Vec<u32> = tokens.iter().copied().cycle().take(2 * SAMPLE).collect();
         let both = || -> Result<[Tensor; 2]> {
             let mut cache = KvCache::new();
             cache.reserve(&self.base, sample.len(), self.context)?;
-            self.block(&mut cache, &sample[..SAMPLE])?;
-            Ok([self.block(&mut cache, &sample[SAMPLE..])?, self.pass(&sample)?])
+            self.block(way, &mut cache, &sample[..SAMPLE])?;
+            Ok([self.block(way, &mut cache, &sample[SAMPLE..])?, self.pass(way, &sample)?])
         };
         // A model that cannot be run so has no use of a cache either.
         self.caches.set(both().is_ok_and(|[behind, whole]| near(&behind, &whole)));
@@ -230,34 +212,34 @@ impl Decoder {
 
     /// Finds out whether a step answers the same wherever the rows of the tokens before lie, with the first tokens of
     /// `cache`, of which there are some.
-    fn try_step(&self, step: &Step, cache: &KvCache, token: u32) -> Result<()> {
+    fn try_step(&self, way: Way, step: &Step, cache: &KvCache, token: u32) -> Result<()> {
         let Some(plan) = &step.plan else { return Ok(()) };
         let (capacity, last) = (cache.capacity, cache.capacity - 1);
         let before = cache.tokens().len().min(capacity / 4).max(1);
         let placed = |start: usize| {
             guarded(ErrorKind::Internal, "cannot read the KV cache", || cache.placed(before, capacity, start))
         };
-        let (wanted, _) = self.run_step(plan, capacity, before, last, placed(last - before)?, token)?;
-        let (hidden, _) = self.run_step(plan, capacity, before, before, placed(0)?, token)?;
+        let (wanted, _) = self.run_step(way, plan, capacity, before, last, placed(last - before)?, token)?;
+        let (hidden, _) = self.run_step(way, plan, capacity, before, before, placed(0)?, token)?;
         step.in_place.set(near(&wanted, &hidden));
         Ok(())
     }
 
     /// The hidden state of the last token of a model without a cache: everything is read again.
-    fn reread(&self, cache: &mut KvCache, tokens: &[u32]) -> Result<Tensor> {
+    fn reread(&self, way: Way, cache: &mut KvCache, tokens: &[u32]) -> Result<Tensor> {
         cache.took_all(tokens);
-        self.pass(cache.tokens())
+        self.pass(way, cache.tokens())
     }
 
     /// The hidden state of the last token of a pass over all of them.
-    fn pass(&self, tokens: &[u32]) -> Result<Tensor> {
+    fn pass(&self, way: Way, tokens: &[u32]) -> Result<Tensor> {
         let sequence = tokens.len().next_multiple_of(REREAD).min(self.context.max(tokens.len()));
-        let (hidden, _) = self.run_block(&Bucket { batch: 1, sequence, past: 0 }, tokens, 0, vec![])?;
+        let (hidden, _) = self.run_block(way, &Bucket { batch: 1, sequence, past: 0 }, tokens, 0, vec![])?;
         Ok(hidden)
     }
 
     /// The hidden state of the last of `tokens`, at most a block.
-    fn block(&self, cache: &mut KvCache, tokens: &[u32]) -> Result<Tensor> {
+    fn block(&self, way: Way, cache: &mut KvCache, tokens: &[u32]) -> Result<Tensor> {
         let before = cache.tokens().len();
         let sequence = match before {
             0 => tokens.len().next_multiple_of(FIRST),
@@ -275,7 +257,7 @@ impl Decoder {
                 guarded(ErrorKind::Internal, "cannot read the KV cache", || cache.placed(before, past, past - before))?
             }
         };
-        let (hidden, new) = self.run_block(&Bucket { batch: 1, sequence, past }, tokens, before, entries)?;
+        let (hidden, new) = self.run_block(way, &Bucket { batch: 1, sequence, past }, tokens, before, entries)?;
         cache.take(tokens, &new)?;
         Ok(hidden)
     }
@@ -283,42 +265,50 @@ impl Decoder {
     /// The hidden state of the last of `tokens`, and all new keys and values.
     fn run_block(
         &self,
+        way: Way,
         bucket: &Bucket,
         tokens: &[u32],
         before: usize,
         entries: Vec<TValue>,
     ) -> Result<(Tensor, Vec<TValue>)> {
         let base = &self.base;
-        let compile = || Plan::new(base, graph::trunk(base, bucket)?, "prefill");
-        let plan = self.blocks.get(bucket.clone(), compile)?;
+        let compile = || Plan::new(base, graph::trunk(base, bucket, &way.deltas())?, "prefill");
+        let plan = way.plans.blocks.get((way.sites.clone(), bucket.clone()), compile)?;
         guarded(ErrorKind::Internal, "reading tokens failed", || {
             let mut inputs = feed::inputs(base, &plan.inputs, tokens, Places { bucket, before, from_start: false })?;
             inputs.extend(entries);
+            inputs.extend(way.factors.iter().cloned());
             let mut values = plan.run(inputs)?.into_iter();
             let hidden = values.next().context("the plan lost its hidden state")?;
             Ok((hidden.slice(1, tokens.len() - 1, tokens.len())?, values.collect()))
         })
     }
 
-    fn compile_step(&self, capacity: usize) -> Result<Step> {
-        let model = graph::step(&self.base, capacity)?;
+    fn compiled_step(&self, way: Way, capacity: usize) -> Result<Arc<Step>> {
+        way.plans.steps.get((way.sites.clone(), capacity), || self.compile_step(way, capacity))
+    }
+
+    fn compile_step(&self, way: Way, capacity: usize) -> Result<Step> {
+        let model = graph::step(&self.base, capacity, &way.deltas())?;
         let plan = model.map(|model| Plan::new(&self.base, model, "decode")).transpose()?;
         Ok(Step { plan, in_place: Tried::default() })
     }
 
     /// The hidden state of a token whose keys and values are written into the cache.
-    fn step(&self, plan: &Plan, cache: &mut KvCache, token: u32) -> Result<Tensor> {
+    fn step(&self, way: Way, plan: &Plan, cache: &mut KvCache, token: u32) -> Result<Tensor> {
         let before = cache.tokens().len();
         let entries = std::mem::take(&mut cache.entries).into_iter().map(Tensor::into_tvalue).collect();
-        let (hidden, entries) = self.run_step(plan, cache.capacity, before, before, entries, token)?;
+        let (hidden, entries) = self.run_step(way, plan, cache.capacity, before, before, entries, token)?;
         cache.took(token, entries);
         Ok(hidden)
     }
 
     /// The hidden state of a token after `before` others, and the cache with its keys and values in row `row`: behind
     /// those others, or in the last row behind a cache that is filled up on its left.
+    #[allow(clippy::too_many_arguments)]
     fn run_step(
         &self,
+        way: Way,
         plan: &Plan,
         capacity: usize,
         before: usize,
@@ -332,6 +322,7 @@ impl Decoder {
             let mut inputs = feed::inputs(&self.base, &plan.inputs, &[token], places)?;
             inputs.extend(entries);
             inputs.push(tensor0(row as i64).into_tvalue());
+            inputs.extend(way.factors.iter().cloned());
             let mut values = plan.run(inputs)?.into_iter();
             let hidden = values.next().context("the plan lost its hidden state")?.into_tensor();
             Ok((hidden, values.map(TValue::into_tensor).collect()))
@@ -339,7 +330,7 @@ impl Decoder {
     }
 
     fn scores(&self, hidden: Tensor) -> Result<Vec<f32>> {
-        let compile = || Plan::new(&self.base, graph::vocabulary(&self.base, 1)?, "vocabulary");
+        let compile = || Plan::new(&self.base, vocabulary(&self.base, 1)?, "vocabulary");
         let plan = self.vocabulary.get(1, compile)?;
         guarded(ErrorKind::Internal, "scoring the next token failed", || {
             let scores = plan.run(vec![hidden.into_tvalue()])?.remove(0);

@@ -98,7 +98,7 @@ fn scores_are_those_of_onnx_runtime() {
     for golden in Golden::all() {
         let (decoder, mut cache) = (golden.decoder(), KvCache::new());
         let mut read = |what: &str, ids: &[u32], wanted: &[f32]| {
-            let scores = decoder.read(&mut cache, ids).unwrap_or_else(|e| panic!("{}: {what}: {e:?}", golden.name));
+            let scores = decoder.read(&Variant::Base, &mut cache, ids).unwrap_or_else(|e| panic!("{}: {what}: {e:?}", golden.name));
             wrong.extend(golden.differs(what, &scores, wanted));
         };
         if golden.is_plain() {
@@ -125,12 +125,12 @@ fn greedy_tokens_are_those_of_onnx_runtime() {
     for golden in Golden::all().filter(exact) {
         let (decoder, mut cache) = (golden.decoder(), KvCache::new());
         let prompt = if golden.is_plain() { golden.ids("full_ids")[..12].to_vec() } else { golden.ids("prefill_ids") };
-        let mut scores = decoder.read(&mut cache, &prompt).unwrap();
+        let mut scores = decoder.read(&Variant::Base, &mut cache, &prompt).unwrap();
         let mut tokens = vec![];
         let greedy = golden.ids("greedy_ids");
         for token in &greedy {
             tokens.push(largest(&scores));
-            scores = decoder.read(&mut cache, &[*token]).unwrap();
+            scores = decoder.read(&Variant::Base, &mut cache, &[*token]).unwrap();
         }
         if tokens != greedy {
             wrong.push(format!("{}: {tokens:?}, not {greedy:?}", golden.name));
@@ -145,23 +145,23 @@ fn the_way_in_which_tokens_are_read_changes_nothing() {
     let decoder = golden.decoder();
     let ids = [golden.ids("prefill_ids"), golden.ids("decode_ids"), golden.ids("turn_ids")].concat();
     let mut whole = KvCache::new();
-    let wanted = decoder.read(&mut whole, &ids).unwrap();
+    let wanted = decoder.read(&Variant::Base, &mut whole, &ids).unwrap();
     for parts in [vec![1; ids.len()], vec![1, 8, 9, 5], vec![22, 1], vec![8, 8, 7]] {
         assert_eq!(parts.iter().sum::<usize>(), ids.len());
         let (mut cache, mut at, mut scores) = (KvCache::new(), 0, vec![]);
         for n in parts {
-            scores = decoder.read(&mut cache, &ids[at..at + n]).unwrap();
+            scores = decoder.read(&Variant::Base, &mut cache, &ids[at..at + n]).unwrap();
             at += n;
         }
         assert_eq!(golden.differs("in parts", &scores, &wanted), None);
     }
     assert_eq!(decoder.caches.known(), Some(true));
-    let step = decoder.steps.get(128, || panic!("no step was run")).unwrap();
+    let step = decoder.plans.steps.get((SiteKey::new(), 128), || panic!("no step was run")).unwrap();
     assert_eq!(step.in_place.known(), Some(true));
     // What was forgotten leaves nothing behind.
-    decoder.read(&mut whole, &[5, 6, 7]).unwrap();
+    decoder.read(&Variant::Base, &mut whole, &[5, 6, 7]).unwrap();
     whole.truncate(ids.len() - 3);
-    let again = decoder.read(&mut whole, &ids[ids.len() - 3..]).unwrap();
+    let again = decoder.read(&Variant::Base, &mut whole, &ids[ids.len() - 3..]).unwrap();
     assert_eq!(golden.differs("after a cut", &again, &wanted), None);
 }
 
@@ -176,10 +176,10 @@ fn a_way_that_is_wrong_is_not_used() {
         ("llama_plain", false, None),
     ] {
         let (decoder, mut cache) = (Golden::of(name).decoder(), KvCache::new());
-        decoder.read(&mut cache, &[5, 6, 7, 8]).unwrap();
-        decoder.read(&mut cache, &[9]).unwrap();
+        decoder.read(&Variant::Base, &mut cache, &[5, 6, 7, 8]).unwrap();
+        decoder.read(&Variant::Base, &mut cache, &[9]).unwrap();
         assert_eq!(decoder.caches.known(), Some(caches), "{name}");
-        let step = caches.then(|| decoder.steps.get(128, || panic!("{name}: no step")).unwrap());
+        let step = caches.then(|| decoder.plans.steps.get((SiteKey::new(), 128), || panic!("{name}: no step")).unwrap());
         assert_eq!(step.and_then(|step| step.in_place.known()), in_place, "{name}");
     }
     // What was found wrong stays so.
@@ -192,14 +192,14 @@ fn a_way_that_is_wrong_is_not_used() {
 fn what_cannot_be_read_is_said() {
     let decoder = Golden::of("llama_past").decoder();
     let mut cache = KvCache::new();
-    let error = decoder.read(&mut cache, &[5000]).unwrap_err();
+    let error = decoder.read(&Variant::Base, &mut cache, &[5000]).unwrap_err();
     assert!(error.what().contains("the token 5000"), "{error:?}");
-    let error = decoder.read(&mut cache, &[1; 129]).unwrap_err();
+    let error = decoder.read(&Variant::Base, &mut cache, &[1; 129]).unwrap_err();
     assert!(error.what().contains("context holds 128"), "{error:?}");
     assert!(cache.tokens().is_empty());
     // Up to the last position, past the first capacity of the cache.
     for token in 0..128 {
-        decoder.read(&mut cache, &[token % 7]).unwrap();
+        decoder.read(&Variant::Base, &mut cache, &[token % 7]).unwrap();
     }
-    assert!(decoder.read(&mut cache, &[1]).is_err());
+    assert!(decoder.read(&Variant::Base, &mut cache, &[1]).is_err());
 }

@@ -1,28 +1,38 @@
 //! A conversation with a home's language model.
 
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::sync::Arc;
+use std::time::Instant;
 
 use super::Language;
-use crate::chat::{Message, Moment};
-use crate::error::{Error, Result};
+use crate::chat::Message;
+use crate::error::{Error, ErrorKind, Result};
 use crate::generate::{FinishReason, GeneratedText, GenerationConfig, Sampler};
+use crate::journal::{InteractionId, StoredConversation, StoredInput};
 use crate::plan::KvCache;
-use crate::runtime::Home;
+use crate::runtime::now_ms;
+use crate::runtime::session::{Serving, Session, ended};
+use crate::store::Cause;
 
 /// Share of the context that is left to an answer at least: one part of these.
 const ANSWER: usize = 4;
 
 /// Messages, and what the model has read of them: a new one costs its own tokens only.
-pub struct Conversation {
-    home: Home,
+pub struct Conversation<'a> {
+    session: &'a Session,
     messages: Vec<Message>,
     cache: KvCache,
+    /// The generation that read what is in the cache.
+    read_by: Option<Arc<Serving>>,
 }
 
 /// An answer.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Generated {
+    /// Names the answer for feedback; none where it could not be recorded, and `unrecorded` says why.
+    pub id: Option<InteractionId>,
+    /// See `id`.
+    pub unrecorded: Option<String>,
     /// Its text, without special tokens.
     pub text: String,
     /// Tokens that were generated, with the one that ended it.
@@ -43,15 +53,19 @@ pub struct Generated {
     pub token_ms: f64,
 }
 
-impl Conversation {
-    /// An empty one.
+impl Session {
+    /// A conversation with the language model of this session's home. Answers are recorded, so that feedback can be
+    /// given on them.
     ///
     /// # Errors
     /// [`ErrorKind::Usage`](crate::ErrorKind::Usage) where the home's model generates no text.
-    pub fn new(home: &Home) -> Result<Conversation> {
-        home.language()?;
-        Ok(Conversation { home: home.clone(), messages: vec![], cache: KvCache::new() })
+    pub fn conversation(&self) -> Result<Conversation<'_>> {
+        self.home.language()?;
+        Ok(Conversation { session: self, messages: vec![], cache: KvCache::new(), read_by: None })
     }
+}
+
+impl Conversation<'_> {
 
     /// The messages so far.
     pub fn messages(&self) -> &[Message] {
@@ -75,12 +89,12 @@ impl Conversation {
 
     /// How the home generates where nothing else is said.
     pub fn defaults(&self) -> Result<GenerationConfig> {
-        Ok(self.home.language()?.config.clone())
+        Ok(self.session.home.language()?.config.clone())
     }
 
     /// Whether the model has a chat template; without one it goes on where the text of the messages ends.
     pub fn has_template(&self) -> Result<bool> {
-        Ok(self.home.language()?.template.is_some())
+        Ok(self.session.home.language()?.template.is_some())
     }
 
     /// Answers the messages, and adds the answer to them. Text is handed to `on_text` as it comes, in whole characters;
@@ -90,17 +104,56 @@ impl Conversation {
     /// `BadData` where the messages do not fit the model's context or its chat template; `Usage` for a config out
     /// of range.
     pub fn answer(&mut self, config: &GenerationConfig, on_text: &mut dyn FnMut(&str) -> bool) -> Result<Generated> {
-        let home = self.home.clone();
-        let language = home.language()?;
+        let (serving, probation) = self.session.take_up()?;
+        let mut shown = false;
+        let mut tell = |text: &str| {
+            shown |= !text.is_empty();
+            on_text(text)
+        };
+        match self.generate(&serving, config, &mut tell) {
+            // A generation that cannot answer what the base can is rolled back automatically at once.
+            Err(e) if serving.generation > 0 && e.kind() == ErrorKind::BadData && !shown && self.base_answers(config) => {
+                self.session.roll_back_automatically(serving.generation, Cause::BadAnswer, &e)?;
+                let serving = self.session.follow()?;
+                let answer = self.generate(&serving, config, on_text)?;
+                self.keep(answer)
+            }
+            other => {
+                ended(probation, u32::from(other.is_ok()));
+                self.keep(other?)
+            }
+        }
+    }
+
+    /// Whether the base model can answer the messages, by its first token.
+    fn base_answers(&mut self, config: &GenerationConfig) -> bool {
+        let base = Arc::new(Serving::base(&self.session.home));
+        self.generate(&base, config, &mut |_| false).is_ok()
+    }
+
+    /// Answers the messages with `serving`, from the first token to the last.
+    fn generate(
+        &mut self,
+        serving: &Arc<Serving>,
+        config: &GenerationConfig,
+        on_text: &mut dyn FnMut(&str) -> bool,
+    ) -> Result<Generated> {
+        let language = self.session.home.language()?;
         let started = Instant::now();
         let (prompt, left_out) = self.prompt(language, config)?;
         let mut sampler = Sampler::new(config)?;
         let mut text = GeneratedText::new(&language.tokenizer, config, prompt.len())?;
+        // What another generation has read is of no use.
+        if !self.read_by.as_ref().is_some_and(|by| Arc::ptr_eq(by, serving)) {
+            self.cache = KvCache::new();
+            self.read_by = Some(serving.clone());
+        }
         // One token at least is read, since its scores are wanted.
         let same = prompt.iter().zip(self.cache.tokens()).take_while(|(a, b)| a == b).count();
         let cached = same.min(prompt.len() - 1);
         self.cache.truncate(cached);
-        let mut scores = language.decoder.read(&mut self.cache, &prompt[cached..])?;
+        let variant = serving.variant();
+        let mut scores = language.decoder.read(&variant, &mut self.cache, &prompt[cached..])?;
         let prefill_ms = started.elapsed().as_secs_f64() * 1e3;
         let (mut ids, mut answer) = (prompt.clone(), String::new());
         let mut goes_on = true;
@@ -112,7 +165,7 @@ impl Conversation {
             answer.push_str(&piece.text);
             goes_on = on_text(&piece.text) && piece.finish_reason.is_none();
             if goes_on {
-                scores = language.decoder.read(&mut self.cache, &[token])?;
+                scores = language.decoder.read(&variant, &mut self.cache, &[token])?;
             }
         }
         let finish_reason = text.finish_reason();
@@ -124,18 +177,34 @@ impl Conversation {
         let tokens = ids.len() - prompt.len();
         let later = tokens.saturating_sub(1);
         let token_ms = if later > 0 { generating.elapsed().as_secs_f64() * 1e3 / later as f64 } else { 0.0 };
-        self.messages.push(Message::new("assistant", answer.clone()));
         Ok(Generated {
+            id: None,
+            unrecorded: None,
             text: answer,
             tokens,
             finish_reason,
             prompt_tokens: prompt.len(),
             cached_tokens: cached,
             left_out,
-            generation: 0,
+            generation: serving.generation,
             prefill_ms,
             token_ms,
         })
+    }
+
+    /// Records an answer and adds it to the messages. A disk that takes no record is no error: the answer then has no
+    /// id.
+    fn keep(&mut self, mut answer: Generated) -> Result<Generated> {
+        let messages = self.messages[..].iter().map(|m| (m.role.clone(), m.content.clone())).collect();
+        let ended = answer.finish_reason == Some(FinishReason::Stop);
+        let stored = StoredConversation { messages, answer: answer.text.clone(), ended };
+        match self.session.record(StoredInput::Conversation(stored), vec![], answer.generation) {
+            Ok(id) => answer.id = Some(id),
+            Err(e) if matches!(e.kind(), ErrorKind::Io | ErrorKind::Busy) => answer.unrecorded = Some(e.to_string()),
+            Err(e) => return Err(e),
+        }
+        self.messages.push(Message::new("assistant", answer.text.clone()));
+        Ok(answer)
     }
 
     /// The tokens before the answer, and how many messages were left out of them: turns, which begin with what the
@@ -155,7 +224,7 @@ impl Conversation {
         let (mut least, mut failure) = (0, None);
         for start in starts {
             let kept: Vec<Message> = fixed.iter().chain(&turns[start..]).cloned().collect();
-            let tokens = match self.rendered(language, &kept) {
+            let tokens = match language.prompt(&kept, now_ms()) {
                 Ok(tokens) => tokens,
                 // What is too long to be read may be short enough once more is left out.
                 Err(e) => {
@@ -180,23 +249,9 @@ impl Conversation {
         ))
         .hint("shorten it"))
     }
-
-    fn rendered(&self, language: &Language, messages: &[Message]) -> Result<Vec<u32>> {
-        match &language.template {
-            Some(template) => {
-                let since = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
-                let now = Moment::from_unix_seconds(i64::try_from(since).unwrap_or(0))?;
-                language.tokens(&template.render(messages, true, now)?, false)
-            }
-            None => {
-                let text: Vec<&str> = messages.iter().map(|m| m.content.as_str()).collect();
-                language.tokens(&text.join(""), true)
-            }
-        }
-    }
 }
 
-impl std::fmt::Debug for Conversation {
+impl std::fmt::Debug for Conversation<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Conversation({} messages, {:?})", self.messages.len(), self.cache)
     }

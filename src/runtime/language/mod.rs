@@ -1,7 +1,14 @@
 //! Homes of language models: conversations that are answered token by token.
 
 mod conversation;
+mod feedback;
 mod files;
+mod forget;
+mod texts;
+#[cfg(feature = "train")]
+mod training;
+#[cfg(feature = "train")]
+mod watch;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -16,7 +23,7 @@ use crate::chat::ChatTemplate;
 use crate::error::{Error, Result};
 use crate::generate::GenerationConfig;
 use crate::input::text::MAX_TEXT_BYTES;
-use crate::plan::{Decoder, KvCache};
+use crate::plan::{Decoder, KvCache, Variant};
 
 /// Positions of a model whose files name no limit.
 const CONTEXT: usize = 2048;
@@ -60,7 +67,7 @@ impl Language {
         let mut cache = KvCache::new();
         let mut finite = true;
         for token in [first, first, first] {
-            finite &= self.decoder.read(&mut cache, &[token])?.iter().all(|score| score.is_finite());
+            finite &= self.decoder.read(&Variant::Base, &mut cache, &[token])?.iter().all(|score| score.is_finite());
         }
         match finite {
             true => Ok(()),

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use super::{Session, now_ms, opinions};
 use crate::error::Result;
 use crate::input::label::{NONE_OF_THESE, shown};
-use crate::journal::{FeedbackEntry, FeedbackKind, InteractionEntry, InteractionId, Snapshot, StoredInput};
+use crate::journal::{FeedbackEntry, FeedbackKind, InteractionEntry, InteractionId, Snapshot, StoredConversation, StoredInput};
 use crate::sync::lock;
 use flags::Flags;
 pub use flags::{Flag, Flagged};
@@ -59,6 +59,8 @@ pub enum Asked {
     Text(String),
     /// Arrays: name, type and shape of each.
     Arrays(Vec<(String, &'static str, Vec<u64>)>),
+    /// A conversation, and the answer to it.
+    Conversation(StoredConversation),
     /// A picture.
     Image {
         /// Pixels across.
@@ -135,7 +137,9 @@ fn class<'a>(entry: &'a InteractionEntry, said: Option<&'a FeedbackKind>) -> Opt
     match said {
         Some(FeedbackKind::Label(label)) => Some(label),
         Some(FeedbackKind::NoneOfThese) => Some(shown(NONE_OF_THESE)),
-        Some(FeedbackKind::Reject | FeedbackKind::Ignored) => None,
+        Some(FeedbackKind::Reject | FeedbackKind::Ignored | FeedbackKind::Edit(_) | FeedbackKind::PreferredOver(_)) => {
+            None
+        }
         Some(FeedbackKind::Accept) | None if entry.novel => Some(shown(NONE_OF_THESE)),
         Some(FeedbackKind::Accept) | None => entry.answer.as_ref().map(|(label, _)| shown(label)),
     }
@@ -156,6 +160,7 @@ fn listed(
 fn asked(input: StoredInput) -> Asked {
     match input {
         StoredInput::Text(text) => Asked::Text(text),
+        StoredInput::Conversation(conversation) => Asked::Conversation(conversation),
         StoredInput::Image { width, height, png: _ } => Asked::Image { width, height },
         StoredInput::Arrays(arrays) => {
             Asked::Arrays(arrays.into_iter().map(|a| (a.name, a.dtype.name(), a.shape)).collect())

@@ -243,6 +243,7 @@ impl ToldProfile {
 fn sort(input: &StoredInput) -> String {
     match input {
         StoredInput::Text(_) => "text".into(),
+        StoredInput::Conversation(_) => "conversation".into(),
         StoredInput::Image { width, height, png: _ } => format!("{width} x {height}"),
         StoredInput::Arrays(arrays) => {
             arrays.iter().map(|a| format!("{:?} {} {:?};", a.name, a.dtype.name(), a.shape)).collect()

@@ -26,6 +26,10 @@ pub enum Feedback {
     Reject,
     /// The input is none of the classes.
     NoneOfThese,
+    /// Of a language model's answer: it should have been this text.
+    Edit(String),
+    /// Of a language model's answer: it is better than that of this interaction, to the same messages.
+    PreferredOver(InteractionId),
 }
 
 /// What happened to feedback.
@@ -104,7 +108,15 @@ impl Session {
     /// What the journal keeps of `feedback`, if it may be said about this answer.
     fn kind(&self, id: InteractionId, feedback: Feedback) -> Result<FeedbackKind> {
         lock(&self.journal).refresh()?;
+        if self.home.generates() {
+            return self.kind_for_text(id, feedback);
+        }
         Ok(match feedback {
+            Feedback::Edit(_) | Feedback::PreferredOver(_) => {
+                return Err(Error::usage("the model of this home answers with classes, not with text")
+                    .at(id)
+                    .hint("say what is right with --label"));
+            }
             Feedback::Accept | Feedback::Reject => {
                 let journal = lock(&self.journal);
                 let answered = journal.state().interaction(id)?.is_none_or(|i| i.answer.is_some());

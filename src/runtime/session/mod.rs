@@ -38,7 +38,7 @@ pub struct Status {
     /// Feedback items, those that replace or ignore others among them, that the last training did not read: those recorded after it
     /// began.
     pub waiting: usize,
-    /// Feedback items that say what is right: labels and accepts.
+    /// Feedback items that teach by themselves: labels and accepts; of a language model all that are not ignored.
     pub known_answers: usize,
     /// Feedback items that are ignored.
     pub ignored: usize,
@@ -83,11 +83,6 @@ impl Session {
     /// A generation that cannot be used is rolled back automatically. With `lenient` it is only set aside for this session, so that it can be
     /// looked at and rolled back.
     pub(crate) fn open(home: Home, profile: &str, lenient: bool) -> Result<Session> {
-        if home.0.language.is_some() {
-            return Err(Error::usage("the model of this home generates text, and does not learn from feedback yet")
-                .at(home.path().display())
-                .hint("`acclimate generate` and `acclimate chat` answer with it"));
-        }
         let folder = profile_folder(home.path(), profile)?;
         let disk = keyed(home.0.disk.clone(), home.0.key.as_ref(), profile);
         let store = Store::create(disk.clone(), &folder)?;
@@ -181,7 +176,7 @@ impl Session {
     }
 
     /// The active generation, loaded, and a try of it where it is on probation. One that cannot be used is rolled back automatically.
-    fn take_up(&self) -> Result<(Arc<Serving>, Option<Probation>)> {
+    pub(super) fn take_up(&self) -> Result<(Arc<Serving>, Option<Probation>)> {
         loop {
             let (current, probation) = match self.store.begin() {
                 // On a disk that takes no writes, the active generation goes on serving.
@@ -263,7 +258,11 @@ impl Session {
             interactions: state.interactions(),
             feedback: state.spoken(),
             waiting: state.waiting(),
-            known_answers: state.spoken().saturating_sub(state.rejected()).saturating_sub(state.ignored()),
+            known_answers: match self.home.0.language {
+                // What a language model answered well or badly teaches it as well.
+                Some(_) => state.spoken().saturating_sub(state.ignored()),
+                None => state.spoken().saturating_sub(state.rejected()).saturating_sub(state.ignored()),
+            },
             ignored: state.ignored(),
             classes: serving.labels.len(),
             adapter_bytes: serving.adapter_bytes,
@@ -300,7 +299,7 @@ impl Session {
 }
 
 /// A try that did not end the process. What cannot be counted now is counted by the next one.
-fn ended(probation: Option<Probation>, predictions: u32) {
+pub(super) fn ended(probation: Option<Probation>, predictions: u32) {
     let _ = probation.map(|probation| probation.passed(predictions));
 }
 

@@ -7,7 +7,7 @@ use ndarray::Array2;
 use super::{Serving, Session, ended};
 use crate::error::{Error, ErrorKind, Result};
 use crate::input::{Example, Prepared, RawInput as Input};
-use crate::journal::NOVEL;
+use crate::journal::{InteractionId, NOVEL, StoredInput};
 use crate::plan::{MICRO_BATCH, Variant};
 use crate::runtime::answer::{Answer, ranked};
 use crate::runtime::serving::Answered;
@@ -27,6 +27,7 @@ impl Session {
 
     /// [`Session::predict`] with the `top` most probable classes.
     pub fn predict_top(&self, input: &Input, top: usize) -> Result<Answer> {
+        self.home.classifies()?;
         let Prepared { example, stored } = self.home.intake().prepare(input)?;
         let (mut serving, probation) = self.take_up()?;
         let answered = match self.answered(&serving, &example) {
@@ -49,23 +50,38 @@ impl Session {
         let novel = familiarity.filter(|p| f64::from(*p) <= self.home.config().none_rate);
         recorded.extend(novel.map(|p| (NOVEL.to_string(), p)));
         let none = novel.is_some() || top.first().is_some_and(|s| s.none);
-        let mut journal = lock(&self.journal);
-        if journal.writer().is_poisoned() {
-            // A disk that was full may have room again. If not, the record below fails and says so.
-            let _ = journal.reopen();
-        }
-        let id = journal.record_interaction(now_ms(), stored, recorded, serving.generation);
-        let ask = id.as_ref().is_ok_and(|id| lock(&self.asking).asks(&journal, *id));
-        drop(journal);
+        let id = self.record(stored, recorded, serving.generation);
+        let ask = id.as_ref().is_ok_and(|id| self.asks(*id));
         let (id, unrecorded) = match id {
             Ok(id) => (Some(id), None),
             Err(e) if matches!(e.kind(), ErrorKind::Io | ErrorKind::Busy) => (None, Some(e.to_string())),
             Err(e) => return Err(e),
         };
-        if id.is_some() {
-            self.flusher.wake();
-        }
         Ok(Answer { id, top, generation: serving.generation, ask, none, familiarity, unrecorded })
+    }
+
+    /// Records an answer of `generation`; its id.
+    pub(in crate::runtime) fn record(
+        &self,
+        input: StoredInput,
+        top: Vec<(String, f32)>,
+        generation: u64,
+    ) -> Result<InteractionId> {
+        let mut journal = lock(&self.journal);
+        if journal.writer().is_poisoned() {
+            // A disk that was full may have room again. If not, the record below fails and says so.
+            let _ = journal.reopen();
+        }
+        let id = journal.record_interaction(now_ms(), input, top, generation)?;
+        drop(journal);
+        self.flusher.wake();
+        Ok(id)
+    }
+
+    /// Whether the person is asked about this answer.
+    fn asks(&self, id: InteractionId) -> bool {
+        let journal = lock(&self.journal);
+        lock(&self.asking).asks(&journal, id)
     }
 
     fn answered(&self, serving: &Serving, example: &Example) -> Result<Answered> {
@@ -110,6 +126,7 @@ impl Session {
         /// Probabilities of all classes for many inputs, without recording anything: `[inputs, classes]` in the order
         /// of [`Session::labels`], by the active generation or, with `base`, by the base model.
         pub fn evaluate(&self, inputs: &[Input], base: bool, threads: usize) -> Result<Option<Array2<f32>>> {
+            self.home.classifies()?;
             let examples: Vec<Example> = inputs.iter().map(|i| self.home.intake().example(i)).collect::<Result<_>>()?;
             let examples: Vec<&Example> = examples.iter().collect();
             let serving = if base { Arc::new(Serving::base(&self.home)) } else { self.follow()? };

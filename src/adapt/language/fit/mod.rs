@@ -1,0 +1,389 @@
+//! Trains low-rank factors of a language model on what was said about its answers.
+
+#[cfg(test)]
+mod trl_tests;
+
+use std::collections::HashMap;
+
+use crate::adapt::language::example::{LanguageExample, Said};
+use crate::adapt::fit::family::{self, Part, Side};
+use crate::adapt::fit::state::{FitName, FitState, Keeper, Naming};
+use crate::adapt::fit::{Recipe, start};
+use crate::adapter::SiteDelta;
+use crate::error::{Error, ErrorKind, Result};
+use crate::plan::{Factors, Passed, SiteKey, Text, TextTrainer, Variant};
+use crate::stats::random::{keyed_rng, shuffle};
+use crate::train::optim::{AdamW, AdamWOptions, Decay, Grads, ParamSet, Schedule, clip_global_norm};
+use crate::train::preference::{BETA, PairLoss, UnpairedLoss, kto_kl, kto_weights};
+
+/// Good and bad answers, of each, from which on KTO takes the place of APO-zero: its estimate of the divergence wants
+/// batches of several.
+const KTO_FROM: usize = 8;
+/// Where the learning rate ends, as a share of its peak.
+const FLOOR: f32 = 0.1;
+/// Mean loss of an epoch's edits (nats a token) at which nothing is left to learn from them.
+const NOTHING_LEFT: f64 = 0.05;
+
+/// How what was said is learned.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Losses {
+    /// Inverse temperature of the losses on pairs and on good and bad answers.
+    pub beta: f64,
+    /// Weight of the supervised loss on edits.
+    pub supervised: f64,
+    /// Of an edit and the answer that was edited, beside the supervised loss on the edit.
+    pub edit: Option<PairLoss>,
+    /// Of the better and the worse of two answers.
+    pub preference: PairLoss,
+}
+
+impl Default for Losses {
+    fn default() -> Losses {
+        Losses { beta: BETA, supervised: 1.0, edit: None, preference: PairLoss::Sigmoid }
+    }
+}
+
+/// Log-probabilities of texts under the base model, the reference of all losses: each computed once.
+#[derive(Debug, Default)]
+pub(crate) struct References(HashMap<Text, f64>);
+
+impl References {
+    /// That of `text`.
+    pub fn of(&mut self, trainer: &mut TextTrainer, text: &Text) -> Result<f64> {
+        if let Some(known) = self.0.get(text) {
+            return Ok(*known);
+        }
+        let found = sum(&trainer.passes().log_probs(&Variant::Base, text)?);
+        self.0.insert(text.clone(), found);
+        Ok(found)
+    }
+}
+
+fn sum(log_probs: &[f32]) -> f64 {
+    log_probs.iter().map(|v| f64::from(*v)).sum()
+}
+
+/// A fit in progress.
+pub(crate) struct TextFit<'a> {
+    trainer: TextTrainer<'a>,
+    examples: Vec<&'a LanguageExample>,
+    sites: &'a SiteKey,
+    recipe: &'a Recipe,
+    losses: Losses,
+    /// Weights of good and of bad answers where KTO is the loss.
+    kto: Option<[f64; 2]>,
+    params: ParamSet,
+    optimiser: AdamW,
+    deltas: Vec<SiteDelta>,
+    parts: Vec<Part>,
+    /// Epoch of the next step, and its batch within that epoch.
+    place: (u64, u64),
+    finished: bool,
+    loss: f64,
+}
+
+/// What a fit ends with.
+#[derive(Debug, Clone)]
+pub(crate) struct FittedText {
+    /// In plan order.
+    pub deltas: Vec<SiteDelta>,
+    pub steps: u64,
+}
+
+impl<'a> TextFit<'a> {
+    /// Starts from fresh factors on `sites`.
+    pub fn new(
+        trainer: TextTrainer<'a>,
+        examples: Vec<&'a LanguageExample>,
+        sites: &'a SiteKey,
+        recipe: &'a Recipe,
+        losses: Losses,
+    ) -> Result<TextFit<'a>> {
+        let first = examples.first().and_then(|e| e.said.texts().first().copied());
+        let plan = trainer.plan(first.ok_or_else(|| Error::internal("a fit of no example"))?)?;
+        let deltas = start::begin(trainer.base(), &plan.sites, recipe)?;
+        TextFit::from_start(trainer, examples, sites, deltas, recipe, losses)
+    }
+
+    pub(super) fn from_start(
+        trainer: TextTrainer<'a>,
+        examples: Vec<&'a LanguageExample>,
+        sites: &'a SiteKey,
+        deltas: Vec<SiteDelta>,
+        recipe: &'a Recipe,
+        losses: Losses,
+    ) -> Result<TextFit<'a>> {
+        let mut params = ParamSet::new();
+        let parts = family::parts(&deltas, &recipe.lora)?;
+        for part in &parts {
+            params.add(part.name(&deltas), part.values(&deltas), part.group(recipe.weight_decay))?;
+        }
+        let optimiser = AdamW::new(&params, AdamWOptions::default());
+        let count = |wanted: fn(&Said) -> bool| examples.iter().filter(|e| wanted(&e.said)).count();
+        let (good, bad) = (count(|s| matches!(s, Said::Good(_))), count(|s| matches!(s, Said::Bad(_))));
+        let kto = (good.min(bad) >= KTO_FROM).then(|| kto_weights(good, bad));
+        let (place, finished, loss) = ((0, 0), false, 0.0);
+        Ok(TextFit { trainer, examples, sites, recipe, losses, kto, params, optimiser, deltas, parts, place, finished, loss })
+    }
+
+    /// The examples of each step of an epoch.
+    fn batches(&self, epoch: u64) -> Vec<Vec<usize>> {
+        let mut order: Vec<usize> = (0..self.examples.len()).collect();
+        shuffle(&mut order, keyed_rng(self.recipe.seed, 1, epoch));
+        order.chunks(self.recipe.batch.max(1)).map(<[usize]>::to_vec).collect()
+    }
+
+    /// Optimiser steps of one pass over the examples.
+    pub fn steps_per_epoch(&self) -> u64 {
+        self.examples.len().div_ceil(self.recipe.batch.max(1)) as u64
+    }
+
+    /// Trains to the last of the recipe's epochs, or goes on from where `keeper` knows that this fit was left; `stop`
+    /// is asked before each step. Ends early where nothing is left to learn, after `most` steps, and where `late` says
+    /// that time is up.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Interrupted`] when stopped: `keeper` has the state then.
+    pub fn run(
+        mut self,
+        references: &mut References,
+        (stop, late): (&dyn Fn() -> bool, &dyn Fn() -> bool),
+        most: Option<u64>,
+        keeper: Option<&dyn Keeper>,
+        told: &mut dyn FnMut(f32),
+    ) -> Result<FittedText> {
+        let keeper = keeper.map(|k| (k, self.name()));
+        if let Some((keeper, name)) = &keeper
+            && let Some(state) = keeper.left(name)
+            && let Err(e) = self.take_up(&state)
+        {
+            tracing::warn!(error = %e, "a fit starts anew");
+        }
+        let epochs = self.recipe.epochs;
+        let total = epochs * self.steps_per_epoch();
+        let total = most.map_or(total, |most| most.min(total)).max(1);
+        let warmup = (total as f32 * self.recipe.warmup).ceil() as u64;
+        let schedule = Schedule { warmup, total, decay: Decay::Cosine, floor: FLOOR };
+        while !self.finished && self.place.0 < epochs {
+            let (epoch, done) = self.place;
+            let batches = self.batches(epoch);
+            for batch in batches.iter().skip(done as usize) {
+                if stop() {
+                    if let Some((keeper, name)) = &keeper {
+                        keeper.stopped(name, self.state());
+                    }
+                    return Err(Error::new(ErrorKind::Interrupted, "training was stopped"));
+                }
+                let lr = self.recipe.rate() * schedule.factor(self.optimiser.steps());
+                self.loss += self.step(batch, references, lr)?;
+                self.place.1 += 1;
+                if let Some((keeper, name)) = &keeper {
+                    keeper.stepped(name, &|| self.state());
+                }
+                told(self.optimiser.steps() as f32 / total as f32);
+                if self.optimiser.steps() >= total || late() {
+                    self.finished = true;
+                    break;
+                }
+            }
+            let mean = std::mem::take(&mut self.loss) / batches.len().max(1) as f64;
+            self.finished |= mean <= NOTHING_LEFT;
+            self.place = (epoch + 1, 0);
+            tracing::debug!(epoch, mean, "epoch of a language fit");
+        }
+        self.finished = true;
+        if let Some((keeper, name)) = &keeper {
+            keeper.finished(name, self.state());
+        }
+        Ok(FittedText { steps: self.optimiser.steps(), deltas: self.deltas })
+    }
+
+    /// One optimiser step on these examples; their mean loss before it.
+    pub fn step(&mut self, items: &[usize], references: &mut References, lr: f32) -> Result<f64> {
+        let (mut grads, loss) = self.gradients(items, references)?;
+        if self.recipe.clip > 0.0 {
+            clip_global_norm(&mut grads, self.recipe.clip)?;
+        }
+        self.parts.iter().zip(&mut grads.0).for_each(|(part, gradient)| part.project(gradient));
+        self.optimiser.step(&mut self.params, &grads, lr)?;
+        for (part, p) in self.parts.iter().zip(self.params.iter()) {
+            part.put(&p.value, &mut self.deltas);
+        }
+        Ok(loss)
+    }
+
+    /// Gradients of every parameter over these examples, and their mean loss: each example counts the same, and within
+    /// the supervised loss each token of all edits.
+    pub(super) fn gradients(&mut self, items: &[usize], references: &mut References) -> Result<(Grads, f64)> {
+        let factors = Factors::of(&self.deltas)?;
+        let examples: Vec<&LanguageExample> = items.iter().map(|&i| self.examples[i]).collect();
+        let share = 1.0 / items.len().max(1) as f64;
+        let edits = || examples.iter().filter_map(|e| match &e.said {
+            Said::Edit { edited, .. } => Some(edited.completion().len()),
+            _ => None,
+        });
+        // The mean over all tokens of edits, for as many examples as there are edits.
+        let a_token = self.losses.supervised * share * edits().count() as f64 / edits().sum::<usize>().max(1) as f64;
+        let unpaired = self.unpaired(&examples, &factors, references)?;
+        let mut pass = Pass { trainer: &mut self.trainer, factors: &factors, references, sum: vec![], loss: 0.0 };
+        let beta = self.losses.beta;
+        for example in &examples {
+            match &example.said {
+                Said::Edit { edited, original } => {
+                    pass.supervised(edited, a_token, self.losses.edit.map(|loss| (loss, original, beta, share)))?;
+                }
+                Said::Preference { chosen, rejected } => {
+                    pass.pair(chosen, rejected, self.losses.preference, beta, share)?;
+                }
+                Said::Good(text) => pass.single(text, unpaired, beta, true, share)?,
+                Said::Bad(text) => pass.single(text, unpaired, beta, false, share)?,
+            }
+        }
+        let Pass { mut sum, loss, .. } = pass;
+        // The plan takes s·B: the gradient of B itself is s times the plan's.
+        for (part, gradient) in self.parts.iter().zip(&mut sum).filter(|(part, _)| part.side == Side::B) {
+            let scale = self.deltas[part.site].scale();
+            gradient.iter_mut().for_each(|g| *g *= scale);
+        }
+        Ok((Grads(self.parts.iter().zip(sum).map(|(part, gradient)| part.take(gradient)).collect()), loss))
+    }
+
+    /// The loss on good and bad answers: KTO where there are enough of both and several in this batch.
+    fn unpaired(&mut self, of: &[&LanguageExample], factors: &Factors, references: &mut References) -> Result<UnpairedLoss> {
+        let texts: Vec<&Text> = of
+            .iter()
+            .filter_map(|e| match &e.said {
+                Said::Good(text) | Said::Bad(text) => Some(text),
+                _ => None,
+            })
+            .collect();
+        let Some(weights) = self.kto.filter(|_| texts.len() > 1) else { return Ok(UnpairedLoss::ApoZero) };
+        let mut ratios = vec![];
+        for (at, text) in texts.iter().enumerate() {
+            // TRL takes the completion before, within the batch.
+            let other = texts[(at + texts.len() - 1) % texts.len()];
+            let tokens = [&text.tokens[..text.start], other.completion()].concat();
+            if tokens.len() > self.trainer.context() {
+                continue;
+            }
+            let mismatched = Text { tokens, start: text.start };
+            let variant = Variant::Adapted(self.sites, factors);
+            let policy = sum(&self.trainer.passes().log_probs(&variant, &mismatched)?);
+            ratios.push(policy - references.of(&mut self.trainer, &mismatched)?);
+        }
+        Ok(UnpairedLoss::Kto { kl: kto_kl(&ratios), weights })
+    }
+
+    fn state(&self) -> FitState {
+        FitState::of_texts(self.place, self.finished, self.loss, &self.params, &self.optimiser)
+    }
+
+    fn take_up(&mut self, state: &FitState) -> Result<()> {
+        if state.place.0 > self.recipe.epochs {
+            return Err(Error::bad_data("a stored fit is longer than this one"));
+        }
+        self.optimiser = state.restore(&mut self.params)?;
+        (self.place, self.finished, self.loss) = (state.place, state.finished, state.loss());
+        for (part, p) in self.parts.iter().zip(self.params.iter()) {
+            part.put(&p.value, &mut self.deltas);
+        }
+        Ok(())
+    }
+
+    /// Names this fit by its start and what it learns from.
+    fn name(&self) -> FitName {
+        let mut name = Naming(blake3::Hasher::new());
+        name.text(&format!("texts {:?} {:?} {:?} {:?}", self.recipe, self.losses, self.kto, self.sites));
+        for p in &self.params {
+            name.text(&format!("{} {:?}", p.name, p.group));
+            name.bytes(bytemuck::cast_slice(&p.value));
+        }
+        self.examples.iter().for_each(|e| name.language_example(e));
+        name.0.finalize()
+    }
+}
+
+impl Naming {
+    /// An example of a language model.
+    pub fn language_example(&mut self, example: &LanguageExample) {
+        let kind = match &example.said {
+            Said::Edit { .. } => "edit",
+            Said::Preference { .. } => "preference",
+            Said::Good(_) => "good",
+            Said::Bad(_) => "bad",
+        };
+        self.text(&format!("{kind} {} {}", example.generation, example.at_ms));
+        for text in example.said.texts() {
+            self.text_tokens(text);
+        }
+    }
+
+    /// A text.
+    pub fn text_tokens(&mut self, text: &Text) {
+        self.text(&text.start.to_string());
+        self.bytes(bytemuck::cast_slice(&text.tokens));
+    }
+}
+
+/// The passes of one step: gradients by factor in plan order, and the loss.
+struct Pass<'t, 'a> {
+    trainer: &'t mut TextTrainer<'a>,
+    factors: &'t Factors,
+    references: &'t mut References,
+    sum: Vec<Vec<f32>>,
+    loss: f64,
+}
+
+impl Pass<'_, '_> {
+    /// Adds the gradient of `Σ weight · log p` of a text that has passed.
+    fn add(&mut self, passed: Passed, text: &Text, weight: f64) -> Result<()> {
+        let weights = vec![weight as f32; text.completion().len()];
+        let found = self.trainer.backward(passed, text, &weights)?;
+        if self.sum.is_empty() {
+            self.sum = found;
+            return Ok(());
+        }
+        for (sum, found) in self.sum.iter_mut().zip(found) {
+            sum.iter_mut().zip(found).for_each(|(s, g)| *s += g);
+        }
+        Ok(())
+    }
+
+    /// The mean negative log-likelihood, `a_token` a token; and the loss of a pair with the answer that was edited.
+    fn supervised(
+        &mut self,
+        edited: &Text,
+        a_token: f64,
+        pair: Option<(PairLoss, &Text, f64, f64)>,
+    ) -> Result<()> {
+        let passed = self.trainer.forward(self.factors, edited)?;
+        let log_prob = sum(&passed.log_probs);
+        self.loss -= a_token * log_prob;
+        let Some((loss, original, beta, share)) = pair else { return self.add(passed, edited, -a_token) };
+        let other = self.trainer.forward(self.factors, original)?;
+        let chosen = log_prob - self.references.of(self.trainer, edited)?;
+        let rejected = sum(&other.log_probs) - self.references.of(self.trainer, original)?;
+        let value = loss.of(beta, chosen, rejected);
+        self.loss += share * value.loss;
+        self.add(passed, edited, share * value.chosen - a_token)?;
+        self.add(other, original, share * value.rejected)
+    }
+
+    fn pair(&mut self, chosen: &Text, rejected: &Text, loss: PairLoss, beta: f64, share: f64) -> Result<()> {
+        let (better, worse) = (self.trainer.forward(self.factors, chosen)?, self.trainer.forward(self.factors, rejected)?);
+        let c = sum(&better.log_probs) - self.references.of(self.trainer, chosen)?;
+        let r = sum(&worse.log_probs) - self.references.of(self.trainer, rejected)?;
+        let value = loss.of(beta, c, r);
+        self.loss += share * value.loss;
+        self.add(better, chosen, share * value.chosen)?;
+        self.add(worse, rejected, share * value.rejected)
+    }
+
+    fn single(&mut self, text: &Text, loss: UnpairedLoss, beta: f64, good: bool, share: f64) -> Result<()> {
+        let passed = self.trainer.forward(self.factors, text)?;
+        let ratio = sum(&passed.log_probs) - self.references.of(self.trainer, text)?;
+        let (value, slope) = loss.of(beta, ratio, good);
+        self.loss += share * value;
+        self.add(passed, text, share * slope)
+    }
+}

@@ -1,0 +1,196 @@
+//! What a candidate answers to what it was not taught with, and to what nobody complained about.
+
+use super::{LanguageAdaptation, Said, adapted};
+use crate::adapter::SiteDelta;
+use crate::error::{Error, Result};
+use crate::gate::language::{Judged, TextRetention};
+use crate::plan::{Difference, KvCache, Text, TextPasses, Variant};
+use crate::stats::rows::argmax;
+
+/// Tokens that an answer may be longer than the longer one of an edit and its original.
+const SLACK: usize = 16;
+/// Most tokens of an answer that is generated to be judged.
+const MOST: usize = 256;
+/// Tokens in which a probe is to come to an end, if the base model does.
+const PROBE: usize = 64;
+/// An answer repeats itself that ends with the same tokens this many times, and they are this many together.
+const TIMES: usize = 4;
+const REPEATED: usize = 12;
+
+/// An answer of the base model, and whether it came to an end.
+pub(super) struct Answered {
+    tokens: Vec<u32>,
+    ended: bool,
+}
+
+impl LanguageAdaptation<'_> {
+    /// Judges what was said in `items` by a candidate that was not taught with it.
+    pub(super) fn judge(&self, passes: &mut TextPasses, deltas: &[SiteDelta], items: &[usize]) -> Result<Vec<Judged>> {
+        let (sites, factors) = adapted(deltas)?;
+        let ours = Variant::Adapted(&sites, &factors);
+        let (theirs, generation) = &self.serving;
+        let rated = |at: &usize| matches!(self.dataset.examples[*at].said, Said::Good(_) | Said::Bad(_));
+        let drift = match items.iter().any(rated) {
+            true => [self.usual(passes, theirs)?, self.usual(passes, &ours)?],
+            false => [0.0; 2],
+        };
+        let mut judged = vec![];
+        for &at in items {
+            if (self.stop)() {
+                return Err(Error::new(crate::error::ErrorKind::Interrupted, "training was stopped"));
+            }
+            let example = &self.dataset.examples[at];
+            judged.push(match &example.said {
+                Said::Edit { edited, original } => {
+                    let most = edited.completion().len().max(original.completion().len()) + SLACK;
+                    let wanted = self.without_end(edited.completion());
+                    // What the person saw, if the active generation wrote it.
+                    let was = match example.generation == *generation {
+                        true => self.without_end(original.completion()).to_vec(),
+                        false => self.greedy(theirs, example.said.prompt(), most)?.0,
+                    };
+                    let is = self.greedy(&ours, example.said.prompt(), most)?.0;
+                    Judged::Edit {
+                        closeness: [closeness(&was, wanted), closeness(&is, wanted)],
+                        log_prob: [mean(&passes.log_probs(theirs, edited)?), mean(&passes.log_probs(&ours, edited)?)],
+                    }
+                }
+                Said::Preference { chosen, rejected } => {
+                    let mut margin = |variant: &Variant| -> Result<f64> {
+                        Ok(sum(&passes.log_probs(variant, chosen)?) - sum(&passes.log_probs(variant, rejected)?))
+                    };
+                    Judged::Preference([margin(theirs)?, margin(&ours)?])
+                }
+                Said::Good(text) | Said::Bad(text) => {
+                    let good = matches!(example.said, Said::Good(_));
+                    let before = mean(&passes.log_probs(theirs, text)?) - drift[0];
+                    let after = mean(&passes.log_probs(&ours, text)?) - drift[1];
+                    Judged::Rated { good, log_prob: [before, after] }
+                }
+            });
+        }
+        Ok(judged)
+    }
+
+    /// Mean log-probability of a token of answers that nobody said anything about; of neutral prose where there are none.
+    fn usual(&self, passes: &mut TextPasses, variant: &Variant) -> Result<f64> {
+        let texts = if self.dataset.kept.is_empty() { &self.dataset.neutral } else { &self.dataset.kept };
+        let mut all = vec![];
+        for text in texts {
+            all.extend(passes.log_probs(variant, text)?);
+        }
+        Ok(mean(&all))
+    }
+
+    /// What the base answers to the probes.
+    pub(super) fn base_answers(&self) -> Result<Vec<Answered>> {
+        let answer = |prompt: &Vec<u32>| {
+            let (tokens, ended) = self.greedy(&Variant::Base, prompt, PROBE)?;
+            Ok(Answered { tokens, ended })
+        };
+        self.dataset.probes.iter().map(answer).collect()
+    }
+
+    /// What a candidate changes on other texts. `base` answers the probes.
+    pub(super) fn retention(
+        &self,
+        passes: &mut TextPasses,
+        deltas: &[SiteDelta],
+        base: &[Answered],
+    ) -> Result<TextRetention> {
+        let (sites, factors) = adapted(deltas)?;
+        let ours = Variant::Adapted(&sites, &factors);
+        let mut compare = |texts: &[Text]| -> Result<Difference> {
+            texts.iter().try_fold(Difference::default(), |all, text| {
+                Ok(all.and(passes.compare(&Variant::Base, &ours, text)?))
+            })
+        };
+        let prose = compare(&self.dataset.neutral)?;
+        let own = self.dataset.probes.iter().zip(base).filter(|(_, a)| !a.tokens.is_empty());
+        let own: Vec<Text> = own
+            .map(|(prompt, a)| Text { tokens: [&prompt[..], &a.tokens].concat(), start: prompt.len() })
+            .collect();
+        let answers = compare(&self.dataset.kept)?.and(compare(&own)?);
+        let perplexity = prose.log_probs.map(|sum| (-sum / prose.tokens.max(1) as f64).exp());
+        // A model that reads prose worse than by guessing was not made for its language.
+        let known = prose.tokens > 0 && passes.vocabulary().is_none_or(|n| perplexity[0] < n as f64);
+        let both = if known { prose.and(answers) } else { answers };
+        let kl = if answers.tokens > 0 { answers.kl / answers.tokens as f64 } else { 0.0 };
+        let perplexity = known.then_some(perplexity);
+        let mut found = TextRetention { perplexity, kl, tokens: both.tokens, agree: both.agree, endless: 0 };
+        for (prompt, base) in self.dataset.probes.iter().zip(base) {
+            let (tokens, ended) = self.greedy(&ours, prompt, PROBE)?;
+            let worse = (base.ended && !ended) || (repeats(&tokens) && !repeats(&base.tokens));
+            found.endless += u64::from(worse);
+        }
+        Ok(found)
+    }
+
+    /// The most likely tokens after `prompt`, without the one that ends them; and whether there was one, within `most`.
+    fn greedy(&self, variant: &Variant, prompt: &[u32], most: usize) -> Result<(Vec<u32>, bool)> {
+        let context = self.decoder.context();
+        let most = most.min(MOST).min(context.saturating_sub(prompt.len()));
+        let mut cache = KvCache::new();
+        let mut scores = self.decoder.read(variant, &mut cache, prompt)?;
+        let mut tokens = vec![];
+        while tokens.len() < most {
+            if scores.iter().any(|v| !v.is_finite()) {
+                return Err(Error::bad_data("the model answered with a value that is not a finite number"));
+            }
+            let best = argmax(ndarray::ArrayView1::from(&scores)).unwrap_or_default() as u32;
+            if self.dataset.ends.contains(&best) {
+                return Ok((tokens, true));
+            }
+            tokens.push(best);
+            if tokens.len() < most {
+                scores = self.decoder.read(variant, &mut cache, &[best])?;
+            }
+        }
+        Ok((tokens, false))
+    }
+
+    fn without_end<'t>(&self, tokens: &'t [u32]) -> &'t [u32] {
+        match tokens.split_last() {
+            Some((last, rest)) if self.dataset.ends.contains(last) => rest,
+            _ => tokens,
+        }
+    }
+}
+
+/// 1 less the edit distance of two token sequences as a share of the longer one.
+fn closeness(a: &[u32], b: &[u32]) -> f64 {
+    let longest = a.len().max(b.len());
+    if longest == 0 { 1.0 } else { 1.0 - strsim::generic_levenshtein(&a.to_vec(), &b.to_vec()) as f64 / longest as f64 }
+}
+
+/// Whether `tokens` end with the same few of them again and again.
+fn repeats(tokens: &[u32]) -> bool {
+    (1..=tokens.len() / TIMES).any(|n| {
+        let times = TIMES.max(REPEATED.div_ceil(n));
+        let tail = n * times;
+        tail <= tokens.len() && tokens[tokens.len() - tail..].windows(n + 1).all(|w| w[0] == w[n])
+    })
+}
+
+fn sum(log_probs: &[f32]) -> f64 {
+    log_probs.iter().map(|v| f64::from(*v)).sum()
+}
+
+fn mean(log_probs: &[f32]) -> f64 {
+    sum(log_probs) / log_probs.len().max(1) as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn close_answers_and_repeated_ones() {
+        assert_eq!(closeness(&[1, 2, 3, 4], &[1, 2, 3, 4]), 1.0);
+        assert_eq!(closeness(&[1, 2, 3, 4], &[1, 3, 4]), 0.75);
+        assert_eq!((closeness(&[], &[]), closeness(&[1], &[])), (1.0, 0.0));
+        let cycle = |n: u32, times: usize| -> Vec<u32> { (0..n).cycle().take(n as usize * times).collect() };
+        assert!(repeats(&cycle(1, 12)) && repeats(&cycle(3, 4)) && repeats(&cycle(5, 4)));
+        assert!(!repeats(&cycle(1, 11)) && !repeats(&cycle(5, 3)) && !repeats(&(0..64).collect::<Vec<_>>()));
+    }
+}

@@ -1,0 +1,341 @@
+//! The loop for language models: what was said about answers → fits on parts of it → judged on the rest → the gate → an
+//! adapter that may serve.
+//!
+//! Everything that was said is judged by a fit that was not taught with it: the examples are cut into folds. Only then
+//! one fit learns from all of them. Where it changes texts that nobody complained about too much, weaker ones are tried:
+//! the same factors with a smaller scale.
+
+mod example;
+mod fit;
+mod judge;
+
+use std::cell::RefCell;
+use std::time::{Duration, Instant};
+
+pub(crate) use example::{LanguageDataset, LanguageExample, Said};
+pub(crate) use fit::Losses;
+use fit::{FittedText, References, TextFit};
+
+use super::fit::Recipe;
+use super::fit::state::Keeper;
+use super::{FEWEST_EXAMPLES, Progress, Settings};
+use crate::adapter::{Depth, SiteDelta, Verdict};
+use crate::error::Result;
+use crate::gate::language::{Calls, Judged, TextRetention};
+use crate::plan::{Decoder, Engine, Factors, Keeps, SiteKey, TextPasses, TextTrainer, Variant};
+use crate::stats::paired::Decision;
+use crate::stats::random::{keyed_rng, shuffle};
+use crate::sync::on_cores;
+
+/// Usual peak learning rate of the factors of a language model.
+const LEARNING_RATE: f32 = 1e-3;
+const EPOCHS: u64 = 6;
+/// Examples of an optimiser step.
+const BATCH: usize = 4;
+/// Scales that are tried, as shares of the usual one.
+const STRENGTHS: [f32; 3] = [1.0, 0.7, 0.5];
+/// Examples from which on two folds are enough.
+const MANY: usize = 48;
+
+/// A training of a language model's adapter.
+pub(crate) struct LanguageAdaptation<'a> {
+    pub engine: &'a Engine,
+    pub decoder: &'a Decoder,
+    pub dataset: &'a LanguageDataset,
+    pub sites: &'a SiteKey,
+    pub settings: &'a Settings,
+    pub losses: Losses,
+    /// The active generation, and its number.
+    pub serving: (Variant<'a>, u64),
+    pub stop: &'a (dyn Fn() -> bool + Sync),
+    /// Keeps where the fits stand, so that a training that was cut off goes on.
+    pub keeper: Option<&'a dyn Keeper>,
+    pub progress: &'a (dyn Fn(Progress) + Sync),
+}
+
+/// What a training found out.
+pub(crate) struct LanguageOutcome {
+    pub verdict: Verdict,
+    /// Deltas of the winner, when it may serve.
+    pub winner: Option<LanguageWinner>,
+    pub steps: u64,
+    pub seconds: f64,
+    /// One line a thing that was tried, for people.
+    pub tried: Vec<String>,
+    pub found: Option<LanguageFound>,
+}
+
+pub(crate) struct LanguageWinner {
+    pub deltas: Vec<SiteDelta>,
+    pub steps: u64,
+    pub learning_rate: f32,
+}
+
+/// Figures of a candidate that was judged.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
+pub struct LanguageFound {
+    /// How many answers come closer to what was said, how many come further away, and how many were judged.
+    pub calls: Calls,
+    /// What it changed elsewhere, where that was measured.
+    pub retention: Option<TextRetention>,
+    /// Scale of its factors, as a share of the usual one.
+    pub strength: f32,
+}
+
+impl LanguageAdaptation<'_> {
+    pub fn run(&self) -> Result<LanguageOutcome> {
+        on_cores(self.settings.threads, || self.run_here())
+    }
+
+    fn recipe(&self) -> Recipe {
+        let recipe = &self.settings.recipe;
+        let env = |name: &str, usual: f64| std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(usual);
+        Recipe {
+            lr: recipe.lr.or(Some(env("ACC_LR", LEARNING_RATE.into()) as f32)),
+            epochs: env("ACC_EPOCHS", EPOCHS as f64) as u64,
+            batch: env("ACC_BATCH", BATCH as f64) as usize,
+            seed: self.settings.seed,
+            ..recipe.clone()
+        }
+    }
+
+    fn run_here(&self) -> Result<LanguageOutcome> {
+        let started = Instant::now();
+        let n = self.dataset.examples.len();
+        if n < FEWEST_EXAMPLES {
+            let more = FEWEST_EXAMPLES - n;
+            let answers = if n == 1 { "1 answer has".to_string() } else { format!("{n} answers have") };
+            return Ok(self.nothing(format!("{answers} feedback; {more} more before the first training"), started));
+        }
+        if self.sites.is_empty() {
+            return Ok(self.nothing("no layer of the model can be trained".into(), started));
+        }
+        let recipe = self.recipe();
+        let folds = self.folds();
+        let parts = folds.iter().max().map_or(1, |last| last + 1);
+        let mut run = Run {
+            of: self,
+            recipe: &recipe,
+            references: RefCell::default(),
+            deadline: self.settings.budget.map(|budget| started + budget),
+            steps: 0,
+            stage: (0, parts + 1),
+        };
+        let mut fits = vec![];
+        for fold in 0..parts {
+            let taught = |at: &usize| folds[*at] != fold;
+            let items: Vec<usize> = (0..n).filter(taught).collect();
+            fits.push(run.fit(&items)?);
+        }
+        let mut tried = vec![];
+        let mut whole: Option<FittedText> = None;
+        let (mut last, mut base) = (None, None);
+        for strength in STRENGTHS {
+            self.say("judging", 0.9);
+            let held_out: Vec<(Vec<SiteDelta>, Vec<usize>)> = fits
+                .iter()
+                .enumerate()
+                .map(|(fold, fit)| (scaled(&fit.deltas, strength), (0..n).filter(|at| folds[*at] == fold).collect()))
+                .collect();
+            let mut judged = vec![];
+            for (deltas, items) in &held_out {
+                judged.extend(self.judge(&mut run.passes()?, deltas, items)?);
+            }
+            let calls = Calls::count(&judged);
+            let decision = calls.decide(&self.settings.limits);
+            let mut found = LanguageFound { calls, retention: None, strength };
+            tried.push(line(&found, &decision, None));
+            if !decision.passed() {
+                last = Some((found, judged, decision, "".to_string()));
+                break;
+            }
+            let fit = match &whole {
+                Some(fit) => fit.clone(),
+                None => whole.insert(run.fit(&(0..n).collect::<Vec<_>>())?).clone(),
+            };
+            self.say("comparing with the base on other texts", 0.95);
+            let deltas = scaled(&fit.deltas, strength);
+            let base = match &base {
+                Some(base) => base,
+                None => base.insert(self.base_answers()?),
+            };
+            let retention = self.retention(&mut run.passes()?, &deltas, base)?;
+            found.retention = Some(retention);
+            let refusal = retention.refusal(&self.settings.limits);
+            if let Some(line) = tried.last_mut() {
+                *line = self::line(&found, &decision, refusal.as_deref());
+            }
+            let passes = refusal.is_none();
+            last = Some((found, judged, decision, refusal.unwrap_or_default()));
+            if passes {
+                let winner = LanguageWinner { deltas, steps: fit.steps, learning_rate: recipe.rate() };
+                return Ok(self.decided(last, Some(winner), run.steps, tried, started));
+            }
+        }
+        Ok(self.decided(last, None, run.steps, tried, started))
+    }
+
+    fn decided(
+        &self,
+        last: Option<(LanguageFound, Vec<Judged>, Decision, String)>,
+        winner: Option<LanguageWinner>,
+        steps: u64,
+        tried: Vec<String>,
+        started: Instant,
+    ) -> LanguageOutcome {
+        let Some((found, judged, decision, refusal)) = last else {
+            return self.nothing("nothing was trained".into(), started);
+        };
+        let closeness = |at: usize| {
+            let all: Vec<f64> = judged
+                .iter()
+                .filter_map(|j| match j {
+                    Judged::Edit { closeness, .. } => Some(closeness[at]),
+                    _ => None,
+                })
+                .collect();
+            if all.is_empty() { 0.0 } else { all.iter().sum::<f64>() / all.len() as f64 }
+        };
+        let retention = found.retention.unwrap_or_default();
+        let reason = match (&winner, refusal.is_empty()) {
+            (Some(_), _) => said(&found.calls),
+            (None, false) => format!("it is better on what you said ({}), but {refusal}", said(&found.calls)),
+            (None, true) => format!("not shown to be better: {}, p = {:.2}", said(&found.calls), decision.p()),
+        };
+        let verdict = Verdict {
+            promoted: winner.is_some(),
+            base_accuracy: closeness(0),
+            before: closeness(0),
+            after: closeness(1),
+            n: found.calls.n,
+            p_value: decision.p(),
+            power: 0.0,
+            retention: retention.share(),
+            retention_n: retention.tokens,
+            depth: Depth::AllSites,
+            reason,
+        };
+        LanguageOutcome { verdict, winner, steps, seconds: started.elapsed().as_secs_f64(), tried, found: Some(found) }
+    }
+
+    /// Of each example its fold: the same messages are on one side.
+    fn folds(&self) -> Vec<usize> {
+        let examples = &self.dataset.examples;
+        let mut prompts: Vec<&[u32]> = vec![];
+        let of: Vec<usize> = examples
+            .iter()
+            .map(|e| {
+                prompts.iter().position(|p| *p == e.said.prompt()).unwrap_or_else(|| {
+                    prompts.push(e.said.prompt());
+                    prompts.len() - 1
+                })
+            })
+            .collect();
+        let folds = match examples.len() {
+            n if n >= MANY => 2,
+            _ => 3,
+        };
+        let folds = folds.min(prompts.len());
+        let mut order: Vec<usize> = (0..prompts.len()).collect();
+        shuffle(&mut order, keyed_rng(self.settings.seed, 0, 0));
+        let mut fold = vec![0; prompts.len()];
+        order.iter().enumerate().for_each(|(at, &prompt)| fold[prompt] = at % folds.max(1));
+        of.into_iter().map(|prompt| fold[prompt]).collect()
+    }
+
+    fn nothing(&self, reason: String, started: Instant) -> LanguageOutcome {
+        let verdict = Verdict {
+            promoted: false,
+            base_accuracy: 0.0,
+            before: 0.0,
+            after: 0.0,
+            n: 0,
+            p_value: 1.0,
+            power: 0.0,
+            retention: 1.0,
+            retention_n: 0,
+            depth: Depth::AllSites,
+            reason,
+        };
+        let seconds = started.elapsed().as_secs_f64();
+        LanguageOutcome { verdict, winner: None, steps: 0, seconds, tried: vec![], found: None }
+    }
+
+    fn say(&self, stage: &str, done: f32) {
+        (self.progress)(Progress { stage: stage.to_string(), done });
+    }
+}
+
+/// "17 of 20 answers come closer to what you said, 1 further away".
+fn said(calls: &Calls) -> String {
+    format!("{} of {} answers come closer to what you said, {} further away", calls.better, calls.n, calls.worse)
+}
+
+fn line(found: &LanguageFound, decision: &Decision, refusal: Option<&str>) -> String {
+    let strength = if found.strength < 1.0 { format!(" at {:.0} % of its strength", 100.0 * found.strength) } else { String::new() };
+    let mut line = format!("all sites{strength}: {}, p = {:.3}", said(&found.calls), decision.p());
+    if let Some(r) = found.retention {
+        if let Some([before, after]) = r.perplexity {
+            line += &format!("; perplexity of neutral text {before:.2} to {after:.2}");
+        }
+        line += &format!("; {:.1} % of the tokens of other texts stay", 100.0 * r.share());
+    }
+    if let Some(refusal) = refusal {
+        line += &format!("; may not serve: {refusal}");
+    }
+    line
+}
+
+/// The deltas with another share of their scale.
+fn scaled(deltas: &[SiteDelta], strength: f32) -> Vec<SiteDelta> {
+    deltas.iter().map(|d| SiteDelta { alpha: d.alpha * strength, ..d.clone() }).collect()
+}
+
+/// The fits of one training.
+struct Run<'a> {
+    of: &'a LanguageAdaptation<'a>,
+    recipe: &'a Recipe,
+    references: RefCell<References>,
+    deadline: Option<Instant>,
+    steps: u64,
+    /// Fits done, and fits in all.
+    stage: (usize, usize),
+}
+
+impl<'a> Run<'a> {
+    fn passes(&self) -> Result<TextPasses<'a>> {
+        TextPasses::new(self.of.engine, self.of.decoder.context())
+    }
+
+    /// Trains on these examples.
+    fn fit(&mut self, items: &[usize]) -> Result<FittedText> {
+        let of = self.of;
+        let keeps = if self.recipe.gradient_checkpointing { Keeps::Checkpoints } else { Keeps::Everything };
+        let trainer = TextTrainer::new(self.passes()?, of.sites, (self.recipe.lora.trains(), keeps));
+        let examples: Vec<&LanguageExample> = items.iter().map(|&i| &of.dataset.examples[i]).collect();
+        let fit = TextFit::new(trainer, examples, of.sites, self.recipe, of.losses)?;
+        let (done, all) = self.stage;
+        self.stage.0 += 1;
+        // What is left of the time is shared among the fits to come.
+        let now = Instant::now();
+        let share = |deadline: Instant| deadline.saturating_duration_since(now) / (all - done).max(1) as u32;
+        let until = self.deadline.map(|deadline| now + share(deadline).saturating_sub(Duration::from_millis(1)));
+        let late = || until.is_some_and(|until| Instant::now() >= until);
+        let stop = || (of.stop)();
+        let mut told = |part: f32| {
+            let part = (done as f32 + part) / all as f32;
+            of.say(&format!("training {} of {all}", done + 1), 0.9 * part);
+        };
+        let fitted =
+            fit.run(&mut self.references.borrow_mut(), (&stop, &late), of.settings.steps, of.keeper, &mut told)?;
+        self.steps += fitted.steps;
+        Ok(fitted)
+    }
+}
+
+/// The forward pass with `deltas`.
+fn adapted(deltas: &[SiteDelta]) -> Result<(SiteKey, Factors)> {
+    let sites = deltas.iter().map(|d| (d.name.clone(), d.rank as usize)).collect();
+    Ok((sites, Factors::of(deltas)?))
+}

@@ -1,0 +1,323 @@
+//! Log-probabilities of texts under a causal language model, and their gradients.
+//!
+//! The model ends at its hidden states. Scores over the vocabulary are computed for the tokens that are asked for
+//! alone, a chunk of them at a time, forward and backward: they are never held for a whole text.
+
+use std::sync::Arc;
+
+use ndarray::{Array2, ArrayD, ArrayView1, Axis, s};
+use tract_core::internal::*;
+
+use super::engine::Engine;
+use super::train::{Keeps, TrainPlan, Trains};
+use super::variant::Variant;
+use super::worker::{Cotangents, Tape, Worker};
+use super::{Batch, Factors, Outputs, Padding, SiteKey, Text};
+use crate::base::{Base, Bucket};
+use crate::error::{Error, Result};
+use crate::input::{ArrayData, Example, NamedArray, Role};
+
+/// Tokens whose scores over the vocabulary are held at once.
+const CHUNK: usize = 32;
+/// Lengths that plans are compiled for are multiples of this up to the second one, and of the third from there on:
+/// compiling costs more than some padding.
+const STEP: usize = 32;
+const FINE: usize = 256;
+const COARSE: usize = 128;
+
+impl Text {
+    /// The tokens that are looked at.
+    pub fn completion(&self) -> &[u32] {
+        &self.tokens[self.start.min(self.tokens.len())..]
+    }
+}
+
+/// How two forward passes differ on a text.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(crate) struct Difference {
+    /// Tokens looked at.
+    pub tokens: u64,
+    /// Sum of `KL(first ‖ second)` over them, nats.
+    pub kl: f64,
+    /// Tokens of which both hold the same one most likely.
+    pub agree: u64,
+    /// Sums of the log-probabilities of the tokens themselves.
+    pub log_probs: [f64; 2],
+}
+
+impl Difference {
+    /// With that of another text.
+    pub fn and(self, other: Difference) -> Difference {
+        Difference {
+            tokens: self.tokens + other.tokens,
+            kl: self.kl + other.kl,
+            agree: self.agree + other.agree,
+            log_probs: [self.log_probs[0] + other.log_probs[0], self.log_probs[1] + other.log_probs[1]],
+        }
+    }
+}
+
+/// The length that a text of `length` tokens is padded to.
+fn padded(length: usize, context: usize) -> usize {
+    let step = if length <= FINE { STEP } else { COARSE };
+    length.next_multiple_of(step).min(context.max(length))
+}
+
+/// The arrays that a causal language model takes for a text.
+fn example(base: &Base, tokens: &[u32]) -> Example {
+    let arrays = base.inputs().iter().zip(base.roles()).map(|(port, role)| {
+        let value = |at: usize| match role {
+            Role::Ids => i64::from(tokens[at]),
+            Role::Positions => at as i64,
+            Role::Mask => 1,
+            _ => 0,
+        };
+        NamedArray {
+            name: port.name.clone(),
+            shape: vec![tokens.len()],
+            data: ArrayData::I64((0..tokens.len()).map(value).collect()),
+        }
+    });
+    Example { arrays: arrays.collect() }
+}
+
+/// Runs texts through a causal language model on one thread of control; operators share `cores`.
+pub(crate) struct TextPasses<'a> {
+    engine: &'a Engine,
+    /// No text is longer.
+    context: usize,
+    vocabulary: Worker,
+}
+
+impl<'a> TextPasses<'a> {
+    /// For texts of at most `context` tokens.
+    ///
+    /// # Errors
+    /// When no gradient passes the model's output layer.
+    pub fn new(engine: &'a Engine, context: usize) -> Result<TextPasses<'a>> {
+        let plan = Arc::new(TrainPlan::of_vocabulary(&engine.base, CHUNK)?);
+        Ok(TextPasses { engine, context, vocabulary: plan.worker()? })
+    }
+
+    /// Tokens that the model knows, where that shows.
+    pub fn vocabulary(&self) -> Option<usize> {
+        let base = &self.engine.base;
+        let ids = base.roles().iter().position(|role| *role == Role::Ids)?;
+        let rows = base.tables(ids).iter().filter_map(|t| t.least(usize::MAX)).min()?;
+        usize::try_from(rows).ok()
+    }
+
+    fn bucket(&self, text: &Text) -> Result<Bucket> {
+        if text.start == 0 || text.start >= text.tokens.len() || text.tokens.len() > self.context {
+            return Err(Error::internal(format!("a text of {} tokens from {}", text.tokens.len(), text.start)));
+        }
+        Ok(self.engine.base.bucket(1, padded(text.tokens.len(), self.context)))
+    }
+
+    fn batch(&self, bucket: &Bucket, text: &Text) -> Result<Batch> {
+        let example = example(&self.engine.base, &text.tokens);
+        super::check(&self.engine.base, &example)?;
+        Batch::new(&self.engine.base, bucket, &[&example], Padding::Masked { pad_id: 0 })
+    }
+
+    /// Hidden states of the positions that predict the completion, `[completion, width]`.
+    fn hidden(&self, variant: &Variant, text: &Text) -> Result<Array2<f32>> {
+        let bucket = self.bucket(text)?;
+        let outputs = self.engine.unpooled(variant, &bucket, &self.batch(&bucket, text)?)?;
+        predicting(&outputs.features, text)
+    }
+
+    /// The log-probability of each token of the completion.
+    pub fn log_probs(&mut self, variant: &Variant, text: &Text) -> Result<Vec<f32>> {
+        let hidden = self.hidden(variant, text)?;
+        log_probs(&mut self.vocabulary, &hidden, text.completion())
+    }
+
+    /// How two forward passes differ on the completion.
+    pub fn compare(&mut self, first: &Variant, second: &Variant, text: &Text) -> Result<Difference> {
+        let (one, other) = (self.hidden(first, text)?, self.hidden(second, text)?);
+        let mut all = Difference::default();
+        for (at, tokens) in text.completion().chunks(CHUNK).enumerate() {
+            let rows = s![at * CHUNK..at * CHUNK + tokens.len(), ..];
+            let (p, _) = scores(&mut self.vocabulary, &one.slice(rows).to_owned())?;
+            let (q, _) = scores(&mut self.vocabulary, &other.slice(rows).to_owned())?;
+            for (row, &token) in tokens.iter().enumerate() {
+                let (p, q) = (p.row(row), q.row(row));
+                let (from, to) = (log_sum_exp(p), log_sum_exp(q));
+                let kl: f64 = p.iter().zip(q).map(|(&p, &q)| {
+                    let (p, q) = (f64::from(p) - from, f64::from(q) - to);
+                    p.exp() * (p - q)
+                }).sum();
+                let of = |row: ArrayView1<f32>, lse: f64| row.get(token as usize).map_or(f64::NAN, |v| f64::from(*v) - lse);
+                all = all.and(Difference {
+                    tokens: 1,
+                    kl: kl.max(0.0),
+                    agree: u64::from(most(p) == most(q)),
+                    log_probs: [of(p, from), of(q, to)],
+                });
+            }
+        }
+        Ok(all)
+    }
+}
+
+impl Engine {
+    /// What the pass over a batch answers, as it is.
+    fn unpooled(&self, variant: &Variant, bucket: &Bucket, batch: &Batch) -> Result<Outputs> {
+        let none = Factors::default();
+        let factors = match variant {
+            Variant::Adapted(_, factors) => factors,
+            _ => &none,
+        };
+        self.forward_plan(variant, bucket)?.run(batch, factors)
+    }
+}
+
+/// Passes of a text that keep what a backward pass needs.
+pub(crate) struct TextTrainer<'a> {
+    passes: TextPasses<'a>,
+    sites: &'a SiteKey,
+    way: (Trains, Keeps),
+    workers: Vec<(Bucket, Worker)>,
+}
+
+/// A forward pass that a backward pass may follow.
+pub(crate) struct Passed {
+    worker: usize,
+    tape: Tape,
+    shape: Vec<usize>,
+    hidden: Array2<f32>,
+    /// Of each token of the completion.
+    pub log_probs: Vec<f32>,
+}
+
+impl<'a> TextTrainer<'a> {
+    /// Trains low-rank factors at `sites`.
+    pub fn new(passes: TextPasses<'a>, sites: &'a SiteKey, way: (Trains, Keeps)) -> TextTrainer<'a> {
+        TextTrainer { passes, sites, way, workers: vec![] }
+    }
+
+    /// The sites with their ranks, in plan order, by a plan for `text`.
+    pub fn plan(&self, text: &Text) -> Result<Arc<TrainPlan>> {
+        self.passes.engine.train_plan(self.sites, self.way, &self.passes.bucket(text)?)
+    }
+
+    /// The base model.
+    pub fn base(&self) -> &'a Base {
+        &self.passes.engine.base
+    }
+
+    /// No text is longer.
+    pub fn context(&self) -> usize {
+        self.passes.context
+    }
+
+    /// Forward passes alone.
+    pub fn passes(&mut self) -> &mut TextPasses<'a> {
+        &mut self.passes
+    }
+
+    /// Runs `text` forward.
+    pub fn forward(&mut self, factors: &Factors, text: &Text) -> Result<Passed> {
+        let bucket = self.passes.bucket(text)?;
+        let worker = match self.workers.iter().position(|(b, _)| *b == bucket) {
+            Some(at) => at,
+            None => {
+                let worker = self.plan(text)?.worker()?;
+                self.workers.push((bucket.clone(), worker));
+                self.workers.len() - 1
+            }
+        };
+        let of = &mut self.workers[worker].1;
+        let batch = of.enter(self.passes.batch(&bucket, text)?)?;
+        let (outputs, tape) = of.forward(&batch, factors)?;
+        let hidden = predicting(&outputs.features, text)?;
+        let log_probs = log_probs(&mut self.passes.vocabulary, &hidden, text.completion())?;
+        Ok(Passed { worker, tape, shape: outputs.features.shape().to_vec(), hidden, log_probs })
+    }
+
+    /// The gradient of `Σ weights[t] · log p(t)` over the completion, by `A` and `s·B` of every site (or by `s·B`
+    /// alone), in plan order.
+    pub fn backward(&mut self, passed: Passed, text: &Text, weights: &[f32]) -> Result<Vec<Vec<f32>>> {
+        let Passed { worker, tape, shape, hidden, .. } = passed;
+        let mut cotangent = ArrayD::<f32>::zeros(shape);
+        let mut rows = cotangent.index_axis_mut(Axis(0), 0);
+        for (at, tokens) in text.completion().chunks(CHUNK).enumerate() {
+            let from = at * CHUNK;
+            let chunk = hidden.slice(s![from..from + tokens.len(), ..]).to_owned();
+            let (mut scores, tape) = scores(&mut self.passes.vocabulary, &chunk)?;
+            for (row, mut z) in scores.rows_mut().into_iter().enumerate() {
+                let Some((&token, &weight)) = tokens.get(row).zip(weights.get(from + row)) else {
+                    z.fill(0.0);
+                    continue;
+                };
+                // d log p(t) / dz = onehot(t) - softmax(z)
+                let lse = log_sum_exp(z.view());
+                z.mapv_inplace(|v| -weight * (f64::from(v) - lse).exp() as f32);
+                if let Some(own) = z.get_mut(token as usize) {
+                    *own += weight;
+                }
+            }
+            let (count, columns) = scores.dim();
+            let scores = scores.into_shape_with_order((1, count, columns)).map_err(odd)?.into_dyn();
+            let gradient = self.passes.vocabulary.backward_all(tape, vec![scores])?.pop().unwrap_or_default();
+            let width = hidden.ncols();
+            for (row, values) in gradient.chunks_exact(width).take(tokens.len()).enumerate() {
+                let mut target = rows.index_axis_mut(Axis(0), text.start - 1 + from + row);
+                target.iter_mut().zip(values).for_each(|(t, v)| *t = *v);
+            }
+        }
+        self.workers[worker].1.backward(tape, Cotangents { features: cotangent, logits: None })
+    }
+}
+
+fn odd(e: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
+    Error::internal("hidden states of another shape").because(e)
+}
+
+/// The rows of `features`, `[1, positions, width]`, that predict the completion.
+fn predicting(features: &ArrayD<f32>, text: &Text) -> Result<Array2<f32>> {
+    let features = features.view().into_dimensionality::<ndarray::Ix3>().map_err(odd)?;
+    let hidden = features.slice(s![0, text.start - 1..text.tokens.len() - 1, ..]).to_owned();
+    match hidden.iter().all(|v| v.is_finite()) {
+        true => Ok(hidden),
+        false => Err(Error::bad_data("the model answered with a value that is not a finite number")),
+    }
+}
+
+/// Scores of the chunk `hidden` (at most [`CHUNK`] rows), `[CHUNK, vocabulary]`.
+fn scores(vocabulary: &mut Worker, hidden: &Array2<f32>) -> Result<(Array2<f32>, Tape)> {
+    let mut chunk = vec![0f32; CHUNK * hidden.ncols()];
+    chunk.iter_mut().zip(hidden).for_each(|(c, h)| *c = *h);
+    let tensor = Tensor::from_shape(&[1, CHUNK, hidden.ncols()], &chunk).map_err(|e| odd(format!("{e:#}")))?;
+    let batch = Batch { tensors: vec![tensor.into_tvalue()], mask: vec![] };
+    let (mut values, tape) = vocabulary.forward_all(&batch, &Factors::default())?;
+    let scores = values.pop().ok_or_else(|| Error::internal("no scores over the vocabulary"))?;
+    let columns = scores.len() / CHUNK;
+    Ok((scores.into_shape_with_order((CHUNK, columns)).map_err(odd)?, tape))
+}
+
+fn log_probs(vocabulary: &mut Worker, hidden: &Array2<f32>, completion: &[u32]) -> Result<Vec<f32>> {
+    let mut found = Vec::with_capacity(completion.len());
+    for (at, tokens) in completion.chunks(CHUNK).enumerate() {
+        let rows = hidden.slice(s![at * CHUNK..at * CHUNK + tokens.len(), ..]).to_owned();
+        let (scores, _) = scores(vocabulary, &rows)?;
+        for (row, token) in scores.rows().into_iter().zip(tokens) {
+            let own = row.get(*token as usize).ok_or_else(|| {
+                Error::bad_data(format!("the token {token}, of a model that scores {}", row.len()))
+                    .hint("the tokenizer must be the model's own")
+            })?;
+            found.push((f64::from(*own) - log_sum_exp(row)) as f32);
+        }
+    }
+    Ok(found)
+}
+
+fn log_sum_exp(z: ArrayView1<f32>) -> f64 {
+    let most = z.iter().fold(f32::NEG_INFINITY, |m, &v| m.max(v));
+    f64::from(most) + f64::from(z.iter().map(|&v| (v - most).exp()).sum::<f32>()).ln()
+}
+
+fn most(z: ArrayView1<f32>) -> Option<usize> {
+    crate::stats::rows::argmax(z)
+}

@@ -1,0 +1,296 @@
+//! A session trains a language model: what was said about its answers becomes examples, the winner becomes a
+//! generation.
+
+use std::collections::HashSet;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::texts::messages;
+use crate::adapt::fit::state::{Keeper, Naming};
+use crate::adapt::language::{LanguageAdaptation, LanguageDataset, LanguageExample, LanguageOutcome, Losses, Said};
+use crate::adapt::select::{Chosen, Costs, applied};
+use crate::adapt::{Progress, Settings};
+use crate::adapter::{Adapter, Calibrated, Lineage};
+use crate::chat::Message;
+use crate::error::{Error, ErrorKind, Result};
+use crate::journal::{FeedbackKind, InteractionId, Snapshot, StoredConversation, StoredInput};
+use crate::plan::{SiteKey, Text};
+use crate::runtime::feedback_dataset::{silent, size};
+use crate::runtime::resume::{Checkpoints, Keeping};
+use crate::runtime::session::{Serving, Session};
+use crate::runtime::training::{TRAIN_LOCK_WAIT, TrainReport};
+use crate::runtime::{TrainOptions, now_ms, opinions};
+use crate::sites::Pattern;
+use crate::store::{Checkpoint, Cut};
+use crate::sync::lock;
+
+/// Prose that has nothing to do with anybody: whether a model still reads it as before.
+const NEUTRAL: &str = include_str!("neutral.txt");
+/// Prompts of several kinds, whose answers must come to an end.
+const PROBES: [&str; 8] = [
+    "List five things I should buy for a picnic.",
+    "Tell me a very short story about a lost kitten.",
+    "What is the tallest mountain in the world?",
+    "How do I change a light bulb safely?",
+    "Hello there, nice to meet you!",
+    "What is 7 plus 5?",
+    "Explain in simple words how a rainbow forms.",
+    "Write a short letter to thank my neighbor for feeding my cat.",
+];
+/// Most answers that nobody said anything about: the latest ones.
+const MOST_KEPT: usize = 16;
+
+/// What the journal has to teach a language model.
+struct Taught {
+    dataset: LanguageDataset,
+    superseded: usize,
+    ignored: usize,
+}
+
+/// A training before its first fit.
+struct Ready {
+    taught: Taught,
+    sites: SiteKey,
+    settings: Settings,
+    chosen: Option<Chosen>,
+    name: [u8; 32],
+}
+
+impl Session {
+    /// [`Session::train`] of a home whose model generates text.
+    pub(in crate::runtime) fn train_language(&self, options: &TrainOptions<'_>) -> Result<TrainReport> {
+        let _held = self.store.lock_training(TRAIN_LOCK_WAIT, "training")?;
+        lock(&self.journal).refresh()?;
+        let serving = self.follow()?;
+        let current = serving.generation;
+        let engine = &self.home().0.engine;
+        let silent = |_: Progress| {};
+        let progress = options.progress.unwrap_or(&silent);
+        let stop = || options.stop.is_some_and(|s| s.load(Ordering::Relaxed));
+        let all = Cut::all(lock(&self.journal).state())?;
+        let (checkpoint, every) = match options.checkpoints {
+            Checkpoints::Every(time) => (Some(self.store.checkpoint()), time),
+            Checkpoints::Never => (None, Duration::ZERO),
+        };
+        // The training that was cut off, if that is what is asked for again.
+        let left = checkpoint.as_ref().and_then(Checkpoint::run).filter(|run| run.cut.is_within(&all));
+        let left = left.map(|run| self.ready(options, &serving, &run.cut).map(|now| (run, now))).transpose()?;
+        let (cut, ready) = match left {
+            Some((run, now)) if run.name == now.name => (run.cut, now),
+            _ => (all, self.ready(options, &serving, &all)?),
+        };
+        let Ready { taught, sites, settings, chosen, name } = ready;
+        let keeping = checkpoint.map(|c| Keeping::new(c, name, cut, every));
+        let adaptation = LanguageAdaptation {
+            engine,
+            decoder: &self.home().language()?.decoder,
+            dataset: &taught.dataset,
+            sites: &sites,
+            settings: &settings,
+            losses: Losses::default(),
+            serving: (serving.variant(), current),
+            stop: &stop,
+            keeper: keeping.as_ref().map(|k| k as &dyn Keeper),
+            progress,
+        };
+        let outcome = adaptation.run();
+        engine.drop_train_plans();
+        let LanguageOutcome { verdict, winner, steps, seconds, tried, found } = outcome?;
+        let generation = match winner {
+            Some(winner) => {
+                let mut deltas = winner.deltas;
+                deltas.sort_by(|a, b| a.name.cmp(&b.name));
+                Some(self.store.commit(&Adapter {
+                    base: self.home().base().fingerprint(),
+                    task: self.home().config().task.clone(),
+                    labels: vec![],
+                    sites: deltas,
+                    head: None,
+                    lineage: Lineage {
+                        parent: current,
+                        seed: settings.seed,
+                        steps: winner.steps,
+                        examples: cut.feedback,
+                        depth: verdict.depth,
+                        created_ms: now_ms(),
+                        learning_rate: winner.learning_rate,
+                        rank: self.home().config().rank as u32,
+                    },
+                    verdict: verdict.clone(),
+                    confusions: None,
+                    calibrated: Calibrated::default(),
+                    known: None,
+                })?)
+            }
+            None => None,
+        };
+        let seen = cut.feedback;
+        lock(&self.journal).record_training(now_ms(), generation, verdict.clone(), steps, seconds as f32, seen)?;
+        if keeping.is_some() {
+            self.store.checkpoint().clear()?;
+        }
+        let resumed_steps = keeping.map_or(0, |k| k.steps());
+        let serves = self.follow()?.generation;
+        Ok(TrainReport {
+            promoted: generation == Some(serves),
+            generation: serves,
+            steps,
+            resumed_steps,
+            seconds,
+            superseded: taught.superseded,
+            ignored: taught.ignored,
+            swapped: vec![],
+            contradicting: 0,
+            only_label: None,
+            verdict,
+            tried,
+            may_change: None,
+            corrections: None,
+            loss: None,
+            calibration: None,
+            choice: chosen,
+            language: found,
+            of_texts: true,
+        })
+    }
+
+    /// Reads `cut` of the journal; where memory or time is limited, chooses.
+    fn ready(&self, options: &TrainOptions<'_>, serving: &Serving, cut: &Cut) -> Result<Ready> {
+        let config = self.home().config();
+        let engine = &self.home().0.engine;
+        let mut settings = options.over(|| self.settings());
+        let limits = options.limits.unwrap_or(config.limits);
+        let taught = self.taught(cut)?;
+        let texts = taught.dataset.examples.iter().flat_map(|e| e.said.texts());
+        let longest = texts.map(|t| t.tokens.len()).max().unwrap_or(0);
+        let pattern = Pattern::new(&config.sites);
+        let choice = crate::adapt::select::choose(&engine.base, engine.task, &pattern, config.rank, longest.max(1))?;
+        let (candidates, chosen) = if limits.are_unlimited() {
+            (choice.candidates, None)
+        } else {
+            let costs = Costs::new(&engine.base, engine.task, &choice, &limits, settings.threads)
+                .of_family(&settings.recipe.lora)
+                .with(1, 0);
+            let (candidates, chosen) = costs.choose(config.rank, None)?;
+            settings.recipe.gradient_checkpointing = chosen.gradient_checkpointing;
+            if let Some(most) = limits.budget_seconds {
+                let most = Duration::try_from_secs_f64(most).unwrap_or(Duration::MAX);
+                settings.budget = Some(settings.budget.map_or(most, |b| b.min(most)));
+            }
+            (candidates, Some(chosen))
+        };
+        let sites = applied(&candidates, &settings.recipe.lora).all_sites;
+        let mut name = Naming(blake3::Hasher::new());
+        name.text(concat!("acclimate ", env!("CARGO_PKG_VERSION"), " training of texts"));
+        name.text(std::env::consts::ARCH);
+        name.bytes(&engine.base.fingerprint().0);
+        name.text(&format!("{:?} {sites:?}", Settings { threads: 0, budget: None, ..settings.clone() }));
+        name.text(&serving.generation.to_string());
+        taught.dataset.examples.iter().for_each(|e| name.language_example(e));
+        taught.dataset.kept.iter().for_each(|t| name.text_tokens(t));
+        let name = *name.0.finalize().as_bytes();
+        Ok(Ready { taught, sites, settings, chosen, name })
+    }
+
+    /// Everything that the journal has to teach up to `cut`, in order of time.
+    fn taught(&self, cut: &Cut) -> Result<Taught> {
+        let journal = lock(&self.journal).snapshot();
+        let language = self.home().language()?;
+        let opinions = opinions::read(&journal, size(cut.feedback))?;
+        let (mut examples, mut superseded, mut ignored, mut latest) = (vec![], 0, 0, 0);
+        for (at, opinion) in opinions.iter().enumerate() {
+            let entry = &opinion.word.entry;
+            ignored += usize::from(entry.kind == FeedbackKind::Ignored);
+            // Of two edits of answers to the same messages the newer one holds.
+            let is_edit = |kind: &FeedbackKind| matches!(kind, FeedbackKind::Edit(_));
+            let newer = |other: &opinions::Opinion| other.digest == opinion.digest && is_edit(&other.word.entry.kind);
+            if is_edit(&entry.kind) && opinions[at + 1..].iter().any(newer) {
+                superseded += 1;
+                continue;
+            }
+            // A clock can step back: the order of the journal is the order of time.
+            latest = opinion.word.first_ms.max(latest);
+            let Some(said) = self.said(&journal, opinion.interaction.id, &entry.kind, opinion.interaction.at_ms)? else {
+                continue;
+            };
+            examples.push(LanguageExample { said, generation: opinion.interaction.generation, at_ms: latest });
+        }
+        let spoken: HashSet<[u8; 32]> = opinions.iter().map(|o| o.digest).collect();
+        let mut kept: Vec<Text> = vec![];
+        for entry in silent(journal.state(), cut)? {
+            if kept.len() == MOST_KEPT {
+                break;
+            }
+            let input = journal.input(entry.id)?;
+            if spoken.contains(&input.digest()) {
+                continue;
+            }
+            let StoredInput::Conversation(c) = input else { continue };
+            kept.extend(self.text_of(&c, entry.id, entry.at_ms)?.filter(|text| !kept.contains(text)));
+        }
+        let prose = |paragraph: &str| -> Result<Text> { Ok(Text { tokens: language.tokens(paragraph, true)?, start: 1 }) };
+        let context = language.decoder.context();
+        let neutral: Vec<Text> = NEUTRAL.split("\n\n").map(str::trim).map(prose).collect::<Result<_>>()?;
+        let neutral = neutral
+            .into_iter()
+            .map(|mut text| {
+                text.tokens.truncate(context);
+                text
+            })
+            .filter(|text| text.tokens.len() > 1);
+        let probe = |text: &str| language.prompt(&[Message::new("user", text)], now_ms());
+        let probes = PROBES.iter().map(|text| probe(text)).collect::<Result<Vec<_>>>()?;
+        let dataset = LanguageDataset {
+            examples,
+            kept,
+            neutral: neutral.collect(),
+            probes: probes.into_iter().filter(|p| p.len() < context).collect(),
+            ends: language.config.eos_token_id.clone(),
+        };
+        Ok(Taught { dataset, superseded, ignored })
+    }
+
+    /// What `kind` says about the answer `id`; none where it teaches nothing.
+    fn said(&self, journal: &Snapshot, id: InteractionId, kind: &FeedbackKind, at_ms: u64) -> Result<Option<Said>> {
+        let StoredInput::Conversation(about) = journal.input(id)? else { return Ok(None) };
+        Ok(match kind {
+            FeedbackKind::Edit(text) => {
+                let edited = self.usable(id, self.home().language()?.text(&messages(&about), text, true, at_ms))?;
+                let original = self.text_of(&about, id, at_ms)?;
+                // An answer without a token is none to compare with: the supervised loss does not need one.
+                edited.map(|edited| Said::Edit { original: original.unwrap_or_else(|| edited.clone()), edited })
+            }
+            FeedbackKind::Accept => self.text_of(&about, id, at_ms)?.map(Said::Good),
+            FeedbackKind::Reject => self.text_of(&about, id, at_ms)?.map(Said::Bad),
+            FeedbackKind::PreferredOver(other) => {
+                // The other answer may have been forgotten since.
+                let other = match journal.input(*other) {
+                    Ok(StoredInput::Conversation(other)) => self.text_of(&other, id, at_ms)?,
+                    Ok(_) => None,
+                    Err(e) if e.kind() == ErrorKind::Usage => None,
+                    Err(e) => return Err(e),
+                };
+                let chosen = self.text_of(&about, id, at_ms)?;
+                chosen.zip(other).map(|(chosen, rejected)| Said::Preference { chosen, rejected })
+            }
+            FeedbackKind::Ignored | FeedbackKind::Label(_) | FeedbackKind::NoneOfThese => None,
+        })
+    }
+
+    /// The answer as it was given; none where it holds no token, or does not fit the context.
+    fn text_of(&self, of: &StoredConversation, id: InteractionId, at_ms: u64) -> Result<Option<Text>> {
+        let text = self.home().language()?.text(&messages(of), &of.answer, of.ended, at_ms);
+        self.usable(id, text)
+    }
+
+    fn usable(&self, id: InteractionId, text: Result<Text>) -> Result<Option<Text>> {
+        match text {
+            Ok(text) => Ok(Some(text)),
+            Err(e) if e.kind() == ErrorKind::BadData => {
+                tracing::warn!(interaction = %id, error = %e, "an answer teaches nothing");
+                Ok(None)
+            }
+            Err(e) => Err(Error::at(e, id)),
+        }
+    }
+}
