@@ -34,10 +34,10 @@ mod trying_tests;
 use std::time::{Duration, Instant};
 
 pub(crate) use corrections::{Corrections, Unheld, Why};
-pub use language::LanguageFound;
 use deep::{Found, Trying};
 pub(crate) use doubts::Doubtful;
 use evidence::Evidence;
+pub use language::LanguageFound;
 pub(crate) use seen::{Dataset, Standing};
 
 use crate::adapt::fit::state::Keeper;

@@ -67,7 +67,8 @@ fn to_the_point(answer: &str) -> String {
     const LEADS: [&str; 10] =
         ["sure", "certainly", "of course", "absolutely", "great question", "well", "hello", "hi", "yes", "okay"];
     let line = answer.trim().lines().next().unwrap_or_default();
-    let mut sentence = line.split_inclusive(['.', '!', '?']).find(|s| s.split_whitespace().count() > 2).unwrap_or(line).trim();
+    let mut sentence =
+        line.split_inclusive(['.', '!', '?']).find(|s| s.split_whitespace().count() > 2).unwrap_or(line).trim();
     for lead in LEADS {
         let Some(start) = sentence.get(..lead.len()).filter(|s| s.eq_ignore_ascii_case(lead)) else { continue };
         let rest = &sentence[start.len()..];
@@ -193,7 +194,13 @@ fn liked(held: &[Held]) -> usize {
 
 fn as_json(before: &[Held], after: &[Held], edits: usize, report: &TrainReport, seconds: f64) -> Value {
     let one = |(b, a): (&Held, &Held)| {
-        json!({ "prompt": b.prompt, "before": b.answer, "after": a.answer, "liked_before": b.liked, "liked_after": a.liked })
+        json!({
+            "prompt": b.prompt,
+            "before": b.answer,
+            "after": a.answer,
+            "liked_before": b.liked,
+            "liked_after": a.liked,
+        })
     };
     json!({
         "edits": edits,
@@ -242,7 +249,10 @@ mod tests {
     fn this_person_comes_to_the_point() {
         let made = [
             ("Sure, I can help. The capital is Paris.", "I can help."),
-            ("Yes! It is. A bridge spans a river and carries a road or a railway over it.", "A bridge spans a river and carries a road or a railway over."),
+            (
+                "Yes! It is. A bridge spans a river and carries a road or a railway over it.",
+                "A bridge spans a river and carries a road or a railway over.",
+            ),
             ("Paris.", "Paris."),
             ("", ""),
         ];

@@ -150,10 +150,7 @@ fn right<'a>(i: &'a Listed, said: &'a FeedbackKind) -> Option<&'a str> {
         FeedbackKind::Accept if i.none => Some(label::shown(label::NONE_OF_THESE)),
         FeedbackKind::Accept => answered(i),
         FeedbackKind::NoneOfThese => Some(label::shown(label::NONE_OF_THESE)),
-        FeedbackKind::Reject
-        | FeedbackKind::Ignored
-        | FeedbackKind::Edit(_)
-        | FeedbackKind::PreferredOver(_) => None,
+        FeedbackKind::Reject | FeedbackKind::Ignored | FeedbackKind::Edit(_) | FeedbackKind::PreferredOver(_) => None,
     }
 }
 

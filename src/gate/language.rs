@@ -16,7 +16,7 @@ pub const PERPLEXITY_LIMIT: f64 = 1.02;
 pub enum Judged {
     /// An edit.
     Edit {
-        /// How close the answer to the same messages comes to the edited one, 0 to 1.
+        /// How close the answer to the same messages comes to the edited one: 1 over 1 and its edit rate.
         closeness: [f64; 2],
         /// Mean log-probability of a token of the edited answer, nats.
         log_prob: [f64; 2],

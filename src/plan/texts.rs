@@ -144,11 +144,16 @@ impl<'a> TextPasses<'a> {
             for (row, &token) in tokens.iter().enumerate() {
                 let (p, q) = (p.row(row), q.row(row));
                 let (from, to) = (log_sum_exp(p), log_sum_exp(q));
-                let kl: f64 = p.iter().zip(q).map(|(&p, &q)| {
-                    let (p, q) = (f64::from(p) - from, f64::from(q) - to);
-                    p.exp() * (p - q)
-                }).sum();
-                let of = |row: ArrayView1<f32>, lse: f64| row.get(token as usize).map_or(f64::NAN, |v| f64::from(*v) - lse);
+                let kl: f64 = p
+                    .iter()
+                    .zip(q)
+                    .map(|(&p, &q)| {
+                        let (p, q) = (f64::from(p) - from, f64::from(q) - to);
+                        p.exp() * (p - q)
+                    })
+                    .sum();
+                let of =
+                    |row: ArrayView1<f32>, lse: f64| row.get(token as usize).map_or(f64::NAN, |v| f64::from(*v) - lse);
                 all = all.and(Difference {
                     tokens: 1,
                     kl: kl.max(0.0),
@@ -239,6 +244,58 @@ impl<'a> TextTrainer<'a> {
     /// The gradient of `Σ weights[t] · log p(t)` over the completion, by `A` and `s·B` of every site (or by `s·B`
     /// alone), in plan order.
     pub fn backward(&mut self, passed: Passed, text: &Text, weights: &[f32]) -> Result<Vec<Vec<f32>>> {
+        self.backward_by(passed, text, |_, at, token, mut z| {
+            let weight = weights.get(at).copied().unwrap_or(0.0);
+            // d log p(t) / dz = onehot(t) - softmax(z)
+            let lse = log_sum_exp(z.view());
+            z.mapv_inplace(|v| -weight * (f64::from(v) - lse).exp() as f32);
+            if let Some(own) = z.get_mut(token as usize) {
+                *own += weight;
+            }
+            Ok(())
+        })
+    }
+
+    /// `Σ KL(base ‖ model)` over the completion, nats, and the gradient of `weight` times it, as
+    /// [`TextTrainer::backward`]. `base` are hidden states of the base model (see [`TextTrainer::base_hidden`]).
+    pub fn backward_kl(
+        &mut self,
+        passed: Passed,
+        text: &Text,
+        base: &Array2<f32>,
+        weight: f32,
+    ) -> Result<(f64, Vec<Vec<f32>>)> {
+        let (mut kl, mut chunk) = (0.0, None);
+        let gradients = self.backward_by(passed, text, |vocabulary, at, _, mut z| {
+            if at % CHUNK == 0 {
+                let end = (at + CHUNK).min(base.nrows());
+                chunk = Some(scores(vocabulary, &base.slice(s![at..end, ..]).to_owned())?.0);
+            }
+            let Some(p) = chunk.as_ref().map(|c| c.row(at % CHUNK)) else { return Ok(()) };
+            // d KL(p ‖ q) / dz = q - p
+            let (of_p, of_q) = (log_sum_exp(p), log_sum_exp(z.view()));
+            for (z, &p) in z.iter_mut().zip(p) {
+                let (log_p, log_q) = (f64::from(p) - of_p, f64::from(*z) - of_q);
+                kl += log_p.exp() * (log_p - log_q);
+                *z = weight * (log_q.exp() - log_p.exp()) as f32;
+            }
+            Ok(())
+        })?;
+        Ok((kl, gradients))
+    }
+
+    /// The base model's hidden states that predict the completion, `[completion, width]`.
+    pub fn base_hidden(&self, text: &Text) -> Result<Array2<f32>> {
+        self.passes.hidden(&Variant::Base, text)
+    }
+
+    /// The gradients, by the scores' that `change` makes of the scores of each token of the completion.
+    fn backward_by(
+        &mut self,
+        passed: Passed,
+        text: &Text,
+        mut change: impl FnMut(&mut Worker, usize, u32, ndarray::ArrayViewMut1<f32>) -> Result<()>,
+    ) -> Result<Vec<Vec<f32>>> {
         let Passed { worker, tape, shape, hidden, .. } = passed;
         let mut cotangent = ArrayD::<f32>::zeros(shape);
         let mut rows = cotangent.index_axis_mut(Axis(0), 0);
@@ -247,15 +304,9 @@ impl<'a> TextTrainer<'a> {
             let chunk = hidden.slice(s![from..from + tokens.len(), ..]).to_owned();
             let (mut scores, tape) = scores(&mut self.passes.vocabulary, &chunk)?;
             for (row, mut z) in scores.rows_mut().into_iter().enumerate() {
-                let Some((&token, &weight)) = tokens.get(row).zip(weights.get(from + row)) else {
-                    z.fill(0.0);
-                    continue;
-                };
-                // d log p(t) / dz = onehot(t) - softmax(z)
-                let lse = log_sum_exp(z.view());
-                z.mapv_inplace(|v| -weight * (f64::from(v) - lse).exp() as f32);
-                if let Some(own) = z.get_mut(token as usize) {
-                    *own += weight;
+                match tokens.get(row) {
+                    Some(&token) => change(&mut self.passes.vocabulary, from + row, token, z)?,
+                    None => z.fill(0.0),
                 }
             }
             let (count, columns) = scores.dim();

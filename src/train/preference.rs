@@ -1,7 +1,8 @@
 //! Losses of language models on log-probabilities of whole completions, with their derivatives.
 //!
-//! Names, formulas and defaults are those of TRL (`dpo_trainer.py`, `kto_trainer.py`). A *log-ratio* is the log-probability
-//! of a completion (the sum over its tokens) under the model that is trained, less that under the reference model.
+//! Names, formulas and defaults are those of TRL (`dpo_trainer.py`, `kto_trainer.py`). A *log-ratio* is the
+//! log-probability of a completion (the sum over its tokens) under the model that is trained, less that under the
+//! reference model.
 
 /// TRL's default of the inverse temperature `beta`.
 pub const BETA: f64 = 0.1;
@@ -11,8 +12,8 @@ pub const BETA: f64 = 0.1;
 pub enum PairLoss {
     /// Rafailov et al. 2023, *Direct Preference Optimization*, eq. 7: `-logσ(βΔ)`.
     Sigmoid,
-    /// Chowdhury et al. 2024, *Provably Robust DPO*: `(-(1-ε)·logσ(βΔ) + ε·logσ(-βΔ)) / (1-2ε)`, where a share `ε` of the
-    /// pairs is the wrong way round.
+    /// Chowdhury et al. 2024, *Provably Robust DPO*: `(-(1-ε)·logσ(βΔ) + ε·logσ(-βΔ)) / (1-2ε)`, where a share `ε` of
+    /// the pairs is the wrong way round.
     Robust {
         /// The share, below 0.5.
         label_smoothing: f64,
@@ -113,11 +114,7 @@ mod tests {
     #[test]
     fn derivatives_are_those_of_the_values() {
         let h = 1e-4;
-        let losses = [
-            PairLoss::Sigmoid,
-            PairLoss::Robust { label_smoothing: 0.1 },
-            PairLoss::ApoZero,
-        ];
+        let losses = [PairLoss::Sigmoid, PairLoss::Robust { label_smoothing: 0.1 }, PairLoss::ApoZero];
         for loss in losses {
             for (c, r) in POINTS.into_iter().flat_map(|c| POINTS.map(|r| (c, r))) {
                 let at = |c, r| loss.of(0.3, c, r).loss;

@@ -41,6 +41,8 @@ pub(crate) struct FitState {
     values: Vec<Vec<f32>>,
     optimiser: AdamWState,
     answers: Vec<Answers>,
+    /// Of a fit of texts, the weight of its rehearsal.
+    rehearsal: f64,
 }
 
 /// A table of answers, row by row.
@@ -61,6 +63,7 @@ impl FitState {
         place: (u64, u64),
         finished: bool,
         loss: f64,
+        rehearsal: f64,
         params: &ParamSet,
         optimiser: &AdamW,
     ) -> FitState {
@@ -69,12 +72,17 @@ impl FitState {
             optimiser.moments.clear();
         }
         let values = params.iter().map(|p| p.value.clone()).collect();
-        FitState { place, finished, loss, ending: None, values, optimiser, answers: vec![] }
+        FitState { place, finished, loss, ending: None, values, optimiser, answers: vec![], rehearsal }
     }
 
     /// Sum of the losses of this epoch's steps so far.
     pub(in crate::adapt) fn loss(&self) -> f64 {
         self.loss
+    }
+
+    /// Weight of the rehearsal of a fit of texts.
+    pub(in crate::adapt) fn rehearsal(&self) -> f64 {
+        self.rehearsal
     }
 
     /// Puts the values into `params`, and gives the optimiser as it was.
@@ -138,6 +146,7 @@ impl Fit<'_> {
             values: self.params.iter().map(|p| p.value.clone()).collect(),
             optimiser,
             answers: self.progress.answers.iter().map(table).collect(),
+            rehearsal: 0.0,
         }
     }
 
@@ -147,8 +156,8 @@ impl Fit<'_> {
     /// `BadData` if the state is not one of this fit: then nothing has changed.
     pub(super) fn take_up(&mut self, state: &FitState) -> Result<()> {
         let odd = || Error::bad_data("a stored fit is not one of this length").hint("start the training anew");
-        let fits = state.ending.is_none_or(|(from, _)| from <= state.optimiser.step)
-            && state.place.0 <= self.recipe.epochs;
+        let fits =
+            state.ending.is_none_or(|(from, _)| from <= state.optimiser.step) && state.place.0 <= self.recipe.epochs;
         let answers = state.answers().filter(|_| fits).ok_or_else(odd)?;
         self.optimiser = state.restore(&mut self.params)?;
         let (place, finished, loss, ending) = (state.place, state.finished, state.loss, state.ending);

@@ -53,6 +53,8 @@ pub(crate) struct LanguageDataset {
     pub kept: Vec<Text>,
     /// Prose that has nothing to do with the person.
     pub neutral: Vec<Text>,
+    /// Beginnings of texts that the base model goes on with: what it thinks of these is to stay.
+    pub starts: Vec<Vec<u32>>,
     /// Prompts whose answers must come to an end as the base model's do.
     pub probes: Vec<Vec<u32>>,
     /// Tokens that end an answer.

@@ -1,11 +1,14 @@
 //! What a candidate answers to what it was not taught with, and to what nobody complained about.
 
+use rand::RngExt;
+
 use super::{LanguageAdaptation, Said, adapted};
 use crate::adapter::SiteDelta;
 use crate::error::{Error, Result};
 use crate::gate::language::{Judged, TextRetention};
 use crate::plan::{Difference, KvCache, Text, TextPasses, Variant};
-use crate::stats::rows::argmax;
+use crate::stats::random::keyed_rng;
+use crate::stats::rows::{argmax, softmax};
 
 /// Tokens that an answer may be longer than the longer one of an edit and its original.
 const SLACK: usize = 16;
@@ -13,6 +16,12 @@ const SLACK: usize = 16;
 const MOST: usize = 256;
 /// Tokens in which a probe is to come to an end, if the base model does.
 const PROBE: usize = 64;
+/// A candidate may take this many times as many.
+const LONGER: usize = 4;
+/// Texts that the base model goes on with.
+const REHEARSALS: usize = 16;
+/// Tokens of such a text.
+const REHEARSED: usize = 48;
 /// An answer repeats itself that ends with the same tokens this many times, and they are this many together.
 const TIMES: usize = 4;
 const REPEATED: usize = 12;
@@ -72,7 +81,8 @@ impl LanguageAdaptation<'_> {
         Ok(judged)
     }
 
-    /// Mean log-probability of a token of answers that nobody said anything about; of neutral prose where there are none.
+    /// Mean log-probability of a token of answers that nobody said anything about; of neutral prose where there are
+    /// none.
     fn usual(&self, passes: &mut TextPasses, variant: &Variant) -> Result<f64> {
         let texts = if self.dataset.kept.is_empty() { &self.dataset.neutral } else { &self.dataset.kept };
         let mut all = vec![];
@@ -107,19 +117,20 @@ impl LanguageAdaptation<'_> {
         };
         let prose = compare(&self.dataset.neutral)?;
         let own = self.dataset.probes.iter().zip(base).filter(|(_, a)| !a.tokens.is_empty());
-        let own: Vec<Text> = own
-            .map(|(prompt, a)| Text { tokens: [&prompt[..], &a.tokens].concat(), start: prompt.len() })
-            .collect();
-        let answers = compare(&self.dataset.kept)?.and(compare(&own)?);
+        let own: Vec<Text> =
+            own.map(|(prompt, a)| Text { tokens: [&prompt[..], &a.tokens].concat(), start: prompt.len() }).collect();
+        let (kept, of_its_own) = (compare(&self.dataset.kept)?, compare(&own)?);
         let perplexity = prose.log_probs.map(|sum| (-sum / prose.tokens.max(1) as f64).exp());
         // A model that reads prose worse than by guessing was not made for its language.
         let known = prose.tokens > 0 && passes.vocabulary().is_none_or(|n| perplexity[0] < n as f64);
-        let both = if known { prose.and(answers) } else { answers };
+        let both = if known { prose.and(kept) } else { kept };
+        let answers = kept.and(of_its_own);
         let kl = if answers.tokens > 0 { answers.kl / answers.tokens as f64 } else { 0.0 };
         let perplexity = known.then_some(perplexity);
         let mut found = TextRetention { perplexity, kl, tokens: both.tokens, agree: both.agree, endless: 0 };
         for (prompt, base) in self.dataset.probes.iter().zip(base) {
-            let (tokens, ended) = self.greedy(&ours, prompt, PROBE)?;
+            let most = if base.ended { LONGER * PROBE } else { PROBE };
+            let (tokens, ended) = self.greedy(&ours, prompt, most)?;
             let worse = (base.ended && !ended) || (repeats(&tokens) && !repeats(&base.tokens));
             found.endless += u64::from(worse);
         }
@@ -149,6 +160,36 @@ impl LanguageAdaptation<'_> {
         Ok((tokens, false))
     }
 
+    /// Texts that the base model goes on with from the dataset's beginnings, each token drawn by its probability:
+    /// what it was trained on is not at hand, and this is as near as one comes.
+    pub(super) fn rehearsal(&self) -> Result<Vec<Text>> {
+        let mut texts = vec![];
+        let starts = self.dataset.starts.iter().cycle().take(REHEARSALS.max(self.dataset.starts.len()));
+        for (at, start) in starts.enumerate().filter(|(_, start)| !start.is_empty()) {
+            let mut rng = keyed_rng(self.settings.seed, 2, at as u64);
+            let (mut cache, mut tokens) = (KvCache::new(), start.clone());
+            let mut scores = self.decoder.read(&Variant::Base, &mut cache, start)?;
+            while tokens.len() < start.len() + REHEARSED && tokens.len() < self.decoder.context() {
+                let p = softmax(ndarray::ArrayView1::from(&scores));
+                let mut drawn: f32 = rng.random_range(0.0..1.0);
+                let next = p.iter().position(|p| {
+                    drawn -= p;
+                    drawn < 0.0
+                });
+                let next = next.unwrap_or(p.len().saturating_sub(1)) as u32;
+                if self.dataset.ends.contains(&next) && tokens.len() > start.len() {
+                    break;
+                }
+                tokens.push(next);
+                scores = self.decoder.read(&Variant::Base, &mut cache, &[next])?;
+            }
+            if tokens.len() > 1 {
+                texts.push(Text { tokens, start: 1 });
+            }
+        }
+        Ok(texts)
+    }
+
     fn without_end<'t>(&self, tokens: &'t [u32]) -> &'t [u32] {
         match tokens.split_last() {
             Some((last, rest)) if self.dataset.ends.contains(last) => rest,
@@ -157,10 +198,12 @@ impl LanguageAdaptation<'_> {
     }
 }
 
-/// 1 less the edit distance of two token sequences as a share of the longer one.
-fn closeness(a: &[u32], b: &[u32]) -> f64 {
-    let longest = a.len().max(b.len());
-    if longest == 0 { 1.0 } else { 1.0 - strsim::generic_levenshtein(&a.to_vec(), &b.to_vec()) as f64 / longest as f64 }
+/// `1 / (1 + rate)` of the edit rate of an answer: how many tokens would have to be inserted, removed or replaced for
+/// each token of what is wanted (TER without shifts; Snover et al. 2006).
+fn closeness(answer: &[u32], wanted: &[u32]) -> f64 {
+    let edits = strsim::generic_levenshtein(&answer.to_vec(), &wanted.to_vec());
+    let wanted = wanted.len().max(1) as f64;
+    wanted / (wanted + edits as f64)
 }
 
 /// Whether `tokens` end with the same few of them again and again.
@@ -188,7 +231,9 @@ mod tests {
     fn close_answers_and_repeated_ones() {
         assert_eq!(closeness(&[1, 2, 3, 4], &[1, 2, 3, 4]), 1.0);
         assert_eq!(closeness(&[1, 2, 3, 4], &[1, 3, 4]), 0.75);
-        assert_eq!((closeness(&[], &[]), closeness(&[1], &[])), (1.0, 0.0));
+        assert_eq!((closeness(&[], &[1, 2]), closeness(&[], &[])), (0.5, 1.0));
+        let long: Vec<u32> = (0..40).collect();
+        assert!(closeness(&[7, 8, 9, 9], &long[..4]) > closeness(&long, &long[..4]), "less to change");
         let cycle = |n: u32, times: usize| -> Vec<u32> { (0..n).cycle().take(n as usize * times).collect() };
         assert!(repeats(&cycle(1, 12)) && repeats(&cycle(3, 4)) && repeats(&cycle(5, 4)));
         assert!(!repeats(&cycle(1, 11)) && !repeats(&cycle(5, 3)) && !repeats(&(0..64).collect::<Vec<_>>()));

@@ -2,8 +2,8 @@
 //! adapter that may serve.
 //!
 //! Everything that was said is judged by a fit that was not taught with it: the examples are cut into folds. Only then
-//! one fit learns from all of them. Where it changes texts that nobody complained about too much, weaker ones are tried:
-//! the same factors with a smaller scale.
+//! one fit learns from all of them. Where it changes texts that nobody complained about too much, weaker ones are
+//! tried: the same factors with a smaller scale.
 
 mod example;
 mod fit;
@@ -27,13 +27,19 @@ use crate::stats::paired::Decision;
 use crate::stats::random::{keyed_rng, shuffle};
 use crate::sync::on_cores;
 
-/// Usual peak learning rate of the factors of a language model.
-const LEARNING_RATE: f32 = 1e-3;
-const EPOCHS: u64 = 6;
+/// Peak learning rate of the factors where the hidden states have this width, and its bounds: a wider model takes
+/// smaller steps, by the power 3/2. Found on models of width 128 and 576 (docs/language-models.md).
+const LEARNING_RATE: f32 = 3.2e-4;
+const WIDTH: f32 = 576.0;
+const SLOWEST: f32 = 1e-4;
+const FASTEST: f32 = 4e-3;
+/// Optimiser steps that a fit takes at least, as epochs, and bounds of these.
+const STEPS: usize = 64;
+const EPOCHS: std::ops::RangeInclusive<usize> = 3..=20;
 /// Examples of an optimiser step.
-const BATCH: usize = 4;
+const BATCH: usize = 2;
 /// Scales that are tried, as shares of the usual one.
-const STRENGTHS: [f32; 3] = [1.0, 0.7, 0.5];
+const STRENGTHS: [f32; 4] = [1.0, 0.85, 0.7, 0.5];
 /// Examples from which on two folds are enough.
 const MANY: usize = 48;
 
@@ -43,6 +49,8 @@ pub(crate) struct LanguageAdaptation<'a> {
     pub decoder: &'a Decoder,
     pub dataset: &'a LanguageDataset,
     pub sites: &'a SiteKey,
+    /// Width of the hidden states.
+    pub width: usize,
     pub settings: &'a Settings,
     pub losses: Losses,
     /// The active generation, and its number.
@@ -88,13 +96,16 @@ impl LanguageAdaptation<'_> {
         on_cores(self.settings.threads, || self.run_here())
     }
 
-    fn recipe(&self) -> Recipe {
+    /// How a fit of so many examples is trained.
+    fn recipe(&self, examples: usize) -> Recipe {
         let recipe = &self.settings.recipe;
-        let env = |name: &str, usual: f64| std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(usual);
+        let width = self.width.max(1) as f32;
+        let rate = LEARNING_RATE * (WIDTH / width).powf(1.5);
+        let epochs = STEPS.div_ceil(examples.div_ceil(BATCH).max(1)).clamp(*EPOCHS.start(), *EPOCHS.end());
         Recipe {
-            lr: recipe.lr.or(Some(env("ACC_LR", LEARNING_RATE.into()) as f32)),
-            epochs: env("ACC_EPOCHS", EPOCHS as f64) as u64,
-            batch: env("ACC_BATCH", BATCH as f64) as usize,
+            lr: recipe.lr.or(Some(rate.clamp(SLOWEST, FASTEST))),
+            epochs: epochs as u64,
+            batch: BATCH,
             seed: self.settings.seed,
             ..recipe.clone()
         }
@@ -111,17 +122,19 @@ impl LanguageAdaptation<'_> {
         if self.sites.is_empty() {
             return Ok(self.nothing("no layer of the model can be trained".into(), started));
         }
-        let recipe = self.recipe();
         let folds = self.folds();
         let parts = folds.iter().max().map_or(1, |last| last + 1);
         let mut run = Run {
             of: self,
-            recipe: &recipe,
             references: RefCell::default(),
             deadline: self.settings.budget.map(|budget| started + budget),
             steps: 0,
             stage: (0, parts + 1),
         };
+        if self.losses.rehearsal > 0.0 {
+            self.say("reading what the base model writes", 0.0);
+            run.references.get_mut().rehearsal = self.rehearsal()?.into_iter().map(|text| (text, None)).collect();
+        }
         let mut fits = vec![];
         for fold in 0..parts {
             let taught = |at: &usize| folds[*at] != fold;
@@ -169,7 +182,7 @@ impl LanguageAdaptation<'_> {
             let passes = refusal.is_none();
             last = Some((found, judged, decision, refusal.unwrap_or_default()));
             if passes {
-                let winner = LanguageWinner { deltas, steps: fit.steps, learning_rate: recipe.rate() };
+                let winner = LanguageWinner { deltas, steps: fit.steps, learning_rate: self.recipe(n).rate() };
                 return Ok(self.decided(last, Some(winner), run.steps, tried, started));
             }
         }
@@ -273,7 +286,11 @@ fn said(calls: &Calls) -> String {
 }
 
 fn line(found: &LanguageFound, decision: &Decision, refusal: Option<&str>) -> String {
-    let strength = if found.strength < 1.0 { format!(" at {:.0} % of its strength", 100.0 * found.strength) } else { String::new() };
+    let strength = if found.strength < 1.0 {
+        format!(" at {:.0} % of its strength", 100.0 * found.strength)
+    } else {
+        String::new()
+    };
     let mut line = format!("all sites{strength}: {}, p = {:.3}", said(&found.calls), decision.p());
     if let Some(r) = found.retention {
         if let Some([before, after]) = r.perplexity {
@@ -295,7 +312,6 @@ fn scaled(deltas: &[SiteDelta], strength: f32) -> Vec<SiteDelta> {
 /// The fits of one training.
 struct Run<'a> {
     of: &'a LanguageAdaptation<'a>,
-    recipe: &'a Recipe,
     references: RefCell<References>,
     deadline: Option<Instant>,
     steps: u64,
@@ -311,10 +327,11 @@ impl<'a> Run<'a> {
     /// Trains on these examples.
     fn fit(&mut self, items: &[usize]) -> Result<FittedText> {
         let of = self.of;
-        let keeps = if self.recipe.gradient_checkpointing { Keeps::Checkpoints } else { Keeps::Everything };
-        let trainer = TextTrainer::new(self.passes()?, of.sites, (self.recipe.lora.trains(), keeps));
+        let recipe = of.recipe(items.len());
+        let keeps = if recipe.gradient_checkpointing { Keeps::Checkpoints } else { Keeps::Everything };
+        let trainer = TextTrainer::new(self.passes()?, of.sites, (recipe.lora.trains(), keeps));
         let examples: Vec<&LanguageExample> = items.iter().map(|&i| &of.dataset.examples[i]).collect();
-        let fit = TextFit::new(trainer, examples, of.sites, self.recipe, of.losses)?;
+        let fit = TextFit::new(trainer, examples, of.sites, &recipe, of.losses)?;
         let (done, all) = self.stage;
         self.stage.0 += 1;
         // What is left of the time is shared among the fits to come.

@@ -13,7 +13,8 @@ use crate::plan::graph::{Deltas, put_deltas};
 /// Axis of the positions in the tensors of a cache.
 const POSITIONS: usize = 2;
 
-/// Tokens, and a cache where the bucket has one, to `[hidden state, new keys and values…]`. Low-rank inputs are the last.
+/// Tokens, and a cache where the bucket has one, to `[hidden state, new keys and values…]`. Low-rank inputs are the
+/// last.
 pub(super) fn trunk(base: &Base, bucket: &Bucket, deltas: &Deltas) -> Result<TypedModel> {
     let (mut model, hidden) = start(base, bucket)?;
     let new = guarded(ErrorKind::UnsupportedModel, "cannot find the new keys and values", || {

@@ -98,7 +98,9 @@ fn scores_are_those_of_onnx_runtime() {
     for golden in Golden::all() {
         let (decoder, mut cache) = (golden.decoder(), KvCache::new());
         let mut read = |what: &str, ids: &[u32], wanted: &[f32]| {
-            let scores = decoder.read(&Variant::Base, &mut cache, ids).unwrap_or_else(|e| panic!("{}: {what}: {e:?}", golden.name));
+            let scores = decoder
+                .read(&Variant::Base, &mut cache, ids)
+                .unwrap_or_else(|e| panic!("{}: {what}: {e:?}", golden.name));
             wrong.extend(golden.differs(what, &scores, wanted));
         };
         if golden.is_plain() {
@@ -179,7 +181,8 @@ fn a_way_that_is_wrong_is_not_used() {
         decoder.read(&Variant::Base, &mut cache, &[5, 6, 7, 8]).unwrap();
         decoder.read(&Variant::Base, &mut cache, &[9]).unwrap();
         assert_eq!(decoder.caches.known(), Some(caches), "{name}");
-        let step = caches.then(|| decoder.plans.steps.get((SiteKey::new(), 128), || panic!("{name}: no step")).unwrap());
+        let step =
+            caches.then(|| decoder.plans.steps.get((SiteKey::new(), 128), || panic!("{name}: no step")).unwrap());
         assert_eq!(step.and_then(|step| step.in_place.known()), in_place, "{name}");
     }
     // What was found wrong stays so.

@@ -66,7 +66,6 @@ impl Session {
 }
 
 impl Conversation<'_> {
-
     /// The messages so far.
     pub fn messages(&self) -> &[Message] {
         &self.messages
@@ -112,7 +111,9 @@ impl Conversation<'_> {
         };
         match self.generate(&serving, config, &mut tell) {
             // A generation that cannot answer what the base can is rolled back automatically at once.
-            Err(e) if serving.generation > 0 && e.kind() == ErrorKind::BadData && !shown && self.base_answers(config) => {
+            Err(e)
+                if serving.generation > 0 && e.kind() == ErrorKind::BadData && !shown && self.base_answers(config) =>
+            {
                 self.session.roll_back_automatically(serving.generation, Cause::BadAnswer, &e)?;
                 let serving = self.session.follow()?;
                 let answer = self.generate(&serving, config, on_text)?;

@@ -18,7 +18,9 @@ impl Session {
             Feedback::Edit(text) => {
                 let text = text.trim().to_string();
                 if text.is_empty() {
-                    return Err(Error::usage("an edit to nothing").at(id).hint("--reject says that the answer was wrong"));
+                    return Err(Error::usage("an edit to nothing")
+                        .at(id)
+                        .hint("--reject says that the answer was wrong"));
                 }
                 if text == about.answer.trim() {
                     return Err(Error::usage("the edited text is the answer itself")

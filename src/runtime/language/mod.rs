@@ -4,6 +4,8 @@ mod conversation;
 mod feedback;
 mod files;
 mod forget;
+#[cfg(all(test, feature = "train"))]
+mod tests;
 mod texts;
 #[cfg(feature = "train")]
 mod training;

@@ -31,8 +31,10 @@ impl Language {
         }
         Err(match least {
             None => Error::bad_data("a conversation without a message to answer"),
-            Some(n) => Error::bad_data(format!("the answer and its message take {n} tokens, of a context of {context}"))
-                .hint("shorten it"),
+            Some(n) => {
+                Error::bad_data(format!("the answer and its message take {n} tokens, of a context of {context}"))
+                    .hint("shorten it")
+            }
         })
     }
 

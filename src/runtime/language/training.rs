@@ -37,6 +37,8 @@ const PROBES: [&str; 8] = [
     "Explain in simple words how a rainbow forms.",
     "Write a short letter to thank my neighbor for feeding my cat.",
 ];
+/// Beginnings of texts that the base model goes on with.
+const STARTS: [&str; 8] = ["The", "In the", "A", "When", "It is", "One day", "There are", "How"];
 /// Most answers that nobody said anything about: the latest ones.
 const MOST_KEPT: usize = 16;
 
@@ -86,6 +88,7 @@ impl Session {
             decoder: &self.home().language()?.decoder,
             dataset: &taught.dataset,
             sites: &sites,
+            width: self.home().0.features,
             settings: &settings,
             losses: Losses::default(),
             serving: (serving.variant(), current),
@@ -210,7 +213,8 @@ impl Session {
             }
             // A clock can step back: the order of the journal is the order of time.
             latest = opinion.word.first_ms.max(latest);
-            let Some(said) = self.said(&journal, opinion.interaction.id, &entry.kind, opinion.interaction.at_ms)? else {
+            let Some(said) = self.said(&journal, opinion.interaction.id, &entry.kind, opinion.interaction.at_ms)?
+            else {
                 continue;
             };
             examples.push(LanguageExample { said, generation: opinion.interaction.generation, at_ms: latest });
@@ -228,7 +232,8 @@ impl Session {
             let StoredInput::Conversation(c) = input else { continue };
             kept.extend(self.text_of(&c, entry.id, entry.at_ms)?.filter(|text| !kept.contains(text)));
         }
-        let prose = |paragraph: &str| -> Result<Text> { Ok(Text { tokens: language.tokens(paragraph, true)?, start: 1 }) };
+        let prose =
+            |paragraph: &str| -> Result<Text> { Ok(Text { tokens: language.tokens(paragraph, true)?, start: 1 }) };
         let context = language.decoder.context();
         let neutral: Vec<Text> = NEUTRAL.split("\n\n").map(str::trim).map(prose).collect::<Result<_>>()?;
         let neutral = neutral
@@ -244,6 +249,7 @@ impl Session {
             examples,
             kept,
             neutral: neutral.collect(),
+            starts: STARTS.iter().map(|text| language.tokens(text, true)).collect::<Result<_>>()?,
             probes: probes.into_iter().filter(|p| p.len() < context).collect(),
             ends: language.config.eos_token_id.clone(),
         };

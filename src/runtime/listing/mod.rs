@@ -7,7 +7,9 @@ use std::collections::HashMap;
 use super::{Session, now_ms, opinions};
 use crate::error::Result;
 use crate::input::label::{NONE_OF_THESE, shown};
-use crate::journal::{FeedbackEntry, FeedbackKind, InteractionEntry, InteractionId, Snapshot, StoredConversation, StoredInput};
+use crate::journal::{
+    FeedbackEntry, FeedbackKind, InteractionEntry, InteractionId, Snapshot, StoredConversation, StoredInput,
+};
 use crate::sync::lock;
 use flags::Flags;
 pub use flags::{Flag, Flagged};

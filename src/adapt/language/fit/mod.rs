@@ -5,10 +5,12 @@ mod trl_tests;
 
 use std::collections::HashMap;
 
-use crate::adapt::language::example::{LanguageExample, Said};
+use ndarray::Array2;
+
 use crate::adapt::fit::family::{self, Part, Side};
 use crate::adapt::fit::state::{FitName, FitState, Keeper, Naming};
 use crate::adapt::fit::{Recipe, start};
+use crate::adapt::language::example::{LanguageExample, Said};
 use crate::adapter::SiteDelta;
 use crate::error::{Error, ErrorKind, Result};
 use crate::plan::{Factors, Passed, SiteKey, Text, TextTrainer, Variant};
@@ -19,10 +21,18 @@ use crate::train::preference::{BETA, PairLoss, UnpairedLoss, kto_kl, kto_weights
 /// Good and bad answers, of each, from which on KTO takes the place of APO-zero: its estimate of the divergence wants
 /// batches of several.
 const KTO_FROM: usize = 8;
+/// Divergence from the base that rehearsal holds: three quarters of what makes the perplexity rise by the gate's limit.
+const DIVERGENCE: f64 = 0.015;
+/// Weight of the rehearsal at the start, and its bounds.
+const WEIGHT: f64 = 4.0;
+const WEIGHTS: (f64, f64) = (0.1, 50.0);
+/// Gain of the controller of that weight, and the greatest relative error that it sees.
+const GAIN: f64 = 0.5;
+const MOST_ERROR: f64 = 0.5;
 /// Where the learning rate ends, as a share of its peak.
 const FLOOR: f32 = 0.1;
 /// Mean loss of an epoch's edits (nats a token) at which nothing is left to learn from them.
-const NOTHING_LEFT: f64 = 0.05;
+const NOTHING_LEFT: f64 = 0.005;
 
 /// How what was said is learned.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -35,26 +45,33 @@ pub(crate) struct Losses {
     pub edit: Option<PairLoss>,
     /// Of the better and the worse of two answers.
     pub preference: PairLoss,
+    /// Divergence from the base on texts of its own, nats a token, to which the weight of their loss is adapted; 0 for
+    /// no such loss.
+    pub rehearsal: f64,
 }
 
 impl Default for Losses {
     fn default() -> Losses {
-        Losses { beta: BETA, supervised: 1.0, edit: None, preference: PairLoss::Sigmoid }
+        Losses { beta: BETA, supervised: 1.0, edit: None, preference: PairLoss::Sigmoid, rehearsal: DIVERGENCE }
     }
 }
 
 /// Log-probabilities of texts under the base model, the reference of all losses: each computed once.
 #[derive(Debug, Default)]
-pub(crate) struct References(HashMap<Text, f64>);
+pub(crate) struct References {
+    sums: HashMap<Text, f64>,
+    /// Texts of the base's own, with its hidden states where they were computed.
+    pub rehearsal: Vec<(Text, Option<Array2<f32>>)>,
+}
 
 impl References {
     /// That of `text`.
     pub fn of(&mut self, trainer: &mut TextTrainer, text: &Text) -> Result<f64> {
-        if let Some(known) = self.0.get(text) {
+        if let Some(known) = self.sums.get(text) {
             return Ok(*known);
         }
         let found = sum(&trainer.passes().log_probs(&Variant::Base, text)?);
-        self.0.insert(text.clone(), found);
+        self.sums.insert(text.clone(), found);
         Ok(found)
     }
 }
@@ -70,6 +87,11 @@ pub(crate) struct TextFit<'a> {
     sites: &'a SiteKey,
     recipe: &'a Recipe,
     losses: Losses,
+    /// Weight of the rehearsal now.
+    weight: f64,
+    /// Size of the examples' gradients beside that of the supervised loss: those of the other losses have a slope of
+    /// `beta / 4` at most for each nat.
+    pull: f64,
     /// Weights of good and of bad answers where KTO is the loss.
     kto: Option<[f64; 2]>,
     params: ParamSet,
@@ -122,8 +144,26 @@ impl<'a> TextFit<'a> {
         let count = |wanted: fn(&Said) -> bool| examples.iter().filter(|e| wanted(&e.said)).count();
         let (good, bad) = (count(|s| matches!(s, Said::Good(_))), count(|s| matches!(s, Said::Bad(_))));
         let kto = (good.min(bad) >= KTO_FROM).then(|| kto_weights(good, bad));
+        let edits = count(|s| matches!(s, Said::Edit { .. })) as f64 / examples.len().max(1) as f64;
+        let pull = edits + (1.0 - edits) * losses.beta / 4.0;
         let (place, finished, loss) = ((0, 0), false, 0.0);
-        Ok(TextFit { trainer, examples, sites, recipe, losses, kto, params, optimiser, deltas, parts, place, finished, loss })
+        Ok(TextFit {
+            weight: WEIGHT,
+            pull,
+            trainer,
+            examples,
+            sites,
+            recipe,
+            losses,
+            kto,
+            params,
+            optimiser,
+            deltas,
+            parts,
+            place,
+            finished,
+            loss,
+        })
     }
 
     /// The examples of each step of an epoch.
@@ -198,9 +238,11 @@ impl<'a> TextFit<'a> {
         Ok(FittedText { steps: self.optimiser.steps(), deltas: self.deltas })
     }
 
-    /// One optimiser step on these examples; their mean loss before it.
+    /// One optimiser step on these examples and one of the base's own texts; the examples' mean loss before it.
     pub fn step(&mut self, items: &[usize], references: &mut References, lr: f32) -> Result<f64> {
         let (mut grads, loss) = self.gradients(items, references)?;
+        let number = self.optimiser.steps() as usize;
+        self.rehearse(number, references, &mut grads)?;
         if self.recipe.clip > 0.0 {
             clip_global_norm(&mut grads, self.recipe.clip)?;
         }
@@ -218,10 +260,12 @@ impl<'a> TextFit<'a> {
         let factors = Factors::of(&self.deltas)?;
         let examples: Vec<&LanguageExample> = items.iter().map(|&i| self.examples[i]).collect();
         let share = 1.0 / items.len().max(1) as f64;
-        let edits = || examples.iter().filter_map(|e| match &e.said {
-            Said::Edit { edited, .. } => Some(edited.completion().len()),
-            _ => None,
-        });
+        let edits = || {
+            examples.iter().filter_map(|e| match &e.said {
+                Said::Edit { edited, .. } => Some(edited.completion().len()),
+                _ => None,
+            })
+        };
         // The mean over all tokens of edits, for as many examples as there are edits.
         let a_token = self.losses.supervised * share * edits().count() as f64 / edits().sum::<usize>().max(1) as f64;
         let unpaired = self.unpaired(&examples, &factors, references)?;
@@ -248,8 +292,39 @@ impl<'a> TextFit<'a> {
         Ok((Grads(self.parts.iter().zip(sum).map(|(part, gradient)| part.take(gradient)).collect()), loss))
     }
 
+    /// Adds the gradient of the divergence from the base on one of its own texts, and adapts its weight (the adaptive
+    /// KL coefficient of Ziegler et al. 2019, *Fine-Tuning Language Models from Human Preferences*, section 2.2).
+    fn rehearse(&mut self, number: usize, references: &mut References, grads: &mut Grads) -> Result<()> {
+        let count = references.rehearsal.len();
+        if count == 0 || self.losses.rehearsal == 0.0 {
+            return Ok(());
+        }
+        let (text, hidden) = &mut references.rehearsal[number % count];
+        let base = match hidden {
+            Some(base) => base,
+            None => hidden.insert(self.trainer.base_hidden(text)?),
+        };
+        let passed = self.trainer.forward(&Factors::of(&self.deltas)?, text)?;
+        let count = text.completion().len() as f64;
+        let weight = self.weight * self.pull / count;
+        let (kl, mut found) = self.trainer.backward_kl(passed, text, base, weight as f32)?;
+        let error = (kl / count / self.losses.rehearsal - 1.0).clamp(-MOST_ERROR, MOST_ERROR);
+        self.weight = (self.weight * (1.0 + GAIN * error)).clamp(WEIGHTS.0, WEIGHTS.1);
+        for (part, (gradient, sum)) in self.parts.iter().zip(found.iter_mut().zip(&mut grads.0)) {
+            let scale = if part.side == Side::B { self.deltas[part.site].scale() } else { 1.0 };
+            let taken = part.take(std::mem::take(gradient));
+            sum.iter_mut().zip(taken).for_each(|(s, g)| *s += scale * g);
+        }
+        Ok(())
+    }
+
     /// The loss on good and bad answers: KTO where there are enough of both and several in this batch.
-    fn unpaired(&mut self, of: &[&LanguageExample], factors: &Factors, references: &mut References) -> Result<UnpairedLoss> {
+    fn unpaired(
+        &mut self,
+        of: &[&LanguageExample],
+        factors: &Factors,
+        references: &mut References,
+    ) -> Result<UnpairedLoss> {
         let texts: Vec<&Text> = of
             .iter()
             .filter_map(|e| match &e.said {
@@ -275,7 +350,7 @@ impl<'a> TextFit<'a> {
     }
 
     fn state(&self) -> FitState {
-        FitState::of_texts(self.place, self.finished, self.loss, &self.params, &self.optimiser)
+        FitState::of_texts(self.place, self.finished, self.loss, self.weight, &self.params, &self.optimiser)
     }
 
     fn take_up(&mut self, state: &FitState) -> Result<()> {
@@ -284,6 +359,7 @@ impl<'a> TextFit<'a> {
         }
         self.optimiser = state.restore(&mut self.params)?;
         (self.place, self.finished, self.loss) = (state.place, state.finished, state.loss());
+        self.weight = state.rehearsal();
         for (part, p) in self.parts.iter().zip(self.params.iter()) {
             part.put(&p.value, &mut self.deltas);
         }
@@ -350,12 +426,7 @@ impl Pass<'_, '_> {
     }
 
     /// The mean negative log-likelihood, `a_token` a token; and the loss of a pair with the answer that was edited.
-    fn supervised(
-        &mut self,
-        edited: &Text,
-        a_token: f64,
-        pair: Option<(PairLoss, &Text, f64, f64)>,
-    ) -> Result<()> {
+    fn supervised(&mut self, edited: &Text, a_token: f64, pair: Option<(PairLoss, &Text, f64, f64)>) -> Result<()> {
         let passed = self.trainer.forward(self.factors, edited)?;
         let log_prob = sum(&passed.log_probs);
         self.loss -= a_token * log_prob;
@@ -370,7 +441,8 @@ impl Pass<'_, '_> {
     }
 
     fn pair(&mut self, chosen: &Text, rejected: &Text, loss: PairLoss, beta: f64, share: f64) -> Result<()> {
-        let (better, worse) = (self.trainer.forward(self.factors, chosen)?, self.trainer.forward(self.factors, rejected)?);
+        let (better, worse) =
+            (self.trainer.forward(self.factors, chosen)?, self.trainer.forward(self.factors, rejected)?);
         let c = sum(&better.log_probs) - self.references.of(self.trainer, chosen)?;
         let r = sum(&worse.log_probs) - self.references.of(self.trainer, rejected)?;
         let value = loss.of(beta, c, r);

@@ -164,3 +164,43 @@ fn good_and_bad_answers_are_learned_as_trl_learns_them() {
         golden.agrees(case, golden.rated(case), losses(beta, PairLoss::Sigmoid), Some(weights), Keeps::Everything);
     }
 }
+
+/// The gradient of the divergence from the base on its own texts, by finite differences of the divergence that the gate
+/// measures.
+#[test]
+fn rehearsal_goes_down_the_divergence() {
+    let golden = Golden::open();
+    let sites: SiteKey = golden.deltas.iter().map(|d| (d.name.clone(), RANK)).collect();
+    let text = golden.pairs()[1][0].clone();
+    let text = Text { start: 1, ..text };
+    let example = LanguageExample { said: Said::Good(text.clone()), generation: 0, at_ms: 0 };
+    let (recipe, all) = (Recipe::default(), Losses::default());
+    let trainer =
+        TextTrainer::new(TextPasses::new(&golden.engine, 64).unwrap(), &sites, (Trains::Both, Keeps::Everything));
+    let mut fit = TextFit::from_start(trainer, vec![&example], &sites, golden.deltas.clone(), &recipe, all).unwrap();
+    let mut references = References { rehearsal: vec![(text.clone(), None)], ..References::default() };
+    let mut grads = fit.params.zero_grads();
+    (fit.pull, fit.weight) = (1.0, 2.0);
+    fit.rehearse(7, &mut references, &mut grads).unwrap();
+    let mut passes = TextPasses::new(&golden.engine, 64).unwrap();
+    let mut divergence = |deltas: &[SiteDelta]| {
+        let factors = Factors::of(deltas).unwrap();
+        let found = passes.compare(&Variant::Base, &Variant::Adapted(&sites, &factors), &text).unwrap();
+        2.0 * found.kl / text.completion().len() as f64
+    };
+    assert!(divergence(&golden.deltas) > 1e-3, "these factors change the model");
+    const H: f32 = 2e-2;
+    for (part, gradient) in fit.parts.iter().zip(&grads.0).step_by(3) {
+        let at = gradient.iter().enumerate().max_by(|a, b| a.1.abs().total_cmp(&b.1.abs())).unwrap().0;
+        let mut moved = |by: f32| {
+            let mut deltas = golden.deltas.clone();
+            let delta = &mut deltas[part.site];
+            let factor = if part.side == Side::A { &mut delta.a } else { &mut delta.b };
+            factor.data[at] += by;
+            divergence(&deltas)
+        };
+        let slope = (moved(H) - moved(-H)) / f64::from(2.0 * H);
+        let got = f64::from(gradient[at]);
+        assert!((got - slope).abs() < 0.02 * slope.abs() + 1e-4, "{:?} of {}: {got} for {slope}", part.side, part.site);
+    }
+}
