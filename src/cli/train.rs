@@ -239,7 +239,7 @@ fn of_language(report: &TrainReport, lines: &mut Vec<String>) {
     lines.extend(report.tried.iter().map(|t| format!("  {t}")));
     if report.promoted {
         lines.push(format!("{}   generation {} is on probation for {PROBATION} answers", v.reason, report.generation));
-        if let Some(r) = report.language().and_then(|found| found.retention) {
+        if let Some(r) = report.language().and_then(|found| found.retention).filter(|r| r.tokens > 0) {
             let prose = r.perplexity.map_or(String::new(), |[before, after]| {
                 format!("; perplexity of neutral text {before:.2} → {after:.2}")
             });

@@ -151,7 +151,8 @@ fn a_chat_goes_on_from_line_to_line() {
     assert_eq!(once.lines().count(), 1, "{once}");
     let (again, said) = chat("/retry\n/undo\nw5 \\\nw6\n/retry\n/why\n/undo\n/nothing\nw5 w6\n");
     let lines: Vec<&str> = again.lines().collect();
-    assert_eq!(lines, [once.trim_end(); 3], "{said}");
+    // The answer of /retry is drawn by chance.
+    assert_eq!((lines.len(), lines[0], lines[2]), (3, once.trim_end(), once.trim_end()), "{said}");
     for part in
         ["no message to answer again", "nothing to take back", "the base model: 6 tokens", "no command /nothing"]
     {
@@ -163,10 +164,9 @@ fn a_chat_goes_on_from_line_to_line() {
 fn what_it_cannot_do_it_says() {
     let folder = TempDir::new().unwrap();
     let home = home(&folder, "llama_past");
-    for command in [vec!["predict", &home, "w5"], vec!["train", &home], vec!["status", &home]] {
-        let error = refused(&command, 2);
-        says(&error, "next", "acclimate chat");
-    }
+    says(&refused(&["predict", &home, "w5"], 2), "next", "acclimate chat");
+    let untrained = answered(&["train", &home]);
+    says(&untrained, "reason", "0 answers have feedback; 8 more");
     let other = folder.path().join("other").display().to_string();
     let har = crate::program::asset("har_cnn.onnx").display().to_string();
     answered(&["init", &other, "--model", &har]);

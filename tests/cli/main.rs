@@ -12,4 +12,5 @@ mod layers;
 mod processes;
 mod program;
 mod refusals;
+mod texts;
 mod tools;

@@ -296,7 +296,9 @@ fn line(found: &LanguageFound, decision: &Decision, refusal: Option<&str>) -> St
         if let Some([before, after]) = r.perplexity {
             line += &format!("; perplexity of neutral text {before:.2} to {after:.2}");
         }
-        line += &format!("; {:.1} % of the tokens of other texts stay", 100.0 * r.share());
+        if r.tokens > 0 {
+            line += &format!("; {:.1} % of the tokens of other texts stay", 100.0 * r.share());
+        }
     }
     if let Some(refusal) = refusal {
         line += &format!("; may not serve: {refusal}");
