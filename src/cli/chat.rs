@@ -281,17 +281,11 @@ impl Talk<'_> {
         }
     }
 
-    #[cfg(feature = "train")]
     fn train(&mut self) {
-        match super::train::in_chat(self.session, self.output) {
+        match super::train_in_chat(self.session, self.output) {
             Ok(text) => self.output.note(text),
             Err(e) => self.output.error(&e),
         }
-    }
-
-    #[cfg(not(feature = "train"))]
-    fn train(&mut self) {
-        self.output.note("this build cannot train");
     }
 
     /// Answers the last message. One that cannot be answered is removed, and the chat goes on.

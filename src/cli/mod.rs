@@ -36,8 +36,15 @@ mod status;
 mod stop;
 #[cfg(feature = "train")]
 mod train;
+#[cfg(not(feature = "train"))]
+mod untrained;
 mod verify;
 mod vet;
+
+#[cfg(feature = "train")]
+use train::in_chat as train_in_chat;
+#[cfg(not(feature = "train"))]
+use untrained::in_chat as train_in_chat;
 
 use std::path::Path;
 use std::process::ExitCode;

@@ -44,6 +44,7 @@ impl Predict {
     /// whatever was answered before a failure is shown.
     pub fn run(self, output: &Output) -> Result<ExitCode> {
         let session = self.profile.session(&self.home)?;
+        session.home().classifies()?;
         if self.sync == "always" {
             session.set_sync(SyncPolicy::Always);
         }

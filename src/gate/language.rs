@@ -71,7 +71,7 @@ pub struct TextRetention {
     pub perplexity: Option<[f64; 2]>,
     /// Mean divergence from the base on its own answers and on those that nobody said anything about, nats a token.
     pub kl: f64,
-    /// Tokens of prose and of those answers.
+    /// Tokens of prose; where the base does not know its language, of answers that nobody said anything about.
     pub tokens: u64,
     /// Of them, those whose most likely token stays.
     pub agree: u64,

@@ -370,5 +370,5 @@ fn log_sum_exp(z: ArrayView1<f32>) -> f64 {
 }
 
 fn most(z: ArrayView1<f32>) -> Option<usize> {
-    crate::stats::rows::argmax(z)
+    z.iter().enumerate().max_by(|(_, a), (_, b)| a.total_cmp(b)).map(|(at, _)| at)
 }

@@ -153,14 +153,16 @@ impl Home {
                 .hint("`acclimate predict` answers with it")
         })
     }
-    /// # Errors
-    /// [`ErrorKind::Usage`](crate::ErrorKind::Usage) where the model generates text.
-    pub(crate) fn classifies(&self) -> Result<()> {
-        match self.0.language {
-            None => Ok(()),
-            Some(_) => Err(Error::usage("the model of this home generates text, and answers with no class")
-                .at(self.path().display())
-                .hint("`acclimate generate` and `acclimate chat` answer with it")),
+    internal! {
+        /// # Errors
+        /// [`ErrorKind::Usage`](crate::ErrorKind::Usage) where the model generates text.
+        pub fn classifies(&self) -> Result<()> {
+            match self.0.language {
+                None => Ok(()),
+                Some(_) => Err(Error::usage("the model of this home generates text, and answers with no class")
+                    .at(self.path().display())
+                    .hint("`acclimate generate` and `acclimate chat` answer with it")),
+            }
         }
     }
     /// The home's folder.

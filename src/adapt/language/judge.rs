@@ -121,13 +121,13 @@ impl LanguageAdaptation<'_> {
             own.map(|(prompt, a)| Text { tokens: [&prompt[..], &a.tokens].concat(), start: prompt.len() }).collect();
         let (kept, of_its_own) = (compare(&self.dataset.kept)?, compare(&own)?);
         let perplexity = prose.log_probs.map(|sum| (-sum / prose.tokens.max(1) as f64).exp());
-        // A model that reads prose worse than by guessing was not made for its language.
+        // A model that reads prose worse than by guessing was not made for its language: its answers stand in for it.
         let known = prose.tokens > 0 && passes.vocabulary().is_none_or(|n| perplexity[0] < n as f64);
-        let both = if known { prose.and(kept) } else { kept };
+        let looked_at = if known { prose } else { kept };
         let answers = kept.and(of_its_own);
         let kl = if answers.tokens > 0 { answers.kl / answers.tokens as f64 } else { 0.0 };
         let perplexity = known.then_some(perplexity);
-        let mut found = TextRetention { perplexity, kl, tokens: both.tokens, agree: both.agree, endless: 0 };
+        let mut found = TextRetention { perplexity, kl, tokens: looked_at.tokens, agree: looked_at.agree, endless: 0 };
         for (prompt, base) in self.dataset.probes.iter().zip(base) {
             let most = if base.ended { LONGER * PROBE } else { PROBE };
             let (tokens, ended) = self.greedy(&ours, prompt, most)?;
