@@ -150,10 +150,16 @@ impl Talk<'_> {
             }
             "retry" => match self.conversation.messages().iter().any(|m| m.role == "user") {
                 true => {
-                    let before = self.last.take();
+                    let (before, messages) = (self.last.take(), self.conversation.messages().to_vec());
                     self.take_back();
                     self.answer_again()?;
-                    self.before = before.filter(|_| self.last.is_some());
+                    if self.last.is_none() {
+                        // It could not be answered again: what was there stays.
+                        self.conversation.set_messages(messages);
+                        self.last = before;
+                        return Ok(true);
+                    }
+                    self.before = before;
                     if self.before.is_some() {
                         self.output.note("/1 or /2 says which answer is better");
                     }
@@ -258,21 +264,25 @@ impl Talk<'_> {
     fn edited(&mut self, answer: &str) -> Result<Option<String>> {
         let editor = ["VISUAL", "EDITOR"].iter().find_map(|name| std::env::var(name).ok().filter(|v| !v.is_empty()));
         let Some(editor) = editor else {
-            return match self.editor.readline_with_initial("edit> ", (answer, "")) {
+            return match self.editor.readline_with_initial("edit> ", (&printable_text(answer), "")) {
                 Ok(line) => Ok(Some(line)),
                 Err(ReadlineError::Interrupted | ReadlineError::Eof) => Ok(None),
                 Err(e) => Err(Error::internal("cannot read the terminal").because(e)),
             };
         };
-        let file = tempfile::Builder::new().prefix("answer").suffix(".txt").tempfile();
-        let file = file.map_err(|e| Error::io("cannot make a file to edit", &std::env::temp_dir(), e))?;
-        std::fs::write(file.path(), answer).map_err(|e| Error::io("cannot write the answer", file.path(), e))?;
+        // A folder of its own, so that what the editor keeps beside the file goes with it.
+        let folder =
+            tempfile::tempdir().map_err(|e| Error::io("cannot make a file to edit", &std::env::temp_dir(), e))?;
+        let file = folder.path().join("answer.txt");
+        std::fs::write(&file, answer).map_err(|e| Error::io("cannot write the answer", &file, e))?;
+        stop::leave_to_others(true);
         // As git does: the variable may hold arguments.
-        let ran = Command::new("sh").arg("-c").arg(format!("{editor} \"$1\"")).arg("sh").arg(file.path()).status();
+        let ran = Command::new("sh").arg("-c").arg(format!("{editor} \"$1\"")).arg("sh").arg(&file).status();
+        stop::leave_to_others(false);
         match ran {
             Ok(status) if status.success() => {
-                let text = std::fs::read_to_string(file.path());
-                text.map(Some).map_err(|e| Error::io("cannot read the edited answer", file.path(), e))
+                let text = std::fs::read_to_string(&file);
+                text.map(Some).map_err(|e| Error::io("cannot read the edited answer", &file, e))
             }
             _ => {
                 self.output.note(format_args!("the editor {editor:?} failed: nothing was saved"));

@@ -18,6 +18,9 @@ const WAIT: Duration = Duration::from_secs(5);
 /// Whether the command looks at [`STOP`].
 static LOOKED_AT: AtomicBool = AtomicBool::new(false);
 
+/// Whether signals are another program's.
+static OTHERS: AtomicBool = AtomicBool::new(false);
+
 /// From now on a signal ends the process between two tries of a generation on probation, and not within one: the generation is not to
 /// blame for it. What cannot be watched for keeps the system's own way to stop.
 pub fn between_tries() {
@@ -38,9 +41,18 @@ pub fn at_rest() {
     STOP.store(false, Ordering::SeqCst);
 }
 
+/// While another program has the terminal, signals are its own.
+pub fn leave_to_others(on: bool) {
+    let _ = watch();
+    OTHERS.store(on, Ordering::SeqCst);
+}
+
 fn watch() -> Result<()> {
     static WATCHED: Once = Once::new();
     let handler = || {
+        if OTHERS.load(Ordering::SeqCst) {
+            return;
+        }
         let again = STOP.swap(true, Ordering::SeqCst);
         if again || !LOOKED_AT.load(Ordering::SeqCst) {
             end_tries(if again { Duration::ZERO } else { WAIT });

@@ -19,6 +19,8 @@ use crate::input::{ArrayData, Example, NamedArray, Role};
 
 /// Tokens whose scores over the vocabulary are held at once.
 const CHUNK: usize = 32;
+/// Lengths whose training plans are ready at once.
+const WORKERS: usize = 8;
 /// Lengths that plans are compiled for are multiples of this up to the second one, and of the third from there on:
 /// compiling costs more than some padding.
 const STEP: usize = 32;
@@ -229,6 +231,10 @@ impl<'a> TextTrainer<'a> {
             Some(at) => at,
             None => {
                 let worker = self.plan(text)?.worker()?;
+                // One pass is held at a time, so the others' places are nobody's.
+                if self.workers.len() >= WORKERS {
+                    self.workers.remove(0);
+                }
                 self.workers.push((bucket.clone(), worker));
                 self.workers.len() - 1
             }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::Session;
+use super::language::with_later_turns;
 use crate::error::Result;
 use crate::store::{Forgotten, Selection};
 use crate::sync::lock;
@@ -14,14 +15,17 @@ impl Session {
     /// Forgets what is selected. From the next prediction on the nearest generation answers that never saw it, or the base;
     /// training again gives to the bit what would have been learned without it. When this returns, nothing of it is in the
     /// profile's files. Of a language model the later answers of the same conversations go as well: they hold it, too.
+    /// Another answer to the same messages is an interaction of its own, and stays.
     ///
     /// # Errors
     /// [`ErrorKind::Usage`](crate::ErrorKind::Usage) if an id is unknown: nothing is forgotten then;
     /// [`ErrorKind::Busy`](crate::ErrorKind::Busy) while the profile is trained.
     pub fn forget(&self, what: &Selection) -> Result<Forgotten> {
         let _held = self.store.lock_training(WAIT, "forgetting")?;
-        let more = if self.home.generates() { Some(self.with_later_turns(what)?) } else { None };
-        let forgotten = self.store.forget(&mut lock(&self.journal), more.as_ref().unwrap_or(what))?;
+        let mut journal = lock(&self.journal);
+        let more = if self.home.generates() { Some(with_later_turns(&mut journal, what)?) } else { None };
+        let forgotten = self.store.forget(&mut journal, more.as_ref().unwrap_or(what))?;
+        drop(journal);
         self.follow()?;
         Ok(forgotten)
     }

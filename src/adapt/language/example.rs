@@ -6,7 +6,7 @@ use crate::plan::Text;
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Said {
     /// It should have been the edited one.
-    Edit { edited: Text, original: Text },
+    Edit { edited: Text, original: Option<Text> },
     /// One of two answers to the same messages is better.
     Preference { chosen: Text, rejected: Text },
     /// It was good.
@@ -19,7 +19,8 @@ impl Said {
     /// The texts that are looked at: the better one first.
     pub fn texts(&self) -> Vec<&Text> {
         match self {
-            Said::Edit { edited: a, original: b } | Said::Preference { chosen: a, rejected: b } => vec![a, b],
+            Said::Edit { edited, original } => [edited].into_iter().chain(original).collect(),
+            Said::Preference { chosen, rejected } => vec![chosen, rejected],
             Said::Good(text) | Said::Bad(text) => vec![text],
         }
     }
@@ -39,8 +40,8 @@ impl Said {
 #[derive(Debug, Clone)]
 pub(crate) struct LanguageExample {
     pub said: Said,
-    /// Generation that answered.
-    pub generation: u64,
+    /// Names the messages that were answered.
+    pub messages: [u8; 32],
     /// When it was said, in milliseconds since 1970.
     pub at_ms: u64,
 }

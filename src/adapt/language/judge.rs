@@ -1,5 +1,7 @@
 //! What a candidate answers to what it was not taught with, and to what nobody complained about.
 
+use std::collections::HashMap;
+
 use rand::RngExt;
 
 use super::{LanguageAdaptation, Said, adapted};
@@ -33,11 +35,18 @@ pub(super) struct Answered {
 }
 
 impl LanguageAdaptation<'_> {
-    /// Judges what was said in `items` by a candidate that was not taught with it.
-    pub(super) fn judge(&self, passes: &mut TextPasses, deltas: &[SiteDelta], items: &[usize]) -> Result<Vec<Judged>> {
+    /// Judges what was said in `items` by a candidate that was not taught with it. `served` keeps what the active
+    /// generation answers to each.
+    pub(super) fn judge(
+        &self,
+        passes: &mut TextPasses,
+        deltas: &[SiteDelta],
+        items: &[usize],
+        served: &mut HashMap<usize, Vec<u32>>,
+    ) -> Result<Vec<Judged>> {
         let (sites, factors) = adapted(deltas)?;
         let ours = Variant::Adapted(&sites, &factors);
-        let (theirs, generation) = &self.serving;
+        let theirs = &self.serving;
         let rated = |at: &usize| matches!(self.dataset.examples[*at].said, Said::Good(_) | Said::Bad(_));
         let drift = match items.iter().any(rated) {
             true => [self.usual(passes, theirs)?, self.usual(passes, &ours)?],
@@ -45,22 +54,25 @@ impl LanguageAdaptation<'_> {
         };
         let mut judged = vec![];
         for &at in items {
-            if (self.stop)() {
-                return Err(Error::new(crate::error::ErrorKind::Interrupted, "training was stopped"));
-            }
+            self.goes_on()?;
             let example = &self.dataset.examples[at];
             judged.push(match &example.said {
                 Said::Edit { edited, original } => {
-                    let most = edited.completion().len().max(original.completion().len()) + SLACK;
+                    let longest = original.as_ref().map_or(0, |o| o.completion().len()).max(edited.completion().len());
+                    let most = (longest + SLACK).min(MOST);
                     let wanted = self.without_end(edited.completion());
-                    // What the person saw, if the active generation wrote it.
-                    let was = match example.generation == *generation {
-                        true => self.without_end(original.completion()).to_vec(),
-                        false => self.greedy(theirs, example.said.prompt(), most)?.0,
+                    // All to the same length.
+                    let wanted = &wanted[..wanted.len().min(most)];
+                    let was = match served.get(&at) {
+                        Some(was) => was,
+                        None => {
+                            let answer = self.greedy(theirs, example.said.prompt(), most)?.0;
+                            served.entry(at).or_insert(answer)
+                        }
                     };
                     let is = self.greedy(&ours, example.said.prompt(), most)?.0;
                     Judged::Edit {
-                        closeness: [closeness(&was, wanted), closeness(&is, wanted)],
+                        closeness: [closeness(was, wanted), closeness(&is, wanted)],
                         log_prob: [mean(&passes.log_probs(theirs, edited)?), mean(&passes.log_probs(&ours, edited)?)],
                     }
                 }
@@ -112,6 +124,7 @@ impl LanguageAdaptation<'_> {
         let ours = Variant::Adapted(&sites, &factors);
         let mut compare = |texts: &[Text]| -> Result<Difference> {
             texts.iter().try_fold(Difference::default(), |all, text| {
+                self.goes_on()?;
                 Ok(all.and(passes.compare(&Variant::Base, &ours, text)?))
             })
         };
@@ -140,11 +153,12 @@ impl LanguageAdaptation<'_> {
     /// The most likely tokens after `prompt`, without the one that ends them; and whether there was one, within `most`.
     fn greedy(&self, variant: &Variant, prompt: &[u32], most: usize) -> Result<(Vec<u32>, bool)> {
         let context = self.decoder.context();
-        let most = most.min(MOST).min(context.saturating_sub(prompt.len()));
+        let most = most.min(context.saturating_sub(prompt.len()));
         let mut cache = KvCache::new();
         let mut scores = self.decoder.read(variant, &mut cache, prompt)?;
         let mut tokens = vec![];
         while tokens.len() < most {
+            self.goes_on()?;
             if scores.iter().any(|v| !v.is_finite()) {
                 return Err(Error::bad_data("the model answered with a value that is not a finite number"));
             }
@@ -170,6 +184,7 @@ impl LanguageAdaptation<'_> {
             let (mut cache, mut tokens) = (KvCache::new(), start.clone());
             let mut scores = self.decoder.read(&Variant::Base, &mut cache, start)?;
             while tokens.len() < start.len() + REHEARSED && tokens.len() < self.decoder.context() {
+                self.goes_on()?;
                 let p = softmax(ndarray::ArrayView1::from(&scores));
                 let mut drawn: f32 = rng.random_range(0.0..1.0);
                 let next = p.iter().position(|p| {

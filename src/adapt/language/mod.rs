@@ -10,6 +10,7 @@ mod fit;
 mod judge;
 
 use std::cell::RefCell;
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 pub(crate) use example::{LanguageDataset, LanguageExample, Said};
@@ -20,7 +21,7 @@ use super::fit::Recipe;
 use super::fit::state::Keeper;
 use super::{FEWEST_EXAMPLES, Progress, Settings};
 use crate::adapter::{Depth, SiteDelta, Verdict};
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::gate::language::{Calls, Judged, TextRetention};
 use crate::plan::{Decoder, Engine, Factors, Keeps, SiteKey, TextPasses, TextTrainer, Variant};
 use crate::stats::paired::Decision;
@@ -53,8 +54,8 @@ pub(crate) struct LanguageAdaptation<'a> {
     pub width: usize,
     pub settings: &'a Settings,
     pub losses: Losses,
-    /// The active generation, and its number.
-    pub serving: (Variant<'a>, u64),
+    /// The active generation.
+    pub serving: Variant<'a>,
     pub stop: &'a (dyn Fn() -> bool + Sync),
     /// Keeps where the fits stand, so that a training that was cut off goes on.
     pub keeper: Option<&'a dyn Keeper>,
@@ -124,6 +125,10 @@ impl LanguageAdaptation<'_> {
         }
         let folds = self.folds();
         let parts = folds.iter().max().map_or(1, |last| last + 1);
+        if parts < 2 {
+            let reason = "all feedback is about answers to the same messages: nothing judges what is learned from it";
+            return Ok(self.nothing(reason.into(), started));
+        }
         let mut run = Run {
             of: self,
             references: RefCell::default(),
@@ -143,7 +148,7 @@ impl LanguageAdaptation<'_> {
         }
         let mut tried = vec![];
         let mut whole: Option<FittedText> = None;
-        let (mut last, mut base) = (None, None);
+        let (mut last, mut base, mut served) = (None, None, HashMap::new());
         for strength in STRENGTHS {
             self.say("judging", 0.9);
             let held_out: Vec<(Vec<SiteDelta>, Vec<usize>)> = fits
@@ -153,7 +158,7 @@ impl LanguageAdaptation<'_> {
                 .collect();
             let mut judged = vec![];
             for (deltas, items) in &held_out {
-                judged.extend(self.judge(&mut run.passes()?, deltas, items)?);
+                judged.extend(self.judge(&mut run.passes()?, deltas, items, &mut served)?);
             }
             let calls = Calls::count(&judged);
             let decision = calls.decide(&self.settings.limits);
@@ -235,12 +240,12 @@ impl LanguageAdaptation<'_> {
     /// Of each example its fold: the same messages are on one side.
     fn folds(&self) -> Vec<usize> {
         let examples = &self.dataset.examples;
-        let mut prompts: Vec<&[u32]> = vec![];
+        let mut prompts: Vec<&[u8; 32]> = vec![];
         let of: Vec<usize> = examples
             .iter()
             .map(|e| {
-                prompts.iter().position(|p| *p == e.said.prompt()).unwrap_or_else(|| {
-                    prompts.push(e.said.prompt());
+                prompts.iter().position(|p| **p == e.messages).unwrap_or_else(|| {
+                    prompts.push(&e.messages);
                     prompts.len() - 1
                 })
             })
@@ -273,6 +278,15 @@ impl LanguageAdaptation<'_> {
         };
         let seconds = started.elapsed().as_secs_f64();
         LanguageOutcome { verdict, winner: None, steps: 0, seconds, tried: vec![], found: None }
+    }
+
+    /// # Errors
+    /// [`ErrorKind::Interrupted`] where it is to stop.
+    fn goes_on(&self) -> Result<()> {
+        match (self.stop)() {
+            true => Err(Error::new(ErrorKind::Interrupted, "training was stopped")),
+            false => Ok(()),
+        }
     }
 
     fn say(&self, stage: &str, done: f32) {

@@ -12,9 +12,13 @@ impl Session {
     /// What the journal keeps of `feedback` on the answer `id` of a language model.
     pub(in crate::runtime) fn kind_for_text(&self, id: InteractionId, feedback: Feedback) -> Result<FeedbackKind> {
         let about = self.stored_conversation(id)?;
+        // What could not be learned is not acknowledged.
+        let teaches = |of: &StoredConversation| {
+            self.home().language()?.can_be_taught(of, &of.answer, of.ended).map_err(|e| e.at(id))
+        };
         match feedback {
-            Feedback::Accept => Ok(FeedbackKind::Accept),
-            Feedback::Reject => Ok(FeedbackKind::Reject),
+            Feedback::Accept => teaches(&about).map(|()| FeedbackKind::Accept),
+            Feedback::Reject => teaches(&about).map(|()| FeedbackKind::Reject),
             Feedback::Edit(text) => {
                 let text = text.trim().to_string();
                 if text.is_empty() {
@@ -31,17 +35,20 @@ impl Session {
                     let what = format!("a text of {} bytes; an answer is edited to at most {LONGEST_EDIT}", text.len());
                     return Err(Error::bad_data(what).at(id));
                 }
-                self.home().language()?.can_be_taught(&about, &text).map_err(|e| e.at(id))?;
+                self.home().language()?.can_be_taught(&about, &text, true).map_err(|e| e.at(id))?;
                 Ok(FeedbackKind::Edit(text))
             }
             Feedback::PreferredOver(other) => {
                 if other == id {
                     return Err(Error::usage("an answer cannot be better than itself").at(id));
                 }
-                if self.stored_conversation(other)?.messages != about.messages {
+                let than = self.stored_conversation(other)?;
+                if than.messages != about.messages {
                     return Err(Error::usage(format!("the answers {id} and {other} are to other messages"))
                         .hint("compare two answers to the same messages"));
                 }
+                teaches(&about)?;
+                teaches(&than)?;
                 Ok(FeedbackKind::PreferredOver(other))
             }
             Feedback::Label(_) | Feedback::NewLabel(_) | Feedback::NoneOfThese => {

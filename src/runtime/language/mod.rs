@@ -19,6 +19,7 @@ use tokenizers::Tokenizer;
 
 pub use conversation::{Conversation, Generated};
 pub(super) use files::{OTHERS, TOKENIZER, folder};
+pub(super) use forget::with_later_turns;
 
 use crate::base::Base;
 use crate::chat::ChatTemplate;

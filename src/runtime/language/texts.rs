@@ -55,25 +55,25 @@ impl Language {
         let ends = &self.config.eos_token_id;
         let Some(template) = &self.template else {
             let prompt: String = messages.iter().map(|m| m.content.as_str()).collect();
-            let mut text = self.split(&prompt, &(prompt.clone() + answer), true)?;
-            text.tokens.extend(ends.first().filter(|_| ended));
-            return Ok(text);
+            return self.split(&prompt, &(prompt.clone() + answer), true, ends.first().filter(|_| ended));
         };
         messages.push(Message::new("assistant", answer));
         let names: Vec<String> = ends.iter().filter_map(|id| self.tokenizer.id_to_token(*id)).collect();
         let now = Moment::from_unix_seconds(i64::try_from(at_ms / 1000).unwrap_or(0))?;
         let found = template.supervised_last(&messages, &names, now)?;
         let range = found.assistant.first().cloned().unwrap_or_default();
-        let mut text = self.split(&found.text[..range.start], &found.text[..range.end], false)?;
+        let mut text = self.split(&found.text[..range.start], &found.text[..range.end], false, None)?;
         if !ended && text.tokens.last().is_some_and(|last| ends.contains(last)) {
             text.tokens.pop();
         }
         Ok(text)
     }
 
-    /// `whole` as tokens, of which those behind `prompt` are looked at: from the first token on in which both differ.
-    fn split(&self, prompt: &str, whole: &str, special: bool) -> Result<Text> {
-        let (before, tokens) = (self.tokens(prompt, special)?, self.tokens(whole, special)?);
+    /// `whole` and `end` as tokens, of which those behind `prompt` are looked at: from the first token on in which both
+    /// differ.
+    fn split(&self, prompt: &str, whole: &str, special: bool, end: Option<&u32>) -> Result<Text> {
+        let (before, mut tokens) = (self.tokens(prompt, special)?, self.tokens(whole, special)?);
+        tokens.extend(end);
         let start = before.iter().zip(&tokens).take_while(|(a, b)| a == b).count().max(1);
         match start < tokens.len() {
             true => Ok(Text { tokens, start }),
@@ -82,8 +82,13 @@ impl Language {
     }
 
     /// Fails where the model cannot be taught to answer `about` with `answer`.
-    pub(in crate::runtime) fn can_be_taught(&self, about: &StoredConversation, answer: &str) -> Result<()> {
-        self.text(&messages(about), answer, true, 0).map(drop)
+    pub(in crate::runtime) fn can_be_taught(
+        &self,
+        about: &StoredConversation,
+        answer: &str,
+        ended: bool,
+    ) -> Result<()> {
+        self.text(&messages(about), answer, ended, 0).map(drop)
     }
 }
 

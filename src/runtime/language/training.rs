@@ -91,7 +91,7 @@ impl Session {
             width: self.home().0.features,
             settings: &settings,
             losses: Losses::default(),
-            serving: (serving.variant(), current),
+            serving: serving.variant(),
             stop: &stop,
             keeper: keeping.as_ref().map(|k| k as &dyn Keeper),
             progress,
@@ -217,7 +217,7 @@ impl Session {
             else {
                 continue;
             };
-            examples.push(LanguageExample { said, generation: opinion.interaction.generation, at_ms: latest });
+            examples.push(LanguageExample { said, messages: opinion.digest, at_ms: latest });
         }
         let spoken: HashSet<[u8; 32]> = opinions.iter().map(|o| o.digest).collect();
         let mut kept: Vec<Text> = vec![];
@@ -230,7 +230,9 @@ impl Session {
                 continue;
             }
             let StoredInput::Conversation(c) = input else { continue };
-            kept.extend(self.text_of(&c, entry.id, entry.at_ms)?.filter(|text| !kept.contains(text)));
+            // What cannot be trained on need not be kept either.
+            let text = language.text(&messages(&c), &c.answer, c.ended, entry.at_ms).ok();
+            kept.extend(text.filter(|text| !kept.contains(text)));
         }
         let prose =
             |paragraph: &str| -> Result<Text> { Ok(Text { tokens: language.tokens(paragraph, true)?, start: 1 }) };
@@ -243,7 +245,8 @@ impl Session {
                 text
             })
             .filter(|text| text.tokens.len() > 1);
-        let probe = |text: &str| language.prompt(&[Message::new("user", text)], now_ms());
+        // At a time of their own, so that a verdict does not depend on the day.
+        let probe = |text: &str| language.prompt(&[Message::new("user", text)], 0);
         let probes = PROBES.iter().map(|text| probe(text)).collect::<Result<Vec<_>>>()?;
         let dataset = LanguageDataset {
             examples,
@@ -263,8 +266,7 @@ impl Session {
             FeedbackKind::Edit(text) => {
                 let edited = self.usable(id, self.home().language()?.text(&messages(&about), text, true, at_ms))?;
                 let original = self.text_of(&about, id, at_ms)?;
-                // An answer without a token is none to compare with: the supervised loss does not need one.
-                edited.map(|edited| Said::Edit { original: original.unwrap_or_else(|| edited.clone()), edited })
+                edited.map(|edited| Said::Edit { edited, original })
             }
             FeedbackKind::Accept => self.text_of(&about, id, at_ms)?.map(Said::Good),
             FeedbackKind::Reject => self.text_of(&about, id, at_ms)?.map(Said::Bad),

@@ -29,7 +29,8 @@ impl Session {
         }
         let mut journal = lock(&self.journal);
         let complaint = |kind: &FeedbackKind| matches!(kind, FeedbackKind::Edit(_) | FeedbackKind::Reject);
-        let after = journal.latest_feedback(generation, MOST)?.iter().filter(|s| complaint(&s.kind)).count();
+        let latest = journal.latest_feedback(generation, MOST)?;
+        let after = latest.iter().filter(|s| complaint(&s.kind)).count();
         if after < FEWEST {
             return Ok(None);
         }
@@ -37,14 +38,27 @@ impl Session {
         let Some(training) = state.trainings().iter().rev().find(|t| t.generation == Some(generation)).cloned() else {
             return Ok(None);
         };
-        let mut before = 0;
-        for entry in state.all_feedback().take(training.feedback_before) {
-            let entry = entry?;
-            before += usize::from(entry.was.is_none() && complaint(&entry.kind));
-        }
-        let (answers_before, all) = (training.interactions_before, state.interactions());
+        let known = *lock(&self.complaints_before);
+        let before = match known {
+            Some((of, before)) if of == generation => before,
+            _ => {
+                let mut before = 0;
+                for entry in state.all_feedback().take(training.feedback_before) {
+                    let entry = entry?;
+                    before += usize::from(entry.was.is_none() && complaint(&entry.kind));
+                }
+                *lock(&self.complaints_before) = Some((generation, before));
+                before
+            }
+        };
+        let answers_before = training.interactions_before;
+        // Of more than are looked at, the answers since the oldest of these.
+        let oldest = latest.iter().map(|s| s.interaction.id.0).min().filter(|_| latest.len() == MOST);
+        let answers = match oldest {
+            Some(oldest) => state.next_id()?.0.saturating_sub(oldest) as usize,
+            None => state.interactions().saturating_sub(answers_before),
+        };
         drop(journal);
-        let answers = all.saturating_sub(answers_before);
         if answers_before == 0 || answers == 0 {
             return Ok(None);
         }

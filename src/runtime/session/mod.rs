@@ -60,6 +60,9 @@ pub struct Session {
     pub(super) base_says: Mutex<HashMap<InteractionId, bool>>,
     /// Locked after the journal.
     asking: Mutex<Asking>,
+    /// Complaints about a language model's answers before a generation was trained, by its number. Locked after the
+    /// journal.
+    pub(super) complaints_before: Mutex<Option<(u64, usize)>>,
 }
 
 impl fmt::Debug for Session {
@@ -91,8 +94,17 @@ impl Session {
         let serving = Slot::new(Serving::base(&home));
         let flusher = Flusher::new(&journal);
         let asking = Mutex::new(Asking::new(home.config().ask_rate, home.config().seed));
-        let session =
-            Session { home, store, journal, serving, merge: false, flusher, base_says: Default::default(), asking };
+        let session = Session {
+            home,
+            store,
+            journal,
+            serving,
+            merge: false,
+            flusher,
+            base_says: Default::default(),
+            asking,
+            complaints_before: Mutex::default(),
+        };
         if !lenient {
             session.follow()?;
             return Ok(session);

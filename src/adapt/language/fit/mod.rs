@@ -203,6 +203,7 @@ impl<'a> TextFit<'a> {
         let total = epochs * self.steps_per_epoch();
         let total = most.map_or(total, |most| most.min(total)).max(1);
         let warmup = (total as f32 * self.recipe.warmup).ceil() as u64;
+        let mut in_time = true;
         let schedule = Schedule { warmup, total, decay: Decay::Cosine, floor: FLOOR };
         while !self.finished && self.place.0 < epochs {
             let (epoch, done) = self.place;
@@ -221,7 +222,8 @@ impl<'a> TextFit<'a> {
                     keeper.stepped(name, &|| self.state());
                 }
                 told(self.optimiser.steps() as f32 / total as f32);
-                if self.optimiser.steps() >= total || late() {
+                in_time = !late();
+                if self.optimiser.steps() >= total || !in_time {
                     self.finished = true;
                     break;
                 }
@@ -232,7 +234,8 @@ impl<'a> TextFit<'a> {
             tracing::debug!(epoch, mean, "epoch of a language fit");
         }
         self.finished = true;
-        if let Some((keeper, name)) = &keeper {
+        // A fit that time cut short is not the one of its name.
+        if let Some((keeper, name)) = keeper.as_ref().filter(|_| in_time) {
             keeper.finished(name, self.state());
         }
         Ok(FittedText { steps: self.optimiser.steps(), deltas: self.deltas })
@@ -274,7 +277,11 @@ impl<'a> TextFit<'a> {
         for example in &examples {
             match &example.said {
                 Said::Edit { edited, original } => {
-                    pass.supervised(edited, a_token, self.losses.edit.map(|loss| (loss, original, beta, share)))?;
+                    pass.supervised(
+                        edited,
+                        a_token,
+                        self.losses.edit.zip(original.as_ref()).map(|(loss, original)| (loss, original, beta, share)),
+                    )?;
                 }
                 Said::Preference { chosen, rejected } => {
                     pass.pair(chosen, rejected, self.losses.preference, beta, share)?;
@@ -388,7 +395,7 @@ impl Naming {
             Said::Good(_) => "good",
             Said::Bad(_) => "bad",
         };
-        self.text(&format!("{kind} {} {}", example.generation, example.at_ms));
+        self.text(&format!("{kind} {}", example.at_ms));
         for text in example.said.texts() {
             self.text_tokens(text);
         }
@@ -427,28 +434,39 @@ impl Pass<'_, '_> {
 
     /// The mean negative log-likelihood, `a_token` a token; and the loss of a pair with the answer that was edited.
     fn supervised(&mut self, edited: &Text, a_token: f64, pair: Option<(PairLoss, &Text, f64, f64)>) -> Result<()> {
-        let passed = self.trainer.forward(self.factors, edited)?;
-        let log_prob = sum(&passed.log_probs);
-        self.loss -= a_token * log_prob;
-        let Some((loss, original, beta, share)) = pair else { return self.add(passed, edited, -a_token) };
-        let other = self.trainer.forward(self.factors, original)?;
-        let chosen = log_prob - self.references.of(self.trainer, edited)?;
-        let rejected = sum(&other.log_probs) - self.references.of(self.trainer, original)?;
-        let value = loss.of(beta, chosen, rejected);
-        self.loss += share * value.loss;
-        self.add(passed, edited, share * value.chosen - a_token)?;
-        self.add(other, original, share * value.rejected)
+        let Some((loss, original, beta, share)) = pair else {
+            let passed = self.trainer.forward(self.factors, edited)?;
+            self.loss -= a_token * sum(&passed.log_probs);
+            return self.add(passed, edited, -a_token);
+        };
+        self.both(edited, original, loss, beta, share, a_token)
     }
 
     fn pair(&mut self, chosen: &Text, rejected: &Text, loss: PairLoss, beta: f64, share: f64) -> Result<()> {
-        let (better, worse) =
-            (self.trainer.forward(self.factors, chosen)?, self.trainer.forward(self.factors, rejected)?);
-        let c = sum(&better.log_probs) - self.references.of(self.trainer, chosen)?;
-        let r = sum(&worse.log_probs) - self.references.of(self.trainer, rejected)?;
+        self.both(chosen, rejected, loss, beta, share, 0.0)
+    }
+
+    /// The loss of a pair, and the supervised one on the chosen text, `a_token` a token. One pass at a time is held, for
+    /// one more forward pass.
+    fn both(
+        &mut self,
+        chosen: &Text,
+        rejected: &Text,
+        loss: PairLoss,
+        beta: f64,
+        share: f64,
+        a_token: f64,
+    ) -> Result<()> {
+        let worse = sum(&self.trainer.forward(self.factors, rejected)?.log_probs);
+        let r = worse - self.references.of(self.trainer, rejected)?;
+        let passed = self.trainer.forward(self.factors, chosen)?;
+        let log_prob = sum(&passed.log_probs);
+        let c = log_prob - self.references.of(self.trainer, chosen)?;
         let value = loss.of(beta, c, r);
-        self.loss += share * value.loss;
-        self.add(better, chosen, share * value.chosen)?;
-        self.add(worse, rejected, share * value.rejected)
+        self.loss += share * value.loss - a_token * log_prob;
+        self.add(passed, chosen, share * value.chosen - a_token)?;
+        let passed = self.trainer.forward(self.factors, rejected)?;
+        self.add(passed, rejected, share * value.rejected)
     }
 
     fn single(&mut self, text: &Text, loss: UnpairedLoss, beta: f64, good: bool, share: f64) -> Result<()> {

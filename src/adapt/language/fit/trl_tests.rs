@@ -89,7 +89,7 @@ impl Golden {
     fn agrees(&self, case: &str, said: Vec<Said>, losses: Losses, kto: Option<[f64; 2]>, keeps: Keeps) {
         let sites: SiteKey = self.deltas.iter().map(|d| (d.name.clone(), RANK)).collect();
         let examples: Vec<LanguageExample> =
-            said.into_iter().map(|said| LanguageExample { said, generation: 0, at_ms: 0 }).collect();
+            said.into_iter().map(|said| LanguageExample { said, messages: [0; 32], at_ms: 0 }).collect();
         let passes = TextPasses::new(&self.engine, 64).unwrap();
         let trainer = TextTrainer::new(passes, &sites, (Trains::Both, keeps));
         let recipe = Recipe::default();
@@ -134,7 +134,9 @@ fn pairs_are_learned_as_trl_learns_them() {
 #[test]
 fn edits_are_learned_as_trl_learns_pairs_with_a_supervised_loss() {
     let golden = Golden::open();
-    let edits = || golden.pairs().into_iter().map(|[edited, original]| Said::Edit { edited, original }).collect();
+    let edits = || {
+        golden.pairs().into_iter().map(|[edited, original]| Said::Edit { edited, original: Some(original) }).collect()
+    };
     let with = |loss| Losses { supervised: 0.25, edit: Some(loss), ..losses(0.1, PairLoss::Sigmoid) };
     golden.agrees("dpo_sigmoid_sft", edits(), with(PairLoss::Sigmoid), None, Keeps::Everything);
     golden.agrees("dpo_sigmoid_sft", edits(), with(PairLoss::Sigmoid), None, Keeps::Checkpoints);
@@ -149,7 +151,7 @@ fn supervised_tokens_are_learned_as_trl_learns_them() {
         let starts: Vec<usize> = (1..mask.len()).filter(|&at| mask[at - 1] < mask[at]).collect();
         let end = |start: usize| mask[start..].iter().position(|m| *m == 0).map_or(mask.len(), |n| start + n);
         let texts = starts.into_iter().map(|start| Text { tokens: tokens[..end(start)].to_vec(), start });
-        texts.map(|edited| Said::Edit { original: edited.clone(), edited }).collect::<Vec<_>>()
+        texts.map(|edited| Said::Edit { original: None, edited }).collect::<Vec<_>>()
     });
     golden.agrees("sft_nll", said.collect(), Losses::default(), None, Keeps::Everything);
 }
@@ -173,7 +175,7 @@ fn rehearsal_goes_down_the_divergence() {
     let sites: SiteKey = golden.deltas.iter().map(|d| (d.name.clone(), RANK)).collect();
     let text = golden.pairs()[1][0].clone();
     let text = Text { start: 1, ..text };
-    let example = LanguageExample { said: Said::Good(text.clone()), generation: 0, at_ms: 0 };
+    let example = LanguageExample { said: Said::Good(text.clone()), messages: [0; 32], at_ms: 0 };
     let (recipe, all) = (Recipe::default(), Losses::default());
     let trainer =
         TextTrainer::new(TextPasses::new(&golden.engine, 64).unwrap(), &sites, (Trains::Both, Keeps::Everything));
