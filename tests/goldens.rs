@@ -138,8 +138,9 @@ mod zoo {
         tcn, tcn_dynamo, ds_cnn, wav2vec2, wav2vec2_stable, whisper_encoder, pointnet, volume, activations,
         activations_dynamo, tf_cnn, tf_keywords, tf_attention, tf_upsample, paddle_cnn, paddle_attention
     }
-    // 1.2e-4 where products are summed without AVX-512: 90 sites deep, in single precision.
-    zoo! { "zoo", ANSWERS, 2.0 * TOLERANCE; mobilevit_dynamo }
+    // 1.2e-4 on one processor and 2.3e-4 on another, by the order in which their kernels sum: 90 sites deep, in single
+    // precision.
+    zoo! { "zoo", ANSWERS, 4.0 * TOLERANCE; mobilevit_dynamo }
 }
 
 mod recurrent {

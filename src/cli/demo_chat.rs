@@ -251,7 +251,7 @@ mod tests {
             ("Sure, I can help. The capital is Paris.", "I can help."),
             (
                 "Yes! It is. A bridge spans a river and carries a road or a railway over it.",
-                "A bridge spans a river and carries a road or a railway over.",
+                "A bridge spans a river and carries a road or a railway.",
             ),
             ("Paris.", "Paris."),
             ("", ""),
