@@ -240,21 +240,8 @@ impl Adaptation<'_> {
     }
 
     fn nothing(&self, reason: String, started: Instant) -> Outcome {
-        let verdict = crate::adapter::Verdict {
-            promoted: false,
-            base_accuracy: 0.0,
-            before: 0.0,
-            after: 0.0,
-            n: 0,
-            p_value: 1.0,
-            power: 0.0,
-            retention: 1.0,
-            retention_n: 0,
-            depth: Depth::HeadOnly,
-            reason,
-        };
         Outcome {
-            verdict,
+            verdict: crate::adapter::Verdict::of_nothing(Depth::HeadOnly, reason),
             winner: None,
             steps: 0,
             seconds: started.elapsed().as_secs_f64(),

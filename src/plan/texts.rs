@@ -88,6 +88,7 @@ pub(crate) struct TextPasses<'a> {
     engine: &'a Engine,
     /// No text is longer.
     context: usize,
+    plan: Arc<TrainPlan>,
     vocabulary: Worker,
 }
 
@@ -98,7 +99,12 @@ impl<'a> TextPasses<'a> {
     /// When no gradient passes the model's output layer.
     pub fn new(engine: &'a Engine, context: usize) -> Result<TextPasses<'a>> {
         let plan = Arc::new(TrainPlan::of_vocabulary(&engine.base, CHUNK)?);
-        Ok(TextPasses { engine, context, vocabulary: plan.worker()? })
+        Ok(TextPasses { engine, context, vocabulary: plan.worker()?, plan })
+    }
+
+    /// Others with the same plans.
+    pub fn again(&self) -> Result<TextPasses<'a>> {
+        Ok(TextPasses { vocabulary: self.plan.worker()?, plan: self.plan.clone(), ..*self })
     }
 
     /// Tokens that the model knows, where that shows.

@@ -5,9 +5,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
+use super::Session;
 use crate::adapt::fit::state::{FitName, FitState, Keeper, Naming};
 use crate::adapt::{CandidateSites, Dataset, Settings};
 use crate::adapter::Fingerprint;
+use crate::error::Result;
 use crate::store::{Checkpoint, Cut, Run};
 use crate::sync::lock;
 
@@ -25,6 +27,35 @@ pub enum Checkpoints {
 impl Default for Checkpoints {
     fn default() -> Checkpoints {
         Checkpoints::Every(Duration::from_secs(10))
+    }
+}
+
+impl Session {
+    /// What a training learns from, prepared, and what keeps its fits: the training that was cut off, if that is what is
+    /// asked for again, else one of everything that was recorded so far. `name` names a training by all that decides its
+    /// result.
+    ///
+    /// # Errors
+    /// As `prepare`, and when the journal cannot be read.
+    pub(super) fn begin_or_resume<P>(
+        &self,
+        checkpoints: Checkpoints,
+        prepare: impl Fn(&Cut) -> Result<P>,
+        name: impl Fn(&P) -> [u8; 32],
+    ) -> Result<(Cut, P, Option<Keeping>)> {
+        let all = Cut::all(lock(&self.journal).state())?;
+        let (checkpoint, every) = match checkpoints {
+            Checkpoints::Every(time) => (Some(self.store.checkpoint()), time),
+            Checkpoints::Never => (None, Duration::ZERO),
+        };
+        let left = checkpoint.as_ref().and_then(Checkpoint::run).filter(|run| run.cut.is_within(&all));
+        let left = left.map(|run| prepare(&run.cut).map(|now| (run, now))).transpose()?;
+        let (cut, prepared) = match left {
+            Some((run, now)) if run.name == name(&now) => (run.cut, now),
+            _ => (all, prepare(&all)?),
+        };
+        let keeping = checkpoint.map(|c| Keeping::new(c, name(&prepared), cut, every));
+        Ok((cut, prepared, keeping))
     }
 }
 

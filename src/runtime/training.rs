@@ -8,7 +8,6 @@ use super::corrections::{self, Corrections};
 use super::doubts::{Disagrees, Doubts, FORMAT, Holds};
 use super::feedback_dataset::FeedbackDataset;
 use super::prepare::{Prepared, incumbent};
-use super::resume::{Checkpoints, Keeping};
 use super::swapped::{Swapped, left_out};
 use super::train_options::TrainOptions;
 use super::{Session, now_ms};
@@ -20,7 +19,7 @@ use crate::adapter::{Adapter, Calibrated, Confusions, Lineage, Verdict};
 use crate::error::{Error, Result};
 use crate::journal::InteractionId;
 use crate::stats::calibration::Calibration;
-use crate::store::{Checkpoint, Cut};
+use crate::store::Cut;
 use crate::sync::lock;
 
 /// How long another training of the same profile is waited for.
@@ -164,27 +163,15 @@ impl Session {
         let silent = |_: Progress| {};
         let progress = options.progress.unwrap_or(&silent);
         let stop = || options.stop.is_some_and(|s| s.load(Ordering::Relaxed));
-        let all = Cut::all(lock(&self.journal).state())?;
         let prepare = |cut: &Cut| self.prepare(options, &serving, cut, &stop, progress);
-        let (checkpoint, every) = match options.checkpoints {
-            Checkpoints::Every(time) => (Some(self.store.checkpoint()), time),
-            Checkpoints::Never => (None, Duration::ZERO),
-        };
-        // The training that was cut off, if that is what is asked for again.
-        let left = checkpoint.as_ref().and_then(Checkpoint::run).filter(|run| run.cut.is_within(&all));
-        let left = left.map(|run| prepare(&run.cut).map(|now| (run, now))).transpose()?;
-        let (cut, prepared) = match left {
-            Some((run, now)) if run.name == now.name => (run.cut, now),
-            _ => (all, prepare(&all)?),
-        };
-        let Prepared { feedback_dataset, candidates, settings, chosen, name } = prepared;
+        let (cut, prepared, keeping) = self.begin_or_resume(options.checkpoints, prepare, |now| now.name)?;
+        let Prepared { feedback_dataset, candidates, settings, chosen, name: _ } = prepared;
         let FeedbackDataset { labels, dataset, ids, kinds, superseded, ignored, swapped } = feedback_dataset;
         let only_label = dataset.only_class().and_then(|class| labels.get(class).cloned());
         if let Some(chosen) = &chosen {
             self.keep_choice(chosen)?;
         }
         let seen = cut.feedback;
-        let keeping = checkpoint.map(|c| Keeping::new(c, name, cut, every));
         let adaptation = Adaptation {
             engine,
             dataset: &dataset,
@@ -256,7 +243,7 @@ impl Session {
     }
 
     /// Keeps what was chosen in the profile, for people.
-    fn keep_choice(&self, chosen: &Chosen) -> Result<()> {
+    pub(super) fn keep_choice(&self, chosen: &Chosen) -> Result<()> {
         let text = toml::to_string_pretty(chosen).map_err(|e| Error::internal("cannot write the choice").because(e))?;
         self.store.choice().keep(&text)
     }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use rand::RngExt;
 
-use super::{LanguageAdaptation, Said, adapted};
+use super::{LanguageAdaptation, Said, adapted, sum};
 use crate::adapter::SiteDelta;
 use crate::error::{Error, Result};
 use crate::gate::language::{Judged, TextRetention};
@@ -58,11 +58,7 @@ impl LanguageAdaptation<'_> {
             let example = &self.dataset.examples[at];
             judged.push(match &example.said {
                 Said::Edit { edited, original } => {
-                    let longest = original.as_ref().map_or(0, |o| o.completion().len()).max(edited.completion().len());
-                    let most = (longest + SLACK).min(MOST);
-                    let wanted = self.without_end(edited.completion());
-                    // All to the same length.
-                    let wanted = &wanted[..wanted.len().min(most)];
+                    let (wanted, most) = self.wanted(edited, original.as_ref());
                     let was = match served.get(&at) {
                         Some(was) => was,
                         None => {
@@ -91,6 +87,26 @@ impl LanguageAdaptation<'_> {
             });
         }
         Ok(judged)
+    }
+
+    /// What an edit wants, and to how many tokens answers are compared with it.
+    fn wanted<'t>(&self, edited: &'t Text, original: Option<&Text>) -> (&'t [u32], usize) {
+        let longest = original.map_or(0, |o| o.completion().len()).max(edited.completion().len());
+        let most = (longest + SLACK).min(MOST);
+        let wanted = self.without_end(edited.completion());
+        (&wanted[..wanted.len().min(most)], most)
+    }
+
+    /// Mean closeness of the base model's answers to the edits; 0 where there is none.
+    pub(super) fn base_closeness(&self) -> Result<f64> {
+        let mut all = vec![];
+        for example in &self.dataset.examples {
+            if let Said::Edit { edited, original } = &example.said {
+                let (wanted, most) = self.wanted(edited, original.as_ref());
+                all.push(closeness(&self.greedy(&Variant::Base, example.said.prompt(), most)?.0, wanted));
+            }
+        }
+        Ok(all.iter().sum::<f64>() / all.len().max(1) as f64)
     }
 
     /// Mean log-probability of a token of answers that nobody said anything about; of neutral prose where there are
@@ -228,10 +244,6 @@ fn repeats(tokens: &[u32]) -> bool {
         let tail = n * times;
         tail <= tokens.len() && tokens[tokens.len() - tail..].windows(n + 1).all(|w| w[0] == w[n])
     })
-}
-
-fn sum(log_probs: &[f32]) -> f64 {
-    log_probs.iter().map(|v| f64::from(*v)).sum()
 }
 
 fn mean(log_probs: &[f32]) -> f64 {

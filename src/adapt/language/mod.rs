@@ -9,7 +9,6 @@ mod example;
 mod fit;
 mod judge;
 
-use std::cell::RefCell;
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
@@ -131,14 +130,15 @@ impl LanguageAdaptation<'_> {
         }
         let mut run = Run {
             of: self,
-            references: RefCell::default(),
+            passes: TextPasses::new(self.engine, self.decoder.context())?,
+            references: References::default(),
             deadline: self.settings.budget.map(|budget| started + budget),
             steps: 0,
             stage: (0, parts + 1),
         };
         if self.losses.rehearsal > 0.0 {
             self.say("reading what the base model writes", 0.0);
-            run.references.get_mut().rehearsal = self.rehearsal()?.into_iter().map(|text| (text, None)).collect();
+            run.references.rehearsal = self.rehearsal()?.into_iter().map(|text| (text, None)).collect();
         }
         let mut fits = vec![];
         for fold in 0..parts {
@@ -158,7 +158,7 @@ impl LanguageAdaptation<'_> {
                 .collect();
             let mut judged = vec![];
             for (deltas, items) in &held_out {
-                judged.extend(self.judge(&mut run.passes()?, deltas, items, &mut served)?);
+                judged.extend(self.judge(&mut run.passes, deltas, items, &mut served)?);
             }
             let calls = Calls::count(&judged);
             let decision = calls.decide(&self.settings.limits);
@@ -178,7 +178,7 @@ impl LanguageAdaptation<'_> {
                 Some(base) => base,
                 None => base.insert(self.base_answers()?),
             };
-            let retention = self.retention(&mut run.passes()?, &deltas, base)?;
+            let retention = self.retention(&mut run.passes, &deltas, base)?;
             found.retention = Some(retention);
             let refusal = retention.refusal(&self.settings.limits);
             if let Some(line) = tried.last_mut() {
@@ -188,10 +188,10 @@ impl LanguageAdaptation<'_> {
             last = Some((found, judged, decision, refusal.unwrap_or_default()));
             if passes {
                 let winner = LanguageWinner { deltas, steps: fit.steps, learning_rate: self.recipe(n).rate() };
-                return Ok(self.decided(last, Some(winner), run.steps, tried, started));
+                return self.decided(last, Some(winner), run.steps, tried, started);
             }
         }
-        Ok(self.decided(last, None, run.steps, tried, started))
+        self.decided(last, None, run.steps, tried, started)
     }
 
     fn decided(
@@ -201,9 +201,9 @@ impl LanguageAdaptation<'_> {
         steps: u64,
         tried: Vec<String>,
         started: Instant,
-    ) -> LanguageOutcome {
+    ) -> Result<LanguageOutcome> {
         let Some((found, judged, decision, refusal)) = last else {
-            return self.nothing("nothing was trained".into(), started);
+            return Ok(self.nothing("nothing was trained".into(), started));
         };
         let closeness = |at: usize| {
             let all: Vec<f64> = judged
@@ -215,6 +215,7 @@ impl LanguageAdaptation<'_> {
                 .collect();
             if all.is_empty() { 0.0 } else { all.iter().sum::<f64>() / all.len() as f64 }
         };
+        let serves_base = matches!(self.serving, Variant::Base);
         let retention = found.retention.unwrap_or_default();
         let reason = match (&winner, refusal.is_empty()) {
             (Some(_), _) => said(&found.calls),
@@ -223,7 +224,7 @@ impl LanguageAdaptation<'_> {
         };
         let verdict = Verdict {
             promoted: winner.is_some(),
-            base_accuracy: closeness(0),
+            base_accuracy: if serves_base { closeness(0) } else { self.base_closeness()? },
             before: closeness(0),
             after: closeness(1),
             n: found.calls.n,
@@ -234,7 +235,8 @@ impl LanguageAdaptation<'_> {
             depth: Depth::AllSites,
             reason,
         };
-        LanguageOutcome { verdict, winner, steps, seconds: started.elapsed().as_secs_f64(), tried, found: Some(found) }
+        let seconds = started.elapsed().as_secs_f64();
+        Ok(LanguageOutcome { verdict, winner, steps, seconds, tried, found: Some(found) })
     }
 
     /// Of each example its fold: the same messages are on one side.
@@ -263,19 +265,7 @@ impl LanguageAdaptation<'_> {
     }
 
     fn nothing(&self, reason: String, started: Instant) -> LanguageOutcome {
-        let verdict = Verdict {
-            promoted: false,
-            base_accuracy: 0.0,
-            before: 0.0,
-            after: 0.0,
-            n: 0,
-            p_value: 1.0,
-            power: 0.0,
-            retention: 1.0,
-            retention_n: 0,
-            depth: Depth::AllSites,
-            reason,
-        };
+        let verdict = Verdict::of_nothing(Depth::AllSites, reason);
         let seconds = started.elapsed().as_secs_f64();
         LanguageOutcome { verdict, winner: None, steps: 0, seconds, tried: vec![], found: None }
     }
@@ -292,6 +282,10 @@ impl LanguageAdaptation<'_> {
     fn say(&self, stage: &str, done: f32) {
         (self.progress)(Progress { stage: stage.to_string(), done });
     }
+}
+
+fn sum(log_probs: &[f32]) -> f64 {
+    log_probs.iter().map(|v| f64::from(*v)).sum()
 }
 
 /// "17 of 20 answers come closer to what you said, 1 further away".
@@ -328,24 +322,21 @@ fn scaled(deltas: &[SiteDelta], strength: f32) -> Vec<SiteDelta> {
 /// The fits of one training.
 struct Run<'a> {
     of: &'a LanguageAdaptation<'a>,
-    references: RefCell<References>,
+    passes: TextPasses<'a>,
+    references: References,
     deadline: Option<Instant>,
     steps: u64,
     /// Fits done, and fits in all.
     stage: (usize, usize),
 }
 
-impl<'a> Run<'a> {
-    fn passes(&self) -> Result<TextPasses<'a>> {
-        TextPasses::new(self.of.engine, self.of.decoder.context())
-    }
-
+impl Run<'_> {
     /// Trains on these examples.
     fn fit(&mut self, items: &[usize]) -> Result<FittedText> {
         let of = self.of;
         let recipe = of.recipe(items.len());
         let keeps = if recipe.gradient_checkpointing { Keeps::Checkpoints } else { Keeps::Everything };
-        let trainer = TextTrainer::new(self.passes()?, of.sites, (recipe.lora.trains(), keeps));
+        let trainer = TextTrainer::new(self.passes.again()?, of.sites, (recipe.lora.trains(), keeps));
         let examples: Vec<&LanguageExample> = items.iter().map(|&i| &of.dataset.examples[i]).collect();
         let fit = TextFit::new(trainer, examples, of.sites, &recipe, of.losses)?;
         let (done, all) = self.stage;
@@ -360,8 +351,7 @@ impl<'a> Run<'a> {
             let part = (done as f32 + part) / all as f32;
             of.say(&format!("training {} of {all}", done + 1), 0.9 * part);
         };
-        let fitted =
-            fit.run(&mut self.references.borrow_mut(), (&stop, &late), of.settings.steps, of.keeper, &mut told)?;
+        let fitted = fit.run(&mut self.references, (&stop, &late), of.settings.steps, of.keeper, &mut told)?;
         self.steps += fitted.steps;
         Ok(fitted)
     }

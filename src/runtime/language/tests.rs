@@ -106,7 +106,7 @@ fn what_is_edited_is_learned_taken_back_and_forgotten() {
     for asked in &script.held_out[..3] {
         assert_eq!(ask(&merged, &asked.prompt).text, ask(&session, &asked.prompt).text, "{}", asked.prompt);
     }
-    // Taken back, the base answers as before; chosen again, the adapter does.
+    // Rolled back, the base answers as before. Chosen again, the adapter does.
     assert_eq!(session.rollback(None).unwrap(), 0);
     let back = ask(&session, &script.held_out[0].prompt);
     assert_eq!((back.generation, &back.text), (0, &before.text));

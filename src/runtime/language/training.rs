@@ -16,12 +16,11 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::journal::{FeedbackKind, InteractionId, Snapshot, StoredConversation, StoredInput};
 use crate::plan::{SiteKey, Text};
 use crate::runtime::feedback_dataset::{silent, size};
-use crate::runtime::resume::{Checkpoints, Keeping};
 use crate::runtime::session::{Serving, Session};
 use crate::runtime::training::{TRAIN_LOCK_WAIT, TrainReport};
 use crate::runtime::{TrainOptions, now_ms, opinions};
 use crate::sites::Pattern;
-use crate::store::{Checkpoint, Cut};
+use crate::store::Cut;
 use crate::sync::lock;
 
 /// Prose that has nothing to do with anybody: whether a model still reads it as before.
@@ -69,20 +68,12 @@ impl Session {
         let silent = |_: Progress| {};
         let progress = options.progress.unwrap_or(&silent);
         let stop = || options.stop.is_some_and(|s| s.load(Ordering::Relaxed));
-        let all = Cut::all(lock(&self.journal).state())?;
-        let (checkpoint, every) = match options.checkpoints {
-            Checkpoints::Every(time) => (Some(self.store.checkpoint()), time),
-            Checkpoints::Never => (None, Duration::ZERO),
-        };
-        // The training that was cut off, if that is what is asked for again.
-        let left = checkpoint.as_ref().and_then(Checkpoint::run).filter(|run| run.cut.is_within(&all));
-        let left = left.map(|run| self.ready(options, &serving, &run.cut).map(|now| (run, now))).transpose()?;
-        let (cut, ready) = match left {
-            Some((run, now)) if run.name == now.name => (run.cut, now),
-            _ => (all, self.ready(options, &serving, &all)?),
-        };
-        let Ready { taught, sites, settings, chosen, name } = ready;
-        let keeping = checkpoint.map(|c| Keeping::new(c, name, cut, every));
+        let ready = |cut: &Cut| self.ready(options, &serving, cut);
+        let (cut, ready, keeping) = self.begin_or_resume(options.checkpoints, ready, |now| now.name)?;
+        let Ready { taught, sites, settings, chosen, name: _ } = ready;
+        if let Some(chosen) = &chosen {
+            self.keep_choice(chosen)?;
+        }
         let adaptation = LanguageAdaptation {
             engine,
             decoder: &self.home().language()?.decoder,
@@ -237,7 +228,8 @@ impl Session {
         let prose =
             |paragraph: &str| -> Result<Text> { Ok(Text { tokens: language.tokens(paragraph, true)?, start: 1 }) };
         let context = language.decoder.context();
-        let neutral: Vec<Text> = NEUTRAL.split("\n\n").map(str::trim).map(prose).collect::<Result<_>>()?;
+        let paragraphs = NEUTRAL.split("\n\n").map(|paragraph| paragraph.trim().replace('\n', " "));
+        let neutral: Vec<Text> = paragraphs.map(|paragraph| prose(&paragraph)).collect::<Result<_>>()?;
         let neutral = neutral
             .into_iter()
             .map(|mut text| {

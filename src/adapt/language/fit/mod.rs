@@ -11,6 +11,7 @@ use crate::adapt::fit::family::{self, Part, Side};
 use crate::adapt::fit::state::{FitName, FitState, Keeper, Naming};
 use crate::adapt::fit::{Recipe, start};
 use crate::adapt::language::example::{LanguageExample, Said};
+use crate::adapt::language::sum;
 use crate::adapter::SiteDelta;
 use crate::error::{Error, ErrorKind, Result};
 use crate::plan::{Factors, Passed, SiteKey, Text, TextTrainer, Variant};
@@ -74,10 +75,6 @@ impl References {
         self.sums.insert(text.clone(), found);
         Ok(found)
     }
-}
-
-fn sum(log_probs: &[f32]) -> f64 {
-    log_probs.iter().map(|v| f64::from(*v)).sum()
 }
 
 /// A fit in progress.
@@ -446,8 +443,8 @@ impl Pass<'_, '_> {
         self.both(chosen, rejected, loss, beta, share, 0.0)
     }
 
-    /// The loss of a pair, and the supervised one on the chosen text, `a_token` a token. One pass at a time is held, for
-    /// one more forward pass.
+    /// The loss of a pair, and the supervised one on the chosen text, `a_token` a token. One pass at a time is held,
+    /// which takes one more forward pass.
     fn both(
         &mut self,
         chosen: &Text,
