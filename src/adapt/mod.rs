@@ -43,7 +43,7 @@ pub(crate) use seen::{Dataset, Standing};
 use crate::adapt::fit::state::Keeper;
 use crate::adapt::fit::{Recipe, Target};
 use crate::adapter::known::KnownInputs;
-use crate::adapter::{Confusions, Depth, HeadDelta, SiteDelta};
+use crate::adapter::{Confusions, Depth, HeadDelta, SiteDelta, Verdict};
 use crate::error::Result;
 use crate::gate::Limits;
 use crate::gate::split::{Folds, SplitOptions};
@@ -108,7 +108,7 @@ pub(crate) struct Incumbent<'a> {
 
 /// What a training found out.
 pub(crate) struct Outcome {
-    pub verdict: crate::adapter::Verdict,
+    pub verdict: Verdict,
     /// Deltas and head of the winner, when it may serve.
     pub winner: Option<Winner>,
     pub steps: u64,
@@ -241,7 +241,7 @@ impl Adaptation<'_> {
 
     fn nothing(&self, reason: String, started: Instant) -> Outcome {
         Outcome {
-            verdict: crate::adapter::Verdict::of_nothing(Depth::HeadOnly, reason),
+            verdict: Verdict::of_nothing(Depth::HeadOnly, reason),
             winner: None,
             steps: 0,
             seconds: started.elapsed().as_secs_f64(),
@@ -273,6 +273,25 @@ impl Adaptation<'_> {
     /// features that are there already: the head moves fast, and the shallower candidate wins a tie.
     fn corrects_only(&self) -> bool {
         self.dataset.corrects_only()
+    }
+}
+
+impl Verdict {
+    /// That nothing was judged, and why.
+    pub(crate) fn of_nothing(depth: Depth, reason: String) -> Verdict {
+        Verdict {
+            promoted: false,
+            base_accuracy: 0.0,
+            before: 0.0,
+            after: 0.0,
+            n: 0,
+            p_value: 1.0,
+            power: 0.0,
+            retention: 1.0,
+            retention_n: 0,
+            depth,
+            reason,
+        }
     }
 }
 

@@ -221,26 +221,6 @@ pub struct Verdict {
     pub reason: String,
 }
 
-#[cfg(feature = "train")]
-impl Verdict {
-    /// That nothing was judged, and why.
-    pub(crate) fn of_nothing(depth: Depth, reason: String) -> Verdict {
-        Verdict {
-            promoted: false,
-            base_accuracy: 0.0,
-            before: 0.0,
-            after: 0.0,
-            n: 0,
-            p_value: 1.0,
-            power: 0.0,
-            retention: 1.0,
-            retention_n: 0,
-            depth,
-            reason,
-        }
-    }
-}
-
 /// One adapter.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Adapter {
