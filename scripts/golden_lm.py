@@ -2,12 +2,14 @@
 """Writes a zoo of tiny causal language models, OUT/NAME.onnx, with ONNX Runtime's answers, OUT/NAME.npz, and
 OUT/index.json.
 
-usage: golden_lm.py [NAME...] [--out out] [--list] [--pack DIR]     NAME is a name or a prefix of one: `llama`,
-`llama_past`
+usage: golden_lm.py [NAME...] [--out out] [--list] [--pack DIR] [--greedy DIR]
+       NAME is a name or a prefix of one: `llama`, `llama_past`
 needs: lib/golden_lm.txt (Python 3.11) for the forms by optimum, lib/golden_lm_genai.txt, with a newer torch and
 transformers,
        for the others: run it once with each; what the environment cannot make is left out. Then --pack tests/goldens/lm
-       writes those that are kept, a zip each
+       writes those that are kept, a zip each. --greedy tests/goldens/lm makes the greedy tokens of the zips anew and
+       leaves the models and all other answers as they are; a zip stays whose tokens differ from the start (products of
+       8-bit integers are not the same on every processor)
 
 Every model has two layers and random weights (seeded, rounded to bfloat16 but kept as float32, which halves a packed
 file).
@@ -26,7 +28,8 @@ file:
                  turn_ids [1, 7], at once on the cache of 16 → turn_logits (not where the graph cannot: `second_turn`
                  in the index)
   plain:         full_ids [1, 23], these three in one → full_logits
-  greedy_ids [1, 32] after the prefill, by arg max; greedy_margin [32]: how far the second best logit lay below
+  greedy_ids [1, 64] after the prefill, by arg max; greedy_margin [64]: how far the second best logit lay below; fewer
+                 than 64 where the next margin is below 1e-3, which rounding may turn round (phi3: 42)
   SIDE_ids, SIDE_mask [2, 12] → SIDE_logits, SIDE in left, right: where the padding lies in a batch of two, on an
   empty cache;
   SIDE_valid [2, 12]: tokens that are not padding and whose logits are those of the row alone (1e-3)
@@ -40,6 +43,7 @@ gemma3, whose constants the builder changes a little).
 
 import argparse
 import copy
+import io
 import json
 import logging
 import os
@@ -71,7 +75,7 @@ logging.disable(logging.WARNING)
 # The vocabulary is no other layer's width: GenAI's builder takes the first linear layer of that width for the output
 # layer.
 VOCAB, HIDDEN, LAYERS, HEADS, KV_HEADS, HEAD_DIM, INNER, POSITIONS = 136, 32, 2, 4, 2, 16, 64, 128
-PREFILL, DECODE, TURN, GREEDY = 12, 4, 7, 32
+PREFILL, DECODE, TURN, GREEDY, CLEAR = 12, 4, 7, 64, 1e-3
 
 # ------------------------------------------------------------------------------------------------------ models
 
@@ -394,6 +398,8 @@ def greedy(runner, prompt):
     whole = prompt
     for _ in range(GREEDY):
         best = np.sort(logits[0, -1])
+        if best[-1] - best[-2] < CLEAR:
+            break
         chosen.append(int(logits[0, -1].argmax()))
         margins.append(best[-1] - best[-2])
         new = np.array([[chosen[-1]]])
@@ -522,15 +528,43 @@ def kept(name):
     return family in some.get(form, {family})
 
 
+def write(file, parts):
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, content in parts.items():
+            entry = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            archive.writestr(entry, content, compresslevel=9)
+
+
 def pack(out, to):
     to.mkdir(parents=True, exist_ok=True)
     for file in sorted(out.glob("*.onnx")):
         if kept(file.stem):
-            with zipfile.ZipFile(to / f"{file.stem}.zip", "w") as archive:
-                for part in (file, file.with_suffix(".npz")):
-                    entry = zipfile.ZipInfo(part.name, (1980, 1, 1, 0, 0, 0))
-                    entry.compress_type = zipfile.ZIP_DEFLATED
-                    archive.writestr(entry, part.read_bytes(), compresslevel=9)
+            parts = (file, file.with_suffix(".npz"))
+            write(to / f"{file.stem}.zip", {part.name: part.read_bytes() for part in parts})
+
+
+def greedy_anew(folder):
+    """Replaces the greedy tokens in the zips of `folder`."""
+    for file in sorted(folder.glob("*.zip")):
+        with zipfile.ZipFile(file) as archive:
+            parts = {name: archive.read(name) for name in archive.namelist()}
+        model, answers = f"{file.stem}.onnx", f"{file.stem}.npz"
+        with np.load(io.BytesIO(parts[answers])) as arrays:
+            found = dict(arrays)
+        head_dim = shape_of(build(file.stem.split("_")[0]))["head_dim"]
+        runner = Runner(onnx.load_from_string(parts[model]), head_dim)
+        new = greedy(runner, found["prefill_ids"] if runner.caches else found["full_ids"][:, :PREFILL])
+        same = min(found["greedy_ids"].size, new["greedy_ids"].size)
+        if not np.array_equal(found["greedy_ids"][:, :same], new["greedy_ids"][:, :same]):
+            print(f"{file.stem}: left as it is: the processor gives other tokens than before", flush=True)
+            continue
+        found |= new
+        whole = io.BytesIO()
+        np.savez_compressed(whole, **found)
+        write(file, parts | {answers: whole.getvalue()})
+        least = found["greedy_margin"].min()
+        print(f"{file.stem}: {found['greedy_ids'].size} tokens, least margin {least:.1e}", flush=True)
 
 
 if __name__ == "__main__":
@@ -539,9 +573,12 @@ if __name__ == "__main__":
     parser.add_argument("--out", type=Path, default=Path("out"))
     parser.add_argument("--list", action="store_true")
     parser.add_argument("--pack", type=Path)
+    parser.add_argument("--greedy", type=Path)
     options = parser.parse_args()
     if options.pack:
         sys.exit(pack(options.out, options.pack))
+    if options.greedy:
+        sys.exit(greedy_anew(options.greedy))
     here = [n for n in names() if possible(*n.split("_", 1))]
     chosen = [n for n in here if not options.names or any(n == o or n.startswith(o + "_") for o in options.names)]
     failed = 0
