@@ -52,6 +52,23 @@ pub fn status_bytes(file: &str, key: &str) -> u64 {
     line.and_then(|l| l.split_whitespace().next()?.parse::<u64>().ok()).map_or(0, |kb| kb * 1024)
 }
 
+/// Memory that this process may use at most, bytes: the machine's, or less where its cgroup has less. None where the
+/// system does not say.
+pub fn machine_memory() -> Option<u64> {
+    let read = |file: String| std::fs::read_to_string(file).ok();
+    let groups = read("/proc/self/cgroup".into()).unwrap_or_default();
+    // Of version 2, which has one line; in a container its root is the container's own group.
+    let own = groups.lines().find_map(|l| l.strip_prefix("0::")).unwrap_or("/");
+    let files = [
+        format!("/sys/fs/cgroup{}/memory.max", own.trim_end_matches('/')),
+        "/sys/fs/cgroup/memory.max".to_string(),
+        "/sys/fs/cgroup/memory/memory.limit_in_bytes".to_string(),
+    ];
+    let limits = files.into_iter().filter_map(|file| read(file)?.trim().parse::<u64>().ok());
+    let machine = Some(status_bytes("/proc/meminfo", "MemTotal:")).filter(|bytes| *bytes > 0);
+    limits.chain(machine).min()
+}
+
 thread_local! {
     static GUARDED: Cell<bool> = const { Cell::new(false) };
 }

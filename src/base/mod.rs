@@ -120,7 +120,9 @@ impl Base {
         let file = std::fs::File::open(path).map_err(|e| Error::io("cannot open the model", path, e))?;
         let length = file.metadata().map_err(|e| Error::io("cannot read the model", path, e))?;
         if length.is_dir() {
-            return Err(Error::bad_data("this is a folder, not an ONNX file").at(path.display()));
+            return Err(Error::bad_data("this is a folder, not an ONNX file")
+                .at(path.display())
+                .hint("give the .onnx file in it"));
         }
         let file_bytes = length.len();
         if file_bytes > MAX_MODEL_BYTES {

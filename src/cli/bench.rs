@@ -10,15 +10,15 @@ use acclimate::tools::bench::{Options, Place, Profile, Report, Spent, Timing};
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::EndsArg;
 use super::output::{Output, bytes, table};
 use super::vet::VetArgs;
+use super::{EndsArg, model_file};
 
 /// Time predictions, training steps and swaps of a model on this machine
 #[derive(Args)]
 #[command(after_help = "Example:\n  acclimate bench model.onnx --batch 8 --threads 2")]
 pub struct Bench {
-    /// The ONNX file
+    /// The ONNX file, or a home
     model: PathBuf,
     /// Examples per prediction and per training step
     #[arg(long, value_name = "B", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=4096))]
@@ -63,10 +63,12 @@ impl Bench {
             model_input: self.ends.model_input,
             profile: self.profile,
             gradient_checkpointing: self.gradient_checkpointing,
+            mapped: self.model.is_dir(),
         };
         let trial = Trial { output: options.model_output.clone(), ..Trial::default() };
-        self.vet.check(&self.model, &trial)?;
-        let report = acclimate::tools::bench::run(&self.model, &options)?;
+        let model = model_file(&self.model)?;
+        self.vet.check(&model, &trial)?;
+        let report = acclimate::tools::bench::run(&model, &options)?;
         output.data(&as_json(&report, &options), || for_people(&report, &options))?;
         Ok(ExitCode::SUCCESS)
     }
@@ -86,6 +88,13 @@ fn as_json(r: &Report, options: &Options) -> Value {
         "predict_ms": timing(r.predict_ms),
         "adapted_predict_ms": timing(r.adapted_predict_ms),
         "merged_predict_ms": timing(r.merged_predict_ms),
+        "text": r.text.map(|t| json!({
+            "tokens": t.tokens,
+            "prefill_ms": timing(t.prefill_ms),
+            "token_ms": timing(t.token_ms),
+            "train_step_ms": t.train_step_ms.map(timing),
+            "train_anonymous_bytes": t.train_anonymous_bytes,
+        })),
         "train_step_ms": r.train_step_ms.map(timing),
         "later_step_ms": r.later_step_ms.map(timing),
         "gflops_effective": r.gflops_effective,
@@ -187,12 +196,28 @@ fn for_people(r: &Report, options: &Options) -> String {
         row("prediction, adapted", "ms", r.adapted_predict_ms),
         row("prediction, merged", "ms", r.merged_predict_ms),
     ];
+    let mut rates = String::new();
+    if let Some(t) = r.text {
+        let rate = |t: Timing, tokens: usize| 1e3 * tokens as f64 / t.median.max(1e-6);
+        rows.push(row(&format!("prefill, {} tokens", t.tokens), "ms", t.prefill_ms));
+        rows.push(row("one token", "ms", t.token_ms));
+        rows.extend(t.train_step_ms.map(|s| row(&format!("training step, {} tokens", t.tokens), "ms", s)));
+        rates = format!("prefill {:.0}, generation {:.1}", rate(t.prefill_ms, t.tokens), rate(t.token_ms, 1));
+        if let Some(step) = t.train_step_ms {
+            rates += &format!(
+                ", training {:.0} tokens/s; training takes {} that no file backs",
+                rate(step, t.tokens),
+                bytes(t.train_anonymous_bytes)
+            );
+        }
+        rates.push('\n');
+    }
     rows.extend(r.train_step_ms.map(|t| row("training step", "ms", t)));
     rows.extend(r.later_step_ms.map(|t| row("the same, later epochs", "ms", t)));
     rows.push(row("swap of an adapter", "µs", r.swap_us));
     let effective = r.gflops_effective.map_or(String::new(), |g| format!("training at {g:.0} GFLOP/s, "));
     format!(
-        "batch {}, {} layers at rank {}, {} threads\n{}\n{effective}a plain product at {:.0} GFLOP/s\n\
+        "batch {}, {} layers at rank {}, {} threads\n{}\n{rates}{effective}a plain product at {:.0} GFLOP/s\n\
          memory {} at most, {} to the end of training; {} of it not backed by a file{}",
         options.batch,
         r.sites,

@@ -39,7 +39,7 @@ const RETRY_TEMPERATURE: f64 = 0.8;
 const HELP: &str = "\
 /edit [TEXT]  the last answer should have been TEXT; without TEXT it is opened in $VISUAL, $EDITOR, or inline
 /good         the last answer is good
-/bad          the last answer is bad
+/bad [WHY]    the last answer is bad
 /retry        answer the last message again; then /1 or /2 says which answer is better
 /train        learn from what was said; serves only if it proves better
 /undo         take back the last message and its answer
@@ -168,7 +168,7 @@ impl Talk<'_> {
             },
             "1" | "2" => self.prefer(name == "1"),
             "good" => self.say(Feedback::Accept),
-            "bad" => self.say(Feedback::Reject),
+            "bad" => self.say(Feedback::RejectBecause(rest.trim().into())),
             "edit" => self.edit(rest.trim())?,
             "train" => self.train(),
             "why" => match &self.last {
@@ -327,6 +327,10 @@ impl Talk<'_> {
         }
         if answer.finish_reason.is_none() {
             self.output.note("stopped");
+        }
+        if answer.tokens == 0 {
+            self.conversation.pop();
+            return Ok(());
         }
         self.last = Some(answer);
         Ok(())

@@ -26,6 +26,9 @@ pub struct Feedback {
     id: String,
     #[command(flatten)]
     said: SaidArg,
+    /// With --reject, what was wrong with the text that was generated; for people to read
+    #[arg(long, value_name = "WHY", requires = "reject", conflicts_with_all = ["label", "accept", "none", "ignore", "edit", "edit_file", "preferred_over"])]
+    because: Option<String>,
     /// Put this in the place of what was said about this answer before
     #[arg(long, conflicts_with = "ignore")]
     replace: bool,
@@ -73,7 +76,7 @@ impl Feedback {
             SaidArg { label: Some(label), .. } if self.new_class => Some(Said::NewLabel(label)),
             SaidArg { label: Some(label), .. } => Some(Said::Label(label)),
             SaidArg { accept: true, .. } => Some(Said::Accept),
-            SaidArg { reject: true, .. } => Some(Said::Reject),
+            SaidArg { reject: true, .. } => Some(self.because.map_or(Said::Reject, Said::RejectBecause)),
             SaidArg { none: true, .. } => Some(Said::NoneOfThese),
             SaidArg { edit: Some(text), .. } => Some(Said::Edit(text)),
             SaidArg { edit_file: Some(file), .. } => Some(Said::Edit(text_of(&file)?)),

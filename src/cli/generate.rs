@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::Ordering;
 
-use acclimate::chat::{Message, conversations};
+use acclimate::chat::{self, Message};
 use acclimate::generate::GenerationConfig;
 use acclimate::runtime::Generated;
 use acclimate::{Error, Result};
@@ -150,24 +150,12 @@ impl Generate {
     /// What to answer, and whether there may be several.
     fn conversations(&self) -> Result<(bool, Vec<Vec<Message>>)> {
         let system = self.system.iter().map(|text| Message::new("system", text.clone()));
-        let read = |from: &mut dyn Read, name: &str| -> Result<Vec<u8>> {
-            let mut bytes = vec![];
-            let cannot = |e| Error::io("cannot read the prompt", Path::new(name), e);
-            from.take(LARGEST + 1).read_to_end(&mut bytes).map_err(cannot)?;
-            if bytes.len() as u64 > LARGEST {
-                return Err(Error::bad_data(format!("more than {LARGEST} bytes of prompts")).at(name));
-            }
-            Ok(bytes)
-        };
         let bytes = match (&self.prompt, &self.file) {
             (Some(prompt), _) => prompt.clone().into_bytes(),
             (None, None) => read(&mut std::io::stdin(), "standard input")?,
             (None, Some(file)) => {
-                let name = file.display().to_string();
-                let mut opened = std::fs::File::open(file).map_err(|e| Error::io("cannot open the prompt", file, e))?;
-                let bytes = read(&mut opened, &name)?;
                 if file.extension().is_some_and(|e| e == "jsonl") {
-                    let all = conversations(&bytes).map_err(|e| e.within(file.display()))?;
+                    let all = conversations(file)?;
                     // A system message of its own stays.
                     let own = |messages: &[Message]| messages.first().is_some_and(|m| m.role == "system");
                     let first = |messages: Vec<Message>| match own(&messages) {
@@ -176,7 +164,8 @@ impl Generate {
                     };
                     return Ok((true, all.into_iter().map(first).collect()));
                 }
-                bytes
+                let mut opened = std::fs::File::open(file).map_err(|e| Error::io("cannot open the prompt", file, e))?;
+                read(&mut opened, &file.display().to_string())?
             }
         };
         let prompt = String::from_utf8(bytes).map_err(|e| Error::bad_data("the prompt is not UTF-8").because(e))?;
@@ -186,6 +175,23 @@ impl Generate {
         let prompt = prompt.trim_end_matches(['\r', '\n']);
         Ok((false, vec![system.chain([Message::new("user", prompt)]).collect()]))
     }
+}
+
+/// The conversations in `file`, one a line.
+pub(super) fn conversations(file: &Path) -> Result<Vec<Vec<Message>>> {
+    let mut opened = std::fs::File::open(file).map_err(|e| Error::io("cannot open the conversations", file, e))?;
+    let bytes = read(&mut opened, &file.display().to_string())?;
+    chat::conversations(&bytes).map_err(|e| e.within(file.display()))
+}
+
+fn read(from: &mut dyn Read, name: &str) -> Result<Vec<u8>> {
+    let mut bytes = vec![];
+    let cannot = |e| Error::io("cannot read the prompt", Path::new(name), e);
+    from.take(LARGEST + 1).read_to_end(&mut bytes).map_err(cannot)?;
+    if bytes.len() as u64 > LARGEST {
+        return Err(Error::bad_data(format!("more than {LARGEST} bytes of prompts")).at(name));
+    }
+    Ok(bytes)
 }
 
 /// What is said where messages were left out.

@@ -13,7 +13,7 @@ use serde_json::json;
 
 use super::output::{Output, duration, table};
 use super::vet::VetArgs;
-use super::{EndsArg, TASKS, task};
+use super::{EndsArg, TASKS, model_file, task};
 
 /// Exit code when a gradient is wrong.
 const WRONG: u8 = 65;
@@ -26,7 +26,7 @@ const UNKNOWN: u8 = 3;
     after_help = "Example:\n  acclimate gradcheck model.onnx --dump dump\n\nExit code 65 when a gradient is off, 3 when no gradient can be measured."
 )]
 pub struct Gradcheck {
-    /// The ONNX file
+    /// The ONNX file, or a home
     model: PathBuf,
     /// Examples per run
     #[arg(long, value_name = "B", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=4096))]
@@ -69,8 +69,9 @@ impl Gradcheck {
         let budget = duration(self.budget_seconds, "for the check")?;
         let asked = task(self.task.as_deref())?;
         let trial = Trial { output: self.ends.model_output.clone(), classes: None, task: asked };
-        self.vet.check(&self.model, &trial)?;
-        let base = self.ends.of(Base::open(&self.model)?)?;
+        let model = model_file(&self.model)?;
+        self.vet.check(&model, &trial)?;
+        let base = self.ends.of(Base::open(&model)?)?;
         // Gradients are those of the outputs as they are: a model that answers no question has them, too.
         let whole = |task: &Task| *task != Task::CausalLm;
         let task = asked.or_else(|| base.guess_task().ok()).filter(whole).unwrap_or(Task::Encoder);

@@ -123,7 +123,7 @@ impl Init {
             lines += &format!(", {} classes", home.labels().len());
         }
         #[cfg(feature = "train")]
-        if !home.generates() {
+        {
             let summary = home.summary()?;
             data["sites"] = json!(summary.sites);
             data["trainable_parameters"] = json!(summary.trainable_parameters);
@@ -140,7 +140,10 @@ impl Init {
                 lines += &format!("\n{reason}");
             }
             if summary.sites.is_empty() {
-                output.note("no layer of this model can adapt: only a head will be trained");
+                output.note(match home.generates() {
+                    true => "no layer of this model can adapt: it answers, and does not learn",
+                    false => "no layer of this model can adapt: only a head will be trained",
+                });
             }
             for site in &summary.unreachable {
                 output.note(format_args!("not trained: {site}"));

@@ -14,13 +14,13 @@ use serde_json::{Value, json};
 
 use super::output::{Output, bytes, table};
 use super::vet::VetArgs;
-use super::{EndsArg, TASKS, task};
+use super::{EndsArg, TASKS, model_file, task};
 
 /// Show which layers of a model can adapt, which cannot and why, and what training would cost
 #[derive(Args)]
 #[command(after_help = "Example:\n  acclimate inspect model.onnx")]
 pub struct Inspect {
-    /// The ONNX file
+    /// The ONNX file, or a home
     model: PathBuf,
     /// What the model answers; read off its outputs when not given
     #[arg(long, value_parser = TASKS)]
@@ -47,8 +47,9 @@ impl Inspect {
             model_input: self.ends.model_input,
         };
         let trial = Trial { output: options.model_output.clone(), classes: None, task: options.task };
-        self.vet.check(&self.model, &trial)?;
-        let report = acclimate::tools::inspect::inspect(&self.model, &options)?;
+        let model = model_file(&self.model)?;
+        self.vet.check(&model, &trial)?;
+        let report = acclimate::tools::inspect::inspect(&model, &options)?;
         report.warnings.iter().for_each(|warning| output.warn(warning));
         output.data(&as_json(&report), || for_people(&report))?;
         Ok(ExitCode::SUCCESS)

@@ -107,6 +107,8 @@ fn as_json(i: &Listed) -> Value {
         match kind {
             FeedbackKind::Edit(text) => said["text"] = json!(text),
             FeedbackKind::PreferredOver(other) => said["over"] = json!(other.to_string()),
+            FeedbackKind::RejectBecause(why) => said["why"] = json!(why),
+            FeedbackKind::Demonstration(text) => said["text"] = json!(text),
             _ => {}
         }
         said
@@ -150,7 +152,12 @@ fn right<'a>(i: &'a Listed, said: &'a FeedbackKind) -> Option<&'a str> {
         FeedbackKind::Accept if i.none => Some(label::shown(label::NONE_OF_THESE)),
         FeedbackKind::Accept => answered(i),
         FeedbackKind::NoneOfThese => Some(label::shown(label::NONE_OF_THESE)),
-        FeedbackKind::Reject | FeedbackKind::Ignored | FeedbackKind::Edit(_) | FeedbackKind::PreferredOver(_) => None,
+        FeedbackKind::Reject
+        | FeedbackKind::RejectBecause(_)
+        | FeedbackKind::Ignored
+        | FeedbackKind::Edit(_)
+        | FeedbackKind::PreferredOver(_)
+        | FeedbackKind::Demonstration(_) => None,
     }
 }
 
@@ -178,7 +185,8 @@ fn said(i: &Listed) -> String {
         Some(FeedbackKind::Reject) => "rejected".into(),
         Some(FeedbackKind::NoneOfThese) => label::shown(label::NONE_OF_THESE).into(),
         Some(FeedbackKind::Ignored) => "ignored".into(),
-        Some(FeedbackKind::Edit(text)) => text.clone(),
+        Some(FeedbackKind::RejectBecause(why)) => format!("rejected: {why}"),
+        Some(FeedbackKind::Edit(text) | FeedbackKind::Demonstration(text)) => text.clone(),
         Some(FeedbackKind::PreferredOver(other)) => format!("preferred over {other}"),
     }
 }

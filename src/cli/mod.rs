@@ -46,7 +46,7 @@ use train::in_chat as train_in_chat;
 #[cfg(not(feature = "train"))]
 use untrained::in_chat as train_in_chat;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use acclimate::error::names;
@@ -157,6 +157,14 @@ struct ProfileArg {
     /// Whose feedback and adapter: several people can share a home
     #[arg(long, value_name = "P", default_value = DEFAULT_PROFILE)]
     profile: String,
+}
+
+/// The ONNX file that is meant by `given`: that of a home, where it is one.
+fn model_file(given: &Path) -> Result<PathBuf> {
+    match given.join("acclimate.toml").is_file() {
+        true => Home::model_file(given),
+        false => Ok(given.into()),
+    }
 }
 
 impl ProfileArg {

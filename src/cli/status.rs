@@ -46,7 +46,7 @@ impl Status {
             let serves = match (s.generation, s.probation_left) {
                 (0, _) => "the base model".to_string(),
                 (n, 0) => format!("generation {n}, {}", bytes(s.adapter_bytes)),
-                (n, left) => format!("generation {n}, {}, on probation for {left} more predictions", bytes(s.adapter_bytes)),
+                (n, left) => format!("generation {n}, {}, on probation for {left} more answers", bytes(s.adapter_bytes)),
             };
             let rolled_back = s.rolled_back.map(|t| {
                 format!("\n          generation {} was rolled back automatically: {}", t.generation, t.cause.words())

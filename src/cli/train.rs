@@ -1,16 +1,19 @@
 //! `train`: learn from the feedback, if that makes the answers better.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use acclimate::adapt::{LanguageFound, Progress, ValidationLoss};
 use acclimate::gate::retention::Retention;
-use acclimate::runtime::{Checkpoints, Chosen, Corrections, NotHeld, Swapped, TrainOptions, TrainReport};
+use acclimate::runtime::{
+    Checkpoints, Chosen, Corrections, Demonstrations, NotHeld, Swapped, TrainOptions, TrainReport,
+};
 use acclimate::store::PROBATION;
 use acclimate::{Error, Result, Session};
 use clap::Args;
 use serde_json::{Value, json};
 
+use super::generate::conversations;
 use super::limits::LimitsArg;
 use super::output::{Output, bytes, date, duration, instant, percent, printable};
 use super::{ProfileArg, ThreadsArg, stop};
@@ -23,6 +26,10 @@ pub struct Train {
     home: PathBuf,
     #[command(flatten)]
     profile: ProfileArg,
+    /// Of a language model: conversations whose answers are recorded first and learned from, a .jsonl with
+    /// {"messages": [{"role", "content"}, ...]} in each line
+    #[arg(long, value_name = "D")]
+    data: Option<PathBuf>,
     /// Most optimiser steps of one fit
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     steps: Option<u64>,
@@ -60,6 +67,10 @@ impl Train {
         settings.steps = self.steps;
         settings.limits.disagreement = self.disagreement_limit.unwrap_or(settings.limits.disagreement);
 
+        let demonstrations = match &self.data {
+            Some(file) => Some(demonstrate(&session, file, output)?),
+            None => None,
+        };
         let bar = output.bar(1000);
         let progress = |p: Progress| {
             bar.set_message(p.stage);
@@ -111,11 +122,33 @@ impl Train {
             })),
             "choice": report.choice().map(choice),
             "language": report.language().map(language),
+            "demonstrations": demonstrations.map(|d| json!({
+                "recorded": d.recorded,
+                "known": d.known,
+                "unfit": d.unfit,
+                "reason": d.reason,
+            })),
         });
         let flags = self.profile.as_flag();
         output.data(&data, || for_people(&report, &format!("{}{flags}", self.home.display())))?;
         Ok(ExitCode::SUCCESS)
     }
+}
+
+/// Records the answers of the conversations in `file`.
+fn demonstrate(session: &Session, file: &Path, output: &Output) -> Result<Demonstrations> {
+    if !session.home().generates() {
+        return Err(Error::usage("--data is for language models; the model of this home answers with classes")
+            .at(file.display())
+            .hint("answer with `acclimate predict`, and say what is right with `acclimate feedback`"));
+    }
+    let found = session.record_demonstrations(&conversations(file)?).map_err(|e| e.within(file.display()))?;
+    let known = if found.known > 0 { format!("; {} were known", found.known) } else { String::new() };
+    output.note(format_args!("{} answers of {} were recorded{known}", found.recorded, file.display()));
+    if let Some(reason) = &found.reason {
+        output.warn(format_args!("{} answers of {} cannot be learned: {reason}", found.unfit, file.display()));
+    }
+    Ok(found)
 }
 
 /// Changes that a line names.

@@ -69,7 +69,7 @@ impl FromStr for InteractionId {
         };
         id.map(InteractionId).ok_or_else(|| {
             Error::usage(format!("{text:?} is not the id of an interaction"))
-                .hint("give the id that predict printed: four or eight hex digits")
+                .hint("give the id that came with the answer: four or eight hex digits")
         })
     }
 }

@@ -143,6 +143,10 @@ pub enum FeedbackKind {
     Edit(String),
     /// The answer is better than the one of this interaction, to the same messages.
     PreferredOver(InteractionId),
+    /// The answer is wrong, and why; what is right is not known.
+    RejectBecause(String),
+    /// The answer to these messages is to be this text. Nobody was answered: the text came along with the messages.
+    Demonstration(String),
 }
 
 impl FeedbackKind {
@@ -151,19 +155,25 @@ impl FeedbackKind {
         match self {
             FeedbackKind::Label(_) => "label",
             FeedbackKind::Accept => "accept",
-            FeedbackKind::Reject => "reject",
+            FeedbackKind::Reject | FeedbackKind::RejectBecause(_) => "reject",
             FeedbackKind::Ignored => "ignored",
             FeedbackKind::NoneOfThese => "none",
             FeedbackKind::Edit(_) => "edit",
             FeedbackKind::PreferredOver(_) => "preferred-over",
+            FeedbackKind::Demonstration(_) => "demonstration",
         }
+    }
+
+    /// Whether it says that the answer is wrong, and not what is right.
+    pub fn rejects(&self) -> bool {
+        matches!(self, FeedbackKind::Reject | FeedbackKind::RejectBecause(_))
     }
 
     /// A revision of `was` to this, counted.
     pub(super) fn in_place_of(&self, was: &FeedbackKind) -> Revised {
         Revised {
             revisions: 1,
-            were_rejected: u64::from(*was == FeedbackKind::Reject),
+            were_rejected: u64::from(was.rejects()),
             ignored: u64::from(*self == FeedbackKind::Ignored),
             were_ignored: u64::from(*was == FeedbackKind::Ignored),
         }

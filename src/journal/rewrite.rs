@@ -264,7 +264,7 @@ impl Part {
                 footer.feedback = footer.feedback.saturating_add(1);
                 match kind {
                     FeedbackKind::Label(label) if !footer.labels.contains(label) => footer.labels.push(label.clone()),
-                    FeedbackKind::Reject => footer.rejected = footer.rejected.saturating_add(1),
+                    kind if kind.rejects() => footer.rejected = footer.rejected.saturating_add(1),
                     _ => {}
                 }
                 self.feedback.push(Place { id: *id, offset });

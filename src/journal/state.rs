@@ -283,12 +283,15 @@ impl JournalState {
     fn take_feedback(&mut self, entry: FeedbackEntry) {
         match &entry.kind {
             FeedbackKind::Label(label) => self.name(label),
-            FeedbackKind::Reject => self.counts.rejected = self.counts.rejected.saturating_add(1),
+            FeedbackKind::Reject | FeedbackKind::RejectBecause(_) => {
+                self.counts.rejected = self.counts.rejected.saturating_add(1)
+            }
             FeedbackKind::Accept
             | FeedbackKind::Ignored
             | FeedbackKind::NoneOfThese
             | FeedbackKind::Edit(_)
-            | FeedbackKind::PreferredOver(_) => {}
+            | FeedbackKind::PreferredOver(_)
+            | FeedbackKind::Demonstration(_) => {}
         }
         self.feedback_by_id.insert(entry.id, self.feedback.len());
         self.feedback.push(entry);
@@ -362,7 +365,7 @@ pub(super) fn check_input(input: &StoredInput) -> Result<()> {
 
 pub(super) fn no_such_interaction(id: InteractionId) -> Error {
     Error::usage(format!("there is no interaction {id} in this profile"))
-        .hint("give the id that predict printed, and the same profile")
+        .hint("give the id that came with the answer, and the same profile")
 }
 
 fn already_has_feedback(id: InteractionId) -> Error {

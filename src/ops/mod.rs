@@ -1,6 +1,8 @@
 //! Forward operators of our own: narrow weights, and those that are put in place of chains of tract's right after the graph is decluttered.
 
 mod activation;
+#[cfg(feature = "train")]
+mod after;
 mod append;
 mod attention_mask;
 mod barrier;
@@ -23,6 +25,8 @@ mod softmax;
 pub(crate) mod stem;
 
 pub(crate) use activation::{mish, softplus};
+#[cfg(feature = "train")]
+pub(crate) use after::After;
 pub(crate) use append::{Append, append};
 pub(crate) use attention_mask::Reach;
 #[cfg(all(test, feature = "train"))]

@@ -4,7 +4,8 @@
 use tract_core::internal::*;
 
 use super::Batch;
-use super::part::{dependents, part};
+use super::graph::dependents;
+use super::part::part;
 use crate::base::guarded;
 use crate::error::{ErrorKind, Result};
 use crate::ops::is_constant;

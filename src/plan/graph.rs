@@ -1,14 +1,17 @@
 //! The passes from a concrete typed graph to the graphs that are compiled, in order:
 //! concretise → find the tail → insert or merge the deltas → declutter → (differentiate) → optimise.
 
+use std::collections::HashSet;
+
 use tract_core::internal::*;
 
 use super::declutter::declutter;
 use crate::adapter::{SiteDelta, SiteKind};
 use crate::base::{Base, Bucket, Task, find_tail, guarded};
 use crate::error::{Error, ErrorKind, Result};
+use crate::input::Role;
 use crate::ops::{constant, hold_strides};
-use crate::sites::{Found, Site, SiteTable, find, floats, insert, last_block};
+use crate::sites::{Found, Site, SiteTable, Skipped, find, floats, insert, last_block};
 
 /// What the runtime knows of a model's sites at some bucket.
 pub(crate) struct Survey {
@@ -47,7 +50,38 @@ pub(crate) fn survey(base: &Base, task: Task, bucket: &Bucket) -> Result<Survey>
 }
 
 pub(super) fn find_sites(model: &TypedModel, base: &Base) -> Result<(Vec<Found>, SiteTable)> {
-    guarded(ErrorKind::UnsupportedModel, "cannot look for sites", || find(model, base.onnx()))
+    guarded(ErrorKind::UnsupportedModel, "cannot look for sites", || {
+        let (mut found, mut table) = find(model, base.onnx())?;
+        // What positions and masks alone lead to, such as the angles of rotary embeddings, says nothing of the input.
+        let told = |id: usize| {
+            let ports = base.inputs().iter().zip(base.roles());
+            let role = ports.into_iter().find(|(port, _)| port.name == model.node(id).name).map(|(_, role)| *role);
+            !matches!(role, Some(Role::Positions | Role::Mask))
+        };
+        let told: Vec<OutletId> = model.inputs.iter().filter(|input| told(input.node)).copied().collect();
+        let reached = dependents(model, &model.eval_order()?, &told);
+        let blind: Vec<String> =
+            found.iter().filter(|f| !reached.contains(&f.node)).map(|f| f.site.name.clone()).collect();
+        found.retain(|f| !blind.contains(&f.site.name));
+        table.sites.retain(|site| !blind.contains(&site.name));
+        table.skipped.extend(blind.into_iter().map(|name| Skipped {
+            op: base.onnx().nodes.iter().find(|n| n.name == name).map_or_else(String::new, |n| n.op.clone()),
+            reason: "it reads positions, and nothing of the input".into(),
+            name,
+        }));
+        Ok((found, table))
+    })
+}
+
+/// What depends on `roots`: nodes, the roots' own among them.
+pub(super) fn dependents(model: &TypedModel, order: &[usize], roots: &[OutletId]) -> HashSet<usize> {
+    let mut found: HashSet<usize> = roots.iter().map(|root| root.node).collect();
+    for &id in order {
+        if model.node(id).inputs.iter().any(|i| found.contains(&i.node)) {
+            found.insert(id);
+        }
+    }
+    found
 }
 
 fn tail_shape(model: &TypedModel, features: OutletId, logits: Option<OutletId>) -> Result<(usize, usize, bool)> {

@@ -25,6 +25,8 @@ mod part;
 mod passing;
 mod pooling;
 #[cfg(feature = "train")]
+mod recompute;
+#[cfg(feature = "train")]
 mod segments;
 #[cfg(feature = "train")]
 mod tape;
@@ -55,7 +57,7 @@ pub(crate) use graph::{Classifier, Deltas, Ends, MergedWeight, Survey, merged_we
 pub(crate) use padding::Padding;
 pub(crate) use pooling::{Rows, pool, unpool};
 #[cfg(feature = "train")]
-pub(crate) use texts::{Difference, Passed, TextPasses, TextTrainer};
+pub(crate) use texts::{CHUNK, Difference, Passed, TextPasses, TextTrainer};
 #[cfg(feature = "train")]
 pub(crate) use train::{Keeps, Reach, TrainPlan, Trains};
 #[cfg(feature = "train")]

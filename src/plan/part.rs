@@ -1,6 +1,6 @@
 //! Part of a graph as a graph of its own.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use tract_core::internal::*;
 use tract_core::ops::source::TypedSource;
@@ -45,15 +45,4 @@ pub(super) fn part(
     ensure!(given.len() == outputs.len(), "an output is on neither side of a cut");
     out.select_output_outlets(&given)?;
     Ok(out)
-}
-
-/// What depends on `roots`: nodes, the roots' own among them.
-pub(super) fn dependents(model: &TypedModel, order: &[usize], roots: &[OutletId]) -> HashSet<usize> {
-    let mut found: HashSet<usize> = roots.iter().map(|root| root.node).collect();
-    for &id in order {
-        if model.node(id).inputs.iter().any(|i| found.contains(&i.node)) {
-            found.insert(id);
-        }
-    }
-    found
 }

@@ -10,7 +10,7 @@ use tract_core::internal::*;
 use tract_core::ops::source::TypedSource;
 
 use super::footprint::bytes;
-use super::part::dependents;
+use super::graph::dependents;
 use crate::ops::is_constant;
 
 /// Places for cuts that are looked at: the time grows with their square.

@@ -18,7 +18,7 @@ use crate::error::{Error, Result};
 use crate::input::{ArrayData, Example, NamedArray, Role};
 
 /// Tokens whose scores over the vocabulary are held at once.
-const CHUNK: usize = 32;
+pub(crate) const CHUNK: usize = 32;
 /// Lengths whose training plans are ready at once.
 const WORKERS: usize = 8;
 /// Lengths that plans are compiled for are multiples of this up to the second one, and of the third from there on:
@@ -200,8 +200,6 @@ pub(crate) struct Passed {
     tape: Tape,
     shape: Vec<usize>,
     hidden: Array2<f32>,
-    /// Of each token of the completion.
-    pub log_probs: Vec<f32>,
 }
 
 impl<'a> TextTrainer<'a> {
@@ -249,23 +247,30 @@ impl<'a> TextTrainer<'a> {
         let batch = of.enter(self.passes.batch(&bucket, text)?)?;
         let (outputs, tape) = of.forward(&batch, factors)?;
         let hidden = predicting(&outputs.features, text)?;
-        let log_probs = log_probs(&mut self.passes.vocabulary, &hidden, text.completion())?;
-        Ok(Passed { worker, tape, shape: outputs.features.shape().to_vec(), hidden, log_probs })
+        Ok(Passed { worker, tape, shape: outputs.features.shape().to_vec(), hidden })
     }
 
-    /// The gradient of `Σ weights[t] · log p(t)` over the completion, by `A` and `s·B` of every site (or by `s·B`
-    /// alone), in plan order.
-    pub fn backward(&mut self, passed: Passed, text: &Text, weights: &[f32]) -> Result<Vec<Vec<f32>>> {
-        self.backward_by(passed, text, |_, at, token, mut z| {
+    /// The log-probability of each token of the completion of a text that has passed.
+    pub fn log_probs(&mut self, passed: &Passed, text: &Text) -> Result<Vec<f32>> {
+        log_probs(&mut self.passes.vocabulary, &passed.hidden, text.completion())
+    }
+
+    /// The log-probability of each token of the completion, and the gradient of `Σ weights[t] · log p(t)` over them, by
+    /// `A` and `s·B` of every site (or by `s·B` alone), in plan order.
+    pub fn backward(&mut self, passed: Passed, text: &Text, weights: &[f32]) -> Result<(Vec<f32>, Vec<Vec<f32>>)> {
+        let mut log_probs = Vec::with_capacity(weights.len());
+        let gradients = self.backward_by(passed, text, |_, at, token, mut z| {
             let weight = weights.get(at).copied().unwrap_or(0.0);
             // d log p(t) / dz = onehot(t) - softmax(z)
             let lse = log_sum_exp(z.view());
+            log_probs.push((f64::from(*z.get(token as usize).ok_or_else(|| unknown(token, z.len()))?) - lse) as f32);
             z.mapv_inplace(|v| -weight * (f64::from(v) - lse).exp() as f32);
             if let Some(own) = z.get_mut(token as usize) {
                 *own += weight;
             }
             Ok(())
-        })
+        })?;
+        Ok((log_probs, gradients))
     }
 
     /// `Σ KL(base ‖ model)` over the completion, nats, and the gradient of `weight` times it, as
@@ -366,14 +371,16 @@ fn log_probs(vocabulary: &mut Worker, hidden: &Array2<f32>, completion: &[u32]) 
         let rows = hidden.slice(s![at * CHUNK..at * CHUNK + tokens.len(), ..]).to_owned();
         let (scores, _) = scores(vocabulary, &rows)?;
         for (row, token) in scores.rows().into_iter().zip(tokens) {
-            let own = row.get(*token as usize).ok_or_else(|| {
-                Error::bad_data(format!("the token {token}, of a model that scores {}", row.len()))
-                    .hint("the tokenizer must be the model's own")
-            })?;
+            let own = row.get(*token as usize).ok_or_else(|| unknown(*token, row.len()))?;
             found.push((f64::from(*own) - log_sum_exp(row)) as f32);
         }
     }
     Ok(found)
+}
+
+fn unknown(token: u32, scored: usize) -> Error {
+    Error::bad_data(format!("the token {token}, of a model that scores {scored}"))
+        .hint("the tokenizer must be the model's own")
 }
 
 fn log_sum_exp(z: ArrayView1<f32>) -> f64 {

@@ -8,9 +8,10 @@ use tract_core::internal::*;
 
 use super::compiled::Compiled;
 use super::declutter::declutter;
-use super::graph::{Deltas, Ends, adapted};
-use super::part::{dependents, part};
+use super::graph::{Deltas, Ends, adapted, dependents};
+use super::part::part;
 use super::passing::{Feed, Plans, Segment};
+use super::recompute::recompute;
 use super::segments::segments;
 use super::{Batch, Padding, footprint, frozen, tape};
 use crate::base::{Base, Bucket, guarded};
@@ -70,6 +71,8 @@ pub(crate) enum Keeps {
     /// All that the backward pass reads.
     #[default]
     Everything,
+    /// Of that, what is not cheap to compute a second time.
+    Selected,
     /// What enters each of several segments: gradient checkpointing. The rest is computed a second time.
     Checkpoints,
 }
@@ -109,13 +112,23 @@ fn build(
         let skipped = 2 - trains.factors();
         let factors: Vec<usize> = (entering + skipped..model.inputs.len()).step_by(1 + skipped).collect();
         let built = match keeps {
-            Keeps::Everything => Differentiated::whole(model, &factors, fused)?,
-            Keeps::Checkpoints => Differentiated::in_segments(&model, &factors, fused)?,
+            Keeps::Everything => Differentiated::whole(model, &factors, Made { fused, recomputed: false })?,
+            Keeps::Selected => Differentiated::whole(model, &factors, Made { fused, recomputed: fused })?,
+            Keeps::Checkpoints => Differentiated::in_segments(&model, &factors, Made { fused, recomputed: fused })?,
         };
         let Differentiated { segments, results, blocked, obstructed } = built;
         let plans = Plans { prefix, segments, entering, factors, results };
         Ok(Built { plans, logits: graph.logits, sites: graph.sites, blocked, obstructed, trains })
     })
+}
+
+/// How a backward graph is made.
+#[derive(Clone, Copy)]
+pub(super) struct Made {
+    /// Of fused operators.
+    pub fused: bool,
+    /// Computes again what is cheap.
+    pub recomputed: bool,
 }
 
 /// The segments of a graph with their backward graphs.
@@ -129,11 +142,11 @@ pub(super) struct Differentiated {
 
 impl Differentiated {
     /// All of `model` as one segment.
-    pub fn whole(model: TypedModel, factors: &[usize], fused: bool) -> TractResult<Differentiated> {
+    pub fn whole(model: TypedModel, factors: &[usize], made: Made) -> TractResult<Differentiated> {
         let (first, given) = (model.inputs.len(), model.outputs.len());
         let numbers = Numbers { reads: (0..first).collect(), gives: (first, given) };
         let all: Vec<usize> = (0..given).collect();
-        let (segment, back) = differentiated(model, numbers, &all, factors, fused)?;
+        let (segment, back) = differentiated(model, numbers, &all, factors, made)?;
         let obstructed = (0..factors.len()).map(|ix| back.is_incomplete(ix));
         Ok(Differentiated {
             segments: vec![segment],
@@ -144,7 +157,7 @@ impl Differentiated {
     }
 
     /// `model` in several segments, where that saves memory.
-    pub fn in_segments(model: &TypedModel, factors: &[usize], fused: bool) -> TractResult<Differentiated> {
+    pub fn in_segments(model: &TypedModel, factors: &[usize], made: Made) -> TractResult<Differentiated> {
         let cut = Cut::new(model, factors)?;
         // Of each value: whether a gradient arrives at it, and whether a blocked node lies behind it.
         let mut reached = vec![false; cut.trained.len()];
@@ -165,7 +178,7 @@ impl Differentiated {
                 let after = dependents(&graph, &order, &[graph.inputs[at]]);
                 obstructed[numbers.reads[at]] |= bad.iter().any(|node| after.contains(node));
             }
-            let (segment, back) = differentiated(graph, numbers, &given, &wanted, fused)?;
+            let (segment, back) = differentiated(graph, numbers, &given, &wanted, made)?;
             for (ix, &value) in segment.gradients.iter().enumerate() {
                 reached[value] |= back.reached[ix];
                 obstructed[value] |= back.obstructed[ix];
@@ -248,13 +261,16 @@ fn differentiated(
     numbers: Numbers,
     given: &[usize],
     wanted: &[usize],
-    fused: bool,
+    made: Made,
 ) -> TractResult<(Segment<TypedModel>, Backward)> {
     let outputs: Vec<OutletId> = given.iter().map(|&at| forward.outputs[at]).collect();
     let wrt: Vec<OutletId> = wanted.iter().map(|&at| forward.inputs[at]).collect();
-    let mut back = differentiate(&forward, &outputs, &wrt, fused)?;
-    if fused {
+    let mut back = differentiate(&forward, &outputs, &wrt, made.fused)?;
+    if made.fused {
         tape::compress(&mut forward, &mut back.model, &mut back.saved)?;
+    }
+    if made.recomputed {
+        recompute(&forward, &mut back.model, &mut back.saved)?;
     }
     let mut saved = vec![];
     for outlet in &back.saved {
@@ -326,7 +342,8 @@ impl TrainPlan {
         let mut model = super::decode::vocabulary(base, rows)?;
         let built = guarded(ErrorKind::UnsupportedModel, "cannot differentiate the output layer", || {
             crate::ops::fuse(&mut model)?;
-            let Differentiated { segments, results, blocked, obstructed } = Differentiated::whole(model, &[0], true)?;
+            let Differentiated { segments, results, blocked, obstructed } =
+                Differentiated::whole(model, &[0], Made { fused: true, recomputed: false })?;
             let plans = Plans { prefix: None, segments, entering: 1, factors: vec![0], results };
             Ok(Built { plans, logits: None, sites: vec![], blocked, obstructed, trains: Trains::Both })
         })?;

@@ -10,9 +10,10 @@ use tract_core::ops::nn::DataFormat;
 use crate::ops::im2col::ConvShape;
 use crate::plan::lowering::improve;
 use crate::plan::passing::Feed;
-use crate::plan::train::Differentiated;
+use crate::plan::train::{Differentiated, Made};
 use crate::sites::{Geometry, LowRankBackward, Onto};
 
+const MADE: Made = Made { fused: true, recomputed: false };
 const CHANNELS: usize = 6;
 const SIDES: [usize; 2] = [9, 8];
 
@@ -155,8 +156,8 @@ fn run(of: Differentiated, inputs: &[Tensor], factors: &[usize]) -> (Vec<Tensor>
 #[test]
 fn segments_give_the_gradients_of_the_whole_and_none_of_what_no_factor_changes() {
     let (model, factors) = (layers(), [1, 2]);
-    let whole = Differentiated::whole(model.clone(), &factors, true).unwrap();
-    let segments = Differentiated::in_segments(&model, &factors, true).unwrap();
+    let whole = Differentiated::whole(model.clone(), &factors, MADE).unwrap();
+    let segments = Differentiated::in_segments(&model, &factors, MADE).unwrap();
     assert!(segments.segments.len() > 2, "{}", segments.segments.len());
     assert_eq!(segments.obstructed, [false, false]);
     // The first value that a segment gives.
@@ -165,9 +166,17 @@ fn segments_give_the_gradients_of_the_whole_and_none_of_what_no_factor_changes()
     for s in &segments.segments {
         assert!(!s.gradients.contains(&mask) && !s.gradients.contains(&0), "{:?}", s.gradients);
     }
+    let again = Made { recomputed: true, ..MADE };
+    let kept = |d: &Differentiated| d.segments.iter().map(|s| s.saved.len()).sum::<usize>();
+    let selected = Differentiated::whole(model.clone(), &factors, again).unwrap();
+    assert!(kept(&selected) < kept(&whole), "{} of {}", kept(&selected), kept(&whole));
+    let both = Differentiated::in_segments(&model, &factors, again).unwrap();
     let inputs = [values(&[6], 1), values(&[6], 2), values(&[6], 3)];
-    let (want, have) = (run(whole, &inputs, &factors), run(segments, &inputs, &factors));
-    for (want, have) in want.0.iter().chain(&want.1).zip(have.0.iter().chain(&have.1)) {
-        have.close_enough(want, Approximation::Approximate).unwrap();
+    let want = run(whole, &inputs, &factors);
+    for other in [segments, selected, both] {
+        let have = run(other, &inputs, &factors);
+        for (want, have) in want.0.iter().chain(&want.1).zip(have.0.iter().chain(&have.1)) {
+            have.close_enough(want, Approximation::Approximate).unwrap();
+        }
     }
 }

@@ -92,6 +92,15 @@ impl Home {
         Home::open_on(Arc::new(RealDisk), path.as_ref(), Some(key))
     }
 
+    /// The file of the base model of the home in `path`.
+    ///
+    /// # Errors
+    /// As [`Home::open`] when it is no home, or its settings are damaged.
+    pub fn model_file(path: impl AsRef<Path>) -> Result<PathBuf> {
+        let path = path.as_ref();
+        Ok(path.join(Config::read(&RealDisk, path)?.model))
+    }
+
     /// Opens the home in `path`, all of whose files but the model and the tokenizer are used through `disk`.
     pub(super) fn open_on(disk: Arc<dyn Disk>, path: &Path, key: Option<Key>) -> Result<Home> {
         let config = Config::read(&*disk, path)?;

@@ -154,6 +154,11 @@ impl Keeping {
         }
     }
 
+    /// Writes the ends of fits that are not due yet: after a training that was stopped.
+    pub fn flush(&self) {
+        self.write(&self.ends(None));
+    }
+
     /// The ends that are due at `now`.
     fn ends(&self, now: Option<Instant>) -> Vec<(FitName, FitState)> {
         let mut plan = lock(&self.plan);

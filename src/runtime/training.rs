@@ -183,6 +183,9 @@ impl Session {
             progress,
         };
         let outcome = adaptation.run();
+        if let (Err(_), Some(keeping)) = (&outcome, &keeping) {
+            keeping.flush();
+        }
         engine.drop_train_plans();
         let Outcome { verdict, winner, steps, seconds, tried, loss, doubts, corrections, calibration, known } =
             outcome?;

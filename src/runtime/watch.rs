@@ -43,7 +43,11 @@ impl Judged {
             FeedbackKind::Reject => label != self.answered(),
             FeedbackKind::NoneOfThese => label == Some(NONE_OF_THESE),
             // Never among what is judged.
-            FeedbackKind::Ignored | FeedbackKind::Edit(_) | FeedbackKind::PreferredOver(_) => true,
+            FeedbackKind::Ignored
+            | FeedbackKind::RejectBecause(_)
+            | FeedbackKind::Edit(_)
+            | FeedbackKind::PreferredOver(_)
+            | FeedbackKind::Demonstration(_) => true,
         }
     }
 }

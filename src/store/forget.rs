@@ -44,8 +44,9 @@ impl Selection {
             Selection::Ids(ids) => {
                 for id in ids {
                     if state.interaction(*id)?.is_none() {
-                        return Err(Error::usage(format!("there is no interaction {id} in this profile"))
-                            .hint("give the id that predict printed, and the same profile; nothing was forgotten"));
+                        return Err(Error::usage(format!("there is no interaction {id} in this profile")).hint(
+                            "give the id that came with the answer, and the same profile; nothing was forgotten",
+                        ));
                     }
                 }
                 Ok(ids.iter().copied().collect())

@@ -2,11 +2,15 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Instant;
 
 use ndarray::Array2;
 
+pub use super::bench_text::TextReport;
+use super::bench_text::{TextOptions, time_text};
+pub use super::bench_timing::Timing;
+use super::bench_timing::time;
 use crate::adapt::fit::{Fit, Recipe, Target, TrainingExample, start};
+use crate::adapt::select::{TYPICAL_LENGTH, choose};
 use crate::adapter::file::{AdapterFile, write_adapter};
 use crate::adapter::{Adapter, Calibrated, Depth, Lineage, Pooling, SiteDelta, Verdict};
 use crate::base::{Base, Kind, Task};
@@ -45,6 +49,8 @@ pub struct Options {
     pub profile: bool,
     /// Whether training steps keep less between the passes, and compute it a second time.
     pub gradient_checkpointing: bool,
+    /// Whether the file is used in place, as in a home: nobody may change it meanwhile.
+    pub mapped: bool,
 }
 
 impl Default for Options {
@@ -60,19 +66,9 @@ impl Default for Options {
             model_input: None,
             profile: false,
             gradient_checkpointing: false,
+            mapped: false,
         }
     }
-}
-
-/// Several runs.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Timing {
-    /// Smallest.
-    pub min: f64,
-    /// Middle.
-    pub median: f64,
-    /// Processor time of all threads, on average: what other work on the machine disturbs least.
-    pub cpu: f64,
 }
 
 /// What was measured; times in milliseconds unless named otherwise.
@@ -86,7 +82,9 @@ pub struct Report {
     pub adapted_predict_ms: Timing,
     /// With merged weights.
     pub merged_predict_ms: Timing,
-    /// Forward, backward and optimiser; none when no site can be trained.
+    /// Of a causal language model.
+    pub text: Option<TextReport>,
+    /// Forward, backward and optimiser; none when no site can be trained, and of causal language models.
     pub train_step_ms: Option<Timing>,
     /// A training step in later epochs, when what the layers before the first trained one computed is kept; none when
     /// nothing worth keeping lies before it.
@@ -118,42 +116,20 @@ pub struct Profile {
     pub training_step: Vec<(Place, Spent)>,
 }
 
-fn time(repeats: usize, mut work: impl FnMut() -> Result<()>) -> Result<Timing> {
-    for _ in 0..2 {
-        work()?;
-    }
-    let (mut runs, cpu) = (vec![], cpu_ms());
-    for _ in 0..repeats.max(1) {
-        let start = Instant::now();
-        work()?;
-        runs.push(start.elapsed().as_secs_f64() * 1e3);
-    }
-    let cpu = (cpu_ms() - cpu) / runs.len() as f64;
-    runs.sort_by(f64::total_cmp);
-    Ok(Timing { min: runs[0], median: runs[runs.len() / 2], cpu })
-}
-
-/// Processor time of this process so far, in steps of 10 ms; 0 where the system does not say.
-fn cpu_ms() -> f64 {
-    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
-    // After the name, which may hold anything: the 12th and 13th fields are user and system time in hundredths of a
-    // second.
-    let fields = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
-    fields.split_whitespace().skip(11).take(2).filter_map(|f| f.parse::<f64>().ok()).sum::<f64>() * 10.0
-}
-
 /// Runs the measurements on the model at `path`.
 pub fn run(path: &Path, options: &Options) -> Result<Report> {
-    let base = Base::open(path)?.answering(options.model_output.as_deref(), None)?;
+    let opened = match options.mapped {
+        true => Base::open_in_home(path, true, &|_| Ok(())),
+        false => Base::open(path),
+    };
+    let base = opened?.answering(options.model_output.as_deref(), None)?;
     let base = Arc::new(base.reading(options.model_input.as_deref())?);
     // Independent labels take the time of classes.
     let multi_label = base.output_kind()? == Kind::MultiLabel;
-    let task = match base.guess_task() {
-        _ if multi_label => Task::Classification,
-        // With the scores of all positions.
-        Ok(Task::CausalLm) => Task::Encoder,
-        guessed => guessed?,
-    };
+    let guessed = if multi_label { Task::Classification } else { base.guess_task()? };
+    let is_language_model = guessed == Task::CausalLm;
+    // With the scores of all positions.
+    let task = if is_language_model { Task::Encoder } else { guessed };
     let threads = options.threads.clamp(1, 256);
     // Every thread takes an equal share of the batch.
     let share = options.batch.div_ceil(threads);
@@ -164,8 +140,7 @@ pub fn run(path: &Path, options: &Options) -> Result<Report> {
     let engine = Engine::new(base.clone(), task, Pooling::None);
     let seen = survey(&base, task, &bucket)?;
     let engine = if seen.sequence { Engine::new(base.clone(), task, Pooling::Mean) } else { engine };
-    let choice =
-        crate::adapt::select::choose(&base, task, &options.sites, options.rank, crate::adapt::select::TYPICAL_LENGTH)?;
+    let choice = choose(&base, task, &options.sites, options.rank, TYPICAL_LENGTH)?;
     let sites = choice.candidates.all_sites;
     let named: Vec<_> =
         sites.iter().filter_map(|(n, r)| choice.sites.iter().find(|s| s.name == *n).map(|s| (s.clone(), *r))).collect();
@@ -180,7 +155,20 @@ pub fn run(path: &Path, options: &Options) -> Result<Report> {
         time(options.repeats, || in_parallel(threads, &batches, |b| plan.run(b, factors)).map(drop))
     };
     // First, so that its peak of memory is its own.
-    let steps = match sites.is_empty() {
+    let text = match is_language_model {
+        true => {
+            let choice = choose(&base, guessed, &options.sites, options.rank, TYPICAL_LENGTH)?;
+            let how = TextOptions {
+                length: options.sequence,
+                threads,
+                repeats: options.repeats,
+                gradient_checkpointing: options.gradient_checkpointing,
+            };
+            Some(time_text(&base, &choice.candidates.all_sites, how)?)
+        }
+        false => None,
+    };
+    let steps = match sites.is_empty() || is_language_model {
         true => Steps::default(),
         false => train_steps(&engine, &sites, &parts, seen.features, seen.classes, threads, options)?,
     };
@@ -215,6 +203,7 @@ pub fn run(path: &Path, options: &Options) -> Result<Report> {
         predict_ms,
         adapted_predict_ms,
         merged_predict_ms,
+        text,
         train_step_ms,
         later_step_ms,
         gflops_effective: train_step_ms.map(|t| flop / t.median / 1e6),

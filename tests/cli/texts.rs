@@ -85,11 +85,64 @@ fn edits_are_recorded_learned_listed_and_undone() {
 }
 
 #[test]
+fn conversations_of_others_are_learned_once_and_forgotten() {
+    let folder = TempDir::new().unwrap();
+    let (home, edits) = home(&folder);
+    let file = folder.path().join("chat.jsonl");
+    let line = |turns: &[(&str, &str)]| {
+        let turns: Vec<Value> = turns.iter().map(|(role, text)| json!({ "role": role, "content": text })).collect();
+        format!("{}\n", json!({ "messages": turns }))
+    };
+    let one = |(prompt, wanted): &(String, String)| line(&[("user", prompt), ("assistant", wanted)]);
+    let write = |text: String| std::fs::write(&file, text).unwrap();
+    let data = file.display().to_string();
+    write(line(&[("user", "hi")]));
+    says(&refused(&["train", &home, "--data", &data], 65), "error", "without an answer");
+    // Two answers in the last conversation, one of which is longer than the context.
+    let long = "x".repeat(4000);
+    let two =
+        line(&[("user", &edits[16].0), ("assistant", &edits[16].1), ("user", &edits[17].0), ("assistant", &long)]);
+    write(edits[..16].iter().map(one).collect::<String>() + &two);
+    let trained = answered(&["train", &home, "--data", &data]);
+    let found = &trained["demonstrations"];
+    assert_eq!((&found["recorded"], &found["known"], &found["unfit"]), (&json!(17), &json!(0), &json!(1)), "{found}");
+    assert!(found["reason"].as_str().unwrap().contains("conversation 17"), "{found}");
+    assert_eq!((&trained["promoted"], &trained["language"]["n"]), (&json!(true), &json!(17)), "{trained}");
+    let asked: Vec<&str> = edits[20..28].iter().map(|(prompt, _)| prompt.as_str()).collect();
+    let answers = ask(&home, folder.path(), &asked);
+    let as_wanted = answers.iter().zip(&edits[20..28]).filter(|(a, (_, wanted))| a["text"] == wanted.as_str()).count();
+    assert!(as_wanted >= 5, "{as_wanted} of 8: {answers:?}");
+    let again = answered(&["train", &home, "--data", &data]);
+    assert_eq!((&again["demonstrations"]["recorded"], &again["demonstrations"]["known"]), (&json!(0), &json!(17)));
+    let listed = answered(&["interactions", &home, "--with-feedback"]);
+    let first = listed.as_array().unwrap().last().unwrap();
+    assert_eq!((&first["feedback"]["kind"], &first["feedback"]["text"]), (&json!("demonstration"), &json!(edits[0].1)));
+    // What was forgotten can be brought again.
+    answered(&["forget", &home, first["id"].as_str().unwrap(), "--no-train"]);
+    let back = answered(&["train", &home, "--data", &data, "--steps", "1"]);
+    assert_eq!((&back["demonstrations"]["recorded"], &back["demonstrations"]["known"]), (&json!(1), &json!(16)));
+}
+
+#[test]
+fn why_an_answer_was_rejected_is_kept() {
+    let folder = TempDir::new().unwrap();
+    let (home, edits) = home(&folder);
+    answered(&["generate", &home, &edits[0].0, "--max-tokens", "16"]);
+    refused(&["feedback", &home, "last", "--accept", "--because", "too long"], 2);
+    let long = "w".repeat(5000);
+    says(&refused(&["feedback", &home, "last", "--reject", "--because", &long], 65), "error", "5000 bytes");
+    answered(&["feedback", &home, "last", "--reject", "--because", "too long"]);
+    let listed = answered(&["interactions", &home]);
+    let said = &listed[0]["feedback"];
+    assert_eq!((&said["kind"], &said["why"]), (&json!("reject"), &json!("too long")));
+}
+
+#[test]
 fn what_is_typed_in_a_chat_is_feedback() {
     let folder = TempDir::new().unwrap();
     let (home, edits) = home(&folder);
     let typed = format!(
-        "{}\n/edit {}\n/good\n{}\n/bad\n/retry\n/1\n/edit\n/train\n/2\n/quit\n",
+        "{}\n/edit {}\n/good\n{}\n/bad too long\n/retry\n/1\n/edit\n/train\n/2\n/quit\n",
         edits[0].0, edits[0].1, edits[1].0
     );
     let mut chat = acclimate(&["chat", &home, "--max-tokens", "160"]);

@@ -20,6 +20,8 @@ const MOST: usize = 256;
 const PROBE: usize = 64;
 /// A candidate may take this many times as many.
 const LONGER: usize = 4;
+/// Texts of prose by which is seen whether a model knows its language.
+const SAMPLE: usize = 4;
 /// Texts that the base model goes on with.
 const REHEARSALS: usize = 16;
 /// Tokens of such a text.
@@ -34,22 +36,68 @@ pub(super) struct Answered {
     ended: bool,
 }
 
+/// Answers by the number of the example.
+pub(super) type Answers = HashMap<usize, Vec<u32>>;
+
+/// What models answer that do not change while a training lasts.
+#[derive(Default)]
+pub(super) struct Known {
+    base: Answers,
+    active: Answers,
+}
+
+/// What a candidate makes of what was said.
+#[derive(Default)]
+pub(super) struct Judgement {
+    /// Against the base model, of everything.
+    pub base: Vec<Judged>,
+    /// Against the active generation, of what that has not learned from; empty where the base model is active.
+    pub active: Vec<Judged>,
+}
+
+impl Judgement {
+    pub fn add(&mut self, other: Judgement) {
+        self.base.extend(other.base);
+        self.active.extend(other.active);
+    }
+}
+
 impl LanguageAdaptation<'_> {
-    /// Judges what was said in `items` by a candidate that was not taught with it. `served` keeps what the active
-    /// generation answers to each.
+    /// Judges what was said in `items` by a candidate that was not taught with it, against the base model; and what
+    /// the active generation has not learned from, against that. `known` keeps what both answer.
     pub(super) fn judge(
         &self,
         passes: &mut TextPasses,
         deltas: &[SiteDelta],
         items: &[usize],
-        served: &mut HashMap<usize, Vec<u32>>,
-    ) -> Result<Vec<Judged>> {
+        known: &mut Known,
+    ) -> Result<Judgement> {
         let (sites, factors) = adapted(deltas)?;
         let ours = Variant::Adapted(&sites, &factors);
-        let theirs = &self.serving;
+        let mut answers = HashMap::new();
+        let base = self.judge_against(passes, (&Variant::Base, &mut known.base), (&ours, &mut answers), items)?;
+        let active = match self.serves_base() {
+            true => vec![],
+            false => {
+                let fresh: Vec<usize> = items.iter().copied().filter(|at| self.dataset.examples[*at].fresh).collect();
+                self.judge_against(passes, (&self.serving, &mut known.active), (&ours, &mut answers), &fresh)?
+            }
+        };
+        Ok(Judgement { base, active })
+    }
+
+    /// Judges what was said in `items` by two models, of which the first one is `theirs`, each with what it answers
+    /// as far as that is known.
+    fn judge_against(
+        &self,
+        passes: &mut TextPasses,
+        (theirs, were): (&Variant, &mut Answers),
+        (ours, are): (&Variant, &mut Answers),
+        items: &[usize],
+    ) -> Result<Vec<Judged>> {
         let rated = |at: &usize| matches!(self.dataset.examples[*at].said, Said::Good(_) | Said::Bad(_));
         let drift = match items.iter().any(rated) {
-            true => [self.usual(passes, theirs)?, self.usual(passes, &ours)?],
+            true => [self.usual(passes, theirs)?, self.usual(passes, ours)?],
             false => [0.0; 2],
         };
         let mut judged = vec![];
@@ -59,29 +107,31 @@ impl LanguageAdaptation<'_> {
             judged.push(match &example.said {
                 Said::Edit { edited, original } => {
                     let (wanted, most) = self.wanted(edited, original.as_ref());
-                    let was = match served.get(&at) {
-                        Some(was) => was,
-                        None => {
-                            let answer = self.greedy(theirs, example.said.prompt(), most)?.0;
-                            served.entry(at).or_insert(answer)
-                        }
+                    let close = |variant: &Variant, known: &mut Answers| -> Result<f64> {
+                        let answer = match known.get(&at) {
+                            Some(answer) => answer,
+                            None => {
+                                let answer = self.greedy(variant, example.said.prompt(), most)?.0;
+                                known.entry(at).or_insert(answer)
+                            }
+                        };
+                        Ok(closeness(answer, wanted))
                     };
-                    let is = self.greedy(&ours, example.said.prompt(), most)?.0;
                     Judged::Edit {
-                        closeness: [closeness(was, wanted), closeness(&is, wanted)],
-                        log_prob: [mean(&passes.log_probs(theirs, edited)?), mean(&passes.log_probs(&ours, edited)?)],
+                        closeness: [close(theirs, were)?, close(ours, are)?],
+                        log_prob: [mean(&passes.log_probs(theirs, edited)?), mean(&passes.log_probs(ours, edited)?)],
                     }
                 }
                 Said::Preference { chosen, rejected } => {
                     let mut margin = |variant: &Variant| -> Result<f64> {
                         Ok(sum(&passes.log_probs(variant, chosen)?) - sum(&passes.log_probs(variant, rejected)?))
                     };
-                    Judged::Preference([margin(theirs)?, margin(&ours)?])
+                    Judged::Preference([margin(theirs)?, margin(ours)?])
                 }
                 Said::Good(text) | Said::Bad(text) => {
                     let good = matches!(example.said, Said::Good(_));
                     let before = mean(&passes.log_probs(theirs, text)?) - drift[0];
-                    let after = mean(&passes.log_probs(&ours, text)?) - drift[1];
+                    let after = mean(&passes.log_probs(ours, text)?) - drift[1];
                     Judged::Rated { good, log_prob: [before, after] }
                 }
             });
@@ -95,18 +145,6 @@ impl LanguageAdaptation<'_> {
         let most = (longest + SLACK).min(MOST);
         let wanted = self.without_end(edited.completion());
         (&wanted[..wanted.len().min(most)], most)
-    }
-
-    /// Mean closeness of the base model's answers to the edits; 0 where there is none.
-    pub(super) fn base_closeness(&self) -> Result<f64> {
-        let mut all = vec![];
-        for example in &self.dataset.examples {
-            if let Said::Edit { edited, original } = &example.said {
-                let (wanted, most) = self.wanted(edited, original.as_ref());
-                all.push(closeness(&self.greedy(&Variant::Base, example.said.prompt(), most)?.0, wanted));
-            }
-        }
-        Ok(all.iter().sum::<f64>() / all.len().max(1) as f64)
     }
 
     /// Mean log-probability of a token of answers that nobody said anything about; of neutral prose where there are
@@ -190,9 +228,22 @@ impl LanguageAdaptation<'_> {
         Ok((tokens, false))
     }
 
+    /// Texts on which a fit is held to what the base model thinks: prose, where it reads that better than by guessing.
+    pub(super) fn rehearsal(&self, passes: &mut TextPasses) -> Result<Vec<Text>> {
+        let mut read = vec![];
+        for text in self.dataset.rehearsal.iter().take(SAMPLE) {
+            read.extend(passes.log_probs(&Variant::Base, text)?);
+        }
+        let known = passes.vocabulary().is_none_or(|n| -mean(&read) < (n as f64).ln());
+        match known && !read.is_empty() {
+            true => Ok(self.dataset.rehearsal.clone()),
+            false => self.own_texts(),
+        }
+    }
+
     /// Texts that the base model goes on with from the dataset's beginnings, each token drawn by its probability:
     /// what it was trained on is not at hand, and this is as near as one comes.
-    pub(super) fn rehearsal(&self) -> Result<Vec<Text>> {
+    fn own_texts(&self) -> Result<Vec<Text>> {
         let mut texts = vec![];
         let starts = self.dataset.starts.iter().cycle().take(REHEARSALS.max(self.dataset.starts.len()));
         for (at, start) in starts.enumerate().filter(|(_, start)| !start.is_empty()) {

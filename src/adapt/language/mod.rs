@@ -9,12 +9,12 @@ mod example;
 mod fit;
 mod judge;
 
-use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 pub(crate) use example::{LanguageDataset, LanguageExample, Said};
-pub(crate) use fit::Losses;
-use fit::{FittedText, References, TextFit};
+use fit::FittedText;
+pub(crate) use fit::{Losses, References, TextFit};
+use judge::{Judgement, Known};
 
 use super::fit::Recipe;
 use super::fit::state::Keeper;
@@ -29,7 +29,7 @@ use crate::sync::on_cores;
 
 /// Peak learning rate of the factors where the hidden states have this width, and its bounds: a wider model takes
 /// smaller steps, by the power 3/2. Found on models of width 128 and 576 (docs/language-models.md).
-const LEARNING_RATE: f32 = 3.2e-4;
+const LEARNING_RATE: f32 = 6.4e-4;
 const WIDTH: f32 = 576.0;
 const SLOWEST: f32 = 1e-4;
 const FASTEST: f32 = 4e-3;
@@ -122,6 +122,10 @@ impl LanguageAdaptation<'_> {
         if self.sites.is_empty() {
             return Ok(self.nothing("no layer of the model can be trained".into(), started));
         }
+        if !self.serves_base() && !self.dataset.revised && self.dataset.examples.iter().all(|e| !e.fresh) {
+            let reason = "there is no feedback since the active generation was trained";
+            return Ok(self.nothing(reason.into(), started));
+        }
         let folds = self.folds();
         let parts = folds.iter().max().map_or(1, |last| last + 1);
         if parts < 2 {
@@ -137,8 +141,8 @@ impl LanguageAdaptation<'_> {
             stage: (0, parts + 1),
         };
         if self.losses.rehearsal > 0.0 {
-            self.say("reading what the base model writes", 0.0);
-            run.references.rehearsal = self.rehearsal()?.into_iter().map(|text| (text, None)).collect();
+            self.say("reading", 0.0);
+            run.references.rehearsal = self.rehearsal(&mut run.passes)?.into_iter().map(|text| (text, None)).collect();
         }
         let mut fits = vec![];
         for fold in 0..parts {
@@ -148,7 +152,7 @@ impl LanguageAdaptation<'_> {
         }
         let mut tried = vec![];
         let mut whole: Option<FittedText> = None;
-        let (mut last, mut base, mut served) = (None, None, HashMap::new());
+        let (mut last, mut base, mut known) = (None, None, Known::default());
         for strength in STRENGTHS {
             self.say("judging", 0.9);
             let held_out: Vec<(Vec<SiteDelta>, Vec<usize>)> = fits
@@ -156,16 +160,17 @@ impl LanguageAdaptation<'_> {
                 .enumerate()
                 .map(|(fold, fit)| (scaled(&fit.deltas, strength), (0..n).filter(|at| folds[*at] == fold).collect()))
                 .collect();
-            let mut judged = vec![];
+            let mut judged = Judgement::default();
             for (deltas, items) in &held_out {
-                judged.extend(self.judge(&mut run.passes, deltas, items, &mut served)?);
+                judged.add(self.judge(&mut run.passes, deltas, items, &mut known)?);
             }
-            let calls = Calls::count(&judged);
+            let calls = Calls::count(&judged.base);
             let decision = calls.decide(&self.settings.limits);
             let mut found = LanguageFound { calls, retention: None, strength };
-            tried.push(line(&found, &decision, None));
-            if !decision.passed() {
-                last = Some((found, judged, decision, "".to_string()));
+            let behind = behind(&Calls::count(&judged.active));
+            tried.push(line(&found, &decision, behind.as_deref()));
+            if !decision.passed() || behind.is_some() {
+                last = Some((found, judged, decision, behind.unwrap_or_default()));
                 break;
             }
             let fit = match &whole {
@@ -196,7 +201,7 @@ impl LanguageAdaptation<'_> {
 
     fn decided(
         &self,
-        last: Option<(LanguageFound, Vec<Judged>, Decision, String)>,
+        last: Option<(LanguageFound, Judgement, Decision, String)>,
         winner: Option<LanguageWinner>,
         steps: u64,
         tried: Vec<String>,
@@ -205,7 +210,7 @@ impl LanguageAdaptation<'_> {
         let Some((found, judged, decision, refusal)) = last else {
             return Ok(self.nothing("nothing was trained".into(), started));
         };
-        let closeness = |at: usize| {
+        let closeness = |judged: &[Judged], at: usize| {
             let all: Vec<f64> = judged
                 .iter()
                 .filter_map(|j| match j {
@@ -215,18 +220,19 @@ impl LanguageAdaptation<'_> {
                 .collect();
             if all.is_empty() { 0.0 } else { all.iter().sum::<f64>() / all.len() as f64 }
         };
-        let serves_base = matches!(self.serving, Variant::Base);
         let retention = found.retention.unwrap_or_default();
         let reason = match (&winner, refusal.is_empty()) {
             (Some(_), _) => said(&found.calls),
-            (None, false) => format!("it is better on what you said ({}), but {refusal}", said(&found.calls)),
-            (None, true) => format!("not shown to be better: {}, p = {:.2}", said(&found.calls), decision.p()),
+            (None, false) if decision.passed() => {
+                format!("it is better on what you said ({}), but {refusal}", said(&found.calls))
+            }
+            (None, _) => format!("not shown to be better: {}, p = {:.2}", said(&found.calls), decision.p()),
         };
         let verdict = Verdict {
             promoted: winner.is_some(),
-            base_accuracy: if serves_base { closeness(0) } else { self.base_closeness()? },
-            before: closeness(0),
-            after: closeness(1),
+            base_accuracy: closeness(&judged.base, 0),
+            before: if judged.active.is_empty() { closeness(&judged.base, 0) } else { closeness(&judged.active, 0) },
+            after: closeness(&judged.base, 1),
             n: found.calls.n,
             p_value: decision.p(),
             power: 0.0,
@@ -237,6 +243,10 @@ impl LanguageAdaptation<'_> {
         };
         let seconds = started.elapsed().as_secs_f64();
         Ok(LanguageOutcome { verdict, winner, steps, seconds, tried, found: Some(found) })
+    }
+
+    fn serves_base(&self) -> bool {
+        matches!(self.serving, Variant::Base)
     }
 
     /// Of each example its fold: the same messages are on one side.
@@ -293,6 +303,17 @@ fn said(calls: &Calls) -> String {
     format!("{} of {} answers come closer to what you said, {} further away", calls.better, calls.n, calls.worse)
 }
 
+/// Why a candidate may not take the place of the active generation, by what that has not learned from. On a tie it
+/// does: it has learned from all that the other has, and from more.
+fn behind(fresh: &Calls) -> Option<String> {
+    (fresh.worse > fresh.better).then(|| {
+        format!(
+            "of the {} answers since the active generation was trained, {} come closer than that comes, and {} less close",
+            fresh.n, fresh.better, fresh.worse
+        )
+    })
+}
+
 fn line(found: &LanguageFound, decision: &Decision, refusal: Option<&str>) -> String {
     let strength = if found.strength < 1.0 {
         format!(" at {:.0} % of its strength", 100.0 * found.strength)
@@ -335,7 +356,7 @@ impl Run<'_> {
     fn fit(&mut self, items: &[usize]) -> Result<FittedText> {
         let of = self.of;
         let recipe = of.recipe(items.len());
-        let keeps = if recipe.gradient_checkpointing { Keeps::Checkpoints } else { Keeps::Everything };
+        let keeps = if recipe.gradient_checkpointing { Keeps::Checkpoints } else { Keeps::Selected };
         let trainer = TextTrainer::new(self.passes.again()?, of.sites, (recipe.lora.trains(), keeps));
         let examples: Vec<&LanguageExample> = items.iter().map(|&i| &of.dataset.examples[i]).collect();
         let fit = TextFit::new(trainer, examples, of.sites, &recipe, of.losses)?;

@@ -9,9 +9,9 @@ use serde::{Deserialize, Serialize};
 use super::Choice;
 use crate::adapt::CandidateSites;
 use crate::adapter::LoraOptions;
-use crate::base::{Base, Task};
+use crate::base::{Base, Dim, Port, Task};
 use crate::error::{Error, Result};
-use crate::plan::{Ends, Keeps, MICRO_BATCH, Reach, SiteKey, TrainPlan};
+use crate::plan::{CHUNK, Ends, Keeps, Reach, SiteKey, TrainPlan};
 use crate::process::TrainLimits;
 use crate::process::status_bytes;
 use crate::sites::Site;
@@ -133,7 +133,12 @@ impl<'a> Costs<'a> {
 
     /// Memory of a training of all sites of which a pass holds `held` bytes.
     pub fn all(&self, rank: usize, held: u64) -> u64 {
-        self.memory(0, rank, held, MICRO_BATCH)
+        self.memory(0, rank, held, self.most())
+    }
+
+    /// Training examples of the largest micro-batch.
+    fn most(&self) -> usize {
+        self.choice.bucket.batch.max(1)
     }
 
     fn key(&self, from: usize, rank: usize) -> SiteKey {
@@ -143,12 +148,12 @@ impl<'a> Costs<'a> {
         key
     }
 
-    /// Bytes of activations and gradients that a pass of one micro-batch of [`MICRO_BATCH`] holds at most at once.
+    /// Bytes of activations and gradients that a pass of the largest micro-batch holds at most at once.
     fn held(&self, from: usize, rank: usize, keeps: Keeps) -> Result<u64> {
         let (ends, bucket) = (Ends::Tail(self.task), &self.choice.bucket);
         let reach = TrainPlan::reach(self.base, ends, bucket, &self.key(from, rank), keeps);
         match keeps {
-            Keeps::Everything => Ok(reach?.peak_bytes),
+            Keeps::Everything | Keeps::Selected => Ok(reach?.peak_bytes),
             // A graph that cannot be cut, or loses gradients where it is, is trained whole.
             Keeps::Checkpoints => {
                 let all = |r: &Reach| r.reachable.len() == self.choice.sites.len() - from;
@@ -168,7 +173,19 @@ impl<'a> Costs<'a> {
 
     /// What a training of the sites from one on takes, however small its micro-batches.
     fn fixed(&self, from: usize) -> u64 {
-        self.before + PROGRAM + self.packed(from)
+        self.before + PROGRAM + self.packed(from) + self.scores()
+    }
+
+    /// Of texts, scores over the vocabulary: of a few tokens at once, with their gradient, and the base's beside them.
+    fn scores(&self) -> u64 {
+        let last = |port: &Port| match port.dims.last() {
+            Some(Dim::Fixed(n)) => *n as u64,
+            _ => 0,
+        };
+        match self.task {
+            Task::CausalLm => 3 * 4 * CHUNK as u64 * self.base.outputs().iter().map(last).max().unwrap_or(0),
+            _ => 0,
+        }
     }
 
     fn memory(&self, from: usize, rank: usize, held: u64, micro_batch: usize) -> u64 {
@@ -187,7 +204,7 @@ impl<'a> Costs<'a> {
         let Some(limit) = self.limits.memory_bytes else {
             let keeps = Keeps::Everything;
             let memory = self.all(rank, self.held(0, rank, keeps)?);
-            return Ok(Fit { from: 0, rank, micro_batch: MICRO_BATCH, keeps, memory });
+            return Ok(Fit { from: 0, rank, micro_batch: self.most(), keeps, memory });
         };
         // Numbers to train may take half of what is left.
         let room = limit.saturating_sub(self.fixed(0)) / 2;
@@ -200,7 +217,7 @@ impl<'a> Costs<'a> {
         // checkpointing.
         let thinnest = if self.base.has_sequence() { THINNEST_SEQUENCES } else { THINNEST };
         let thinned = |held: u64, least: usize| {
-            let halves = std::iter::successors(Some(MICRO_BATCH), |micro| Some(micro / 2)).take_while(|m| *m >= least);
+            let halves = std::iter::successors(Some(self.most()), |micro| Some(micro / 2)).take_while(|m| *m >= least);
             halves.into_iter().find(|&micro| fits(0, held, micro))
         };
         let everything = self.held(0, narrow, Keeps::Everything)?;
@@ -208,7 +225,7 @@ impl<'a> Costs<'a> {
             let memory = self.memory(from, narrow, held, micro_batch);
             Fit { from, rank: narrow, micro_batch, keeps, memory }
         };
-        if let Some(micro_batch) = thinned(everything, THINNEST) {
+        if let Some(micro_batch) = thinned(everything, THINNEST.min(self.most())) {
             return Ok(fit(0, everything, micro_batch, Keeps::Everything));
         }
         let checkpoints = self.held(0, narrow, Keeps::Checkpoints)?;
@@ -261,7 +278,7 @@ impl<'a> Costs<'a> {
         let reachable = self.choice.sites.len();
         let fit = if reachable == 0 {
             let memory = self.before + PROGRAM;
-            Fit { from: 0, rank, micro_batch: MICRO_BATCH, keeps: Keeps::Everything, memory }
+            Fit { from: 0, rank, micro_batch: self.most(), keeps: Keeps::Everything, memory }
         } else {
             self.within_memory(rank)?
         };
@@ -303,7 +320,7 @@ impl<'a> Costs<'a> {
         if fit.rank < rank {
             reasons.push(format!("rank {} for {rank}, to save memory", fit.rank));
         }
-        if fit.micro_batch < MICRO_BATCH {
+        if fit.micro_batch < self.most() {
             reasons.push(format!("{} training examples at a time", fit.micro_batch));
         }
         let gradient_checkpointing = fit.keeps == Keeps::Checkpoints && !sites.is_empty();
@@ -357,6 +374,7 @@ impl TrainLimits {
 mod tests {
     use super::*;
     use crate::adapter::InitLoraWeights;
+    use crate::plan::MICRO_BATCH;
     use crate::sites::Pattern;
 
     fn base() -> Base {

@@ -26,6 +26,8 @@ pub(crate) struct Choice {
     /// Sizes at which costs are estimated.
     pub bucket: Bucket,
     pub unreachable: Vec<String>,
+    /// Activations and gradients that a pass over `bucket` holds at most at once where nothing is computed twice.
+    pub peak_bytes: u64,
     pub train_memory_bytes: u64,
 }
 
@@ -63,16 +65,21 @@ pub(crate) fn choose(base: &Base, task: Task, pattern: &Pattern, rank: usize, le
     let candidates = CandidateSites { last_block: key(&|i| seen.last_block[i]), all_sites: key(&|_| true) };
     let reached = || seen.table.sites.iter().zip(&seen.macs).filter(|(s, _)| reachable.contains(&s.name));
     let (sites, macs): (Vec<Site>, Vec<u64>) = reached().map(|(s, m)| (s.clone(), *m)).unzip();
-    let mut choice = Choice { candidates, sites, macs, bucket, unreachable, train_memory_bytes: 0 };
+    let mut choice = Choice { candidates, sites, macs, bucket, unreachable, peak_bytes, train_memory_bytes: 0 };
     let workers = crate::process::available_cores();
     choice.train_memory_bytes = Costs::of(base, task, &choice, &TrainLimits::default(), workers).all(rank, peak_bytes);
     Ok(choice)
 }
 
+/// Training examples of a pass: texts are trained one by one.
+fn at_once(task: Task) -> usize {
+    if task == Task::CausalLm { 1 } else { MICRO_BATCH }
+}
+
 /// Surveys at `length`, or at the longest half of it (and so on) that the model's table of positions allows.
 fn survey_at(base: &Base, task: Task, mut length: usize) -> Result<(Bucket, Survey)> {
     loop {
-        let bucket = base.bucket(MICRO_BATCH, length);
+        let bucket = base.bucket(at_once(task), length);
         match survey(base, task, &bucket) {
             Err(_) if base.has_sequence() && length > 1 => length /= 2,
             seen => return seen.map(|s| (bucket, s)),

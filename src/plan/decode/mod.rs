@@ -14,6 +14,8 @@ mod feed;
 mod graph;
 mod kv_cache;
 #[cfg(test)]
+mod padded_tests;
+#[cfg(test)]
 mod tests;
 
 use std::sync::Arc;
@@ -129,6 +131,20 @@ impl Decoder {
     /// [`ErrorKind::BadData`] where a token is none of the model's, or there are more than the context has
     /// positions for.
     pub fn read(&self, variant: &Variant, cache: &mut KvCache, tokens: &[u32]) -> Result<Vec<f32>> {
+        self.read_while(variant, cache, tokens, &mut || true)
+    }
+
+    /// [`Decoder::read`], which asks between blocks of many tokens whether it is to go on.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Interrupted`] where it is not; the cache then holds what was read so far.
+    pub fn read_while(
+        &self,
+        variant: &Variant,
+        cache: &mut KvCache,
+        tokens: &[u32],
+        goes_on: &mut dyn FnMut() -> bool,
+    ) -> Result<Vec<f32>> {
         let way = self.way(variant);
         self.check(cache.tokens().len(), tokens)?;
         let hidden = on_cores(self.cores, || {
@@ -136,12 +152,16 @@ impl Decoder {
                 self.try_cache(tokens);
             }
             match self.caches.known() {
-                Some(true) => self.read_on(way, cache, tokens),
+                Some(true) => self.read_on(way, cache, tokens, goes_on),
                 _ => self.reread(way, cache, tokens),
             }
         });
         let scores = hidden.and_then(|hidden| on_cores(self.cores, || self.scores(hidden)));
-        scores.inspect_err(|_| *cache = KvCache::new())
+        scores.inspect_err(|e| {
+            if e.kind() != ErrorKind::Interrupted {
+                *cache = KvCache::new();
+            }
+        })
     }
 
     fn check(&self, before: usize, tokens: &[u32]) -> Result<()> {
@@ -164,7 +184,13 @@ impl Decoder {
     }
 
     /// The hidden state of the last token, with a cache that is kept.
-    fn read_on(&self, way: Way, cache: &mut KvCache, tokens: &[u32]) -> Result<Tensor> {
+    fn read_on(
+        &self,
+        way: Way,
+        cache: &mut KvCache,
+        tokens: &[u32],
+        goes_on: &mut dyn FnMut() -> bool,
+    ) -> Result<Tensor> {
         cache.reserve(&self.base, cache.tokens().len() + tokens.len(), self.context)?;
         if let ([token], false) = (tokens, cache.tokens().is_empty()) {
             let step = self.compiled_step(way, cache.capacity)?;
@@ -180,16 +206,25 @@ impl Decoder {
             return std::thread::scope(|scope| {
                 let capacity = cache.capacity;
                 scope.spawn(move || self.compiled_step(way, capacity).is_ok());
-                self.read_blocks(way, cache, tokens)
+                self.read_blocks(way, cache, tokens, goes_on)
             });
         }
-        self.read_blocks(way, cache, tokens)
+        self.read_blocks(way, cache, tokens, goes_on)
     }
 
     /// The hidden state of the last token, several tokens at a time.
-    fn read_blocks(&self, way: Way, cache: &mut KvCache, tokens: &[u32]) -> Result<Tensor> {
+    fn read_blocks(
+        &self,
+        way: Way,
+        cache: &mut KvCache,
+        tokens: &[u32],
+        goes_on: &mut dyn FnMut() -> bool,
+    ) -> Result<Tensor> {
         let mut hidden = None;
         for block in tokens.chunks(BLOCKS[BLOCKS.len() - 1]) {
+            if hidden.is_some() && !goes_on() {
+                return Err(Error::new(ErrorKind::Interrupted, "reading was stopped"));
+            }
             hidden = Some(self.block(way, cache, block)?);
         }
         hidden.ok_or_else(|| Error::internal("no token to read"))

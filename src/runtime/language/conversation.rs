@@ -97,7 +97,8 @@ impl Conversation<'_> {
     }
 
     /// Answers the messages, and adds the answer to them. Text is handed to `on_text` as it comes, in whole characters;
-    /// when it says `false` the answer ends there.
+    /// when it says `false` the answer ends there. While a long prompt is read it is given the empty text now and then:
+    /// an answer that is stopped so has no token, is not recorded, and not added.
     ///
     /// # Errors
     /// `BadData` where the messages do not fit the model's context or its chat template; `Usage` for a config out
@@ -129,7 +130,7 @@ impl Conversation<'_> {
     /// Whether the base model can answer the messages, by its first token.
     fn base_answers(&mut self, config: &GenerationConfig) -> bool {
         let base = Arc::new(Serving::base(&self.session.home));
-        self.generate(&base, config, &mut |_| false).is_ok()
+        self.generate(&base, config, &mut |text| text.is_empty()).is_ok()
     }
 
     /// Answers the messages with `serving`, from the first token to the last.
@@ -154,8 +155,25 @@ impl Conversation<'_> {
         let cached = same.min(prompt.len() - 1);
         self.cache.truncate(cached);
         let variant = serving.variant();
-        let mut scores = language.decoder.read(&variant, &mut self.cache, &prompt[cached..])?;
+        let read = language.decoder.read_while(&variant, &mut self.cache, &prompt[cached..], &mut || on_text(""));
         let prefill_ms = started.elapsed().as_secs_f64() * 1e3;
+        let none = Generated {
+            id: None,
+            unrecorded: None,
+            text: String::new(),
+            tokens: 0,
+            finish_reason: None,
+            prompt_tokens: prompt.len(),
+            cached_tokens: cached,
+            left_out,
+            generation: serving.generation,
+            prefill_ms,
+            token_ms: 0.0,
+        };
+        let mut scores = match read {
+            Err(e) if e.kind() == ErrorKind::Interrupted => return Ok(none),
+            read => read?,
+        };
         let (mut ids, mut answer) = (prompt.clone(), String::new());
         let mut goes_on = true;
         let generating = Instant::now();
@@ -178,24 +196,15 @@ impl Conversation<'_> {
         let tokens = ids.len() - prompt.len();
         let later = tokens.saturating_sub(1);
         let token_ms = if later > 0 { generating.elapsed().as_secs_f64() * 1e3 / later as f64 } else { 0.0 };
-        Ok(Generated {
-            id: None,
-            unrecorded: None,
-            text: answer,
-            tokens,
-            finish_reason,
-            prompt_tokens: prompt.len(),
-            cached_tokens: cached,
-            left_out,
-            generation: serving.generation,
-            prefill_ms,
-            token_ms,
-        })
+        Ok(Generated { text: answer, tokens, finish_reason, token_ms, ..none })
     }
 
     /// Records an answer and adds it to the messages. A disk that takes no record is no error: the answer then has no
     /// id.
     fn keep(&mut self, mut answer: Generated) -> Result<Generated> {
+        if answer.tokens == 0 {
+            return Ok(answer);
+        }
         let messages = self.messages[..].iter().map(|m| (m.role.clone(), m.content.clone())).collect();
         let ended = answer.finish_reason == Some(FinishReason::Stop);
         let stored = StoredConversation { messages, answer: answer.text.clone(), ended };

@@ -7,6 +7,8 @@ use crate::sync::lock;
 
 /// Longest text that an answer is edited to.
 const LONGEST_EDIT: usize = 1 << 20;
+/// Longest reason that is kept.
+const LONGEST_REASON: usize = 4 << 10;
 
 impl Session {
     /// What the journal keeps of `feedback` on the answer `id` of a language model.
@@ -19,6 +21,17 @@ impl Session {
         match feedback {
             Feedback::Accept => teaches(&about).map(|()| FeedbackKind::Accept),
             Feedback::Reject => teaches(&about).map(|()| FeedbackKind::Reject),
+            Feedback::RejectBecause(why) => {
+                teaches(&about)?;
+                let why = why.trim();
+                match why.len() {
+                    0 => Ok(FeedbackKind::Reject),
+                    1..=LONGEST_REASON => Ok(FeedbackKind::RejectBecause(why.into())),
+                    n => {
+                        Err(Error::bad_data(format!("a reason of {n} bytes; at most {LONGEST_REASON} are kept")).at(id))
+                    }
+                }
+            }
             Feedback::Edit(text) => {
                 let text = text.trim().to_string();
                 if text.is_empty() {

@@ -44,7 +44,8 @@ pub(in crate::runtime) fn with_later_turns(journal: &mut Journal, what: &Selecti
     }
     for said in journal.state().all_feedback() {
         let said = said?;
-        if let (FeedbackKind::Edit(text), true) = (&said.kind, known.contains(&said.id))
+        if let (FeedbackKind::Edit(text) | FeedbackKind::Demonstration(text), true) =
+            (&said.kind, known.contains(&said.id))
             && let Some(c) = conversation(said.id)?
         {
             begin(&c, text);

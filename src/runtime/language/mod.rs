@@ -1,6 +1,7 @@
 //! Homes of language models: conversations that are answered token by token.
 
 mod conversation;
+mod demonstrations;
 mod feedback;
 mod files;
 mod forget;
@@ -18,6 +19,7 @@ use std::sync::Arc;
 use tokenizers::Tokenizer;
 
 pub use conversation::{Conversation, Generated};
+pub use demonstrations::Demonstrations;
 pub(super) use files::{OTHERS, TOKENIZER, folder};
 pub(super) use forget::with_later_turns;
 

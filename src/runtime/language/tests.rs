@@ -308,3 +308,50 @@ fn a_choice_whose_other_answer_was_forgotten_teaches_nothing() {
     let report = train(&session);
     assert!(report.verdict.reason.starts_with("0 answers have feedback"), "{}", report.verdict.reason);
 }
+
+#[test]
+fn a_second_training_is_judged_on_what_is_new() {
+    let folder = TempDir::new().unwrap();
+    let (home, script) = home(&folder);
+    let session = home.session("p").unwrap();
+    edit_all(&session, &script.edits[..12]);
+    let first = train(&session);
+    assert!(first.promoted, "{}", first.verdict.reason);
+    let again = train(&session);
+    assert!(!again.promoted && again.steps == 0, "{}", again.verdict.reason);
+    assert!(again.verdict.reason.contains("no feedback since"), "{}", again.verdict.reason);
+    // The active generation has an advantage on the first twelve only.
+    let more = || script.edits[12..].iter().chain(&script.held_out);
+    let wrong = more().filter(|asked| ask(&session, &asked.prompt).text.trim() != asked.wanted).take(8);
+    let edited = wrong.map(|asked| edit(&session, asked)).count();
+    assert_eq!(edited, 8);
+    let second = train(&session);
+    assert!(second.promoted, "{}: {:?}", second.verdict.reason, second.tried);
+    assert_eq!((second.generation, second.verdict.n), (2, 20));
+    // What is no longer said is taken out, although nothing is new.
+    session.ignore_feedback(InteractionId(0)).unwrap();
+    let third = train(&session);
+    assert!(third.steps > 0, "{}", third.verdict.reason);
+}
+
+#[test]
+fn an_answer_that_is_stopped_while_its_prompt_is_read_leaves_no_trace() {
+    let folder = TempDir::new().unwrap();
+    let (home, _) = home(&folder);
+    let session = home.session("p").unwrap();
+    let mut conversation = session.conversation().unwrap();
+    let mut config = conversation.defaults().unwrap();
+    (config.do_sample, config.max_new_tokens) = (false, Some(8));
+    let long = "please switch on the lamp ".repeat(14);
+    conversation.push(Message::new("user", long.clone()));
+    let none = conversation.answer(&config, &mut |text| !text.is_empty()).unwrap();
+    assert_eq!((none.tokens, none.id, conversation.messages().len()), (0, None, 1), "{none:?}");
+    assert!(none.prompt_tokens > 256, "{none:?}");
+    // What was read stays read.
+    let answer = conversation.answer(&config, &mut |_| true).unwrap();
+    assert!(answer.cached_tokens >= 128 && answer.id.is_some(), "{answer:?}");
+    let mut fresh = session.conversation().unwrap();
+    fresh.push(Message::new("user", long));
+    assert_eq!(fresh.answer(&config, &mut |_| true).unwrap().text, answer.text);
+    assert_eq!(session.status().unwrap().interactions, 2);
+}

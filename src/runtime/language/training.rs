@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::texts::messages;
+use crate::adapt::fit::Recipe;
 use crate::adapt::fit::state::{Keeper, Naming};
 use crate::adapt::language::{LanguageAdaptation, LanguageDataset, LanguageExample, LanguageOutcome, Losses, Said};
 use crate::adapt::select::{Chosen, Costs, applied};
@@ -15,6 +16,7 @@ use crate::chat::Message;
 use crate::error::{Error, ErrorKind, Result};
 use crate::journal::{FeedbackKind, InteractionId, Snapshot, StoredConversation, StoredInput};
 use crate::plan::{SiteKey, Text};
+use crate::process::machine_memory;
 use crate::runtime::feedback_dataset::{silent, size};
 use crate::runtime::session::{Serving, Session};
 use crate::runtime::training::{TRAIN_LOCK_WAIT, TrainReport};
@@ -25,6 +27,8 @@ use crate::sync::lock;
 
 /// Prose that has nothing to do with anybody: whether a model still reads it as before.
 const NEUTRAL: &str = include_str!("neutral.txt");
+/// Other prose, of many kinds, on which a fit is held to what the base model thinks.
+const REHEARSAL: &str = include_str!("rehearsal.txt");
 /// Prompts of several kinds, whose answers must come to an end.
 const PROBES: [&str; 8] = [
     "List five things I should buy for a picnic.",
@@ -38,6 +42,8 @@ const PROBES: [&str; 8] = [
 ];
 /// Beginnings of texts that the base model goes on with.
 const STARTS: [&str; 8] = ["The", "In the", "A", "When", "It is", "One day", "There are", "How"];
+/// Where memory is not limited, activations may take this part of the machine's before they are computed twice.
+const PART_OF_MEMORY: u64 = 16;
 /// Most answers that nobody said anything about: the latest ones.
 const MOST_KEPT: usize = 16;
 
@@ -88,6 +94,9 @@ impl Session {
             progress,
         };
         let outcome = adaptation.run();
+        if let (Err(_), Some(keeping)) = (&outcome, &keeping) {
+            keeping.flush();
+        }
         engine.drop_train_plans();
         let LanguageOutcome { verdict, winner, steps, seconds, tried, found } = outcome?;
         let generation = match winner {
@@ -154,12 +163,14 @@ impl Session {
         let engine = &self.home().0.engine;
         let mut settings = options.over(|| self.settings());
         let limits = options.limits.unwrap_or(config.limits);
-        let taught = self.taught(cut)?;
+        let taught = self.taught(serving, cut)?;
         let texts = taught.dataset.examples.iter().flat_map(|e| e.said.texts());
         let longest = texts.map(|t| t.tokens.len()).max().unwrap_or(0);
         let pattern = Pattern::new(&config.sites);
         let choice = crate::adapt::select::choose(&engine.base, engine.task, &pattern, config.rank, longest.max(1))?;
         let (candidates, chosen) = if limits.are_unlimited() {
+            let room = machine_memory().map_or(u64::MAX, |all| all / PART_OF_MEMORY);
+            settings.recipe.gradient_checkpointing |= choice.peak_bytes > room;
             (choice.candidates, None)
         } else {
             let costs = Costs::new(&engine.base, engine.task, &choice, &limits, settings.threads)
@@ -178,7 +189,8 @@ impl Session {
         name.text(concat!("acclimate ", env!("CARGO_PKG_VERSION"), " training of texts"));
         name.text(std::env::consts::ARCH);
         name.bytes(&engine.base.fingerprint().0);
-        name.text(&format!("{:?} {sites:?}", Settings { threads: 0, budget: None, ..settings.clone() }));
+        let recipe = Recipe { gradient_checkpointing: false, ..settings.recipe.clone() };
+        name.text(&format!("{:?} {sites:?}", Settings { threads: 0, budget: None, recipe, ..settings.clone() }));
         name.text(&serving.generation.to_string());
         taught.dataset.examples.iter().for_each(|e| name.language_example(e));
         taught.dataset.kept.iter().for_each(|t| name.text_tokens(t));
@@ -187,28 +199,33 @@ impl Session {
     }
 
     /// Everything that the journal has to teach up to `cut`, in order of time.
-    fn taught(&self, cut: &Cut) -> Result<Taught> {
+    fn taught(&self, serving: &Serving, cut: &Cut) -> Result<Taught> {
         let journal = lock(&self.journal).snapshot();
         let language = self.home().language()?;
         let opinions = opinions::read(&journal, size(cut.feedback))?;
         let (mut examples, mut superseded, mut ignored, mut latest) = (vec![], 0, 0, 0);
+        let mut revised = false;
         for (at, opinion) in opinions.iter().enumerate() {
-            let entry = &opinion.word.entry;
+            let (word, entry) = (&opinion.word, &opinion.word.entry);
+            revised |= (word.first as u64) < serving.examples && word.last as u64 >= serving.examples;
             ignored += usize::from(entry.kind == FeedbackKind::Ignored);
-            // Of two edits of answers to the same messages the newer one holds.
+            // An edit holds instead of what was to be answered to the same messages before. Several demonstrations
+            // do not contradict each other.
             let is_edit = |kind: &FeedbackKind| matches!(kind, FeedbackKind::Edit(_));
             let newer = |other: &opinions::Opinion| other.digest == opinion.digest && is_edit(&other.word.entry.kind);
-            if is_edit(&entry.kind) && opinions[at + 1..].iter().any(newer) {
+            let replaceable = is_edit(&entry.kind) || matches!(entry.kind, FeedbackKind::Demonstration(_));
+            if replaceable && opinions[at + 1..].iter().any(newer) {
                 superseded += 1;
                 continue;
             }
             // A clock can step back: the order of the journal is the order of time.
-            latest = opinion.word.first_ms.max(latest);
+            latest = word.first_ms.max(latest);
             let Some(said) = self.said(&journal, opinion.interaction.id, &entry.kind, opinion.interaction.at_ms)?
             else {
                 continue;
             };
-            examples.push(LanguageExample { said, messages: opinion.digest, at_ms: latest });
+            let fresh = word.last as u64 >= serving.examples;
+            examples.push(LanguageExample { said, messages: opinion.digest, at_ms: latest, fresh });
         }
         let spoken: HashSet<[u8; 32]> = opinions.iter().map(|o| o.digest).collect();
         let mut kept: Vec<Text> = vec![];
@@ -228,22 +245,22 @@ impl Session {
         let prose =
             |paragraph: &str| -> Result<Text> { Ok(Text { tokens: language.tokens(paragraph, true)?, start: 1 }) };
         let context = language.decoder.context();
-        let paragraphs = NEUTRAL.split("\n\n").map(|paragraph| paragraph.trim().replace('\n', " "));
-        let neutral: Vec<Text> = paragraphs.map(|paragraph| prose(&paragraph)).collect::<Result<_>>()?;
-        let neutral = neutral
-            .into_iter()
-            .map(|mut text| {
-                text.tokens.truncate(context);
-                text
-            })
-            .filter(|text| text.tokens.len() > 1);
+        let paragraphs = |of: &str| -> Result<Vec<Text>> {
+            let one = |paragraph: &str| prose(&paragraph.trim().replace('\n', " "));
+            let mut all = of.split("\n\n").map(one).collect::<Result<Vec<Text>>>()?;
+            all.iter_mut().for_each(|text| text.tokens.truncate(context));
+            all.retain(|text| text.tokens.len() > 1);
+            Ok(all)
+        };
         // At a time of their own, so that a verdict does not depend on the day.
         let probe = |text: &str| language.prompt(&[Message::new("user", text)], 0);
         let probes = PROBES.iter().map(|text| probe(text)).collect::<Result<Vec<_>>>()?;
         let dataset = LanguageDataset {
             examples,
             kept,
-            neutral: neutral.collect(),
+            revised,
+            neutral: paragraphs(NEUTRAL)?,
+            rehearsal: paragraphs(REHEARSAL)?,
             starts: STARTS.iter().map(|text| language.tokens(text, true)).collect::<Result<_>>()?,
             probes: probes.into_iter().filter(|p| p.len() < context).collect(),
             ends: language.config.eos_token_id.clone(),
@@ -260,8 +277,12 @@ impl Session {
                 let original = self.text_of(&about, id, at_ms)?;
                 edited.map(|edited| Said::Edit { edited, original })
             }
+            FeedbackKind::Demonstration(text) => {
+                let edited = self.usable(id, self.home().language()?.text(&messages(&about), text, true, at_ms))?;
+                edited.map(|edited| Said::Edit { edited, original: None })
+            }
             FeedbackKind::Accept => self.text_of(&about, id, at_ms)?.map(Said::Good),
-            FeedbackKind::Reject => self.text_of(&about, id, at_ms)?.map(Said::Bad),
+            FeedbackKind::Reject | FeedbackKind::RejectBecause(_) => self.text_of(&about, id, at_ms)?.map(Said::Bad),
             FeedbackKind::PreferredOver(other) => {
                 // The other answer may have been forgotten since.
                 let other = match journal.input(*other) {

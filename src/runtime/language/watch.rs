@@ -28,7 +28,7 @@ impl Session {
             return Ok(None);
         }
         let mut journal = lock(&self.journal);
-        let complaint = |kind: &FeedbackKind| matches!(kind, FeedbackKind::Edit(_) | FeedbackKind::Reject);
+        let complaint = |kind: &FeedbackKind| matches!(kind, FeedbackKind::Edit(_)) || kind.rejects();
         let latest = journal.latest_feedback(generation, MOST)?;
         let after = latest.iter().filter(|s| complaint(&s.kind)).count();
         if after < FEWEST {
@@ -39,25 +39,33 @@ impl Session {
             return Ok(None);
         };
         let known = *lock(&self.complaints_before);
-        let before = match known {
+        // Demonstrations are no answers: nobody was asked.
+        let demonstration = |kind: &FeedbackKind| matches!(kind, FeedbackKind::Demonstration(_));
+        let [before, brought] = match known {
             Some((of, before)) if of == generation => before,
             _ => {
-                let mut before = 0;
+                let mut before = [0; 2];
                 for entry in state.all_feedback().take(training.feedback_before) {
                     let entry = entry?;
-                    before += usize::from(entry.was.is_none() && complaint(&entry.kind));
+                    before[0] += usize::from(entry.was.is_none() && complaint(&entry.kind));
+                    before[1] += usize::from(demonstration(&entry.kind));
                 }
                 *lock(&self.complaints_before) = Some((generation, before));
                 before
             }
         };
-        let answers_before = training.interactions_before;
+        let mut later = 0;
+        for entry in state.all_feedback().skip(training.feedback_before) {
+            later += usize::from(demonstration(&entry?.kind));
+        }
+        let answers_before = training.interactions_before.saturating_sub(brought);
         // Of more than are looked at, the answers since the oldest of these.
         let oldest = latest.iter().map(|s| s.interaction.id.0).min().filter(|_| latest.len() == MOST);
         let answers = match oldest {
             Some(oldest) => state.next_id()?.0.saturating_sub(oldest) as usize,
-            None => state.interactions().saturating_sub(answers_before),
+            None => state.interactions().saturating_sub(training.interactions_before),
         };
+        let answers = answers.saturating_sub(later);
         drop(journal);
         if answers_before == 0 || answers == 0 {
             return Ok(None);

@@ -139,9 +139,14 @@ fn class<'a>(entry: &'a InteractionEntry, said: Option<&'a FeedbackKind>) -> Opt
     match said {
         Some(FeedbackKind::Label(label)) => Some(label),
         Some(FeedbackKind::NoneOfThese) => Some(shown(NONE_OF_THESE)),
-        Some(FeedbackKind::Reject | FeedbackKind::Ignored | FeedbackKind::Edit(_) | FeedbackKind::PreferredOver(_)) => {
-            None
-        }
+        Some(
+            FeedbackKind::Reject
+            | FeedbackKind::RejectBecause(_)
+            | FeedbackKind::Ignored
+            | FeedbackKind::Edit(_)
+            | FeedbackKind::PreferredOver(_)
+            | FeedbackKind::Demonstration(_),
+        ) => None,
         Some(FeedbackKind::Accept) | None if entry.novel => Some(shown(NONE_OF_THESE)),
         Some(FeedbackKind::Accept) | None => entry.answer.as_ref().map(|(label, _)| shown(label)),
     }

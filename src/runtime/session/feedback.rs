@@ -24,6 +24,8 @@ pub enum Feedback {
     Accept,
     /// The answer is wrong; the right one is not said.
     Reject,
+    /// Of a language model's answer: it is wrong, and why, for people to read.
+    RejectBecause(String),
     /// The input is none of the classes.
     NoneOfThese,
     /// Of a language model's answer: it should have been this text.
@@ -97,7 +99,7 @@ impl Session {
     }
 
     /// The journal, opened again where a write has failed before.
-    fn writable_journal(&self) -> Result<MutexGuard<'_, Journal>> {
+    pub(in crate::runtime) fn writable_journal(&self) -> Result<MutexGuard<'_, Journal>> {
         let mut journal = lock(&self.journal);
         if journal.writer().is_poisoned() {
             journal.reopen()?;
@@ -112,7 +114,7 @@ impl Session {
             return self.kind_for_text(id, feedback);
         }
         Ok(match feedback {
-            Feedback::Edit(_) | Feedback::PreferredOver(_) => {
+            Feedback::Edit(_) | Feedback::PreferredOver(_) | Feedback::RejectBecause(_) => {
                 return Err(Error::usage("the model of this home answers with classes, not with text")
                     .at(id)
                     .hint("say what is right with --label"));

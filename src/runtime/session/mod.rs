@@ -62,7 +62,7 @@ pub struct Session {
     asking: Mutex<Asking>,
     /// Complaints about a language model's answers before a generation was trained, by its number. Locked after the
     /// journal.
-    pub(super) complaints_before: Mutex<Option<(u64, usize)>>,
+    pub(super) complaints_before: Mutex<Option<(u64, [usize; 2])>>,
 }
 
 impl fmt::Debug for Session {

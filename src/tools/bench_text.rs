@@ -1,0 +1,113 @@
+//! Times a causal language model on one text: reading it, going on with it, training on it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use rand::RngExt;
+
+use super::bench_timing::{Timing, time};
+use crate::adapt::fit::Recipe;
+use crate::adapt::language::{LanguageExample, Losses, References, Said, TextFit};
+use crate::adapter::Pooling;
+use crate::base::{Base, Task};
+use crate::error::{Error, Result};
+use crate::plan::{Decoder, Engine, Keeps, KvCache, SiteKey, Text, TextPasses, TextTrainer, Trains, Variant};
+use crate::process::status_bytes;
+use crate::stats::random::keyed_rng;
+use crate::sync::on_cores;
+
+/// Tokens that are generated to time one.
+const TOKENS: usize = 8;
+/// Part of a text that is an answer.
+const ANSWER: usize = 2;
+/// Time between two looks at the memory of the process.
+const PAUSE: Duration = Duration::from_millis(2);
+/// Ids of the tokens are below this.
+const IDS: usize = 100;
+
+/// A causal language model on one text; times in milliseconds.
+#[derive(Debug, Clone, Copy)]
+pub struct TextReport {
+    /// Tokens of the text.
+    pub tokens: usize,
+    /// Reading it.
+    pub prefill_ms: Timing,
+    /// One token behind it.
+    pub token_ms: Timing,
+    /// A training step on it, of which the second half is an answer: forward, backward and optimiser; none when no
+    /// site can be trained.
+    pub train_step_ms: Option<Timing>,
+    /// What that takes, with all that is compiled for it, of memory that no file backs.
+    pub train_anonymous_bytes: u64,
+}
+
+/// How to measure.
+#[derive(Clone, Copy)]
+pub(super) struct TextOptions {
+    /// Tokens of the text, where the model has as many positions.
+    pub length: usize,
+    pub threads: usize,
+    pub repeats: usize,
+    /// Whether a training step keeps less between the passes.
+    pub gradient_checkpointing: bool,
+}
+
+/// Measures `base` with low-rank factors at `sites`.
+pub(super) fn time_text(base: &Arc<Base>, sites: &SiteKey, options: TextOptions) -> Result<TextReport> {
+    let TextOptions { length, threads, repeats, .. } = options;
+    let decoder = Decoder::new(base.clone(), length + 2 * TOKENS, threads)?;
+    let length = length.min(decoder.context().saturating_sub(2 * TOKENS)).max(2);
+    let mut rng = keyed_rng(0, 0, 0);
+    let tokens: Vec<u32> = (0..length).map(|_| rng.random_range(0..IDS) as u32).collect();
+    let (train_step_ms, train_anonymous_bytes) = match sites.is_empty() {
+        true => (None, 0),
+        false => {
+            let (timing, bytes) = train(base, sites, tokens.clone(), options)?;
+            (Some(timing), bytes)
+        }
+    };
+    let prefill_ms = time(repeats, || decoder.read(&Variant::Base, &mut KvCache::new(), &tokens).map(drop))?;
+    let mut cache = KvCache::new();
+    decoder.read(&Variant::Base, &mut cache, &tokens)?;
+    let token_ms = time(repeats, || {
+        cache.truncate(length);
+        (0..TOKENS).try_for_each(|at| decoder.read(&Variant::Base, &mut cache, &[tokens[at % length]]).map(drop))
+    })?;
+    let token_ms = token_ms.over(TOKENS as f64);
+    Ok(TextReport { tokens: length, prefill_ms, token_ms, train_step_ms, train_anonymous_bytes })
+}
+
+/// A training step on a text whose second half is an answer; and what it takes of memory that no file backs.
+fn train(base: &Arc<Base>, sites: &SiteKey, tokens: Vec<u32>, options: TextOptions) -> Result<(Timing, u64)> {
+    let anonymous = || status_bytes("/proc/self/status", "RssAnon:");
+    let before = anonymous();
+    let engine = Engine::new(base.clone(), Task::CausalLm, Pooling::None);
+    let context = tokens.len();
+    let start = (tokens.len() / ANSWER).max(1);
+    let said = Said::Edit { edited: Text { tokens, start }, original: None };
+    let example = LanguageExample { said, messages: [0; 32], at_ms: 0, fresh: true };
+    let recipe = Recipe { gradient_checkpointing: options.gradient_checkpointing, ..Recipe::default() };
+    let keeps = if recipe.gradient_checkpointing { Keeps::Checkpoints } else { Keeps::Selected };
+    let losses = Losses { rehearsal: 0.0, ..Losses::default() };
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let most = scope.spawn(|| {
+            let mut most = 0;
+            while !done.load(Ordering::Relaxed) {
+                most = most.max(anonymous());
+                std::thread::sleep(PAUSE);
+            }
+            most
+        });
+        let timing = on_cores(options.threads, || {
+            let trainer = TextTrainer::new(TextPasses::new(&engine, context)?, sites, (Trains::Both, keeps));
+            let mut fit = TextFit::new(trainer, vec![&example], sites, &recipe, losses)?;
+            let mut references = References::default();
+            time(options.repeats, || fit.step(&[0], &mut references, 1e-4).map(drop))
+        });
+        done.store(true, Ordering::Relaxed);
+        let most = most.join().map_err(|_| Error::internal("the memory could not be watched"))?;
+        Ok((timing?, most.saturating_sub(before)))
+    })
+}
