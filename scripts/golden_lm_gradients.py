@@ -19,9 +19,6 @@ Arrays of NAME.npz (float32; ids and start int64; float32 of ids, factors and we
   plain_log_probs [36]     without
   SITE.A [in, 2], SITE.B [2, out]     the factors: the site adds s·(x·A)·B to x·W, s = alpha / rank = 2
   SITE.grad.A, SITE.grad.B            gradients of the loss with respect to A, and to s·B as one factor (half of B's)
-The torchscript exporter makes one more site for a single text: the product of rotary frequencies and positions. It has
-a second adapter, of rank 1 and at no other site:
-  alone.log_probs [36]     with this adapter; FREQUENCIES.A, .B, .grad.A and .grad.B as above
 Left out: past_int8. Its activations are rounded by the range of each tensor: a gradient through that is a convention,
 and a number that rounds otherwise in float32 moves all others by more than is compared here.
 
@@ -38,7 +35,6 @@ import json
 import subprocess
 import sys
 import tempfile
-import types
 import zipfile
 import zlib
 from pathlib import Path
@@ -52,7 +48,6 @@ from torch.overrides import TorchFunctionMode
 
 RANK, ALPHA, TOKENS, START = 2, 4, 45, 9
 SCALE = ALPHA / RANK
-FREQUENCIES = "/model/rotary_emb/MatMul"
 HALF, FLOAT = TensorProto.FLOAT16, TensorProto.FLOAT
 
 
@@ -133,16 +128,16 @@ class Weights:
 
 
 def listed(acclimate, model):
-    """(the sites of layers, the output layer, whether the frequencies are a site), by the program's names."""
+    """(the sites of layers, the output layer), by the program's names."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "model.onnx"
         onnx.save(model, file)
         done = subprocess.run([acclimate, "inspect", str(file), "--json"], capture_output=True, text=True, check=True)
     sites = json.loads(done.stdout)["sites"]
     output = [s["name"] for s in sites if s["reason"] == "it scores the vocabulary"]
-    layers = [s for s in sites if s["name"] not in (FREQUENCIES, *output)]
+    layers = [s for s in sites if s["name"] not in output]
     assert len(output) == 1 and all(s["kind"] == "linear" and s["adapts"] for s in layers)
-    return [s["name"] for s in layers], output[0], len(layers) + 1 < len(sites)
+    return [s["name"] for s in layers], output[0]
 
 
 # ------------------------------------------------------------------------------------------------ torch
@@ -172,7 +167,7 @@ class Twin:
         self.layers = {n: m for n, m in layers if isinstance(m, torch.nn.Linear) or is_conv1d(m)}
         self.parts = {n: [] for n in self.layers}  # layer → (site, its columns, the layer's)
         weights = Weights(model)
-        self.sites, output, self.has_frequencies = listed(acclimate, model)
+        self.sites, output = listed(acclimate, model)
         self.shapes = {}
         found = [(site, weights.of(site)) for site in [*self.sites, output]]
         original = {n: matrix(m).numpy().copy() for n, m in self.layers.items()}
@@ -188,12 +183,6 @@ class Twin:
             self.model.get_input_embeddings().weight.data = self.model.lm_head.weight.data.clone()
         self.factors = {}
         self.constants(family, form, model)
-        if self.has_frequencies:
-            self.rotary = self.model.model.rotary_emb
-            self.shapes[FREQUENCIES] = (1, self.rotary.inv_freq.numel())
-            self.frequencies = self.rotary.inv_freq
-            whole = type(self.rotary).forward.__wrapped__  # without no_grad
-            self.rotary.forward = types.MethodType(whole, self.rotary)
         for layer in self.parts:
             self.layers[layer].register_forward_hook(self.hook(layer))
 
@@ -250,9 +239,6 @@ class Twin:
         return add
 
     def logits(self, ids):
-        if self.has_frequencies:
-            a, b = self.factors.get(FREQUENCIES, (torch.zeros(1, 1), torch.zeros(self.shapes[FREQUENCIES])))
-            self.rotary.inv_freq = self.frequencies + (a @ b)[0]
         with StayDouble():
             return self.model(input_ids=torch.as_tensor(ids), use_cache=False).logits
 
@@ -278,25 +264,22 @@ def case(name, twin):
         rows, columns = twin.shapes[site]
         found[f"{site}.A"] = bf16(rng.normal(size=(rows, RANK)) * 0.5 / np.sqrt(rows))
         found[f"{site}.B"] = bf16(rng.normal(size=(RANK, columns)) * 0.15)
-    if twin.has_frequencies:
-        found[f"{FREQUENCIES}.A"] = np.ones((1, 1))
-        found[f"{FREQUENCIES}.B"] = bf16(rng.normal(size=(1, twin.shapes[FREQUENCIES][1])) * 0.01)
     twin.factors = {}
     with torch.no_grad():
         found["plain_log_probs"] = twin.log_probs(found["ids"]).numpy()
     return found
 
 
-def gradients(twin, found, sites, prefix):
-    """Adds log-probabilities and gradients with the adapter at `sites`, which the twin keeps."""
+def gradients(twin, found):
+    """Adds log-probabilities and gradients with the adapter, which the twin keeps."""
     twin.factors = {
         site: [torch.tensor(v, requires_grad=True) for v in (found[f"{site}.A"], SCALE * found[f"{site}.B"])]
-        for site in sites
+        for site in twin.sites
     }
     chosen = twin.log_probs(found["ids"])
     assert chosen.dtype == torch.float64
     (torch.tensor(found["weights"]) * chosen).sum().backward()
-    found[f"{prefix}log_probs"] = chosen.detach().numpy()
+    found["log_probs"] = chosen.detach().numpy()
     for site, (a, b) in twin.factors.items():
         found |= {f"{site}.grad.A": a.grad.numpy(), f"{site}.grad.B": b.grad.numpy()}
     moved = np.abs(chosen.detach().numpy() - found["plain_log_probs"]).max()
@@ -334,8 +317,6 @@ def adapted(model, found, sites):
     tensors = []
     for site in sites:
         a, b = found[f"{site}.A"], SCALE * found[f"{site}.B"]
-        if site == FREQUENCIES:  # its weight is the left operand: B, A and then what enters, all transposed
-            a, b = a.T, b.T
         tensors += [numpy_helper.from_array(v.astype(np.float32), f"{site}:{n}") for n, v in (("A", a), ("B", b))]
     model.graph.initializer.extend(tensors)
     for number, graph in enumerate(lm.graphs(model.graph)):
@@ -345,12 +326,9 @@ def adapted(model, found, sites):
             if node.name in sites:
                 site, output, tag = node.name, node.output[0], f"{node.name}:{number}"
                 node.output[0] = f"{tag}:base"
-                inputs = [[node.input[0], f"{site}:A"], [f"{tag}:low", f"{site}:B"]]
-                if site == FREQUENCIES:
-                    inputs = [[f"{site}:A", node.input[1]], [f"{site}:B", f"{tag}:low"]]
                 nodes += [
-                    helper.make_node("MatMul", inputs[0], [f"{tag}:low"], f"{tag}:low"),
-                    helper.make_node("MatMul", inputs[1], [f"{tag}:delta"], f"{tag}:delta"),
+                    helper.make_node("MatMul", [node.input[0], f"{site}:A"], [f"{tag}:low"], f"{tag}:low"),
+                    helper.make_node("MatMul", [f"{tag}:low", f"{site}:B"], [f"{tag}:delta"], f"{tag}:delta"),
                     helper.make_node("Add", [f"{tag}:base", f"{tag}:delta"], [output], f"{tag}:sum"),
                 ]
         nodes = [copy.deepcopy(n) for n in nodes]
@@ -405,15 +383,13 @@ def make(file, acclimate):
     found = case(name, twin)
     graph, error = check(name, model, stored, twin)
     print(f"{name}: from ONNX Runtime {error:.1e}", flush=True)
-    for prefix, sites in ("", twin.sites), ("alone.", [FREQUENCIES] * twin.has_frequencies):
-        if sites:
-            moved = gradients(twin, found, sites, prefix)
-            error, far = check_adapted(name, graph, twin, found), differences(twin, found)
-            print(
-                f"  {len(sites)} sites, from ONNX Runtime {error:.1e}, from central differences {far:.0e}, "
-                f"log-probabilities moved by up to {moved:.2f}",
-                flush=True,
-            )
+    moved = gradients(twin, found)
+    error, far = check_adapted(name, graph, twin, found), differences(twin, found)
+    print(
+        f"  {len(twin.sites)} sites, from ONNX Runtime {error:.1e}, from central differences {far:.0e}, "
+        f"log-probabilities moved by up to {moved:.2f}",
+        flush=True,
+    )
     kinds = {"f": np.float32, "i": np.int64}
     whole = io.BytesIO()
     np.savez_compressed(whole, **{k: v.astype(kinds[v.dtype.kind]) for k, v in found.items()})

@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 use std::sync::OnceLock;
 
 use serde::{Deserialize, Serialize};
@@ -59,12 +60,11 @@ pub fn machine_memory() -> Option<u64> {
     let groups = read("/proc/self/cgroup".into()).unwrap_or_default();
     // Of version 2, which has one line; in a container its root is the container's own group.
     let own = groups.lines().find_map(|l| l.strip_prefix("0::")).unwrap_or("/");
-    let files = [
-        format!("/sys/fs/cgroup{}/memory.max", own.trim_end_matches('/')),
-        "/sys/fs/cgroup/memory.max".to_string(),
-        "/sys/fs/cgroup/memory/memory.limit_in_bytes".to_string(),
-    ];
-    let limits = files.into_iter().filter_map(|file| read(file)?.trim().parse::<u64>().ok());
+    let above = Path::new(own).ancestors();
+    let files =
+        above.map(|group| format!("/sys/fs/cgroup{}/memory.max", group.display().to_string().trim_end_matches('/')));
+    let files = files.chain(["/sys/fs/cgroup/memory/memory.limit_in_bytes".to_string()]);
+    let limits = files.filter_map(|file| read(file)?.trim().parse::<u64>().ok());
     let machine = Some(status_bytes("/proc/meminfo", "MemTotal:")).filter(|bytes| *bytes > 0);
     limits.chain(machine).min()
 }

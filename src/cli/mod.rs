@@ -251,7 +251,9 @@ fn interaction(session: &Session, given: &str) -> Result<InteractionId> {
         return given.parse();
     }
     session.latest()?.ok_or_else(|| {
-        Error::usage("there is no interaction yet").at(session.profile()).hint("`acclimate predict` makes one")
+        Error::usage("there is no interaction yet")
+            .at(session.profile())
+            .hint("`acclimate predict`, or `generate` and `chat` of a language model, make one")
     })
 }
 

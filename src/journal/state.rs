@@ -370,7 +370,7 @@ pub(super) fn no_such_interaction(id: InteractionId) -> Error {
 
 fn already_has_feedback(id: InteractionId) -> Error {
     Error::usage(format!("interaction {id} already has feedback"))
-        .hint("replace it with --replace, or predict again and give feedback on the new id")
+        .hint("replace it with --replace, or ask again and give feedback on the new id")
 }
 
 pub(super) fn no_feedback(id: InteractionId) -> Error {

@@ -11,7 +11,7 @@ use super::lowering;
 use super::passing::{Feed, Plans, Segment};
 use crate::base::Base;
 use crate::grad::tape_bytes;
-use crate::ops::{After, Convolve};
+use crate::ops::Convolve;
 use crate::sites::{LowRank, LowRankBackward};
 
 /// Bytes of values that a plan of `model` holds at most at once, in the runtime's order: its inputs from the start,
@@ -22,9 +22,7 @@ pub(super) fn peak(model: &TypedModel, holds_inputs: bool) -> TractResult<u64> {
     let held_inputs = model.inputs.iter().filter(|_| holds_inputs);
     let results: HashSet<OutletId> = model.outputs.iter().chain(held_inputs).copied().collect();
     let size = |id: usize, keep: &dyn Fn(OutletId) -> bool| -> u64 {
-        // What waits is its input.
-        let held = !model.node(id).op_is::<After>();
-        let outlets = model.node(id).outputs.iter().enumerate().filter(|_| held);
+        let outlets = model.node(id).outputs.iter().enumerate();
         outlets.filter(|(slot, _)| keep(OutletId::new(id, *slot))).map(|(_, o)| bytes(&o.fact)).sum()
     };
     let is_value = |node: &TypedNode| !node.op_is::<Const>();

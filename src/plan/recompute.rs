@@ -2,6 +2,7 @@
 //!
 //! Korthikanti et al., Reducing Activation Recomputation in Large Transformer Models, 2022.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 
 use tract_core::internal::*;
@@ -104,7 +105,11 @@ pub(super) fn recompute(forward: &TypedModel, backward: &mut TypedModel, saved: 
     let order = forward.eval_order()?;
     let mut choice = Choice { forward, kept: saved.clone(), again: HashSet::new() };
     for &id in order.iter().rev() {
-        choice.decide(id.into());
+        // A gradient that is a kept value stays one.
+        let is_result = sources.get(&id.into()).is_some_and(|source| backward.outputs.contains(source));
+        if !is_result {
+            choice.decide(id.into());
+        }
     }
     let Choice { kept, again, .. } = choice;
     if again.is_empty() {
@@ -134,10 +139,10 @@ pub(super) fn recompute(forward: &TypedModel, backward: &mut TypedModel, saved: 
         }
     }
     for &outlet in &kept {
-        if !sources.contains_key(&outlet) {
+        if let Entry::Vacant(place) = sources.entry(outlet) {
             let (node, fact) = (forward.node(outlet.node), forward.outlet_fact(outlet)?);
             let name = format!("kept.{}.{}", node.name, outlet.slot);
-            sources.insert(outlet, backward.add_source(name, fact.datum_type.fact(fact.shape.clone()))?);
+            place.insert(backward.add_source(name, fact.datum_type.fact(fact.shape.clone()))?);
         }
     }
     let mut made: HashMap<OutletId, OutletId> = HashMap::new();

@@ -9,6 +9,7 @@ use rand::RngExt;
 use super::bench_timing::{Timing, time};
 use crate::adapt::fit::Recipe;
 use crate::adapt::language::{LanguageExample, Losses, References, Said, TextFit};
+use crate::adapt::select::kept;
 use crate::adapter::Pooling;
 use crate::base::{Base, Task};
 use crate::error::{Error, Result};
@@ -23,8 +24,17 @@ const TOKENS: usize = 8;
 const ANSWER: usize = 2;
 /// Time between two looks at the memory of the process.
 const PAUSE: Duration = Duration::from_millis(2);
-/// Ids of the tokens are below this.
+/// Ids of the tokens are below this, and below what the model has.
 const IDS: usize = 100;
+
+/// Ends the watch of the memory, however the measurement ends.
+struct Done<'a>(&'a AtomicBool);
+
+impl Drop for Done<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
 
 /// A causal language model on one text; times in milliseconds.
 #[derive(Debug, Clone, Copy)]
@@ -59,11 +69,13 @@ pub(super) fn time_text(base: &Arc<Base>, sites: &SiteKey, options: TextOptions)
     let decoder = Decoder::new(base.clone(), length + 2 * TOKENS, threads)?;
     let length = length.min(decoder.context().saturating_sub(2 * TOKENS)).max(2);
     let mut rng = keyed_rng(0, 0, 0);
-    let tokens: Vec<u32> = (0..length).map(|_| rng.random_range(0..IDS) as u32).collect();
+    let engine = Engine::new(base.clone(), Task::CausalLm, Pooling::None);
+    let ids = TextPasses::new(&engine, length)?.vocabulary().unwrap_or(IDS).clamp(1, IDS);
+    let tokens: Vec<u32> = (0..length).map(|_| rng.random_range(0..ids) as u32).collect();
     let (train_step_ms, train_anonymous_bytes) = match sites.is_empty() {
         true => (None, 0),
         false => {
-            let (timing, bytes) = train(base, sites, tokens.clone(), options)?;
+            let (timing, bytes) = train(&engine, sites, tokens.clone(), options)?;
             (Some(timing), bytes)
         }
     };
@@ -79,16 +91,15 @@ pub(super) fn time_text(base: &Arc<Base>, sites: &SiteKey, options: TextOptions)
 }
 
 /// A training step on a text whose second half is an answer; and what it takes of memory that no file backs.
-fn train(base: &Arc<Base>, sites: &SiteKey, tokens: Vec<u32>, options: TextOptions) -> Result<(Timing, u64)> {
+fn train(engine: &Engine, sites: &SiteKey, tokens: Vec<u32>, options: TextOptions) -> Result<(Timing, u64)> {
     let anonymous = || status_bytes("/proc/self/status", "RssAnon:");
     let before = anonymous();
-    let engine = Engine::new(base.clone(), Task::CausalLm, Pooling::None);
     let context = tokens.len();
     let start = (tokens.len() / ANSWER).max(1);
     let said = Said::Edit { edited: Text { tokens, start }, original: None };
     let example = LanguageExample { said, messages: [0; 32], at_ms: 0, fresh: true };
     let recipe = Recipe { gradient_checkpointing: options.gradient_checkpointing, ..Recipe::default() };
-    let keeps = if recipe.gradient_checkpointing { Keeps::Checkpoints } else { Keeps::Selected };
+    let keeps = if recipe.gradient_checkpointing { Keeps::Checkpoints } else { kept(Task::CausalLm) };
     let losses = Losses { rehearsal: 0.0, ..Losses::default() };
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
@@ -100,13 +111,14 @@ fn train(base: &Arc<Base>, sites: &SiteKey, tokens: Vec<u32>, options: TextOptio
             }
             most
         });
+        let end = Done(&done);
         let timing = on_cores(options.threads, || {
-            let trainer = TextTrainer::new(TextPasses::new(&engine, context)?, sites, (Trains::Both, keeps));
+            let trainer = TextTrainer::new(TextPasses::new(engine, context)?, sites, (Trains::Both, keeps));
             let mut fit = TextFit::new(trainer, vec![&example], sites, &recipe, losses)?;
             let mut references = References::default();
             time(options.repeats, || fit.step(&[0], &mut references, 1e-4).map(drop))
         });
-        done.store(true, Ordering::Relaxed);
+        drop(end);
         let most = most.join().map_err(|_| Error::internal("the memory could not be watched"))?;
         Ok((timing?, most.saturating_sub(before)))
     })

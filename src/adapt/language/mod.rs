@@ -18,8 +18,10 @@ use judge::{Judgement, Known};
 
 use super::fit::Recipe;
 use super::fit::state::Keeper;
+use super::select::kept;
 use super::{FEWEST_EXAMPLES, Progress, Settings};
 use crate::adapter::{Depth, SiteDelta, Verdict};
+use crate::base::Task;
 use crate::error::{Error, ErrorKind, Result};
 use crate::gate::language::{Calls, Judged, TextRetention};
 use crate::plan::{Decoder, Engine, Factors, Keeps, SiteKey, TextPasses, TextTrainer, Variant};
@@ -123,7 +125,8 @@ impl LanguageAdaptation<'_> {
             return Ok(self.nothing("no layer of the model can be trained".into(), started));
         }
         if !self.serves_base() && !self.dataset.revised && self.dataset.examples.iter().all(|e| !e.fresh) {
-            let reason = "there is no feedback since the active generation was trained";
+            let reason = "there is no feedback since the active generation was trained; to train from the base model \
+                          anew, roll back to 0 first";
             return Ok(self.nothing(reason.into(), started));
         }
         let folds = self.folds();
@@ -231,7 +234,7 @@ impl LanguageAdaptation<'_> {
         let verdict = Verdict {
             promoted: winner.is_some(),
             base_accuracy: closeness(&judged.base, 0),
-            before: if judged.active.is_empty() { closeness(&judged.base, 0) } else { closeness(&judged.active, 0) },
+            before: closeness(&judged.base, 0),
             after: closeness(&judged.base, 1),
             n: found.calls.n,
             p_value: decision.p(),
@@ -304,7 +307,7 @@ fn said(calls: &Calls) -> String {
 }
 
 /// Why a candidate may not take the place of the active generation, by what that has not learned from. On a tie it
-/// does: it has learned from all that the other has, and from more.
+/// does: it was trained on everything that is still said.
 fn behind(fresh: &Calls) -> Option<String> {
     (fresh.worse > fresh.better).then(|| {
         format!(
@@ -356,7 +359,7 @@ impl Run<'_> {
     fn fit(&mut self, items: &[usize]) -> Result<FittedText> {
         let of = self.of;
         let recipe = of.recipe(items.len());
-        let keeps = if recipe.gradient_checkpointing { Keeps::Checkpoints } else { Keeps::Selected };
+        let keeps = if recipe.gradient_checkpointing { Keeps::Checkpoints } else { kept(Task::CausalLm) };
         let trainer = TextTrainer::new(self.passes.again()?, of.sites, (recipe.lora.trains(), keeps));
         let examples: Vec<&LanguageExample> = items.iter().map(|&i| &of.dataset.examples[i]).collect();
         let fit = TextFit::new(trainer, examples, of.sites, &recipe, of.losses)?;

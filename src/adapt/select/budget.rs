@@ -6,7 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Choice;
+use super::{Choice, kept};
 use crate::adapt::CandidateSites;
 use crate::adapter::LoraOptions;
 use crate::base::{Base, Dim, Port, Task};
@@ -201,8 +201,9 @@ impl<'a> Costs<'a> {
     /// The first site from which on everything fits the memory, with the rank, the micro-batch and the memory that it then takes.
     fn within_memory(&self, rank: usize) -> Result<Fit> {
         let n = self.choice.sites.len();
+        let usual = kept(self.task);
         let Some(limit) = self.limits.memory_bytes else {
-            let keeps = Keeps::Everything;
+            let keeps = usual;
             let memory = self.all(rank, self.held(0, rank, keeps)?);
             return Ok(Fit { from: 0, rank, micro_batch: self.most(), keeps, memory });
         };
@@ -220,16 +221,16 @@ impl<'a> Costs<'a> {
             let halves = std::iter::successors(Some(self.most()), |micro| Some(micro / 2)).take_while(|m| *m >= least);
             halves.into_iter().find(|&micro| fits(0, held, micro))
         };
-        let everything = self.held(0, narrow, Keeps::Everything)?;
+        let everything = self.held(0, narrow, usual)?;
         let fit = |from: usize, held: u64, micro_batch: usize, keeps: Keeps| {
             let memory = self.memory(from, narrow, held, micro_batch);
             Fit { from, rank: narrow, micro_batch, keeps, memory }
         };
         if let Some(micro_batch) = thinned(everything, THINNEST.min(self.most())) {
-            return Ok(fit(0, everything, micro_batch, Keeps::Everything));
+            return Ok(fit(0, everything, micro_batch, usual));
         }
         let checkpoints = self.held(0, narrow, Keeps::Checkpoints)?;
-        let keeps = if checkpoints < everything { Keeps::Checkpoints } else { Keeps::Everything };
+        let keeps = if checkpoints < everything { Keeps::Checkpoints } else { usual };
         if let Some(micro_batch) = thinned(checkpoints.min(everything), thinnest) {
             return Ok(fit(0, checkpoints.min(everything), micro_batch, keeps));
         }
@@ -247,11 +248,11 @@ impl<'a> Costs<'a> {
         }
         Ok(match best {
             // Few sites may fit without.
-            Some((from, held)) => match self.held(from, narrow, Keeps::Everything)? {
-                everything if fits(from, everything, thinnest) => fit(from, everything, thinnest, Keeps::Everything),
+            Some((from, held)) => match self.held(from, narrow, usual)? {
+                everything if fits(from, everything, thinnest) => fit(from, everything, thinnest, usual),
                 _ => fit(from, held, thinnest, keeps),
             },
-            None => Fit { memory: self.before + PROGRAM, ..fit(n, 0, thinnest, Keeps::Everything) },
+            None => Fit { memory: self.before + PROGRAM, ..fit(n, 0, thinnest, usual) },
         })
     }
 

@@ -26,7 +26,7 @@ pub(crate) struct Choice {
     /// Sizes at which costs are estimated.
     pub bucket: Bucket,
     pub unreachable: Vec<String>,
-    /// Activations and gradients that a pass over `bucket` holds at most at once where nothing is computed twice.
+    /// Activations and gradients that a pass over `bucket` holds at most at once where memory is enough.
     pub peak_bytes: u64,
     pub train_memory_bytes: u64,
 }
@@ -43,7 +43,7 @@ pub(crate) fn choose(base: &Base, task: Task, pattern: &Pattern, rank: usize, le
     let mut peak_bytes = 0;
     let mut reachable = vec![];
     if !wanted.is_empty() {
-        let reach = TrainPlan::reach(base, Ends::Tail(task), &bucket, &wanted, Keeps::Everything)?;
+        let reach = TrainPlan::reach(base, Ends::Tail(task), &bucket, &wanted, kept(task))?;
         let first = reach.blocked.first().map_or(String::new(), |b| format!(": {} ({}): {}", b.node, b.op, b.reason));
         let lost = wanted.iter().filter(|(name, _)| !reach.reachable.contains(name));
         unreachable.extend(lost.map(|(name, _)| format!("{name}{first}")));
@@ -74,6 +74,11 @@ pub(crate) fn choose(base: &Base, task: Task, pattern: &Pattern, rank: usize, le
 /// Training examples of a pass: texts are trained one by one.
 fn at_once(task: Task) -> usize {
     if task == Task::CausalLm { 1 } else { MICRO_BATCH }
+}
+
+/// What is kept between the passes where memory is enough.
+pub(crate) fn kept(task: Task) -> Keeps {
+    if task == Task::CausalLm { Keeps::Selected } else { Keeps::Everything }
 }
 
 /// Surveys at `length`, or at the longest half of it (and so on) that the model's table of positions allows.

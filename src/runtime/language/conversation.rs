@@ -121,13 +121,13 @@ impl Conversation<'_> {
                 self.keep(answer)
             }
             other => {
-                ended(probation, u32::from(other.is_ok()));
+                ended(probation, u32::from(other.as_ref().is_ok_and(|answer| answer.tokens > 0)));
                 self.keep(other?)
             }
         }
     }
 
-    /// Whether the base model can answer the messages, by its first token.
+    /// Whether the base model can answer the messages, by the first text that it gives.
     fn base_answers(&mut self, config: &GenerationConfig) -> bool {
         let base = Arc::new(Serving::base(&self.session.home));
         self.generate(&base, config, &mut |text| text.is_empty()).is_ok()

@@ -75,15 +75,20 @@ impl Session {
     }
 }
 
-/// The assistant's turns, each with the messages before it.
+/// The assistant's turns, each with the messages before it. An answer is the same text wherever it stands, so that
+/// what holds it is found when it is to be forgotten.
 fn answers(messages: &[Message]) -> Vec<(StoredConversation, String)> {
+    let content = |m: &Message| match m.role.as_str() {
+        "assistant" => m.content.trim().to_string(),
+        _ => m.content.clone(),
+    };
     let turns = messages.iter().enumerate().skip(1).filter(|(_, message)| message.role == "assistant");
     let about = |before: &[Message]| StoredConversation {
-        messages: before.iter().map(|m| (m.role.clone(), m.content.clone())).collect(),
+        messages: before.iter().map(|m| (m.role.clone(), content(m))).collect(),
         answer: String::new(),
         ended: false,
     };
-    turns.map(|(at, turn)| (about(&messages[..at]), turn.content.trim().to_string())).collect()
+    turns.map(|(at, turn)| (about(&messages[..at]), content(turn))).collect()
 }
 
 fn check(language: &Language, about: &StoredConversation, text: &str) -> Result<()> {

@@ -27,9 +27,9 @@ impl Session {
                 match why.len() {
                     0 => Ok(FeedbackKind::Reject),
                     1..=LONGEST_REASON => Ok(FeedbackKind::RejectBecause(why.into())),
-                    n => {
-                        Err(Error::bad_data(format!("a reason of {n} bytes; at most {LONGEST_REASON} are kept")).at(id))
-                    }
+                    n => Err(Error::bad_data(format!("a reason of {n} bytes; at most {LONGEST_REASON} are kept"))
+                        .at(id)
+                        .hint("shorten it")),
                 }
             }
             Feedback::Edit(text) => {

@@ -323,8 +323,8 @@ fn a_second_training_is_judged_on_what_is_new() {
     // The active generation has an advantage on the first twelve only.
     let more = || script.edits[12..].iter().chain(&script.held_out);
     let wrong = more().filter(|asked| ask(&session, &asked.prompt).text.trim() != asked.wanted).take(8);
-    let edited = wrong.map(|asked| edit(&session, asked)).count();
-    assert_eq!(edited, 8);
+    let edited: Vec<InteractionId> = wrong.map(|asked| edit(&session, asked)).collect();
+    assert_eq!(edited.len(), 8);
     let second = train(&session);
     assert!(second.promoted, "{}: {:?}", second.verdict.reason, second.tried);
     assert_eq!((second.generation, second.verdict.n), (2, 20));
@@ -354,4 +354,27 @@ fn an_answer_that_is_stopped_while_its_prompt_is_read_leaves_no_trace() {
     fresh.push(Message::new("user", long));
     assert_eq!(fresh.answer(&config, &mut |_| true).unwrap().text, answer.text);
     assert_eq!(session.status().unwrap().interactions, 2);
+}
+
+#[test]
+fn demonstrations_are_no_answers() {
+    let folder = TempDir::new().unwrap();
+    let (home, script) = home(&folder);
+    let session = home.session("p").unwrap();
+    let asked = ask(&session, &script.edits[0].prompt).id.unwrap();
+    let turn = |role: &str, text: &str| Message::new(role, text);
+    let two =
+        vec![turn("user", "hello"), turn("assistant", "Secret. \n"), turn("user", "more"), turn("assistant", "Yes.")];
+    let found = session.record_demonstrations(std::slice::from_ref(&two)).unwrap();
+    assert_eq!((found.recorded, found.known, found.unfit), (2, 0, 0));
+    assert_eq!(session.latest().unwrap(), Some(asked), "nobody was asked since");
+    let first = InteractionId(asked.0 + 1);
+    for said in [Feedback::Accept, Feedback::Reject] {
+        let error = session.replace_feedback(first, said).unwrap_err();
+        assert!(error.to_string().contains("no token"), "{error}");
+    }
+    // The second turn holds the answer of the first one.
+    let forgotten = session.forget(&Selection::Ids(vec![first])).unwrap();
+    assert_eq!(forgotten.interactions, 2);
+    assert_eq!(session.record_demonstrations(&[two]).unwrap().recorded, 2);
 }

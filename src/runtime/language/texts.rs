@@ -66,6 +66,9 @@ impl Language {
         if !ended && text.tokens.last().is_some_and(|last| ends.contains(last)) {
             text.tokens.pop();
         }
+        if text.start >= text.tokens.len() {
+            return Err(no_token());
+        }
         Ok(text)
     }
 
@@ -77,7 +80,7 @@ impl Language {
         let start = before.iter().zip(&tokens).take_while(|(a, b)| a == b).count().max(1);
         match start < tokens.len() {
             true => Ok(Text { tokens, start }),
-            false => Err(Error::bad_data("the answer holds no token")),
+            false => Err(no_token()),
         }
     }
 
@@ -90,6 +93,10 @@ impl Language {
     ) -> Result<()> {
         self.text(&messages(about), answer, ended, 0).map(drop)
     }
+}
+
+fn no_token() -> Error {
+    Error::bad_data("the answer holds no token").hint("say what it should have been with --edit")
 }
 
 /// The messages before the answer.

@@ -1,8 +1,10 @@
 //! An active generation of a language model is watched: do people complain about its answers more often than about
 //! those before it?
 
+use std::ops::Range;
+
 use crate::error::{Error, Result};
-use crate::journal::FeedbackKind;
+use crate::journal::{FeedbackKind, JournalState};
 use crate::runtime::session::Session;
 use crate::stats::binomial::at_least;
 use crate::store::Cause;
@@ -39,33 +41,28 @@ impl Session {
             return Ok(None);
         };
         let known = *lock(&self.complaints_before);
-        // Demonstrations are no answers: nobody was asked.
-        let demonstration = |kind: &FeedbackKind| matches!(kind, FeedbackKind::Demonstration(_));
-        let [before, brought] = match known {
+        let [before, brought_before] = match known {
             Some((of, before)) if of == generation => before,
             _ => {
                 let mut before = [0; 2];
                 for entry in state.all_feedback().take(training.feedback_before) {
                     let entry = entry?;
                     before[0] += usize::from(entry.was.is_none() && complaint(&entry.kind));
-                    before[1] += usize::from(demonstration(&entry.kind));
                 }
+                before[1] = brought(state, 0..training.ids_before)?;
                 *lock(&self.complaints_before) = Some((generation, before));
                 before
             }
         };
-        let mut later = 0;
-        for entry in state.all_feedback().skip(training.feedback_before) {
-            later += usize::from(demonstration(&entry?.kind));
-        }
-        let answers_before = training.interactions_before.saturating_sub(brought);
+        let answers_before = training.interactions_before.saturating_sub(brought_before);
         // Of more than are looked at, the answers since the oldest of these.
         let oldest = latest.iter().map(|s| s.interaction.id.0).min().filter(|_| latest.len() == MOST);
         let answers = match oldest {
             Some(oldest) => state.next_id()?.0.saturating_sub(oldest) as usize,
             None => state.interactions().saturating_sub(training.interactions_before),
         };
-        let answers = answers.saturating_sub(later);
+        let since = oldest.unwrap_or(training.ids_before);
+        let answers = answers.saturating_sub(brought(state, since..u32::MAX)?);
         drop(journal);
         if answers_before == 0 || answers == 0 {
             return Ok(None);
@@ -81,4 +78,15 @@ impl Session {
         self.follow()?;
         Ok(Some(generation))
     }
+}
+
+/// Demonstrations among the interactions with these ids: they are no answers, since nobody was asked.
+fn brought(state: &JournalState, ids: Range<u32>) -> Result<usize> {
+    let mut count = 0;
+    for entry in state.all_feedback() {
+        let entry = entry?;
+        let demonstration = entry.was.is_none() && matches!(entry.kind, FeedbackKind::Demonstration(_));
+        count += usize::from(demonstration && ids.contains(&entry.id.0));
+    }
+    Ok(count)
 }

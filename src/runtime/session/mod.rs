@@ -15,7 +15,7 @@ use super::slot::Slot;
 use super::{Home, now_ms};
 use crate::error::{Error, ErrorKind, Result};
 use crate::input::label::{NONE_OF_THESE, shown};
-use crate::journal::{InteractionId, Journal, SyncPolicy, TrainingEntry};
+use crate::journal::{FeedbackKind, InteractionId, Journal, SyncPolicy, TrainingEntry};
 use crate::store::{Cause, DEFAULT_WAIT, GenerationInfo, Probation, RolledBack, Store, profile_folder};
 use crate::sync::lock;
 
@@ -163,7 +163,19 @@ impl Session {
     pub fn latest(&self) -> Result<Option<InteractionId>> {
         let mut journal = lock(&self.journal);
         journal.refresh()?;
-        Ok(journal.state().last())
+        let state = journal.state();
+        if !self.home.generates() {
+            return Ok(state.last());
+        }
+        // Demonstrations are no answers.
+        for entry in state.all_interactions().rev() {
+            let id = entry?.id;
+            let said = state.feedback_on(id)?.map(|said| said.kind);
+            if !matches!(said, Some(FeedbackKind::Demonstration(_))) {
+                return Ok(Some(id));
+            }
+        }
+        Ok(None)
     }
 
     pub(crate) fn serving(&self) -> Arc<Serving> {
