@@ -83,7 +83,7 @@ fn feedback_that_cannot_be_taken() {
     let e = refused(&["feedback", &home, &id, "--label", "walkin"], 2);
     says(&e, "error", "unknown label");
     says(&e, "next", "--new-class");
-    says(&refused(&["feedback", &home, "zzzz", "--accept"], 2), "next", "predict printed");
+    says(&refused(&["feedback", &home, "zzzz", "--accept"], 2), "next", "came with the answer");
     let other = acclimate::journal::InteractionId(7).to_string();
     says(&refused(&["feedback", &home, &other, "--accept"], 2), "error", &other);
     assert_eq!(bench.status()["feedback"], 0);
