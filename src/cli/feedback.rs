@@ -27,7 +27,8 @@ pub struct Feedback {
     #[command(flatten)]
     said: SaidArg,
     /// With --reject, what was wrong with the text that was generated; for people to read
-    #[arg(long, value_name = "WHY", requires = "reject", conflicts_with_all = ["label", "accept", "none", "ignore", "edit", "edit_file", "preferred_over"])]
+    #[arg(long, value_name = "WHY", requires = "reject")]
+    #[arg(conflicts_with_all = ["label", "accept", "none", "ignore", "edit", "edit_file", "preferred_over"])]
     because: Option<String>,
     /// Put this in the place of what was said about this answer before
     #[arg(long, conflicts_with = "ignore")]

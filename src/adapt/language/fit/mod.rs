@@ -24,8 +24,8 @@ use crate::train::preference::{BETA, PairLoss, UnpairedLoss, kto_kl, kto_weights
 /// Good and bad answers, of each, from which on KTO takes the place of APO-zero: its estimate of the divergence wants
 /// batches of several.
 const KTO_FROM: usize = 8;
-/// Weight of tokens of an edit that the person left as they were (docs/language-models.md). Weights by an alignment with
-/// the original are those of Yao et al. 2023, *Improving Summarization with Human Edits* (SALT).
+/// Weight of tokens of an edit that the person left as they were (docs/language-models.md). Weights by an alignment
+/// with the original are those of Yao et al. 2023, *Improving Summarization with Human Edits* (SALT).
 const UNCHANGED: f64 = 0.3;
 /// Divergence from the base that rehearsal holds: three quarters of what makes the perplexity rise by the gate's limit.
 const DIVERGENCE: f64 = 0.015;
@@ -476,8 +476,8 @@ impl Pass<'_, '_> {
         self.both(chosen, rejected, loss, beta, share, vec![0.0; chosen.completion().len()])
     }
 
-    /// The loss of a pair, and the supervised one on the chosen text, each token with its weight. One pass at a time is held,
-    /// which takes one more forward pass.
+    /// The loss of a pair, and the supervised one on the chosen text, each token with its weight. One pass at a time is
+    /// held, which takes one more forward pass.
     fn both(
         &mut self,
         chosen: &Text,
