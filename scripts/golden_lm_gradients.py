@@ -44,23 +44,11 @@ import numpy as np
 import onnx
 import torch
 from onnx import TensorProto, helper, numpy_helper
-from torch.overrides import TorchFunctionMode
+from stay_double import StayDouble
 
 RANK, ALPHA, TOKENS, START = 2, 4, 45, 9
 SCALE = ALPHA / RANK
 HALF, FLOAT = TensorProto.FLOAT16, TensorProto.FLOAT
-
-
-class StayDouble(TorchFunctionMode):
-    """Casts to float32 on the way, in a norm or a softmax, are to float64."""
-
-    def __torch_function__(self, func, types, args=(), kwargs=None):
-        kwargs = dict(kwargs or {})
-        if func is torch.Tensor.float:
-            return args[0].double()
-        if kwargs.get("dtype") is torch.float32:
-            kwargs["dtype"] = torch.float64
-        return func(*[torch.float64 if a is torch.float32 else a for a in args], **kwargs)
 
 
 # ------------------------------------------------------------------------------------------------ the ONNX file

@@ -60,10 +60,10 @@ import trl
 from onnx import numpy_helper
 from optimum.exporters.onnx import onnx_export_from_model
 from peft import LoraConfig
+from stay_double import StayDouble
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
-from torch.overrides import TorchFunctionMode
 
 torch.set_num_threads(1)
 ort.set_default_logger_severity(3)
@@ -215,18 +215,6 @@ def texts(model):
 
 
 # ------------------------------------------------------------------------------------------------ trainers
-
-
-class StayDouble(TorchFunctionMode):
-    """Casts to float32 on the way, in a norm or in TRL's kernel, are to float64."""
-
-    def __torch_function__(self, func, types, args=(), kwargs=None):
-        kwargs = dict(kwargs or {})
-        if func is torch.Tensor.float:
-            return args[0].double()
-        if kwargs.get("dtype") is torch.float32:
-            kwargs["dtype"] = torch.float64
-        return func(*[torch.float64 if a is torch.float32 else a for a in args], **kwargs)
 
 
 class Run:

@@ -10,10 +10,10 @@ use crate::input::{NamedArray, arrays};
 const GOLDENS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/goldens/lm");
 
 /// A language model and what ONNX Runtime answers with it.
-struct Golden {
-    name: String,
+pub(super) struct Golden {
+    pub name: String,
     model: Vec<u8>,
-    arrays: Vec<NamedArray>,
+    pub arrays: Vec<NamedArray>,
 }
 
 impl Golden {
@@ -31,7 +31,7 @@ impl Golden {
         Golden { name: name.into(), model, arrays: arrays::read(&file).unwrap() }
     }
 
-    fn all() -> impl Iterator<Item = Golden> {
+    pub fn all() -> impl Iterator<Item = Golden> {
         let files = std::fs::read_dir(GOLDENS).unwrap().map(|f| f.unwrap().path());
         let mut names: Vec<String> = files.map(|f| f.file_stem().unwrap().to_string_lossy().into_owned()).collect();
         names.sort();
@@ -39,7 +39,7 @@ impl Golden {
         names.into_iter().map(|name| Golden::of(&name))
     }
 
-    fn array(&self, name: &str) -> Option<&NamedArray> {
+    pub fn array(&self, name: &str) -> Option<&NamedArray> {
         self.arrays.iter().find(|a| a.name == name)
     }
 
@@ -62,7 +62,7 @@ impl Golden {
     }
 
     /// How far scores may be from the reference.
-    fn tolerance(&self) -> f32 {
+    pub fn tolerance(&self) -> f32 {
         match &self.name {
             // Dynamic quantisation: which code a number falls to depends on the largest one beside it, in the
             // padding as well.
@@ -72,9 +72,13 @@ impl Golden {
         }
     }
 
-    fn decoder(&self) -> Decoder {
+    pub fn base(&self) -> Base {
         let base = Base::from_bytes(&self.model, Path::new(&self.name));
-        let base = base.unwrap_or_else(|e| panic!("{}: {e:?}", self.name));
+        base.unwrap_or_else(|e| panic!("{}: {e:?}", self.name))
+    }
+
+    fn decoder(&self) -> Decoder {
+        let base = self.base();
         assert_eq!(base.guess_task().unwrap(), crate::base::Task::CausalLm, "{}", self.name);
         Decoder::new(Arc::new(base), 128, 1).unwrap()
     }
