@@ -144,7 +144,8 @@ pub(super) fn dequantised(
             _ => (outer * blocks + at / each) * inner + inside,
         }
     };
-    let value = |(i, v): (usize, &f32)| Some((v - zeros.get(place(i))?) * scales.get(place(i))?);
+    let zero = |place: usize| if let [zero] = zeros[..] { Some(zero) } else { zeros.get(place).copied() };
+    let value = |(i, v): (usize, &f32)| Some((v - zero(place(i))?) * scales.get(place(i))?);
     values.iter().enumerate().map(value).collect()
 }
 

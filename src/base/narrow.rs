@@ -13,7 +13,7 @@ use super::stored;
 use crate::ops::{Kind, Packed, Scales, Widen};
 
 /// The operator: `values` is the stored tensor, `scale` and `zero` its parameters along `axis`, in blocks of `block`.
-pub(super) const WEIGHT: &str = "AcclimateWeight";
+pub(super) const WEIGHT: &str = stored::NARROW;
 
 /// Smaller weights become floats: what would be saved is less than what is lost.
 const SMALLEST: usize = 4096;
@@ -72,7 +72,11 @@ pub(super) fn quantised_weight(
         return None;
     }
     let scales = numbers(scale)?;
-    let zeros = zero.map_or_else(|| Some(vec![0.0; scales.len()]), numbers)?;
+    let mut zeros = zero.map_or_else(|| Some(vec![0.0]), numbers)?;
+    // One for all is kept once: with blocks of 32, zero points take as much as half of the numbers of four bits.
+    if zeros.len() == scales.len() && zeros.windows(2).all(|pair| pair[0].to_bits() == pair[1].to_bits()) {
+        zeros.truncate(1);
+    }
     let floats =
         |name: &str, values: &[f32]| attribute(name, float_tensor(name.into(), values, &[values.len() as i64]));
     let attributes = vec![

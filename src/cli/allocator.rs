@@ -1,7 +1,9 @@
 //! What the C library does with memory that was freed: kept for speed, or given back where memory is short.
 
 /// A plan allocates its tensors anew at every run. By default glibc gives that memory back to the system after each run and gets
-/// it, filled with zeros, page by page, at the next: 9 % of a training step.
+/// it, filled with zeros, page by page, at the next: 9 % of a training step. By default, too, each thread allocates from
+/// an arena of its own: a pass that now one thread runs, now another, takes its memory as often (235 MiB for 195 of MiniLM
+/// with 8 texts).
 pub fn keep_freed() {
     set(32 << 20, 256 << 20);
 }
@@ -9,7 +11,7 @@ pub fn keep_freed() {
 /// Tensors go back to the system as they are freed. Kept, the holes between them are a third of the memory of a training.
 #[cfg(feature = "train")]
 pub fn return_freed() {
-    set(1 << 20, 1 << 20);
+    set(1 << 20, 16 << 20);
     trim();
 }
 
@@ -20,6 +22,7 @@ fn set(large: libc::c_int, trim: libc::c_int) {
     unsafe {
         libc::mallopt(libc::M_MMAP_THRESHOLD, large);
         libc::mallopt(libc::M_TRIM_THRESHOLD, trim);
+        libc::mallopt(libc::M_ARENA_MAX, 1);
     }
 }
 

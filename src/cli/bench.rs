@@ -65,6 +65,9 @@ impl Bench {
             gradient_checkpointing: self.gradient_checkpointing,
             mapped: self.model.is_dir(),
         };
+        if self.gradient_checkpointing {
+            super::allocator::return_freed();
+        }
         let trial = Trial { output: options.model_output.clone(), ..Trial::default() };
         let model = model_file(&self.model)?;
         self.vet.check(&model, &trial)?;

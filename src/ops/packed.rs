@@ -34,7 +34,7 @@ impl Kind {
 /// Which scale a value has: `scale[outer·a + (at / each)·b + inside·c]` for a value at `(outer, at, inside)` around an axis.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Scales {
-    /// Scales, and as many zero points.
+    /// Scales, and as many zero points, or one for all.
     pub scales: Vec<f32>,
     pub zeros: Vec<f32>,
     /// Length of the axis along which scales differ, values behind each of its places, and places that share a scale.
@@ -61,6 +61,25 @@ impl Scales {
         }
     }
 
+    /// The zero point beside the scale at `place`.
+    #[inline(always)]
+    fn zero(&self, place: usize) -> f32 {
+        if let [zero] = self.zeros[..] { zero } else { self.zeros[place] }
+    }
+
+    /// Whether values in a row share a scale.
+    fn is_in_lines(&self) -> bool {
+        self.inner == 1 && self.each > 1 && self.by_block && self.scales.len() > 1
+    }
+
+    /// The pieces of `count` values from `start` on that share a scale.
+    #[inline(always)]
+    fn lines(&self, start: usize, count: usize) -> Lines<'_> {
+        let within = start % self.length;
+        let place = start / self.length * self.length.div_ceil(self.each) + within / self.each;
+        Lines { of: self, place, within, left_of_line: self.each - within % self.each, at: 0, count }
+    }
+
     /// `v := (v - zero)·scale` for the values that start at `start` of the whole.
     fn apply(&self, start: usize, values: &mut [f32]) {
         if let ([scale], [zero]) = (&self.scales[..], &self.zeros[..]) {
@@ -83,16 +102,70 @@ impl Scales {
             // A block may be cut short by the end of the axis.
             let line = line.min(self.length * self.inner - i % (self.length * self.inner)).min(rest.len());
             let (now, later) = rest.split_at_mut(line);
-            if varies {
-                let (scales, zeros) = (&self.scales[scale..][..line], &self.zeros[scale..][..line]);
-                wide!((now: &mut [f32], scales: &[f32], zeros: &[f32]) {
-                    now.iter_mut().zip(scales).zip(zeros).for_each(|((v, s), z)| *v = (*v - z) * s);
-                });
-            } else {
-                scaled(now, self.scales[scale], self.zeros[scale]);
+            match (varies, &self.zeros[..]) {
+                (false, _) => scaled(now, self.scales[scale], self.zero(scale)),
+                (true, &[zero]) => {
+                    let scales = &self.scales[scale..][..line];
+                    wide!((now: &mut [f32], scales: &[f32], zero: f32) {
+                        now.iter_mut().zip(scales).for_each(|(v, s)| *v = (*v - zero) * s);
+                    });
+                }
+                (true, zeros) => {
+                    let (scales, zeros) = (&self.scales[scale..][..line], &zeros[scale..][..line]);
+                    wide!((now: &mut [f32], scales: &[f32], zeros: &[f32]) {
+                        now.iter_mut().zip(scales).zip(zeros).for_each(|((v, s), z)| *v = (*v - z) * s);
+                    });
+                }
             }
             (i, rest) = (i + line, later);
         }
+    }
+}
+
+/// Where a piece of values begins, its length, its scale and its zero point.
+struct Lines<'a> {
+    of: &'a Scales,
+    place: usize,
+    within: usize,
+    left_of_line: usize,
+    at: usize,
+    count: usize,
+}
+
+impl Iterator for Lines<'_> {
+    type Item = (usize, usize, f32, f32);
+    // A division for each piece would take as long as widening it.
+    #[inline(always)]
+    fn next(&mut self) -> Option<Self::Item> {
+        let len = self.left_of_line.min(self.of.length - self.within).min(self.count - self.at);
+        if len == 0 {
+            return None;
+        }
+        let line = (self.at, len, self.of.scales[self.place], self.of.zero(self.place));
+        (self.at, self.within, self.place) = (self.at + len, self.within + len, self.place + 1);
+        self.left_of_line = self.of.each;
+        if self.within == self.of.length {
+            self.within = 0;
+        }
+        Some(line)
+    }
+}
+
+/// `(b - zero)·scale` of bytes, for the values that start at `start` of the whole.
+#[inline(always)]
+fn lines_of_bytes<const SIGNED: bool>(scales: &Scales, start: usize, out: &mut [f32], bytes: &[u8]) {
+    for (at, len, scale, zero) in scales.lines(start, out.len()) {
+        for (v, b) in out[at..at + len].iter_mut().zip(&bytes[start + at..]) {
+            *v = (if SIGNED { f32::from(*b as i8) } else { f32::from(*b) } - zero) * scale;
+        }
+    }
+}
+
+/// The same of numbers of four bits.
+#[inline(always)]
+fn lines_of_nibbles<const SIGNED: bool>(scales: &Scales, start: usize, out: &mut [f32], bytes: &[u8]) {
+    for (at, len, scale, zero) in scales.lines(start, out.len()) {
+        nibbles::<SIGNED>(start + at, &mut out[at..at + len], bytes, scale, zero);
     }
 }
 
@@ -122,7 +195,7 @@ impl Packed {
                 && s.inner > 0
                 && s.each > 0
                 && len.is_multiple_of(s.length.saturating_mul(s.inner))
-                && s.scales.len() == s.zeros.len()
+                && (s.scales.len() == s.zeros.len() || s.zeros.len() == 1)
                 && s.scales.len() == s.count(len)
         });
         (fits && bytes.len() == kind.bytes(len)).then(|| Packed {
@@ -145,20 +218,46 @@ impl Packed {
         Packed { kind: self.kind, start, len, bytes: self.bytes.clone(), scales: self.scales.clone() }
     }
 
+    /// The numbers as they are stored.
+    #[cfg(test)]
+    pub fn stored(&self) -> &SharedBytes {
+        &self.bytes
+    }
+
     /// Memory that what is stored takes, bytes.
     pub fn bytes(&self) -> usize {
         self.bytes.len() + self.scales.as_ref().map_or(0, |s| 4 * (s.scales.len() + s.zeros.len()))
     }
 
+    /// Integers whose rows have scales in blocks, from `start` of the whole; false for floats.
+    fn widen_lines(&self, scales: &Scales, start: usize, out: &mut [f32]) -> bool {
+        let (kind, bytes) = (self.kind, &self.bytes[..]);
+        wide!((kind: Kind, scales: &Scales, start: usize, out: &mut [f32], bytes: &[u8]) {
+            match kind {
+                Kind::I8 => lines_of_bytes::<true>(scales, start, out, bytes),
+                Kind::U8 => lines_of_bytes::<false>(scales, start, out, bytes),
+                Kind::I4 => lines_of_nibbles::<true>(scales, start, out, bytes),
+                Kind::U4 => lines_of_nibbles::<false>(scales, start, out, bytes),
+                Kind::F16 | Kind::BF16 => return false,
+            }
+            true
+        } -> bool)
+    }
+
     /// Writes the values of `range` to `out`, which is as long. The range must lie within the values.
     pub fn widen(&self, range: Range<usize>, out: &mut [f32]) {
         let range = self.start + range.start..self.start + range.end;
+        if let Some(scales) = self.scales.as_deref().filter(|s| s.is_in_lines())
+            && self.widen_lines(scales, range.start, out)
+        {
+            return;
+        }
         let (start, two) = (range.start, 2 * range.start..2 * range.end);
         match self.kind {
             Kind::I8 => convert(out, &self.bytes[range], |b| b as i8 as f32),
             Kind::U8 => convert(out, &self.bytes[range], |b| b as f32),
-            Kind::I4 => self.nibbles(start, out, |n| ((n << 4) as i8 >> 4) as f32),
-            Kind::U4 => self.nibbles(start, out, |n| n as f32),
+            Kind::I4 => unscaled(start, out, &self.bytes, true),
+            Kind::U4 => unscaled(start, out, &self.bytes, false),
             Kind::F16 => halves(&self.bytes[two], out, |bits, out| {
                 bits.reinterpret_cast::<half::f16>().convert_to_f32_slice(out)
             }),
@@ -170,11 +269,52 @@ impl Packed {
             scales.apply(start, out);
         }
     }
+}
 
-    fn nibbles(&self, start: usize, out: &mut [f32], value: impl Fn(u8) -> f32) {
-        for (i, out) in (start..).zip(out) {
-            *out = value(self.bytes[i / 2] >> (4 * (i % 2)) & 15);
+/// Numbers of four bits as they are.
+fn unscaled(start: usize, out: &mut [f32], bytes: &[u8], signed: bool) {
+    wide!((start: usize, out: &mut [f32], bytes: &[u8], signed: bool) {
+        match signed {
+            true => nibbles::<true>(start, out, bytes, 1.0, 0.0),
+            false => nibbles::<false>(start, out, bytes, 1.0, 0.0),
         }
+    });
+}
+
+/// A number of four bits, the highest of which may be its sign.
+#[inline(always)]
+fn nibble<const SIGNED: bool>(n: u8) -> f32 {
+    if SIGNED { f32::from((n << 4) as i8 >> 4) } else { f32::from(n) }
+}
+
+/// `(n - zero)·scale` of the numbers of four bits from the place `start` of `bytes` on.
+#[inline(always)]
+fn nibbles<const SIGNED: bool>(start: usize, out: &mut [f32], bytes: &[u8], scale: f32, zero: f32) {
+    let bytes = &bytes[start / 2..];
+    let odd = start % 2 * out.len().min(1);
+    let (first, rest) = out.split_at_mut(odd);
+    if let [v] = first {
+        *v = (nibble::<SIGNED>(bytes[0] >> 4) - zero) * scale;
+    }
+    let (pairs, last) = rest.as_chunks_mut::<2>();
+    let bytes = &bytes[odd..];
+    if let [v] = last {
+        *v = (nibble::<SIGNED>(bytes[pairs.len()] & 15) - zero) * scale;
+    }
+    // Apart first, then as floats: the compiler makes vectors of both loops, and of neither in one.
+    let (many, pairs) = pairs.as_chunks_mut::<16>();
+    let (bytes, rest) = bytes.split_at(16 * many.len());
+    for (out, bytes) in many.iter_mut().zip(bytes.as_chunks::<16>().0) {
+        let mut apart = [[0u8; 2]; 16];
+        for (pair, b) in apart.iter_mut().zip(bytes) {
+            *pair = [b & 15, b >> 4];
+        }
+        for (v, n) in out.as_flattened_mut().iter_mut().zip(apart.as_flattened()) {
+            *v = (nibble::<SIGNED>(*n) - zero) * scale;
+        }
+    }
+    for (pair, b) in pairs.iter_mut().zip(rest) {
+        *pair = [(nibble::<SIGNED>(b & 15) - zero) * scale, (nibble::<SIGNED>(b >> 4) - zero) * scale];
     }
 }
 
@@ -234,6 +374,7 @@ mod tests {
                     each,
                     by_block,
                 };
+                let one_zero = Scales { zeros: vec![2.5], ..scales.clone() };
                 let place = |i: usize| match by_block {
                     true => (i / (6 * inner) * places + i / inner % 6 / each) * inner + i % inner,
                     false => i / inner % 6,
@@ -244,6 +385,17 @@ mod tests {
                         let q = if kind == Kind::I8 { bytes[i] as i8 as f32 } else { bytes[i] as f32 };
                         (q - scales.zeros[place(i)]) * scales.scales[place(i)]
                     });
+                }
+                let packed = Packed::new(Kind::U8, len, bytes.clone(), Some(one_zero.clone())).unwrap();
+                check(&packed, |i| (f32::from(bytes[i]) - 2.5) * scales.scales[place(i)]);
+                for (kind, value) in [(Kind::U4, nibble::<false> as fn(u8) -> f32), (Kind::I4, nibble::<true>)] {
+                    for of in [&scales, &one_zero] {
+                        let packed = Packed::new(kind, len, bytes[..len / 2].to_vec(), Some(of.clone())).unwrap();
+                        check(&packed, |i| {
+                            let zero = if of.zeros.len() == 1 { 2.5 } else { of.zeros[place(i)] };
+                            (value(bytes[i / 2] >> (i % 2 * 4) & 15) - zero) * of.scales[place(i)]
+                        });
+                    }
                 }
                 let part_of_an_axis = Packed::new(Kind::I8, len + 1, vec![0; len + 1], Some(scales));
                 assert!(part_of_an_axis.is_none());

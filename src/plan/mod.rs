@@ -16,6 +16,8 @@ mod forward;
 #[cfg(feature = "train")]
 mod frozen;
 mod graph;
+#[cfg(feature = "train")]
+mod lent_factors;
 mod lowering;
 mod padding;
 mod padding_trial;
@@ -54,6 +56,8 @@ pub(crate) use decode::{Decoder, KvCache};
 pub(crate) use engine::{Engine, MICRO_BATCH};
 pub(crate) use forward::ForwardPlan;
 pub(crate) use graph::{Classifier, Deltas, Ends, MergedWeight, Survey, merged_weights, survey};
+#[cfg(feature = "train")]
+pub(crate) use lent_factors::LentFactors;
 pub(crate) use padding::Padding;
 pub(crate) use pooling::{Rows, pool, unpool};
 #[cfg(feature = "train")]
@@ -73,7 +77,7 @@ pub(crate) use worker::{Cotangents, Worker};
 use crate::adapter::SiteDelta;
 use crate::adapter::file::AdapterFile;
 use crate::error::{Error, Result};
-use crate::sites::FileFactor;
+use crate::sites::SharedFactor;
 
 /// What a forward pass answers.
 #[derive(Debug, Clone)]
@@ -114,7 +118,7 @@ impl Factors {
             let scale = s.header.alpha / s.header.rank as f32;
             [(2 * site, s.a.shape, 1.0), (2 * site + 1, s.b.shape, scale)]
         });
-        let values = factors.map(|(index, shape, scale)| FileFactor::tensor(file, index, shape, scale));
+        let values = factors.map(|(index, shape, scale)| SharedFactor::in_file(file, index, shape, scale));
         Ok(Factors(
             values.map(|t| t.map(|t| t.into_arc_tensor().into_tvalue())).collect::<TractResult<_>>().map_err(odd)?,
         ))

@@ -15,8 +15,9 @@ use crate::ops::is_constant;
 
 /// Places for cuts that are looked at: the time grows with their square.
 const MOST_PLACES: usize = 500;
-/// Halvings of the largest segment's size that are tried.
-const SIZES: i32 = 9;
+/// Halvings of the largest segment's size that are tried, and steps of each.
+const HALVINGS: i32 = 9;
+const STEPS: i32 = 6;
 
 /// The nodes of each segment, in evaluation order. The values of a segment, and the trained values that cross the
 /// cuts, are as few as can be together. Values that do not depend on `factors` cost nothing at a cut: they are kept
@@ -36,7 +37,7 @@ pub(super) fn segments(model: &TypedModel, factors: &[OutletId]) -> TractResult<
     let (sizes, crossing) = costs(model, &nodes, &trained);
     let places = narrow(&crossing);
     let whole: u64 = sizes.iter().sum();
-    let limits = (0..2 * SIZES).map(|half| (whole as f64 / 2f64.powf(f64::from(half) / 2.0)) as u64);
+    let limits = (0..HALVINGS * STEPS).map(|at| (whole as f64 / 2f64.powf(f64::from(at) / f64::from(STEPS))) as u64);
     let best = limits.filter_map(|limit| cuts(&sizes, &crossing, &places, limit)).min_by_key(|(cost, _)| *cost);
     let mut rest = &nodes[..];
     let mut segments = vec![];

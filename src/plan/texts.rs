@@ -5,13 +5,13 @@
 
 use std::sync::Arc;
 
-use ndarray::{Array2, ArrayD, ArrayView1, Axis, s};
+use ndarray::{Array2, ArrayD, ArrayView1, ArrayView2, ArrayViewMut1, Axis, s};
 use tract_core::internal::*;
 
 use super::engine::Engine;
 use super::train::{Keeps, TrainPlan, Trains};
 use super::variant::Variant;
-use super::worker::{Cotangents, Tape, Worker};
+use super::worker::{Give, Tape, Worker};
 use super::{Batch, Factors, Outputs, Padding, SiteKey, Text};
 use crate::base::{Base, Bucket};
 use crate::error::{Error, Result};
@@ -147,8 +147,9 @@ impl<'a> TextPasses<'a> {
         let mut all = Difference::default();
         for (at, tokens) in text.completion().chunks(CHUNK).enumerate() {
             let rows = s![at * CHUNK..at * CHUNK + tokens.len(), ..];
-            let (p, _) = scores(&mut self.vocabulary, &one.slice(rows).to_owned())?;
-            let (q, _) = scores(&mut self.vocabulary, &other.slice(rows).to_owned())?;
+            let (p, _) = scores(&mut self.vocabulary, one.slice(rows))?;
+            let (q, _) = scores(&mut self.vocabulary, other.slice(rows))?;
+            let (p, q) = (table(&p)?, table(&q)?);
             for (row, &token) in tokens.iter().enumerate() {
                 let (p, q) = (p.row(row), q.row(row));
                 let (from, to) = (log_sum_exp(p), log_sum_exp(q));
@@ -255,11 +256,11 @@ impl<'a> TextTrainer<'a> {
         log_probs(&mut self.passes.vocabulary, &passed.hidden, text.completion())
     }
 
-    /// The log-probability of each token of the completion, and the gradient of `Σ weights[t] · log p(t)` over them, by
-    /// `A` and `s·B` of every site (or by `s·B` alone), in plan order.
-    pub fn backward(&mut self, passed: Passed, text: &Text, weights: &[f32]) -> Result<(Vec<f32>, Vec<Vec<f32>>)> {
+    /// The log-probability of each token of the completion. The gradient of `Σ weights[t] · log p(t)` over them, by `A`
+    /// and `s·B` of every site (or by `s·B` alone), goes to `give`.
+    pub fn backward(&mut self, passed: Passed, text: &Text, weights: &[f32], give: Give) -> Result<Vec<f32>> {
         let mut log_probs = Vec::with_capacity(weights.len());
-        let gradients = self.backward_by(passed, text, |_, at, token, mut z| {
+        let change = |_: &mut Worker, at: usize, token: u32, mut z: ArrayViewMut1<f32>| {
             let weight = weights.get(at).copied().unwrap_or(0.0);
             // d log p(t) / dz = onehot(t) - softmax(z)
             let lse = log_sum_exp(z.view());
@@ -269,8 +270,9 @@ impl<'a> TextTrainer<'a> {
                 *own += weight;
             }
             Ok(())
-        })?;
-        Ok((log_probs, gradients))
+        };
+        self.backward_by(passed, text, change, give)?;
+        Ok(log_probs)
     }
 
     /// `Σ KL(base ‖ model)` over the completion, nats, and the gradient of `weight` times it, as
@@ -281,14 +283,17 @@ impl<'a> TextTrainer<'a> {
         text: &Text,
         base: &Array2<f32>,
         weight: f32,
-    ) -> Result<(f64, Vec<Vec<f32>>)> {
+        give: Give,
+    ) -> Result<f64> {
         let (mut kl, mut chunk) = (0.0, None);
-        let gradients = self.backward_by(passed, text, |vocabulary, at, _, mut z| {
+        let change = |vocabulary: &mut Worker, at: usize, _, mut z: ArrayViewMut1<f32>| {
             if at % CHUNK == 0 {
                 let end = (at + CHUNK).min(base.nrows());
-                chunk = Some(scores(vocabulary, &base.slice(s![at..end, ..]).to_owned())?.0);
+                chunk = Some(scores(vocabulary, base.slice(s![at..end, ..]))?.0);
             }
-            let Some(p) = chunk.as_ref().map(|c| c.row(at % CHUNK)) else { return Ok(()) };
+            let Some(chunk) = &chunk else { return Ok(()) };
+            let p = table(chunk)?;
+            let p = p.row(at % CHUNK);
             // d KL(p ‖ q) / dz = q - p
             let (of_p, of_q) = (log_sum_exp(p), log_sum_exp(z.view()));
             for (z, &p) in z.iter_mut().zip(p) {
@@ -297,8 +302,9 @@ impl<'a> TextTrainer<'a> {
                 *z = weight * (log_q.exp() - log_p.exp()) as f32;
             }
             Ok(())
-        })?;
-        Ok((kl, gradients))
+        };
+        self.backward_by(passed, text, change, give)?;
+        Ok(kl)
     }
 
     /// The base model's hidden states that predict the completion, `[completion, width]`.
@@ -306,37 +312,44 @@ impl<'a> TextTrainer<'a> {
         self.passes.hidden(&Variant::Base, text)
     }
 
-    /// The gradients, by the scores' that `change` makes of the scores of each token of the completion.
+    /// Hands the gradients to `give`, by the scores' that `change` makes of the scores of each token of the completion.
     fn backward_by(
         &mut self,
         passed: Passed,
         text: &Text,
-        mut change: impl FnMut(&mut Worker, usize, u32, ndarray::ArrayViewMut1<f32>) -> Result<()>,
-    ) -> Result<Vec<Vec<f32>>> {
+        mut change: impl FnMut(&mut Worker, usize, u32, ArrayViewMut1<f32>) -> Result<()>,
+        give: Give,
+    ) -> Result<()> {
         let Passed { worker, tape, shape, hidden, .. } = passed;
         let mut cotangent = ArrayD::<f32>::zeros(shape);
         let mut rows = cotangent.index_axis_mut(Axis(0), 0);
         for (at, tokens) in text.completion().chunks(CHUNK).enumerate() {
             let from = at * CHUNK;
-            let chunk = hidden.slice(s![from..from + tokens.len(), ..]).to_owned();
-            let (mut scores, tape) = scores(&mut self.passes.vocabulary, &chunk)?;
-            for (row, mut z) in scores.rows_mut().into_iter().enumerate() {
+            let (scores, tape) = scores(&mut self.passes.vocabulary, hidden.slice(s![from..from + tokens.len(), ..]))?;
+            // In place: they are the largest values of a step.
+            let mut scores = scores.into_tensor();
+            let columns = scores.len() / CHUNK;
+            let mut view = scores.try_as_plain_ram_mut().map_err(unusable)?;
+            for (row, z) in view.as_slice_mut::<f32>().map_err(unusable)?.chunks_exact_mut(columns).enumerate() {
                 match tokens.get(row) {
-                    Some(&token) => change(&mut self.passes.vocabulary, from + row, token, z)?,
+                    Some(&token) => change(&mut self.passes.vocabulary, from + row, token, ArrayViewMut1::from(z))?,
                     None => z.fill(0.0),
                 }
             }
-            let (count, columns) = scores.dim();
-            let scores = scores.into_shape_with_order((1, count, columns)).map_err(odd)?.into_dyn();
-            let gradient = self.passes.vocabulary.backward_all(tape, vec![scores])?.pop().unwrap_or_default();
             let width = hidden.ncols();
-            for (row, values) in gradient.chunks_exact(width).take(tokens.len()).enumerate() {
-                let mut target = rows.index_axis_mut(Axis(0), text.start - 1 + from + row);
-                target.iter_mut().zip(values).for_each(|(t, v)| *t = *v);
-            }
+            self.passes.vocabulary.backward_each(tape, vec![scores], &mut |_, gradient| {
+                for (row, values) in gradient.chunks_exact(width).take(tokens.len()).enumerate() {
+                    let mut target = rows.index_axis_mut(Axis(0), text.start - 1 + from + row);
+                    target.iter_mut().zip(values).for_each(|(t, v)| *t += *v);
+                }
+            })?;
         }
-        self.workers[worker].1.backward(tape, Cotangents { features: cotangent, logits: None })
+        self.workers[worker].1.backward_each(tape, vec![cotangent.into_tensor()], give)
     }
+}
+
+fn unusable(e: TractError) -> Error {
+    odd(format!("{e:#}"))
 }
 
 fn odd(e: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
@@ -353,24 +366,27 @@ fn predicting(features: &ArrayD<f32>, text: &Text) -> Result<Array2<f32>> {
     }
 }
 
-/// Scores of the chunk `hidden` (at most [`CHUNK`] rows), `[CHUNK, vocabulary]`.
-fn scores(vocabulary: &mut Worker, hidden: &Array2<f32>) -> Result<(Array2<f32>, Tape)> {
+/// Scores of the chunk `hidden` (at most [`CHUNK`] rows), `[1, CHUNK, vocabulary]`.
+fn scores(vocabulary: &mut Worker, hidden: ArrayView2<f32>) -> Result<(TValue, Tape)> {
     let mut chunk = vec![0f32; CHUNK * hidden.ncols()];
     chunk.iter_mut().zip(hidden).for_each(|(c, h)| *c = *h);
-    let tensor = Tensor::from_shape(&[1, CHUNK, hidden.ncols()], &chunk).map_err(|e| odd(format!("{e:#}")))?;
+    let tensor = Tensor::from_shape(&[1, CHUNK, hidden.ncols()], &chunk).map_err(unusable)?;
     let batch = Batch { tensors: vec![tensor.into_tvalue()], mask: vec![] };
-    let (mut values, tape) = vocabulary.forward_all(&batch, &Factors::default())?;
-    let scores = values.pop().ok_or_else(|| Error::internal("no scores over the vocabulary"))?;
-    let columns = scores.len() / CHUNK;
-    Ok((scores.into_shape_with_order((CHUNK, columns)).map_err(odd)?, tape))
+    let (mut values, tape) = vocabulary.forward_tensors(&batch, &Factors::default())?;
+    Ok((values.pop().ok_or_else(|| Error::internal("no scores over the vocabulary"))?, tape))
+}
+
+/// Scores as rows, `[CHUNK, vocabulary]`.
+fn table(scores: &Tensor) -> Result<ArrayView2<'_, f32>> {
+    let values = crate::ops::floats(scores).map_err(unusable)?;
+    ArrayView2::from_shape((CHUNK, values.len() / CHUNK), values).map_err(odd)
 }
 
 fn log_probs(vocabulary: &mut Worker, hidden: &Array2<f32>, completion: &[u32]) -> Result<Vec<f32>> {
     let mut found = Vec::with_capacity(completion.len());
     for (at, tokens) in completion.chunks(CHUNK).enumerate() {
-        let rows = hidden.slice(s![at * CHUNK..at * CHUNK + tokens.len(), ..]).to_owned();
-        let (scores, _) = scores(vocabulary, &rows)?;
-        for (row, token) in scores.rows().into_iter().zip(tokens) {
+        let (scores, _) = scores(vocabulary, hidden.slice(s![at * CHUNK..at * CHUNK + tokens.len(), ..]))?;
+        for (row, token) in table(&scores)?.rows().into_iter().zip(tokens) {
             let own = row.get(*token as usize).ok_or_else(|| unknown(*token, row.len()))?;
             found.push((f64::from(*own) - log_sum_exp(row)) as f32);
         }

@@ -28,10 +28,15 @@ pub(crate) struct Worker {
     segments: Vec<(State, Option<State>)>,
 }
 
+/// Takes the gradient of the factor of a number, in plan order.
+pub(crate) type Give<'a> = &'a mut dyn FnMut(usize, &[f32]);
+
 /// What a forward pass left for its backward one.
 pub(crate) struct Tape {
-    /// What entered the segments, by number.
+    /// What entered the segments, by number, but for results.
     values: Vec<TValue>,
+    /// Those of the results.
+    shapes: Vec<TVec<usize>>,
     /// What the last segment saved.
     saved: TVec<TValue>,
 }
@@ -73,19 +78,32 @@ impl Worker {
 
     /// [`Worker::forward`], with the outputs as they are.
     pub fn forward_all(&mut self, batch: &Batch, factors: &Factors) -> Result<(Vec<ArrayD<f32>>, Tape)> {
+        let (results, tape) = self.forward_tensors(batch, factors)?;
+        let arrays = || results.iter().map(array).collect::<TractResult<_>>();
+        Ok((guarded(ErrorKind::Internal, "the forward pass failed", arrays)?, tape))
+    }
+
+    /// [`Worker::forward_all`], with the outputs where the pass left them.
+    pub fn forward_tensors(&mut self, batch: &Batch, factors: &Factors) -> Result<(Vec<TValue>, Tape)> {
         guarded(ErrorKind::Internal, "the forward pass failed", || {
-            let mut tape = Tape { values: batch.tensors.iter().chain(&factors.0).cloned().collect(), saved: tvec!() };
+            let mut values: Vec<TValue> = batch.tensors.iter().chain(&factors.0).cloned().collect();
+            let mut last = tvec!();
             for at in 0..self.segments.len() {
-                let (given, saved) = self.advance(at, &tape.values)?;
-                tape.values.extend(given);
+                let (given, saved) = self.advance(at, &values)?;
+                values.extend(given);
                 // What the others saved is saved again when its turn comes.
                 if at + 1 == self.segments.len() {
-                    tape.saved = saved;
+                    last = saved;
                 }
             }
-            let result = |value: &usize| array(tape.values.get(*value).context("a plan lost a result")?);
-            let results = self.plan.plans.results.iter().map(result).collect::<TractResult<_>>()?;
-            Ok((results, tape))
+            let result = |value: &usize| values.get(*value).cloned().context("a plan lost a result");
+            let results = self.plan.plans.results.iter().map(result).collect::<TractResult<Vec<_>>>()?;
+            let shapes = results.iter().map(|r| r.shape().into()).collect();
+            // Nothing reads what the last segment gives.
+            if let Some(segment) = self.plan.plans.segments.last() {
+                values.truncate(segment.gives.0);
+            }
+            Ok((results, Tape { values, saved: last, shapes }))
         })
     }
 
@@ -122,15 +140,31 @@ impl Worker {
 
     /// [`Worker::backward`], with one cotangent an output.
     pub fn backward_all(&mut self, tape: Tape, cotangents: Vec<ArrayD<f32>>) -> Result<Vec<Vec<f32>>> {
+        let mut found = vec![vec![]; self.plan.plans.factors.len()];
+        let tensors = cotangents.into_iter().map(IntoTensor::into_tensor).collect();
+        self.backward_each(tape, tensors, &mut |factor, gradient| {
+            let sum: &mut Vec<f32> = &mut found[factor];
+            match sum.is_empty() {
+                true => sum.extend(gradient),
+                false => sum.iter_mut().zip(gradient).for_each(|(s, g)| *s += g),
+            }
+        })?;
+        Ok(found)
+    }
+
+    /// [`Worker::backward_all`], with the gradient of each factor handed to `give` as soon as it is there: in parts that
+    /// are to be added, where several segments use the factor.
+    pub fn backward_each(&mut self, tape: Tape, cotangents: Vec<Tensor>, give: Give) -> Result<()> {
         guarded(ErrorKind::Internal, "the backward pass failed", || {
-            let Tape { mut values, mut saved } = tape;
+            let Tape { mut values, mut saved, shapes } = tape;
             let plan = self.plan.clone();
-            let results = &plan.plans.results;
+            let (results, factors) = (&plan.plans.results, &plan.plans.factors);
             ensure!(cotangents.len() == results.len(), "{} cotangents for {} outputs", cotangents.len(), results.len());
-            let mut sums: Vec<Option<TValue>> = vec![None; values.len()];
-            for (&value, cotangent) in results.iter().zip(cotangents) {
-                let shape = values.get(value).context("a plan lost a result")?.shape().to_vec();
-                accumulate(&mut sums[value], cotangent.into_tensor().into_shape(&shape)?.into_tvalue())?;
+            let mut given = vec![false; factors.len()];
+            let count = plan.plans.segments.last().map_or(values.len(), |last| last.gives.0 + last.gives.1);
+            let mut sums: Vec<Option<TValue>> = vec![None; count];
+            for ((&value, shape), cotangent) in results.iter().zip(shapes).zip(cotangents) {
+                accumulate(&mut sums[value], cotangent.into_shape(&shape)?.into_tvalue())?;
             }
             for (at, segment) in plan.plans.segments.iter().enumerate().rev() {
                 // Nothing before this segment reads what it gives.
@@ -147,14 +181,17 @@ impl Worker {
                 inputs.extend(saved.drain(..));
                 let Some(backward) = &mut self.segments[at].1 else { continue };
                 for (&value, gradient) in segment.gradients.iter().zip(backward.run(inputs)?) {
-                    accumulate(&mut sums[value], gradient)?;
+                    match factors.binary_search(&value) {
+                        Ok(factor) => {
+                            give(factor, crate::ops::floats(&gradient)?);
+                            given[factor] = true;
+                        }
+                        Err(_) => accumulate(&mut sums[value], gradient)?,
+                    }
                 }
             }
-            let mut gradient = |value: &usize| -> TractResult<Vec<f32>> {
-                let sum = sums[*value].take().context("a factor without a gradient")?;
-                Ok(crate::ops::floats(&sum)?.to_vec())
-            };
-            plan.plans.factors.iter().map(&mut gradient).collect()
+            ensure!(given.iter().all(|given| *given), "a factor without a gradient");
+            Ok(())
         })
     }
 }

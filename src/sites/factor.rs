@@ -1,4 +1,4 @@
-//! A low-rank factor that lies in an adapter's file.
+//! A low-rank factor that is read where it lies: in an adapter's file, or with the parameters of a fit.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -9,58 +9,91 @@ use tract_core::internal::*;
 use crate::adapter::file::AdapterFile;
 use crate::ops::floats;
 
-/// `scale` times one tensor of an adapter file, which is read where it lies: mapped, it takes no memory of its own.
+/// `scale` times values that are somebody else's: it takes no memory of its own.
 #[derive(Clone, Debug)]
-pub(crate) struct FileFactor {
-    file: Arc<AdapterFile>,
-    /// Place of the tensor among those of the file.
-    index: usize,
+pub(crate) struct SharedFactor {
+    values: Values,
     scale: f32,
 }
 
-impl FileFactor {
-    /// As a tensor of `shape`; [`factor`] reads it.
-    pub fn tensor(file: &Arc<AdapterFile>, index: usize, shape: &[usize], scale: f32) -> TractResult<Tensor> {
-        let len = file.tensor(index).len();
+#[derive(Clone, Debug)]
+enum Values {
+    /// Of an adapter file, the tensor of this place among its tensors.
+    InFile(Arc<AdapterFile>, usize),
+    InMemory(Arc<Vec<f32>>),
+}
+
+impl SharedFactor {
+    /// A tensor of `shape` whose values lie in an adapter file; [`factor`] reads it.
+    pub fn in_file(file: &Arc<AdapterFile>, index: usize, shape: &[usize], scale: f32) -> TractResult<Tensor> {
+        SharedFactor { values: Values::InFile(file.clone(), index), scale }.into_tensor(shape)
+    }
+
+    /// One whose values are shared with others; [`factor`] reads it.
+    pub fn in_memory(values: &Arc<Vec<f32>>, shape: &[usize], scale: f32) -> TractResult<Tensor> {
+        SharedFactor { values: Values::InMemory(values.clone()), scale }.into_tensor(shape)
+    }
+
+    fn into_tensor(self, shape: &[usize]) -> TractResult<Tensor> {
+        let len = self.unscaled().len();
         ensure!(len == shape.iter().product::<usize>(), "{len} values for a factor of shape {shape:?}");
-        Ok(Tensor::from_storage(f32::datum_type(), shape, FileFactor { file: file.clone(), index, scale }))
+        Ok(Tensor::from_storage(f32::datum_type(), shape, self))
+    }
+
+    fn unscaled(&self) -> &[f32] {
+        match &self.values {
+            Values::InFile(file, index) => file.tensor(*index),
+            Values::InMemory(values) => values,
+        }
     }
 
     fn values(&self) -> Cow<'_, [f32]> {
-        let values = self.file.tensor(self.index);
         match self.scale {
-            1.0 => Cow::Borrowed(values),
-            scale => values.iter().map(|v| v * scale).collect(),
+            1.0 => Cow::Borrowed(self.unscaled()),
+            scale => self.unscaled().iter().map(|v| v * scale).collect(),
         }
+    }
+
+    /// Which values these are.
+    fn place(&self) -> (usize, usize, u32) {
+        let (owner, index) = match &self.values {
+            Values::InFile(file, index) => (Arc::as_ptr(file) as usize, *index),
+            Values::InMemory(values) => (Arc::as_ptr(values) as usize, 0),
+        };
+        (owner, index, self.scale.to_bits())
     }
 }
 
-/// The values of a factor, in memory or in a file.
+/// The values of a factor, its own or shared.
 pub(crate) fn factor(tensor: &Tensor) -> TractResult<Cow<'_, [f32]>> {
-    match tensor.storage_as::<FileFactor>() {
+    match tensor.storage_as::<SharedFactor>() {
         Some(factor) => Ok(factor.values()),
         None => floats(tensor).map(Cow::Borrowed),
     }
 }
 
-impl PartialEq for FileFactor {
-    fn eq(&self, other: &FileFactor) -> bool {
-        Arc::ptr_eq(&self.file, &other.file)
-            && (self.index, self.scale.to_bits()) == (other.index, other.scale.to_bits())
+impl PartialEq for SharedFactor {
+    fn eq(&self, other: &SharedFactor) -> bool {
+        self.place() == other.place()
     }
 }
 
-impl Eq for FileFactor {}
+impl Eq for SharedFactor {}
 
-impl fmt::Display for FileFactor {
+impl fmt::Display for SharedFactor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "tensor {} of {}, times {}", self.index, self.file.path().display(), self.scale)
+        match &self.values {
+            Values::InFile(file, index) => {
+                write!(f, "tensor {index} of {}, times {}", file.path().display(), self.scale)
+            }
+            Values::InMemory(values) => write!(f, "{} values, times {}", values.len(), self.scale),
+        }
     }
 }
 
-impl TensorStorage for FileFactor {
+impl TensorStorage for SharedFactor {
     fn byte_len(&self) -> usize {
-        size_of_val(self.file.tensor(self.index))
+        size_of_val(self.unscaled())
     }
     fn is_empty(&self) -> bool {
         self.byte_len() == 0
@@ -78,9 +111,10 @@ impl TensorStorage for FileFactor {
         None
     }
     fn dyn_hash(&self, state: &mut dyn std::hash::Hasher) {
-        state.write_usize(Arc::as_ptr(&self.file) as usize);
-        state.write_usize(self.index);
-        state.write_u32(self.scale.to_bits());
+        let (owner, index, scale) = self.place();
+        state.write_usize(owner);
+        state.write_usize(index);
+        state.write_u32(scale);
     }
     fn exotic_fact(&self, _shape: &[usize]) -> TractResult<Option<Box<dyn ExoticFact>>> {
         Ok(None)

@@ -10,7 +10,7 @@ mod op;
 pub(crate) use crate::ops::floats;
 pub use choose::Pattern;
 pub(crate) use choose::last_block;
-pub(crate) use factor::{FileFactor, factor};
+pub(crate) use factor::{SharedFactor, factor};
 pub(crate) use find::{Found, direction, find};
 pub(crate) use insert::insert;
 pub(crate) use lowrank::Geometry;

@@ -162,9 +162,30 @@ impl Part {
         whole.chunks_exact(self.view.row()).flat_map(|row| &row[..taken]).copied().collect()
     }
 
+    /// Whether it is all of its factor.
+    fn is_whole(&self) -> bool {
+        self.trained * self.view.inner == self.view.row()
+    }
+
+    /// Hands the trained values over to whom has none of them, `own` or `deltas`, where they are a whole factor: they
+    /// are held once.
+    pub fn hand_over(&self, own: &mut Vec<f32>, deltas: &mut [SiteDelta]) {
+        if self.is_whole() {
+            std::mem::swap(own, &mut self.side.of_mut(&mut deltas[self.site]).data);
+        }
+    }
+
+    /// Adds `scale` times the trained ones of the gradients of a whole factor.
+    pub fn add(&self, whole: &[f32], scale: f32, sum: &mut [f32]) {
+        let taken = self.trained * self.view.inner;
+        for (sum, row) in sum.chunks_exact_mut(taken).zip(whole.chunks_exact(self.view.row())) {
+            sum.iter_mut().zip(&row[..taken]).for_each(|(s, g)| *s += scale * g);
+        }
+    }
+
     /// [`Part::pick`] of values that nobody else needs.
     pub fn take(&self, whole: Vec<f32>) -> Vec<f32> {
-        if self.trained * self.view.inner == self.view.row() { whole } else { self.pick(&whole) }
+        if self.is_whole() { whole } else { self.pick(&whole) }
     }
 
     /// Puts trained values back.

@@ -38,6 +38,12 @@ fn bytes(t: &TensorProto) -> Option<Vec<u8>> {
     Some(if raw.is_empty() { t.int32_data.iter().map(|v| *v as u8).collect() } else { raw.into_owned() })
 }
 
+/// Number of [`bytes`].
+fn bytes_of(t: &TensorProto) -> Option<usize> {
+    let listed = (t.data_type == DataType::Uint8 as i32).then_some(t.int32_data.len())?;
+    usize::try_from(stored::raw_len(t)).ok().map(|raw| if raw == 0 { listed } else { raw })
+}
+
 /// Of every `row` bytes the first `count` numbers of `bits`, those of a byte from the low bits on.
 fn first_of_rows(bytes: &[u8], row: usize, count: usize, bits: i64) -> Vec<u8> {
     let numbers = |row: &[u8]| -> Vec<u8> {
@@ -74,21 +80,20 @@ impl Sizes {
         let padded = self.blocks().checked_mul(self.block)?;
         self.block.is_multiple_of(self.each()).then(|| padded / self.each())
     }
-    /// The zero points in a row of them for each row of the weight; the middle of the range where there are none.
+    /// The zero points in a row of them for each row of the weight; one, the middle of the range, where there are none.
     fn zeros(&self, stored: Option<&TensorProto>) -> Option<Vec<f32>> {
-        let Some(stored) = stored else {
-            return Some(vec![if self.bits == 4 { 8.0 } else { 128.0 }; self.blocks().checked_mul(self.n)?]);
-        };
+        let Some(stored) = stored else { return Some(vec![if self.bits == 4 { 8.0 } else { 128.0 }]) };
         let Some(packed) = bytes(stored) else { return numbers(stored) };
         let row = self.blocks().div_ceil(self.each());
         let whole = row.checked_mul(self.n)? == packed.len();
         whole.then(|| first_of_rows(&packed, row, self.blocks(), self.bits).into_iter().map(f32::from).collect())
     }
+    /// Whether the last block of a row is as long as the others.
+    fn is_whole(&self) -> bool {
+        self.k.is_multiple_of(self.block)
+    }
     /// The weight without what fills the last block of a row up.
     fn trimmed(&self, stored: Vec<u8>, row: usize) -> Vec<u8> {
-        if self.k == self.blocks() * self.block {
-            return stored;
-        }
         let all = first_of_rows(&stored, row, self.k, self.bits);
         match self.bits {
             8 => all,
@@ -121,21 +126,26 @@ pub(super) fn blocks(to: &mut Lowering, given: &Given) -> Option<()> {
 /// The name of `W [n, k]`: as narrow as it is stored if it is large, else as floats.
 fn weight(to: &mut Lowering, given: &Given, sizes: &Sizes) -> Option<String> {
     let stored = |slot: usize| to.constants.get(given.input(slot)?).copied();
-    let (packed, scales, row) = (bytes(stored(1)?)?, numbers(stored(2)?)?, sizes.row()?);
-    if row.checked_mul(sizes.n)? != packed.len() || sizes.blocks().checked_mul(sizes.n)? != scales.len() {
+    let (packed, scales, row) = (stored(1)?, numbers(stored(2)?)?, sizes.row()?);
+    if row.checked_mul(sizes.n)? != bytes_of(packed)? || sizes.blocks().checked_mul(sizes.n)? != scales.len() {
         return None;
     }
     let zeros = match given.input(3) {
         Some(_) => sizes.zeros(Some(stored(3)?)),
         None => sizes.zeros(None),
     };
-    let zeros = zeros.filter(|zeros| zeros.len() == scales.len())?;
+    let zeros = zeros.filter(|zeros| zeros.len() == scales.len() || zeros.len() == 1)?;
     let dims = vec![i64::try_from(sizes.n).ok()?, i64::try_from(sizes.k).ok()?];
     let data_type = if sizes.bits == 4 { UINT4 } else { DataType::Uint8 as i32 };
-    let raw_data = sizes.trimmed(packed, row);
-    let weight = TensorProto { dims: dims.clone(), data_type, raw_data, ..TensorProto::default() };
-    let by_block = [sizes.n as i64, sizes.blocks() as i64];
-    let [scale, zero] = [&scales, &zeros].map(|values| float_tensor(String::new(), values, &by_block));
+    let weight = match sizes.is_whole() {
+        // It stays where it lies.
+        true => TensorProto { dims: dims.clone(), data_type, ..packed.clone() },
+        false => {
+            let raw_data = sizes.trimmed(bytes(packed)?, row);
+            TensorProto { dims: dims.clone(), data_type, raw_data, ..TensorProto::default() }
+        }
+    };
+    let [scale, zero] = [&scales, &zeros].map(|values| float_tensor(String::new(), values, &[values.len() as i64]));
     let block = i64::try_from(sizes.block).ok()?;
     let name = to.fresh();
     if let Some(narrow) = quantised_weight(&name, &weight, &scale, Some(&zero), 1, block) {

@@ -38,6 +38,9 @@ use crate::ops::SharedBytes;
 /// The operator of a weight that the runtime gets from a [`Store`].
 pub(super) const STORED: &str = "AcclimateStored";
 
+/// The operator of a weight that stays as narrow as it is stored: it reads its [`Store`] itself.
+pub(super) const NARROW: &str = "AcclimateWeight";
+
 /// Where a model's bytes are.
 #[derive(Debug)]
 pub(super) enum Source {
@@ -311,7 +314,7 @@ pub(super) fn is_aligned(bytes: &[u8]) -> bool {
 }
 
 /// Makes of the graph's tensors in a store what the runtime takes: large matrices of floats become nodes, others get
-/// their values back.
+/// their values back. Narrow weights have nodes that read the store.
 pub(super) fn as_nodes(graph: &mut GraphProto) {
     let listed = |name: &str| graph.input.iter().chain(&graph.output).any(|v| v.name == name);
     let (mut kept, mut nodes) = (vec![], vec![]);
@@ -330,7 +333,7 @@ pub(super) fn as_nodes(graph: &mut GraphProto) {
             && let Some(t) = n.attribute[at].t.take()
         {
             *n = node(n.name.clone(), output.clone(), t);
-        } else if n.op_type != STORED {
+        } else if n.op_type != STORED && n.op_type != NARROW {
             n.attribute.iter_mut().flat_map(|a| a.t.iter_mut().chain(&mut a.tensors)).for_each(inline);
         }
     }

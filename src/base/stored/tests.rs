@@ -112,6 +112,27 @@ fn a_file_cannot_name_a_store() {
     assert!(!is_stored(&one), "the store is gone");
 }
 
+#[test]
+fn tensors_that_say_that_their_values_are_here_stay_in_the_file() {
+    let mut proto = ModelProto::decode(&activity()[..]).unwrap();
+    let tensors = &mut proto.graph.as_mut().unwrap().initializer;
+    let values = |tensors: &[TensorProto]| tensors.iter().map(|t| raw(t).unwrap().into_owned()).collect::<Vec<_>>();
+    let expected = values(tensors);
+    // As onnx's `load` leaves them where a model had its values in other files.
+    tensors.iter_mut().for_each(|t| t.data_location = Some(DataLocation::Default as i32));
+    let parsed = parse_bytes(&proto.encode_to_vec()).unwrap();
+    let tensors = &parsed.proto.graph.as_ref().unwrap().initializer;
+    assert_eq!(values(tensors), expected);
+    for t in tensors {
+        assert_eq!(is_stored(t), raw_len(t) >= LARGE as u64, "{}", t.name);
+    }
+    assert!(tensors.iter().any(is_stored));
+    // What says that they are elsewhere, and has some, is taken as it is.
+    let tensors = &mut proto.graph.as_mut().unwrap().initializer;
+    tensors.iter_mut().for_each(|t| t.data_location = Some(DataLocation::External as i32));
+    assert_eq!(thin::thin(&proto.encode_to_vec(), &mut |_| vec![]), None);
+}
+
 /// A file with an aligned tensor, and the tensor's values.
 fn file_of(len: usize) -> (tempfile::NamedTempFile, u64, Vec<f32>) {
     use std::io::Write;
@@ -254,4 +275,10 @@ fn narrow_weights_are_used_from_the_map() {
         floats(&crate::ops::constant(&model, outlet).unwrap().unwrap()).to_vec()
     };
     assert_eq!(widened(&read), widened(&mapped));
+    let bytes = |base: &Base| {
+        let model = base.concrete(&base.bucket(3, 1)).unwrap();
+        model.nodes().iter().find_map(|n| n.op_as::<crate::ops::Widen>().map(|w| w.weight.stored().clone())).unwrap()
+    };
+    assert!(matches!(bytes(&read), SharedBytes::Own(_)));
+    assert!(matches!(bytes(&mapped), SharedBytes::Mapped(..)));
 }

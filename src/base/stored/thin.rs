@@ -8,8 +8,9 @@ use tract_onnx::pb::{StringStringEntryProto, TensorProto};
 
 use super::wire::{Field, Message, RAW_DATA, fields, key, shortest};
 
-/// Fields of a `TensorProto` that say that its values are elsewhere.
-const ELSEWHERE: [u32; 2] = [13, 14];
+/// `TensorProto.external_data` and `TensorProto.data_location`, which say that its values are elsewhere.
+const EXTERNAL_DATA: u32 = 13;
+const DATA_LOCATION: u32 = 14;
 
 /// The file in `bytes` with the values of its large tensors left out; `mark` gives what is to stand for those at a
 /// place. None if it is not so plainly written that this is safe.
@@ -48,12 +49,16 @@ fn message(
 fn tensor(bytes: &[u8], all: &[Field], mark: &mut dyn FnMut(Range<usize>) -> Vec<(String, String)>) -> Option<Vec<u8>> {
     let mut out = vec![];
     let raws = all.iter().filter(|f| f.number == RAW_DATA).count();
-    for field in all {
+    // Written by who takes a model with external data into one file: the values are here.
+    let here = |f: &Field| f.number == DATA_LOCATION && bytes[f.value.clone()] == [DataLocation::Default as u8];
+    let elsewhere = |f: &Field| f.number == EXTERNAL_DATA || f.number == DATA_LOCATION && !here(f);
+    let has_large = all.iter().any(|f| Message::Tensor.is_large_raw(f));
+    for field in all.iter().filter(|f| !has_large || !here(f)) {
         if !Message::Tensor.is_large_raw(field) {
             out.extend(&bytes[field.whole.clone()]);
             continue;
         }
-        if raws > 1 || all.iter().any(|f| ELSEWHERE.contains(&f.number)) {
+        if raws > 1 || all.iter().any(elsewhere) {
             return None;
         }
         let entries = mark(field.value.clone()).into_iter();

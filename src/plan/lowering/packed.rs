@@ -1,14 +1,39 @@
 //! Products and lookups that read narrow weights: a panel of the weight is widened at a time, used, and forgotten.
 
+use std::cell::Cell;
+
 use tract_core::internal::*;
 use tract_core::ops::array::Gather;
 
 use super::operand::Operand;
 use super::product::{Axis, Product, Side};
+use crate::linalg::{Backend, MatRef, Places, choose, gemm_part};
 use crate::ops::{Lookup, Packed, Widen, in_order};
+use crate::sync::each_part;
 
 /// Values that are widened at once: they stay in the second-level cache.
 const PANEL: usize = 1 << 15;
+/// Rows of the other operand up to which a panel is cut into pieces, and rows of a piece.
+const FEW: usize = 16;
+const PIECE: usize = 8;
+/// Places of the weight's inner axis that cores share where the outer one is summed over.
+const STRIP: usize = 384;
+
+thread_local! {
+    /// The floats of a panel.
+    static WIDE: Cell<Vec<f32>> = const { Cell::new(vec![]) };
+}
+
+/// Calls `work` with room for `len` floats, which hold anything.
+fn with_panel<R>(len: usize, work: impl FnOnce(&mut [f32]) -> R) -> R {
+    let mut panel = WIDE.take();
+    if panel.len() < len {
+        panel.resize(len, 0.0);
+    }
+    let result = work(&mut panel[..len]);
+    WIDE.set(panel);
+    result
+}
 
 /// How panels of a weight cut a product.
 struct Cut {
@@ -43,33 +68,116 @@ impl Product {
         bias: &[f32],
     ) -> TractResult<()> {
         let cut = self.cut(weight, *left).context("a product whose weight does not fit")?;
+        let c = Places::new(c);
+        if cut.summed {
+            return self.run_strips(weight, *left, &cut, other, &c, bias);
+        }
         let rows = (PANEL / cut.row).clamp(1, cut.positions);
-        let mut panel = vec![0f32; rows * cut.row];
-        for start in (0..cut.positions).step_by(rows) {
+        if !*left && self.m.len <= FEW && self.loops.is_empty() && self.is_of_dots(other, &cut, rows)? {
+            return self.run_dots(weight, &cut, rows, other, &c, bias);
+        }
+        each_part(cut.positions.div_ceil(rows), |panel| {
+            let start = panel * rows;
             let len = rows.min(cut.positions - start);
-            let panel = &mut panel[..len * cut.row];
-            weight.widen(start * cut.row..(start + len) * cut.row, panel);
-            let mut part = self.clone();
-            let (mut other, mut c, mut bias) = (other, &mut *c, bias);
-            if cut.summed {
-                let last = start + len == cut.positions;
-                part.k.len = len;
-                part.accumulates |= start > 0;
-                part.bias = self.bias.filter(|_| last);
-                part.clip = self.clip.filter(|_| last);
-                other = &other[start * if *left { self.k.b } else { self.k.a }..];
-            } else {
+            with_panel(len * cut.row, |panel| {
+                weight.widen(start * cut.row..(start + len) * cut.row, panel);
+                let mut part = self.clone();
                 let (axis, side) = if *left { (&mut part.m, Side::Rows) } else { (&mut part.n, Side::Columns) };
                 axis.len = len;
-                c = &mut c[start * axis.c..];
-                if self.bias == Some(side) {
-                    bias = &bias[start..start + len];
+                let at = start * axis.c;
+                let bias = if self.bias == Some(side) { &bias[start..start + len] } else { bias };
+                let (a, b) = if *left { (&*panel, other) } else { (other, &*panel) };
+                // SAFETY: panels are parts of a side of the result, so that no two have a place in common.
+                unsafe { part.run_at(a, b, &c, at, bias) }
+            })
+        })
+    }
+
+    /// Whether a panel of `rows` of the weight is multiplied along the sum.
+    fn is_of_dots(&self, other: &[f32], cut: &Cut, rows: usize) -> TractResult<bool> {
+        let x = MatRef::new(other, self.m.len, self.k.len, self.m.a, self.k.a)?;
+        with_panel(rows * cut.row, |panel| {
+            Ok(choose(&x, &MatRef::new(panel, self.k.len, rows, self.k.b, cut.row)?) == Backend::Dots)
+        })
+    }
+
+    /// With few rows, a panel is read once or twice: it is cut into pieces that stay in the first-level cache. Each
+    /// value is the same sum as of the whole panel.
+    fn run_dots(
+        &self,
+        weight: &Packed,
+        cut: &Cut,
+        rows: usize,
+        other: &[f32],
+        c: &Places<'_>,
+        bias: &[f32],
+    ) -> TractResult<()> {
+        let beta = if self.accumulates { 1.0 } else { 0.0 };
+        let (m, n, k) = (self.m, self.n, self.k);
+        each_part(cut.positions.div_ceil(rows), |panel| {
+            let panel = panel * rows..cut.positions.min((panel + 1) * rows);
+            with_panel(PIECE * cut.row, |piece| {
+                for first in panel.clone().step_by(PIECE) {
+                    let len = PIECE.min(panel.end - first);
+                    let piece = &mut piece[..len * cut.row];
+                    weight.widen(first * cut.row..(first + len) * cut.row, piece);
+                    let left = MatRef::new(other, m.len, k.len, m.a, k.a)?;
+                    let right = MatRef::new(piece, k.len, len, k.b, cut.row)?;
+                    // SAFETY: pieces are parts of a side of the result, so that no two have a place in common.
+                    let part = unsafe { c.matrix(first * n.c, m.len, len, m.c, n.c) }?;
+                    gemm_part(Backend::Dots, left, right, beta, part)?;
                 }
-            }
-            let (a, b) = if *left { (&*panel, other) } else { (other, &*panel) };
-            part.run(a, b, c, bias)?;
-        }
-        Ok(())
+                TractResult::Ok(())
+            })?;
+            self.finish(c, 0, 0..m.len, panel, bias);
+            Ok(())
+        })
+    }
+
+    /// Where the weight's outer axis is summed over: cores share its inner one, and each adds up panel after panel.
+    fn run_strips(
+        &self,
+        weight: &Packed,
+        left: bool,
+        cut: &Cut,
+        other: &[f32],
+        c: &Places<'_>,
+        bias: &[f32],
+    ) -> TractResult<()> {
+        let strips = cut.row.div_ceil(STRIP);
+        let rows = (PANEL / cut.row.min(STRIP)).clamp(1, cut.positions);
+        each_part(strips, |strip| {
+            let (from, to) = (strip * STRIP, cut.row.min((strip + 1) * STRIP));
+            let wide = to - from;
+            with_panel(rows * wide, |panel| {
+                for start in (0..cut.positions).step_by(rows) {
+                    let len = rows.min(cut.positions - start);
+                    for (row, values) in panel[..len * wide].chunks_exact_mut(wide).enumerate() {
+                        let at = (start + row) * cut.row;
+                        weight.widen(at + from..at + to, values);
+                    }
+                    let last = start + len == cut.positions;
+                    let mut part = self.clone();
+                    part.accumulates |= start > 0;
+                    part.bias = self.bias.filter(|_| last);
+                    part.clip = self.clip.filter(|_| last);
+                    part.k.len = len;
+                    let (axis, side) = if left { (&mut part.m, Side::Rows) } else { (&mut part.n, Side::Columns) };
+                    axis.len = wide;
+                    let at = from * axis.c;
+                    let bias = if part.bias == Some(side) { &bias[from..to] } else { bias };
+                    // A row of the panel is as long as the strip.
+                    let sum = if left { &mut part.k.a } else { &mut part.k.b };
+                    *sum = wide;
+                    let other = &other[start * if left { self.k.b } else { self.k.a }..];
+                    let panel = &panel[..len * wide];
+                    let (a, b) = if left { (panel, other) } else { (other, panel) };
+                    // SAFETY: strips are parts of a side of the result, so that no two have a place in common.
+                    unsafe { part.run_at(a, b, c, at, bias) }?;
+                }
+                Ok(())
+            })
+        })
     }
 }
 

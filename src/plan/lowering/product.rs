@@ -113,23 +113,39 @@ impl Product {
     }
 
     pub(super) fn run(&self, a: &[f32], b: &[f32], c: &mut [f32], bias: &[f32]) -> TractResult<()> {
+        // SAFETY: nothing else uses the result meanwhile.
+        unsafe { self.run_at(a, b, &Places::new(c), 0, bias) }
+    }
+
+    /// [`Product::run`] into the places from `start` on.
+    ///
+    /// # Safety
+    /// No place of the result is used otherwise meanwhile.
+    pub(super) unsafe fn run_at(
+        &self,
+        a: &[f32],
+        b: &[f32],
+        c: &Places<'_>,
+        start: usize,
+        bias: &[f32],
+    ) -> TractResult<()> {
         let beta = if self.accumulates { 1.0 } else { 0.0 };
         let (m, n, k) = (self.m, self.n, self.k);
         let (rows, columns) = self.block();
         let positions = self.positions();
         let backend = choose(&MatRef::new(a, m.len, k.len, m.a, k.a)?, &MatRef::new(b, k.len, n.len, k.b, n.b)?);
         let cut = Cut::new(backend, m.len, k.len, n.len, positions, n.c == 1).within(rows, columns);
-        let (parts, c) = (cut.parts(), Places::new(c));
+        let parts = cut.parts();
         each_part(positions * parts, |part| {
             let (at, (rows, columns)) = (self.position(part / parts), cut.part(part % parts));
             let left = MatRef::new(&a[at.a + rows.start * m.a..], rows.len(), k.len, m.a, k.a)?;
             let right = MatRef::new(&b[at.b + columns.start * n.b..], k.len, columns.len(), k.b, n.b)?;
-            let first = at.c + rows.start * m.c + columns.start * n.c;
+            let first = start + at.c + rows.start * m.c + columns.start * n.c;
             // SAFETY: the loops, rows and columns are the axes of the result, so that no two parts have a place
-            // in common.
+            // in common; the caller answers for the others.
             let part = unsafe { c.matrix(first, rows.len(), columns.len(), m.c, n.c) }?;
             gemm_part(backend, left, right, beta, part)?;
-            self.finish(&c, at.c, rows, columns, bias);
+            self.finish(c, start + at.c, rows, columns, bias);
             Ok(())
         })
     }
@@ -167,7 +183,7 @@ impl Product {
 
     /// Bias and clip of the part of `rows` and `columns` of the product that starts at `at`; rows or columns
     /// are contiguous.
-    fn finish(&self, c: &Places<'_>, at: usize, rows: Range<usize>, columns: Range<usize>, bias: &[f32]) {
+    pub(super) fn finish(&self, c: &Places<'_>, at: usize, rows: Range<usize>, columns: Range<usize>, bias: &[f32]) {
         if self.bias.is_none() && self.clip.is_none() {
             return;
         }

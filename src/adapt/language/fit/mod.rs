@@ -10,15 +10,15 @@ use std::collections::HashMap;
 
 use ndarray::Array2;
 
-use self::pass::Pass;
-use crate::adapt::fit::family::{self, Part, Side};
+use self::pass::{Pass, Sum};
+use crate::adapt::fit::family::{self, Part};
 use crate::adapt::fit::state::{FitName, FitState, Keeper, Naming};
 use crate::adapt::fit::{Recipe, start};
 use crate::adapt::language::example::{LanguageExample, Said};
 use crate::adapt::language::sum;
 use crate::adapter::SiteDelta;
 use crate::error::{Error, ErrorKind, Result};
-use crate::plan::{Factors, SiteKey, Text, TextTrainer, Variant};
+use crate::plan::{Factors, LentFactors, SiteKey, Text, TextTrainer, Variant};
 use crate::stats::random::{keyed_rng, shuffle};
 use crate::train::optim::{AdamW, AdamWOptions, Decay, Grads, ParamSet, Schedule, clip_global_norm};
 use crate::train::preference::{BETA, PairLoss, UnpairedLoss, kto_kl, kto_weights};
@@ -108,7 +108,10 @@ pub(crate) struct TextFit<'a> {
     /// Weights of good and of bad answers where KTO is the loss.
     kto: Option<[f64; 2]>,
     params: ParamSet,
+    /// Gradients of the step that is being taken.
+    grads: Grads,
     optimiser: AdamW,
+    /// Without the values of factors that are trained as a whole: `params` has them.
     deltas: Vec<SiteDelta>,
     parts: Vec<Part>,
     /// Epoch of the next step, and its batch within that epoch.
@@ -144,7 +147,7 @@ impl<'a> TextFit<'a> {
         trainer: TextTrainer<'a>,
         examples: Vec<&'a LanguageExample>,
         sites: &'a SiteKey,
-        deltas: Vec<SiteDelta>,
+        mut deltas: Vec<SiteDelta>,
         recipe: &'a Recipe,
         losses: Losses,
     ) -> Result<TextFit<'a>> {
@@ -152,6 +155,7 @@ impl<'a> TextFit<'a> {
         let parts = family::parts(&deltas, &recipe.lora)?;
         for part in &parts {
             params.add(part.name(&deltas), part.values(&deltas), part.group(recipe.weight_decay))?;
+            part.hand_over(&mut vec![], &mut deltas);
         }
         let optimiser = AdamW::new(&params, AdamWOptions::default());
         let count = |wanted: fn(&Said) -> bool| examples.iter().filter(|e| wanted(&e.said)).count();
@@ -169,6 +173,7 @@ impl<'a> TextFit<'a> {
             recipe,
             losses,
             kto,
+            grads: params.zero_grads(),
             params,
             optimiser,
             deltas,
@@ -251,29 +256,55 @@ impl<'a> TextFit<'a> {
         if let Some((keeper, name)) = keeper.as_ref().filter(|_| in_time) {
             keeper.finished(name, self.state());
         }
+        self.hand_over();
         Ok(FittedText { steps: self.optimiser.steps(), deltas: self.deltas })
+    }
+
+    /// Moves the values of factors that are trained as a whole from the parameters to the deltas, or back.
+    fn hand_over(&mut self) {
+        for (part, p) in self.parts.iter().zip(self.params.iter_mut()) {
+            part.hand_over(&mut p.value, &mut self.deltas);
+        }
+    }
+
+    /// Runs passes with the factors as they are now, which have the parameters' values meanwhile.
+    fn with_factors<T>(&mut self, pass: impl FnOnce(&mut Self, &Factors) -> Result<T>) -> Result<T> {
+        self.hand_over();
+        let lent = LentFactors::of(&mut self.deltas)?;
+        let result = pass(self, &lent.factors);
+        lent.give_back(&mut self.deltas);
+        self.hand_over();
+        result
     }
 
     /// One optimiser step on these examples and one of the base's own texts; the examples' mean loss before it.
     pub fn step(&mut self, items: &[usize], references: &mut References, lr: f32) -> Result<f64> {
-        let (mut grads, loss) = self.gradients(items, references)?;
+        let loss = self.gradients(items, references)?;
         let number = self.optimiser.steps() as usize;
-        self.rehearse(number, references, &mut grads)?;
+        self.rehearse(number, references)?;
         if self.recipe.clip > 0.0 {
-            clip_global_norm(&mut grads, self.recipe.clip)?;
+            clip_global_norm(&mut self.grads, self.recipe.clip)?;
         }
-        self.parts.iter().zip(&mut grads.0).for_each(|(part, gradient)| part.project(gradient));
-        self.optimiser.step(&mut self.params, &grads, lr)?;
-        for (part, p) in self.parts.iter().zip(self.params.iter()) {
-            part.put(&p.value, &mut self.deltas);
-        }
+        self.parts.iter().zip(&mut self.grads.0).for_each(|(part, gradient)| part.project(gradient));
+        self.optimiser.step(&mut self.params, &self.grads, lr)?;
+        self.put_back();
         Ok(loss)
     }
 
-    /// Gradients of every parameter over these examples, and their mean loss: each example counts the same, and within
-    /// the supervised loss each token of all edits.
-    pub(super) fn gradients(&mut self, items: &[usize], references: &mut References) -> Result<(Grads, f64)> {
-        let factors = Factors::of(&self.deltas)?;
+    /// Puts the trained part of factors that are not trained as a whole into the deltas.
+    fn put_back(&mut self) {
+        for (part, p) in self.parts.iter().zip(self.params.iter()) {
+            part.put(&p.value, &mut self.deltas);
+        }
+    }
+
+    /// Sets the gradients of every parameter to those over these examples, and gives their mean loss: each example
+    /// counts the same, and within the supervised loss each token of all edits.
+    pub(super) fn gradients(&mut self, items: &[usize], references: &mut References) -> Result<f64> {
+        self.with_factors(|fit, factors| fit.gradients_at(items, factors, references))
+    }
+
+    fn gradients_at(&mut self, items: &[usize], factors: &Factors, references: &mut References) -> Result<f64> {
         let examples: Vec<&LanguageExample> = items.iter().map(|&i| self.examples[i]).collect();
         let share = 1.0 / items.len().max(1) as f64;
         let edits = || {
@@ -284,8 +315,10 @@ impl<'a> TextFit<'a> {
         };
         // The mean over all tokens of edits, for as many examples as there are edits.
         let a_token = self.losses.supervised * share * edits().count() as f64 / edits().sum::<usize>().max(1) as f64;
-        let unpaired = self.unpaired(&examples, &factors, references)?;
-        let mut pass = Pass { trainer: &mut self.trainer, factors: &factors, references, sum: vec![], loss: 0.0 };
+        let unpaired = self.unpaired(&examples, factors, references)?;
+        self.grads.clear();
+        let sum = Sum { parts: &self.parts, deltas: &self.deltas, grads: &mut self.grads };
+        let mut pass = Pass { trainer: &mut self.trainer, factors, references, sum, loss: 0.0 };
         let beta = self.losses.beta;
         for example in &examples {
             match &example.said {
@@ -305,18 +338,12 @@ impl<'a> TextFit<'a> {
                 Said::Bad(text) => pass.single(text, unpaired, beta, false, share)?,
             }
         }
-        let Pass { mut sum, loss, .. } = pass;
-        // The plan takes s·B: the gradient of B itself is s times the plan's.
-        for (part, gradient) in self.parts.iter().zip(&mut sum).filter(|(part, _)| part.side == Side::B) {
-            let scale = self.deltas[part.site].scale();
-            gradient.iter_mut().for_each(|g| *g *= scale);
-        }
-        Ok((Grads(self.parts.iter().zip(sum).map(|(part, gradient)| part.take(gradient)).collect()), loss))
+        Ok(pass.loss)
     }
 
     /// Adds the gradient of the divergence from the base on one of its own texts, and adapts its weight (the adaptive
     /// KL coefficient of Ziegler et al. 2019, *Fine-Tuning Language Models from Human Preferences*, section 2.2).
-    fn rehearse(&mut self, number: usize, references: &mut References, grads: &mut Grads) -> Result<()> {
+    fn rehearse(&mut self, number: usize, references: &mut References) -> Result<()> {
         let count = references.rehearsal.len();
         if count == 0 || self.losses.rehearsal == 0.0 {
             return Ok(());
@@ -326,17 +353,15 @@ impl<'a> TextFit<'a> {
             Some(base) => base,
             None => hidden.insert(self.trainer.base_hidden(text)?),
         };
-        let passed = self.trainer.forward(&Factors::of(&self.deltas)?, text)?;
         let count = text.completion().len() as f64;
         let weight = self.weight * self.pull / count;
-        let (kl, mut found) = self.trainer.backward_kl(passed, text, base, weight as f32)?;
+        let kl = self.with_factors(|fit, factors| {
+            let passed = fit.trainer.forward(factors, text)?;
+            let mut sum = Sum { parts: &fit.parts, deltas: &fit.deltas, grads: &mut fit.grads };
+            fit.trainer.backward_kl(passed, text, base, weight as f32, &mut |at, g| sum.add(at, g))
+        })?;
         let error = (kl / count / self.losses.rehearsal - 1.0).clamp(-MOST_ERROR, MOST_ERROR);
         self.weight = (self.weight * (1.0 + GAIN * error)).clamp(WEIGHTS.0, WEIGHTS.1);
-        for (part, (gradient, sum)) in self.parts.iter().zip(found.iter_mut().zip(&mut grads.0)) {
-            let scale = if part.side == Side::B { self.deltas[part.site].scale() } else { 1.0 };
-            let taken = part.take(std::mem::take(gradient));
-            sum.iter_mut().zip(taken).for_each(|(s, g)| *s += scale * g);
-        }
         Ok(())
     }
 
@@ -382,9 +407,7 @@ impl<'a> TextFit<'a> {
         self.optimiser = state.restore(&mut self.params)?;
         (self.place, self.finished, self.loss) = (state.place, state.finished, state.loss());
         self.weight = state.rehearsal();
-        for (part, p) in self.parts.iter().zip(self.params.iter()) {
-            part.put(&p.value, &mut self.deltas);
-        }
+        self.put_back();
         Ok(())
     }
 

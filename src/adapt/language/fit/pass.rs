@@ -1,21 +1,41 @@
 //! The passes of one optimiser step over what was said: gradients and losses.
 
 use super::References;
+use crate::adapt::fit::family::{Part, Side};
 use crate::adapt::language::sum;
+use crate::adapter::SiteDelta;
 use crate::error::Result;
 use crate::plan::{Factors, Passed, Text, TextTrainer};
+use crate::train::optim::Grads;
 use crate::train::preference::{PairLoss, UnpairedLoss};
 
 fn weighted(weights: &[f64], log_probs: &[f32]) -> f64 {
     weights.iter().zip(log_probs).map(|(weight, v)| weight * f64::from(*v)).sum()
 }
 
-/// The passes of one step: gradients by factor in plan order, and the loss.
+/// Gradients of every parameter, to which those of the factors are added.
+pub(super) struct Sum<'t> {
+    pub(super) parts: &'t [Part],
+    pub(super) deltas: &'t [SiteDelta],
+    pub(super) grads: &'t mut Grads,
+}
+
+impl Sum<'_> {
+    /// Adds the gradient of the factor `at` in plan order. The plan takes `s·B`: the gradient of `B` itself is `s` times
+    /// the plan's.
+    pub(super) fn add(&mut self, at: usize, gradient: &[f32]) {
+        let (part, sum) = (&self.parts[at], &mut self.grads.0[at]);
+        let scale = if part.side == Side::B { self.deltas[part.site].scale() } else { 1.0 };
+        part.add(gradient, scale, sum);
+    }
+}
+
+/// The passes of one step: gradients of the parameters, and the loss.
 pub(super) struct Pass<'t, 'a> {
     pub(super) trainer: &'t mut TextTrainer<'a>,
     pub(super) factors: &'t Factors,
     pub(super) references: &'t mut References,
-    pub(super) sum: Vec<Vec<f32>>,
+    pub(super) sum: Sum<'t>,
     pub(super) loss: f64,
 }
 
@@ -23,16 +43,7 @@ impl Pass<'_, '_> {
     /// Adds the gradient of `Σ weights · log p` of a text that has passed; its log-probabilities.
     fn add(&mut self, passed: Passed, text: &Text, weights: &[f64]) -> Result<Vec<f32>> {
         let weights: Vec<f32> = weights.iter().map(|weight| *weight as f32).collect();
-        let (log_probs, found) = self.trainer.backward(passed, text, &weights)?;
-        match self.sum.is_empty() {
-            true => self.sum = found,
-            false => {
-                for (sum, found) in self.sum.iter_mut().zip(found) {
-                    sum.iter_mut().zip(found).for_each(|(s, g)| *s += g);
-                }
-            }
-        }
-        Ok(log_probs)
+        self.trainer.backward(passed, text, &weights, &mut |at, gradient| self.sum.add(at, gradient))
     }
 
     /// The log-probability of the completion.

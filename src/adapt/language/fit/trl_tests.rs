@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::*;
+use crate::adapt::fit::family::Side;
 use crate::adapter::{DenseTensor, Pooling, SiteKind};
 use crate::base::{Base, Task};
 use crate::input::arrays;
@@ -97,7 +98,8 @@ impl Golden {
         let mut fit = TextFit::from_start(trainer, all, &sites, self.deltas.clone(), &recipe, losses).unwrap();
         fit.kto = kto;
         let items: Vec<usize> = (0..examples.len()).collect();
-        let (grads, loss) = fit.gradients(&items, &mut References::default()).unwrap();
+        let loss = fit.gradients(&items, &mut References::default()).unwrap();
+        let grads = &fit.grads;
         let wanted = self.one(&format!("{case}.loss"));
         assert!((loss - wanted).abs() <= 1e-5 * wanted.abs().max(1.0), "{case}: {loss} for {wanted}");
         assert_eq!(fit.parts.len(), grads.0.len());
@@ -181,9 +183,8 @@ fn rehearsal_goes_down_the_divergence() {
         TextTrainer::new(TextPasses::new(&golden.engine, 64).unwrap(), &sites, (Trains::Both, Keeps::Everything));
     let mut fit = TextFit::from_start(trainer, vec![&example], &sites, golden.deltas.clone(), &recipe, all).unwrap();
     let mut references = References { rehearsal: vec![(text.clone(), None)], ..References::default() };
-    let mut grads = fit.params.zero_grads();
     (fit.pull, fit.weight) = (1.0, 2.0);
-    fit.rehearse(7, &mut references, &mut grads).unwrap();
+    fit.rehearse(7, &mut references).unwrap();
     let mut passes = TextPasses::new(&golden.engine, 64).unwrap();
     let mut divergence = |deltas: &[SiteDelta]| {
         let factors = Factors::of(deltas).unwrap();
@@ -192,7 +193,7 @@ fn rehearsal_goes_down_the_divergence() {
     };
     assert!(divergence(&golden.deltas) > 1e-3, "these factors change the model");
     const H: f32 = 2e-2;
-    for (part, gradient) in fit.parts.iter().zip(&grads.0).step_by(3) {
+    for (part, gradient) in fit.parts.iter().zip(&fit.grads.0).step_by(3) {
         let at = gradient.iter().enumerate().max_by(|a, b| a.1.abs().total_cmp(&b.1.abs())).unwrap().0;
         let mut moved = |by: f32| {
             let mut deltas = golden.deltas.clone();
