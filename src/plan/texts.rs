@@ -287,7 +287,7 @@ impl<'a> TextTrainer<'a> {
     ) -> Result<f64> {
         let (mut kl, mut chunk) = (0.0, None);
         let change = |vocabulary: &mut Worker, at: usize, _, mut z: ArrayViewMut1<f32>| {
-            if at % CHUNK == 0 {
+            if at.is_multiple_of(CHUNK) {
                 let end = (at + CHUNK).min(base.nrows());
                 chunk = Some(scores(vocabulary, base.slice(s![at..end, ..]))?.0);
             }

@@ -50,7 +50,9 @@ fn tensor(bytes: &[u8], all: &[Field], mark: &mut dyn FnMut(Range<usize>) -> Vec
     let mut out = vec![];
     let raws = all.iter().filter(|f| f.number == RAW_DATA).count();
     // Written by who takes a model with external data into one file: the values are here.
-    let here = |f: &Field| f.number == DATA_LOCATION && bytes[f.value.clone()] == [DataLocation::Default as u8];
+    let here = |f: &Field| {
+        f.number == DATA_LOCATION && !f.delimited && bytes[f.value.clone()] == [DataLocation::Default as u8]
+    };
     let elsewhere = |f: &Field| f.number == EXTERNAL_DATA || f.number == DATA_LOCATION && !here(f);
     let has_large = all.iter().any(|f| Message::Tensor.is_large_raw(f));
     for field in all.iter().filter(|f| !has_large || !here(f)) {
