@@ -1,9 +1,10 @@
 //! What the C library does with memory that was freed: kept for speed, or given back where memory is short.
 
 /// A plan allocates its tensors anew at every run. By default glibc gives that memory back to the system after each run and gets
-/// it, filled with zeros, page by page, at the next: 9 % of a training step. By default, too, each thread allocates from
-/// an arena of its own: a pass that now one thread runs, now another, takes its memory as often (235 MiB for 195 of MiniLM
-/// with 8 texts).
+/// it, filled with zeros, page by page, at the next: 9 % of a training step.
+///
+/// By default each thread also allocates from an arena of its own. A pass that different threads run in turn takes its
+/// memory as often: 235 MiB for 195 of MiniLM with 8 texts.
 pub fn keep_freed() {
     set(32 << 20, 256 << 20);
 }

@@ -33,9 +33,9 @@ pub(crate) type Give<'a> = &'a mut dyn FnMut(usize, &[f32]);
 
 /// What a forward pass left for its backward one.
 pub(crate) struct Tape {
-    /// What entered the segments, by number, but for results.
+    /// What entered the segments, by number.
     values: Vec<TValue>,
-    /// Those of the results.
+    /// Of the pass's results, in their order.
     shapes: Vec<TVec<usize>>,
     /// What the last segment saved.
     saved: TVec<TValue>,
@@ -152,8 +152,8 @@ impl Worker {
         Ok(found)
     }
 
-    /// [`Worker::backward_all`], with the gradient of each factor handed to `give` as soon as it is there: in parts that
-    /// are to be added, where several segments use the factor.
+    /// [`Worker::backward_all`], with the gradient of each factor handed to `give` as soon as it is there. Where
+    /// several segments use the factor, its gradient comes in parts that are to be added.
     pub fn backward_each(&mut self, tape: Tape, cotangents: Vec<Tensor>, give: Give) -> Result<()> {
         guarded(ErrorKind::Internal, "the backward pass failed", || {
             let Tape { mut values, mut saved, shapes } = tape;

@@ -21,8 +21,8 @@ pub(super) struct Sum<'t> {
 }
 
 impl Sum<'_> {
-    /// Adds the gradient of the factor `at` in plan order. The plan takes `s·B`: the gradient of `B` itself is `s` times
-    /// the plan's.
+    /// Adds the gradient of the factor `at` in plan order. The plan takes `s·B`: the gradient of `B` itself is `s`
+    /// times the plan's.
     pub(super) fn add(&mut self, at: usize, gradient: &[f32]) {
         let (part, sum) = (&self.parts[at], &mut self.grads.0[at]);
         let scale = if part.side == Side::B { self.deltas[part.site].scale() } else { 1.0 };
