@@ -24,6 +24,16 @@ pub(crate) trait Eight: Copy {
     /// # Safety
     /// Eight floats can be read at `from`.
     unsafe fn read(from: *const f32) -> Self;
+    /// Eight whole numbers of a byte each.
+    ///
+    /// # Safety
+    /// Eight bytes can be read at `from`.
+    unsafe fn bytes<const SIGNED: bool>(from: *const u8) -> Self;
+    /// The low four bits of each of eight bytes, and 16 times the high four, after `FLIP` has turned its bits of each.
+    ///
+    /// # Safety
+    /// Eight bytes can be read at `from`.
+    unsafe fn nibbles<const FLIP: u8>(from: *const u8) -> (Self, Self);
     fn store(self, to: &mut Lanes);
     /// `self·y + sum`, rounded once where the processor can.
     fn multiply_add(self, y: Self, sum: Self) -> Self;
@@ -54,8 +64,8 @@ pub(crate) fn has_vectors() -> bool {
 
 /// Asks for the cache lines of `values`, which are read soon.
 #[inline(always)]
-pub(crate) fn prefetch(values: &[f32]) {
-    for line in values.chunks(16) {
+pub(crate) fn prefetch<T>(values: &[T]) {
+    for line in values.chunks(64 / size_of::<T>()) {
         #[cfg(all(target_arch = "x86_64", not(miri)))]
         // SAFETY: a hint; every x86-64 has it.
         unsafe {
@@ -119,6 +129,18 @@ impl Eight for Lanes {
         unsafe { *from.cast() }
     }
     #[inline(always)]
+    unsafe fn bytes<const SIGNED: bool>(from: *const u8) -> Lanes {
+        // SAFETY: eight bytes lie there.
+        let bytes: [u8; LANES] = unsafe { *from.cast() };
+        bytes.map(|b| if SIGNED { f32::from(b as i8) } else { f32::from(b) })
+    }
+    #[inline(always)]
+    unsafe fn nibbles<const FLIP: u8>(from: *const u8) -> (Lanes, Lanes) {
+        // SAFETY: eight bytes lie there.
+        let bytes: [u8; LANES] = unsafe { *from.cast() };
+        (bytes.map(|b| f32::from((b ^ FLIP) & 0x0F)), bytes.map(|b| f32::from((b ^ FLIP) & 0xF0)))
+    }
+    #[inline(always)]
     fn store(self, to: &mut Lanes) {
         *to = self;
     }
@@ -172,6 +194,25 @@ mod avx2 {
         #[inline(always)]
         unsafe fn read(from: *const f32) -> Vector {
             unsafe { Vector(_mm256_loadu_ps(from)) }
+        }
+        #[inline(always)]
+        unsafe fn bytes<const SIGNED: bool>(from: *const u8) -> Vector {
+            unsafe {
+                let eight = _mm_loadl_epi64(from.cast());
+                let wide = if SIGNED { _mm256_cvtepi8_epi32(eight) } else { _mm256_cvtepu8_epi32(eight) };
+                Vector(_mm256_cvtepi32_ps(wide))
+            }
+        }
+        #[inline(always)]
+        unsafe fn nibbles<const FLIP: u8>(from: *const u8) -> (Vector, Vector) {
+            unsafe {
+                let eight = _mm_loadl_epi64(from.cast());
+                let eight = if FLIP == 0 { eight } else { _mm_xor_si128(eight, _mm_set1_epi8(FLIP as i8)) };
+                let wide = _mm256_cvtepu8_epi32(eight);
+                let low = _mm256_and_si256(wide, _mm256_set1_epi32(0x0F));
+                let high = _mm256_and_si256(wide, _mm256_set1_epi32(0xF0));
+                (Vector(_mm256_cvtepi32_ps(low)), Vector(_mm256_cvtepi32_ps(high)))
+            }
         }
         #[inline(always)]
         fn store(self, to: &mut Lanes) {
@@ -255,6 +296,15 @@ mod neon {
         }
     }
 
+    #[inline(always)]
+    fn widened(bytes: uint8x8_t) -> Vector {
+        unsafe {
+            let wide = vmovl_u8(bytes);
+            let (low, high) = (vmovl_u16(vget_low_u16(wide)), vmovl_u16(vget_high_u16(wide)));
+            Vector(vcvtq_f32_u32(low), vcvtq_f32_u32(high))
+        }
+    }
+
     impl Eight for Vector {
         #[inline(always)]
         fn splat(value: f32) -> Vector {
@@ -268,6 +318,24 @@ mod neon {
         #[inline(always)]
         unsafe fn read(from: *const f32) -> Vector {
             unsafe { Vector(vld1q_f32(from), vld1q_f32(from.add(4))) }
+        }
+        #[inline(always)]
+        unsafe fn bytes<const SIGNED: bool>(from: *const u8) -> Vector {
+            unsafe {
+                if SIGNED {
+                    let wide = vmovl_s8(vld1_s8(from.cast()));
+                    let (low, high) = (vmovl_s16(vget_low_s16(wide)), vmovl_s16(vget_high_s16(wide)));
+                    return Vector(vcvtq_f32_s32(low), vcvtq_f32_s32(high));
+                }
+                widened(vld1_u8(from))
+            }
+        }
+        #[inline(always)]
+        unsafe fn nibbles<const FLIP: u8>(from: *const u8) -> (Vector, Vector) {
+            unsafe {
+                let eight = veor_u8(vld1_u8(from), vdup_n_u8(FLIP));
+                (widened(vand_u8(eight, vdup_n_u8(0x0F))), widened(vand_u8(eight, vdup_n_u8(0xF0))))
+            }
         }
         #[inline(always)]
         fn store(self, to: &mut Lanes) {
@@ -333,13 +401,21 @@ mod tests {
         fn run<V: Eight>(self) -> Vec<Lanes> {
             let [a, b, c, ..] = self.0.map(|row| V::load(&row));
             let all = [a.multiply_add(b, c), a.plus(b), a.max(b), a.min(b), V::splat(a.sum())];
+            let stored: [u8; LANES] = std::array::from_fn(|i| (i * 37 + 200) as u8);
+            // SAFETY: eight bytes lie there.
+            let numbers = unsafe {
+                let (low, high) = V::nibbles::<0>(stored.as_ptr());
+                let (low_flipped, high_flipped) = V::nibbles::<0x88>(stored.as_ptr());
+                let (bytes, signed) = (V::bytes::<false>(stored.as_ptr()), V::bytes::<true>(stored.as_ptr()));
+                [low, high, low_flipped, high_flipped, bytes, signed]
+            };
             let turned = V::transpose(self.0.map(|row| V::load(&row)));
             let kept = |v: V| {
                 let mut lanes = [0.0; LANES];
                 v.store(&mut lanes);
                 lanes
             };
-            all.into_iter().chain(turned).map(kept).collect()
+            all.into_iter().chain(turned).chain(numbers).map(kept).collect()
         }
     }
 

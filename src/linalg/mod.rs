@@ -221,6 +221,18 @@ impl<'a> MatMut<'a> {
         shape.check(data.len())?;
         Ok(MatMut { data: data.as_mut_ptr(), shape, life: PhantomData })
     }
+    /// Writes the row-major `values`, or adds them to what is there.
+    pub(crate) fn put(&mut self, values: &[f32], add: bool) {
+        let Shape { rows, cols, rs, cs } = self.shape;
+        assert!(values.len() == rows * cols, "as many values as the matrix has");
+        for (i, row) in values.chunks_exact(cols.max(1)).enumerate() {
+            for (j, value) in row.iter().enumerate() {
+                // SAFETY: the element lies within the matrix, which is borrowed exclusively.
+                let place = unsafe { &mut *self.data.add(i * rs + j * cs) };
+                *place = if add { *place + value } else { *value };
+            }
+        }
+    }
     /// The transpose, at no cost.
     #[must_use]
     pub fn t(self) -> MatMut<'a> {

@@ -16,6 +16,7 @@ mod dynamic;
 mod frozen_kernel;
 pub(crate) mod im2col;
 mod packed;
+mod packed_dots;
 mod places;
 mod quantise;
 #[cfg(feature = "train")]

@@ -63,12 +63,12 @@ impl Scales {
 
     /// The zero point beside the scale at `place`.
     #[inline(always)]
-    fn zero(&self, place: usize) -> f32 {
+    pub(super) fn zero(&self, place: usize) -> f32 {
         if let [zero] = self.zeros[..] { zero } else { self.zeros[place] }
     }
 
     /// Whether values in a row share a scale.
-    fn is_in_lines(&self) -> bool {
+    pub(super) fn is_in_lines(&self) -> bool {
         self.inner == 1 && self.each > 1 && self.by_block && self.scales.len() > 1
     }
 
@@ -176,12 +176,12 @@ fn scaled(values: &mut [f32], scale: f32, zero: f32) {
 /// `(q - zero)·scale` of stored numbers `q`, row-major; floats of 16 bits have no scale.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Packed {
-    kind: Kind,
+    pub(super) kind: Kind,
     /// Place of the first value among those that are stored, and their number.
-    start: usize,
-    len: usize,
-    bytes: SharedBytes,
-    scales: Option<Arc<Scales>>,
+    pub(super) start: usize,
+    pub(super) len: usize,
+    pub(super) bytes: SharedBytes,
+    pub(super) scales: Option<Arc<Scales>>,
 }
 
 impl Eq for Packed {}

@@ -155,7 +155,7 @@ pub fn run(path: &Path, options: &Options) -> Result<Report> {
         time(options.repeats, || in_parallel(threads, &batches, |b| plan.run(b, factors)).map(drop))
     };
     // First, so that its peak of memory is its own.
-    let text = match is_language_model {
+    let (text, text_profile) = match is_language_model {
         true => {
             let choice = choose(&base, guessed, &options.sites, options.rank, TYPICAL_LENGTH)?;
             let how = TextOptions {
@@ -163,13 +163,15 @@ pub fn run(path: &Path, options: &Options) -> Result<Report> {
                 threads,
                 repeats: options.repeats,
                 gradient_checkpointing: options.gradient_checkpointing,
+                profile: options.profile,
             };
-            Some(time_text(&base, &choice.candidates.all_sites, how)?)
+            let (text, profile) = time_text(&base, &choice.candidates.all_sites, how)?;
+            (Some(text), profile)
         }
-        false => None,
+        false => (None, vec![]),
     };
     let steps = match sites.is_empty() || is_language_model {
-        true => Steps::default(),
+        true => Steps { profile: text_profile, ..Steps::default() },
         false => train_steps(&engine, &sites, &parts, seen.features, seen.classes, threads, options)?,
     };
     let (train_step_ms, later_step_ms) = (steps.first, steps.later);

@@ -15,6 +15,7 @@ use crate::base::{Base, Task};
 use crate::error::{Error, Result};
 use crate::plan::{Decoder, Engine, Keeps, KvCache, SiteKey, Text, TextPasses, TextTrainer, Trains, Variant};
 use crate::process::status_bytes;
+use crate::profile::{Place, Spent, record};
 use crate::stats::random::keyed_rng;
 use crate::sync::on_cores;
 
@@ -61,10 +62,15 @@ pub(super) struct TextOptions {
     pub repeats: usize,
     /// Whether a training step keeps less between the passes.
     pub gradient_checkpointing: bool,
+    /// Whether to say where training steps spend their time.
+    pub profile: bool,
 }
 
+/// Where time was spent.
+type Profile = Vec<(Place, Spent)>;
+
 /// Measures `base` with low-rank factors at `sites`.
-pub(super) fn time_text(base: &Arc<Base>, sites: &SiteKey, options: TextOptions) -> Result<TextReport> {
+pub(super) fn time_text(base: &Arc<Base>, sites: &SiteKey, options: TextOptions) -> Result<(TextReport, Profile)> {
     let TextOptions { length, threads, repeats, .. } = options;
     let decoder = Decoder::new(base.clone(), length + 2 * TOKENS, threads)?;
     let length = length.min(decoder.context().saturating_sub(2 * TOKENS)).max(2);
@@ -72,11 +78,11 @@ pub(super) fn time_text(base: &Arc<Base>, sites: &SiteKey, options: TextOptions)
     let engine = Engine::new(base.clone(), Task::CausalLm, Pooling::None);
     let ids = TextPasses::new(&engine, length)?.vocabulary().unwrap_or(IDS).clamp(1, IDS);
     let tokens: Vec<u32> = (0..length).map(|_| rng.random_range(0..ids) as u32).collect();
-    let (train_step_ms, train_anonymous_bytes) = match sites.is_empty() {
-        true => (None, 0),
+    let (train_step_ms, train_anonymous_bytes, profile) = match sites.is_empty() {
+        true => (None, 0, vec![]),
         false => {
-            let (timing, bytes) = train(&engine, sites, tokens.clone(), options)?;
-            (Some(timing), bytes)
+            let (timing, bytes, profile) = train(&engine, sites, tokens.clone(), options)?;
+            (Some(timing), bytes, profile)
         }
     };
     let prefill_ms = time(repeats, || decoder.read(&Variant::Base, &mut KvCache::new(), &tokens).map(drop))?;
@@ -87,11 +93,12 @@ pub(super) fn time_text(base: &Arc<Base>, sites: &SiteKey, options: TextOptions)
         (0..TOKENS).try_for_each(|at| decoder.read(&Variant::Base, &mut cache, &[tokens[at % length]]).map(drop))
     })?;
     let token_ms = token_ms.over(TOKENS as f64);
-    Ok(TextReport { tokens: length, prefill_ms, token_ms, train_step_ms, train_anonymous_bytes })
+    Ok((TextReport { tokens: length, prefill_ms, token_ms, train_step_ms, train_anonymous_bytes }, profile))
 }
 
-/// A training step on a text whose second half is an answer; and what it takes of memory that no file backs.
-fn train(engine: &Engine, sites: &SiteKey, tokens: Vec<u32>, options: TextOptions) -> Result<(Timing, u64)> {
+/// A training step on a text whose second half is an answer; what it takes of memory that no file backs; and where
+/// steps spend their time, if asked for.
+fn train(engine: &Engine, sites: &SiteKey, tokens: Vec<u32>, options: TextOptions) -> Result<(Timing, u64, Profile)> {
     let anonymous = || status_bytes("/proc/self/status", "RssAnon:");
     let before = anonymous();
     let context = tokens.len();
@@ -101,6 +108,10 @@ fn train(engine: &Engine, sites: &SiteKey, tokens: Vec<u32>, options: TextOption
     let recipe = Recipe { gradient_checkpointing: options.gradient_checkpointing, ..Recipe::default() };
     let keeps = if recipe.gradient_checkpointing { Keeps::Checkpoints } else { kept(Task::CausalLm) };
     let losses = Losses { rehearsal: 0.0, ..Losses::default() };
+    let fit = || {
+        let trainer = TextTrainer::new(TextPasses::new(engine, context)?, sites, (Trains::Both, keeps));
+        TextFit::new(trainer, vec![&example], sites, &recipe, losses)
+    };
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let most = scope.spawn(|| {
@@ -113,13 +124,23 @@ fn train(engine: &Engine, sites: &SiteKey, tokens: Vec<u32>, options: TextOption
         });
         let end = Done(&done);
         let timing = on_cores(options.threads, || {
-            let trainer = TextTrainer::new(TextPasses::new(engine, context)?, sites, (Trains::Both, keeps));
-            let mut fit = TextFit::new(trainer, vec![&example], sites, &recipe, losses)?;
-            let mut references = References::default();
+            let (mut fit, mut references) = (fit()?, References::default());
             time(options.repeats, || fit.step(&[0], &mut references, 1e-4).map(drop))
         });
         drop(end);
         let most = most.join().map_err(|_| Error::internal("the memory could not be watched"))?;
-        Ok((timing?, most.saturating_sub(before)))
+        let profile = match options.profile {
+            true => on_cores(options.threads, || {
+                let mut references = References::default();
+                let mut step = |fit: &mut TextFit<'_>| fit.step(&[0], &mut references, 1e-4).map(drop);
+                let (result, spent) = record(fit, |fit| {
+                    let mut fit = fit?;
+                    (0..options.repeats.max(1)).try_for_each(|_| step(&mut fit))
+                });
+                result.map(|()| spent)
+            })?,
+            false => vec![],
+        };
+        Ok((timing?, most.saturating_sub(before), profile))
     })
 }

@@ -16,6 +16,8 @@ const PANEL: usize = 1 << 15;
 /// Rows of the other operand up to which a panel is cut into pieces, and rows of a piece.
 const FEW: usize = 16;
 const PIECE: usize = 8;
+/// Rows of the other operand up to which integers are widened in registers, once for four rows.
+const FUSED: usize = 8;
 /// Places of the weight's inner axis that cores share where the outer one is summed over.
 const STRIP: usize = 384;
 
@@ -73,6 +75,10 @@ impl Product {
             return self.run_strips(weight, *left, &cut, other, &c, bias);
         }
         let rows = (PANEL / cut.row).clamp(1, cut.positions);
+        let along = self.k.a == 1 && self.k.b == 1 && self.k.len == cut.row;
+        if !*left && self.m.len <= FUSED && self.loops.is_empty() && along && weight.has_dots(cut.row) {
+            return self.run_fused(weight, &cut, rows, other, &c, bias);
+        }
         if !*left && self.m.len <= FEW && self.loops.is_empty() && self.is_of_dots(other, &cut, rows)? {
             return self.run_dots(weight, &cut, rows, other, &c, bias);
         }
@@ -90,6 +96,33 @@ impl Product {
                 // SAFETY: panels are parts of a side of the result, so that no two have a place in common.
                 unsafe { part.run_at(a, b, &c, at, bias) }
             })
+        })
+    }
+
+    /// As [`Product::run_dots`], of integers that become floats in registers.
+    fn run_fused(
+        &self,
+        weight: &Packed,
+        cut: &Cut,
+        rows: usize,
+        other: &[f32],
+        c: &Places<'_>,
+        bias: &[f32],
+    ) -> TractResult<()> {
+        let (m, n) = (self.m, self.n);
+        ensure!(m.len == 0 || (m.len - 1) * m.a + cut.row <= other.len(), "rows beyond their tensor");
+        let x = weight.few_rows(m.len, cut.row, |r| &other[r * m.a..]);
+        each_part(cut.positions.div_ceil(rows), |panel| {
+            let panel = panel * rows..cut.positions.min((panel + 1) * rows);
+            with_panel(m.len * panel.len(), |sums| {
+                weight.dots(&x, panel.clone(), sums);
+                // SAFETY: panels are parts of a side of the result, so that no two have a place in common.
+                let mut part = unsafe { c.matrix(panel.start * n.c, m.len, panel.len(), m.c, n.c) }?;
+                part.put(sums, self.accumulates);
+                TractResult::Ok(())
+            })?;
+            self.finish(c, 0, 0..m.len, panel, bias);
+            Ok(())
         })
     }
 

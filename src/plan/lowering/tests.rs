@@ -288,32 +288,59 @@ fn products_read_narrow_weights_panel_by_panel() {
         ("co,nchw->nohw", &[160, 250], &[2, 160, 5, 7], true, &[1, 250, 1, 1]),
         ("mk,kn->nm", &[3, 40000], &[40000, 2], false, &[1, 3]),
     ] {
-        let mut model = TypedModel::default();
-        let widen = narrow(if left { a } else { b });
-        let x = model.add_source("x", f32::fact(if left { b } else { a })).unwrap();
-        let w = model.wire_node("w", widen.clone(), &[]).unwrap()[0];
-        let wired = |model: &mut TypedModel, w: OutletId| {
-            let op = EinSum::new(expr.parse().unwrap(), f32::datum_type());
-            let c = model.wire_node("c", op, &if left { [w, x] } else { [x, w] }).unwrap()[0];
-            let bias = model.add_const("bias", values(bias, 5)).unwrap();
-            let sum = model.wire_node("sum", math::add(), &[c, bias]).unwrap()[0];
-            let other = model.add_source("other", f32::fact(model.outlet_fact(sum).unwrap().shape.clone())).unwrap();
-            let y = model.wire_node("y", math::add(), &[sum, other]).unwrap();
-            model.select_output_outlets(&y).unwrap();
-        };
-        let mut plain = model.clone();
-        let weight = plain.add_const("floats", widen.tensor().unwrap()).unwrap();
-        wired(&mut plain, weight);
-        wired(&mut model, w);
-        improve(&mut model, std::iter::empty()).unwrap();
-        let product = model.eval_order().unwrap().into_iter().find_map(|id| model.node(id).op_as::<Product>()).unwrap();
-        assert!(product.weight.is_some(), "{expr}");
-        assert!(!model.eval_order().unwrap().iter().any(|id| model.node(*id).op_is::<Widen>()), "{expr}");
-        let shape = |ix: usize| plain.input_fact(ix).unwrap().shape.as_concrete().unwrap().to_vec();
-        let inputs: TVec<TValue> = (0..2).map(|i| values(&shape(i), i).into_tvalue()).collect();
-        let run = |m: TypedModel| m.into_optimized().unwrap().into_runnable().unwrap().run(inputs.clone()).unwrap();
-        run(model)[0].close_enough(&run(plain.clone())[0], Approximation::Approximate).unwrap();
+        check_narrow(expr, a, b, left, bias, narrow(if left { a } else { b }));
     }
+}
+
+#[test]
+fn few_rows_read_narrow_weights_in_registers() {
+    let (n, k) = (1100, 96);
+    let scales = Scales {
+        scales: (0..n * 3).map(|i| 0.01 + (i % 17) as f32 * 1e-3).collect(),
+        zeros: (0..n * 3).map(|i| (i % 16) as f32).collect(),
+        length: k,
+        inner: 1,
+        each: 32,
+        by_block: true,
+    };
+    for kind in [Kind::U4, Kind::I8] {
+        let bytes: Vec<u8> = (0..kind.bytes(n * k)).map(|i| (i * 37 % 251) as u8).collect();
+        let weight = Arc::new(Packed::new(kind, n * k, bytes, Some(scales.clone())).unwrap());
+        let widen = Widen { shape: [n, k].as_slice().into(), weight };
+        for m in [1, 2, 5, 12] {
+            check_narrow("mk,nk->mn", &[m, k], &[n, k], false, &[1, n], widen.clone());
+        }
+        check_narrow("amk,nk->amn", &[2, 3, k], &[n, k], false, &[1, 1, n], widen.clone());
+        check_narrow("mk,nk->nm", &[3, k], &[n, k], false, &[n, 1], widen);
+    }
+}
+
+/// A product with a narrow weight, a bias and a sum is that of the floats.
+fn check_narrow(expr: &str, a: &[usize], b: &[usize], left: bool, bias: &[usize], widen: Widen) {
+    let mut model = TypedModel::default();
+    let x = model.add_source("x", f32::fact(if left { b } else { a })).unwrap();
+    let w = model.wire_node("w", widen.clone(), &[]).unwrap()[0];
+    let wired = |model: &mut TypedModel, w: OutletId| {
+        let op = EinSum::new(expr.parse().unwrap(), f32::datum_type());
+        let c = model.wire_node("c", op, &if left { [w, x] } else { [x, w] }).unwrap()[0];
+        let bias = model.add_const("bias", values(bias, 5)).unwrap();
+        let sum = model.wire_node("sum", math::add(), &[c, bias]).unwrap()[0];
+        let other = model.add_source("other", f32::fact(model.outlet_fact(sum).unwrap().shape.clone())).unwrap();
+        let y = model.wire_node("y", math::add(), &[sum, other]).unwrap();
+        model.select_output_outlets(&y).unwrap();
+    };
+    let mut plain = model.clone();
+    let weight = plain.add_const("floats", widen.tensor().unwrap()).unwrap();
+    wired(&mut plain, weight);
+    wired(&mut model, w);
+    improve(&mut model, std::iter::empty()).unwrap();
+    let product = model.eval_order().unwrap().into_iter().find_map(|id| model.node(id).op_as::<Product>()).unwrap();
+    assert!(product.weight.is_some(), "{expr}");
+    assert!(!model.eval_order().unwrap().iter().any(|id| model.node(*id).op_is::<Widen>()), "{expr}");
+    let shape = |ix: usize| plain.input_fact(ix).unwrap().shape.as_concrete().unwrap().to_vec();
+    let inputs: TVec<TValue> = (0..2).map(|i| values(&shape(i), i).into_tvalue()).collect();
+    let run = |m: TypedModel| m.into_optimized().unwrap().into_runnable().unwrap().run(inputs.clone()).unwrap();
+    run(model)[0].close_enough(&run(plain.clone())[0], Approximation::Approximate).unwrap();
 }
 
 #[test]
