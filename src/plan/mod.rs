@@ -18,6 +18,8 @@ mod frozen;
 mod graph;
 #[cfg(feature = "train")]
 mod lent_factors;
+#[cfg(feature = "train")]
+mod likelihood;
 mod lowering;
 mod padding;
 mod padding_trial;

@@ -5,10 +5,11 @@
 
 use std::sync::Arc;
 
-use ndarray::{Array2, ArrayD, ArrayView1, ArrayView2, ArrayViewMut1, Axis, s};
+use ndarray::{Array2, ArrayD, ArrayView1, ArrayView2, Axis, s};
 use tract_core::internal::*;
 
 use super::engine::Engine;
+use super::likelihood::{log_sum_exp, softmax, softmax_of};
 use super::train::{Keeps, TrainPlan, Trains};
 use super::variant::Variant;
 use super::worker::{Give, Tape, Worker};
@@ -16,6 +17,7 @@ use super::{Batch, Factors, Outputs, Padding, SiteKey, Text};
 use crate::base::{Base, Bucket};
 use crate::error::{Error, Result};
 use crate::input::{ArrayData, Example, NamedArray, Role};
+use crate::linalg::simd::wide;
 
 /// Tokens whose scores over the vocabulary are held at once.
 pub(crate) const CHUNK: usize = 32;
@@ -152,15 +154,10 @@ impl<'a> TextPasses<'a> {
             let (p, q) = (table(&p)?, table(&q)?);
             for (row, &token) in tokens.iter().enumerate() {
                 let (p, q) = (p.row(row), q.row(row));
-                let (from, to) = (log_sum_exp(p), log_sum_exp(q));
-                let kl: f64 = p
-                    .iter()
-                    .zip(q)
-                    .map(|(&p, &q)| {
-                        let (p, q) = (f64::from(p) - from, f64::from(q) - to);
-                        p.exp() * (p - q)
-                    })
-                    .sum();
+                let (of_p, from) = softmax_of(p).map_err(unusable)?;
+                let to = log_sum_exp(q).map_err(unusable)?;
+                let gaps = p.iter().zip(q).map(|(&p, &q)| f64::from(p) - from - (f64::from(q) - to));
+                let kl: f64 = of_p.iter().zip(gaps).map(|(p, gap)| f64::from(*p) * gap).sum();
                 let of =
                     |row: ArrayView1<f32>, lse: f64| row.get(token as usize).map_or(f64::NAN, |v| f64::from(*v) - lse);
                 all = all.and(Difference {
@@ -260,12 +257,12 @@ impl<'a> TextTrainer<'a> {
     /// and `s·B` of every site (or by `s·B` alone), goes to `give`.
     pub fn backward(&mut self, passed: Passed, text: &Text, weights: &[f32], give: Give) -> Result<Vec<f32>> {
         let mut log_probs = Vec::with_capacity(weights.len());
-        let change = |_: &mut Worker, at: usize, token: u32, mut z: ArrayViewMut1<f32>| {
+        let change = |_: &mut Worker, at: usize, token: u32, z: &mut [f32]| {
             let weight = weights.get(at).copied().unwrap_or(0.0);
+            let own = *z.get(token as usize).ok_or_else(|| unknown(token, z.len()))?;
             // d log p(t) / dz = onehot(t) - softmax(z)
-            let lse = log_sum_exp(z.view());
-            log_probs.push((f64::from(*z.get(token as usize).ok_or_else(|| unknown(token, z.len()))?) - lse) as f32);
-            z.mapv_inplace(|v| -weight * (f64::from(v) - lse).exp() as f32);
+            log_probs.push((f64::from(own) - softmax(z).map_err(unusable)?) as f32);
+            wide!((z: &mut [f32], weight: f32) { z.iter_mut().for_each(|p| *p *= -weight) });
             if let Some(own) = z.get_mut(token as usize) {
                 *own += weight;
             }
@@ -286,7 +283,7 @@ impl<'a> TextTrainer<'a> {
         give: Give,
     ) -> Result<f64> {
         let (mut kl, mut chunk) = (0.0, None);
-        let change = |vocabulary: &mut Worker, at: usize, _, mut z: ArrayViewMut1<f32>| {
+        let change = |vocabulary: &mut Worker, at: usize, _, z: &mut [f32]| {
             if at.is_multiple_of(CHUNK) {
                 let end = (at + CHUNK).min(base.nrows());
                 chunk = Some(scores(vocabulary, base.slice(s![at..end, ..]))?.0);
@@ -295,11 +292,11 @@ impl<'a> TextTrainer<'a> {
             let p = table(chunk)?;
             let p = p.row(at % CHUNK);
             // d KL(p ‖ q) / dz = q - p
-            let (of_p, of_q) = (log_sum_exp(p), log_sum_exp(z.view()));
-            for (z, &p) in z.iter_mut().zip(p) {
-                let (log_p, log_q) = (f64::from(p) - of_p, f64::from(*z) - of_q);
-                kl += log_p.exp() * (log_p - log_q);
-                *z = weight * (log_q.exp() - log_p.exp()) as f32;
+            let (of_p, log_sum_p) = softmax_of(p).map_err(unusable)?;
+            let (of_q, log_sum_q) = softmax_of(ArrayView1::from(&*z)).map_err(unusable)?;
+            for (((z, &of_q), &p), &of_p) in z.iter_mut().zip(&of_q).zip(p).zip(&of_p) {
+                kl += f64::from(of_p) * (f64::from(p) - log_sum_p - (f64::from(*z) - log_sum_q));
+                *z = weight * (of_q - of_p);
             }
             Ok(())
         };
@@ -317,7 +314,7 @@ impl<'a> TextTrainer<'a> {
         &mut self,
         passed: Passed,
         text: &Text,
-        mut change: impl FnMut(&mut Worker, usize, u32, ArrayViewMut1<f32>) -> Result<()>,
+        mut change: impl FnMut(&mut Worker, usize, u32, &mut [f32]) -> Result<()>,
         give: Give,
     ) -> Result<()> {
         let Passed { worker, tape, shape, hidden, .. } = passed;
@@ -332,7 +329,7 @@ impl<'a> TextTrainer<'a> {
             let mut view = scores.try_as_plain_ram_mut().map_err(unusable)?;
             for (row, z) in view.as_slice_mut::<f32>().map_err(unusable)?.chunks_exact_mut(columns).enumerate() {
                 match tokens.get(row) {
-                    Some(&token) => change(&mut self.passes.vocabulary, from + row, token, ArrayViewMut1::from(z))?,
+                    Some(&token) => change(&mut self.passes.vocabulary, from + row, token, z)?,
                     None => z.fill(0.0),
                 }
             }
@@ -388,7 +385,7 @@ fn log_probs(vocabulary: &mut Worker, hidden: &Array2<f32>, completion: &[u32]) 
         let (scores, _) = scores(vocabulary, hidden.slice(s![at * CHUNK..at * CHUNK + tokens.len(), ..]))?;
         for (row, token) in table(&scores)?.rows().into_iter().zip(tokens) {
             let own = row.get(*token as usize).ok_or_else(|| unknown(*token, row.len()))?;
-            found.push((f64::from(*own) - log_sum_exp(row)) as f32);
+            found.push((f64::from(*own) - log_sum_exp(row).map_err(unusable)?) as f32);
         }
     }
     Ok(found)
@@ -397,11 +394,6 @@ fn log_probs(vocabulary: &mut Worker, hidden: &Array2<f32>, completion: &[u32]) 
 fn unknown(token: u32, scored: usize) -> Error {
     Error::bad_data(format!("the token {token}, of a model that scores {scored}"))
         .hint("the tokenizer must be the model's own")
-}
-
-fn log_sum_exp(z: ArrayView1<f32>) -> f64 {
-    let most = z.iter().fold(f32::NEG_INFINITY, |m, &v| m.max(v));
-    f64::from(most) + f64::from(z.iter().map(|&v| (v - most).exp()).sum::<f32>()).ln()
 }
 
 fn most(z: ArrayView1<f32>) -> Option<usize> {

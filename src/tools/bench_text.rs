@@ -129,6 +129,8 @@ fn train(engine: &Engine, sites: &SiteKey, tokens: Vec<u32>, options: TextOption
         });
         drop(end);
         let most = most.join().map_err(|_| Error::internal("the memory could not be watched"))?;
+        // Only plans that are compiled while it records are watched.
+        engine.drop_train_plans();
         let profile = match options.profile {
             true => on_cores(options.threads, || {
                 let mut references = References::default();

@@ -177,9 +177,12 @@ impl Part {
 
     /// Adds `scale` times the trained ones of the gradients of a whole factor.
     pub fn add(&self, whole: &[f32], scale: f32, sum: &mut [f32]) {
+        if self.is_whole() {
+            return added(scale, whole, sum);
+        }
         let taken = self.trained * self.view.inner;
         for (sum, row) in sum.chunks_exact_mut(taken).zip(whole.chunks_exact(self.view.row())) {
-            sum.iter_mut().zip(&row[..taken]).for_each(|(s, g)| *s += scale * g);
+            added(scale, &row[..taken], sum);
         }
     }
 
@@ -225,6 +228,11 @@ pub(super) fn less_its_start(half: SiteDelta) -> SiteDelta {
     };
     let (a, b) = (twice(Side::A, 1.0), twice(Side::B, -1.0));
     SiteDelta { rank: 2 * half.rank, alpha: 2.0 * half.alpha, a, b, ..half }
+}
+
+/// `sum += scale·gradient`.
+fn added(scale: f32, gradient: &[f32], sum: &mut [f32]) {
+    sum.iter_mut().zip(gradient).for_each(|(s, g)| *s += scale * g);
 }
 
 #[cfg(test)]

@@ -42,6 +42,8 @@ const EPOCHS: std::ops::RangeInclusive<usize> = 3..=20;
 const BATCH: usize = 2;
 /// Scales that are tried, as shares of the usual one.
 const STRENGTHS: [f32; 4] = [1.0, 0.85, 0.7, 0.5];
+/// Part of a limit of time that the fits may take; judging has the rest.
+const OF_FITS: f64 = 0.8;
 /// Examples from which on two folds are enough.
 const MANY: usize = 48;
 
@@ -139,7 +141,7 @@ impl LanguageAdaptation<'_> {
             of: self,
             passes: TextPasses::new(self.engine, self.decoder.context())?,
             references: References::default(),
-            deadline: self.settings.budget.map(|budget| started + budget),
+            deadline: self.settings.budget.map(|budget| started + budget.mul_f64(OF_FITS)),
             steps: 0,
             stage: (0, parts + 1),
         };
@@ -157,6 +159,10 @@ impl LanguageAdaptation<'_> {
         let mut whole: Option<FittedText> = None;
         let (mut last, mut base, mut known) = (None, None, Known::default());
         for strength in STRENGTHS {
+            if last.is_some() && self.settings.budget.is_some_and(|budget| started.elapsed() >= budget) {
+                tried.push("the time ran out before a weaker adapter was judged".into());
+                break;
+            }
             self.say("judging", 0.9);
             let held_out: Vec<(Vec<SiteDelta>, Vec<usize>)> = fits
                 .iter()
