@@ -3,6 +3,8 @@
 pub mod allocator;
 #[cfg(feature = "train")]
 mod bench;
+#[cfg(feature = "train")]
+mod bundled;
 mod chat;
 mod completions;
 mod csv;
@@ -111,6 +113,9 @@ pub enum Command {
     Completions(completions::Completions),
     #[command(hide = true)]
     VetModel(vet::VetModel),
+    #[cfg(feature = "train")]
+    #[command(hide = true)]
+    BenchPart(bench::BenchPart),
 }
 
 impl Command {
@@ -145,6 +150,8 @@ impl Command {
             Command::Repair(c) => c.run(output),
             Command::Completions(c) => c.run(output),
             Command::VetModel(c) => c.run(),
+            #[cfg(feature = "train")]
+            Command::BenchPart(c) => c.run(),
         }
     }
 }

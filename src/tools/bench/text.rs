@@ -1,20 +1,18 @@
 //! Times a causal language model on one text: reading it, going on with it, training on it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use rand::RngExt;
 
-use super::bench_timing::{Timing, time};
+use super::memory::most_anonymous;
+use super::timing::{Repeats, Timing, time};
 use crate::adapt::fit::Recipe;
 use crate::adapt::language::{LanguageExample, Losses, References, Said, TextFit};
 use crate::adapt::select::kept;
 use crate::adapter::Pooling;
 use crate::base::{Base, Task};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::plan::{Decoder, Engine, Keeps, KvCache, SiteKey, Text, TextPasses, TextTrainer, Trains, Variant};
-use crate::process::status_bytes;
 use crate::stats::random::keyed_rng;
 use crate::sync::on_cores;
 
@@ -22,22 +20,11 @@ use crate::sync::on_cores;
 const TOKENS: usize = 8;
 /// Part of a text that is an answer.
 const ANSWER: usize = 2;
-/// Time between two looks at the memory of the process.
-const PAUSE: Duration = Duration::from_millis(2);
 /// Ids of the tokens are below this, and below what the model has.
 const IDS: usize = 100;
 
-/// Ends the watch of the memory, however the measurement ends.
-struct Done<'a>(&'a AtomicBool);
-
-impl Drop for Done<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-}
-
 /// A causal language model on one text; times in milliseconds.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct TextReport {
     /// Tokens of the text.
     pub tokens: usize,
@@ -58,20 +45,36 @@ pub(super) struct TextOptions {
     /// Tokens of the text, where the model has as many positions.
     pub length: usize,
     pub threads: usize,
-    pub repeats: usize,
+    pub repeats: Repeats,
     /// Whether a training step keeps less between the passes.
     pub gradient_checkpointing: bool,
+}
+
+/// What reads a text, and the text.
+pub(super) struct Reading {
+    pub decoder: Decoder,
+    pub engine: Engine,
+    pub tokens: Vec<u32>,
+}
+
+impl Reading {
+    /// Of `length` tokens, or of as many as `base` has positions for.
+    pub fn of(base: &Arc<Base>, length: usize, threads: usize) -> Result<Reading> {
+        let decoder = Decoder::new(base.clone(), length + 2 * TOKENS, threads)?;
+        let length = length.min(decoder.context().saturating_sub(2 * TOKENS)).max(2);
+        let mut rng = keyed_rng(0, 0, 0);
+        let engine = Engine::new(base.clone(), Task::CausalLm, Pooling::None);
+        let ids = TextPasses::new(&engine, length)?.vocabulary().unwrap_or(IDS).clamp(1, IDS);
+        let tokens = (0..length).map(|_| rng.random_range(0..ids) as u32).collect();
+        Ok(Reading { decoder, engine, tokens })
+    }
 }
 
 /// Measures `base` with low-rank factors at `sites`.
 pub(super) fn time_text(base: &Arc<Base>, sites: &SiteKey, options: TextOptions) -> Result<TextReport> {
     let TextOptions { length, threads, repeats, .. } = options;
-    let decoder = Decoder::new(base.clone(), length + 2 * TOKENS, threads)?;
-    let length = length.min(decoder.context().saturating_sub(2 * TOKENS)).max(2);
-    let mut rng = keyed_rng(0, 0, 0);
-    let engine = Engine::new(base.clone(), Task::CausalLm, Pooling::None);
-    let ids = TextPasses::new(&engine, length)?.vocabulary().unwrap_or(IDS).clamp(1, IDS);
-    let tokens: Vec<u32> = (0..length).map(|_| rng.random_range(0..ids) as u32).collect();
+    let Reading { decoder, engine, tokens } = Reading::of(base, length, threads)?;
+    let length = tokens.len();
     let (train_step_ms, train_anonymous_bytes) = match sites.is_empty() {
         true => (None, 0),
         false => {
@@ -86,14 +89,25 @@ pub(super) fn time_text(base: &Arc<Base>, sites: &SiteKey, options: TextOptions)
         cache.truncate(length);
         (0..TOKENS).try_for_each(|at| decoder.read(&Variant::Base, &mut cache, &[tokens[at % length]]).map(drop))
     })?;
-    let token_ms = token_ms.over(TOKENS as f64);
+    let token_ms = token_ms.times(1.0 / TOKENS as f64);
     Ok(TextReport { tokens: length, prefill_ms, token_ms, train_step_ms, train_anonymous_bytes })
 }
 
 /// A training step on a text whose second half is an answer; and what it takes of memory that no file backs.
 fn train(engine: &Engine, sites: &SiteKey, tokens: Vec<u32>, options: TextOptions) -> Result<(Timing, u64)> {
-    let anonymous = || status_bytes("/proc/self/status", "RssAnon:");
-    let before = anonymous();
+    let (timing, bytes) =
+        most_anonymous(|| steps(engine, sites, tokens, &options, |step| time(options.repeats, step)))?;
+    Ok((timing?, bytes))
+}
+
+/// What `with` makes of training steps on a text whose second half is an answer.
+pub(super) fn steps<T>(
+    engine: &Engine,
+    sites: &SiteKey,
+    tokens: Vec<u32>,
+    options: &TextOptions,
+    with: impl FnOnce(&mut dyn FnMut() -> Result<()>) -> Result<T>,
+) -> Result<T> {
     let context = tokens.len();
     let start = (tokens.len() / ANSWER).max(1);
     let said = Said::Edit { edited: Text { tokens, start }, original: None };
@@ -101,25 +115,10 @@ fn train(engine: &Engine, sites: &SiteKey, tokens: Vec<u32>, options: TextOption
     let recipe = Recipe { gradient_checkpointing: options.gradient_checkpointing, ..Recipe::default() };
     let keeps = if recipe.gradient_checkpointing { Keeps::Checkpoints } else { kept(Task::CausalLm) };
     let losses = Losses { rehearsal: 0.0, ..Losses::default() };
-    let done = AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        let most = scope.spawn(|| {
-            let mut most = 0;
-            while !done.load(Ordering::Relaxed) {
-                most = most.max(anonymous());
-                std::thread::sleep(PAUSE);
-            }
-            most
-        });
-        let end = Done(&done);
-        let timing = on_cores(options.threads, || {
-            let trainer = TextTrainer::new(TextPasses::new(engine, context)?, sites, (Trains::Both, keeps));
-            let mut fit = TextFit::new(trainer, vec![&example], sites, &recipe, losses)?;
-            let mut references = References::default();
-            time(options.repeats, || fit.step(&[0], &mut references, 1e-4).map(drop))
-        });
-        drop(end);
-        let most = most.join().map_err(|_| Error::internal("the memory could not be watched"))?;
-        Ok((timing?, most.saturating_sub(before)))
+    on_cores(options.threads, || {
+        let trainer = TextTrainer::new(TextPasses::new(engine, context)?, sites, (Trains::Both, keeps));
+        let mut fit = TextFit::new(trainer, vec![&example], sites, &recipe, losses)?;
+        let mut references = References::default();
+        with(&mut || fit.step(&[0], &mut references, 1e-4).map(drop))
     })
 }
