@@ -170,7 +170,7 @@ fn a_file_that_is_none_is_refused_with_what_to_do() {
     let broken = [
         ("", "EOF"),
         ("{\"kind\":", "EOF"),
-        ("[1, 2]", "kind"),
+        ("[1, 2]", "invalid type"),
         ("{\"predict_ms\": {\"min\": 1}}", "kind"),
         ("{\"kind\": \"other\", \"format\": 1}", "\"other\""),
         ("{\"kind\": \"acclimate-bench\", \"format\": 7}", "format is 7"),
