@@ -149,7 +149,7 @@ def main():
             if any(cells):
                 needs = suite.get(model, shape, suite.most, "predict_anonymous") or 0
                 trains = suite.get(model, shape, suite.most, "train_anonymous") or 0
-                bytes_ = model["weight_bytes"] + needs + (trains if measure == "train_step" else 0)
+                bytes_ = model["weight_bytes"] + (trains if measure == "train_step" else needs)
                 room = [(b[4] - SYSTEM) * 1e6 for b in BOARDS.values()]
                 cells = [c if bytes_ <= r else f"too big ({c})" for c, r in zip(cells, room)]
                 rows.append([model["name"], *cells])
@@ -157,7 +157,7 @@ def main():
             print(f"{name}, all cores (estimates):\n")
             table(["Model", *BOARDS], rows)
 
-    print("The same rule for what others measured, 0.60 GFLOP of MobileNetV2 at the efficiency of EfficientNet-lite0:\n")
+    print("The same rule for 0.60 GFLOP of MobileNetV2 at the efficiency of EfficientNet-lite0:\n")
     for model, *shape in models:
         if model["name"].startswith("efficientnet"):
             flop = count(o.bin, o.models, model["name"], shape)

@@ -56,10 +56,12 @@ def device(report):
     machine, program = report["machine"], report["program"]
     name = machine.get("board") or " and ".join(machine["cpu"]) or "unknown"
     memory = machine["memory_bytes"] / 2**30
+    cpu = clean(" and ".join(machine["cpu"]))
     return (
-        f"**{clean(name)}**: {clean(' and '.join(machine['cpu']))}, {machine['cores']} cores, {memory:.1f} GiB, "
+        f"**{clean(name)}**: {cpu}, {machine['cores']} cores, {memory:.1f} GiB, "
         f"Linux {clean(machine['kernel'])}, governor {clean(machine.get('governor') or 'not known')}; "
-        f"acclimate {clean(program['version'])} for {clean(program['target'])}, {clean(program['libc'])}; {heat(report)}"
+        f"acclimate {clean(program['version'])} for {clean(program['target'])}, {clean(program['libc'])}; "
+        f"{heat(report)}"
     )
 
 

@@ -104,7 +104,8 @@ pub enum Command {
     #[cfg(feature = "train")]
     Gradcheck(gradcheck::Gradcheck),
     #[cfg(feature = "train")]
-    Bench(bench::Bench),
+    #[command(flatten)]
+    Bench(bench::Command),
     Export(export::Export),
     #[command(hide = cfg!(not(feature = "bundles")))]
     Import(import::Import),
@@ -113,9 +114,6 @@ pub enum Command {
     Completions(completions::Completions),
     #[command(hide = true)]
     VetModel(vet::VetModel),
-    #[cfg(feature = "train")]
-    #[command(hide = true)]
-    BenchPart(bench::BenchPart),
 }
 
 impl Command {
@@ -150,8 +148,6 @@ impl Command {
             Command::Repair(c) => c.run(output),
             Command::Completions(c) => c.run(output),
             Command::VetModel(c) => c.run(),
-            #[cfg(feature = "train")]
-            Command::BenchPart(c) => c.run(),
         }
     }
 }

@@ -134,7 +134,12 @@ mod tests {
     #[test]
     fn what_a_child_says_is_told_without_paths() {
         let model = Path::new("/home/ada/private/m.onnx");
-        let line = r#"{"error":"cannot read /home/ada/private/m.onnx","at":"/home/ada/private/m.onnx","because":"/home/ada/private/w.bin is not there","next":"fetch it","exit":65}"#;
+        let line = serde_json::json!({
+            "error": "cannot read /home/ada/private/m.onnx",
+            "at": "/home/ada/private/m.onnx",
+            "because": "/home/ada/private/w.bin is not there",
+            "next": "fetch it",
+        });
         let failure = said(&format!("a warning\n{line}\n"), model);
         assert_eq!(failure.reason, "cannot read the model: its folder/w.bin is not there");
         assert_eq!(failure.next.as_deref(), Some("fetch it"));

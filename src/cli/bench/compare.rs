@@ -227,8 +227,8 @@ fn for_people(lines: &[Compared]) -> String {
     let head = ["", "", "A", "B", "time or memory, B over A", "99 % interval"];
     let table = if changed.is_empty() { String::new() } else { table(head, rows, 2) + "\n\n" };
     format!(
-        "{table}{} of {} lines: no change beyond noise. Of lines that are the same, about one in a hundred is beyond it \
-         by chance.",
+        "{table}{} of {} lines: no change beyond noise. Of lines that are the same, about one in a hundred is beyond \
+         it by chance.",
         count(lines, Verdict::NoChange),
         lines.len()
     )

@@ -23,13 +23,28 @@ use acclimate::runtime::sandbox::Trial;
 use acclimate::sites::Pattern;
 use acclimate::tools::bench::Options;
 use acclimate::{Error, Result};
-use clap::Args;
-
-pub use part::BenchPart;
+use clap::{Args, Subcommand};
 
 use super::output::Output;
 use super::vet::VetArgs;
 use super::{EndsArg, model_file};
+
+/// `bench`, and what it runs.
+#[derive(Subcommand)]
+pub enum Command {
+    Bench(Bench),
+    #[command(hide = true)]
+    BenchPart(part::BenchPart),
+}
+
+impl Command {
+    pub fn run(self, output: &Output) -> Result<ExitCode> {
+        match self {
+            Command::Bench(c) => c.run(output),
+            Command::BenchPart(c) => c.run(),
+        }
+    }
+}
 
 /// Time predictions, training steps and swaps of a model, or of many, on this machine
 #[derive(Args)]
@@ -95,7 +110,7 @@ pub struct Bench {
 }
 
 impl Bench {
-    pub fn run(self, output: &Output) -> Result<ExitCode> {
+    fn run(self, output: &Output) -> Result<ExitCode> {
         if let Some(files) = &self.compare {
             return compare::run(&files[0], &files[1], self.fail_slower, output);
         }

@@ -69,7 +69,7 @@ const GOALS: [Goal; 8] = [
         of: |_, line| (line.key.model == "minilm" && line.key.batch == 8).then_some(line.median),
     },
     Goal {
-        name: "training of SmolLM2-135M on 128 tokens, beside the mapped model",
+        name: "training of SmolLM2-135M on 128 tokens, memory beside the mapped model",
         source: "136 MB for a model of 0.5B with MeSP",
         measure: "train_anonymous",
         unit: "bytes",

@@ -3,10 +3,9 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use super::part::Named;
 use super::subject::Subject;
 use super::text::{Reading, steps};
-use super::{Options, Training, text_options, training_examples};
+use super::{Named, Options, Training, text_options, training_examples};
 use crate::error::{Error, Result};
 use crate::plan::{Deltas, Factors, KvCache, Variant};
 

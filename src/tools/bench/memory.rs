@@ -18,13 +18,28 @@ impl Drop for Done<'_> {
     }
 }
 
-/// Memory of this process that no file backs, bytes.
-pub(super) fn anonymous() -> u64 {
+fn anonymous() -> u64 {
     status_bytes("/proc/self/status", "RssAnon:")
 }
 
-/// What `work` gives, and the most that it took of memory that no file backs, beyond what was held before.
-pub(super) fn most_anonymous<T>(work: impl FnOnce() -> T) -> Result<(T, u64)> {
+/// Memory that no file backs, bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Anonymous {
+    /// What was held before the work.
+    before: u64,
+    /// The most that was held meanwhile. Memory that was freed before and is used again does not count twice.
+    pub most: u64,
+}
+
+impl Anonymous {
+    /// What the work took beyond what was held before.
+    pub fn more(self) -> u64 {
+        self.most.saturating_sub(self.before)
+    }
+}
+
+/// What `work` gives, and the memory that was held meanwhile.
+pub(super) fn most_anonymous<T>(work: impl FnOnce() -> T) -> Result<(T, Anonymous)> {
     let before = anonymous();
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
@@ -42,7 +57,7 @@ pub(super) fn most_anonymous<T>(work: impl FnOnce() -> T) -> Result<(T, u64)> {
         let last = anonymous();
         drop(end);
         let most = most.join().map_err(|_| Error::internal("the memory could not be watched"))?;
-        Ok((result, most.max(last).saturating_sub(before)))
+        Ok((result, Anonymous { before, most: most.max(last).max(before) }))
     })
 }
 
@@ -52,7 +67,7 @@ mod tests {
 
     #[test]
     fn what_is_held_for_a_moment_counts() {
-        let (sum, bytes) = most_anonymous(|| {
+        let (sum, held) = most_anonymous(|| {
             let held = std::hint::black_box(vec![1u8; 96 << 20]);
             std::thread::sleep(10 * PAUSE);
             held.iter().map(|b| u64::from(*b)).sum::<u64>()
@@ -60,6 +75,6 @@ mod tests {
         .unwrap();
         assert_eq!(sum, 96 << 20);
         // Other tests may run in this process, and give memory back meanwhile.
-        assert!(bytes > 48 << 20, "{bytes}");
+        assert!(held.more() > 48 << 20 && held.most > held.more(), "{held:?}");
     }
 }

@@ -34,6 +34,9 @@ use crate::profile::record;
 pub use crate::profile::{Place, Spent};
 use crate::sites::Pattern;
 
+/// Name, unit and values of a measurement.
+type Named = (&'static str, &'static str, Vec<f64>);
+
 /// What to time.
 #[derive(Debug, Clone)]
 pub struct Options {

@@ -6,11 +6,11 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::memory::{anonymous, most_anonymous};
+use super::memory::most_anonymous;
 use super::subject::{Subject, open};
 use super::text::Reading;
 use super::timing::{Repeats, time};
-use super::{GEMM_FLOP, Options, beside, gemm_ms, swap, text_options, time_text, train_steps};
+use super::{GEMM_FLOP, Named, Options, beside, gemm_ms, swap, text_options, time_text, train_steps};
 use crate::base::{MAX_MODEL_BYTES, Piece, Task, align, in_one_file};
 use crate::disk::{Disk, RealDisk};
 use crate::error::{Error, Result};
@@ -130,9 +130,6 @@ pub fn part(path: &Path, options: &Options, part: Part) -> Result<Parted> {
     Ok(Parted { sequence, figures: figures.into_iter().map(|(m, u, runs)| figure(m, u, runs)).collect() })
 }
 
-/// Name, unit and values.
-pub(super) type Named = (&'static str, &'static str, Vec<f64>);
-
 fn peak() -> f64 {
     status_bytes("/proc/self/status", "VmHWM:") as f64
 }
@@ -148,14 +145,14 @@ fn machine(subject: &Subject, figures: &mut Vec<Named>) -> Result<()> {
 fn times(subject: &Subject, options: &Options) -> Result<Vec<Named>> {
     let mut figures = vec![];
     // First, so that its peak of memory is its own.
-    let (steps, anonymous) = most_anonymous(|| train_steps(subject, options))?;
+    let (steps, held) = most_anonymous(|| train_steps(subject, options))?;
     let steps = steps?;
     subject.engine.drop_train_plans();
     if let Some(step) = steps.first {
         let flop = subject.flop();
         figures.push(("train_effective", "GFLOP/s", step.runs.iter().map(|ms| flop / ms / 1e6).collect()));
         figures.push(("train_step", "ms", step.runs));
-        figures.push(("train_anonymous", "bytes", vec![anonymous as f64]));
+        figures.push(("train_anonymous", "bytes", vec![held.most as f64]));
         figures.push(("train_peak_rss", "bytes", vec![peak()]));
     }
     if let Some(step) = steps.later {
@@ -177,7 +174,7 @@ fn text_times(subject: &Subject, options: &Options) -> Result<Vec<Named>> {
     let mut figures = vec![];
     if let Some(step) = text.train_step_ms {
         figures.push(("train_step", "ms", step.runs));
-        figures.push(("train_anonymous", "bytes", vec![text.train_anonymous_bytes as f64]));
+        figures.push(("train_anonymous", "bytes", vec![text.train_most_bytes as f64]));
         figures.push(("train_peak_rss", "bytes", vec![peak()]));
     }
     figures.push(("prefill", "ms", text.prefill_ms.runs));
@@ -189,9 +186,7 @@ fn text_times(subject: &Subject, options: &Options) -> Result<Vec<Named>> {
 /// A few predictions, and what they took.
 fn memory(subject: &Subject, options: &Options) -> Result<Vec<Named>> {
     let few = Repeats { runs: 3, ..options.repeats() };
-    // What was held to load the model counts: the most of the process is asked for.
-    let before = anonymous();
-    let (ran, more) = most_anonymous(|| match subject.is_language_model {
+    let (ran, held) = most_anonymous(|| match subject.is_language_model {
         true => {
             let Reading { decoder, tokens, .. } = Reading::of(&subject.base, options.sequence, subject.threads)?;
             let mut cache = KvCache::new();
@@ -201,5 +196,5 @@ fn memory(subject: &Subject, options: &Options) -> Result<Vec<Named>> {
         false => subject.predictions(&Deltas::Inputs(&[]), &Factors::default(), few),
     })?;
     ran?;
-    Ok(vec![("predict_anonymous", "bytes", vec![(before + more) as f64]), ("predict_peak_rss", "bytes", vec![peak()])])
+    Ok(vec![("predict_anonymous", "bytes", vec![held.most as f64]), ("predict_peak_rss", "bytes", vec![peak()])])
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use rand::RngExt;
 
-use super::memory::most_anonymous;
+use super::memory::{Anonymous, most_anonymous};
 use super::timing::{Repeats, Timing, time};
 use crate::adapt::fit::Recipe;
 use crate::adapt::language::{LanguageExample, Losses, References, Said, TextFit};
@@ -37,6 +37,8 @@ pub struct TextReport {
     pub train_step_ms: Option<Timing>,
     /// What that takes, with all that is compiled for it, of memory that no file backs.
     pub train_anonymous_bytes: u64,
+    /// The same with what the process held before.
+    pub(super) train_most_bytes: u64,
 }
 
 /// How to measure.
@@ -75,13 +77,15 @@ pub(super) fn time_text(base: &Arc<Base>, sites: &SiteKey, options: TextOptions)
     let TextOptions { length, threads, repeats, .. } = options;
     let Reading { decoder, engine, tokens } = Reading::of(base, length, threads)?;
     let length = tokens.len();
-    let (train_step_ms, train_anonymous_bytes) = match sites.is_empty() {
-        true => (None, 0),
+    let (train_step_ms, held) = match sites.is_empty() {
+        true => (None, None),
         false => {
-            let (timing, bytes) = train(&engine, sites, tokens.clone(), options)?;
-            (Some(timing), bytes)
+            let (timing, held) = train(&engine, sites, tokens.clone(), options)?;
+            (Some(timing), Some(held))
         }
     };
+    let train_anonymous_bytes = held.map_or(0, Anonymous::more);
+    let train_most_bytes = held.map_or(0, |held| held.most);
     let prefill_ms = time(repeats, || decoder.read(&Variant::Base, &mut KvCache::new(), &tokens).map(drop))?;
     let mut cache = KvCache::new();
     decoder.read(&Variant::Base, &mut cache, &tokens)?;
@@ -90,14 +94,13 @@ pub(super) fn time_text(base: &Arc<Base>, sites: &SiteKey, options: TextOptions)
         (0..TOKENS).try_for_each(|at| decoder.read(&Variant::Base, &mut cache, &[tokens[at % length]]).map(drop))
     })?;
     let token_ms = token_ms.times(1.0 / TOKENS as f64);
-    Ok(TextReport { tokens: length, prefill_ms, token_ms, train_step_ms, train_anonymous_bytes })
+    Ok(TextReport { tokens: length, prefill_ms, token_ms, train_step_ms, train_anonymous_bytes, train_most_bytes })
 }
 
-/// A training step on a text whose second half is an answer; and what it takes of memory that no file backs.
-fn train(engine: &Engine, sites: &SiteKey, tokens: Vec<u32>, options: TextOptions) -> Result<(Timing, u64)> {
-    let (timing, bytes) =
-        most_anonymous(|| steps(engine, sites, tokens, &options, |step| time(options.repeats, step)))?;
-    Ok((timing?, bytes))
+/// A training step on a text whose second half is an answer; and what it takes of memory.
+fn train(engine: &Engine, sites: &SiteKey, tokens: Vec<u32>, options: TextOptions) -> Result<(Timing, Anonymous)> {
+    let (timing, held) = most_anonymous(|| steps(engine, sites, tokens, &options, |step| time(options.repeats, step)))?;
+    Ok((timing?, held))
 }
 
 /// What `with` makes of training steps on a text whose second half is an answer.
