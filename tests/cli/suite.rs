@@ -139,6 +139,10 @@ fn what_cannot_be_measured_or_compared_is_refused() {
     refused(&["bench", "--suite", "model.onnx"], 2);
     refused(&["bench", "--compare", "one.json"], 2);
     refused(&["bench", "--suite", "--fail-slower", "10%"], 2);
+    refused(&["bench", "--suite", "--report"], 2);
+    refused(&["bench", "model.onnx", "--quick"], 2);
+    refused(&["bench", "model.onnx", "--out", &at("out")], 2);
+    refused(&["bench", "--compare", "a.json", "b.json", "--models", &at("none")], 2);
     let none = refused(&["bench", "--suite", "--models", &at("none"), "--out", &at("out")], 74);
     says(&none, "next", "fetch-models.sh");
     refused(&["bench", "--report", &at("none/report.json")], 2);

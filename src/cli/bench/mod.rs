@@ -16,18 +16,21 @@ mod suite;
 mod targets;
 mod words;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use acclimate::runtime::sandbox::Trial;
 use acclimate::sites::Pattern;
 use acclimate::tools::bench::Options;
 use acclimate::{Error, Result};
-use clap::{Args, Subcommand};
+use clap::{ArgGroup, Args, Subcommand};
 
 use super::output::Output;
 use super::vet::VetArgs;
 use super::{EndsArg, model_file};
+
+/// Where a suite's results go.
+const OUT: &str = "acclimate-bench";
 
 /// `bench`, and what it runs.
 #[derive(Subcommand)]
@@ -49,6 +52,7 @@ impl Command {
 /// Time predictions, training steps and swaps of a model, or of many, on this machine
 #[derive(Args)]
 #[command(
+    group(ArgGroup::new("many").args(["suite", "report"])),
     after_help = "Examples:\n  acclimate bench model.onnx --batch 8 --threads 2\n  acclimate bench --suite --quick\n  \
                         acclimate bench --compare before.json after.json --fail-slower 10%\n  \
                         acclimate bench --report report.json"
@@ -92,16 +96,16 @@ pub struct Bench {
           conflicts_with = "model")]
     report: Option<PathBuf>,
     /// With --suite or --report, the folder that scripts/fetch-models.sh filled [default: $ACCLIMATE_MODELS]
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", requires = "many")]
     models: Option<PathBuf>,
-    /// With --suite, where results.json and index.html go
-    #[arg(long, value_name = "DIR", default_value = "acclimate-bench")]
-    out: PathBuf,
+    /// With --suite, where results.json and index.html go [default: acclimate-bench]
+    #[arg(long, value_name = "DIR", requires = "many", conflicts_with = "report")]
+    out: Option<PathBuf>,
     /// With --suite or --report, fewer shapes and runs: half a minute for the bundled models
-    #[arg(long)]
+    #[arg(long, requires = "many")]
     quick: bool,
     /// With --compare, exit code 1 if something got slower, or takes more memory, by this much: 10%
-    #[arg(long, value_name = "SHARE", requires = "compare", value_parser = compare::share)]
+    #[arg(long, value_name = "SHARE", requires = "compare", conflicts_with = "many", value_parser = compare::share)]
     fail_slower: Option<f64>,
     #[command(flatten)]
     ends: EndsArg,
@@ -118,7 +122,7 @@ impl Bench {
             let how = suite::How { models: self.models, quick: self.quick };
             return match &self.report {
                 Some(file) => report::run(file, &how, output),
-                None => suite::run(&self.out, &how, output),
+                None => suite::run(self.out.as_deref().unwrap_or(Path::new(OUT)), &how, output),
             };
         }
         let Some(given) = self.model else { return Err(Error::usage("no model").hint("name an ONNX file, or a home")) };
