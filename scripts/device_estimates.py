@@ -4,13 +4,14 @@
 usage: device_estimates.py --bin ACCLIMATE --models DIR RESULTS.json
 
 RESULTS.json is of `acclimate bench --suite` on any machine, with DIR as its folder of models: the estimates need
-times on one thread and on all cores, and memory. ACCLIMATE counts floating-point operations (`bench --profile`).
+times on one thread, the least of all runs, and memory. ACCLIMATE counts floating-point operations (`bench --profile`).
 
 How: a work that takes t seconds on one thread here, where a plain product runs at G FLOP/s, takes t·G/g on a core
 whose products run at g = share · FLOP a cycle · clock. The share that products of `gemm` reach of the peak is not
-known for these cores: LOW and HIGH are assumed, and give the two ends of an estimate. Four cores do with it what a
-part p that is shared among cores allows, 1/((1 - p) + p/4), where p follows from one and two threads here. No work
-is faster than memory: an answer to one example reads every weight once (twice for a training step).
+known for these cores: LOW and HIGH are assumed, and give the two ends of an estimate. n cores do it 1/((1 - p) + p/n)
+times as fast, where p is the part that is shared among cores: as two threads have it on x86-64 (docs/performance.md),
+and nothing of a small model's. No work is faster than memory: an answer to one example reads every weight once, a
+training step twice. A token is nothing but such a read.
 """
 
 import argparse
@@ -29,11 +30,15 @@ BOARDS = {
     "Orin Nano (A78AE)": (6, 16, 1.5, 34.0, 8192),
 }
 LOW, HIGH = 0.45, 0.75
+# The part of a work that cores share: EfficientNet-lite0 takes 14.6 ms on one thread and 9.1 on two, MiniLM 12.2 and
+# 7.7, so 0.75; and the weights below which nothing is shared.
+SHARED, SMALL = 0.75, 4 << 20
+# A token waits for memory: what it takes of that time at most (assumed).
+TOKEN = 1.5
 # What the system and other programs take, MB.
 SYSTEM = 150
 # Shapes that the tables have, by kind.
 SHAPES = {"arrays": (1, None), "sequences": (1, 32), "language-model": (1, 128)}
-SEQUENCES = {"intents_encoder": 32}
 
 
 class Suite:
@@ -41,12 +46,12 @@ class Suite:
         self.results = json.loads(Path(path).read_text(encoding="utf-8"))
         if self.results.get("kind") != "acclimate-bench":
             sys.exit(f"device_estimates: {path} is no result of `acclimate bench --suite`")
-        self.lines = {
-            (l["model"], l["batch"], l["sequence"], l["threads"], l["measure"]): l["median"]
-            for l in self.results["figures"]
-        }
-        self.most = max(k[3] for k in self.lines)
-        gemm = sorted(v for k, v in self.lines.items() if k[4] == "gemm")
+        self.lines = {}
+        for l in self.results["figures"]:
+            key = (l["model"], l["batch"], l["sequence"], l["threads"], l["measure"])
+            # Other work on the machine only makes times longer.
+            self.lines[key] = l["min"] if l["unit"] == "ms" else l["median"]
+        gemm = sorted(v for k, v in self.lines.items() if k[4] == "gemm" and k[3] == 1)
         self.gemm = gemm[len(gemm) // 2]
 
     def models(self):
@@ -56,8 +61,10 @@ class Suite:
             if shapes:
                 yield model, batch, min(k[2] for k in shapes)
 
-    def get(self, model, shape, threads, measure):
-        return self.lines.get((model["name"], *shape, threads, measure))
+    def get(self, model, shape, measure):
+        """On one thread; of memory, on any number of them."""
+        keys = (k for k in self.lines if k[:3] == (model["name"], *shape) and k[4] == measure)
+        return next((self.lines[k] for k in sorted(keys) if k[3] == 1 or measure.endswith("anonymous")), None)
 
 
 def count(binary, models, name, shape):
@@ -74,22 +81,17 @@ def count(binary, models, name, shape):
     return sum(row["flop"] for row in json.loads(done.stdout)["profile"]["prediction"]) / 1e9
 
 
-def shared_part(one, most, threads):
-    """The part of a work that is shared among cores, by its times on one and on `threads`."""
-    if threads < 2 or not most:
-        return 0.0
-    return min(max((1 - most / one) / (1 - 1 / threads), 0.0), 1.0)
-
-
 def estimate(suite, model, shape, measure, board, reads=1.0):
     """The least and the most milliseconds that it takes, or none."""
     cores, flop, ghz, gb, _ = board
-    one = suite.get(model, shape, 1, measure)
+    one = suite.get(model, shape, measure)
     if one is None:
         return None
-    p = shared_part(one, suite.get(model, shape, suite.most, measure), suite.most)
+    p = SHARED if model["weight_bytes"] > SMALL else 0.0
     speedup = 1 / ((1 - p) + p / cores)
     floor = reads * model["weight_bytes"] / gb / 1e6
+    if measure == "token":
+        return [floor, TOKEN * floor]
     return [max(one * suite.gemm / (share * flop * ghz) / speedup, floor) for share in (HIGH, LOW)]
 
 
@@ -120,11 +122,12 @@ def main():
     print("Counted and measured here:\n")
     rows = []
     for model, *shape in models:
-        get = lambda measure, threads=1: suite.get(model, shape, threads, measure)
+        get = lambda measure: suite.get(model, shape, measure)
         first = "prefill" if get("prefill") else "predict"
         flop = count(o.bin, o.models, model["name"], shape)
-        rate = flop and flop / get(first) * 1e3
-        memory = [get("predict_anonymous", suite.most), get("train_anonymous", suite.most)]
+        # Reading scores one position, and all were counted.
+        rate = flop and first == "predict" and flop / get(first) * 1e3
+        memory = [get("predict_anonymous"), get("train_anonymous")]
         rows.append([
             model["name"],
             f"{shape[0]} × {shape[1]}" if shape[1] else f"{shape[0]}",
@@ -147,8 +150,8 @@ def main():
         for model, *shape in models:
             cells = [shown(estimate(suite, model, shape, measure, b, reads)) for b in BOARDS.values()]
             if any(cells):
-                needs = suite.get(model, shape, suite.most, "predict_anonymous") or 0
-                trains = suite.get(model, shape, suite.most, "train_anonymous") or 0
+                needs = suite.get(model, shape, "predict_anonymous") or 0
+                trains = suite.get(model, shape, "train_anonymous") or 0
                 bytes_ = model["weight_bytes"] + (trains if measure == "train_step" else needs)
                 room = [(b[4] - SYSTEM) * 1e6 for b in BOARDS.values()]
                 cells = [c if bytes_ <= r else f"too big ({c})" for c, r in zip(cells, room)]
