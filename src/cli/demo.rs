@@ -10,12 +10,12 @@ use acclimate::{Error, InitOptions, Result};
 use clap::Args;
 use serde_json::{Value, json};
 
+use super::bundled::HAR_CNN;
 use super::output::{Output, bytes, percent_1, table};
 use super::simulate::{curve_json, rollbacks_json, trainings_json};
 use super::{ThreadsArg, plot, stop};
 
 // Part of the program, so that an installed one can show itself. Sources and licences: models/README.md.
-const MODEL: &[u8] = include_bytes!(concat!(env!("CARGO_MANIFEST_DIR"), "/models/har_cnn.onnx"));
 const WINDOWS: &[u8] = include_bytes!(concat!(env!("CARGO_MANIFEST_DIR"), "/models/hapt_users_23_26.npz"));
 
 const PEOPLE: [i64; 4] = [23, 24, 25, 26];
@@ -69,7 +69,7 @@ impl Demo {
             Ok(path)
         };
         let labels = put("labels.txt", ACTIVITIES.join("\n").as_bytes())?;
-        let init = InitOptions::new(put("har_cnn.onnx", MODEL)?).labels(labels);
+        let init = InitOptions::new(put("har_cnn.onnx", HAR_CNN)?).labels(labels);
         let everybody = LabelledSet::read(&put("hapt_users_23_26.npz", WINDOWS)?)?;
         let who = PEOPLE.into_iter().filter(|who| self.people.is_empty() || self.people.contains(who));
         let people: Vec<(i64, LabelledSet)> =

@@ -1,6 +1,5 @@
 //! `demo --chat`: a person edits a language model's answers, and it learns how they want them.
 
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::AtomicBool;
@@ -13,11 +12,10 @@ use acclimate::{Error, Feedback, Home, InitOptions, Result, Session};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::bundled::tiny_chat;
 use super::output::{Output, printable, table};
 use super::stop;
 
-/// The bundled model, its tokenizer, and what a person says to it: models/README.md.
-const BUNDLED: &[u8] = include_bytes!(concat!(env!("CARGO_MANIFEST_DIR"), "/models/tiny_chat.zip"));
 /// What a person says to another model.
 const PROMPTS: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/models/chat_demo.json"));
 /// Edits, and prompts that are never fed back.
@@ -149,14 +147,8 @@ pub(super) fn run(model: Option<&Path>, seed: u64, threads: usize, output: &Outp
 
 /// The bundled model in `folder`, and what is said to it.
 fn unpack(folder: &Path) -> Result<(PathBuf, Script)> {
-    let odd = |e: zip::result::ZipError| Error::internal("the bundled model cannot be read").because(e);
-    let mut zip = zip::ZipArchive::new(std::io::Cursor::new(BUNDLED)).map_err(odd)?;
     let mut said = None;
-    for at in 0..zip.len() {
-        let mut file = zip.by_index(at).map_err(odd)?;
-        let name = file.name().map_err(odd)?.into_owned();
-        let mut bytes = vec![];
-        file.read_to_end(&mut bytes).map_err(|e| Error::internal("the bundled model cannot be read").because(e))?;
+    for (name, bytes) in tiny_chat()? {
         if name == "prompts.json" {
             said = Some(script(&bytes)?);
             continue;

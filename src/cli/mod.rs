@@ -3,6 +3,8 @@
 pub mod allocator;
 #[cfg(feature = "train")]
 mod bench;
+#[cfg(feature = "train")]
+mod bundled;
 mod chat;
 mod completions;
 mod csv;
@@ -102,7 +104,8 @@ pub enum Command {
     #[cfg(feature = "train")]
     Gradcheck(gradcheck::Gradcheck),
     #[cfg(feature = "train")]
-    Bench(bench::Bench),
+    #[command(flatten)]
+    Bench(bench::Command),
     Export(export::Export),
     #[command(hide = cfg!(not(feature = "bundles")))]
     Import(import::Import),

@@ -27,14 +27,25 @@ pub(super) fn log_sum_exp(row: ArrayView1<f32>) -> TractResult<f64> {
     Ok(exponentials(&mut row.to_vec())?.1)
 }
 
-/// `row := exp(row - most)`; its sum, and the logarithm of the sum of `exp(row)`. The kernel adds up in few partial sums,
-/// which rounds too much for long rows: pieces are added in `f64`.
+/// Values that the kernel is given at once. Where in memory they lie would decide in which order it adds them up; and it
+/// adds in few partial sums, which rounds too much for long rows: the pieces are added in `f64`.
+const PIECE: usize = 1024;
+
+#[repr(align(128))]
+struct Piece([f32; PIECE]);
+
+/// `row := exp(row - most)`; its sum, and the logarithm of the sum of `exp(row)`.
 fn exponentials(row: &mut [f32]) -> TractResult<(f32, f64)> {
-    const PIECE: usize = 1024;
     let most = Func::ReduceMax.reduce_f32()?.run(row)?;
     let kernel = Func::Softmax2.map_reduce_f32()?;
-    let sums = row.chunks_mut(PIECE).map(|piece| kernel.run_with_params(piece, most).map(f64::from));
-    let sum = sums.sum::<TractResult<f64>>()?;
+    let (mut piece, mut sum) = (Piece([0.0; PIECE]), 0.0);
+    for values in row.chunks_mut(PIECE) {
+        let (own, rest) = piece.0.split_at_mut(values.len());
+        own.copy_from_slice(values);
+        rest.fill(f32::NEG_INFINITY);
+        sum += f64::from(kernel.run_with_params(&mut piece.0, most)?);
+        values.copy_from_slice(&piece.0[..values.len()]);
+    }
     Ok((sum as f32, f64::from(most) + sum.ln()))
 }
 
@@ -56,6 +67,21 @@ mod tests {
                 assert!((f64::from(*p) - want).abs() <= 2e-6 * want, "{len}: {p} for {want}");
             }
         }
+    }
+
+    #[test]
+    fn the_same_bits_wherever_a_row_lies() {
+        let values: Vec<f32> = (0..3000).map(|i| (i * 7919 % 1009) as f32 / 100.0).collect();
+        let of = |start: usize| {
+            let mut room = vec![0.0; start];
+            room.extend_from_slice(&values);
+            softmax_of(ArrayView1::from(&room[start..])).unwrap()
+        };
+        let mut moved = values.clone();
+        moved.insert(0, 0.0);
+        let log_sum = softmax(&mut moved[1..]).unwrap();
+        assert_eq!((moved[1..].to_vec(), log_sum), of(0));
+        assert!((1..20).all(|start| of(start) == of(0)));
     }
 
     #[test]

@@ -7,4 +7,6 @@ pub mod calibration;
 #[cfg(feature = "train")]
 pub mod paired;
 pub(crate) mod random;
+#[cfg(feature = "train")]
+pub mod ratio;
 pub(crate) mod rows;

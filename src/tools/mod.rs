@@ -3,12 +3,10 @@
 #[cfg(feature = "train")]
 pub mod bench;
 #[cfg(feature = "train")]
-mod bench_text;
-#[cfg(feature = "train")]
-mod bench_timing;
-#[cfg(feature = "train")]
 pub mod gradcheck;
 pub mod inspect;
+#[cfg(feature = "train")]
+pub mod machine;
 pub mod pin;
 pub mod score;
 #[cfg(feature = "train")]

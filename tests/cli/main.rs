@@ -12,5 +12,6 @@ mod layers;
 mod processes;
 mod program;
 mod refusals;
+mod suite;
 mod texts;
 mod tools;

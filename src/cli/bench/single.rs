@@ -1,108 +1,37 @@
-//! `bench`: how fast is a model on this machine, plain, adapted and training?
+//! What `bench MODEL` shows.
 
-use std::path::PathBuf;
-use std::process::ExitCode;
-
-use acclimate::Result;
-use acclimate::runtime::sandbox::Trial;
-use acclimate::sites::Pattern;
+use acclimate::stats::ratio::quantile;
 use acclimate::tools::bench::{Options, Place, Profile, Report, Spent, Timing};
-use clap::Args;
 use serde_json::{Value, json};
 
-use super::output::{Output, bytes, table};
-use super::vet::VetArgs;
-use super::{EndsArg, model_file};
+use super::super::output::{bytes, table};
 
-/// Time predictions, training steps and swaps of a model on this machine
-#[derive(Args)]
-#[command(after_help = "Example:\n  acclimate bench model.onnx --batch 8 --threads 2")]
-pub struct Bench {
-    /// The ONNX file, or a home
-    model: PathBuf,
-    /// Examples per prediction and per training step
-    #[arg(long, value_name = "B", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=4096))]
-    batch: u16,
-    /// Length of sequences, where the model has them
-    #[arg(long, value_name = "S", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..))]
-    seq: u16,
-    /// Rank of the low-rank deltas
-    #[arg(long, value_name = "R", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=256))]
-    rank: u16,
-    /// Layers that adapt: names with * between commas; all when not given
-    #[arg(long, value_name = "PATTERN", default_value = "all")]
-    sites: String,
-    /// Threads
-    #[arg(long, value_name = "T", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
-    threads: u16,
-    /// Runs of each measurement
-    #[arg(long, value_name = "N", default_value_t = 12, value_parser = clap::value_parser!(u16).range(1..))]
-    repeats: u16,
-    /// Say where the time goes, by pass and operator
-    #[arg(long)]
-    profile: bool,
-    /// Keep less between the passes of a training step, and compute it again
-    #[arg(long)]
-    gradient_checkpointing: bool,
-    #[command(flatten)]
-    ends: EndsArg,
-    #[command(flatten)]
-    vet: VetArgs,
+fn timing(t: &Timing) -> Value {
+    json!({ "min": t.min, "median": t.median, "p95": quantile(&t.runs, 0.95), "cpu": t.cpu })
 }
 
-impl Bench {
-    pub fn run(self, output: &Output) -> Result<ExitCode> {
-        let options = Options {
-            batch: self.batch.into(),
-            sequence: self.seq.into(),
-            rank: self.rank.into(),
-            sites: Pattern::new(&self.sites),
-            threads: self.threads.into(),
-            repeats: self.repeats.into(),
-            model_output: self.ends.model_output,
-            model_input: self.ends.model_input,
-            profile: self.profile,
-            gradient_checkpointing: self.gradient_checkpointing,
-            mapped: self.model.is_dir(),
-        };
-        if self.gradient_checkpointing {
-            super::allocator::return_freed();
-        }
-        let trial = Trial { output: options.model_output.clone(), ..Trial::default() };
-        let model = model_file(&self.model)?;
-        self.vet.check(&model, &trial)?;
-        let report = acclimate::tools::bench::run(&model, &options)?;
-        output.data(&as_json(&report, &options), || for_people(&report, &options))?;
-        Ok(ExitCode::SUCCESS)
-    }
-}
-
-fn timing(t: Timing) -> Value {
-    json!({ "min": t.min, "median": t.median, "cpu": t.cpu })
-}
-
-fn as_json(r: &Report, options: &Options) -> Value {
+pub fn as_json(r: &Report, options: &Options) -> Value {
     json!({
         "batch": options.batch,
         "seq": options.sequence,
         "rank": options.rank,
         "threads": options.threads,
         "sites": r.sites,
-        "predict_ms": timing(r.predict_ms),
-        "adapted_predict_ms": timing(r.adapted_predict_ms),
-        "merged_predict_ms": timing(r.merged_predict_ms),
-        "text": r.text.map(|t| json!({
+        "predict_ms": timing(&r.predict_ms),
+        "adapted_predict_ms": timing(&r.adapted_predict_ms),
+        "merged_predict_ms": timing(&r.merged_predict_ms),
+        "text": r.text.as_ref().map(|t| json!({
             "tokens": t.tokens,
-            "prefill_ms": timing(t.prefill_ms),
-            "token_ms": timing(t.token_ms),
-            "train_step_ms": t.train_step_ms.map(timing),
+            "prefill_ms": timing(&t.prefill_ms),
+            "token_ms": timing(&t.token_ms),
+            "train_step_ms": t.train_step_ms.as_ref().map(timing),
             "train_anonymous_bytes": t.train_anonymous_bytes,
         })),
-        "train_step_ms": r.train_step_ms.map(timing),
-        "later_step_ms": r.later_step_ms.map(timing),
+        "train_step_ms": r.train_step_ms.as_ref().map(timing),
+        "later_step_ms": r.later_step_ms.as_ref().map(timing),
         "gflops_effective": r.gflops_effective,
         "gflops_gemm": r.gflops_gemm,
-        "swap_us": timing(r.swap_us),
+        "swap_us": timing(&r.swap_us),
         "train_peak_rss_bytes": r.train_peak_rss_bytes,
         "peak_rss_bytes": r.peak_rss_bytes,
         "anonymous_bytes": r.anonymous_bytes,
@@ -189,24 +118,24 @@ fn profile(p: &Profile) -> String {
     text
 }
 
-fn for_people(r: &Report, options: &Options) -> String {
-    let row = |name: &str, unit: &str, t: Timing| {
+pub fn for_people(r: &Report, options: &Options) -> String {
+    let row = |name: &str, unit: &str, t: &Timing| {
         let shown = |v: f64| format!("{v:.2} {unit}");
         [name.to_string(), shown(t.median), shown(t.min), shown(t.cpu)]
     };
     let mut rows = vec![
-        row("prediction, base", "ms", r.predict_ms),
-        row("prediction, adapted", "ms", r.adapted_predict_ms),
-        row("prediction, merged", "ms", r.merged_predict_ms),
+        row("prediction, base", "ms", &r.predict_ms),
+        row("prediction, adapted", "ms", &r.adapted_predict_ms),
+        row("prediction, merged", "ms", &r.merged_predict_ms),
     ];
     let mut rates = String::new();
-    if let Some(t) = r.text {
-        let rate = |t: Timing, tokens: usize| 1e3 * tokens as f64 / t.median.max(1e-6);
-        rows.push(row(&format!("prefill, {} tokens", t.tokens), "ms", t.prefill_ms));
-        rows.push(row("one token", "ms", t.token_ms));
-        rows.extend(t.train_step_ms.map(|s| row(&format!("training step, {} tokens", t.tokens), "ms", s)));
-        rates = format!("prefill {:.0}, generation {:.1}", rate(t.prefill_ms, t.tokens), rate(t.token_ms, 1));
-        if let Some(step) = t.train_step_ms {
+    if let Some(t) = &r.text {
+        let rate = |t: &Timing, tokens: usize| 1e3 * tokens as f64 / t.median.max(1e-6);
+        rows.push(row(&format!("prefill, {} tokens", t.tokens), "ms", &t.prefill_ms));
+        rows.push(row("one token", "ms", &t.token_ms));
+        rows.extend(t.train_step_ms.as_ref().map(|s| row(&format!("training step, {} tokens", t.tokens), "ms", s)));
+        rates = format!("prefill {:.0}, generation {:.1}", rate(&t.prefill_ms, t.tokens), rate(&t.token_ms, 1));
+        if let Some(step) = &t.train_step_ms {
             rates += &format!(
                 ", training {:.0} tokens/s; training takes {} that no file backs",
                 rate(step, t.tokens),
@@ -215,9 +144,9 @@ fn for_people(r: &Report, options: &Options) -> String {
         }
         rates.push('\n');
     }
-    rows.extend(r.train_step_ms.map(|t| row("training step", "ms", t)));
-    rows.extend(r.later_step_ms.map(|t| row("the same, later epochs", "ms", t)));
-    rows.push(row("swap of an adapter", "µs", r.swap_us));
+    rows.extend(r.train_step_ms.as_ref().map(|t| row("training step", "ms", t)));
+    rows.extend(r.later_step_ms.as_ref().map(|t| row("the same, later epochs", "ms", t)));
+    rows.push(row("swap of an adapter", "µs", &r.swap_us));
     let effective = r.gflops_effective.map_or(String::new(), |g| format!("training at {g:.0} GFLOP/s, "));
     format!(
         "batch {}, {} layers at rank {}, {} threads\n{}\n{rates}{effective}a plain product at {:.0} GFLOP/s\n\
