@@ -222,16 +222,16 @@ fn batches(base: &Base, bucket: &crate::base::Bucket, parts: &[Vec<Example>]) ->
 
 /// Training steps.
 #[derive(Default)]
-struct Steps {
+pub(super) struct Steps {
     /// One that computes everything.
-    first: Option<Timing>,
+    pub first: Option<Timing>,
     /// One that finds the frozen part kept, where there is one.
-    later: Option<Timing>,
+    pub later: Option<Timing>,
     /// Where the first kind spends its time, if asked for.
     profile: Vec<(Place, Spent)>,
 }
 
-fn train_steps(
+pub(super) fn train_steps(
     engine: &Engine,
     sites: &SiteKey,
     parts: &[Vec<Example>],

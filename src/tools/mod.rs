@@ -6,6 +6,7 @@ pub mod bench;
 mod bench_text;
 #[cfg(feature = "train")]
 mod bench_timing;
+pub mod doctor;
 #[cfg(feature = "train")]
 pub mod gradcheck;
 pub mod inspect;
