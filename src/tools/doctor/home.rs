@@ -3,11 +3,7 @@
 use std::path::Path;
 use std::time::Instant;
 
-#[cfg(feature = "train")]
-use super::training;
-#[cfg(not(feature = "train"))]
-use super::untrained as training;
-use super::{Check, bytes, duration, memory, storage};
+use super::{Check, Figures, bytes, duration, memory, storage};
 use crate::device::Sensors;
 use crate::disk::RealDisk;
 use crate::error::{Error, ErrorKind, Result};
@@ -20,51 +16,28 @@ const LENGTH: usize = 32;
 /// Predictions that are timed, after one that compiles.
 const TIMED: usize = 3;
 
-/// What was measured and estimated of a home, for programs.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Figures {
-    /// One prediction, seconds; of a language model one token of an answer.
-    pub predict_seconds: Option<f64>,
-    /// Memory of the process after it, bytes.
-    pub predict_memory_bytes: Option<u64>,
-    /// Answers with feedback that the training learns from; so many are assumed where there is less.
-    pub answers: usize,
-    pub answers_are_assumed: bool,
-    /// Estimate of the memory of a training, and what is free now.
-    pub train_memory_bytes: Option<u64>,
-    pub free_memory_bytes: Option<u64>,
-    /// A training step, measured; and the examples that it trains on.
-    pub step_seconds: Option<f64>,
-    pub step_examples: Option<usize>,
-    /// Estimate of the whole training.
-    pub train_seconds: Option<f64>,
-}
+/// The home, where it opens, and how many of its answers teach.
+pub(super) type Opened = Option<(Home, usize)>;
 
-pub(super) fn checks(sensors: &dyn Sensors, path: &Path, profile: &str) -> Result<(Vec<Check>, Figures)> {
+pub(super) fn checks(sensors: &dyn Sensors, path: &Path, profile: &str) -> Result<(Vec<Check>, Figures, Opened)> {
     // Before the home takes some of it.
     let mut figures = Figures { free_memory_bytes: memory::free(sensors), ..Figures::default() };
     let home = match Home::open(path) {
         Ok(home) => home,
         Err(e) if e.kind() == ErrorKind::Usage => return Err(e),
-        Err(e) => return Ok((vec![refused("home", &e)], figures)),
+        Err(e) => return Ok((vec![Check::refused("home", &e)], figures, None)),
     };
     let mut checks = vec![storage::writing(&RealDisk, path)];
     let answers = known_answers(&home, profile);
     checks.push(match &answers {
         Ok(answers) => Check::ok("home", about(&home, *answers)),
-        Err(e) => refused("home", e),
+        Err(e) => Check::refused("home", e),
     });
     checks.push(match predictions(&home, &mut figures) {
         Ok(check) => check,
-        Err(e) => refused("predictions", &e),
+        Err(e) => Check::refused("predictions", &e),
     });
-    checks.extend(training::checks(&home, answers.unwrap_or(0), sensors.memory().swap_free, &mut figures));
-    Ok((checks, figures))
-}
-
-/// A check that could not be made, with what the error says to do.
-pub(super) fn refused(name: &'static str, e: &Error) -> Check {
-    Check::fail(name, e.to_string(), e.next_step().unwrap_or("run `acclimate verify` on the home"))
+    Ok((checks, figures, Some((home, answers.unwrap_or(0)))))
 }
 
 /// Answers with feedback that teach; 0 of a profile that is not there. Nothing is made or changed.

@@ -16,10 +16,11 @@ mod untrained;
 
 use std::path::Path;
 
-pub use home::Figures;
+#[cfg(not(feature = "train"))]
+use untrained as training;
 
 use crate::device::Sensors;
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// What a check found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -66,6 +67,30 @@ impl Check {
     fn unknown(name: &'static str) -> Check {
         Check::ok(name, "not known")
     }
+    /// Of what could not be looked at, with what the error says to do.
+    fn refused(name: &'static str, e: &Error) -> Check {
+        Check::fail(name, e.to_string(), e.next_step().unwrap_or("run `acclimate verify` on the home"))
+    }
+}
+
+/// What was measured and estimated of a home, for programs.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Figures {
+    /// One prediction, seconds; of a language model one token of an answer.
+    pub predict_seconds: Option<f64>,
+    /// Memory of the process after it, bytes.
+    pub predict_memory_bytes: Option<u64>,
+    /// Answers with feedback that the training learns from; so many are assumed where there is less.
+    pub answers: usize,
+    pub answers_are_assumed: bool,
+    /// Estimate of the memory of a training, and what is free now.
+    pub train_memory_bytes: Option<u64>,
+    pub free_memory_bytes: Option<u64>,
+    /// A training step, measured; and the examples that it trains on.
+    pub step_seconds: Option<f64>,
+    pub step_examples: Option<usize>,
+    /// Estimate of the whole training.
+    pub train_seconds: Option<f64>,
 }
 
 /// The state of the worst check.
@@ -88,7 +113,11 @@ pub fn device(sensors: &dyn Sensors, path: &Path) -> Vec<Check> {
 /// # Errors
 /// [`ErrorKind::Usage`](crate::error::ErrorKind::Usage) when it is no home. Everything else that is wrong is a check.
 pub fn home(sensors: &dyn Sensors, path: &Path, profile: &str) -> Result<(Vec<Check>, Figures)> {
-    home::checks(sensors, path, profile)
+    let (mut checks, mut figures, opened) = home::checks(sensors, path, profile)?;
+    if let Some((home, answers)) = opened {
+        checks.extend(training::checks(&home, answers, sensors.memory().swap_free, &mut figures));
+    }
+    Ok((checks, figures))
 }
 
 /// `123456` as `121 KiB`.

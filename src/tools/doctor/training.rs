@@ -1,8 +1,7 @@
 //! Whether a home's training fits this machine, and how long it takes: two real steps, times those that it needs.
 
-use super::home::{Figures, refused};
 use super::need::Need;
-use super::{Check, duration};
+use super::{Check, Figures, duration};
 use crate::adapt::fit::Recipe;
 use crate::adapt::language::texts_trained;
 use crate::adapt::select::{Choice, Chosen, Costs, Measured, TYPICAL_LENGTH, choose};
@@ -27,7 +26,7 @@ pub(super) fn checks(home: &Home, answers: usize, swap_free: Option<u64>, figure
     figures.answers = if figures.answers_are_assumed { USUAL } else { answers };
     match of_home(home, swap_free, figures) {
         Ok(checks) => checks,
-        Err(e) => vec![refused("training memory", &e)],
+        Err(e) => vec![Check::refused("training memory", &e)],
     }
 }
 

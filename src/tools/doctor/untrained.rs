@@ -1,7 +1,6 @@
 //! A build that cannot train has nothing to measure.
 
-use super::Check;
-use super::home::Figures;
+use super::{Check, Figures};
 use crate::runtime::Home;
 
 pub(super) fn checks(_: &Home, answers: usize, _: Option<u64>, figures: &mut Figures) -> Vec<Check> {
