@@ -53,7 +53,7 @@ pub(super) fn cpu(files: &Files) -> Cpu {
     for (key, value) in text.lines().filter_map(|line| line.split_once(':')) {
         let value = value.trim();
         match key.trim() {
-            "flags" | "Features" => {
+            "flags" | "Features" if !value.is_empty() => {
                 let all: BTreeSet<String> = value.split_whitespace().filter_map(word).collect();
                 let is_x86 = key.trim() == "flags";
                 cpu.architecture = Some(if is_x86 { Architecture::X86 } else { arm(&all) });
@@ -62,7 +62,11 @@ pub(super) fn cpu(files: &Files) -> Cpu {
             "model name" => cpu.model = cpu.model.or_else(|| word(value)),
             "CPU implementer" => implementer = hexadecimal(value),
             "CPU architecture" => generation = value.parse::<u32>().ok(),
-            "CPU part" => count(&mut cpu.clusters, core_name(implementer, hexadecimal(value))),
+            "CPU part" => {
+                if let Some(part) = hexadecimal(value) {
+                    count(&mut cpu.clusters, core_name(implementer, part));
+                }
+            }
             _ => {}
         }
     }
@@ -109,9 +113,9 @@ fn hexadecimal(value: &str) -> Option<u32> {
 }
 
 /// Names of the kernel's `arch/arm64/include/asm/cputype.h` and of Arm's manuals.
-fn core_name(implementer: Option<u32>, part: Option<u32>) -> String {
+fn core_name(implementer: Option<u32>, part: u32) -> String {
     let known = match (implementer, part) {
-        (Some(0x41), Some(part)) => match part {
+        (Some(0x41), part) => match part {
             0xb76 => "ARM1176",
             0xc07 => "Cortex-A7",
             0xc08 => "Cortex-A8",
@@ -139,13 +143,13 @@ fn core_name(implementer: Option<u32>, part: Option<u32>) -> String {
             0xd81 => "Cortex-A720",
             _ => "",
         },
-        (Some(0x4e), Some(0x003)) => "Denver 2",
-        (Some(0x4e), Some(0x004)) => "Carmel",
+        (Some(0x4e), 0x003) => "Denver 2",
+        (Some(0x4e), 0x004) => "Carmel",
         _ => "",
     };
-    match (known, implementer, part) {
-        ("", Some(implementer), Some(part)) => format!("core {implementer:#x}/{part:#x}"),
-        ("", ..) => "core of unknown make".into(),
-        (name, ..) => name.into(),
+    match (known, implementer) {
+        ("", Some(implementer)) => format!("core {implementer:#x}/{part:#x}"),
+        ("", None) => format!("core {part:#x}"),
+        (name, _) => name.into(),
     }
 }
