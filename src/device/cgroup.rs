@@ -14,7 +14,8 @@ pub struct Group {
     pub memory_max: Option<u64>,
     /// Memory beyond which the kernel slows the group down to take some back.
     pub memory_high: Option<u64>,
-    /// What the group with `memory_max` (else this process's own group) uses.
+    /// What the group with `memory_max` (else this process's own group) uses, less what it holds of files: the kernel
+    /// can take that back.
     pub memory_current: Option<u64>,
     /// Cores' worth of time: `cpu.max`.
     pub cores: Option<f64>,
@@ -53,7 +54,7 @@ fn unified(files: &Files, groups: &str) -> Group {
         let max = files.number::<u64>(&at("memory.max"));
         let narrower = max.is_some_and(|max| group.memory_max.is_none_or(|known| max < known));
         if narrower || group.memory_current.is_none() {
-            group.memory_current = files.number(&at("memory.current")).or(group.memory_current);
+            group.memory_current = used(files, &at, ["memory.current", ""]).or(group.memory_current);
         }
         group.memory_max = least(group.memory_max, max);
         group.memory_high = least(group.memory_high, files.number(&at("memory.high")));
@@ -70,11 +71,11 @@ fn unified(files: &Files, groups: &str) -> Group {
 fn legacy(files: &Files, groups: &str) -> Group {
     let mut group = Group::default();
     for folder in above(controller(groups, "memory").unwrap_or("/")) {
-        let at = |what: &str| format!("{MOUNT}/memory{folder}/memory.{what}_in_bytes");
-        let max = files.number::<u64>(&at("limit")).filter(|bytes| *bytes < UNLIMITED);
+        let at = |what: &str| format!("{MOUNT}/memory{folder}/{what}");
+        let max = files.number::<u64>(&at("memory.limit_in_bytes")).filter(|bytes| *bytes < UNLIMITED);
         let narrower = max.is_some_and(|max| group.memory_max.is_none_or(|known| max < known));
         if narrower || group.memory_current.is_none() {
-            group.memory_current = files.number(&at("usage")).or(group.memory_current);
+            group.memory_current = used(files, &at, ["memory.usage_in_bytes", "total_"]).or(group.memory_current);
         }
         group.memory_max = least(group.memory_max, max);
     }
@@ -86,6 +87,18 @@ fn legacy(files: &Files, groups: &str) -> Group {
         }
     }
     group
+}
+
+/// Memory of the group whose files are `at`, without its pages of files; of version 1 those of the groups below count
+/// with the names that begin so.
+fn used(files: &Files, at: &dyn Fn(&str) -> String, [usage, prefix]: [&str; 2]) -> Option<u64> {
+    let usage = files.number::<u64>(&at(usage))?;
+    let statistics = files.text(&at("memory.stat")).unwrap_or_default();
+    let of = |key: &str| {
+        let line = statistics.lines().find_map(|l| l.strip_prefix(prefix)?.strip_prefix(key)?.strip_prefix(' '));
+        line.and_then(|bytes| bytes.trim().parse::<u64>().ok()).unwrap_or(0)
+    };
+    Some(usage.saturating_sub(of("inactive_file")).saturating_sub(of("active_file")))
 }
 
 /// The path of this process's group in the hierarchy of a controller: `4:memory:/user.slice`.

@@ -72,8 +72,8 @@ fn a_pi_5_has_limits_and_pressure() {
     assert_eq!(all_of(pi.throttling().under_voltage), (Some(false), Some(true)));
     let group = pi.group();
     assert_eq!((group.memory_max, group.memory_high), (Some(2 << 30), Some(1536 << 20)));
-    assert_eq!((group.memory_current, group.cores), (Some(100 << 20), Some(3.0)));
-    assert_eq!(group.memory_left(), Some(1436 << 20));
+    assert_eq!((group.memory_current, group.cores), (Some(80 << 20), Some(3.0)), "its files can be taken back");
+    assert_eq!(group.memory_left(), Some(1456 << 20));
     let pressure = pi.pressure();
     assert_eq!(pressure.cpu.map(|p| (p.some10, p.some60, p.full10)), Some((1.20, 0.84, Some(1.20))));
     assert_eq!(pressure.io.and_then(|p| p.full60), Some(0.22));
@@ -173,7 +173,8 @@ fn groups_of_version_1_limit_too() {
     put("sys/fs/cgroup/memory/jobs/one/memory.limit_in_bytes", "9223372036854771712\n");
     put("sys/fs/cgroup/memory/jobs/one/memory.usage_in_bytes", "1048576\n");
     put("sys/fs/cgroup/memory/jobs/memory.limit_in_bytes", "8388608\n");
-    put("sys/fs/cgroup/memory/jobs/memory.usage_in_bytes", "2097152\n");
+    put("sys/fs/cgroup/memory/jobs/memory.usage_in_bytes", "3145728\n");
+    put("sys/fs/cgroup/memory/jobs/memory.stat", "inactive_file 7\ntotal_inactive_file 1048576\ntotal_active_file 0\n");
     put("sys/fs/cgroup/cpu,cpuacct/jobs/cpu.cfs_quota_us", "50000\n");
     put("sys/fs/cgroup/cpu,cpuacct/jobs/cpu.cfs_period_us", "100000\n");
     let group = Linux::under(folder.path()).group();

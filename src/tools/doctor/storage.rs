@@ -1,10 +1,11 @@
 //! The disk under a home: its kind, its file system, what is free, and whether it takes writes.
 
+use std::io;
 use std::path::Path;
 use std::time::Instant;
 
 use super::{Check, bytes, duration};
-use crate::device::{Disk as Mounted, Medium, Sensors};
+use crate::device::{Disk as Mounted, Medium, Sensors, Space};
 use crate::disk::{Disk, StagedFile};
 use crate::error::{Error, Result};
 
@@ -21,7 +22,7 @@ const PIECE: usize = 4096;
 pub(super) fn checks(sensors: &dyn Sensors, path: &Path) -> Vec<Check> {
     let disk = sensors.disk(path);
     let mut checks = vec![kind(disk.as_ref()), file_system(disk.as_ref())];
-    checks.extend(space(sensors, path));
+    checks.extend(space(sensors.space(path)));
     checks
 }
 
@@ -86,9 +87,9 @@ fn file_system(disk: Option<&Mounted>) -> Check {
     }
 }
 
-fn space(sensors: &dyn Sensors, path: &Path) -> [Check; 2] {
+fn space(told: io::Result<Option<Space>>) -> [Check; 2] {
     const NAMES: [&str; 2] = ["space", "inodes"];
-    let space = match sensors.space(path) {
+    let space = match told {
         Ok(Some(space)) => space,
         Ok(None) => return NAMES.map(Check::unknown),
         Err(e) => {
@@ -137,9 +138,9 @@ pub(super) fn writing(disk: &dyn Disk, folder: &Path) -> Check {
 
 /// What to do about an error of the disk.
 fn next_of(e: &Error) -> String {
-    let source = std::error::Error::source(e).and_then(|source| source.downcast_ref::<std::io::Error>());
+    let source = std::error::Error::source(e).and_then(|source| source.downcast_ref::<io::Error>());
     const EIO: i32 = 5;
-    match source.and_then(std::io::Error::raw_os_error) {
+    match source.and_then(io::Error::raw_os_error) {
         Some(EIO) => {
             "the disk was pulled out or is failing: connect it again, then run `acclimate verify` on the home".into()
         }
@@ -169,6 +170,26 @@ mod tests {
         assert!(full > 0 && gone > 1, "{full}, {gone}");
         let left = std::fs::read_dir(folder.path()).unwrap().count();
         assert!(left < 8, "only a disk that allows no removal keeps the file: {left}");
+    }
+
+    #[test]
+    fn little_room_warns_and_none_fails() {
+        let of = |free_bytes: u64, free_inodes: u64| {
+            let total =
+                Space { free_bytes, total_bytes: 8 << 30, free_inodes: Some(free_inodes), total_inodes: Some(9999) };
+            space(Ok(Some(total))).map(|check| check.state)
+        };
+        assert_eq!(of(1 << 30, 5000), [State::Ok, State::Ok]);
+        assert_eq!(of(LITTLE - 1, FEW_INODES - 1), [State::Warn, State::Warn]);
+        assert_eq!(of(FULL - 1, 0), [State::Fail, State::Fail]);
+        let gone = space(Err(io::Error::from_raw_os_error(5)));
+        assert_eq!(gone[0].state, State::Fail);
+        assert!(
+            gone[0].value.contains("does not answer")
+                && gone[0].next.as_deref().is_some_and(|n| n.contains("connect the disk"))
+        );
+        let fat = Space { free_bytes: 1 << 30, total_bytes: 8 << 30, free_inodes: None, total_inodes: None };
+        assert_eq!(space(Ok(Some(fat)))[1].value, "not counted by this file system");
     }
 
     #[test]

@@ -151,22 +151,25 @@ fn a_home_is_measured() {
     let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/har_cnn.onnx");
     Home::init(&path, &InitOptions::new(model)).unwrap();
     let (checks, figures) = home(&Linux::here(), &path, "nobody").unwrap();
-    assert_eq!(wrong(&checks), []);
+    // A busy disk may be slow.
+    assert!(wrong(&checks).iter().all(|(name, state)| *name == "writing" && *state == State::Warn), "{checks:?}");
     let names: Vec<&str> = checks.iter().map(|check| check.name).collect();
     assert_eq!(names, ["writing", "home", "predictions", "training memory", "training time"]);
     assert!(!path.join("profiles/nobody").exists(), "nothing is made");
     assert_eq!((figures.answers, figures.answers_are_assumed), (50, true));
     let (step, all) = (figures.step_seconds.unwrap(), figures.train_seconds.unwrap());
     assert!(step > 0.0 && all > 10.0 * step, "{figures:?}");
-    assert!(figures.train_memory_bytes.unwrap() > figures.predict_memory_bytes.unwrap() / 4, "{figures:?}");
-    // A board with less than that is told what to do.
+    let need = figures.train_memory_bytes.unwrap();
+    assert!(need > 16 << 20, "{figures:?}");
+    // A board with a little less than that is told what to do.
     let small = folder.path().join("board/proc");
     std::fs::create_dir_all(&small).unwrap();
-    std::fs::write(small.join("meminfo"), "MemTotal: 65536 kB\nMemAvailable: 45056 kB\n").unwrap();
+    let free = (need >> 10) - 1024;
+    std::fs::write(small.join("meminfo"), format!("MemTotal: {free} kB\nMemAvailable: {free} kB\n")).unwrap();
     let (checks, figures) = home(&Linux::under(folder.path().join("board")), &path, "nobody").unwrap();
     let memory = named(&checks, "training memory");
     assert_eq!(memory.state, State::Fail, "{memory:?}");
-    assert!(memory.next.as_deref().is_some_and(|next| next.contains("--memory 35MiB")), "{memory:?}");
+    assert!(memory.next.as_deref().is_some_and(|next| next.contains("a swap file of 64 MiB")), "{memory:?}");
     assert_eq!(figures.step_seconds, None, "what does not fit is not tried");
     assert!(named(&checks, "training time").value.contains("not measured"));
 }
