@@ -7,7 +7,6 @@ use crate::adapt::language::texts_trained;
 use crate::adapt::select::{Choice, Chosen, Costs, Measured, TYPICAL_LENGTH, choose};
 use crate::adapt::{FEWEST_EXAMPLES, folds_of, usual_epochs};
 use crate::error::Result;
-use crate::plan::survey;
 use crate::process::TrainLimits;
 use crate::runtime::Home;
 use crate::sites::Pattern;
@@ -89,12 +88,11 @@ fn of_classes(home: &Home, choice: &Choice, chosen: &Chosen, figures: &mut Figur
     let engine = &home.0.engine;
     let base = &engine.base;
     let bucket = base.bucket(chosen.micro_batch, choice.bucket.sequence);
-    let seen = survey(base, engine.task, &bucket)?;
     let parts = [base.random_examples(&bucket, 0)?];
     let options =
         Options { repeats: STEPS, gradient_checkpointing: chosen.gradient_checkpointing, ..Options::default() };
     let sites = &choice.candidates.all_sites;
-    let steps = train_steps(engine, sites, &parts, seen.features, seen.classes, 1, &options)?;
+    let steps = train_steps(engine, sites, &parts, home.0.features, home.0.base_classes, 1, &options)?;
     let Some(first) = steps.first else { return Ok(None) };
     let recipe = Recipe { lora: home.config().lora.clone(), ..Recipe::default() };
     let epochs = usual_epochs(&recipe, figures.answers) as f64;
