@@ -88,6 +88,7 @@ cfg_if! {
         pub mod bundle;
         pub mod chat;
         pub mod cipher;
+        pub mod device;
         pub mod disk;
         pub mod error;
         pub mod export;
@@ -117,6 +118,7 @@ cfg_if! {
         mod bundle;
         mod chat;
         mod cipher;
+        mod device;
         mod disk;
         mod error;
         mod export;

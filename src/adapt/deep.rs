@@ -93,7 +93,7 @@ impl Adaptation<'_> {
             suit_corrections(&mut recipe);
         }
         let per_epoch = training_examples.div_ceil(recipe.batch).max(1) as u64;
-        recipe.epochs = recipe.epochs.min(ENOUGH_STEPS.div_ceil(per_epoch).max(FEWEST_EPOCHS));
+        recipe.epochs = usual_epochs(&recipe, training_examples);
         if let Some(most) = self.settings.steps {
             recipe.epochs = recipe.epochs.min(most.div_ceil(per_epoch)).max(1);
         }
@@ -282,6 +282,12 @@ impl Adaptation<'_> {
         })?;
         Ok(fit.answers().to_vec())
     }
+}
+
+/// Passes over so many training examples that a fit makes at most.
+pub(crate) fn usual_epochs(recipe: &Recipe, training_examples: usize) -> u64 {
+    let per_epoch = training_examples.div_ceil(recipe.batch.max(1)).max(1) as u64;
+    recipe.epochs.min(ENOUGH_STEPS.div_ceil(per_epoch).max(FEWEST_EPOCHS))
 }
 
 /// The head moves little: what has shifted is the input. Smoothed labels keep a delta from overshooting once an answer

@@ -34,11 +34,12 @@ mod trying_tests;
 use std::time::{Duration, Instant};
 
 pub(crate) use corrections::{Corrections, Unheld, Why};
+pub(crate) use deep::usual_epochs;
 use deep::{Found, Trying};
 pub(crate) use doubts::Doubtful;
 use evidence::Evidence;
 pub use language::LanguageFound;
-pub(crate) use seen::{Dataset, Standing};
+pub(crate) use seen::{Dataset, Standing, folds_of};
 
 use crate::adapt::fit::state::Keeper;
 use crate::adapt::fit::{Recipe, Target};

@@ -94,16 +94,21 @@ impl Dataset {
 
     /// Folds of a training.
     pub(crate) fn folds(&self) -> u32 {
-        match self.training_examples.len() {
-            n @ 0..=15 => n as u32 / 2,
-            16..=149 => 4,
-            _ => 2,
-        }
+        folds_of(self.training_examples.len())
     }
 
     /// Whether only the base model's classes are corrected, and none is added.
     pub(super) fn corrects_only(&self) -> bool {
         self.base_classes > 0 && self.classes == self.base_classes
+    }
+}
+
+/// Folds that so many training examples are cut into.
+pub(crate) fn folds_of(training_examples: usize) -> u32 {
+    match training_examples {
+        n @ 0..=15 => n as u32 / 2,
+        16..=149 => 4,
+        _ => 2,
     }
 }
 

@@ -12,6 +12,7 @@ mod csv;
 mod demo;
 #[cfg(feature = "train")]
 mod demo_chat;
+mod doctor;
 mod eval;
 mod export;
 mod feedback;
@@ -66,7 +67,7 @@ use output::Output;
     arg_required_else_help = true,
     after_help = "First steps:\n  acclimate demo\n  acclimate init home --model model.onnx\n  acclimate predict home input.npy\n  \
                   acclimate feedback home 7f3a --label cat\n  acclimate train home\n\n\
-                  Exit codes: 0 done, 2 usage, 65 bad data, 69 model not supported, 70 internal error, 74 I/O, 75 busy, 77 no key, 130 stopped.\n\
+                  Exit codes: 0 done, 1 doctor found a failure, 2 usage, 65 bad data, 69 model not supported, 70 internal error, 74 I/O, 75 busy, 77 no key, 130 stopped.\n\
                   Data goes to stdout, messages and progress to stderr. ACCLIMATE_LOG sets the log filter."
 )]
 pub struct Cli {
@@ -109,6 +110,7 @@ pub enum Command {
     Export(export::Export),
     #[command(hide = cfg!(not(feature = "bundles")))]
     Import(import::Import),
+    Doctor(doctor::Doctor),
     Verify(verify::Verify),
     Repair(repair::Repair),
     Completions(completions::Completions),
@@ -144,6 +146,7 @@ impl Command {
             Command::Bench(c) => c.run(output),
             Command::Export(c) => c.run(output),
             Command::Import(c) => c.run(output),
+            Command::Doctor(c) => c.run(output),
             Command::Verify(c) => c.run(output),
             Command::Repair(c) => c.run(output),
             Command::Completions(c) => c.run(output),

@@ -2,6 +2,7 @@
 
 #[cfg(feature = "train")]
 pub mod bench;
+pub mod doctor;
 #[cfg(feature = "train")]
 pub mod gradcheck;
 pub mod inspect;

@@ -11,11 +11,11 @@ use crate::program::{asset, json, refused, run, save, says};
 
 /// A file system of 3 MiB; none where the tests may not mount one.
 #[cfg(target_os = "linux")]
-struct SmallDisk(TempDir);
+pub struct SmallDisk(pub TempDir);
 
 #[cfg(target_os = "linux")]
 impl SmallDisk {
-    fn new() -> Option<SmallDisk> {
+    pub fn new() -> Option<SmallDisk> {
         let dir = tempfile::tempdir().unwrap();
         let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=3m", "tmpfs"]).arg(dir.path()).output();
         match mounted {
@@ -31,7 +31,7 @@ impl SmallDisk {
 #[cfg(target_os = "linux")]
 impl SmallDisk {
     /// A home on this disk, an input that lies in another folder, and the first answer to it.
-    fn home(&self, elsewhere: &Path) -> (String, String, Value) {
+    pub fn home(&self, elsewhere: &Path) -> (String, String, Value) {
         let text = |path: std::path::PathBuf| path.to_str().unwrap().to_string();
         let (home, input) = (text(self.0.path().join("home")), text(elsewhere.join("input.npy")));
         save(Path::new(&input), &NamedArray::new("", vec![6, 128], ArrayData::F32(vec![0.1; 768])).unwrap());

@@ -5,6 +5,7 @@
 mod daily;
 mod damage;
 mod disks;
+mod doctor;
 mod from;
 mod interactions;
 mod language;

@@ -105,10 +105,9 @@ impl LanguageAdaptation<'_> {
         let recipe = &self.settings.recipe;
         let width = self.width.max(1) as f32;
         let rate = LEARNING_RATE * (WIDTH / width).powf(1.5);
-        let epochs = STEPS.div_ceil(examples.div_ceil(BATCH).max(1)).clamp(*EPOCHS.start(), *EPOCHS.end());
         Recipe {
             lr: recipe.lr.or(Some(rate.clamp(SLOWEST, FASTEST))),
-            epochs: epochs as u64,
+            epochs: epochs(examples) as u64,
             batch: BATCH,
             seed: self.settings.seed,
             ..recipe.clone()
@@ -271,11 +270,7 @@ impl LanguageAdaptation<'_> {
                 })
             })
             .collect();
-        let folds = match examples.len() {
-            n if n >= MANY => 2,
-            _ => 3,
-        };
-        let folds = folds.min(prompts.len());
+        let folds = most_folds(examples.len()).min(prompts.len());
         let mut order: Vec<usize> = (0..prompts.len()).collect();
         shuffle(&mut order, keyed_rng(self.settings.seed, 0, 0));
         let mut fold = vec![0; prompts.len()];
@@ -301,6 +296,23 @@ impl LanguageAdaptation<'_> {
     fn say(&self, stage: &str, done: f32) {
         (self.progress)(Progress { stage: stage.to_string(), done });
     }
+}
+
+/// Passes over so many examples that a fit makes.
+fn epochs(examples: usize) -> usize {
+    STEPS.div_ceil(examples.div_ceil(BATCH).max(1)).clamp(*EPOCHS.start(), *EPOCHS.end())
+}
+
+fn most_folds(examples: usize) -> usize {
+    if examples >= MANY { 2 } else { 3 }
+}
+
+/// Texts that a training on so many examples runs forward and backward at most: over all folds and epochs, with one of
+/// the rehearsal at each step.
+pub(crate) fn texts_trained(examples: usize) -> usize {
+    let of = |n: usize| epochs(n) * (n + n.div_ceil(BATCH));
+    let folds = most_folds(examples);
+    folds * of(examples - examples / folds) + of(examples)
 }
 
 fn sum(log_probs: &[f32]) -> f64 {

@@ -15,7 +15,7 @@ use super::slot::Slot;
 use super::{Home, now_ms};
 use crate::error::{Error, ErrorKind, Result};
 use crate::input::label::{NONE_OF_THESE, shown};
-use crate::journal::{FeedbackKind, InteractionId, Journal, SyncPolicy, TrainingEntry};
+use crate::journal::{FeedbackKind, InteractionId, Journal, JournalState, SyncPolicy, TrainingEntry};
 use crate::store::{Cause, DEFAULT_WAIT, GenerationInfo, Probation, RolledBack, Store, profile_folder};
 use crate::sync::lock;
 
@@ -282,15 +282,26 @@ impl Session {
             interactions: state.interactions(),
             feedback: state.spoken(),
             waiting: state.waiting(),
-            known_answers: match self.home.0.language {
-                // What a language model answered well or badly teaches it as well.
-                Some(_) => state.spoken().saturating_sub(state.ignored()),
-                None => state.spoken().saturating_sub(state.rejected()).saturating_sub(state.ignored()),
-            },
+            known_answers: self.known_answers(state),
             ignored: state.ignored(),
             classes: serving.labels.len(),
             adapter_bytes: serving.adapter_bytes,
         })
+    }
+
+    /// Feedback items that teach by themselves; nothing of the profile is followed or changed.
+    pub(crate) fn answers_known(&self) -> Result<usize> {
+        let mut journal = lock(&self.journal);
+        journal.refresh()?;
+        Ok(self.known_answers(journal.state()))
+    }
+
+    fn known_answers(&self, state: &JournalState) -> usize {
+        match self.home.0.language {
+            // What a language model answered well or badly teaches it as well.
+            Some(_) => state.spoken().saturating_sub(state.ignored()),
+            None => state.spoken().saturating_sub(state.rejected()).saturating_sub(state.ignored()),
+        }
     }
 
     /// Trainings in order of time, promoted or not.

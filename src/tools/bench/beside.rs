@@ -60,9 +60,9 @@ pub(super) fn figures(subject: &Subject, options: &Options) -> Result<Vec<Named>
             let none = Factors::default();
             let mut one = || subject.predict(&prediction, &none);
             let train = |begun: &AtomicBool, stop: &AtomicBool| {
-                let examples = training_examples(subject);
-                let recipe = Training::recipe(subject, &training, false);
-                let mut fit = Training::on(subject, &examples, &recipe, training.threads)?;
+                let examples = training_examples(&subject.learner());
+                let recipe = Training::recipe(&subject.learner(), &training, false);
+                let mut fit = Training::on(&subject.learner(), &examples, &recipe, training.threads)?;
                 until(begun, stop, || fit.step())
             };
             both(&mut one, seconds, train)?

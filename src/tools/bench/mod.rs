@@ -15,9 +15,10 @@ mod timing;
 pub use part::{Figure, Kind, Look, Part, Parted, lay_out, look, part};
 use subject::Subject;
 pub use text::TextReport;
-use text::{TextOptions, time_text};
+pub(super) use text::{TextOptions, time_text};
+pub(super) use timing::Repeats;
 pub use timing::Timing;
-use timing::{Repeats, time};
+use timing::time;
 
 use crate::adapt::fit::{Fit, Recipe, Target, TrainingExample};
 use crate::adapter::file::{AdapterFile, write_adapter};
@@ -28,7 +29,7 @@ use crate::error::{Error, Result};
 use crate::head::Head;
 use crate::input::Example;
 use crate::linalg::{MatMut, MatRef, gemm};
-use crate::plan::{Deltas, Factors};
+use crate::plan::{Deltas, Engine, Factors, SiteKey};
 use crate::process::status_bytes;
 use crate::profile::record;
 pub use crate::profile::{Place, Spent};
@@ -143,7 +144,10 @@ pub fn run(path: &Path, options: &Options) -> Result<Report> {
     // First, so that its peak of memory is its own.
     let text = subject.text_sites(options)?.map(|sites| time_text(&subject.base, &sites, text_options(options)));
     let text = text.transpose()?;
-    let steps = train_steps(&subject, options)?;
+    let steps = match subject.is_language_model {
+        true => Steps::default(),
+        false => train_steps(&subject.learner(), options)?,
+    };
     subject.engine.drop_train_plans();
     let train_peak_rss_bytes = status_bytes("/proc/self/status", "VmHWM:");
     let predict_ms = subject.predictions(&Deltas::Inputs(&[]), &Factors::default(), repeats)?;
@@ -198,33 +202,54 @@ fn text_options(options: &Options) -> TextOptions {
 
 /// Training steps.
 #[derive(Default)]
-struct Steps {
+pub(super) struct Steps {
     /// One that computes everything.
-    first: Option<Timing>,
+    pub first: Option<Timing>,
     /// One that finds the frozen part kept, where there is one.
-    later: Option<Timing>,
+    pub later: Option<Timing>,
     /// Where the first kind spends its time, if asked for.
     profile: Vec<(Place, Spent)>,
 }
 
-fn train_steps(subject: &Subject, options: &Options) -> Result<Steps> {
-    if subject.sites.is_empty() || subject.is_language_model {
+/// What a classifier's training step is made of.
+#[derive(Clone, Copy)]
+pub(super) struct Learner<'a> {
+    pub engine: &'a Engine,
+    pub sites: &'a SiteKey,
+    /// Every thread has an equal share of the examples.
+    pub parts: &'a [Vec<Example>],
+    pub features: usize,
+    /// Classes of the base model; 0 where it is an encoder.
+    pub base_classes: usize,
+    pub threads: usize,
+}
+
+impl Learner<'_> {
+    /// Classes of the training.
+    fn classes(&self) -> usize {
+        if self.base_classes > 0 { self.base_classes } else { CLASSES }
+    }
+}
+
+/// Of `learner` as often as `options` says; nothing where no site is trained.
+pub(super) fn train_steps(learner: &Learner, options: &Options) -> Result<Steps> {
+    if learner.sites.is_empty() {
         return Ok(Steps::default());
     }
-    let examples = training_examples(subject);
+    let examples = training_examples(learner);
     let repeats = options.repeats();
-    let recipe = Training::recipe(subject, options, false);
+    let recipe = Training::recipe(learner, options, false);
     let timed = |recipe: &Recipe| {
-        let mut training = Training::of(subject, &examples, recipe)?;
+        let mut training = Training::of(learner, &examples, recipe)?;
         Ok::<_, Error>((time(repeats, || training.step())?, training.fit.is_split()?))
     };
     let (first, split) = timed(&recipe)?;
-    let later = if split { Some(timed(&Training::recipe(subject, options, true))?.0) } else { None };
+    let later = if split { Some(timed(&Training::recipe(learner, options, true))?.0) } else { None };
     let mut profile = vec![];
     if options.profile {
-        subject.engine.drop_train_plans();
+        learner.engine.drop_train_plans();
         let prepare = || {
-            let training = Training::of(subject, &examples, &recipe);
+            let training = Training::of(learner, &examples, &recipe);
             training.and_then(|mut training| training.step().map(|()| training))
         };
         let steps = |training: Result<Training>| {
@@ -241,8 +266,8 @@ fn train_steps(subject: &Subject, options: &Options) -> Result<Steps> {
 /// Classes that a training of an encoder is of.
 const CLASSES: usize = 8;
 
-fn training_examples(subject: &Subject) -> Vec<TrainingExample> {
-    let classes = subject.classes().min(CLASSES);
+fn training_examples(learner: &Learner) -> Vec<TrainingExample> {
+    let classes = learner.classes().min(CLASSES);
     let example = |(i, e): (usize, &Example)| TrainingExample {
         example: e.clone(),
         target: Target::Class(i % classes),
@@ -251,7 +276,7 @@ fn training_examples(subject: &Subject) -> Vec<TrainingExample> {
         earlier: false,
         keep: vec![],
     };
-    subject.parts.iter().flatten().enumerate().map(example).collect()
+    learner.parts.iter().flatten().enumerate().map(example).collect()
 }
 
 /// A training whose every step is on all examples.
@@ -263,32 +288,32 @@ struct Training<'a> {
 
 impl<'a> Training<'a> {
     /// With the frozen part's activations kept from one step to the next if it `keeps` them.
-    fn recipe(subject: &Subject, options: &Options, keeps: bool) -> Recipe {
-        let whole: usize = subject.parts.iter().map(Vec::len).sum();
+    fn recipe(learner: &Learner, options: &Options, keeps: bool) -> Recipe {
+        let whole: usize = learner.parts.iter().map(Vec::len).sum();
         let usual = Recipe {
             batch: whole,
-            micro_batch: whole.div_ceil(subject.threads),
+            micro_batch: whole.div_ceil(learner.threads),
             gradient_checkpointing: options.gradient_checkpointing,
             ..Recipe::default()
         };
         if keeps { usual } else { Recipe { kept_bytes: 0, ..usual } }
     }
 
-    fn of(subject: &'a Subject, examples: &'a [TrainingExample], recipe: &'a Recipe) -> Result<Training<'a>> {
-        Training::on(subject, examples, recipe, subject.threads)
+    fn of(learner: &Learner<'a>, examples: &'a [TrainingExample], recipe: &'a Recipe) -> Result<Training<'a>> {
+        Training::on(learner, examples, recipe, learner.threads)
     }
 
     fn on(
-        subject: &'a Subject,
+        learner: &Learner<'a>,
         examples: &'a [TrainingExample],
         recipe: &'a Recipe,
         threads: usize,
     ) -> Result<Training<'a>> {
-        let (features, classes) = (subject.seen.features, subject.classes());
+        let (features, classes) = (learner.features, learner.classes());
         let columns: Vec<u32> = (0..classes.min(CLASSES) as u32).collect();
         let head = Head {
             features,
-            base_classes: subject.seen.classes,
+            base_classes: learner.base_classes,
             classes,
             normalised: false,
             weight: Array2::zeros((features, columns.len())),
@@ -297,7 +322,7 @@ impl<'a> Training<'a> {
         };
         let whole = examples.len();
         let examples = examples.iter().collect();
-        let fit = Fit::new(&subject.engine, examples, &subject.sites, head, recipe, threads)?;
+        let fit = Fit::new(learner.engine, examples, learner.sites, head, recipe, threads)?;
         Ok(Training { fit, all: (0..whole).collect(), weights: vec![1.0; whole] })
     }
 

@@ -145,7 +145,7 @@ fn machine(subject: &Subject, figures: &mut Vec<Named>) -> Result<()> {
 fn times(subject: &Subject, options: &Options) -> Result<Vec<Named>> {
     let mut figures = vec![];
     // First, so that its peak of memory is its own.
-    let (steps, held) = most_anonymous(|| train_steps(subject, options))?;
+    let (steps, held) = most_anonymous(|| train_steps(&subject.learner(), options))?;
     let steps = steps?;
     subject.engine.drop_train_plans();
     if let Some(step) = steps.first {

@@ -3,8 +3,8 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::Options;
 use super::timing::{Repeats, Timing, time};
+use super::{Learner, Options};
 use crate::adapt::fit::start;
 use crate::adapt::select::{TYPICAL_LENGTH, choose};
 use crate::adapter::{Pooling, SiteDelta};
@@ -79,9 +79,16 @@ impl Subject {
         Ok(Subject { base, is_language_model, threads, parts, engine, sites, deltas, seen, task, bucket })
     }
 
-    /// Classes of a training: the model's own, or some.
-    pub fn classes(&self) -> usize {
-        if self.seen.classes > 0 { self.seen.classes } else { super::CLASSES }
+    /// Its training steps.
+    pub fn learner(&self) -> Learner<'_> {
+        Learner {
+            engine: &self.engine,
+            sites: &self.sites,
+            parts: &self.parts,
+            features: self.seen.features,
+            base_classes: self.seen.classes,
+            threads: self.threads,
+        }
     }
 
     pub fn factors(&self) -> Result<Factors> {

@@ -44,7 +44,7 @@ pub struct TextReport {
 
 /// How to measure.
 #[derive(Clone, Copy)]
-pub(super) struct TextOptions {
+pub(in crate::tools) struct TextOptions {
     /// Tokens of the text, where the model has as many positions.
     pub length: usize,
     pub threads: usize,
@@ -74,7 +74,7 @@ impl Reading {
 }
 
 /// Measures `base` with low-rank factors at `sites`.
-pub(super) fn time_text(base: &Arc<Base>, sites: &SiteKey, options: TextOptions) -> Result<TextReport> {
+pub(in crate::tools) fn time_text(base: &Arc<Base>, sites: &SiteKey, options: TextOptions) -> Result<TextReport> {
     let TextOptions { length, threads, repeats, .. } = options;
     let Reading { decoder, engine, tokens } = Reading::of(base, length, threads)?;
     let length = tokens.len();

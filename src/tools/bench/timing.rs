@@ -32,7 +32,7 @@ impl Timing {
 
 /// How often something is timed.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Repeats {
+pub(in crate::tools) struct Repeats {
     /// Most runs, at least one.
     pub runs: usize,
     /// Time after which there are no more, if there are a few.
