@@ -46,9 +46,8 @@ def heat(report):
     before, after = (report.get(k, {}).get("temperature_c") for k in ("before", "after"))
     words = f"{before:.0f} → {after:.0f} °C" if before is not None and after is not None else "not known"
     throttled = report.get("after", {}).get("throttled")
-    # Bits 0 to 3 are now, 16 to 19 since the start: under-voltage, capped clock, throttled, soft limit.
-    if throttled:
-        words += ", not throttled" if int(throttled, 16) == 0 else f", throttled: {clean(throttled)}"
+    if throttled is not None:
+        words += ", ".join(["", *map(clean, throttled)]) if throttled else ", not throttled"
     return words
 
 

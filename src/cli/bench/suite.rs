@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use std::sync::atomic::AtomicBool;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+use acclimate::device::Linux;
 use acclimate::process::machine_memory;
 use acclimate::tools::bench::{Look, Parted};
 use acclimate::tools::machine::{Heat, Machine};
@@ -55,7 +56,7 @@ struct Subject {
 pub fn measure(room: &Path, how: &How, own: bool, output: &Output) -> Result<Option<Results>> {
     let stop = stop::on_signal()?;
     let begun = Instant::now();
-    let before = Heat::now(Path::new("/"));
+    let before = Heat::now(&Linux::here());
     let work = tempfile::Builder::new()
         .prefix("models-")
         .tempdir_in(room)
@@ -114,9 +115,9 @@ pub fn measure(room: &Path, how: &How, own: bool, output: &Output) -> Result<Opt
         rounds: plan.rounds,
         seconds: begun.elapsed().as_secs_f64(),
         program: program(),
-        machine: Machine::of(Path::new("/")),
+        machine: Machine::of(&Linux::here()),
         before,
-        after: Heat::now(Path::new("/")),
+        after: Heat::now(&Linux::here()),
         models,
         figures,
         targets: vec![],
