@@ -94,7 +94,7 @@ try() { # DEB
     check "manual pages" grep -qx /usr/share/man/man1/acclimate-train.1.gz "$work/listed"
     check "completions" grep -qx /usr/share/bash-completion/completions/acclimate "$work/listed"
     if [ -n "$demo" ]; then
-        check "the demo, as the service's user" as_user acclimate demo --json --quiet
+        check "the demo, as the service's user" as_user sh -c 'cd /var/lib/acclimate && acclimate demo --json --quiet'
     fi
     check "the quick start, as the service's user" as_user sh /tmp/walk.sh /tmp/models /var/lib/acclimate/door
     # New feedback, for the night.

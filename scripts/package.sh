@@ -71,7 +71,7 @@ shared() { # PROGRAM
     {
         echo "acclimate ($version-1) unstable; urgency=medium"
         echo
-        echo "  * Version $version: /usr/share/doc/acclimate/README.md, and CHANGELOG.md of the source."
+        echo "  * Version $version; CHANGELOG.md of the source says what is new."
         echo
         echo " -- $(sed -n 's/^maintainer = "\(.*\)"/\1/p' "$root/Cargo.toml")  $(date -R -u -d "@$SOURCE_DATE_EPOCH")"
     } >"$share/changelog"
