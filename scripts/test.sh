@@ -3,7 +3,8 @@
 #
 #   scripts/test.sh [--keep-going] [STEP...]
 #
-#   STEP           any of: fmt clippy clippy-predict face test swap fuzz doctest doc book deny package demo (default: all, in this order)
+#   STEP           any of: fmt scripts clippy clippy-predict face test swap fuzz doctest doc book deny package demo (default: all, in
+#                  this order)
 #   --keep-going   run the later steps after one has failed
 #
 # Tests that want a model too big for the repository run when ACCLIMATE_MODELS names the folder that scripts/fetch-models.sh
@@ -13,7 +14,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-all=(fmt clippy clippy-predict face test swap fuzz doctest doc book deny package demo)
+all=(fmt scripts clippy clippy-predict face test swap fuzz doctest doc book deny package demo)
 steps=()
 keep_going=
 for arg in "$@"; do
@@ -31,6 +32,7 @@ done
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 export CARGO_TERM_COLOR=${CARGO_TERM_COLOR:-auto}
+source scripts/lib/cargo-tool.sh
 
 # Tests run optimised, since they run real models, and in the profile that the demo and the user build: dependencies are then
 # compiled once. Checks that a release build leaves out are switched back on for this crate alone.
@@ -40,6 +42,20 @@ checks=(--config 'profile.release.package.acclimate.debug-assertions=true' --con
 full=(--features bundles)
 
 run_fmt() { cargo fmt --check; }
+# Shell scripts, those of packages too, and the systemd units; what checks them is used where it is installed.
+run_scripts() {
+    local script
+    for script in scripts/*.sh scripts/lib/*.sh packaging/tarball/*.sh packaging/*-homes packaging/debian/p*; do
+        bash -n "$script" || return 1
+    done
+    if command -v shellcheck >/dev/null; then
+        shellcheck --shell=bash --severity=warning --exclude=SC2034,SC2154 scripts/*.sh scripts/lib/*.sh &&
+            shellcheck --severity=warning packaging/tarball/*.sh packaging/*-homes packaging/debian/p* || return 1
+    else
+        echo "test.sh: shellcheck is missing: scripts are only parsed"
+    fi
+    bash scripts/units.sh --check
+}
 run_clippy() {
     cargo clippy --release --locked "${full[@]}" --all-targets -- -D warnings &&
         cargo clippy --release --locked --all-targets -- -D warnings
@@ -74,16 +90,6 @@ run_fuzz() {
 }
 run_doctest() { cargo test --release --locked "${full[@]}" --doc "${checks[@]}"; }
 run_doc() { RUSTDOCFLAGS="${RUSTDOCFLAGS:-} -D warnings" cargo doc --release --locked "${full[@]}" --no-deps; }
-# Cargo's tools that the steps below use are installed once, into the cache, at these versions.
-tool() { # NAME VERSION [ARG...]
-    local name=$1 version=$2 tools=${ACCLIMATE_CACHE:-${HOME:?HOME is not set: set ACCLIMATE_CACHE}/.cache/acclimate}/tools
-    shift 2
-    [ -e "$tools/.$name-$version" ] || {
-        CARGO_TARGET_DIR=$tools/target CARGO_PROFILE_RELEASE_OPT_LEVEL=1 cargo install --quiet --locked --root "$tools" "$@" --version "$version" "$name" &&
-            touch "$tools/.$name-$version" && rm -rf "$tools/target"
-    } || return 1
-    PATH=$tools/bin:$PATH
-}
 # The book, without warnings. Its links and commands are tested by tests/book.rs.
 run_book() {
     tool mdbook 0.5.4 --no-default-features --features search || return 1

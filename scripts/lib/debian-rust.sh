@@ -1,8 +1,9 @@
-# Debian's Rust for a machine that reaches a Debian mirror and nothing else. It builds for aarch64-unknown-linux-gnu.
+# Debian's Rust for a machine that reaches a Debian mirror and nothing else. It has the standard library of
+# aarch64-unknown-linux-gnu, and the source of it, from which cargo builds that of any other target.
 # Sourced by cross-build.sh, whose `say`, `older`, `cache` and `msrv` it uses.
 
-# Debian's rustc, its LLVM and the standard libraries of both architectures, unpacked beside each other. Proc macros and
-# build scripts run here, so the host's standard library of the same version is needed too. Sets RUSTC.
+# Debian's rustc, its LLVM, the standard libraries of both architectures and their source, unpacked beside each other.
+# Proc macros and build scripts run here, so the host's standard library of the same version is needed too. Sets RUSTC.
 with_debian() {
     command -v apt-get >/dev/null && command -v dpkg-deb >/dev/null || return 1
     local host_arch
@@ -35,7 +36,7 @@ unpack_debian() { # HOST_ARCH DIR
     say "reading Debian's package lists"
     apt-get "${options[@]}" update >"$dir/apt.log" 2>&1 || { tail -n 5 "$dir/apt.log" >&2; return 1; }
     choose_version "$arch" && choose_packages "$arch" || return 1
-    say "fetching rustc $version, its LLVM and the standard libraries for $arch and arm64 (about 130 MB, once)"
+    say "fetching rustc $version, its LLVM and the standard libraries for $arch and arm64 (about 180 MB, once)"
     (cd "$dir/debs" && apt-get "${options[@]}" download "${packages[@]}" >>"$dir/apt.log" 2>&1) ||
         { tail -n 5 "$dir/apt.log" >&2; return 1; }
     for file in "$dir"/debs/*.deb; do dpkg-deb -x "$file" "$dir/sysroot" || return 1; done
@@ -59,7 +60,7 @@ choose_packages() { # HOST_ARCH
     llvm=$(depends "$std:$arch=$version" 'libllvm[0-9.]*')
     [ -n "${std:+$llvm}" ] || { say "cannot tell which LLVM rustc-web $version uses"; return 1; }
     packages=("rustc-web:$arch=$version" "$std:$arch=$version" "libstd-rust-web-dev:$arch=$version"
-        "libstd-rust-web-dev:arm64=$version" "$llvm:$arch")
+        "libstd-rust-web-dev:arm64=$version" "rust-web-src=$version" "$llvm:$arch")
     for lib in $(libraries "$llvm:$arch"); do
         dpkg-query -W -f '${Status}' "$lib:$arch" 2>/dev/null | grep -q 'ok installed' || packages+=("$lib:$arch")
     done

@@ -26,6 +26,7 @@ mod init;
 mod inspect;
 mod interactions;
 mod limits;
+mod man;
 pub mod output;
 mod pin;
 #[cfg(feature = "train")]
@@ -115,6 +116,8 @@ pub enum Command {
     Repair(repair::Repair),
     Completions(completions::Completions),
     #[command(hide = true)]
+    Man(man::Man),
+    #[command(hide = true)]
     VetModel(vet::VetModel),
 }
 
@@ -150,6 +153,7 @@ impl Command {
             Command::Verify(c) => c.run(output),
             Command::Repair(c) => c.run(output),
             Command::Completions(c) => c.run(output),
+            Command::Man(c) => c.run(output),
             Command::VetModel(c) => c.run(),
         }
     }

@@ -1,0 +1,123 @@
+#!/usr/bin/env bash
+# Does a .deb do what it promises on a clean system? Makes a minimal Debian by debootstrap, installs the package in it
+# and nothing else, and as the service's user runs the demo and the quick start with pictures: init, predict, feedback,
+# train, rollback. Then it trains a home as the nightly service does, removes the package and purges it, and looks at
+# what is left.
+#
+#   scripts/package-test.sh DEB... [--suite bullseye] [--no-demo]
+#
+#   DEB        for amd64 or arm64; what this machine cannot run runs under qemu-user-static, by binfmt_misc
+#   --suite    Debian's release (default bullseye: glibc 2.31, the oldest that the package promises)
+#   --no-demo  leaves out the demo, which takes minutes under qemu
+#
+# Needs root. The systems are kept, as archives, in ${ACCLIMATE_CACHE:-~/.cache/acclimate}/roots. Exit code 1: something is
+# not as it should be, and is named. scripts/service-test.sh runs the units under systemd.
+set -euo pipefail
+
+say() { echo "package-test: $*" >&2; }
+die() { say "$1"; [ $# -lt 2 ] || say "hint: $2"; exit "${3:-1}"; }
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+suite=bullseye
+demo=1
+debs=()
+while [ $# -gt 0 ]; do
+    case $1 in
+        -h | --help) sed -n '2,/^set/{/^#/s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}"; exit 0 ;;
+        --suite) [ -n "${2:-}" ] || die "--suite needs a value" "see --help" 2; suite=$2; shift ;;
+        --no-demo) demo= ;;
+        -*) die "unknown argument '$1'" "see --help" 2 ;;
+        *) [ -f "$1" ] || die "$1 is no file" "scripts/package.sh deb makes it" 2; debs+=("$1") ;;
+    esac
+    shift
+done
+[ ${#debs[@]} -gt 0 ] || die "no package given" "see --help" 2
+[ "$(id -u)" = 0 ] || die "this needs root" "sudo $0 ${debs[*]}"
+work=$(mktemp -d)
+here=
+source "$root/scripts/lib/emulate.sh"
+source "$root/scripts/lib/debian-root.sh"
+
+clean() {
+    [ -z "$here" ] || umount "$here/proc" 2>/dev/null || true
+    end_emulation
+    rm -rf --one-file-system "$work"
+}
+trap clean EXIT
+
+inside() {
+    chroot "$here" /usr/bin/env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C.UTF-8 \
+        DEBIAN_FRONTEND=noninteractive "$@"
+}
+as_user() { inside runuser -u acclimate -- "$@"; }
+check() { # WHAT COMMAND...
+    local what=$1
+    shift
+    if "$@"; then echo "ok    $what"; else echo "WRONG $what"; failed=$((failed + 1)); fi
+}
+# Everything but what dpkg, adduser and this test keep.
+files() {
+    (cd "$here" && find . -xdev -path ./proc -prune -o -path ./tmp -prune -o -print) |
+        grep -vE '^\./var/(lib/dpkg|log|cache)/|^\./etc/(passwd|group|shadow|gshadow|subuid|subgid)-?$' | sort
+}
+owner() { [ "$(inside stat -c %U:%G:%a "$1")" = "$2" ]; }
+gone() {
+    local file
+    while read -r file; do [ ! -f "$here$file" ] || { echo "      still there: $file"; return 1; }; done
+}
+
+# A home made by walk.sh, trained by the nightly service's own command.
+nightly() {
+    as_user /usr/lib/acclimate/train-homes /var/lib/acclimate || return 1
+    as_user acclimate status /var/lib/acclimate/door --json | grep -q '"generation":2'
+}
+
+try() { # DEB
+    local deb=$1 arch package=acclimate
+    arch=$(dpkg-deb --field "$deb" Architecture)
+    failed=0
+    say "$(basename "$deb") on a clean $suite, $arch"
+    [ "$arch" = "$(dpkg --print-architecture)" ] || emulate
+    here=$work/$arch
+    make_root "$suite" "$arch" adduser "$here"
+    mount -t proc proc "$here/proc"
+    cp -r "$root/models" "$root/scripts/lib/walk.sh" "$here/tmp/"
+    cp "$deb" "$here/tmp/acclimate.deb"
+    files >"$work/before"
+
+    check "installs" inside dpkg --install /tmp/acclimate.deb
+    check "the program starts" inside acclimate --version
+    check "the user's folder" owner /var/lib/acclimate acclimate:acclimate:750
+    check "the timer is on" test -L "$here/etc/systemd/system/timers.target.wants/acclimate-train.timer"
+    check "the watching service is off" test ! -e "$here/etc/systemd/system/multi-user.target.wants"
+    inside dpkg --listfiles $package >"$work/listed"
+    check "manual pages" grep -qx /usr/share/man/man1/acclimate-train.1.gz "$work/listed"
+    check "completions" grep -qx /usr/share/bash-completion/completions/acclimate "$work/listed"
+    if [ -n "$demo" ]; then
+        check "the demo, as the service's user" as_user sh -c 'cd /var/lib/acclimate && acclimate demo --json --quiet'
+    fi
+    check "the quick start, as the service's user" as_user sh /tmp/walk.sh /tmp/models /var/lib/acclimate/door
+    # New feedback, for the night.
+    check "new feedback" as_user sh -c 'cd /tmp && acclimate -q predict /var/lib/acclimate/door \
+        models/digits/feedback/8/1.png >/dev/null &&
+        acclimate -q feedback /var/lib/acclimate/door last --label 8 >/dev/null'
+    check "the nightly training" nightly
+    check "a second installation" inside dpkg --install /tmp/acclimate.deb
+    check "keeps the home" as_user acclimate -q verify /var/lib/acclimate/door
+
+    check "removal" inside dpkg --remove $package
+    check "removes its files" gone <"$work/listed"
+    check "keeps the homes" test -f "$here/var/lib/acclimate/door/acclimate.toml"
+    check "purge" inside dpkg --purge $package
+    check "deletes the homes" test ! -e "$here/var/lib/acclimate"
+    files >"$work/after"
+    check "leaves nothing" diff "$work/before" "$work/after"
+    check "the user stays" inside getent passwd acclimate
+    umount "$here/proc"
+    rm -rf --one-file-system "$here"
+    here=
+    [ "$failed" = 0 ] || die "$failed checks of $(basename "$deb") failed"
+}
+
+for deb in "${debs[@]}"; do try "$deb"; done
+say "all is as it should be"
