@@ -1,5 +1,7 @@
 //! The command line: one file per subcommand, each a struct of arguments with a `run`.
 
+#[cfg(feature = "train")]
+mod adapt;
 pub mod allocator;
 #[cfg(feature = "train")]
 mod bench;
@@ -91,6 +93,8 @@ pub enum Command {
     Feedback(feedback::Feedback),
     #[cfg(feature = "train")]
     Train(train::Train),
+    #[cfg(feature = "train")]
+    Adapt(adapt::Adapt),
     Eval(eval::Eval),
     Status(status::Status),
     History(history::History),
@@ -127,6 +131,8 @@ impl Command {
             Command::Feedback(c) => c.run(output),
             #[cfg(feature = "train")]
             Command::Train(c) => c.run(output),
+            #[cfg(feature = "train")]
+            Command::Adapt(c) => c.run(output),
             Command::Eval(c) => c.run(output),
             Command::Status(c) => c.run(output),
             Command::History(c) => c.run(output),

@@ -1,7 +1,7 @@
 //! SIGINT, SIGTERM and SIGHUP: the first asks the work to stop where nothing is lost, the second ends it at once.
 
-use std::sync::Once;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Condvar, Mutex, Once, OnceLock, PoisonError};
 use std::time::Duration;
 
 use acclimate::store::end_tries;
@@ -20,6 +20,53 @@ static LOOKED_AT: AtomicBool = AtomicBool::new(false);
 
 /// Whether signals are another program's.
 static OTHERS: AtomicBool = AtomicBool::new(false);
+
+/// Wakes who [sleeps](sleep).
+static WOKEN: (Mutex<()>, Condvar) = (Mutex::new(()), Condvar::new());
+
+/// How a process ends that must not take long.
+struct Leave {
+    within: Duration,
+    code: i32,
+    tell: Box<dyn Fn() + Send + Sync>,
+}
+
+static LEAVE: OnceLock<Leave> = OnceLock::new();
+
+/// [`on_signal`] of work that must end `within` a time: what has not ended by then is cut off, with exit code `code`. It
+/// is for work that may be cut off anywhere. `tell` is called when the first signal comes.
+pub fn on_signal_within(
+    within: Duration,
+    code: i32,
+    tell: impl Fn() + Send + Sync + 'static,
+) -> Result<&'static AtomicBool> {
+    LEAVE.get_or_init(|| Leave { within, code, tell: Box::new(tell) });
+    on_signal()
+}
+
+/// Waits for `time`, or a signal; true if there was one.
+pub fn sleep(time: Duration) -> bool {
+    let held = WOKEN.0.lock().unwrap_or_else(PoisonError::into_inner);
+    let goes_on = |_: &mut ()| !STOP.load(Ordering::SeqCst);
+    drop(WOKEN.1.wait_timeout_while(held, time, goes_on).unwrap_or_else(PoisonError::into_inner));
+    STOP.load(Ordering::SeqCst)
+}
+
+/// The first signal to work that is looking at the flag.
+fn begin_to_leave() {
+    {
+        let _held = WOKEN.0.lock().unwrap_or_else(PoisonError::into_inner);
+        WOKEN.1.notify_all();
+    }
+    let Some(leave) = LEAVE.get() else { return };
+    // This thread hears the second signal.
+    std::thread::spawn(move || {
+        (leave.tell)();
+        std::thread::sleep(leave.within);
+        end_tries(Duration::ZERO);
+        std::process::exit(leave.code);
+    });
+}
 
 /// From now on a signal ends the process between two tries of a generation on probation, and not within one: the generation is not to
 /// blame for it. What cannot be watched for keeps the system's own way to stop.
@@ -58,6 +105,7 @@ fn watch() -> Result<()> {
             end_tries(if again { Duration::ZERO } else { WAIT });
             std::process::exit(STOPPED);
         }
+        begin_to_leave();
     };
     let mut outcome = Ok(());
     WATCHED.call_once(|| {
