@@ -24,6 +24,8 @@ mod import;
 mod init;
 mod inspect;
 mod interactions;
+#[cfg(feature = "train")]
+mod learning;
 mod limits;
 pub mod output;
 mod pin;
@@ -92,9 +94,8 @@ pub enum Command {
     Chat(chat::Chat),
     Feedback(feedback::Feedback),
     #[cfg(feature = "train")]
-    Train(train::Train),
-    #[cfg(feature = "train")]
-    Adapt(adapt::Adapt),
+    #[command(flatten)]
+    Learning(learning::Learning),
     Eval(eval::Eval),
     Status(status::Status),
     History(history::History),
@@ -130,9 +131,7 @@ impl Command {
             Command::Chat(c) => c.run(output),
             Command::Feedback(c) => c.run(output),
             #[cfg(feature = "train")]
-            Command::Train(c) => c.run(output),
-            #[cfg(feature = "train")]
-            Command::Adapt(c) => c.run(output),
+            Command::Learning(c) => c.run(output),
             Command::Eval(c) => c.run(output),
             Command::Status(c) => c.run(output),
             Command::History(c) => c.run(output),

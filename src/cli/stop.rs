@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, Once, OnceLock, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use acclimate::store::end_tries;
 use acclimate::{Error, Result};
@@ -21,8 +21,8 @@ static LOOKED_AT: AtomicBool = AtomicBool::new(false);
 /// Whether signals are another program's.
 static OTHERS: AtomicBool = AtomicBool::new(false);
 
-/// Wakes who [sleeps](sleep).
-static WOKEN: (Mutex<()>, Condvar) = (Mutex::new(()), Condvar::new());
+/// Wakes who [sleeps](sleep), and who waits until the end has been told of.
+static WOKEN: (Mutex<bool>, Condvar) = (Mutex::new(false), Condvar::new());
 
 /// How a process ends that must not take long.
 struct Leave {
@@ -47,22 +47,33 @@ pub fn on_signal_within(
 /// Waits for `time`, or a signal; true if there was one.
 pub fn sleep(time: Duration) -> bool {
     let held = WOKEN.0.lock().unwrap_or_else(PoisonError::into_inner);
-    let goes_on = |_: &mut ()| !STOP.load(Ordering::SeqCst);
+    let goes_on = |_: &mut bool| !STOP.load(Ordering::SeqCst);
     drop(WOKEN.1.wait_timeout_while(held, time, goes_on).unwrap_or_else(PoisonError::into_inner));
     STOP.load(Ordering::SeqCst)
 }
 
+/// After a signal to work that must leave within a time: waits until that has been told of, so that nothing ends before.
+pub fn until_told() {
+    let held = WOKEN.0.lock().unwrap_or_else(PoisonError::into_inner);
+    let within = LEAVE.get().map_or(Duration::ZERO, |leave| leave.within);
+    let told = WOKEN.1.wait_timeout_while(held, within, |told| !*told);
+    drop(told.unwrap_or_else(PoisonError::into_inner));
+}
+
 /// The first signal to work that is looking at the flag.
 fn begin_to_leave() {
-    {
-        let _held = WOKEN.0.lock().unwrap_or_else(PoisonError::into_inner);
+    let wake = |told: bool| {
+        *WOKEN.0.lock().unwrap_or_else(PoisonError::into_inner) |= told;
         WOKEN.1.notify_all();
-    }
+    };
+    wake(false);
     let Some(leave) = LEAVE.get() else { return };
     // This thread hears the second signal.
     std::thread::spawn(move || {
+        let until = Instant::now() + leave.within;
         (leave.tell)();
-        std::thread::sleep(leave.within);
+        wake(true);
+        std::thread::sleep(until.saturating_duration_since(Instant::now()));
         end_tries(Duration::ZERO);
         std::process::exit(leave.code);
     });

@@ -5,7 +5,7 @@ use std::sync::Mutex;
 
 use serde::{Deserialize, Serialize};
 
-use super::train_options::TrainOptions;
+use super::train_options::{AfterDeaths, TrainOptions};
 use super::{Session, now_ms};
 use crate::error::{Error, Result};
 use crate::process::TrainLimits;
@@ -49,20 +49,6 @@ impl Kept {
         Kept { place, deaths, level, feedback, at_ms: now_ms() }
     }
 }
-
-/// How a training begins after processes died in the middle of it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum AfterDeaths {
-    /// As usual.
-    AsUsual,
-    /// With the memory halved so often: each time the process died twice at one place.
-    Halved(u32),
-    /// Not at all, until there is new feedback.
-    LeaveAlone,
-}
-
-/// Says what a training may cost after such deaths. An error ends the training before it begins.
-pub(crate) type Careful<'a> = &'a (dyn Fn(AfterDeaths) -> Result<TrainLimits> + Sync);
 
 /// The note of the training that runs, for the end of the process that is no death.
 static UNDER_WAY: Mutex<Option<DerivedFile>> = Mutex::new(None);

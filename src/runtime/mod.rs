@@ -50,13 +50,14 @@ mod verify;
 mod waiting;
 #[cfg(feature = "train")]
 mod watch;
+mod written;
 
 #[cfg(feature = "train")]
 pub use crate::adapt::select::{Chosen, ChosenSite, Summary};
 pub use crate::process::TrainLimits;
 pub use answer::{Answer, Scored};
 #[cfg(feature = "train")]
-pub use attempts::{AfterDeaths, excuse_training};
+pub use attempts::excuse_training;
 pub use config::{Config, Distillation, Encryption, NewClasses, StorageOptions, TextPadding};
 #[cfg(feature = "train")]
 pub use corrections::{Corrections, NotHeld, WhyNotHeld};
@@ -73,10 +74,11 @@ pub use standing::{JournalMark, Standing};
 #[cfg(feature = "train")]
 pub use swapped::Swapped;
 #[cfg(feature = "train")]
-pub use train_options::TrainOptions;
+pub use train_options::{AfterDeaths, TrainOptions};
 #[cfg(feature = "train")]
 pub use training::TrainReport;
 pub use verify::Health;
+pub use written::WrittenDay;
 
 /// What `slot` is made of.
 mod sync {

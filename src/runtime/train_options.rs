@@ -3,11 +3,24 @@
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::attempts::{AfterDeaths, Careful};
 use super::resume::Checkpoints;
 use crate::adapt::{Progress, Settings};
 use crate::error::Result;
 use crate::process::{Pacer, TrainLimits};
+
+/// How a training begins after processes died in the middle of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AfterDeaths {
+    /// As usual.
+    AsUsual,
+    /// With the memory halved so often: each time the process died twice at one place.
+    Halved(u32),
+    /// Not at all, until there is new feedback.
+    LeaveAlone,
+}
+
+/// Says what a training may cost after such deaths. An error ends the training before it begins.
+pub(crate) type Careful<'a> = &'a (dyn Fn(AfterDeaths) -> Result<TrainLimits> + Sync);
 
 /// How to train: the default is what the home's settings say, and a method changes one thing.
 ///

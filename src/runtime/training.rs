@@ -9,6 +9,7 @@ use super::feedback_dataset::FeedbackDataset;
 use super::prepare::{Prepared, incumbent};
 use super::swapped::{Swapped, left_out};
 use super::train_options::TrainOptions;
+use super::written::TrainingWrites;
 use super::{Session, now_ms};
 use crate::adapt::fit::state::Keeper;
 use crate::adapt::language::LanguageFound;
@@ -156,6 +157,7 @@ impl Session {
         }
         let _held = self.store.lock_training(TRAIN_LOCK_WAIT, "training")?;
         lock(&self.journal).refresh()?;
+        let _writes = TrainingWrites::of(&self.store);
         let attempt = self.begin_attempt(options)?;
         let limits = attempt.as_ref().map(|attempt| attempt.limits).or(options.limits);
         let options = &TrainOptions { limits, ..options.clone() };

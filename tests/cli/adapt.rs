@@ -186,6 +186,31 @@ fn a_home_in_use_is_busy_and_the_next_one_is_trained() {
 }
 
 #[test]
+fn a_card_that_took_enough_today_waits_for_the_training_and_not_for_feedback() {
+    let (board, bench) = (Board::new(), Bench::new());
+    let home = bench.home();
+    bench.teach(24, &rows(20));
+    let status = bench.status();
+    let today = status["written_today"].as_u64().unwrap();
+    // Windows of 3 KiB.
+    assert!((20 * 3000..20 * 5000).contains(&today), "{status}");
+    assert_eq!((&status["write_budget"], &status["written"][0]["records"]), (&(25 << 20).into(), &today.into()));
+    let file = Path::new(&home).join("acclimate.toml");
+    let text = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, format!("write_budget = {today}\n{text}")).unwrap();
+    let (code, events) = once(&board, &[&home]);
+    assert_eq!((code, names(&events)), (Some(0), vec!["waiting", "idle"]), "{events:#?}");
+    assert_eq!((&events[0]["reason"], &events[0]["value"]), (&"write-budget".into(), &today.into()));
+    bench.teach(24, &(20..22).collect::<Vec<_>>());
+    assert_eq!(bench.status()["feedback"], 22);
+    std::fs::write(&file, format!("write_budget = 0\n{text}")).unwrap();
+    assert!(ENDS.contains(names(&once(&board, &[&home]).1).last().unwrap()));
+    let status = bench.status();
+    assert_eq!(status["write_budget"], Value::Null);
+    assert!(status["written"][0]["trainings"].as_u64().unwrap() > 0, "{status}");
+}
+
+#[test]
 fn it_watches_at_idle_priority_and_says_each_thing_once() {
     let (board, bench) = (Board::new(), Bench::new());
     bench.teach(24, &rows(4));

@@ -19,14 +19,28 @@ pub struct About<'a> {
 
 /// Something that happened.
 pub enum Event<'a> {
-    Priority { refused: Vec<String> },
+    Priority {
+        refused: Vec<String>,
+    },
     Idle,
-    Due { waiting: usize },
+    Due {
+        waiting: usize,
+    },
+    /// Today was written as much as the home allows.
+    Written {
+        bytes: u64,
+        budget: u64,
+    },
     Started,
     Changed(Change),
     Trained(&'a TrainReport),
-    Killed { times: u32, memory: Option<u64> },
-    Left { reason: &'a str },
+    Killed {
+        times: u32,
+        memory: Option<u64>,
+    },
+    Left {
+        reason: &'a str,
+    },
     Busy(&'a Error),
     Failed(&'a Error),
     Stopping,
@@ -42,6 +56,7 @@ impl Event<'_> {
             Event::Priority { .. } => "priority",
             Event::Idle => "idle",
             Event::Due { .. } => "due",
+            Event::Written { .. } => "waiting",
             Event::Started => "started",
             Event::Changed(Change::Paused(_)) => "paused",
             Event::Changed(Change::GaveUp(_)) => "checkpointed",
@@ -61,6 +76,7 @@ impl Event<'_> {
             Event::Priority { refused } => json!({ "refused": refused }),
             Event::Idle | Event::Started | Event::Stopping => json!({}),
             Event::Due { waiting } => json!({ "waiting": waiting }),
+            Event::Written { bytes, budget } => json!({ "reason": "write-budget", "value": bytes, "limit": budget }),
             Event::Changed(Change::Paused(c)) => {
                 json!({ "reason": c.reason.name(), "value": number(c.value), "limit": number(c.limit) })
             }
@@ -88,6 +104,9 @@ impl Event<'_> {
             Event::Idle => "nothing is due".into(),
             Event::Due { waiting } => format!("{waiting} pieces of feedback wait"),
             Event::Started => "training".into(),
+            Event::Written { bytes: written, budget } => {
+                format!("waits until tomorrow: {} were written today, limit {}", bytes(*written), bytes(*budget))
+            }
             Event::Changed(Change::Paused(c)) => format!("paused: {}", crossed(c)),
             Event::Changed(Change::GaveUp(_)) => "a long pause: the training is kept on disk".into(),
             Event::Changed(Change::Resumed { after, paused }) => {

@@ -73,6 +73,12 @@ impl Looks {
         *self.of(home, Some(profile)) = Known { settled: mark, ..Known::default() };
     }
 
+    /// Whether it is to be said that it waits until tomorrow.
+    pub fn waits(&mut self, home: &Path, profile: &str) -> bool {
+        const WAITS: &str = "waits";
+        std::mem::replace(&mut self.of(home, Some(profile)).said, WAITS.into()) != WAITS
+    }
+
     /// Notes a failure; whether it is a new one, to be said.
     pub fn failed(&mut self, home: &Path, profile: Option<&str>, why: &str) -> bool {
         let known = self.of(home, profile);

@@ -127,6 +127,7 @@ impl Adapt {
         loop {
             let round = run.round();
             if run.is_stopped() {
+                stop::until_told();
                 return Ok(ExitCode::from(code as u8));
             }
             let is_idle = !round.trained;
@@ -138,6 +139,7 @@ impl Adapt {
                 return Ok(round.failed.map_or(ExitCode::SUCCESS, ExitCode::from));
             }
             if stop::sleep(every) {
+                stop::until_told();
                 return Ok(ExitCode::from(code as u8));
             }
         }
@@ -181,6 +183,13 @@ impl Run<'_> {
                     Found::Failed(e) => self.failed(home, Some(&profile), &e, &mut round),
                     Found::Due(standing) => {
                         let about = About { home, profile: Some(&profile) };
+                        if let Some(budget) = standing.over_budget() {
+                            if self.looks.waits(home, &profile) {
+                                let bytes = standing.written;
+                                say(self.output, Some(about), &Event::Written { bytes, budget });
+                            }
+                            continue;
+                        }
                         say(self.output, Some(about), &Event::Due { waiting: standing.waiting });
                         match self.train(about) {
                             Ok(()) => {

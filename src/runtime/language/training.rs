@@ -19,6 +19,7 @@ use crate::process::machine_memory;
 use crate::runtime::feedback_dataset::{silent, size};
 use crate::runtime::session::{Serving, Session};
 use crate::runtime::training::{TRAIN_LOCK_WAIT, TrainReport};
+use crate::runtime::written::TrainingWrites;
 use crate::runtime::{TrainOptions, now_ms, opinions};
 use crate::sites::Pattern;
 use crate::store::Cut;
@@ -67,6 +68,7 @@ impl Session {
     pub(in crate::runtime) fn train_language(&self, options: &TrainOptions<'_>) -> Result<TrainReport> {
         let _held = self.store.lock_training(TRAIN_LOCK_WAIT, "training")?;
         lock(&self.journal).refresh()?;
+        let _writes = TrainingWrites::of(&self.store);
         let attempt = self.begin_attempt(options)?;
         let limits = attempt.as_ref().map(|attempt| attempt.limits).or(options.limits);
         let options = &TrainOptions { limits, ..options.clone() };
