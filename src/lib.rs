@@ -97,6 +97,7 @@ cfg_if! {
         pub mod generate;
         #[cfg(feature = "train")]
         pub mod grad;
+        pub mod guest;
         pub mod head;
         pub mod input;
         pub mod journal;
@@ -127,6 +128,7 @@ cfg_if! {
         mod generate;
         #[cfg(feature = "train")]
         mod grad;
+        mod guest;
         mod head;
         mod input;
         mod journal;

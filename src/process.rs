@@ -39,6 +39,13 @@ impl TrainLimits {
     }
 }
 
+/// Says between the steps of a training whether it may go on.
+pub trait Pacer: Sync {
+    /// Asked before each step, by every thread that takes steps. It may wait. False ends the training as a stop does:
+    /// its checkpoint stays.
+    fn may_go_on(&self) -> bool;
+}
+
 /// Cores that this process may use, as they were when it was first asked: affinity and the quota of its cgroup
 /// count, and to look them up opens files.
 pub fn available_cores() -> usize {

@@ -176,6 +176,7 @@ fn no_file_of_an_encrypted_profile_shows_records_or_what_is_derived_from_them() 
     for file in [
         "choice.toml",
         "doubts.toml",
+        "written.toml",
         "checkpoint/run",
         "checkpoint/*.fit",
         "generations/000002.adapter",

@@ -1,5 +1,7 @@
 //! The command line: one file per subcommand, each a struct of arguments with a `run`.
 
+#[cfg(feature = "train")]
+mod adapt;
 pub mod allocator;
 #[cfg(feature = "train")]
 mod bench;
@@ -25,6 +27,8 @@ mod import;
 mod init;
 mod inspect;
 mod interactions;
+#[cfg(feature = "train")]
+mod learning;
 mod limits;
 mod man;
 pub mod output;
@@ -94,7 +98,8 @@ pub enum Command {
     Chat(chat::Chat),
     Feedback(feedback::Feedback),
     #[cfg(feature = "train")]
-    Train(train::Train),
+    #[command(flatten)]
+    Learning(learning::Learning),
     Eval(eval::Eval),
     Status(status::Status),
     History(history::History),
@@ -134,7 +139,7 @@ impl Command {
             Command::Chat(c) => c.run(output),
             Command::Feedback(c) => c.run(output),
             #[cfg(feature = "train")]
-            Command::Train(c) => c.run(output),
+            Command::Learning(c) => c.run(output),
             Command::Eval(c) => c.run(output),
             Command::Status(c) => c.run(output),
             Command::History(c) => c.run(output),

@@ -4,11 +4,12 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use acclimate::Result;
+use acclimate::runtime::WrittenDay;
 use clap::Args;
 use serde_json::json;
 
 use super::ProfileArg;
-use super::output::{Output, bytes};
+use super::output::{Output, bytes, date};
 
 /// Show which generation is active, and how much feedback there is
 #[derive(Args)]
@@ -26,6 +27,13 @@ impl Status {
         let s = session.status()?;
         let home = session.home();
         let profiles = home.profiles()?;
+        let days = session.written()?;
+        let budget = home.write_budget();
+        let written_today = days.first().map_or(0, WrittenDay::bytes);
+        let written: Vec<_> = days
+            .iter()
+            .map(|d| json!({ "day": date(d.start_ms), "records": d.records, "trainings": d.trainings }))
+            .collect();
         let data = json!({
             "home": home.path().display().to_string(),
             "profile": self.profile.profile,
@@ -41,6 +49,9 @@ impl Status {
             "ignored": s.ignored,
             "classes": s.classes,
             "adapter_bytes": s.adapter_bytes,
+            "written_today": written_today,
+            "write_budget": budget,
+            "written": written,
         });
         output.data(&data, || {
             let serves = match (s.generation, s.probation_left) {
@@ -51,16 +62,18 @@ impl Status {
             let rolled_back = s.rolled_back.map(|t| {
                 format!("\n          generation {} was rolled back automatically: {}", t.generation, t.cause.words())
             });
+            let budget = budget.map_or(String::new(), |budget| format!(", training waits from {} on", bytes(budget)));
             let ignored = if s.ignored > 0 { format!(", {} ignored", s.ignored) } else { String::new() };
             format!(
-                "profile   {} of {}\nactive    {serves}{}\nclasses   {}\nfeedback  {} on {} interactions, {} that the last training did not read{ignored}",
+                "profile   {} of {}\nactive    {serves}{}\nclasses   {}\nfeedback  {} on {} interactions, {} that the last training did not read{ignored}\nwritten   {} today{budget}",
                 self.profile.profile,
                 profiles.join(", "),
                 rolled_back.unwrap_or_default(),
                 s.classes,
                 s.feedback,
                 s.interactions,
-                s.waiting
+                s.waiting,
+                bytes(written_today)
             )
         })?;
         Ok(ExitCode::SUCCESS)

@@ -66,6 +66,7 @@ pub use key_source::KeySource;
 pub use keyed::KeyedDisk;
 pub(crate) use sealed::{is_sealed, open_file, seal_file};
 pub use staged::{StagedFile, UNFINISHED};
+pub use written::bytes_written;
 
 pub(crate) mod fault_injection;
 mod key_source;
@@ -74,6 +75,7 @@ pub mod lock;
 mod no_replace;
 mod sealed;
 mod staged;
+mod written;
 
 #[cfg(test)]
 pub(crate) mod faulty;
@@ -331,6 +333,7 @@ impl DiskFile for RealFile {
         }
     }
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        written::count(bytes.len());
         self.0.write_all_at(bytes, offset)
     }
     fn truncate(&self, len: u64) -> io::Result<()> {

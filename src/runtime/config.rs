@@ -15,6 +15,8 @@ use crate::process::{TrainLimits, available_cores};
 /// Name of the file in a home.
 pub(crate) const FILE: &str = "acclimate.toml";
 const LONGEST_FILE: u64 = 1 << 20;
+/// Bytes a day from which on a training in the background waits, where the home says nothing.
+const WRITE_BUDGET: u64 = 25 << 20;
 
 /// What happens when feedback names a class that nobody has named before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -148,6 +150,10 @@ pub struct Config {
     /// With which key the profiles are encrypted; they are not when not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub encryption: Option<Encryption>,
+    /// Bytes a day from which on a training in the background waits until the next day; 0 for no limit, 25 MiB when not
+    /// given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub write_budget: Option<u64>,
     /// What training may cost.
     #[serde(default, skip_serializing_if = "TrainLimits::are_unlimited")]
     pub limits: TrainLimits,
@@ -256,6 +262,11 @@ impl Config {
             }
         }
         Ok(config)
+    }
+
+    /// Bytes a day from which on a training in the background waits; none where nothing limits it.
+    pub fn write_budget(&self) -> Option<u64> {
+        Some(self.write_budget.unwrap_or(WRITE_BUDGET)).filter(|bytes| *bytes > 0)
     }
 
     /// Threads that answer: those that the home asks for, else as many as the process may use cores.

@@ -217,6 +217,7 @@ impl NewHome<'_> {
             model_output: options.model_output.clone().or(outcome.output),
             model_input: options.model_input.clone(),
             encryption: None,
+            write_budget: None,
             limits: options.limits,
             lora: options.lora.clone(),
         })

@@ -2,6 +2,8 @@
 
 mod answer;
 mod asking;
+#[cfg(feature = "train")]
+mod attempts;
 mod config;
 #[cfg(feature = "train")]
 mod corrections;
@@ -32,6 +34,8 @@ mod serving;
 mod session;
 mod slot;
 #[cfg(feature = "train")]
+mod standing;
+#[cfg(feature = "train")]
 mod summary;
 #[cfg(feature = "train")]
 mod swapped;
@@ -46,11 +50,14 @@ mod verify;
 mod waiting;
 #[cfg(feature = "train")]
 mod watch;
+mod written;
 
 #[cfg(feature = "train")]
 pub use crate::adapt::select::{Chosen, ChosenSite, Summary};
 pub use crate::process::TrainLimits;
 pub use answer::{Answer, Scored};
+#[cfg(feature = "train")]
+pub use attempts::excuse_training;
 pub use config::{Config, Distillation, Encryption, NewClasses, StorageOptions, TextPadding};
 #[cfg(feature = "train")]
 pub use corrections::{Corrections, NotHeld, WhyNotHeld};
@@ -63,12 +70,15 @@ pub use replay::{Dropped, Replayed, ReplayedProfile};
 pub use resume::Checkpoints;
 pub use session::{Feedback, FeedbackReceipt, Session, Status};
 #[cfg(feature = "train")]
+pub use standing::{JournalMark, Standing};
+#[cfg(feature = "train")]
 pub use swapped::Swapped;
 #[cfg(feature = "train")]
-pub use train_options::TrainOptions;
+pub use train_options::{AfterDeaths, TrainOptions};
 #[cfg(feature = "train")]
 pub use training::TrainReport;
 pub use verify::Health;
+pub use written::WrittenDay;
 
 /// What `slot` is made of.
 mod sync {

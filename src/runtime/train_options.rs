@@ -1,16 +1,31 @@
 //! How a session trains.
 
 use std::fmt;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::resume::Checkpoints;
 use crate::adapt::{Progress, Settings};
-use crate::process::TrainLimits;
+use crate::error::Result;
+use crate::process::{Pacer, TrainLimits};
+
+/// How a training begins after processes died in the middle of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AfterDeaths {
+    /// As usual.
+    AsUsual,
+    /// With the memory halved so often: each time the process died twice at one place.
+    Halved(u32),
+    /// Not at all, until there is new feedback.
+    LeaveAlone,
+}
+
+/// Says what a training may cost after such deaths. An error ends the training before it begins.
+pub(crate) type Careful<'a> = &'a (dyn Fn(AfterDeaths) -> Result<TrainLimits> + Sync);
 
 /// How to train: the default is what the home's settings say, and a method changes one thing.
 ///
 /// ```
-/// use std::sync::atomic::AtomicBool;
+/// use std::sync::atomic::{AtomicBool, Ordering};
 /// use acclimate::{TrainLimits, TrainOptions};
 ///
 /// let stop = AtomicBool::new(false);
@@ -27,6 +42,8 @@ pub struct TrainOptions<'a> {
     pub(crate) stop: Option<&'a AtomicBool>,
     pub(crate) checkpoints: Checkpoints,
     pub(crate) progress: Option<&'a (dyn Fn(Progress) + Sync)>,
+    pub(crate) pacer: Option<&'a dyn Pacer>,
+    pub(crate) careful: Option<Careful<'a>>,
 }
 
 impl<'a> TrainOptions<'a> {
@@ -77,6 +94,31 @@ impl<'a> TrainOptions<'a> {
     pub fn progress(mut self, tell: &'a (dyn Fn(Progress) + Sync)) -> Self {
         self.progress = Some(tell);
         self
+    }
+
+    internal! {
+        /// Who says between steps whether the training may go on.
+        #[must_use]
+        pub fn pacer(mut self, pacer: &'a dyn Pacer) -> Self {
+            self.pacer = Some(pacer);
+            self
+        }
+    }
+
+    internal! {
+        /// Notes in the profile that the training runs, and asks `limits` what it may cost after processes died in the
+        /// middle of it.
+        #[must_use]
+        pub fn careful(mut self, limits: &'a (dyn Fn(AfterDeaths) -> Result<TrainLimits> + Sync)) -> Self {
+            self.careful = Some(limits);
+            self
+        }
+    }
+
+    /// Whether the training is to stop here. May wait as long as its pacer does.
+    pub(super) fn is_stopped(&self) -> bool {
+        let stopped = || self.stop.is_some_and(|flag| flag.load(Ordering::Relaxed));
+        stopped() || self.pacer.is_some_and(|pacer| !pacer.may_go_on()) || stopped()
     }
 
     internal! {

@@ -1,7 +1,6 @@
 //! A session trains: the journal becomes training examples, the winner becomes a generation, and the next prediction
 //! uses it.
 
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::corrections::{self, Corrections};
@@ -10,6 +9,7 @@ use super::feedback_dataset::FeedbackDataset;
 use super::prepare::{Prepared, incumbent};
 use super::swapped::{Swapped, left_out};
 use super::train_options::TrainOptions;
+use super::written::TrainingWrites;
 use super::{Session, now_ms};
 use crate::adapt::fit::state::Keeper;
 use crate::adapt::language::LanguageFound;
@@ -157,12 +157,16 @@ impl Session {
         }
         let _held = self.store.lock_training(TRAIN_LOCK_WAIT, "training")?;
         lock(&self.journal).refresh()?;
+        let _writes = TrainingWrites::of(&self.store);
+        let attempt = self.begin_attempt(options)?;
+        let limits = attempt.as_ref().map(|attempt| attempt.limits).or(options.limits);
+        let options = &TrainOptions { limits, ..options.clone() };
         let serving = self.follow()?;
         let current = serving.generation;
         let engine = &self.home().0.engine;
         let silent = |_: Progress| {};
         let progress = options.progress.unwrap_or(&silent);
-        let stop = || options.stop.is_some_and(|s| s.load(Ordering::Relaxed));
+        let stop = || options.is_stopped();
         let prepare = |cut: &Cut| self.prepare(options, &serving, cut, &stop, progress);
         let (cut, prepared, keeping) = self.begin_or_resume(options.checkpoints, prepare, |now| now.name)?;
         let Prepared { feedback_dataset, candidates, settings, chosen, name: _ } = prepared;

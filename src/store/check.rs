@@ -104,6 +104,8 @@ impl Store {
         findings.extend(self.checkpoint().findings()?);
         findings.extend(self.choice().finding()?);
         findings.extend(self.doubts().finding()?);
+        findings.extend(self.attempt().finding()?);
+        findings.extend(self.written().finding()?);
         for folder in [&self.folder, &self.generations.folder] {
             let names = match disk.list(folder) {
                 Err(e) if e.kind() == std::io::ErrorKind::NotFound => vec![],

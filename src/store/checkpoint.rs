@@ -80,6 +80,25 @@ impl Checkpoint {
         disk.list(&self.folder).map_err(io)
     }
 
+    /// A name of where it stands: another one after everything that is kept.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn place(&self) -> Result<String> {
+        let mut place = blake3::Hasher::new();
+        for name in self.names()?.iter().filter(|n| !n.ends_with(UNFINISHED)) {
+            let path = self.folder.join(name);
+            let mut end = [0; HASH];
+            let read = self.disk.open_read(&path).and_then(|file| {
+                let length = file.len()?;
+                file.read_at(&mut end, length.saturating_sub(HASH as u64)).map(|_| length)
+            });
+            let length = read.map_err(|e| Error::io("cannot look at the checkpoint", &path, e))?;
+            place.update(name.as_bytes()).update(&length.to_le_bytes()).update(&end);
+        }
+        Ok(place.finalize().to_hex().to_string())
+    }
+
     /// The training that was cut off; `None` if there is none that can be read.
     pub fn run(&self) -> Option<Run> {
         let (name, payload) = self.sound(RUN)?;
@@ -236,9 +255,15 @@ mod tests {
         let checkpoint = Checkpoint::new(Arc::new(RealDisk), dir.path());
         assert!(checkpoint.run().is_none() && checkpoint.fit(&[1; 32]).is_none());
         let run = Run { name: [5; 32], cut: CUT };
+        let mut places = vec![checkpoint.place().unwrap()];
         checkpoint.begin(&run).unwrap();
-        checkpoint.keep(&[1; 32], &payload(1)).unwrap();
-        checkpoint.keep(&[1; 32], &payload(2)).unwrap();
+        places.push(checkpoint.place().unwrap());
+        for n in [1, 2] {
+            checkpoint.keep(&[1; 32], &payload(n)).unwrap();
+            places.push(checkpoint.place().unwrap());
+        }
+        assert_eq!(checkpoint.place().unwrap(), places[3]);
+        assert!((0..3).all(|i| places[i + 1..].iter().all(|later| *later != places[i])), "{places:?}");
         assert_eq!((checkpoint.run(), checkpoint.fit(&[1; 32])), (Some(run), Some(payload(2))));
         assert!(checkpoint.findings().unwrap().iter().all(|f| f.state == State::Sound));
         // Under another fit's file name.

@@ -1,6 +1,6 @@
 //! What the last training found out beside its verdict: `choice.toml`, which sites it chose within limits, and how much of the
-//! gradient of the person's feedback falls on each; `doubts.toml`, which feedback it doubts. Derived from feedback, so it is
-//! encrypted where the profile is, and forgotten with any of it.
+//! gradient of the person's feedback falls on each; `doubts.toml`, which feedback it doubts; `attempt.toml`, that one in the
+//! background runs; `written.toml`, how much trainings write. Derived from feedback, so it is encrypted where the profile is, and forgotten with any of it.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -28,6 +28,14 @@ impl DerivedFile {
 
     pub(super) fn doubts(disk: Arc<dyn Disk>, profile: &Path) -> DerivedFile {
         DerivedFile { disk, path: profile.join("doubts.toml"), what: "which feedback the last training doubts" }
+    }
+
+    pub(super) fn written(disk: Arc<dyn Disk>, profile: &Path) -> DerivedFile {
+        DerivedFile { disk, path: profile.join("written.toml"), what: "how much trainings wrote in the last days" }
+    }
+
+    pub(super) fn attempt(disk: Arc<dyn Disk>, profile: &Path) -> DerivedFile {
+        DerivedFile { disk, path: profile.join("attempt.toml"), what: "a training in the background that runs" }
     }
 
     /// Keeps `text` in the place of what was there.
@@ -58,7 +66,10 @@ impl DerivedFile {
     }
 
     /// Removes it; returns when it is gone from storage.
-    pub(super) fn remove(&self) -> Result<()> {
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn remove(&self) -> Result<()> {
         if !self.is_there()? {
             return Ok(());
         }

@@ -97,6 +97,8 @@ impl Store {
         if !planted(Bug::ChoiceKept) {
             self.choice().remove()?;
             self.doubts().remove()?;
+            self.attempt().remove()?;
+            self.written().remove()?;
         }
         if (!ids.is_empty() || all) && !planted(Bug::ForgottenBeforeOff) {
             journal.forget(ids, all)?;

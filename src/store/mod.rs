@@ -154,6 +154,14 @@ impl Store {
     pub fn doubts(&self) -> DerivedFile {
         DerivedFile::doubts(self.disk.clone(), &self.folder)
     }
+    /// How much trainings wrote in the last days.
+    pub fn written(&self) -> DerivedFile {
+        DerivedFile::written(self.disk.clone(), &self.folder)
+    }
+    /// That a training in the background runs.
+    pub fn attempt(&self) -> DerivedFile {
+        DerivedFile::attempt(self.disk.clone(), &self.folder)
+    }
     fn head_path(&self) -> PathBuf {
         self.folder.join("head")
     }

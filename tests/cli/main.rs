@@ -2,6 +2,7 @@
 //! documented exit code, says what to do next, and leaves what is stored as it was.
 #![cfg(all(feature = "cli", feature = "train"))]
 
+mod adapt;
 mod daily;
 mod damage;
 mod disks;

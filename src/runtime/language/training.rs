@@ -2,7 +2,6 @@
 //! generation.
 
 use std::collections::HashSet;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::texts::messages;
@@ -20,6 +19,7 @@ use crate::process::machine_memory;
 use crate::runtime::feedback_dataset::{silent, size};
 use crate::runtime::session::{Serving, Session};
 use crate::runtime::training::{TRAIN_LOCK_WAIT, TrainReport};
+use crate::runtime::written::TrainingWrites;
 use crate::runtime::{TrainOptions, now_ms, opinions};
 use crate::sites::Pattern;
 use crate::store::Cut;
@@ -68,12 +68,16 @@ impl Session {
     pub(in crate::runtime) fn train_language(&self, options: &TrainOptions<'_>) -> Result<TrainReport> {
         let _held = self.store.lock_training(TRAIN_LOCK_WAIT, "training")?;
         lock(&self.journal).refresh()?;
+        let _writes = TrainingWrites::of(&self.store);
+        let attempt = self.begin_attempt(options)?;
+        let limits = attempt.as_ref().map(|attempt| attempt.limits).or(options.limits);
+        let options = &TrainOptions { limits, ..options.clone() };
         let serving = self.follow()?;
         let current = serving.generation;
         let engine = &self.home().0.engine;
         let silent = |_: Progress| {};
         let progress = options.progress.unwrap_or(&silent);
-        let stop = || options.stop.is_some_and(|s| s.load(Ordering::Relaxed));
+        let stop = || options.is_stopped();
         let ready = |cut: &Cut| self.ready(options, &serving, cut);
         let (cut, ready, keeping) = self.begin_or_resume(options.checkpoints, ready, |now| now.name)?;
         let Ready { taught, sites, settings, chosen, name: _ } = ready;

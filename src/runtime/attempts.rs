@@ -1,0 +1,124 @@
+//! Whether the process was killed in the middle of a training, and how often at the same place: a training that is too
+//! large for the machine must not be begun for ever.
+
+use std::sync::Mutex;
+
+use serde::{Deserialize, Serialize};
+
+use super::train_options::{AfterDeaths, TrainOptions};
+use super::{Session, now_ms};
+use crate::error::{Error, Result};
+use crate::process::TrainLimits;
+use crate::store::{Cut, DerivedFile};
+use crate::sync::lock;
+
+/// Deaths at one place after which less memory is tried.
+const DEATHS: u32 = 2;
+/// How often less is tried before the training is left alone.
+const LEVELS: u32 = 2;
+
+/// What is kept while a training runs. What is found at the begin of one is of a process that died.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Kept {
+    /// Where the checkpoint stood.
+    place: String,
+    /// How often a process died there.
+    deaths: u32,
+    /// How often less memory was tried.
+    level: u32,
+    /// Feedback that there was.
+    feedback: u64,
+    at_ms: u64,
+}
+
+impl Kept {
+    /// The note of a training that begins at `place`, after what `before` says.
+    fn next(before: Option<Kept>, place: String, feedback: u64) -> Kept {
+        let (deaths, level) = match before {
+            None => (0, 0),
+            Some(before) if before.level > LEVELS => match feedback > before.feedback {
+                // Something new may change what it takes.
+                true => (0, LEVELS),
+                false => (0, before.level),
+            },
+            Some(before) => {
+                let deaths = if before.place == place { before.deaths + 1 } else { 1 };
+                if deaths >= DEATHS { (0, before.level + 1) } else { (deaths, before.level) }
+            }
+        };
+        Kept { place, deaths, level, feedback, at_ms: now_ms() }
+    }
+}
+
+/// The note of the training that runs, for the end of the process that is no death.
+static UNDER_WAY: Mutex<Option<DerivedFile>> = Mutex::new(None);
+
+/// The process is about to end because it was told to: that is no death of the training that runs.
+pub fn excuse_training() {
+    if let Some(note) = lock(&UNDER_WAY).take() {
+        // What cannot be removed is counted once; it takes two.
+        let _ = note.remove();
+    }
+}
+
+/// A training that is noted until this is dropped.
+pub(super) struct Attempt {
+    pub limits: TrainLimits,
+}
+
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        excuse_training();
+    }
+}
+
+impl Session {
+    /// Notes that a training begins, where `options` ask for it. To be called with the training lock held.
+    ///
+    /// # Errors
+    /// What the options say about the deaths before it; `Io`.
+    pub(super) fn begin_attempt(&self, options: &TrainOptions<'_>) -> Result<Option<Attempt>> {
+        let Some(careful) = options.careful else { return Ok(None) };
+        let note = self.store.attempt();
+        // A note that cannot be read is as good as none.
+        let before = note.text().ok().flatten().and_then(|text| toml::from_str(&text).ok());
+        let feedback = Cut::all(lock(&self.journal).state())?.feedback;
+        let now = Kept::next(before, self.store.checkpoint().place()?, feedback);
+        let text = toml::to_string(&now).map_err(|e| Error::internal("cannot note a training").because(e))?;
+        note.keep(&text)?;
+        let limits = careful(match now.level {
+            0 => AfterDeaths::AsUsual,
+            level if level > LEVELS => AfterDeaths::LeaveAlone,
+            level => AfterDeaths::Halved(level),
+        })?;
+        *lock(&UNDER_WAY) = Some(note);
+        Ok(Some(Attempt { limits }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Levels and deaths of trainings that all die, at these places and with so much feedback.
+    fn levels(begun: &[(&str, u64)]) -> Vec<(u32, u32)> {
+        let mut before = None;
+        let one = |(place, feedback): &(&str, u64)| {
+            let now = Kept::next(before.take(), place.to_string(), *feedback);
+            let said = (now.level, now.deaths);
+            before = Some(toml::from_str(&toml::to_string(&now).unwrap()).unwrap());
+            said
+        };
+        begun.iter().map(one).collect()
+    }
+
+    #[test]
+    fn two_deaths_at_one_place_halve_the_memory_and_six_end_it() {
+        let same = [("a", 9); 8];
+        assert_eq!(levels(&same), [(0, 0), (0, 1), (1, 0), (1, 1), (2, 0), (2, 1), (3, 0), (3, 0)]);
+        assert_eq!(levels(&[("a", 9), ("b", 9), ("c", 9), ("d", 9)]).last(), Some(&(0, 1)), "it gets further");
+        assert_eq!(levels(&[("a", 9), ("b", 9), ("b", 9)]), [(0, 0), (0, 1), (1, 0)], "twice before the same step");
+        let more = [&same[..7], &[("a", 10)]].concat();
+        assert_eq!(levels(&more).last(), Some(&(LEVELS, 0)), "with new feedback it is tried once more");
+    }
+}
