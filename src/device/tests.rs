@@ -99,7 +99,7 @@ fn a_jetson_says_its_power_mode_and_its_junction() {
     assert_eq!(all_of(jetson.throttling().throttled), (None, Some(true)));
     assert_eq!(all_of(jetson.throttling().under_voltage), UNKNOWN);
     assert_eq!(jetson.cpu().clusters, [("Cortex-A78AE".to_string(), 6)]);
-    assert_eq!(jetson.memory().zram, Some(6 * 650_128 << 10));
+    assert_eq!(jetson.memory().zram, Some((6 * 650_128) << 10));
     assert_eq!(jetson.power().supply, Supply::Unknown, "a USB port that gives power is no supply");
     assert_eq!(jetson.pressure().cpu.map(|p| p.full10), Some(None));
 }
