@@ -33,8 +33,8 @@ struct Leave {
 
 static LEAVE: OnceLock<Leave> = OnceLock::new();
 
-/// [`on_signal`] of work that must end `within` a time: what has not ended by then is cut off, with exit code `code`. It
-/// is for work that may be cut off anywhere. `tell` is called when the first signal comes.
+/// [`on_signal`] of work that must end `within` a time: what has not ended by then is cut off, with exit code `code`.
+/// It is for work that may be cut off anywhere. `tell` is called when the first signal comes.
 pub fn on_signal_within(
     within: Duration,
     code: i32,
@@ -52,7 +52,8 @@ pub fn sleep(time: Duration) -> bool {
     STOP.load(Ordering::SeqCst)
 }
 
-/// After a signal to work that must leave within a time: waits until that has been told of, so that nothing ends before.
+/// After a signal to work that must leave within a time: waits until that has been told of, so that nothing ends
+/// before.
 pub fn until_told() {
     let held = WOKEN.0.lock().unwrap_or_else(PoisonError::into_inner);
     let within = LEAVE.get().map_or(Duration::ZERO, |leave| leave.within);

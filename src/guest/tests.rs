@@ -113,7 +113,6 @@ fn paced(cool_at: usize, stop_at: usize, patience: Duration) -> (bool, bool, Vec
     let went_on = guest.may_go_on();
     assert_eq!(went_on, guest.may_go_on() && went_on, "what gave up stays so");
     let gave_up = guest.gave_up();
-    drop(guest);
     (went_on, gave_up, told.into_inner().unwrap(), sleeps.into_inner().unwrap())
 }
 

@@ -1,4 +1,4 @@
-//! What is due, and what was said about it: a look at unchanged files is all that a profile costs where nothing happens.
+//! What is due, and what was said about it. Where nothing happens, a profile costs a look at unchanged files.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
