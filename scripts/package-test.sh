@@ -10,8 +10,8 @@
 #   --suite    Debian's release (default bullseye: glibc 2.31, the oldest that the package promises)
 #   --no-demo  leaves out the demo, which takes minutes under qemu
 #
-# Needs root. The systems are kept, as archives, in ${ACCLIMATE_CACHE:-~/.cache/acclimate}/roots. Exit code 1: something is
-# not as it should be, and is named. scripts/service-test.sh runs the units under systemd.
+# Needs root. The systems are kept, as archives, in ${ACCLIMATE_CACHE:-~/.cache/acclimate}/roots. Exit code 1: something
+# is not as it should be, and is named. scripts/service-test.sh runs the units under systemd.
 set -euo pipefail
 
 say() { echo "package-test: $*" >&2; }

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # What a day of use writes to a memory card, counted at the block layer of a loop device: 1,000 predictions, feedback on
 # every third, one training by `adapt`, a process each: scripts/sd-card.sh [PROGRAM]
-# Needs root, loop devices and mkfs.ext4. Prints the MiB that were written; fails above 25, or with 77 where the system gives no loop device.
+# Needs root, loop devices and mkfs.ext4. Prints the MiB that were written; fails above 25, or with 77 where the system
+# gives no loop device.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 if [[ "${1:-}" == -h || "${1:-}" == --help ]]; then

@@ -34,6 +34,8 @@ done
 case $prefix in /*) ;; *) die "--prefix '$prefix' is no absolute path" "" 2 ;; esac
 [ -z "$purge" ] || [ -n "$uninstall" ] || die "--purge goes with --uninstall" "see --help" 2
 to=${DESTDIR:-}$prefix
+case $to in *[[:space:]\|\&\\]*) die "'$to' has a blank or one of | & \\ in it" "choose another folder" 2 ;; esac
+case $service$prefix in 1/home/* | 1/root/*) die "--service: no prefix in a home" "leave --prefix out" 2 ;; esac
 units=${DESTDIR:-}/etc/systemd/system
 with_systemd() { [ -z "${DESTDIR:-}" ] && [ -d /run/systemd/system ]; }
 
@@ -61,7 +63,8 @@ if [ -n "$uninstall" ]; then
     rmdir "$to/lib/acclimate" 2>/dev/null || true
     ! with_systemd || systemctl daemon-reload
     if [ -n "$purge" ]; then
-        rm -rf "${DESTDIR:-}/var/lib/acclimate"
+        # A disk that is mounted within is not deleted.
+        rm -rf --one-file-system "${DESTDIR:-}/var/lib/acclimate"
         say "removed, with all homes"
     else
         say "removed; homes under ${DESTDIR:-}/var/lib/acclimate are kept (--purge deletes them)"
@@ -84,7 +87,9 @@ if [ -n "$service" ]; then
     fi
     for unit in acclimate-train.service acclimate-train.timer acclimate-adapt.service; do
         mkdir -p "$units"
-        sed "s|/usr/lib/acclimate/|$prefix/lib/acclimate/|" "$here/lib/systemd/$unit" >"$units/$unit"
+        sed -e "s|/usr/lib/acclimate/|$prefix/lib/acclimate/|" \
+            -e "s|^\[Service\]|&\nEnvironment=ACCLIMATE=$prefix/bin/acclimate|" \
+            "$here/lib/systemd/$unit" >"$units/$unit"
         chmod 644 "$units/$unit"
     done
     if with_systemd; then

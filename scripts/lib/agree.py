@@ -7,6 +7,7 @@
 
 import array
 import json
+import math
 import sys
 
 GRADIENTS, PROBABILITIES = 1e-5, 1e-4
@@ -24,6 +25,8 @@ def gradients(a, b):
     a, b = tensors(a), tensors(b)
     if list(a) != list(b) or any(len(a[n]) != len(b[n]) for n in a):
         sys.exit("agree: other tensors")
+    if not all(math.isfinite(v) for n in a for v in (*a[n], *b[n])):
+        sys.exit("agree: a gradient is no finite number")
     largest = {n: max(map(abs, a[n])) for n in a}
     if not a or not all(0.0 < v < float("inf") for v in largest.values()):
         sys.exit(f"agree: no gradients to compare: {largest}")
@@ -58,6 +61,8 @@ def answers(a, b):
         if p.keys() != q.keys():
             sys.exit(f"agree: other labels: {p} and {q}")
         pairs += [abs(p[label] - q[label]) for label in p]
+    if not all(map(math.isfinite, pairs)):
+        sys.exit("agree: a probability is no finite number")
     firsts = sum(x["top"][0]["label"] == y["top"][0]["label"] for x, y in zip(a, b))
     print(f"      {len(a)} answers of generation {a[0]['generation']}, {firsts} the same,", end=" ")
     print(f"probabilities within {max(pairs):.1e}")

@@ -12,7 +12,9 @@ feedback() {
     as_user acclimate -q predict "$state/door" /test/models/digits/feedback/8/1.png >/dev/null &&
         as_user acclimate -q feedback "$state/door" last --label 8 >/dev/null
 }
-generation() { [ "$(as_user acclimate status "$state/door" --json | sed -n 's/.*"generation":\([0-9]*\).*/\1/p')" = "$1" ]; }
+generation() {
+    [ "$(as_user acclimate status "$state/door" --json | sed -n 's/.*"generation":\([0-9]*\).*/\1/p')" = "$1" ]
+}
 property() { [ "$(systemctl show -P "$2" "$1")" = "$3" ]; }
 log() { journalctl --no-pager --output cat --unit "$1" 2>/dev/null | tail -n 30; }
 
@@ -22,7 +24,8 @@ check "the timer waits" systemctl --quiet is-active acclimate-train.timer
 check "the timer starts with the system" systemctl --quiet is-enabled acclimate-train.timer
 systemctl list-timers --no-pager acclimate-train.timer | sed -n 2p
 check "the watching service is off" property acclimate-adapt.service UnitFileState disabled
-check "the units verify" systemd-analyze verify --man=no acclimate-train.service acclimate-train.timer acclimate-adapt.service
+check "the units verify" \
+    systemd-analyze verify --man=no acclimate-train.service acclimate-train.timer acclimate-adapt.service
 
 check "trains nothing where no home is" systemctl start acclimate-train.service
 check "a home, and a first training" as_user sh /test/walk.sh /test/models "$state/door"
@@ -30,7 +33,8 @@ check "new feedback" feedback
 # No call may be refused quietly.
 for unit in acclimate-train acclimate-adapt; do
     mkdir -p "/etc/systemd/system/$unit.service.d"
-    printf '[Service]\nSystemCallErrorNumber=\nSystemCallLog=~@system-service\n' >"/etc/systemd/system/$unit.service.d/strict.conf"
+    printf '[Service]\nSystemCallErrorNumber=\nSystemCallLog=~@system-service\n' \
+        >"/etc/systemd/system/$unit.service.d/strict.conf"
 done
 systemctl daemon-reload
 check "trains by the service" systemctl start acclimate-train.service || log acclimate-train
@@ -67,7 +71,8 @@ systemctl stop acclimate-train.service
 took=$((($(date +%s%N) - started) / 1000000))
 check "stops in $took ms" test "$took" -lt 2000
 check "the training was not over" generation 2
-check "the home is sound" as_user acclimate -q verify "$state/door" >/dev/null
+check "a checkpoint is kept" test -n "$(ls "$state/door/profiles/default/checkpoint" 2>/dev/null)"
+check "the home is sound" as_user sh -c "acclimate -q verify '$state/door' >/dev/null"
 check "a later start goes on" systemctl start acclimate-train.service
 check "and ends" generation 3
 

@@ -9,8 +9,8 @@ use acclimate::tools::doctor::{self, Check, Figures, State};
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::ProfileArg;
 use super::output::{Output, printable, table};
+use super::{DEFAULT_PROFILE, ProfileArg};
 
 /// Exit code where a check failed.
 const FAILED: u8 = 1;
@@ -32,6 +32,9 @@ impl Doctor {
         let mut checks = doctor::device(&sensors, self.home.as_deref().unwrap_or(here));
         let figures = match &self.home {
             Some(home) => {
+                if self.profile.profile != DEFAULT_PROFILE {
+                    self.profile.known_home(home)?;
+                }
                 let (more, figures) = doctor::home(&sensors, home, &self.profile.profile)?;
                 checks.extend(more);
                 Some(figures)

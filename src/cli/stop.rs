@@ -72,8 +72,11 @@ fn begin_to_leave() {
     // This thread hears the second signal.
     std::thread::spawn(move || {
         let until = Instant::now() + leave.within;
-        (leave.tell)();
-        wake(true);
+        // What is told may wait for a reader; the end does not.
+        std::thread::spawn(move || {
+            (leave.tell)();
+            wake(true);
+        });
         std::thread::sleep(until.saturating_duration_since(Instant::now()));
         end_tries(Duration::ZERO);
         std::process::exit(leave.code);

@@ -5,6 +5,8 @@ use crate::device::{Noticed, Sensors, Supply, processor};
 /// How much cooler the processor must become, and how much fuller the battery, before work goes on.
 const COOLER: f64 = 5.0;
 const FULLER: f64 = 5.0;
+/// Charge of a full battery, percent.
+const FULL: f64 = 100.0;
 /// Share of a limit of pressure at which work goes on.
 const CALMER: f64 = 0.5;
 
@@ -95,7 +97,7 @@ impl Limits {
 
     fn without_mains(&self, supply: Supply, paused: bool) -> Option<Crossed> {
         let Supply::Battery { percent } = supply else { return None };
-        let (value, mark) = (percent.map(f64::from), self.battery + if paused { FULLER } else { 0.0 });
+        let (value, mark) = (percent.map(f64::from), (self.battery + if paused { FULLER } else { 0.0 }).min(FULL));
         if self.on_mains {
             return Some(Crossed { reason: Reason::NotOnMains, value, limit: None });
         }

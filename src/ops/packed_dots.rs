@@ -1,7 +1,7 @@
 //! Products of few rows with weights of four or eight bits that become floats in registers, not in memory.
 //!
-//! One token of a language model reads every weight once: what counts is how many instructions a stored value takes.
-//! A byte holds two values of four bits. The low one is masked, the high one is left where it is, as 16 times its value:
+//! One token of a language model reads every weight once: what counts is how many instructions a stored value takes. A
+//! byte holds two values of four bits. The low one is masked, the high one is left where it is, as 16 times its value:
 //! the row that it is multiplied by is stored as a sixteenth, which rounds nothing. The zero point `z` of a block
 //! leaves the loop, too: `sum (q - z)·s·x = s·(sum q·x - z·sum x)`. Values of eight bits are larger than what remains
 //! of them when the zero point is off, so there it is subtracted first.

@@ -1,5 +1,5 @@
-//! Rows of scores over a vocabulary, as probabilities: vector kernels, since a text has as many exponentials as a layer has
-//! multiplications for some hundred tokens.
+//! Rows of scores over a vocabulary, as probabilities. By vector kernels: a text has as many exponentials as a layer
+//! has multiplications for some tokens.
 
 use ndarray::ArrayView1;
 use tract_core::internal::*;
@@ -27,8 +27,8 @@ pub(super) fn log_sum_exp(row: ArrayView1<f32>) -> TractResult<f64> {
     Ok(exponentials(&mut row.to_vec())?.1)
 }
 
-/// Values that the kernel is given at once. Where in memory they lie would decide in which order it adds them up; and it
-/// adds in few partial sums, which rounds too much for long rows: the pieces are added in `f64`.
+/// Values that the kernel is given at once. Where in memory they lie would decide in which order it adds them up; and
+/// it adds in few partial sums, which rounds too much for long rows: the pieces are added in `f64`.
 const PIECE: usize = 1024;
 
 #[repr(align(128))]

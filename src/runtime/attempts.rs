@@ -29,6 +29,9 @@ struct Kept {
     /// Feedback that there was.
     feedback: u64,
     at_ms: u64,
+    /// Whether it ended without a verdict and without a death.
+    #[serde(default)]
+    interrupted: bool,
 }
 
 impl Kept {
@@ -41,29 +44,42 @@ impl Kept {
                 true => (0, LEVELS),
                 false => (0, before.level),
             },
+            Some(before) if before.interrupted => (0, before.level),
             Some(before) => {
                 let deaths = if before.place == place { before.deaths + 1 } else { 1 };
                 if deaths >= DEATHS { (0, before.level + 1) } else { (deaths, before.level) }
             }
         };
-        Kept { place, deaths, level, feedback, at_ms: now_ms() }
+        Kept { place, deaths, level, feedback, at_ms: now_ms(), interrupted: false }
     }
 }
 
 /// The note of the training that runs, for the end of the process that is no death.
-static UNDER_WAY: Mutex<Option<DerivedFile>> = Mutex::new(None);
+static UNDER_WAY: Mutex<Option<(DerivedFile, Kept)>> = Mutex::new(None);
 
-/// The process is about to end because it was told to: that is no death of the training that runs.
+/// The process is about to end because it was told to: that is no death of the training that runs. How little memory it
+/// has to take stays known.
 pub fn excuse_training() {
-    if let Some(note) = lock(&UNDER_WAY).take() {
-        // What cannot be removed is counted once; it takes two.
-        let _ = note.remove();
-    }
+    let Some((note, kept)) = lock(&UNDER_WAY).take() else { return };
+    // What cannot be written is counted once; it takes two.
+    let _ = match kept.level {
+        0 => note.remove(),
+        _ => toml::to_string(&Kept { deaths: 0, interrupted: true, ..kept }).map_or(Ok(()), |text| note.keep(&text)),
+    };
 }
 
 /// A training that is noted until this is dropped.
 pub(super) struct Attempt {
     pub limits: TrainLimits,
+}
+
+impl Attempt {
+    /// It came to a verdict: nothing needs to be known of it.
+    pub fn end(self) {
+        if let Some((note, _)) = lock(&UNDER_WAY).take() {
+            let _ = note.remove();
+        }
+    }
 }
 
 impl Drop for Attempt {
@@ -81,17 +97,20 @@ impl Session {
         let Some(careful) = options.careful else { return Ok(None) };
         let note = self.store.attempt();
         // A note that cannot be read is as good as none.
-        let before = note.text().ok().flatten().and_then(|text| toml::from_str(&text).ok());
+        let before: Option<Kept> = note.text().ok().flatten().and_then(|text| toml::from_str(&text).ok());
+        let was_left = before.as_ref().is_some_and(|before| before.level > LEVELS);
         let feedback = Cut::all(lock(&self.journal).state())?.feedback;
         let now = Kept::next(before, self.store.checkpoint().place()?, feedback);
         let text = toml::to_string(&now).map_err(|e| Error::internal("cannot note a training").because(e))?;
-        note.keep(&text)?;
+        if !(was_left && now.level > LEVELS) {
+            note.keep(&text)?;
+        }
         let limits = careful(match now.level {
             0 => AfterDeaths::AsUsual,
             level if level > LEVELS => AfterDeaths::LeaveAlone,
             level => AfterDeaths::Halved(level),
         })?;
-        *lock(&UNDER_WAY) = Some(note);
+        *lock(&UNDER_WAY) = Some((note, now));
         Ok(Some(Attempt { limits }))
     }
 }
@@ -118,6 +137,9 @@ mod tests {
         assert_eq!(levels(&same), [(0, 0), (0, 1), (1, 0), (1, 1), (2, 0), (2, 1), (3, 0), (3, 0)]);
         assert_eq!(levels(&[("a", 9), ("b", 9), ("c", 9), ("d", 9)]).last(), Some(&(0, 1)), "it gets further");
         assert_eq!(levels(&[("a", 9), ("b", 9), ("b", 9)]), [(0, 0), (0, 1), (1, 0)], "twice before the same step");
+        let interrupted = Kept { level: 2, deaths: 1, interrupted: true, ..Kept::next(None, "a".into(), 9) };
+        let again = Kept::next(Some(interrupted), "a".into(), 9);
+        assert_eq!((again.level, again.deaths, again.interrupted), (2, 0, false), "as little memory as before");
         let more = [&same[..7], &[("a", 10)]].concat();
         assert_eq!(levels(&more).last(), Some(&(LEVELS, 0)), "with new feedback it is tried once more");
     }

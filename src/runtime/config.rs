@@ -150,8 +150,8 @@ pub struct Config {
     /// With which key the profiles are encrypted; they are not when not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub encryption: Option<Encryption>,
-    /// Bytes a day from which on a training in the background waits until the next day; 0 for no limit, 25 MiB when not
-    /// given.
+    /// Bytes a day of a profile from which on a training of it in the background waits until the next day; 0 for no
+    /// limit, 25 MiB when not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub write_budget: Option<u64>,
     /// What training may cost.

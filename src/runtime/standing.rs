@@ -102,6 +102,18 @@ impl Home {
     }
 }
 
+impl Home {
+    internal! {
+        /// Whether a training of the profile of the home in `path` could begin now. No model is loaded.
+        ///
+        /// # Errors
+        /// [`ErrorKind::Busy`](crate::ErrorKind::Busy) where one runs, [`ErrorKind::Io`](crate::ErrorKind::Io).
+        pub fn training_may_begin(path: &Path, profile: &str) -> Result<()> {
+            Store::open(Arc::new(RealDisk), &profile_folder(path, profile)?)?.training_may_begin()
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -193,6 +193,9 @@ impl Session {
         engine.drop_train_plans();
         let Outcome { verdict, winner, steps, seconds, tried, loss, doubts, corrections, calibration, known } =
             outcome?;
+        if let Some(attempt) = attempt {
+            attempt.end();
+        }
         let contradicting = doubts.as_ref().map_or(0, |found| found.contradicting(&dataset.training_examples));
         let doubts = doubts.map(|found| Doubts { left_out: left_out(&swapped), ..named(&found, &ids, &labels) });
         let may_change = winner.as_ref().and_then(|w| w.confusions.as_ref()).map(|c| in_words(c, &labels));

@@ -189,6 +189,15 @@ impl Store {
         Ok(held)
     }
 
+    /// Whether a training could begin now.
+    ///
+    /// # Errors
+    /// `Busy`, naming the holder of the lock; `Io`.
+    pub fn training_may_begin(&self) -> Result<()> {
+        let lock = self.folder.join("train.lock");
+        WriterLock::acquire(&*self.disk, &lock, Duration::ZERO, "looking").map(drop)
+    }
+
     /// What the head says now.
     ///
     /// # Errors

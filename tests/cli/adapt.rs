@@ -2,7 +2,7 @@
 #![cfg(target_os = "linux")]
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -187,8 +187,9 @@ fn a_home_in_use_is_busy_and_the_next_one_is_trained() {
     let held = held.lock_training(Duration::ZERO, "training").unwrap();
     let (code, events) = once(&board, &[&bench.home(), &other.home()]);
     assert_eq!(code, Some(0), "busy is no failure: {events:#?}");
-    assert_eq!(names(&events)[..3], ["due", "started", "busy"]);
-    assert!(events[2]["error"].as_str().unwrap().contains(&format!("process {}", std::process::id())));
+    let busy = events.iter().find(|e| e["home"] == bench.home()).unwrap();
+    assert_eq!((names(&events)[..2].to_vec(), &busy["event"]), (vec!["busy", "due"], &"busy".into()));
+    assert!(busy["error"].as_str().unwrap().contains(&format!("process {}", std::process::id())));
     assert_eq!((bench.status()["waiting"].clone(), other.status()["waiting"].clone()), (20.into(), 0.into()));
     drop(held);
     assert!(ENDS.contains(names(&once(&board, &[&bench.home()]).1).last().unwrap()));
@@ -274,6 +275,33 @@ fn a_signal_ends_it_in_the_middle_of_a_training_which_goes_on_at_the_next_start(
 }
 
 #[test]
+fn a_reader_that_does_not_read_does_not_delay_the_end() {
+    let (board, bench) = (Board::new(), Bench::new());
+    bench.teach(24, &rows(1));
+    let (reader, mut full) = std::io::pipe().unwrap();
+    full.write_all(&vec![b' '; 1 << 16]).unwrap();
+    let args = ["adapt", &bench.home(), "--watch", "--sensors-root", board.root()];
+    let mut child = acclimate(&args).stdout(full).spawn().unwrap();
+    std::thread::sleep(Duration::from_millis(700));
+    assert!(child.try_wait().unwrap().is_none(), "it waits for its reader");
+    let begun = Instant::now();
+    kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    assert!(begun.elapsed() < LEAVES_WITHIN, "it took {:?} to leave", begun.elapsed());
+    drop(reader);
+}
+
+#[test]
+fn looks_without_a_pause_between_and_shares_beyond_all_are_refused() {
+    let (board, bench) = (Board::new(), Bench::new());
+    for args in [["--every", "0"], ["--max-cpu-pressure", "-1"], ["--min-battery", "101"]] {
+        let option = format!("{}={}", args[0], args[1]);
+        let out = acclimate(&["adapt", &bench.home(), &option, "--sensors-root", board.root()]).output().unwrap();
+        assert_eq!(out.status.code(), Some(2), "{option}: {}", String::from_utf8_lossy(&out.stderr));
+    }
+}
+
+#[test]
 fn heat_pauses_it_in_memory_and_after_a_while_on_disk() {
     let (board, bench) = (Board::new(), Bench::new());
     bench.teach(24, &rows(180));
@@ -334,6 +362,11 @@ fn killed_twice_at_one_place_it_takes_less_memory_and_at_last_leaves_the_home() 
     let third = killed(&board, &bench, "killed");
     assert_eq!(names(&third), ["due", "started", "killed"], "{third:#?}");
     assert_eq!((&third[2]["times"], &third[2]["memory"]), (&2.into(), &(512 << 20).into()));
+    // A stop in between does not give it more.
+    let mut stopped = Running::start(&board, &[&bench.home(), "--memory", "1GiB"]);
+    assert_eq!(stopped.wait_for(&["killed"])["memory"], 512 << 20);
+    stopped.terminate();
+    assert_eq!(killed(&board, &bench, "killed")[2]["memory"], 512 << 20);
     killed(&board, &bench, "started");
     let fifth = killed(&board, &bench, "killed");
     assert_eq!((&fifth[2]["times"], &fifth[2]["memory"]), (&4.into(), &(256 << 20).into()), "{fifth:#?}");

@@ -101,7 +101,7 @@ impl Event<'_> {
     fn words(&self) -> String {
         match self {
             Event::Priority { refused } => format!("the system refused {}", refused.join("; ")),
-            Event::Idle => "nothing is due".into(),
+            Event::Idle => "nothing to train now".into(),
             Event::Due { waiting } => format!("{waiting} pieces of feedback wait"),
             Event::Started => "training".into(),
             Event::Written { bytes: written, budget } => {
@@ -119,8 +119,8 @@ impl Event<'_> {
                 format!("generation {} goes on serving: {}", report.generation, report.verdict.reason)
             }
             Event::Killed { times, memory } => {
-                let memory = memory.map_or("less memory".into(), bytes);
-                format!("ended {times} times in the middle of this training; now with at most {memory}")
+                let memory = memory.map_or(String::new(), |most| format!("; now with at most {}", bytes(most)));
+                format!("ended {times} times in the middle of this training{memory}")
             }
             Event::Left { reason } => format!("left alone: {reason}"),
             Event::Busy(e) => format!("busy: {e}"),
@@ -139,7 +139,8 @@ fn crossed(c: &Crossed) -> String {
     format!("{}{value}{limit}", c.reason.name())
 }
 
-/// Says it. Standard output that takes nothing is no reason to stop learning.
+/// Says it. Standard output that is closed or full is no reason to stop learning; a reader that does not read is waited
+/// for.
 pub fn say(output: &Output, about: Option<About<'_>>, event: &Event<'_>) {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64);
     let mut line = Map::from_iter([("event".to_string(), event.name().into()), ("at".into(), instant(now).into())]);

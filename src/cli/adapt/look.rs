@@ -16,6 +16,8 @@ const LAST_RETRY: Duration = Duration::from_secs(3600);
 struct Known {
     /// Its journal when nothing was due.
     settled: Option<JournalMark>,
+    /// All its feedback when it was left alone.
+    left: Option<usize>,
     failures: u32,
     retry: Option<Instant>,
     /// The last failure that was said.
@@ -53,7 +55,9 @@ impl Looks {
             return Found::Nothing;
         }
         match Home::standing(home, profile) {
-            Ok(standing) if standing.is_due(after) => Found::Due(standing),
+            Ok(standing) if standing.is_due(after) && known.left.is_none_or(|then| standing.feedback > then) => {
+                Found::Due(standing)
+            }
             Ok(_) => {
                 (known.settled, known.failures) = (mark, 0);
                 known.said.clear();
@@ -68,9 +72,9 @@ impl Looks {
         *self.of(home, profile) = Known::default();
     }
 
-    /// Notes that it is left alone until its journal changes.
-    pub fn left(&mut self, home: &Path, profile: &str, mark: Option<JournalMark>) {
-        *self.of(home, Some(profile)) = Known { settled: mark, ..Known::default() };
+    /// Notes that it is left alone until there is more feedback.
+    pub fn left(&mut self, home: &Path, profile: &str, mark: Option<JournalMark>, feedback: usize) {
+        *self.of(home, Some(profile)) = Known { settled: mark, left: Some(feedback), ..Known::default() };
     }
 
     /// Whether it is to be said that it waits until tomorrow.

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use acclimate::device::{Linux, Sensors};
 use acclimate::guest::{Guest, Limits, Rhythm};
-use acclimate::process::TrainLimits;
+use acclimate::process::{TrainLimits, machine_memory};
 use acclimate::runtime::{AfterDeaths, Checkpoints, TrainOptions, excuse_training};
 use acclimate::{Error, ErrorKind, Home, Result};
 use clap::Args;
@@ -25,6 +25,8 @@ use look::{Found, Looks};
 
 /// Time that an orderly end has before the process is cut off. With what a start of the end takes it stays below 2 s.
 const LEAVE_WITHIN: Duration = Duration::from_millis(1500);
+/// Shortest time between looks.
+const MOST_OFTEN: Duration = Duration::from_millis(50);
 /// Exit code of a `--watch` that was told to stop, and of other work.
 const ENDED: i32 = 0;
 const STOPPED: i32 = 130;
@@ -39,7 +41,7 @@ pub struct Adapt {
     /// Go on until SIGTERM or SIGINT
     #[arg(long)]
     watch: bool,
-    /// Seconds between looks with --watch
+    /// Seconds between looks with --watch, at least 0.05
     #[arg(long, value_name = "S", default_value_t = 60.0)]
     every: f64,
     /// New pieces of feedback that make a profile due; 8 or a twentieth of all its feedback when not given
@@ -49,13 +51,13 @@ pub struct Adapt {
     #[arg(long, value_name = "C", default_value_t = Limits::default().celsius, value_parser = number)]
     max_temperature: f64,
     /// Training pauses while tasks wait for memory in more of the time, percent
-    #[arg(long, value_name = "P", default_value_t = Limits::default().memory_pressure, value_parser = number)]
+    #[arg(long, value_name = "P", default_value_t = Limits::default().memory_pressure, value_parser = percent)]
     max_memory_pressure: f64,
     /// Training pauses while tasks wait for a core in more of the time, percent
-    #[arg(long, value_name = "P", default_value_t = Limits::default().cpu_pressure, value_parser = number)]
+    #[arg(long, value_name = "P", default_value_t = Limits::default().cpu_pressure, value_parser = percent)]
     max_cpu_pressure: f64,
     /// Training pauses while a battery discharges and has less left, percent
-    #[arg(long, value_name = "P", default_value_t = Limits::default().battery, value_parser = number)]
+    #[arg(long, value_name = "P", default_value_t = Limits::default().battery, value_parser = percent)]
     min_battery: f64,
     /// Training pauses while the device runs on its battery
     #[arg(long)]
@@ -105,14 +107,23 @@ impl Adapt {
         };
         let every = duration(self.every, "between looks")?;
         let paused = duration(self.pause_every, "between looks at sensors")?;
+        if every.min(paused) < MOST_OFTEN {
+            return Err(Error::usage("looks so close together would take a core").hint("give --every at least 0.05"));
+        }
         let working = paused.min(Rhythm::default().working);
-        let rhythm = Rhythm { working, paused, patience: duration(self.patience, "of a pause")? };
+        // Without checkpoints a long pause would throw the training away.
+        let patience = match checkpoints {
+            Checkpoints::Never => Duration::MAX,
+            _ => duration(self.patience, "of a pause")?,
+        };
+        let rhythm = Rhythm { working, paused, patience };
         let code = if self.watch { ENDED } else { STOPPED };
         let told = *output;
         // Before the priority falls: the thread that hears signals keeps its own.
         let stop = stop::on_signal_within(LEAVE_WITHIN, code, move || {
-            say(&told, None, &Event::Stopping);
+            // First: what reads the events may be slow.
             excuse_training();
+            say(&told, None, &Event::Stopping);
         })?;
         let refused = priority::be_idle();
         if !refused.is_empty() {
@@ -130,11 +141,12 @@ impl Adapt {
                 stop::until_told();
                 return Ok(ExitCode::from(code as u8));
             }
-            let is_idle = !round.trained;
-            if is_idle && !was_idle && round.failed.is_none() {
+            if round.trained {
+                was_idle = false;
+            } else if !was_idle && round.failed.is_none() {
                 say(output, None, &Event::Idle);
+                was_idle = true;
             }
-            was_idle = is_idle;
             if !self.watch {
                 return Ok(round.failed.map_or(ExitCode::SUCCESS, ExitCode::from));
             }
@@ -190,6 +202,10 @@ impl Run<'_> {
                             }
                             continue;
                         }
+                        if let Err(e) = Home::training_may_begin(home, &profile) {
+                            self.failed(home, Some(&profile), &e, &mut round);
+                            continue;
+                        }
                         say(self.output, Some(about), &Event::Due { waiting: standing.waiting });
                         match self.train(about) {
                             Ok(()) => {
@@ -199,7 +215,7 @@ impl Run<'_> {
                             Err(_) if self.is_stopped() => return round,
                             Err(e) if e.what() == LEFT => {
                                 say(self.output, Some(about), &Event::Left { reason: LEFT });
-                                self.looks.left(home, &profile, mark);
+                                self.looks.left(home, &profile, mark, standing.feedback);
                             }
                             Err(e) => self.failed(home, Some(&profile), &e, &mut round),
                         }
@@ -254,6 +270,7 @@ impl Run<'_> {
             AfterDeaths::Halved(level) => {
                 let (memory, group) = (self.sensors.memory(), self.sensors.group());
                 let free = [memory.available, group.memory_left()].into_iter().flatten().min();
+                let free = free.or_else(machine_memory);
                 let memory = limits.memory_bytes.or(free).map(|bytes| bytes >> level.min(63));
                 say(self.output, Some(about), &Event::Killed { times: 2 * level, memory });
                 Ok(memory.map_or(limits, |bytes| limits.memory_bytes(bytes)))
@@ -293,4 +310,11 @@ fn number(text: &str) -> Result<f64, String> {
         Ok(number) if number.is_finite() => Ok(number),
         _ => Err(format!("{text:?} is not a number")),
     }
+}
+
+fn percent(text: &str) -> Result<f64, String> {
+    number(text).and_then(|number| match (0.0..=100.0).contains(&number) {
+        true => Ok(number),
+        false => Err(format!("{text} is no percentage from 0 to 100")),
+    })
 }

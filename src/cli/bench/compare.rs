@@ -23,6 +23,7 @@ pub fn share(text: &str) -> std::result::Result<f64, String> {
         None => (text, 1.0),
     };
     match number.parse::<f64>() {
+        Ok(n) if n >= 1.0 && scale == 1.0 => Err(format!("{n} is {} %: give a share such as 10% or 0.1", n * 100.0)),
         Ok(n) if n.is_finite() && n >= 0.0 => Ok(n * scale),
         _ => Err("give a share such as 10% or 0.1".into()),
     }
@@ -170,17 +171,22 @@ pub fn run(a: &Path, b: &Path, fail_slower: Option<f64>, output: &Output) -> Res
     let failed = too_slow(&lines, fail_slower);
     output.data(&as_json(&lines, &warnings, fail_slower, &failed), || for_people(&lines))?;
     if let Some(most) = fail_slower.filter(|_| !failed.is_empty()) {
-        output.note(format_args!("{} of {} got worse by {:.0} % or more", failed.len(), lines.len(), 100.0 * most));
+        let (failed, lines, most) = (failed.len(), lines.len(), 100.0 * most);
+        output.note(format_args!("{failed} of {lines} got worse by {most:.0} % or more, or are gone"));
         return Ok(ExitCode::from(SLOWER));
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// Lines that got slower, or take more memory, by a share of at least `most`.
+/// Lines that got slower, or take more memory, by a share of at least `most`; and those that are gone although their
+/// model was measured.
 pub fn too_slow(lines: &[Compared], most: Option<f64>) -> Vec<&Compared> {
-    let is_worse = |l: &&Compared| {
-        matches!(l.verdict, Verdict::Slower | Verdict::More)
-            && l.ratio.is_some_and(|r| most.is_some_and(|most| r.value >= 1.0 + most))
+    let Some(most) = most else { return vec![] };
+    let is_there = |model: &str| lines.iter().any(|l| l.key.model == model && l.b.is_some());
+    let is_worse = |l: &&Compared| match l.verdict {
+        Verdict::Slower | Verdict::More => l.ratio.is_some_and(|r| r.value >= 1.0 + most),
+        Verdict::OnlyInA => is_there(&l.key.model),
+        _ => false,
     };
     lines.iter().filter(is_worse).collect()
 }
@@ -227,8 +233,8 @@ fn for_people(lines: &[Compared]) -> String {
     let head = ["", "", "A", "B", "time or memory, B over A", "99 % interval"];
     let table = if changed.is_empty() { String::new() } else { table(head, rows, 2) + "\n\n" };
     format!(
-        "{table}{} of {} lines: no change beyond noise. Of lines that are the same, about one in a hundred is beyond \
-         it by chance.",
+        "{table}{} of {} lines: no change beyond noise. Of lines that are the same, one to four in a hundred are \
+         beyond it by chance.",
         count(lines, Verdict::NoChange),
         lines.len()
     )

@@ -192,7 +192,7 @@ fn a_file_that_is_none_is_refused_with_what_to_do() {
 #[test]
 fn shares() {
     assert_eq!(["10%", "0.1", "7.5 %", "0"].map(|t| share(t).unwrap()), [0.1, 0.1, 0.075, 0.0]);
-    assert!(["", "%", "-1", "nan", "ten"].iter().all(|t| share(t).is_err()));
+    assert!(["", "%", "-1", "nan", "ten", "10", "1"].iter().all(|t| share(t).is_err()));
 }
 
 #[test]

@@ -12,7 +12,7 @@ use crate::cli::output::Output;
 
 /// What stands for a word that may tell whose the machine is.
 const LEFT_OUT: &str = "[left out]";
-/// Shorter words are parts of too many others.
+/// Shorter words are parts of too many others: they are left out where they stand alone.
 const SHORTEST: usize = 3;
 
 pub fn run(file: &Path, how: &How, output: &Output) -> Result<ExitCode> {
@@ -42,7 +42,7 @@ fn personal(root: &Path, variable: &dyn Fn(&str) -> Option<String>) -> Vec<Strin
     let variables = ["USER", "LOGNAME", "HOSTNAME", "HOME", "PWD", "ACCLIMATE_MODELS", "TMPDIR"];
     let words = files.into_iter().filter_map(read).chain(variables.into_iter().filter_map(variable));
     let words = words.map(|w| w.trim_matches(|c: char| c == '\0' || c.is_whitespace()).to_string());
-    let mut words: Vec<String> = words.filter(|w| w.len() >= SHORTEST).collect();
+    let mut words: Vec<String> = words.filter(|w| !w.is_empty()).collect();
     // Longer ones first: a path that has a name in it goes as a whole.
     words.sort_by_key(|w| std::cmp::Reverse(w.len()));
     words.dedup();
@@ -52,8 +52,20 @@ fn personal(root: &Path, variable: &dyn Fn(&str) -> Option<String>) -> Vec<Strin
 /// Takes `words` out of everything that was not written by this program.
 fn without(results: &mut Results, words: &[String]) {
     let clean = |text: &mut String| {
-        for word in words {
+        for word in words.iter().filter(|w| w.len() >= SHORTEST) {
             *text = text.replace(word.as_str(), LEFT_OUT);
+        }
+        let is_told = |part: &&str| {
+            part.starts_with('/') && part[1..].contains('/') || words.iter().any(|w| w.len() < SHORTEST && w == part)
+        };
+        let parts: Vec<String> = text
+            .split(|c: char| c.is_whitespace() || "'\"`(),;:".contains(c))
+            .filter(is_told)
+            .map(str::to_string)
+            .collect();
+        // Each stands alone here: what is next to it is no letter.
+        for part in parts {
+            *text = alone(text, &part);
         }
     };
     let Results { machine, models, .. } = results;
@@ -61,6 +73,19 @@ fn without(results: &mut Results, words: &[String]) {
     let said = models.iter_mut().flat_map(|m| [&mut m.reason, &mut m.next]);
     said.chain([&mut machine.board, &mut machine.governor]).flatten().for_each(clean);
     machine.cpu.iter_mut().for_each(clean);
+}
+
+/// `text` without `part` where no letter, digit or slash is next to it.
+fn alone(text: &str, part: &str) -> String {
+    let is_apart = |c: Option<char>| c.is_none_or(|c| !c.is_alphanumeric() && c != '/');
+    let (mut out, mut rest) = (String::new(), text);
+    while let Some(at) = rest.find(part) {
+        let (before, after) = (&rest[..at], &rest[at + part.len()..]);
+        out += before;
+        out += if is_apart(out.chars().last()) && is_apart(after.chars().next()) { LEFT_OUT } else { part };
+        rest = after;
+    }
+    out + rest
 }
 
 #[cfg(test)]
@@ -80,15 +105,16 @@ mod tests {
             _ => None,
         };
         let words = personal(root.path(), &variable);
-        assert_eq!(words, ["adas-kitchen", "/home/ada", "ada"]);
+        assert_eq!(words, ["adas-kitchen", "/home/ada", "ada", "x"]);
         let mut results = made_up(1.0);
         results.machine.kernel = "6.12.1-adas-kitchen".into();
         results.machine.board = Some("Board of ada".into());
         results.models[0].reason = Some("cannot read /home/ada/models/m.onnx".into());
-        results.models[0].next = Some("ask ada".into());
+        results.models[0].next = Some("ask ada or x, not xenia; see '/srv/own/list.txt' or models/a.onnx".into());
         without(&mut results, &words);
         let text = serde_json::to_string(&results).unwrap();
         assert!(!text.contains("kitchen") && !text.contains("/home") && !text.contains("ada\""), "{text}");
+        assert!(text.contains("or [left out], not xenia; see '[left out]' or models/a.onnx"), "{text}");
         assert!(text.contains("6.12.1-[left out]") && text.contains("Cortex-A76"), "{text}");
         assert!(text.contains("adapted_predict"), "names of measures stay");
     }

@@ -17,7 +17,7 @@ pub const FORMAT: u32 = 1;
 pub struct Results {
     pub kind: String,
     pub format: u32,
-    /// When it was begun, RFC 3339.
+    /// When it ended, RFC 3339.
     pub at: String,
     pub quick: bool,
     /// How often each part was started anew.

@@ -103,6 +103,9 @@ impl Session {
         }
         engine.drop_train_plans();
         let LanguageOutcome { verdict, winner, steps, seconds, tried, found } = outcome?;
+        if let Some(attempt) = attempt {
+            attempt.end();
+        }
         let generation = match winner {
             Some(winner) => {
                 let mut deltas = winner.deltas;
