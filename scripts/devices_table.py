@@ -32,7 +32,7 @@ def read(path):
 def clean(text):
     """Reports come from others: nothing in them is markup."""
     plain = "".join(c for c in str(text) if c.isprintable())
-    return "".join("/" if c == "|" else c for c in plain if c not in "\\<>`[]!*_&#~")[:80]
+    return "".join("/" if c == "|" else c for c in plain if c not in "\\<>`[]!*&#~")[:80]
 
 
 def figure(line):
