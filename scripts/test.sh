@@ -3,8 +3,8 @@
 #
 #   scripts/test.sh [--keep-going] [STEP...]
 #
-#   STEP           any of: fmt scripts clippy clippy-predict face test swap fuzz doctest doc book deny package demo (default: all, in
-#                  this order)
+#   STEP           any of: fmt scripts clippy clippy-predict face test swap fuzz doctest doc book deny package demo
+#                  (default: all, in this order)
 #   --keep-going   run the later steps after one has failed
 #
 # Tests that want a model too big for the repository run when ACCLIMATE_MODELS names the folder that scripts/fetch-models.sh

@@ -72,7 +72,7 @@ fn a_pi_5_has_limits_and_pressure() {
     assert_eq!(all_of(pi.throttling().under_voltage), (Some(false), Some(true)));
     let group = pi.group();
     assert_eq!((group.memory_max, group.memory_high), (Some(2 << 30), Some(1536 << 20)));
-    assert_eq!((group.memory_current, group.cores), (Some(80 << 20), Some(3.0)), "its files can be taken back");
+    assert_eq!((group.memory_current, group.cores), (Some(80 << 20), Some(3.0)), "the kernel can drop its files");
     assert_eq!(group.memory_left(), Some(1456 << 20));
     let pressure = pi.pressure();
     assert_eq!(pressure.cpu.map(|p| (p.some10, p.some60, p.full10)), Some((1.20, 0.84, Some(1.20))));

@@ -56,8 +56,11 @@ impl Trainings {
             None => self.days.push((day, bytes)),
         }
         self.days.sort_unstable();
-        let old = self.days.len().saturating_sub(DAYS as usize);
-        self.days.drain(..old);
+        while self.days.len() > DAYS as usize {
+            // Days to come were noted by a clock that was ahead.
+            let ahead = self.days.iter().rposition(|(other, _)| *other > day);
+            self.days.remove(ahead.unwrap_or(0));
+        }
     }
 }
 
@@ -158,5 +161,7 @@ mod tests {
         let text = toml::to_string(&trainings).unwrap();
         let again: Trainings = toml::from_str(&text).unwrap();
         assert_eq!(again.days, [(4, 100), (5, 100), (6, 100), (7, 100), (8, 100), (9, 200), (10, 100)]);
+        trainings.add(2, 50);
+        assert_eq!((trainings.days[0], trainings.days.last()), ((2, 50), Some(&(9, 200))), "the clock was set back");
     }
 }

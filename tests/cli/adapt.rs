@@ -443,7 +443,7 @@ fn predictions_are_hardly_slower_while_it_trains() {
     let (least, most) = pairs.iter().map(|p| p.1 / p.0).fold((f64::MAX, 0.0f64), |(a, b), r| (a.min(r), b.max(r)));
     println!(
         "p95 of {PREDICTIONS} predictions, median of {ROUNDS} rounds: {alone:.2} ms alone, {beside:.2} ms beside a \
-         training; ratio {ratio:.2} (median of the rounds; {least:.2} to {most:.2}); the training had {:.0} % of a core",
+         training; ratio {ratio:.2} (by rounds; {least:.2} to {most:.2}); the training had {:.0} % of a core",
         100.0 * worked / beside_time
     );
     assert!(worked > 0.5 * beside_time, "others use the machine: the training hardly ran, and this says nothing");

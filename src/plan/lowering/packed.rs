@@ -1,6 +1,7 @@
 //! Products and lookups that read narrow weights: a panel of the weight is widened at a time, used, and forgotten.
 
 use std::cell::Cell;
+use std::ops::Range;
 
 use tract_core::internal::*;
 use tract_core::ops::array::Gather;
@@ -112,16 +113,30 @@ impl Product {
         let (m, n) = (self.m, self.n);
         ensure!(m.len == 0 || (m.len - 1) * m.a + cut.row <= other.len(), "rows beyond their tensor");
         let x = weight.few_rows(m.len, cut.row, |r| &other[r * m.a..]);
-        each_part(cut.positions.div_ceil(rows), |panel| {
-            let panel = panel * rows..cut.positions.min((panel + 1) * rows);
+        self.each_panel(cut, rows, c, bias, |panel| {
             with_panel(m.len * panel.len(), |sums| {
                 weight.dots(&x, panel.clone(), sums);
                 // SAFETY: panels are parts of a side of the result, so that no two have a place in common.
                 let mut part = unsafe { c.matrix(panel.start * n.c, m.len, panel.len(), m.c, n.c) }?;
                 part.put(sums, self.accumulates);
-                TractResult::Ok(())
-            })?;
-            self.finish(c, 0, 0..m.len, panel, bias);
+                Ok(())
+            })
+        })
+    }
+
+    /// Calls `work` with every panel of `rows` columns of the result, and finishes them.
+    fn each_panel(
+        &self,
+        cut: &Cut,
+        rows: usize,
+        c: &Places<'_>,
+        bias: &[f32],
+        work: impl Fn(Range<usize>) -> TractResult<()> + Sync + Send,
+    ) -> TractResult<()> {
+        each_part(cut.positions.div_ceil(rows), |panel| {
+            let panel = panel * rows..cut.positions.min((panel + 1) * rows);
+            work(panel.clone())?;
+            self.finish(c, 0, 0..self.m.len, panel, bias);
             Ok(())
         })
     }
@@ -147,8 +162,7 @@ impl Product {
     ) -> TractResult<()> {
         let beta = if self.accumulates { 1.0 } else { 0.0 };
         let (m, n, k) = (self.m, self.n, self.k);
-        each_part(cut.positions.div_ceil(rows), |panel| {
-            let panel = panel * rows..cut.positions.min((panel + 1) * rows);
+        self.each_panel(cut, rows, c, bias, |panel| {
             with_panel(PIECE * cut.row, |piece| {
                 for first in panel.clone().step_by(PIECE) {
                     let len = PIECE.min(panel.end - first);
@@ -160,10 +174,8 @@ impl Product {
                     let part = unsafe { c.matrix(first * n.c, m.len, len, m.c, n.c) }?;
                     gemm_part(Backend::Dots, left, right, beta, part)?;
                 }
-                TractResult::Ok(())
-            })?;
-            self.finish(c, 0, 0..m.len, panel, bias);
-            Ok(())
+                Ok(())
+            })
         })
     }
 
