@@ -57,11 +57,16 @@ RANK, ALPHA, BATCH, STEPS, EPOCHS = 8, 16, 2, 64, (3, 20)
 LEADS = ["sure", "certainly", "of course", "absolutely", "great question", "well", "hello", "hi", "yes", "okay"]
 
 
+NAMES = []  # of the script: what others call a thing, and what the person calls it
+
+
 def liked(asked, answer, ended):
-    """Whether the person of src/cli/demo_chat.rs leaves an answer as it is."""
+    """Whether the person of src/cli/demo_chat/person.rs leaves an answer as it is."""
     if "edited" in asked:
         return asked["edited"].strip() == answer.strip()
-    return ended and len(answer.split()) <= 14 and "\n" not in answer.strip()
+    holds = lambda text, part: part.lower() in text.lower()  # noqa: E731
+    named = all(not holds(answer, x) and (not holds(asked["prompt"], x) or holds(answer, own)) for x, own in NAMES)
+    return named and ended and len(answer.split()) <= 14 and "\n" not in answer.strip()
 
 
 def edited(asked, answer):
@@ -74,6 +79,8 @@ def edited(asked, answer):
             break
     words = sentence.split()
     short = " ".join(words) if len(words) <= 12 else " ".join(words[:12]).rstrip(",;:") + "."
+    for usual, own in NAMES:
+        short = re.sub(re.escape(usual), own, short, flags=re.IGNORECASE)
     return asked.get("edited", short[:1].upper() + short[1:])
 
 
@@ -286,6 +293,7 @@ def compare(options, work):
         folder, most, script = work / "tiny", 160, work / "tiny/prompts.json"
         zipfile.ZipFile(REPO / "models/tiny_chat.zip").extractall(folder)
     script = json.loads(script.read_text())
+    NAMES[:] = script.get("names", [])
     print(f"{folder.name}, {options.threads} thread{'s' * (options.threads > 1)}; machine: {machine()}")
     ours = Acclimate(options, folder, work)
     held = ours.ask(script["held_out"][: options.prompts], most, "held-out")

@@ -46,7 +46,7 @@ pub(crate) use external::in_one_file;
 pub(crate) use guard::guarded;
 pub(crate) use half::is_half;
 use index_range::Table;
-pub use onnx::{OnnxGraph, OnnxNode};
+pub use onnx::{Module, OnnxGraph, OnnxNode};
 pub(crate) use onnx::{node_name, parse};
 pub use pins::Pins;
 pub(crate) use pins::apply as apply_pins;
@@ -176,8 +176,9 @@ impl Base {
         reload::name_open(&mut proto);
         standardise(&mut proto);
         checked(&proto, &[])?;
-        let onnx = onnx::summarise(&proto);
+        let mut onnx = onnx::summarise(&proto);
         if let Some(graph) = &mut proto.graph {
+            onnx.modules = lower::packed_modules(graph);
             lower::lower(graph, onnx.opset);
             fold_dequant::fold(graph);
             half::widen(graph);

@@ -1,6 +1,7 @@
 //! What is read straight from the ONNX file: node names and operators, initializer sizes, input and output names.
 
 use std::collections::{HashMap, HashSet};
+use std::ops::Range;
 
 use prost::Message;
 use tract_onnx::pb::{AttributeProto, ModelProto, NodeProto};
@@ -37,6 +38,18 @@ pub struct OnnxGraph {
     pub parameters: u64,
     /// Default-domain opset.
     pub opset: i64,
+    /// Of each node that holds several modules of the trained model: these.
+    pub modules: HashMap<String, Vec<Module>>,
+}
+
+/// A module of the trained model that shares a node of the ONNX file with others, such as the queries of a packed
+/// projection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Module {
+    /// Name, as the node would have if it were the module's alone.
+    pub name: String,
+    /// Its output features among the node's.
+    pub outputs: Range<usize>,
 }
 
 /// Name that the runtime gives to a node of the file.
@@ -97,5 +110,5 @@ pub fn summarise(proto: &ModelProto) -> OnnxGraph {
     let inputs = graph.input.iter().map(|i| i.name.clone()).filter(|n| !initializers.contains_key(n)).collect();
     let outputs = graph.output.iter().map(|o| o.name.clone()).collect();
     let opset = proto.opset_import.iter().find(|o| o.domain.is_empty()).map_or(0, |o| o.version);
-    OnnxGraph { nodes, inputs, outputs, initializers, constants, parameters, opset }
+    OnnxGraph { nodes, inputs, outputs, initializers, constants, parameters, opset, modules: HashMap::new() }
 }

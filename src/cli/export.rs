@@ -30,8 +30,9 @@ pub struct Export {
 #[derive(Args)]
 #[group(required = true, multiple = false)]
 struct WhatArg {
-    /// File to write: the base with everything learned merged into its weights
-    #[arg(long, value_name = "OUT.onnx")]
+    /// File to write: the base with everything learned merged into its weights; or a folder (DIR/), which gets
+    /// model.onnx and a language model's tokenizer and configs
+    #[arg(long, value_name = "OUT.onnx|DIR/")]
     merged: Option<PathBuf>,
     /// File to write: the profile's journal, generations and settings, encrypted; `acclimate import` takes it in
     #[arg(long, value_name = "FILE", hide = cfg!(not(feature = "bundles")))]
@@ -61,15 +62,24 @@ impl Export {
         let written = acclimate::export::merged(&session, &out)?;
         let path = written.path.display().to_string();
         let (alone, temperature) = (written.adapter_alone, written.temperature);
-        let data =
-            json!({ "written": path, "bytes": written.bytes, "adapter_alone": alone, "temperature": temperature });
+        let beside: Vec<String> = written.beside.iter().map(|file| file.display().to_string()).collect();
+        let data = json!({
+            "written": path,
+            "bytes": written.bytes,
+            "beside": beside,
+            "adapter_alone": alone,
+            "temperature": temperature,
+        });
         if alone {
             output.note(
                 "the file answers with the adapter alone; here, the base model's answer stands where feedback never showed \
                  it to be wrong",
             );
         }
-        output.data(&data, || format!("{path}, {}", bytes(written.bytes)))?;
+        output.data(&data, || {
+            let first = format!("{path}, {}", bytes(written.bytes));
+            [&[first][..], &beside].concat().join("\n")
+        })?;
         Ok(ExitCode::SUCCESS)
     }
 

@@ -7,7 +7,7 @@ use acclimate::Result;
 use acclimate::adapter::SiteKind;
 use acclimate::base::{Dim, EndPoint, Port, Task};
 use acclimate::runtime::sandbox::Trial;
-use acclimate::sites::Pattern;
+use acclimate::sites::{Module, Pattern};
 use acclimate::tools::inspect::{Options, Report, SiteReport};
 use clap::Args;
 use serde_json::{Value, json};
@@ -68,6 +68,7 @@ fn as_json(r: &Report) -> Value {
     let dim = |d: &Dim| if let Dim::Fixed(n) = d { json!(n) } else { json!(d.to_string()) };
     let port = |p: &Port| json!({ "name": p.name, "type": p.element.name(), "shape": p.dims.iter().map(dim).collect::<Vec<_>>() });
     let end = |at: &Option<EndPoint>| at.as_ref().map(|e| json!({ "node": e.node, "form": e.form }));
+    let module = |m: &Module| json!({ "name": m.name, "outputs": [m.outputs.start, m.outputs.end] });
     let site = |s: &SiteReport| {
         json!({
             "name": s.site.name,
@@ -76,6 +77,7 @@ fn as_json(r: &Report) -> Value {
             "out": s.site.outputs,
             "kernel": s.site.kernel,
             "groups": s.site.groups,
+            "modules": s.site.modules.iter().map(module).collect::<Vec<_>>(),
             "adapts": s.adapts,
             "reason": s.reason,
         })
@@ -155,7 +157,9 @@ fn for_people(r: &Report) -> String {
             let size = format!("{} → {}", s.site.inputs, s.site.outputs);
             let adapts =
                 if s.adapts { "adapts".to_string() } else { format!("no: {}", s.reason.as_deref().unwrap_or("")) };
-            [s.site.name.clone(), sort, size, adapts]
+            let modules: Vec<&str> = s.site.modules.iter().map(|m| m.name.as_str()).collect();
+            let packs = if modules.is_empty() { String::new() } else { format!("; packs {}", modules.join(", ")) };
+            [s.site.name.clone(), sort, size, adapts + &packs]
         };
         text += &format!("\n{}\n", table(["layer", "sort", "in → out", ""], r.sites.iter().map(row), 4));
     }

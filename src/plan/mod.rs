@@ -11,6 +11,8 @@ mod decode;
 mod decode_plans;
 mod engine;
 #[cfg(feature = "train")]
+mod entered;
+#[cfg(feature = "train")]
 mod footprint;
 mod forward;
 #[cfg(feature = "train")]
@@ -56,6 +58,8 @@ use tract_core::internal::*;
 pub(crate) use batch::{Batch, check, sequence_length};
 pub(crate) use decode::{Decoder, KvCache};
 pub(crate) use engine::{Engine, MICRO_BATCH};
+#[cfg(feature = "train")]
+pub(crate) use entered::EnteredTexts;
 pub(crate) use forward::ForwardPlan;
 pub(crate) use graph::{Classifier, Deltas, Ends, MergedWeight, Survey, merged_weights, survey};
 #[cfg(feature = "train")]

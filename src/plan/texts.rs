@@ -9,6 +9,7 @@ use ndarray::{Array2, ArrayD, ArrayView1, ArrayView2, Axis, s};
 use tract_core::internal::*;
 
 use super::engine::Engine;
+use super::entered::EnteredTexts;
 use super::likelihood::{log_sum_exp, softmax, softmax_of};
 use super::train::{Keeps, TrainPlan, Trains};
 use super::variant::Variant;
@@ -190,6 +191,7 @@ pub(crate) struct TextTrainer<'a> {
     sites: &'a SiteKey,
     way: (Trains, Keeps),
     workers: Vec<(Bucket, Worker)>,
+    entered: EnteredTexts,
 }
 
 /// A forward pass that a backward pass may follow.
@@ -203,7 +205,12 @@ pub(crate) struct Passed {
 impl<'a> TextTrainer<'a> {
     /// Trains low-rank factors at `sites`.
     pub fn new(passes: TextPasses<'a>, sites: &'a SiteKey, way: (Trains, Keeps)) -> TextTrainer<'a> {
-        TextTrainer { passes, sites, way, workers: vec![] }
+        TextTrainer { passes, sites, way, workers: vec![], entered: EnteredTexts::new(0) }
+    }
+
+    /// Keeps what the layers before the first of the sites compute.
+    pub fn keeping(self, entered: EnteredTexts) -> TextTrainer<'a> {
+        TextTrainer { entered, ..self }
     }
 
     /// The sites with their ranks, in plan order, by a plan for `text`.
@@ -242,7 +249,8 @@ impl<'a> TextTrainer<'a> {
             }
         };
         let of = &mut self.workers[worker].1;
-        let batch = of.enter(self.passes.batch(&bucket, text)?)?;
+        let enter = |of: &mut Worker| of.enter(self.passes.batch(&bucket, text)?);
+        let batch = if of.is_split() { self.entered.of(text, || enter(of))? } else { enter(of)? };
         let (outputs, tape) = of.forward(&batch, factors)?;
         let hidden = predicting(&outputs.features, text)?;
         Ok(Passed { worker, tape, shape: outputs.features.shape().to_vec(), hidden })

@@ -160,7 +160,7 @@ impl NewHome<'_> {
         let base = base.answering(options.model_output.as_deref(), counted)?.reading(options.model_input.as_deref())?;
         let task = base.task(options.task)?;
         let seen = survey(&base, task, &base.bucket(1, SURVEY_LENGTH))?;
-        if !options.sites.is_all() && !seen.table.sites.iter().any(|s| options.sites.matches(&s.name)) {
+        if !options.sites.is_all() && !seen.table.sites.iter().any(|s| options.sites.selects(s)) {
             return Err(no_site(&base, &options.sites));
         }
         Ok(Model { base, task, labels, classes: seen.classes })

@@ -63,6 +63,7 @@ pub use config::{Config, Distillation, Encryption, NewClasses, StorageOptions, T
 pub use corrections::{Corrections, NotHeld, WhyNotHeld};
 pub use home::Home;
 pub use init_options::InitOptions;
+pub(crate) use language::beside_model;
 pub use language::{Conversation, Demonstrations, Generated};
 pub use listing::{Asked, Filter, Flag, Flagged, Listed, Listing};
 pub use replay::{Dropped, Replayed, ReplayedProfile};

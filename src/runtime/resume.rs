@@ -73,7 +73,8 @@ pub(super) fn name(
     name.text(concat!("acclimate ", env!("CARGO_PKG_VERSION"), " training"));
     name.text(std::env::consts::ARCH);
     name.bytes(&base.0);
-    name.text(&format!("{:?}", Settings { threads: 0, budget: None, ..settings.clone() }));
+    let recipe = settings.recipe.decisive();
+    name.text(&format!("{:?}", Settings { threads: 0, budget: None, recipe, ..settings.clone() }));
     name.text(&format!("{:?} {:?}", candidates.last_block, candidates.all_sites));
     name.text(&format!("{} {} {}", dataset.base_classes, dataset.classes, dataset.features));
     name.text(&format!("{:?} {}", dataset.served_right, dataset.standing.len()));

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 
 use tract_core::internal::*;
 
+use super::Site;
 use super::find::Found;
 
 /// A comma-separated list of site names in which `*` stands for anything; `all` and the empty pattern mean every site.
@@ -19,6 +20,10 @@ impl Pattern {
     /// Whether the pattern names `site`.
     pub fn matches(&self, site: &str) -> bool {
         self.0.is_empty() || self.0.iter().any(|p| wildcard(p, site))
+    }
+    /// Whether the pattern names `site`, or a module that an exporter packed into it.
+    pub fn selects(&self, site: &Site) -> bool {
+        self.matches(&site.name) || site.modules.iter().any(|module| self.matches(&module.name))
     }
     /// True when every site matches.
     pub fn is_all(&self) -> bool {

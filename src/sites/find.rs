@@ -11,7 +11,7 @@ use tract_core::ops::konst::Const;
 use super::lowrank::Geometry;
 use super::{Site, SiteTable, Skipped};
 use crate::adapter::SiteKind;
-use crate::base::{OnnxGraph, OnnxNode};
+use crate::base::{Module, OnnxGraph, OnnxNode};
 use crate::ops::im2col::ConvShape;
 use crate::ops::{Lookup, is_constant};
 
@@ -99,6 +99,7 @@ pub(crate) fn find(model: &TypedModel, onnx: &OnnxGraph) -> TractResult<(Vec<Fou
         match candidate {
             Ok(mut site) => {
                 site.site.name = site_name(&onnx.nodes[position], &node.name);
+                site.site.modules = modules(onnx, &site.site);
                 if reasons.contains_key(&position) || found.iter().any(|f| f.site.name == site.site.name) {
                     found.retain(|f| f.site.name != site.site.name);
                     reasons.insert(position, several_weights());
@@ -142,6 +143,12 @@ pub(crate) fn find(model: &TypedModel, onnx: &OnnxGraph) -> TractResult<(Vec<Fou
         table.skipped.push(Skipped { name: node.name.clone(), op: node.op.clone(), reason });
     }
     Ok((found, table))
+}
+
+/// The modules of the trained model that share `site`, where they are all of it.
+fn modules(onnx: &OnnxGraph, site: &Site) -> Vec<Module> {
+    let packed = onnx.modules.get(&site.name).filter(|m| m.last().is_some_and(|last| last.outputs.end == site.outputs));
+    packed.cloned().unwrap_or_default()
 }
 
 /// A recurrent layer of both directions has a site for each, named `NODE:forward` and `NODE:backward` (the runtime calls what runs
@@ -253,6 +260,7 @@ fn linear(model: &TypedModel, id: usize) -> Candidate {
         outputs: *output,
         kernel: vec![],
         groups: 1,
+        modules: vec![],
     };
     let axis = |c: char| ws.iter().position(|l| *l == c).ok_or("an axis is missing");
     let weight_axes = (axis(*k)?, axis(*n)?);
@@ -310,6 +318,14 @@ fn kernel_site(
     geometry: Geometry,
     groups: usize,
 ) -> Found {
-    let site = Site { name: String::new(), kind, inputs, outputs, kernel: spec.kernel_shape.to_vec(), groups };
+    let site = Site {
+        name: String::new(),
+        kind,
+        inputs,
+        outputs,
+        kernel: spec.kernel_shape.to_vec(),
+        groups,
+        modules: vec![],
+    };
     Found { site, node, x_slot: 0, weight_slot: 1, weight_axes: (0, 0), geometry }
 }

@@ -19,6 +19,7 @@ pub(crate) use op::LowRank;
 pub(crate) use op::{LowRankBackward, Onto};
 
 pub use crate::adapter::SiteKind;
+pub use crate::base::Module;
 
 /// A node of the ONNX file whose weight can get a low-rank delta.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,6 +36,9 @@ pub struct Site {
     pub kernel: Vec<usize>,
     /// Groups of a convolution.
     pub groups: usize,
+    /// The modules of the trained model that an exporter packed into it, such as queries, keys and values; empty where
+    /// it is one.
+    pub modules: Vec<Module>,
 }
 
 impl Site {

@@ -103,7 +103,7 @@ pub fn inspect(path: impl AsRef<Path>, options: &Options) -> Result<Report> {
         None => e.what().to_string(),
     };
     let all = &seen.table.sites;
-    if !options.sites.is_all() && !all.iter().any(|s| options.sites.matches(&s.name)) {
+    if !options.sites.is_all() && !all.iter().any(|s| options.sites.selects(s)) {
         return Err(Error::usage(format!("no site matches {:?}", options.sites.to_string()))
             .at(base.path().display())
             .hint("leave --sites away to see all names; `*` stands for anything"));
@@ -116,7 +116,7 @@ pub fn inspect(path: impl AsRef<Path>, options: &Options) -> Result<Report> {
                     Task::CausalLm => "it scores the vocabulary",
                     _ => "the head corrects its outputs directly",
                 }),
-                () if !options.sites.matches(&site.name) => Some("the pattern does not name it"),
+                () if !options.sites.selects(site) => Some("the pattern does not name it"),
                 () => None,
             };
             SiteReport { site: site.clone(), adapts: reason.is_none(), reason: reason.map(str::to_string) }

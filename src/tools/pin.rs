@@ -39,5 +39,11 @@ pub fn pin(model: &Path, pins: &Pins, out: &Path, check: &dyn Fn(&Path) -> Resul
         }
     })?;
     staged.publish(out)?;
-    Ok(Written { path: out.to_path_buf(), bytes: encoded.len() as u64, adapter_alone: false, temperature: 1.0 })
+    Ok(Written {
+        path: out.to_path_buf(),
+        bytes: encoded.len() as u64,
+        beside: vec![],
+        adapter_alone: false,
+        temperature: 1.0,
+    })
 }

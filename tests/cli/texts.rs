@@ -67,6 +67,16 @@ fn edits_are_recorded_learned_listed_and_undone() {
     let again = ask(&home, folder.path(), &prompts[20..28]);
     let as_wanted = again.iter().zip(&edits[20..28]).filter(|(a, (_, wanted))| a["text"] == wanted.as_str()).count();
     assert!(as_wanted >= 5 && again[0]["generation"] == 1, "{as_wanted} of 8: {again:?}");
+    // Merged in a folder, with all that a home is made of.
+    let whole = folder.path().join("merged/");
+    let exported = answered(&["export", &home, "--merged", &whole.display().to_string()]);
+    assert_eq!(exported["beside"].as_array().unwrap().len(), 4, "{exported}");
+    says(&refused(&["export", &home, "--merged", &whole.display().to_string()], 2), "error", "exists");
+    let other = folder.path().join("other").display().to_string();
+    answered(&["init", &other, "--model", exported["written"].as_str().unwrap()]);
+    let merged = ask(&other, folder.path(), &prompts[20..23]);
+    let same = merged.iter().zip(&again).all(|(a, b)| a["text"] == b["text"] && a["generation"] == 0);
+    assert!(same, "{merged:?} {again:?}");
     if cfg!(feature = "bundles") {
         let (bundle, secret) = (folder.path().join("p.age"), folder.path().join("secret.txt"));
         std::fs::write(&secret, "a long enough passphrase\n").unwrap();

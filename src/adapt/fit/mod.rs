@@ -86,6 +86,13 @@ impl Default for Recipe {
 }
 
 impl Recipe {
+    /// All of it that decides what is learned: what names a fit. Memory for what is kept decides no bit.
+    pub(crate) fn decisive(&self) -> Recipe {
+        Recipe { kept_bytes: 0, ..self.clone() }
+    }
+}
+
+impl Recipe {
     /// Peak learning rate of the factors.
     pub(crate) fn rate(&self) -> f32 {
         self.lr.unwrap_or(LEARNING_RATE)

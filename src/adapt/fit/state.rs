@@ -169,7 +169,7 @@ impl Fit<'_> {
     /// Names this fit by its start.
     pub(super) fn name(&self) -> FitName {
         let mut name = Naming(blake3::Hasher::new());
-        name.text(&format!("{:?} {:?} {:?}", self.recipe, self.sites, self.lengths));
+        name.text(&format!("{:?} {:?} {:?}", self.recipe.decisive(), self.sites, self.lengths));
         name.text(&format!("{} {} {:?}", self.head.base_classes, self.head.classes, self.head.columns));
         for p in &self.params {
             name.text(&format!("{} {:?}", p.name, p.group));

@@ -273,8 +273,10 @@ fn a_fit_that_is_stopped_anywhere_ends_in_the_same_bits() {
         };
         let (first, fewer) = (names(&f.recipe, &f.training_examples), names(&f.recipe, &f.training_examples[1..]));
         let other = Recipe { seed: 9, ..f.recipe.clone() };
+        let less = Recipe { kept_bytes: 1 << 10, ..f.recipe.clone() };
         assert!(
             first == names(&f.recipe, &f.training_examples)
+                && first == names(&less, &f.training_examples)
                 && first != fewer
                 && first != names(&other, &f.training_examples)
         );

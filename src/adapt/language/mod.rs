@@ -24,7 +24,7 @@ use crate::adapter::{Depth, SiteDelta, Verdict};
 use crate::base::Task;
 use crate::error::{Error, ErrorKind, Result};
 use crate::gate::language::{Calls, Judged, TextRetention};
-use crate::plan::{Decoder, Engine, Factors, Keeps, SiteKey, TextPasses, TextTrainer, Variant};
+use crate::plan::{Decoder, Engine, EnteredTexts, Factors, Keeps, SiteKey, TextPasses, TextTrainer, Variant};
 use crate::stats::paired::Decision;
 use crate::stats::random::{keyed_rng, shuffle};
 use crate::sync::on_cores;
@@ -140,6 +140,7 @@ impl LanguageAdaptation<'_> {
             of: self,
             passes: TextPasses::new(self.engine, self.decoder.context())?,
             references: References::default(),
+            entered: EnteredTexts::new(self.settings.recipe.kept_bytes),
             deadline: self.settings.budget.map(|budget| started + budget.mul_f64(OF_FITS)),
             steps: 0,
             stage: (0, parts + 1),
@@ -366,6 +367,7 @@ struct Run<'a> {
     of: &'a LanguageAdaptation<'a>,
     passes: TextPasses<'a>,
     references: References,
+    entered: EnteredTexts,
     deadline: Option<Instant>,
     steps: u64,
     /// Fits done, and fits in all.
@@ -378,7 +380,8 @@ impl Run<'_> {
         let of = self.of;
         let recipe = of.recipe(items.len());
         let keeps = if recipe.gradient_checkpointing { Keeps::Checkpoints } else { kept(Task::CausalLm) };
-        let trainer = TextTrainer::new(self.passes.again()?, of.sites, (recipe.lora.trains(), keeps));
+        let way = (recipe.lora.trains(), keeps);
+        let trainer = TextTrainer::new(self.passes.again()?, of.sites, way).keeping(self.entered.clone());
         let examples: Vec<&LanguageExample> = items.iter().map(|&i| &of.dataset.examples[i]).collect();
         let fit = TextFit::new(trainer, examples, of.sites, &recipe, of.losses)?;
         let (done, all) = self.stage;

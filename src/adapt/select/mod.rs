@@ -36,7 +36,7 @@ pub(crate) struct Choice {
 /// that the model allows.
 pub(crate) fn choose(base: &Base, task: Task, pattern: &Pattern, rank: usize, length: usize) -> Result<Choice> {
     let (bucket, seen) = survey_at(base, task, length)?;
-    let body = |s: &Site| pattern.matches(&s.name) && seen.classifier.as_ref() != Some(&s.name);
+    let body = |s: &Site| pattern.selects(s) && seen.classifier.as_ref() != Some(&s.name);
     let wanted: SiteKey =
         seen.table.sites.iter().filter(|s| body(s)).map(|s| (s.name.clone(), s.clamp_rank(rank))).collect();
     let mut unreachable = vec![];

@@ -60,6 +60,7 @@ mod tests {
             outputs,
             kernel: vec![],
             groups: 1,
+            modules: vec![],
         };
         vec![site("a", 32, 32), site("b", 32, 32), site("c", 64, 32), site("narrow", 32, 2)]
     }

@@ -67,6 +67,17 @@ fn float_attribute(name: &str, f: f32) -> AttributeProto {
     AttributeProto { name: name.into(), r#type: AttributeType::Float as i32, f, ..AttributeProto::default() }
 }
 
+/// Widths of the queries, keys and values that an `Attention` packs into a weight of `wide` columns; none where they
+/// are not all of it.
+pub(super) fn packed_widths(node: &NodeProto, wide: i64) -> Option<[i64; 3]> {
+    let widths = match node.attribute.iter().find(|a| a.name == "qkv_hidden_sizes").map(|a| &a.ints[..]) {
+        Some(&[q, k, v]) => [q, k, v],
+        _ => [wide / 3; 3],
+    };
+    let whole = widths.iter().try_fold(0i64, |sum, width| sum.checked_add(*width).filter(|_| *width > 0));
+    (whole == Some(wide)).then_some(widths)
+}
+
 /// `Attention` over the packed projection of one input. A weight that is not stored, a cache, or rotary embeddings
 /// within: it stays as it is.
 pub(super) fn attention(to: &mut Lowering, given: &Given) -> Option<()> {
@@ -75,12 +86,7 @@ pub(super) fn attention(to: &mut Lowering, given: &Given) -> Option<()> {
     let plain = given.input(4).is_none() && given.input(6).is_none() && !present && int(node, "do_rotary") == 0;
     let (x, weight) = (given.input(0)?, given.input(1)?);
     let wide = to.constants.get(weight).filter(|t| plain && t.dims.len() == 2)?.dims[1];
-    let widths = match node.attribute.iter().find(|a| a.name == "qkv_hidden_sizes").map(|a| &a.ints[..]) {
-        Some(&[q, k, v]) => [q, k, v],
-        _ => [wide / 3; 3],
-    };
-    let whole = widths.iter().try_fold(0i64, |sum, width| sum.checked_add(*width).filter(|_| *width > 0));
-    (whole == Some(wide)).then_some(())?;
+    let widths = packed_widths(node, wide)?;
     let product = to.emit_main("MatMul", &[x.to_string(), weight.to_string()], &[]);
     let product = match given.input(2) {
         Some(bias) => to.emit("Add", &[&product, bias]),

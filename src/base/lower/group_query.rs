@@ -11,19 +11,14 @@ use tract_onnx::pb::attribute_proto::AttributeType;
 use tract_onnx::pb::tensor_proto::DataType;
 use tract_onnx::pb::{AttributeProto, GraphProto, NodeProto};
 
-use super::super::integers::whole_values;
 use super::super::narrow::integer;
 use super::super::roles::words;
 use super::emit::integers;
+use super::projection::projection;
 use super::{Constants, Given, Lowering, int, int_or};
 
 /// The operator.
 pub(in super::super) const GROUP_QUERY: &str = "GroupQueryAttention";
-/// Operators that leave the width of a projection as it is.
-const SAME_WIDTH: [&str; 7] =
-    ["Add", "Cast", "Identity", "Reshape", "RotaryEmbedding", "SimplifiedLayerNormalization", "LayerNormalization"];
-/// Longest chain from a projection to its attention.
-const FARTHEST: usize = 12;
 /// Inputs of the node.
 const PAST_KEY: usize = 3;
 const PAST_VALUE: usize = 4;
@@ -65,25 +60,12 @@ fn size_of(node: &NodeProto, nodes: &[NodeProto], constants: &Constants) -> Opti
     let packed = node.input.get(1).is_none_or(String::is_empty);
     (heads > 0 && shared > 0).then_some(())?;
     let parts = if packed { heads.checked_add(shared.checked_mul(2)?)? } else { heads };
-    let mut at = node.input.first()?;
-    for _ in 0..FARTHEST {
-        let made = nodes.iter().find(|n| n.output.contains(at))?;
-        let width = match made.op_type.as_str() {
-            "MatMul" => *constants.get(made.input.get(1)?.as_str())?.dims.last()?,
-            "Split" => {
-                let part = made.output.iter().position(|o| o == at)?;
-                *whole_values(constants.get(made.input.get(1)?.as_str())?)?.get(part)?
-            }
-            super::BLOCKS => int(made, "N"),
-            op if SAME_WIDTH.contains(&op) => {
-                at = made.input.first()?;
-                continue;
-            }
-            _ => return None,
-        };
-        return (parts > 0 && width > 0 && width % parts == 0).then(|| width / parts);
-    }
-    None
+    let made = projection(node.input.first()?, nodes, constants)?;
+    let width = match made.part {
+        Some((part, widths)) => *widths.get(part)?,
+        None => made.width,
+    };
+    (parts > 0 && width > 0 && width % parts == 0).then(|| width / parts)
 }
 
 /// The model's own mask, `[batch, past and new positions]`.

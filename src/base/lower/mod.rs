@@ -12,7 +12,9 @@ mod emit;
 mod fused;
 mod group_query;
 mod linear;
+mod modules;
 mod products;
+mod projection;
 mod quantisation;
 mod ranges;
 mod recurrent;
@@ -28,6 +30,7 @@ use products::{DynamicProduct, dynamic_products};
 
 pub(super) use blocks::{BLOCKS, load as load_blocks, refusal as blocks_refusal};
 pub(super) use group_query::{COS, GROUP_QUERY, head_size, refusal as group_query_refusal};
+pub(super) use modules::packed_modules;
 
 /// Rounding with the straight-through gradient.
 pub(super) const ROUND: &str = "AcclimateRound";

@@ -15,10 +15,10 @@ use super::tensors::{floats, tensor, weight_type};
 use super::verify::answers_alike;
 use crate::adapter::{Adapter, DenseTensor, HeadDelta};
 use crate::base::{Base, Kind, MAX_MODEL_BYTES, Task, in_one_file, parse, prune, standardise};
-use crate::disk::{RealDisk, StagedFile, folder_of, read_file};
+use crate::disk::{RealDisk, StagedFile, folder_of, make_folder, read_file};
 use crate::error::{Error, Result};
 use crate::plan::{Classifier, MergedWeight, merged_weights};
-use crate::runtime::Session;
+use crate::runtime::{Session, beside_model};
 use crate::sites::direction;
 
 /// A file that was written.
@@ -28,6 +28,8 @@ pub struct Written {
     pub path: PathBuf,
     /// How long it is.
     pub bytes: u64,
+    /// What was written beside it: the tokenizer of a language model, and what goes with it.
+    pub beside: Vec<PathBuf>,
     /// Whether it may answer otherwise than the session: where the session lets the base model's answer stand.
     pub adapter_alone: bool,
     /// What its logits are to be divided by before the softmax, for the probabilities that the session gives; 1 for a
@@ -41,13 +43,17 @@ const HEAD_OPSET: i64 = 12;
 /// Largest file that other runtimes read: messages of protobuf end there.
 const LARGEST: usize = i32::MAX as usize;
 
-/// Writes the active generation of `session`, merged into its base, to `out`. The file is loaded again and its answers
+/// Name of the file in a folder.
+const MODEL_FILE: &str = "model.onnx";
+
+/// Writes the active generation of `session`, merged into its base, to `out`. Where that is a folder, or ends with `/`,
+/// it gets `model.onnx` and the files that a language model is used with: tokenizer, chat template, configs. The file is loaded again and its answers
 /// are compared with those of the adapter, on examples that are synthetic, before it gets its name. The file has one
 /// model: it answers with the adapter alone where the session lets the base model's answer stand. It answers with the
 /// model's scores only: labels that the model makes of them are left out.
 ///
 /// # Errors
-/// [`ErrorKind::Usage`](crate::ErrorKind::Usage) when the base model serves or `out` exists;
+/// [`ErrorKind::Usage`](crate::ErrorKind::Usage) when the base model serves or a file of that name exists;
 /// [`ErrorKind::UnsupportedModel`](crate::ErrorKind::UnsupportedModel) when something that was learned cannot be written into this model, or
 /// the file would answer otherwise, naming the output and the size of the difference. No file is left then.
 pub fn merged(session: &Session, out: &Path) -> Result<Written> {
@@ -56,8 +62,14 @@ pub fn merged(session: &Session, out: &Path) -> Result<Written> {
             .at(session.home().path().display())
             .hint("train first, or copy the base model itself"));
     };
-    if out.exists() {
-        return Err(Error::usage("the file exists").at(out.display()).hint("choose another name, or remove it first"));
+    let in_folder = out.is_dir() || out.as_os_str().as_encoded_bytes().ends_with(b"/");
+    let others = if in_folder { beside_model(session.home().path()) } else { vec![] };
+    let others: Vec<(PathBuf, PathBuf)> = others.into_iter().map(|(from, name)| (from, out.join(name))).collect();
+    let out = if in_folder { &out.join(MODEL_FILE) } else { out };
+    if let Some(taken) = std::iter::once(out).chain(others.iter().map(|(_, to)| &**to)).find(|file| file.exists()) {
+        return Err(Error::usage("the file exists")
+            .at(taken.display())
+            .hint("choose another name, or remove it first"));
     }
     let base = session.home().base();
     let bytes = in_one_file(base.path(), &read_file(&RealDisk, base.path(), MAX_MODEL_BYTES)?)?;
@@ -72,11 +84,18 @@ pub fn merged(session: &Session, out: &Path) -> Result<Written> {
             .at(base.path().display())
             .hint("keep serving with acclimate, which applies what was learned beside the model"));
     }
+    if in_folder {
+        make_folder(&RealDisk, folder_of(out))?;
+    }
     let staged = StagedFile::write(&RealDisk, folder_of(out), &encoded)?;
     answers_alike(staged.path(), session, rounds)?;
+    for (from, to) in &others {
+        StagedFile::copy(&RealDisk, folder_of(to), from)?.publish(to)?;
+    }
     staged.publish(out)?;
     let (adapter_alone, temperature) = (adapter.confusions.is_some(), adapter.calibrated.temperature);
-    Ok(Written { path: out.to_path_buf(), bytes: encoded.len() as u64, adapter_alone, temperature })
+    let beside = others.into_iter().map(|(_, to)| to).collect();
+    Ok(Written { path: out.to_path_buf(), bytes: encoded.len() as u64, beside, adapter_alone, temperature })
 }
 
 fn write_in(model: &mut ModelProto, base: &Base, task: Task, adapter: &Adapter) -> Result<()> {

@@ -27,6 +27,12 @@ pub(in crate::runtime) fn folder(model: &Path) -> Option<PathBuf> {
     [beside.to_path_buf(), above].into_iter().find(|dir| dir.join(TOKENIZER).is_file())
 }
 
+/// The files that a language model's home keeps beside the model, with their names.
+pub(crate) fn beside_model(home: &Path) -> Vec<(PathBuf, &'static str)> {
+    let all = [TOKENIZER].into_iter().chain(OTHERS).map(|name| (home.join(name), name));
+    all.filter(|(file, _)| file.is_file()).collect()
+}
+
 /// The tokenizer in `file`, without a window and without padding.
 pub(super) fn tokenizer(file: &Path) -> Result<Tokenizer> {
     let mut tokenizer = text::tokenizer(file)?;

@@ -20,6 +20,7 @@ use tokenizers::Tokenizer;
 
 pub use conversation::{Conversation, Generated};
 pub use demonstrations::Demonstrations;
+pub(crate) use files::beside_model;
 pub(super) use files::{OTHERS, TOKENIZER, folder};
 pub(super) use forget::with_later_turns;
 

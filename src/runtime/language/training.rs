@@ -185,6 +185,11 @@ impl Session {
                 .with(1, 0);
             let (candidates, chosen) = costs.choose(config.rank, None)?;
             settings.recipe.gradient_checkpointing = chosen.gradient_checkpointing;
+            if let Some(limit) = limits.memory_bytes {
+                let room = limit.saturating_sub(chosen.memory_bytes);
+                settings.recipe.kept_bytes =
+                    settings.recipe.kept_bytes.min(usize::try_from(room).unwrap_or(usize::MAX));
+            }
             if let Some(most) = limits.budget_seconds {
                 let most = Duration::try_from_secs_f64(most).unwrap_or(Duration::MAX);
                 settings.budget = Some(settings.budget.map_or(most, |b| b.min(most)));
@@ -196,7 +201,7 @@ impl Session {
         name.text(concat!("acclimate ", env!("CARGO_PKG_VERSION"), " training of texts"));
         name.text(std::env::consts::ARCH);
         name.bytes(&engine.base.fingerprint().0);
-        let recipe = Recipe { gradient_checkpointing: false, ..settings.recipe.clone() };
+        let recipe = Recipe { gradient_checkpointing: false, ..settings.recipe.decisive() };
         name.text(&format!("{:?} {sites:?}", Settings { threads: 0, budget: None, recipe, ..settings.clone() }));
         name.text(&serving.generation.to_string());
         taught.dataset.examples.iter().for_each(|e| name.language_example(e));

@@ -197,7 +197,7 @@ pub fn random_deltas(base: &Base, task: Task, options: &Options) -> Result<(Vec<
     use crate::adapter::DenseTensor;
     let bucket = base.bucket(options.batch, options.sequence);
     let survey = survey(base, task, &bucket)?;
-    let chosen: Vec<_> = survey.table.sites.iter().filter(|s| options.sites.matches(&s.name)).collect();
+    let chosen: Vec<_> = survey.table.sites.iter().filter(|s| options.sites.selects(s)).collect();
     if chosen.is_empty() {
         return Err(no_site(base, survey.table.sites.len(), &options.sites));
     }

@@ -414,7 +414,7 @@ impl<'a> TextFit<'a> {
     /// Names this fit by its start and what it learns from.
     fn name(&self) -> FitName {
         let mut name = Naming(blake3::Hasher::new());
-        name.text(&format!("texts {:?} {:?} {:?} {:?}", self.recipe, self.losses, self.kto, self.sites));
+        name.text(&format!("texts {:?} {:?} {:?} {:?}", self.recipe.decisive(), self.losses, self.kto, self.sites));
         for p in &self.params {
             name.text(&format!("{} {:?}", p.name, p.group));
             name.bytes(bytemuck::cast_slice(&p.value));

@@ -11,8 +11,8 @@ use crate::adapt::select::{TYPICAL_LENGTH, choose};
 use crate::adapter::{DenseTensor, Pooling, SiteKind};
 use crate::base::{Base, Task};
 use crate::input::arrays;
-use crate::plan::{Engine, Keeps, TextPasses, Trains, survey};
-use crate::sites::Pattern;
+use crate::plan::{Engine, EnteredTexts, Keeps, SiteWeight, TextPasses, Trains, site_weights, survey};
+use crate::sites::{Pattern, Site};
 
 const GOLDENS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/goldens");
 /// Alpha over the rank.
@@ -174,4 +174,78 @@ fn gradients_of_what_is_computed_twice_are_those_of_torch() {
     let twice = |name: &str| [Keeps::Selected, Keeps::Checkpoints].map(|keeps| Golden::open(name).wrong(keeps));
     let wrong: Vec<String> = names.iter().flat_map(|name| twice(name).concat()).collect();
     assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn layers_before_the_first_site_run_once_a_text() {
+    for (name, keeps) in [("llama_past", Keeps::Selected), ("gpt2_past", Keeps::Checkpoints)] {
+        let golden = Golden::open(name);
+        let chosen = choose(&golden.engine.base, Task::CausalLm, &Pattern::default(), 2, TYPICAL_LENGTH).unwrap();
+        let all: Vec<&str> = chosen.sites.iter().map(|site| site.name.as_str()).collect();
+        // The sites of the second of two layers, with their factors.
+        let deltas: Vec<SiteDelta> = all[all.len() / 2..].iter().map(|site| golden.delta(site)).collect();
+        let sites: SiteKey = deltas.iter().map(|d| (d.name.clone(), d.rank as usize)).collect();
+        let factors = Factors::of(&deltas).unwrap();
+        let other = Text { tokens: golden.text.tokens.iter().rev().copied().collect(), start: golden.text.start };
+        let run = |entered: &EnteredTexts, text: &Text| -> Vec<Vec<f32>> {
+            let passes = TextPasses::new(&golden.engine, CONTEXT).unwrap();
+            let trainer = TextTrainer::new(passes, &sites, (Trains::Both, keeps));
+            let mut trainer = trainer.keeping(entered.clone());
+            let passed = trainer.forward(&factors, text).unwrap();
+            let mut found = vec![trainer.log_probs(&passed, text).unwrap()];
+            let weights = &golden.arrays["weights"].1;
+            trainer.backward(passed, text, weights, &mut |_, gradient| found.push(gradient.to_vec())).unwrap();
+            assert!(found.len() > sites.len() && found.iter().flatten().any(|v| *v != 0.0), "{name}");
+            found
+        };
+        let (none, kept) = (EnteredTexts::new(0), EnteredTexts::new(1 << 20));
+        for text in [&golden.text, &other] {
+            let first = run(&kept, text);
+            assert!(first == run(&none, text) && first == run(&kept, text), "{name}: other bits");
+        }
+        let (texts, bytes) = kept.held();
+        assert_eq!((texts, none.held()), (2, (0, 0)), "{name}");
+        let room = EnteredTexts::new(bytes - 1);
+        assert!(run(&room, &golden.text) == run(&kept, &golden.text) && run(&room, &other) == run(&kept, &other));
+        assert_eq!(room.held(), (1, bytes / 2), "{name}: no room for the second");
+    }
+}
+
+#[test]
+fn a_packed_projection_is_one_site_and_three_modules() {
+    let table = |name: &str| {
+        let golden = Golden::open(name);
+        let base = &golden.engine.base;
+        let sites = survey(base, Task::CausalLm, &base.bucket(1, TYPICAL_LENGTH)).unwrap().table.sites;
+        (golden, sites)
+    };
+    let packed = |sites: &[Site]| sites.iter().filter(|site| !site.modules.is_empty()).count();
+    for name in ["qwen2_genai_f32", "qwen3_genai_f32", "smollm2_genai_int4", "llama_genai_int8", "llama_genai_f32"] {
+        let (_, sites) = table(name);
+        assert_eq!(packed(&sites), 2, "{name}: one a layer");
+        for site in sites.iter().filter(|site| !site.modules.is_empty()) {
+            let ends: Vec<usize> = site.modules.iter().map(|m| m.outputs.end).collect();
+            let starts: Vec<usize> = site.modules.iter().map(|m| m.outputs.start).collect();
+            assert_eq!((ends[2], &starts[..]), (site.outputs, &[0, ends[0], ends[1]][..]), "{name}: {}", site.name);
+        }
+    }
+    for name in ["llama_genai_f32_apart", "gemma3_genai_f32", "llama_past", "phi3_past", "gpt2_past"] {
+        assert_eq!(packed(&table(name).1), 0, "{name}");
+    }
+    // The same model, exported with and without packing: the modules are the sites of the other file.
+    let ((together, sites), (apart, _)) = (table("llama_genai_f32"), table("llama_genai_f32_apart"));
+    let weight = |golden: &Golden, name: &str| {
+        let whole = |w: SiteWeight| Ok((w.cols, w.values));
+        site_weights(&golden.engine.base, [name].into_iter(), whole).unwrap().remove(0)
+    };
+    for site in sites.iter().filter(|site| !site.modules.is_empty()) {
+        let (wide, all) = weight(&together, &site.name);
+        for module in &site.modules {
+            let own: Vec<f32> = all.chunks(wide).flat_map(|row| row[module.outputs.clone()].to_vec()).collect();
+            assert_eq!(weight(&apart, &module.name), (module.outputs.len(), own), "{}", module.name);
+            let only = Pattern::new(&format!("*{}", module.name));
+            let chosen = choose(&together.engine.base, Task::CausalLm, &only, 2, TYPICAL_LENGTH).unwrap();
+            assert_eq!(chosen.sites, [site.clone()], "a pattern in the words of the trained model");
+        }
+    }
 }

@@ -1,5 +1,7 @@
 //! `demo --chat`: a person edits a language model's answers, and it learns how they want them.
 
+mod person;
+
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::AtomicBool;
@@ -9,9 +11,9 @@ use acclimate::adapt::Progress;
 use acclimate::chat::Message;
 use acclimate::runtime::{TrainOptions, TrainReport};
 use acclimate::{Error, Feedback, Home, InitOptions, Result, Session};
-use serde::Deserialize;
 use serde_json::{Value, json};
 
+use self::person::{Asked, Script};
 use super::bundled::tiny_chat;
 use super::output::{Output, printable, table};
 use super::stop;
@@ -24,71 +26,16 @@ const HELD_OUT: usize = 20;
 /// Most tokens of an answer: the bundled model's are bytes.
 const TOKENS: usize = 64;
 const BYTES: usize = 160;
-/// Words of an answer that this person likes, and a few more that they let pass.
-const WORDS: usize = 12;
-const LET_PASS: usize = 14;
 /// Columns of a prompt and of an answer in the table.
 const SHOWN: usize = 44;
-
-/// A prompt, and what the person wants as its answer where that does not depend on the answer given.
-#[derive(Deserialize)]
-struct Asked {
-    prompt: String,
-    #[serde(default)]
-    edited: Option<String>,
-}
-
-/// What the person says.
-#[derive(Deserialize)]
-struct Script {
-    edits: Vec<Asked>,
-    held_out: Vec<Asked>,
-}
-
-impl Asked {
-    /// What the person makes of an answer.
-    fn wanted(&self, answer: &str) -> String {
-        self.edited.clone().unwrap_or_else(|| to_the_point(answer))
-    }
-
-    /// Whether they would leave an answer as it is.
-    fn is_liked(&self, answer: &str, ended: bool) -> bool {
-        match &self.edited {
-            Some(edited) => edited.trim() == answer.trim(),
-            None => ended && answer.split_whitespace().count() <= LET_PASS && !answer.trim().contains('\n'),
-        }
-    }
-}
-
-/// The first sentence without what leads up to it, and no more of it than a person reads at a glance.
-fn to_the_point(answer: &str) -> String {
-    const LEADS: [&str; 10] =
-        ["sure", "certainly", "of course", "absolutely", "great question", "well", "hello", "hi", "yes", "okay"];
-    let line = answer.trim().lines().next().unwrap_or_default();
-    let mut sentence =
-        line.split_inclusive(['.', '!', '?']).find(|s| s.split_whitespace().count() > 2).unwrap_or(line).trim();
-    for lead in LEADS {
-        let Some(start) = sentence.get(..lead.len()).filter(|s| s.eq_ignore_ascii_case(lead)) else { continue };
-        let rest = &sentence[start.len()..];
-        if let Some(rest) = rest.strip_prefix([',', '!', ':', '.']) {
-            sentence = rest.trim();
-            break;
-        }
-    }
-    let words: Vec<&str> = sentence.split_whitespace().collect();
-    let mut short = words[..words.len().min(WORDS)].join(" ");
-    if words.len() > WORDS {
-        short = short.trim_end_matches([',', ';', ':']).to_string() + ".";
-    }
-    let mut letters = short.chars();
-    letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
-}
 
 /// An answer to a prompt that is never fed back.
 struct Held {
     prompt: String,
     answer: String,
     liked: bool,
+    /// It is about a thing that this person has a name for.
+    about_names: bool,
 }
 
 /// Runs the demo on the bundled model, or on the one in the folder `model`.
@@ -116,7 +63,8 @@ pub(super) fn run(model: Option<&Path>, seed: u64, threads: usize, output: &Outp
         let ask = |(at, asked): (usize, &Asked)| {
             say(what, at as f64 / held_out.len() as f64);
             let (answer, ended, _) = ask(&session, &asked.prompt, most, stop)?;
-            Ok(Held { prompt: asked.prompt.clone(), liked: asked.is_liked(&answer, ended), answer })
+            let (liked, about_names) = (script.is_liked(asked, &answer, ended), script.is_about_names(asked));
+            Ok(Held { prompt: asked.prompt.clone(), liked, answer, about_names })
         };
         held_out.iter().enumerate().map(ask).collect()
     };
@@ -126,8 +74,8 @@ pub(super) fn run(model: Option<&Path>, seed: u64, threads: usize, output: &Outp
         say("answering, and being edited", at as f64 / TAUGHT as f64);
         let (answer, ended, id) = ask(&session, &asked.prompt, most, stop)?;
         let Some(id) = id else { continue };
-        let wanted = asked.wanted(&answer);
-        let said = match asked.is_liked(&answer, ended) || wanted.is_empty() || wanted == answer.trim() {
+        let wanted = script.wanted(asked, &answer);
+        let said = match script.is_liked(asked, &answer, ended) || wanted.is_empty() || wanted == answer.trim() {
             true => Feedback::Accept,
             false => Feedback::Edit(wanted),
         };
@@ -184,6 +132,10 @@ fn liked(held: &[Held]) -> usize {
     held.iter().filter(|h| h.liked).count()
 }
 
+fn about_names(held: &[Held]) -> usize {
+    held.iter().filter(|h| h.about_names).count()
+}
+
 fn as_json(before: &[Held], after: &[Held], edits: usize, report: &TrainReport, seconds: f64) -> Value {
     let one = |(b, a): (&Held, &Held)| {
         json!({
@@ -194,8 +146,10 @@ fn as_json(before: &[Held], after: &[Held], edits: usize, report: &TrainReport, 
             "liked_after": a.liked,
         })
     };
+    let named = |held: &[Held]| held.iter().filter(|h| h.about_names && h.liked).count();
     json!({
         "edits": edits,
+        "names": { "held_out": about_names(after), "liked_before": named(before), "liked_after": named(after) },
         "held_out": before.len(),
         "liked_before": liked(before),
         "liked_after": liked(after),
@@ -221,9 +175,14 @@ fn short(text: &str) -> String {
 fn for_people(before: &[Held], after: &[Held], edits: usize, report: &TrainReport, seconds: f64) -> String {
     let row = |(b, a): (&Held, &Held)| [short(&b.prompt), short(&b.answer), short(&a.answer)];
     let shown = table(["prompt that was never fed back", "before", "after"], before.iter().zip(after).map(row), 3);
+    let named = after.iter().filter(|h| h.about_names && h.liked).count();
+    let names = match about_names(after) {
+        0 => String::new(),
+        n => format!(", {named} of {n} where this person has a name for what it is about"),
+    };
     let promoted = if report.promoted { "promoted" } else { "not promoted" };
     format!(
-        "{shown}\n\nafter {edits} edits {} of {} answers are as this person wants them, {} before ({promoted}: {})\n\
+        "{shown}\n\nafter {edits} edits {} of {} answers are as this person wants them, {} before{names} ({promoted}: {})\n\
          {seconds:.0} s, {:.0} s of them training",
         liked(after),
         after.len(),
@@ -231,25 +190,4 @@ fn for_people(before: &[Held], after: &[Held], edits: usize, report: &TrainRepor
         report.verdict.reason,
         report.seconds
     )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn this_person_comes_to_the_point() {
-        let made = [
-            ("Sure, I can help. The capital is Paris.", "I can help."),
-            (
-                "Yes! It is. A bridge spans a river and carries a road or a railway over it.",
-                "A bridge spans a river and carries a road or a railway.",
-            ),
-            ("Paris.", "Paris."),
-            ("", ""),
-        ];
-        for (answer, wanted) in made {
-            assert_eq!(to_the_point(answer), wanted, "{answer}");
-        }
-    }
 }
