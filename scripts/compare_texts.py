@@ -15,8 +15,8 @@ that `export` writes. If acclimate promotes nothing, the base is what it serves.
 A peer is LOSS:RATE[:gc]: sft or dpo; a learning rate, `default` (TRL's) or `acclimate` (the one it takes itself); `gc`
 leaves gradient checkpointing on. TRL's documentation advises 2e-4 for SFT with LoRA.
 
-  edited, original  mean log-likelihood per token of held-out answers, end of turn included: what the person makes of
-                    the base model's answer; that answer itself
+  edited, original  mean log-likelihood per token of held-out answers, end of turn included: what the person writes in
+                    place of the base model's answer; that answer itself
   wished            held-out prompts whose greedy answer the person would leave as it is
   perplexity        of src/runtime/language/neutral.txt
   wall, cpu         seconds of the process, loading included; processor seconds of all threads
@@ -54,9 +54,6 @@ REPO = Path(__file__).resolve().parent.parent
 PEERS = ["sft:default", "sft:2e-4", "sft:acclimate", "sft:acclimate:gc", "dpo:default"]
 # acclimate's recipe (docs/language-models.md): LoRA, answers of a step, steps of a fit, and bounds of its epochs
 RANK, ALPHA, BATCH, STEPS, EPOCHS = 8, 16, 2, 64, (3, 20)
-LEADS = ["sure", "certainly", "of course", "absolutely", "great question", "well", "hello", "hi", "yes", "okay"]
-
-
 NAMES = []  # of the script: what others call a thing, and what the person calls it
 
 
@@ -67,21 +64,6 @@ def liked(asked, answer, ended):
     holds = lambda text, part: part.lower() in text.lower()  # noqa: E731
     named = all(not holds(answer, x) and (not holds(asked["prompt"], x) or holds(answer, own)) for x, own in NAMES)
     return named and ended and len(answer.split()) <= 14 and "\n" not in answer.strip()
-
-
-def edited(asked, answer):
-    """What that person makes of an answer."""
-    line = answer.strip().split("\n")[0]
-    sentence = next((s for s in re.findall(r"[^.!?]*[.!?]|[^.!?]+$", line) if len(s.split()) > 2), line).strip()
-    for lead in LEADS:
-        if sentence.lower().startswith(lead) and sentence[len(lead) :].startswith((",", "!", ":", ".")):
-            sentence = sentence[len(lead) + 1 :].strip()
-            break
-    words = sentence.split()
-    short = " ".join(words) if len(words) <= 12 else " ".join(words[:12]).rstrip(",;:") + "."
-    for usual, own in NAMES:
-        short = re.sub(re.escape(usual), own, short, flags=re.IGNORECASE)
-    return asked.get("edited", short[:1].upper() + short[1:])
 
 
 class Measured:
@@ -134,7 +116,7 @@ class Acclimate:
         flags = ["--temperature", 0, "--max-tokens", most, "--profile", profile]
         for asked, got in zip(script, self.run("generate", self.home, "--file", file, *flags), strict=True):
             answer, ended = got["text"], got["finish_reason"] == "stop"
-            wanted = answer.strip() if liked(asked, answer, ended) else edited(asked, answer)
+            wanted = asked.get("edited", asked.get("example"))
             rows.append({"asked": asked, "id": got["id"], "answer": answer, "ended": ended, "edited": wanted})
         return rows
 

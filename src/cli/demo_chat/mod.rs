@@ -74,10 +74,9 @@ pub(super) fn run(model: Option<&Path>, seed: u64, threads: usize, output: &Outp
         say("answering, and being edited", at as f64 / TAUGHT as f64);
         let (answer, ended, id) = ask(&session, &asked.prompt, most, stop)?;
         let Some(id) = id else { continue };
-        let wanted = script.wanted(asked, &answer);
-        let said = match script.is_liked(asked, &answer, ended) || wanted.is_empty() || wanted == answer.trim() {
-            true => Feedback::Accept,
-            false => Feedback::Edit(wanted),
+        let said = match &asked.edited {
+            Some(wanted) if !script.is_liked(asked, &answer, ended) => Feedback::Edit(wanted.clone()),
+            _ => Feedback::Accept,
         };
         edits += usize::from(matches!(said, Feedback::Edit(_)));
         session.feedback(id, said)?;
