@@ -46,6 +46,17 @@ impl ErrorKind {
     }
 }
 
+/// What to do where a disk is gone.
+pub(crate) const LOST_DISK: &str =
+    "the disk was pulled out or is failing: connect it again, then run `acclimate verify` on the home";
+
+/// Whether an error is one of a disk that fails or is not there any more.
+pub(crate) fn is_of_a_lost_disk(e: &std::io::Error) -> bool {
+    use rustix::io::Errno;
+    let lost = [Errno::IO, Errno::NODEV, Errno::NXIO, Errno::SHUTDOWN, Errno::NOTCONN, Errno::STALE];
+    e.raw_os_error().is_some_and(|code| lost.iter().any(|errno| errno.raw_os_error() == code))
+}
+
 type Source = Box<dyn std::error::Error + Send + Sync + 'static>;
 
 /// An error: a lowercase fragment that says what failed, and optionally where, why and what to do next.
@@ -88,7 +99,9 @@ impl Error {
             std::io::ErrorKind::NotFound => Some("check the path"),
             std::io::ErrorKind::PermissionDenied => Some("check who owns the file and its permissions"),
             std::io::ErrorKind::StorageFull => Some("free some space on this disk; nothing already stored was changed"),
+            std::io::ErrorKind::QuotaExceeded => Some("free some space: the quota on this disk is used up"),
             std::io::ErrorKind::ReadOnlyFilesystem => Some("the disk is mounted read-only; predictions still work"),
+            _ if is_of_a_lost_disk(&source) => Some(LOST_DISK),
             _ => None,
         };
         let e = Error::new(ErrorKind::Io, what).at(path.display()).because(source);

@@ -105,10 +105,12 @@ impl Session {
         if !(was_left && now.level > LEVELS) {
             note.keep(&text)?;
         }
+        let times = now.level.saturating_mul(DEATHS).saturating_add(now.deaths);
         let limits = careful(match now.level {
-            0 => AfterDeaths::AsUsual,
+            0 if times == 0 => AfterDeaths::AsUsual,
+            0 => AfterDeaths::Again { times },
             level if level > LEVELS => AfterDeaths::LeaveAlone,
-            level => AfterDeaths::Halved(level),
+            level => AfterDeaths::Halved { times, level },
         })?;
         *lock(&UNDER_WAY) = Some((note, now));
         Ok(Some(Attempt { limits }))

@@ -95,7 +95,11 @@ pub struct Bench {
 
 impl Bench {
     pub fn new() -> Bench {
-        let bench = Bench { dir: tempfile::tempdir().unwrap() };
+        Bench::below(&std::env::temp_dir())
+    }
+    /// In a folder of its own in this one.
+    pub fn below(folder: &Path) -> Bench {
+        let bench = Bench { dir: tempfile::tempdir_in(folder).unwrap() };
         json(&["init", &bench.home(), "--model", asset("har_cnn.onnx").to_str().unwrap()]);
         bench
     }
