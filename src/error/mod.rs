@@ -185,3 +185,25 @@ impl std::error::Error for Error {
         self.0.source.as_deref().map(|s| s as _)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_way_in_which_a_disk_fails_says_what_to_do() {
+        use rustix::io::Errno;
+        let next = |errno: Errno| {
+            let e = Error::io("cannot read the file", Path::new("/media/card/home"), errno.into());
+            assert!(e.to_string().contains("/media/card/home"), "{e}");
+            e.next_step().unwrap_or_default().to_string()
+        };
+        for gone in [Errno::IO, Errno::NODEV, Errno::NXIO, Errno::STALE, Errno::NOTCONN] {
+            assert!(next(gone).contains("connect it again"), "{gone}");
+        }
+        assert!(next(Errno::ROFS).contains("read-only"));
+        assert!(next(Errno::NOSPC).contains("free some space") && next(Errno::DQUOT).contains("free some space"));
+        assert!(next(Errno::NOENT).contains("path") && next(Errno::ACCESS).contains("permissions"));
+        assert_eq!(next(Errno::INVAL), "");
+    }
+}

@@ -255,9 +255,9 @@ fn killed_twice_at_one_place_it_takes_less_memory_and_at_last_leaves_the_home() 
     assert_eq!(stopped.wait_for(&["killed"])["memory"], 512 << 20);
     stopped.terminate();
     assert_eq!(killed(&board, &bench, "killed")[2]["memory"], 512 << 20);
-    assert_eq!(killed(&board, &bench, "killed")[2]["times"], 3);
+    assert_eq!(killed(&board, &bench, "killed")[2]["times"], 4);
     let fifth = killed(&board, &bench, "killed");
-    assert_eq!((&fifth[2]["times"], &fifth[2]["memory"]), (&4.into(), &(256 << 20).into()), "{fifth:#?}");
+    assert_eq!((&fifth[2]["times"], &fifth[2]["memory"]), (&5.into(), &(256 << 20).into()), "{fifth:#?}");
     killed(&board, &bench, "started");
     let left = ["--memory", "1GiB"];
     for _ in 0..2 {

@@ -170,8 +170,7 @@ fn cut_off(home: &str) {
 
 #[test]
 fn a_training_whose_model_is_lost_in_memory_says_so() {
-    let bench = Bench::new();
-    bench.teach(24, &rows(180));
+    let bench = Bench::of_texts();
     let home = bench.home();
     let model = std::fs::read(Path::new(&home).join("base.onnx")).unwrap();
     let lost = |more: &[&str]| {
@@ -199,8 +198,7 @@ fn a_training_whose_model_is_lost_in_memory_says_so() {
 
 #[test]
 fn it_starts_itself_anew_for_the_other_homes_where_a_file_is_lost_in_memory() {
-    let (board, bench, other) = (Board::new(), Bench::new(), Bench::new());
-    bench.teach(24, &rows(180));
+    let (board, bench, other) = (Board::new(), Bench::of_texts(), Bench::new());
     let (home, next) = (bench.home(), other.home());
     let args = [home.as_str(), &next, "--watch", "--every", "0.05", "--checkpoint-seconds", "0.001"];
     let mut running = Running::start(&board, &args);
