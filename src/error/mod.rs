@@ -51,7 +51,7 @@ pub(crate) const LOST_DISK: &str =
     "the disk was pulled out or is failing: connect it again, then run `acclimate verify` on the home";
 
 /// Whether an error is one of a disk that fails or is not there any more.
-pub(crate) fn is_of_a_lost_disk(e: &std::io::Error) -> bool {
+fn is_of_a_lost_disk(e: &std::io::Error) -> bool {
     use rustix::io::Errno;
     let lost = [Errno::IO, Errno::NODEV, Errno::NXIO, Errno::SHUTDOWN, Errno::NOTCONN, Errno::STALE];
     e.raw_os_error().is_some_and(|code| lost.iter().any(|errno| errno.raw_os_error() == code))
@@ -139,6 +139,12 @@ impl Error {
         self
     }
 
+    /// Whether a disk fails or is not there any more.
+    pub(crate) fn is_of_a_lost_disk(&self) -> bool {
+        let source = self.0.source.as_deref().and_then(|source| source.downcast_ref());
+        source.is_some_and(is_of_a_lost_disk)
+    }
+
     /// Kind of the failure.
     pub fn kind(&self) -> ErrorKind {
         self.0.kind
@@ -200,10 +206,13 @@ mod tests {
         };
         for gone in [Errno::IO, Errno::NODEV, Errno::NXIO, Errno::STALE, Errno::NOTCONN] {
             assert!(next(gone).contains("connect it again"), "{gone}");
+            assert!(Error::io("cannot read", Path::new("x"), gone.into()).is_of_a_lost_disk(), "{gone}");
         }
         assert!(next(Errno::ROFS).contains("read-only"));
         assert!(next(Errno::NOSPC).contains("free some space") && next(Errno::DQUOT).contains("free some space"));
         assert!(next(Errno::NOENT).contains("path") && next(Errno::ACCESS).contains("permissions"));
         assert_eq!(next(Errno::INVAL), "");
+        let full = Error::io("cannot write", Path::new("x"), Errno::NOSPC.into());
+        assert!(!full.is_of_a_lost_disk() && !Error::usage("x").is_of_a_lost_disk());
     }
 }
