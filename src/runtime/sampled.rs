@@ -5,6 +5,7 @@
 use std::collections::HashMap;
 use std::hash::Hash;
 
+use super::Home;
 use crate::process::{TrainLimits, machine_memory};
 
 /// Most training examples of one training, and of one of a language model.
@@ -15,6 +16,13 @@ const MOST_BYTES: u64 = 1 << 30;
 const PART_OF_MEMORY: u64 = 4;
 /// A training takes no fewer for their size.
 const FEWEST: u64 = 64;
+
+impl Home {
+    /// Most feedback items that a training takes, whatever the size of their inputs.
+    pub(crate) fn most_taught(&self) -> usize {
+        if self.generates() { MOST_TEXTS } else { MOST_EXAMPLES }
+    }
+}
 
 /// Most training examples of which each takes so many bytes.
 pub(super) fn most_examples(bytes_each: u64, limits: &TrainLimits) -> usize {
