@@ -228,8 +228,12 @@ mod tests {
         assert_eq!(noted(), 1000 + NOTED_EVERY);
         write("c", 500);
         writes.follow();
-        // Killed: nothing is dropped.
-        std::mem::forget(writes);
+        // Killed: what the end of it notes is not there.
+        let note = folder.path().join("p/written.toml");
+        let before = std::fs::read(&note).unwrap();
+        drop(writes);
+        assert_eq!(noted(), 1500 + NOTED_EVERY);
+        std::fs::write(&note, before).unwrap();
         let next = TrainingWrites::of(&store);
         write("d", 30);
         drop(next);
