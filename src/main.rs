@@ -13,6 +13,7 @@ fn main() -> ExitCode {
     cli::allocator::keep_freed();
     let wants_json = std::env::args_os().take_while(|a| a != "--").any(|a| a == "--json");
     std::panic::set_hook(Box::new(move |info| report_panic(wants_json, info)));
+    cli::lost_file::tell(wants_json);
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(e) => return usage(&e, wants_json),

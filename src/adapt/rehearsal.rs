@@ -48,13 +48,7 @@ pub(super) fn synthetic(pool: &[&Example], seed: u64) -> Vec<Example> {
 
 /// Bytes of as many inputs of the size of the largest of `pool`.
 pub(super) fn bytes<'a>(pool: impl Iterator<Item = &'a Example>) -> u64 {
-    COUNT as u64 * pool.map(size).max().unwrap_or(0)
-}
-
-/// Bytes of an example's numbers.
-pub(super) fn size(example: &Example) -> u64 {
-    let of = |data: &ArrayData| data.len() * if matches!(data, ArrayData::I64(_)) { 8 } else { 4 };
-    example.arrays.iter().map(|a| of(&a.data) as u64).sum()
+    COUNT as u64 * pool.map(Example::bytes).max().unwrap_or(0)
 }
 
 /// Standard deviation of some values.

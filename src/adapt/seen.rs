@@ -89,7 +89,7 @@ impl Dataset {
             true => rehearsal::bytes(self.training_examples.iter().map(|l| &l.example).chain(standing())),
             false => 0,
         };
-        synthetic + standing().map(rehearsal::size).sum::<u64>()
+        synthetic + standing().map(Example::bytes).sum::<u64>()
     }
 
     /// Folds of a training.

@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use acclimate::Result;
 use acclimate::device::Linux;
 use acclimate::tools::doctor::{self, Check, Figures, State};
+use acclimate::{ErrorKind, Result};
 use clap::Args;
 use serde_json::{Value, json};
 
@@ -17,7 +17,8 @@ const FAILED: u8 = 1;
 
 /// Check the device, its disk, and whether training fits it; say what to do where something is wrong
 #[derive(Args)]
-#[command(after_help = "Example:\n  acclimate doctor home\n\nExit code 1 when a check fails; warnings exit 0.")]
+#[command(after_help = "Example:\n  acclimate doctor home\n\n\
+                  Exit code 1 when a check fails, also when there is no home; warnings exit 0.")]
 pub struct Doctor {
     /// A home: it is opened, two training steps are timed, and a small file is written and taken away
     home: Option<PathBuf>,
@@ -32,10 +33,14 @@ impl Doctor {
         let mut checks = doctor::device(&sensors, self.home.as_deref().unwrap_or(here));
         let figures = match &self.home {
             Some(home) => {
-                if self.profile.profile != DEFAULT_PROFILE {
-                    self.profile.known_home(home)?;
+                if self.profile.profile != DEFAULT_PROFILE && home.join("acclimate.toml").is_file() {
+                    // What else is wrong with the home is a check.
+                    match self.profile.known_home(home) {
+                        Err(e) if e.kind() == ErrorKind::Usage => return Err(e),
+                        _ => {}
+                    }
                 }
-                let (more, figures) = doctor::home(&sensors, home, &self.profile.profile)?;
+                let (more, figures) = doctor::home(&sensors, home, &self.profile.profile);
                 checks.extend(more);
                 Some(figures)
             }

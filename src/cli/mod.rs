@@ -30,6 +30,7 @@ mod interactions;
 #[cfg(feature = "train")]
 mod learning;
 mod limits;
+pub mod lost_file;
 mod man;
 pub mod output;
 mod pin;

@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use acclimate::Result;
-use acclimate::runtime::WrittenDay;
+use acclimate::runtime::{WrittenDay, WrittenToday};
+use acclimate::{Home, Result};
 use clap::Args;
 use serde_json::json;
 
@@ -28,7 +28,7 @@ impl Status {
         let home = session.home();
         let profiles = home.profiles()?;
         let days = session.written()?;
-        let budget = home.write_budget();
+        let WrittenToday { bytes: home_today, budget } = Home::written_today(&self.home)?;
         let written_today = days.first().map_or(0, WrittenDay::bytes);
         let written: Vec<_> = days
             .iter()
@@ -50,6 +50,7 @@ impl Status {
             "classes": s.classes,
             "adapter_bytes": s.adapter_bytes,
             "written_today": written_today,
+            "home_written_today": home_today,
             "write_budget": budget,
             "written": written,
         });
@@ -62,10 +63,11 @@ impl Status {
             let rolled_back = s.rolled_back.map(|t| {
                 format!("\n          generation {} was rolled back automatically: {}", t.generation, t.cause.words())
             });
-            let budget = budget.map_or(String::new(), |budget| format!(", training waits from {} on", bytes(budget)));
+            let of_all = if profiles.len() > 1 { format!(", {} of all profiles", bytes(home_today)) } else { String::new() };
+            let budget = budget.map_or(String::new(), |budget| format!(", trainings wait from {} on", bytes(budget)));
             let ignored = if s.ignored > 0 { format!(", {} ignored", s.ignored) } else { String::new() };
             format!(
-                "profile   {} of {}\nactive    {serves}{}\nclasses   {}\nfeedback  {} on {} interactions, {} that the last training did not read{ignored}\nwritten   {} today{budget}",
+                "profile   {} of {}\nactive    {serves}{}\nclasses   {}\nfeedback  {} on {} interactions, {} that the last training did not read{ignored}\nwritten   {} today{of_all}{budget}",
                 self.profile.profile,
                 profiles.join(", "),
                 rolled_back.unwrap_or_default(),

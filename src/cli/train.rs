@@ -99,6 +99,7 @@ impl Train {
             "seconds": report.seconds,
             "superseded": report.superseded,
             "ignored": report.ignored,
+            "beyond_most": report.beyond(),
             "swapped": report.swaps().iter().map(swapped_json).collect::<Vec<_>>(),
             "contradicting": report.contradicting,
             "only_label": report.only_label,
@@ -316,6 +317,12 @@ fn for_people(report: &TrainReport, home: &str) -> String {
     }
     if report.ignored > 0 {
         lines.push(format!("{} left out, as told (ignored)", items(report.ignored)));
+    }
+    if report.beyond() > 0 {
+        lines.push(format!(
+            "{} left out: there is more than a training takes; it took the newest, and older ones of each class",
+            items(report.beyond())
+        ));
     }
     for s in report.swaps() {
         lines.push(format!(

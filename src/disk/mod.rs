@@ -66,7 +66,8 @@ pub use key_source::KeySource;
 pub use keyed::KeyedDisk;
 pub(crate) use sealed::{is_sealed, open_file, seal_file};
 pub use staged::{StagedFile, UNFINISHED};
-pub use written::bytes_written;
+pub use written::BytesWritten;
+use written::Counter;
 
 pub(crate) mod fault_injection;
 mod key_source;
@@ -229,7 +230,7 @@ impl Deref for Bytes {
 pub struct RealDisk;
 
 #[derive(Debug)]
-struct RealFile(File);
+struct RealFile(File, Counter);
 
 impl RealDisk {
     /// Opens only regular files: a pipe would block, a folder fails late.
@@ -237,7 +238,7 @@ impl RealDisk {
         if !fs::metadata(path)?.is_file() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
         }
-        Ok(RealFile(options.read(true).open(path)?))
+        Ok(RealFile(options.read(true).open(path)?, Counter::default()))
     }
 }
 
@@ -254,7 +255,7 @@ impl Disk for RealDisk {
     }
     fn create_new(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
         let file = OpenOptions::new().read(true).write(true).create_new(true).mode(FILE_MODE).open(path)?;
-        Ok(Box::new(RealFile(file)))
+        Ok(Box::new(RealFile(file, Counter::of(path))))
     }
     fn open_write(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
         Ok(Box::new(RealDisk::open(path, OpenOptions::new().write(true))?))
@@ -316,7 +317,7 @@ impl Disk for RealDisk {
             Err(e) if takes_no_writes(&e) => File::open(path)?,
             other => other?,
         };
-        Ok(Box::new(RealFile(file)))
+        Ok(Box::new(RealFile(file, Counter::default())))
     }
 }
 
@@ -333,7 +334,7 @@ impl DiskFile for RealFile {
         }
     }
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        written::count(bytes.len());
+        self.1.add(bytes.len());
         self.0.write_all_at(bytes, offset)
     }
     fn truncate(&self, len: u64) -> io::Result<()> {

@@ -46,6 +46,17 @@ impl ErrorKind {
     }
 }
 
+/// What to do where a disk is gone.
+pub(crate) const LOST_DISK: &str =
+    "the disk was pulled out or is failing: connect it again, then run `acclimate verify` on the home";
+
+/// Whether an error is one of a disk that fails or is not there any more.
+fn is_of_a_lost_disk(e: &std::io::Error) -> bool {
+    use rustix::io::Errno;
+    let lost = [Errno::IO, Errno::NODEV, Errno::NXIO, Errno::SHUTDOWN, Errno::NOTCONN, Errno::STALE];
+    e.raw_os_error().is_some_and(|code| lost.iter().any(|errno| errno.raw_os_error() == code))
+}
+
 type Source = Box<dyn std::error::Error + Send + Sync + 'static>;
 
 /// An error: a lowercase fragment that says what failed, and optionally where, why and what to do next.
@@ -88,7 +99,9 @@ impl Error {
             std::io::ErrorKind::NotFound => Some("check the path"),
             std::io::ErrorKind::PermissionDenied => Some("check who owns the file and its permissions"),
             std::io::ErrorKind::StorageFull => Some("free some space on this disk; nothing already stored was changed"),
+            std::io::ErrorKind::QuotaExceeded => Some("free some space: the quota on this disk is used up"),
             std::io::ErrorKind::ReadOnlyFilesystem => Some("the disk is mounted read-only; predictions still work"),
+            _ if is_of_a_lost_disk(&source) => Some(LOST_DISK),
             _ => None,
         };
         let e = Error::new(ErrorKind::Io, what).at(path.display()).because(source);
@@ -124,6 +137,12 @@ impl Error {
     pub fn because(mut self, source: impl Into<Source>) -> Error {
         self.0.source = Some(source.into());
         self
+    }
+
+    /// Whether a disk fails or is not there any more.
+    pub(crate) fn is_of_a_lost_disk(&self) -> bool {
+        let source = self.0.source.as_deref().and_then(|source| source.downcast_ref());
+        source.is_some_and(is_of_a_lost_disk)
     }
 
     /// Kind of the failure.
@@ -170,5 +189,30 @@ impl fmt::Debug for Error {
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         self.0.source.as_deref().map(|s| s as _)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_way_in_which_a_disk_fails_says_what_to_do() {
+        use rustix::io::Errno;
+        let next = |errno: Errno| {
+            let e = Error::io("cannot read the file", Path::new("/media/card/home"), errno.into());
+            assert!(e.to_string().contains("/media/card/home"), "{e}");
+            e.next_step().unwrap_or_default().to_string()
+        };
+        for gone in [Errno::IO, Errno::NODEV, Errno::NXIO, Errno::STALE, Errno::NOTCONN] {
+            assert!(next(gone).contains("connect it again"), "{gone}");
+            assert!(Error::io("cannot read", Path::new("x"), gone.into()).is_of_a_lost_disk(), "{gone}");
+        }
+        assert!(next(Errno::ROFS).contains("read-only"));
+        assert!(next(Errno::NOSPC).contains("free some space") && next(Errno::DQUOT).contains("free some space"));
+        assert!(next(Errno::NOENT).contains("path") && next(Errno::ACCESS).contains("permissions"));
+        assert_eq!(next(Errno::INVAL), "");
+        let full = Error::io("cannot write", Path::new("x"), Errno::NOSPC.into());
+        assert!(!full.is_of_a_lost_disk() && !Error::usage("x").is_of_a_lost_disk());
     }
 }

@@ -58,6 +58,25 @@ impl Reason {
     }
 }
 
+/// All reasons of a pause, each once, in the order in which they were found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Reasons([Option<Reason>; 7]);
+
+impl Reasons {
+    /// Notes one that may be known already.
+    pub fn note(&mut self, reason: Reason) {
+        let free = self.0.iter_mut().find(|place| place.is_none_or(|known| known == reason));
+        if let Some(place) = free {
+            *place = Some(reason);
+        }
+    }
+
+    /// All of them.
+    pub fn all(&self) -> impl Iterator<Item = Reason> {
+        self.0.into_iter().flatten()
+    }
+}
+
 /// A limit that is crossed. Value and limit are numbers only where the device tells one.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Crossed {
@@ -67,8 +86,8 @@ pub struct Crossed {
 }
 
 impl Limits {
-    /// The first limit that is crossed; with `paused`, the first whose lower mark is.
-    pub fn crossed(&self, sensors: &dyn Sensors, paused: bool) -> Option<Crossed> {
+    /// The limits that are crossed; with `paused`, those whose lower mark is.
+    pub fn crossed(&self, sensors: &dyn Sensors, paused: bool) -> Vec<Crossed> {
         let above = |reason, value: Option<f64>, limit: f64, mark: f64| {
             let mark = if paused { mark } else { limit };
             value.filter(|value| *value > mark).map(|value| Crossed { reason, value: Some(value), limit: Some(mark) })
@@ -77,22 +96,21 @@ impl Limits {
             (noticed.now == Some(true)).then_some(Crossed { reason, value: None, limit: None })
         };
         let celsius = processor(&sensors.temperatures()).map(|zone| zone.celsius);
-        if let Some(hot) = above(Reason::Temperature, celsius, self.celsius, self.celsius - COOLER) {
-            return Some(hot);
-        }
         let throttling = sensors.throttling();
         let slowed = [throttling.throttled, throttling.frequency_capped, throttling.temperature_limit];
-        let weak = noticed(Reason::UnderVoltage, throttling.under_voltage);
-        if let Some(weak) = weak.or_else(|| slowed.iter().find_map(|what| noticed(Reason::Throttled, *what))) {
-            return Some(weak);
-        }
         let pressure = sensors.pressure();
         let of = |reason, found: Option<crate::device::Pressure>, limit: f64| {
             above(reason, found.map(|p| p.some10), limit, limit * CALMER)
         };
-        of(Reason::MemoryPressure, pressure.memory, self.memory_pressure)
-            .or_else(|| of(Reason::CpuPressure, pressure.cpu, self.cpu_pressure))
-            .or_else(|| self.without_mains(sensors.power().supply, paused))
+        let all = [
+            above(Reason::Temperature, celsius, self.celsius, self.celsius - COOLER),
+            noticed(Reason::UnderVoltage, throttling.under_voltage),
+            slowed.iter().find_map(|what| noticed(Reason::Throttled, *what)),
+            of(Reason::MemoryPressure, pressure.memory, self.memory_pressure),
+            of(Reason::CpuPressure, pressure.cpu, self.cpu_pressure),
+            self.without_mains(sensors.power().supply, paused),
+        ];
+        all.into_iter().flatten().collect()
     }
 
     fn without_mains(&self, supply: Supply, paused: bool) -> Option<Crossed> {

@@ -9,7 +9,7 @@ use std::fmt;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-pub use limits::{Crossed, Limits, Reason};
+pub use limits::{Crossed, Limits, Reason, Reasons};
 
 use crate::device::Sensors;
 use crate::process::Pacer;
@@ -41,7 +41,10 @@ pub enum Change {
     /// The pause was longer than the guest's patience: the work ends here.
     GaveUp(Crossed),
     Resumed {
-        after: Crossed,
+        /// What was crossed last.
+        last: Reason,
+        /// All that was crossed meanwhile.
+        reasons: Reasons,
         paused: Duration,
     },
 }
@@ -61,8 +64,30 @@ pub struct Guest<'a> {
 #[derive(Debug, Default)]
 pub struct State {
     looked: Option<Instant>,
-    /// A pause that is not over, and since when.
-    pause: Option<(Crossed, Instant)>,
+    /// A pause that is not over.
+    pause: Option<Pause>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Pause {
+    since: Instant,
+    /// What was crossed at the last look that found something.
+    last: Crossed,
+    reasons: Reasons,
+}
+
+impl Pause {
+    fn of(all: &[Crossed]) -> Option<Pause> {
+        let last = *all.first()?;
+        let mut pause = Pause { since: Instant::now(), last, reasons: Reasons::default() };
+        pause.note(all);
+        Some(pause)
+    }
+
+    fn note(&mut self, all: &[Crossed]) {
+        all.iter().for_each(|crossed| self.reasons.note(crossed.reason));
+        self.last = all.first().copied().unwrap_or(self.last);
+    }
 }
 
 /// What became of a wait.
@@ -86,30 +111,28 @@ impl Guest<'_> {
 
     fn calm(&self, state: &mut State, patience: Option<Duration>) -> Waited {
         let is_new = state.pause.is_none();
-        let (crossed, since) = match state.pause {
-            Some(pause) => pause,
-            None => match self.limits.crossed(self.sensors, false) {
-                Some(crossed) => (crossed, Instant::now()),
-                None => return Waited::Calm,
-            },
-        };
-        state.pause = Some((crossed, since));
+        let found = state.pause.or_else(|| Pause::of(&self.limits.crossed(self.sensors, false)));
+        let Some(mut pause) = found else { return Waited::Calm };
+        state.pause = Some(pause);
         if is_new {
-            (self.tell)(Change::Paused(crossed));
+            (self.tell)(Change::Paused(pause.last));
         }
         let mut calm = 0;
         while calm < CALM_LOOKS {
             if (self.sleep)(self.rhythm.paused) {
                 return Waited::Stopped;
             }
-            let quiet = self.limits.crossed(self.sensors, true).is_none();
-            calm = if quiet { calm + 1 } else { 0 };
-            if calm == 0 && patience.is_some_and(|most| since.elapsed() > most) {
+            let crossed = self.limits.crossed(self.sensors, true);
+            pause.note(&crossed);
+            state.pause = Some(pause);
+            calm = if crossed.is_empty() { calm + 1 } else { 0 };
+            if calm == 0 && patience.is_some_and(|most| pause.since.elapsed() > most) {
                 return Waited::TooLong;
             }
         }
         state.pause = None;
-        (self.tell)(Change::Resumed { after: crossed, paused: since.elapsed() });
+        let Pause { last, reasons, since } = pause;
+        (self.tell)(Change::Resumed { last: last.reason, reasons, paused: since.elapsed() });
         Waited::Calm
     }
 }
@@ -126,8 +149,8 @@ impl Pacer for Guest<'_> {
         }
         let waited = self.calm(&mut state, Some(self.rhythm.patience));
         state.looked = Some(Instant::now());
-        if let (Waited::TooLong, Some((crossed, _))) = (&waited, state.pause) {
-            (self.tell)(Change::GaveUp(crossed));
+        if let (Waited::TooLong, Some(pause)) = (&waited, state.pause) {
+            (self.tell)(Change::GaveUp(pause.last));
         }
         matches!(waited, Waited::Calm)
     }

@@ -36,13 +36,16 @@ fn hot(root: &Path, celsius: u32) {
 #[test]
 fn boards_cross_what_they_should() {
     let limits = Limits::default();
-    let reason = |name: &str| limits.crossed(&board(name), false).map(|c| c.reason);
+    let first = |limits: &Limits, name: &str| limits.crossed(&board(name), false).first().map(|c| c.reason);
+    let reason = |name: &str| first(&limits, name);
     assert_eq!(reason("pi-4-throttled"), Some(Reason::Temperature), "84 °C");
     assert_eq!(reason("container"), None, "what is not known limits nothing");
     assert_eq!(reason("broken"), None, "nor does what makes no sense");
     let cool = Limits { celsius: 90.0, ..limits };
-    assert_eq!(cool.crossed(&board("pi-4-throttled"), false).map(|c| c.reason), Some(Reason::UnderVoltage));
-    assert_eq!(cool.crossed(&board("pi-5"), false), None, "under-voltage since it was started is past");
+    assert_eq!(first(&cool, "pi-4-throttled"), Some(Reason::UnderVoltage));
+    assert_eq!(first(&cool, "pi-5"), None, "under-voltage since it was started is past");
+    let all: Vec<Reason> = limits.crossed(&board("pi-4-throttled"), false).iter().map(|c| c.reason).collect();
+    assert_eq!(all, [Reason::Temperature, Reason::UnderVoltage, Reason::Throttled]);
 }
 
 #[test]
@@ -58,13 +61,13 @@ fn work_goes_on_at_a_lower_mark() {
         ])
     {
         hot(folder.path(), celsius);
-        let found = limits.crossed(&board, paused).map(|c| (c.value.unwrap(), c.limit.unwrap()));
+        let found = limits.crossed(&board, paused).first().map(|c| (c.value.unwrap(), c.limit.unwrap()));
         assert_eq!(found, crossed, "{celsius} {paused}");
     }
     let pressure = |kind: &str, some: f64| {
         let text = format!("some avg10={some:.2} avg60=0.00 avg300=0.00 total=1\n");
         let (_held, board) = with(&format!("proc/pressure/{kind}"), &text);
-        [false, true].map(|paused| limits.crossed(&board, paused).map(|c| c.reason))
+        [false, true].map(|paused| limits.crossed(&board, paused).first().map(|c| c.reason))
     };
     let memory = Some(Reason::MemoryPressure);
     assert_eq!([pressure("memory", 4.9), pressure("memory", 7.0)], [[None, None], [None, memory]]);
@@ -80,7 +83,7 @@ fn a_battery_and_no_mains() {
         for (file, text) in [("type", "Battery"), ("status", status), ("capacity", &percent.to_string())] {
             put(folder.path(), &format!("sys/class/power_supply/BAT0/{file}"), text);
         }
-        limits.crossed(&Linux::under(folder.path()), paused).map(|c| c.reason)
+        limits.crossed(&Linux::under(folder.path()), paused).first().map(|c| c.reason)
     };
     let (usual, on_mains) = (Limits::default(), Limits { on_mains: true, ..Limits::default() });
     assert_eq!(battery("Discharging", 29, usual, false), Some(Reason::Battery));
@@ -88,7 +91,7 @@ fn a_battery_and_no_mains() {
     assert_eq!(battery("Discharging", 34, usual, true), Some(Reason::Battery));
     assert_eq!(battery("Charging", 5, usual, true), None);
     assert_eq!(battery("Discharging", 99, on_mains, false), Some(Reason::NotOnMains));
-    assert_eq!(on_mains.crossed(&board("container"), false), None, "a board that does not say is on mains");
+    assert_eq!(on_mains.crossed(&board("container"), false), [], "a board that does not say is on mains");
 }
 
 /// Runs a guest on a board at 80 °C; `cool_at` is the sleep before which it cools down, `stop_at` that which is ended.
@@ -122,10 +125,45 @@ fn a_pause_ends_when_it_is_cool_twice_or_the_process_stops_or_patience_ends() {
     let (went_on, gave_up, told, sleeps) = paced(3, usize::MAX, Duration::MAX);
     assert_eq!((went_on, gave_up, sleeps), (true, false, 4));
     assert_eq!(told[0], Change::Paused(crossed));
-    assert!(matches!(told[1], Change::Resumed { after, .. } if after == crossed) && told.len() == 2, "{told:?}");
+    let Change::Resumed { last, reasons, .. } = told[1] else { panic!("{told:?}") };
+    assert_eq!((last, reasons.all().collect::<Vec<_>>(), told.len()), (crossed.reason, vec![crossed.reason], 2));
     let (went_on, _, told, sleeps) = paced(usize::MAX, 2, Duration::MAX);
     assert_eq!((went_on, told, sleeps), (false, vec![Change::Paused(crossed)], 2));
     let (went_on, gave_up, told, sleeps) = paced(usize::MAX, usize::MAX, Duration::ZERO);
     assert_eq!((went_on, gave_up, sleeps), (false, true, 1));
     assert_eq!(told, [Change::Paused(crossed), Change::GaveUp(crossed)]);
+}
+
+#[test]
+fn a_pause_tells_all_its_reasons_and_which_was_the_last() {
+    let folder = tempfile::tempdir().unwrap();
+    hot(folder.path(), 80);
+    let board = Linux::under(folder.path());
+    let sleeps = Mutex::new(0);
+    // It cools down, and then others take the processor for a while.
+    let pressure = |some: &str| {
+        let text = format!("some avg10={some} avg60=0.00 avg300=0.00 total=1\n");
+        put(folder.path(), "proc/pressure/cpu", &text);
+    };
+    let sleep = |_: Duration| {
+        let mut sleeps = sleeps.lock().unwrap();
+        *sleeps += 1;
+        match *sleeps {
+            2 => pressure("95.00"),
+            3 => hot(folder.path(), 60),
+            5 => pressure("1.00"),
+            _ => {}
+        }
+        false
+    };
+    let told = Mutex::new(vec![]);
+    let tell = |change: Change| told.lock().unwrap().push(change);
+    let limits = Limits::default();
+    let rhythm = Rhythm { working: Duration::ZERO, ..Rhythm::default() };
+    let guest = Guest { sensors: &board, limits, rhythm, sleep: &sleep, tell: &tell, state: Mutex::default() };
+    assert!(guest.wait());
+    let told = told.into_inner().unwrap();
+    let [Change::Paused(first), Change::Resumed { last, reasons, .. }] = told[..] else { panic!("{told:?}") };
+    assert_eq!((first.reason, last), (Reason::Temperature, Reason::CpuPressure));
+    assert_eq!(reasons.all().collect::<Vec<_>>(), [Reason::Temperature, Reason::CpuPressure]);
 }

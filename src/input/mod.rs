@@ -53,6 +53,14 @@ pub struct Example {
     pub arrays: Vec<NamedArray>,
 }
 
+impl Example {
+    /// Bytes of its numbers.
+    pub(crate) fn bytes(&self) -> u64 {
+        let of = |data: &ArrayData| data.len() * if matches!(data, ArrayData::I64(_)) { 8 } else { 4 };
+        self.arrays.iter().map(|a| of(&a.data) as u64).sum()
+    }
+}
+
 /// What a user hands over: a text, a picture or arrays. A file is read by [`Home::read`](crate::Home::read).
 ///
 /// ```

@@ -186,10 +186,25 @@ impl JournalState {
         };
         match found {
             Record::Interaction { id: found, input, .. } if found == id => Ok(input),
-            _ => {
-                Err(Error::bad_data("an interaction is not where it was")
-                    .at(format!("interaction {id} in the journal")))
-            }
+            _ => Err(not_there(id)),
+        }
+    }
+
+    /// One interaction with its input; `growing` reads the record at a byte of the growing file.
+    pub(super) fn with_input(
+        &self,
+        id: InteractionId,
+        growing: impl Fn(u64) -> Result<Record>,
+    ) -> Result<Option<(InteractionEntry, StoredInput)>> {
+        match self.locate(id)? {
+            None => Ok(None),
+            Some(Located::Sealed(segment, offset)) => sealed_with_input(segment, Place { id, offset }).map(Some),
+            Some(Located::Growing(offset)) => match (self.growing_interaction(id), growing(offset)?) {
+                (Some(entry), Record::Interaction { id: found, input, .. }) if found == id => {
+                    Ok(Some((entry.clone(), input)))
+                }
+                _ => Err(not_there(id)),
+            },
         }
     }
 
@@ -279,13 +294,21 @@ fn feedback_in(segment: &Sealed) -> impl DoubleEndedIterator<Item = Result<Feedb
     failed.into_iter().chain(places.into_iter().map(|place| sealed_feedback(segment, place)))
 }
 
+fn not_there(id: InteractionId) -> Error {
+    Error::bad_data("an interaction is not where it was").at(format!("interaction {id} in the journal"))
+}
+
 fn sealed_interaction(segment: &Sealed, place: Place) -> Result<InteractionEntry> {
+    sealed_with_input(segment, place).map(|(entry, _)| entry)
+}
+
+fn sealed_with_input(segment: &Sealed, place: Place) -> Result<(InteractionEntry, StoredInput)> {
     match segment.record(place.offset)? {
-        Record::Interaction { id, at_ms, top, generation, input: _ } if id == place.id => {
+        Record::Interaction { id, at_ms, top, generation, input } if id == place.id => {
             let novel = is_novel(&top);
             let best = top.into_iter().next().filter(|(label, _)| label != NOVEL);
             let answer = best.map(|(label, p)| (label.into(), p));
-            Ok(InteractionEntry { id, at_ms, offset: place.offset, answer, generation, novel })
+            Ok((InteractionEntry { id, at_ms, offset: place.offset, answer, generation, novel }, input))
         }
         _ => Err(damaged(&segment.path, place.offset, "an interaction is not where it was")),
     }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use super::frame::JournalId;
 use super::reader::read_frame_at;
-use super::record::{InteractionId, StoredInput};
-use super::state::JournalState;
+use super::record::{InteractionId, Record, StoredInput};
+use super::state::{InteractionEntry, JournalState};
 use crate::cipher::Cipher;
 use crate::disk::DiskFile;
 use crate::error::Result;
@@ -33,7 +33,18 @@ impl Snapshot {
     /// # Errors
     /// `Usage` if the id is unknown, `BadData`, `Io`.
     pub fn input(&self, id: InteractionId) -> Result<StoredInput> {
-        let growing = |at| read_frame_at(&*self.file, self.cipher.as_ref(), &self.path, &self.id, at);
-        self.state.input(id, growing)
+        self.state.input(id, |at| self.growing(at))
+    }
+
+    /// One interaction with its input, in one reading.
+    ///
+    /// # Errors
+    /// `BadData`, `Io`.
+    pub fn with_input(&self, id: InteractionId) -> Result<Option<(InteractionEntry, StoredInput)>> {
+        self.state.with_input(id, |at| self.growing(at))
+    }
+
+    fn growing(&self, at: u64) -> Result<Record> {
+        read_frame_at(&*self.file, self.cipher.as_ref(), &self.path, &self.id, at)
     }
 }

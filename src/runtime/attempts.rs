@@ -7,13 +7,14 @@ use serde::{Deserialize, Serialize};
 
 use super::train_options::{AfterDeaths, TrainOptions};
 use super::{Session, now_ms};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::process::TrainLimits;
 use crate::store::{Cut, DerivedFile};
 use crate::sync::lock;
 
-/// Deaths at one place after which less memory is tried.
+/// Deaths at one place after which less memory is tried, and deaths at any.
 const DEATHS: u32 = 2;
+const DEATHS_ANYWHERE: u32 = 4;
 /// How often less is tried before the training is left alone.
 const LEVELS: u32 = 2;
 
@@ -24,6 +25,12 @@ struct Kept {
     place: String,
     /// How often a process died there.
     deaths: u32,
+    /// How often since less memory was tried, wherever.
+    #[serde(default)]
+    anywhere: u32,
+    /// How often in all.
+    #[serde(default)]
+    times: u32,
     /// How often less memory was tried.
     level: u32,
     /// Feedback that there was.
@@ -37,20 +44,24 @@ struct Kept {
 impl Kept {
     /// The note of a training that begins at `place`, after what `before` says.
     fn next(before: Option<Kept>, place: String, feedback: u64) -> Kept {
-        let (deaths, level) = match before {
-            None => (0, 0),
-            Some(before) if before.level > LEVELS => match feedback > before.feedback {
-                // Something new may change what it takes.
-                true => (0, LEVELS),
-                false => (0, before.level),
-            },
-            Some(before) if before.interrupted => (0, before.level),
-            Some(before) => {
-                let deaths = if before.place == place { before.deaths + 1 } else { 1 };
-                if deaths >= DEATHS { (0, before.level + 1) } else { (deaths, before.level) }
-            }
-        };
-        Kept { place, deaths, level, feedback, at_ms: now_ms(), interrupted: false }
+        let now =
+            Kept { place, deaths: 0, anywhere: 0, times: 0, level: 0, feedback, at_ms: now_ms(), interrupted: false };
+        let Some(before) = before else { return now };
+        let (level, times) = (before.level, before.times);
+        if level > LEVELS {
+            // Something new may change what it takes.
+            return Kept { level: if feedback > before.feedback { LEVELS } else { level }, times, ..now };
+        }
+        if before.interrupted {
+            return Kept { level, times, ..now };
+        }
+        let times = times.saturating_add(1);
+        let deaths = if before.place == now.place { before.deaths.saturating_add(1) } else { 1 };
+        let anywhere = before.anywhere.saturating_add(1);
+        match deaths >= DEATHS || anywhere >= DEATHS_ANYWHERE {
+            true => Kept { level: level.saturating_add(1), times, ..now },
+            false => Kept { deaths, anywhere, level, times, ..now },
+        }
     }
 }
 
@@ -64,7 +75,8 @@ pub fn excuse_training() {
     // What cannot be written is counted once; it takes two.
     let _ = match kept.level {
         0 => note.remove(),
-        _ => toml::to_string(&Kept { deaths: 0, interrupted: true, ..kept }).map_or(Ok(()), |text| note.keep(&text)),
+        _ => toml::to_string(&Kept { deaths: 0, anywhere: 0, interrupted: true, ..kept })
+            .map_or(Ok(()), |text| note.keep(&text)),
     };
 }
 
@@ -92,23 +104,34 @@ impl Session {
     /// Notes that a training begins, where `options` ask for it. To be called with the training lock held.
     ///
     /// # Errors
-    /// What the options say about the deaths before it; `Io`.
+    /// `Busy` where nothing is left to be read; what the options say about the deaths before it; `Io`.
     pub(super) fn begin_attempt(&self, options: &TrainOptions<'_>) -> Result<Option<Attempt>> {
         let Some(careful) = options.careful else { return Ok(None) };
         let note = self.store.attempt();
         // A note that cannot be read is as good as none.
         let before: Option<Kept> = note.text().ok().flatten().and_then(|text| toml::from_str(&text).ok());
         let was_left = before.as_ref().is_some_and(|before| before.level > LEVELS);
-        let feedback = Cut::all(lock(&self.journal).state())?.feedback;
+        let feedback = {
+            let journal = lock(&self.journal);
+            // Of two that found it due the second finds it done.
+            if journal.state().waiting() == 0 {
+                return Err(Error::new(ErrorKind::Busy, "another process has just trained this profile")
+                    .at(self.store.folder().display())
+                    .hint("nothing is to be done"));
+            }
+            Cut::all(journal.state())?.feedback
+        };
         let now = Kept::next(before, self.store.checkpoint().place()?, feedback);
         let text = toml::to_string(&now).map_err(|e| Error::internal("cannot note a training").because(e))?;
         if !(was_left && now.level > LEVELS) {
             note.keep(&text)?;
         }
+        let times = now.times;
         let limits = careful(match now.level {
-            0 => AfterDeaths::AsUsual,
+            0 if times == 0 => AfterDeaths::AsUsual,
+            0 => AfterDeaths::Again { times },
             level if level > LEVELS => AfterDeaths::LeaveAlone,
-            level => AfterDeaths::Halved(level),
+            level => AfterDeaths::Halved { times, level },
         })?;
         *lock(&UNDER_WAY) = Some((note, now));
         Ok(Some(Attempt { limits }))
@@ -137,6 +160,8 @@ mod tests {
         assert_eq!(levels(&same), [(0, 0), (0, 1), (1, 0), (1, 1), (2, 0), (2, 1), (3, 0), (3, 0)]);
         assert_eq!(levels(&[("a", 9), ("b", 9), ("c", 9), ("d", 9)]).last(), Some(&(0, 1)), "it gets further");
         assert_eq!(levels(&[("a", 9), ("b", 9), ("b", 9)]), [(0, 0), (0, 1), (1, 0)], "twice before the same step");
+        let further = [("a", 9), ("b", 9), ("c", 9), ("d", 9), ("e", 9), ("f", 9)];
+        assert_eq!(levels(&further)[4..], [(1, 0), (1, 1)], "a little further each time is no way to end");
         let interrupted = Kept { level: 2, deaths: 1, interrupted: true, ..Kept::next(None, "a".into(), 9) };
         let again = Kept::next(Some(interrupted), "a".into(), 9);
         assert_eq!((again.level, again.deaths, again.interrupted), (2, 0, false), "as little memory as before");

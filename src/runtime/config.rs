@@ -150,7 +150,7 @@ pub struct Config {
     /// With which key the profiles are encrypted; they are not when not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub encryption: Option<Encryption>,
-    /// Bytes a day of a profile from which on a training of it in the background waits until the next day; 0 for no
+    /// Bytes a day of all profiles together from which on trainings in the background wait until the next day; 0 for no
     /// limit, 25 MiB when not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub write_budget: Option<u64>,

@@ -6,7 +6,7 @@ use super::config::Distillation;
 use super::opinions::{self, Meaning};
 use super::session::Serving;
 use super::swapped::{self, Swapped};
-use super::{Session, journal_io};
+use super::{Session, journal_io, sampled};
 use crate::adapt::fit::{Target, TrainingExample};
 use crate::adapt::{Dataset, MOST_IDLE, Standing};
 use crate::error::{Error, Result};
@@ -14,6 +14,7 @@ use crate::input::Example;
 use crate::input::label::NONE_OF_THESE;
 use crate::journal::{FeedbackKind, InteractionEntry, InteractionId, JournalState};
 use crate::plan::Engine;
+use crate::process::TrainLimits;
 use crate::store::Cut;
 use crate::sync::lock;
 
@@ -33,13 +34,21 @@ pub(super) struct FeedbackDataset {
     pub superseded: usize,
     /// Those that were told to teach nothing.
     pub ignored: usize,
+    /// Those that teach nothing, since there are more than a training takes.
+    pub beyond: usize,
     /// Classes that swapped their meaning; what was said before is left out.
     pub swapped: Vec<Swapped>,
 }
 
 impl Session {
-    /// Everything that the journal has to teach up to `cut`, in order of time, and the labels of all classes.
-    pub(super) fn feedback_dataset(&self, serving: &Serving, cut: &Cut) -> Result<FeedbackDataset> {
+    /// What the journal has to teach up to `cut`, in order of time, as much as a training within `limits` takes; and the
+    /// labels of all classes.
+    pub(super) fn feedback_dataset(
+        &self,
+        serving: &Serving,
+        cut: &Cut,
+        limits: &TrainLimits,
+    ) -> Result<FeedbackDataset> {
         // Predictions and feedback go on while this reads.
         let journal = lock(&self.journal).snapshot();
         let state = journal.state();
@@ -68,6 +77,12 @@ impl Session {
             let input = journal.input(id).and_then(journal_io::load)?;
             home.intake().example(&input).map_err(|e| e.at(format!("interaction {id} in the journal")))
         };
+        let teaching: Vec<(InteractionId, &Meaning)> =
+            opinions.iter().filter_map(|o| Some((o.interaction.id, o.teaches()?))).collect();
+        let size_each = teaching.last().map(|(id, _)| load(*id)).transpose()?.map_or(0, |example| example.bytes());
+        let said: Vec<&Meaning> = teaching.iter().map(|(_, meaning)| *meaning).collect();
+        let mut taken = sampled::chosen(&said, sampled::most_examples(size_each, limits)).into_iter();
+        let mut beyond = 0;
         let (mut training_examples, mut served_right, mut ids, mut kinds) = (vec![], vec![], vec![], vec![]);
         let (mut superseded, mut ignored, mut revised) = (0, 0, false);
         // A clock can step back (a Pi has none of its own): the order of the journal is the order of time.
@@ -78,6 +93,10 @@ impl Session {
             superseded += usize::from(opinion.superseded_by.is_some());
             ignored += usize::from(opinion.is_ignored());
             let Some(meaning) = opinion.teaches() else { continue };
+            if taken.next() == Some(false) {
+                beyond += 1;
+                continue;
+            }
             // The class that would be it, where the answer was that it is none.
             let best = interaction.answer.as_ref().and_then(|(label, _)| index.get(&**label).copied());
             let target = match (&word.entry.kind, meaning) {
@@ -141,7 +160,7 @@ impl Session {
             none: index.get(NONE_OF_THESE).copied(),
             features: home.0.features,
         };
-        Ok(FeedbackDataset { labels, dataset, ids, kinds, superseded, ignored, swapped: vec![] })
+        Ok(FeedbackDataset { labels, dataset, ids, kinds, superseded, ignored, beyond, swapped: vec![] })
     }
 }
 
@@ -181,7 +200,7 @@ fn keep<T>(all: &mut Vec<T>, kept: &[bool]) {
 pub(super) fn silent(state: &JournalState, cut: &Cut) -> Result<Vec<InteractionEntry>> {
     let since = state.next_id()?.0.saturating_sub(cut.next_id) as usize;
     let mut silent = state.latest_unspoken(MOST_IDLE.saturating_add(since))?;
-    for later in state.all_feedback().skip(size(cut.feedback)) {
+    for later in state.all_feedback().rev().take(state.feedback().saturating_sub(size(cut.feedback))) {
         let later = later?;
         // A revision is about what had feedback.
         if later.was.is_none() {
@@ -234,7 +253,8 @@ mod tests {
             std::fs::write(path.join("acclimate.toml"), format!("distillation = {switch}\n{text}")).unwrap();
             let session = Home::open(&path).unwrap().session("p").unwrap();
             let cut = Cut::all(lock(&session.journal).state()).unwrap();
-            let standing = session.feedback_dataset(&session.serving(), &cut).unwrap().dataset.standing;
+            let standing =
+                session.feedback_dataset(&session.serving(), &cut, &TrainLimits::default()).unwrap().dataset.standing;
             kept.push((standing.len(), standing.iter().filter(|s| s.trusted).count()));
         }
         let [(all, trusted), (also, of_base), none] = kept[..] else { panic!("{kept:?}") };
@@ -258,7 +278,7 @@ mod tests {
             ask(i);
         }
         let cut = Cut::all(lock(&session.journal).state()).unwrap();
-        let dataset = session.feedback_dataset(&session.serving(), &cut).unwrap().dataset;
+        let dataset = session.feedback_dataset(&session.serving(), &cut, &TrainLimits::default()).unwrap().dataset;
         // What was said about the third input is ignored, and nothing was said about the fourth.
         assert_eq!((dataset.training_examples.len(), dataset.standing.len()), (2, 2));
     }

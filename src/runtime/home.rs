@@ -245,10 +245,19 @@ impl fmt::Debug for Home {
 /// Names of the profiles of the home in `path`, sorted.
 pub(super) fn profiles(disk: &dyn Disk, path: &Path) -> Result<Vec<String>> {
     let folder = path.join("profiles");
-    match disk.exists(&folder).and_then(|there| if there { disk.list(&folder) } else { Ok(vec![]) }) {
-        Ok(names) => Ok(names.into_iter().filter(|n| !n.starts_with('.') && folder.join(n).is_dir()).collect()),
-        Err(e) => Err(Error::io("cannot list the profiles", &folder, e)),
+    let io = |e| Error::io("cannot list the profiles", &folder, e);
+    let mut all = vec![];
+    let names = disk.exists(&folder).and_then(|there| if there { disk.list(&folder) } else { Ok(vec![]) });
+    for name in names.map_err(io)?.into_iter().filter(|name| !name.starts_with('.')) {
+        // One that a failing disk does not show is not gone.
+        match std::fs::metadata(folder.join(&name)) {
+            Ok(about) if about.is_dir() => all.push(name),
+            Ok(_) => {}
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+            Err(e) => return Err(io(e)),
+        }
     }
+    Ok(all)
 }
 
 /// `disk` with the cipher of a profile, where there is a key.

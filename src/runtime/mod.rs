@@ -29,6 +29,8 @@ mod prepare;
 mod replay;
 #[cfg(feature = "train")]
 mod resume;
+#[cfg(feature = "train")]
+mod sampled;
 pub mod sandbox;
 mod serving;
 mod session;
@@ -79,7 +81,7 @@ pub use train_options::{AfterDeaths, TrainOptions};
 #[cfg(feature = "train")]
 pub use training::TrainReport;
 pub use verify::Health;
-pub use written::WrittenDay;
+pub use written::{WrittenDay, WrittenToday, rest_of_today};
 
 /// What `slot` is made of.
 mod sync {

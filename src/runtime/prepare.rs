@@ -44,7 +44,8 @@ impl Session {
         // Within limits one example at a time, since nothing has been measured yet.
         let (threads, at_once) =
             if limits.are_unlimited() { (settings.threads, settings.recipe.micro_batch) } else { (1, 1) };
-        let feedback_dataset = self.feedback_dataset(serving, cut)?.without_swapped(engine, threads, at_once)?;
+        let feedback_dataset =
+            self.feedback_dataset(serving, cut, &limits)?.without_swapped(engine, threads, at_once)?;
         let dataset = &feedback_dataset.dataset;
         // Costs are those of the longest training example.
         let longest =

@@ -2,10 +2,11 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use super::Session;
+use super::written::TrainingWrites;
 use crate::adapt::fit::state::{FitName, FitState, Keeper, Naming};
 use crate::adapt::{CandidateSites, Dataset, Settings};
 use crate::adapter::Fingerprint;
@@ -40,6 +41,7 @@ impl Session {
     pub(super) fn begin_or_resume<P>(
         &self,
         checkpoints: Checkpoints,
+        writes: &Arc<TrainingWrites>,
         prepare: impl Fn(&Cut) -> Result<P>,
         name: impl Fn(&P) -> [u8; 32],
     ) -> Result<(Cut, P, Option<Keeping>)> {
@@ -54,7 +56,7 @@ impl Session {
             Some((run, now)) if run.name == name(&now) => (run.cut, now),
             _ => (all, prepare(&all)?),
         };
-        let keeping = checkpoint.map(|c| Keeping::new(c, name(&prepared), cut, every));
+        let keeping = checkpoint.map(|c| Keeping::new(c, name(&prepared), cut, every, writes.clone()));
         Ok((cut, prepared, keeping))
     }
 }
@@ -91,6 +93,7 @@ pub(super) struct Keeping {
     checkpoint: Checkpoint,
     run: Run,
     every: Duration,
+    writes: Arc<TrainingWrites>,
     plan: Mutex<Plan>,
     begun: OnceLock<()>,
     steps: AtomicU64,
@@ -108,7 +111,13 @@ struct Plan {
 
 impl Keeping {
     /// Of the training `name`, which goes on if it is the one that was cut off.
-    pub fn new(checkpoint: Checkpoint, name: [u8; 32], cut: Cut, every: Duration) -> Keeping {
+    pub fn new(
+        checkpoint: Checkpoint,
+        name: [u8; 32],
+        cut: Cut,
+        every: Duration,
+        writes: Arc<TrainingWrites>,
+    ) -> Keeping {
         let run = Run { name, cut };
         let begun = OnceLock::new();
         if checkpoint.run() == Some(run) {
@@ -116,7 +125,7 @@ impl Keeping {
         }
         let plan = Plan { fits: HashMap::new(), ends: vec![], ends_due: Instant::now() + every };
         let (steps, failed) = Default::default();
-        Keeping { checkpoint, run, every, plan: Mutex::new(plan), begun, steps, failed }
+        Keeping { checkpoint, run, every, writes, plan: Mutex::new(plan), begun, steps, failed }
     }
 
     /// Optimiser steps that an earlier run took.
@@ -147,6 +156,7 @@ impl Keeping {
         {
             tracing::warn!(error = %e, "where the training stands cannot be kept; if it is cut off, it starts anew");
         }
+        self.writes.follow();
         let next = Instant::now() + self.every.max(started.elapsed().saturating_mul(SHARE));
         let mut plan = lock(&self.plan);
         plan.ends_due = next;

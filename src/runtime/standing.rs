@@ -4,10 +4,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use super::Home;
 use super::config::Config;
 use super::home::{keyed, profiles};
-use super::written::{WrittenDay, by_day};
-use super::{Home, now_ms};
 use crate::adapt::FEWEST_EXAMPLES;
 use crate::base::Task;
 use crate::disk::RealDisk;
@@ -34,10 +33,6 @@ pub struct Standing {
     pub feedback: usize,
     /// Feedback items that teach by themselves.
     pub known_answers: usize,
-    /// Bytes that were written today.
-    pub written: u64,
-    /// Bytes a day from which on a training waits.
-    pub write_budget: Option<u64>,
 }
 
 impl Standing {
@@ -48,15 +43,10 @@ impl Standing {
         self.waiting >= wanted.max(1) && self.known_answers >= FEWEST_EXAMPLES
     }
 
-    /// The budget of writing, where it is used up for today.
-    pub fn over_budget(&self) -> Option<u64> {
-        self.write_budget.filter(|budget| self.written >= *budget)
-    }
-
-    fn of(state: &JournalState, of_texts: bool, written: u64, write_budget: Option<u64>) -> Standing {
+    fn of(state: &JournalState, of_texts: bool) -> Standing {
         let said = state.spoken().saturating_sub(state.ignored());
         let known_answers = if of_texts { said } else { said.saturating_sub(state.rejected()) };
-        Standing { waiting: state.waiting(), feedback: state.feedback(), known_answers, written, write_budget }
+        Standing { waiting: state.waiting(), feedback: state.feedback(), known_answers }
     }
 }
 
@@ -92,12 +82,9 @@ impl Home {
             let key = config.key(&RealDisk, path, None)?;
             let disk = keyed(Arc::new(RealDisk), key.as_ref(), profile);
             let store = Store::open(disk.clone(), &profile_folder(path, profile)?)?;
-            let journal = store.journal_path();
-            let state = Journal::load_state(&*disk, &journal)?;
-            let today = by_day(&*disk, &journal, &state, &store.written(), 1, now_ms())?;
-            let written = today.first().map_or(0, WrittenDay::bytes);
+            let state = Journal::load_state(&*disk, &store.journal_path())?;
             let of_texts = config.task.parse().is_ok_and(|task: Task| task == Task::CausalLm);
-            Ok(Standing::of(&state, of_texts, written, config.write_budget()))
+            Ok(Standing::of(&state, of_texts))
         }
     }
 }
@@ -120,16 +107,12 @@ mod tests {
 
     #[test]
     fn due_is_what_is_worth_a_training() {
-        let none = Standing { waiting: 0, feedback: 0, known_answers: 0, written: 0, write_budget: None };
-        let due =
-            |waiting, feedback, after| Standing { waiting, feedback, known_answers: feedback, ..none }.is_due(after);
+        let due = |waiting, feedback, after| Standing { waiting, feedback, known_answers: feedback }.is_due(after);
         assert!(due(8, 8, None) && !due(7, 7, None));
         assert!(due(50, 1000, None) && !due(49, 1000, None), "a twentieth");
         assert!(due(1, 1000, Some(1)) && !due(0, 1000, Some(0)), "nothing new is never due");
         assert!(!due(3, 3, Some(1)), "too few to judge");
-        let rejected = Standing { waiting: 20, feedback: 20, ..none };
+        let rejected = Standing { waiting: 20, feedback: 20, known_answers: 0 };
         assert!(!rejected.is_due(None), "only rejections");
-        let wrote = |written, write_budget| Standing { written, write_budget, ..none }.over_budget();
-        assert_eq!((wrote(9, Some(10)), wrote(10, Some(10)), wrote(10, None)), (None, Some(10), None));
     }
 }

@@ -11,10 +11,20 @@ use crate::process::{Pacer, TrainLimits};
 /// How a training begins after processes died in the middle of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AfterDeaths {
-    /// As usual.
+    /// As usual: none died.
     AsUsual,
-    /// With the memory halved so often: each time the process died twice at one place.
-    Halved(u32),
+    /// As usual, though a process died in the middle of it.
+    Again {
+        /// Processes that died at this place.
+        times: u32,
+    },
+    /// With less memory: processes died twice at one place.
+    Halved {
+        /// All that died.
+        times: u32,
+        /// How often the memory is halved.
+        level: u32,
+    },
     /// Not at all, until there is new feedback.
     LeaveAlone,
 }

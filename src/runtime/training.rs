@@ -1,6 +1,7 @@
 //! A session trains: the journal becomes training examples, the winner becomes a generation, and the next prediction
 //! uses it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::corrections::{self, Corrections};
@@ -43,6 +44,8 @@ pub struct TrainReport {
     pub superseded: usize,
     /// Feedback items that taught nothing, since they are ignored.
     pub ignored: usize,
+    /// Feedback items that taught nothing, since there are more than a training takes.
+    pub(crate) beyond: usize,
     /// Labels that swapped their meaning: older feedback with them taught nothing.
     pub(crate) swapped: Vec<Swapped>,
     /// Feedback items on nearly the same inputs that say different classes. All of them taught.
@@ -91,6 +94,12 @@ impl TrainReport {
         self.swapped.iter().map(|s| (s.labels.0.as_str(), s.labels.1.as_str(), s.since))
     }
 
+    internal! {
+        /// Feedback items that taught nothing, since there are more than a training takes.
+        pub fn beyond(&self) -> usize {
+            self.beyond
+        }
+    }
     internal! {
         /// [`TrainReport::swapped`] with what was left out.
         pub fn swaps(&self) -> &[Swapped] {
@@ -157,7 +166,7 @@ impl Session {
         }
         let _held = self.store.lock_training(TRAIN_LOCK_WAIT, "training")?;
         lock(&self.journal).refresh()?;
-        let _writes = TrainingWrites::of(&self.store);
+        let writes = Arc::new(TrainingWrites::of(&self.store));
         let attempt = self.begin_attempt(options)?;
         let limits = attempt.as_ref().map(|attempt| attempt.limits).or(options.limits);
         let options = &TrainOptions { limits, ..options.clone() };
@@ -168,9 +177,9 @@ impl Session {
         let progress = options.progress.unwrap_or(&silent);
         let stop = || options.is_stopped();
         let prepare = |cut: &Cut| self.prepare(options, &serving, cut, &stop, progress);
-        let (cut, prepared, keeping) = self.begin_or_resume(options.checkpoints, prepare, |now| now.name)?;
+        let (cut, prepared, keeping) = self.begin_or_resume(options.checkpoints, &writes, prepare, |now| now.name)?;
         let Prepared { feedback_dataset, candidates, settings, chosen, name: _ } = prepared;
-        let FeedbackDataset { labels, dataset, ids, kinds, superseded, ignored, swapped } = feedback_dataset;
+        let FeedbackDataset { labels, dataset, ids, kinds, superseded, ignored, beyond, swapped } = feedback_dataset;
         let only_label = dataset.only_class().and_then(|class| labels.get(class).cloned());
         if let Some(chosen) = &chosen {
             self.keep_choice(chosen)?;
@@ -229,6 +238,7 @@ impl Session {
             seconds,
             superseded,
             ignored,
+            beyond,
             swapped,
             contradicting,
             only_label,

@@ -1,18 +1,22 @@
 //! How much a profile writes a day: memory cards wear out by it.
 //!
-//! Nothing is written to know it but what a training adds to the files that it writes anyway. What interactions and
-//! feedback wrote is told by where their records lie in the journal.
+//! Little is written to know it: a training keeps a small file of its own up to date. What interactions and feedback
+//! wrote is told by where their records lie in the journal.
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::config::Config;
+use super::home::{keyed, profiles};
 use super::{Home, Session, now_ms};
-use crate::disk::{Disk, bytes_written};
+use crate::disk::{BytesWritten, Disk, RealDisk};
 use crate::error::{Error, Result};
-use crate::journal::JournalState;
-use crate::store::{DerivedFile, Store};
+use crate::journal::{Journal, JournalState};
+use crate::store::{DerivedFile, Store, profile_folder};
 use crate::sync::lock;
 
 /// Days that are told of, and kept of trainings.
@@ -64,29 +68,46 @@ impl Trainings {
     }
 }
 
-/// Adds what is written until it is dropped to the trainings of the day. To be made and dropped with the training lock
-/// held.
+/// So much is written before it is noted: a process that is killed loses no more of it.
+const NOTED_EVERY: u64 = 1 << 20;
+
+/// Adds what a training writes until this is dropped to the trainings of the day. To be made and dropped with the
+/// training lock held.
 pub(super) struct TrainingWrites {
     file: DerivedFile,
-    before: u64,
+    written: BytesWritten,
+    noted: Mutex<u64>,
 }
 
 impl TrainingWrites {
     pub fn of(store: &Store) -> TrainingWrites {
-        TrainingWrites { file: store.written(), before: bytes_written() }
+        TrainingWrites { file: store.written(), written: store.count_training_writes(), noted: Mutex::new(0) }
     }
-}
 
-impl Drop for TrainingWrites {
-    fn drop(&mut self) {
-        let bytes = bytes_written().saturating_sub(self.before);
-        if bytes == 0 {
+    /// After something was written.
+    pub fn follow(&self) {
+        self.note(NOTED_EVERY);
+    }
+
+    fn note(&self, least: u64) {
+        let mut noted = lock(&self.noted);
+        let bytes = self.written.bytes().saturating_sub(*noted);
+        if bytes < least {
             return;
         }
         let mut trainings = Trainings::read(&self.file);
         trainings.add(now_ms() / DAY_MS, bytes);
         // A figure for people: a disk that does not take it loses nothing else.
-        let _ = toml::to_string(&trainings).map(|text| self.file.keep(&text));
+        let kept = toml::to_string(&trainings).map(|text| self.file.keep(&text));
+        if matches!(kept, Ok(Ok(()))) {
+            *noted = noted.saturating_add(bytes);
+        }
+    }
+}
+
+impl Drop for TrainingWrites {
+    fn drop(&mut self) {
+        self.note(1);
     }
 }
 
@@ -123,13 +144,49 @@ pub(super) fn by_day(
     Ok((first..=today).rev().map(of).collect())
 }
 
+/// What the profiles of a home wrote today, and what they may.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WrittenToday {
+    /// Bytes of all profiles together. A profile that cannot be read counts for nothing.
+    pub bytes: u64,
+    /// Bytes a day from which on a training in the background waits; none where nothing limits it.
+    pub budget: Option<u64>,
+}
+
+impl WrittenToday {
+    /// The budget, where it is used up for today.
+    pub fn over_budget(&self) -> Option<u64> {
+        self.budget.filter(|budget| self.bytes >= *budget)
+    }
+}
+
 impl Home {
     internal! {
-        /// Bytes a day from which on a training in the background waits; none where nothing limits it.
-        pub fn write_budget(&self) -> Option<u64> {
-            self.config().write_budget()
+        /// What the profiles of the home in `path` wrote today. No model is loaded, and nothing is written.
+        ///
+        /// # Errors
+        /// As [`Home::open`] where the settings or the key cannot be read.
+        pub fn written_today(path: &Path) -> Result<WrittenToday> {
+            let config = Config::read(&RealDisk, path)?;
+            let key = config.key(&RealDisk, path, None)?;
+            let of = |profile: &String| -> Result<u64> {
+                let disk = keyed(Arc::new(RealDisk), key.as_ref(), profile);
+                let store = Store::open(disk.clone(), &profile_folder(path, profile)?)?;
+                let journal = store.journal_path();
+                let state = Journal::load_state(&*disk, &journal)?;
+                let days = by_day(&*disk, &journal, &state, &store.written(), 1, now_ms())?;
+                Ok(days.first().map_or(0, WrittenDay::bytes))
+            };
+            let all = profiles(&RealDisk, path)?;
+            let bytes = all.iter().map(|profile| of(profile).unwrap_or(0)).fold(0, u64::saturating_add);
+            Ok(WrittenToday { bytes, budget: config.write_budget() })
         }
     }
+}
+
+/// Time that is left of the day of UTC.
+pub fn rest_of_today() -> Duration {
+    Duration::from_millis(DAY_MS - now_ms() % DAY_MS)
 }
 
 impl Session {
@@ -151,6 +208,37 @@ impl Session {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::disk::Disk;
+
+    #[test]
+    fn a_training_that_is_killed_loses_little_of_what_it_wrote() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::create(Arc::new(RealDisk), &folder.path().join("p")).unwrap();
+        let noted = || Trainings::read(&store.written()).days.iter().map(|(_, bytes)| *bytes).sum::<u64>();
+        let write = |name: &str, bytes: u64| {
+            let file = RealDisk.create_new(&folder.path().join("p/generations").join(name)).unwrap();
+            file.write_at(&vec![0; bytes as usize], 0).unwrap();
+        };
+        let writes = TrainingWrites::of(&store);
+        write("a", 1000);
+        writes.follow();
+        assert_eq!(noted(), 0, "little is not worth a write");
+        write("b", NOTED_EVERY);
+        writes.follow();
+        assert_eq!(noted(), 1000 + NOTED_EVERY);
+        write("c", 500);
+        writes.follow();
+        // Killed: what the end of it notes is not there.
+        let note = folder.path().join("p/written.toml");
+        let before = std::fs::read(&note).unwrap();
+        drop(writes);
+        assert_eq!(noted(), 1500 + NOTED_EVERY);
+        std::fs::write(&note, before).unwrap();
+        let next = TrainingWrites::of(&store);
+        write("d", 30);
+        drop(next);
+        assert_eq!(noted(), 1030 + NOTED_EVERY);
+    }
 
     #[test]
     fn trainings_of_a_day_add_up_and_old_days_go() {

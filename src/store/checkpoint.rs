@@ -72,6 +72,10 @@ impl Checkpoint {
         Checkpoint { disk, folder: profile.join("checkpoint") }
     }
 
+    pub(super) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     fn names(&self) -> Result<Vec<String>> {
         let (disk, io) = (&*self.disk, |e| Error::io("cannot list the checkpoint", &self.folder, e));
         if !disk.exists(&self.folder).map_err(io)? {

@@ -1,7 +1,8 @@
 //! What the last training found out beside its verdict: `choice.toml`, which sites it chose within limits, and how
 //! much of the gradient of the person's feedback falls on each; `doubts.toml`, which feedback it doubts;
-//! `attempt.toml`, that one in the background runs; `written.toml`, how much trainings write. Derived from feedback,
-//! so it is encrypted where the profile is, and forgotten with any of it.
+//! `attempt.toml`, that one in the background runs. Derived from feedback, so it is encrypted where the profile is, and
+//! forgotten with any of it. `written.toml`, how many bytes trainings write a day, tells nothing of what was said: it
+//! stays.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

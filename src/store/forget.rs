@@ -98,7 +98,6 @@ impl Store {
             self.choice().remove()?;
             self.doubts().remove()?;
             self.attempt().remove()?;
-            self.written().remove()?;
         }
         if (!ids.is_empty() || all) && !planted(Bug::ForgottenBeforeOff) {
             journal.forget(ids, all)?;

@@ -27,7 +27,7 @@ pub use transfer::{Contents, Incoming};
 use crate::adapter::file::{AdapterFile, stage_adapter};
 use crate::adapter::{Adapter, Fingerprint};
 use crate::disk::fault_injection::{Bug, planted};
-use crate::disk::{Disk, FileAccess, folder_of, make_folder};
+use crate::disk::{BytesWritten, Disk, FileAccess, folder_of, make_folder};
 use crate::error::{Error, ErrorKind, Result};
 use generations::Generations;
 
@@ -157,6 +157,10 @@ impl Store {
     /// How much trainings wrote in the last days.
     pub fn written(&self) -> DerivedFile {
         DerivedFile::written(self.disk.clone(), &self.folder)
+    }
+    /// Counts from now on what this process writes to checkpoints and generations.
+    pub fn count_training_writes(&self) -> BytesWritten {
+        BytesWritten::to([self.checkpoint().folder().to_owned(), self.generations.folder.clone()])
     }
     /// That a training in the background runs.
     pub fn attempt(&self) -> DerivedFile {

@@ -2,11 +2,9 @@
 #![cfg(target_os = "linux")]
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant, SystemTime};
 
 use acclimate::disk::RealDisk;
@@ -15,107 +13,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::program::{Bench, acclimate, json};
-
-const LONGEST: Duration = Duration::from_secs(120);
-/// Within which a signal ends it.
-const LEAVES_WITHIN: Duration = Duration::from_secs(2);
-
-/// A board of our own: nothing is known of it but what a test says. The machine of the tests is busy.
-struct Board(tempfile::TempDir);
-
-impl Board {
-    fn new() -> Board {
-        Board(tempfile::tempdir().unwrap())
-    }
-    fn root(&self) -> &str {
-        self.0.path().to_str().unwrap()
-    }
-    /// Files of sysfs are never half written: nor is this one.
-    fn celsius(&self, celsius: u32) {
-        let zone = self.0.path().join("sys/class/thermal/thermal_zone0");
-        std::fs::create_dir_all(&zone).unwrap();
-        std::fs::write(zone.join("type"), "cpu-thermal\n").unwrap();
-        std::fs::write(zone.join("new"), format!("{celsius}000\n")).unwrap();
-        std::fs::rename(zone.join("new"), zone.join("temp")).unwrap();
-    }
-}
-
-/// An `adapt --json` that runs.
-struct Running {
-    child: Child,
-    lines: Receiver<Value>,
-    seen: Vec<Value>,
-}
-
-impl Running {
-    fn start(board: &Board, args: &[&str]) -> Running {
-        let common = ["--json", "--sensors-root", board.root(), "--pause-every", "0.05", "--threads", "1"];
-        let mut command: Command = acclimate(&[&["adapt"], args, &common].concat());
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn().unwrap();
-        let out = BufReader::new(child.stdout.take().unwrap());
-        let (send, lines) = channel();
-        std::thread::spawn(move || {
-            for line in out.lines().map_while(Result::ok) {
-                let event = serde_json::from_str(&line).unwrap_or_else(|e| panic!("{e}: {line}"));
-                let _ = send.send(event);
-            }
-        });
-        Running { child, lines, seen: vec![] }
-    }
-
-    /// The next event of one of these names.
-    #[track_caller]
-    fn wait_for(&mut self, names: &[&str]) -> Value {
-        let started = Instant::now();
-        while let Ok(event) = self.lines.recv_timeout(LONGEST.saturating_sub(started.elapsed())) {
-            self.seen.push(event.clone());
-            if names.iter().any(|name| event["event"] == *name) {
-                return event;
-            }
-        }
-        panic!("no {names:?} after {:?}: {:#?}", started.elapsed(), self.seen)
-    }
-
-    /// Time of processors that it has used.
-    fn processor_seconds(&self) -> f64 {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
-        let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
-        // Fields 14 and 15 of proc_pid_stat(5), in ticks.
-        let ticks: u64 = fields[11..13].iter().map(|field| field.parse::<u64>().unwrap()).sum();
-        ticks as f64 / rustix::param::clock_ticks_per_second() as f64
-    }
-
-    fn signal(&self, signal: Signal) {
-        kill_process(Pid::from_child(&self.child), signal).unwrap();
-    }
-
-    /// Its exit code, and all events.
-    fn end(mut self) -> (Option<i32>, Vec<Value>) {
-        let code = self.child.wait().unwrap().code();
-        self.seen.extend(self.lines.iter());
-        (code, self.seen)
-    }
-
-    /// Ends it with SIGTERM, in time.
-    #[track_caller]
-    fn terminate(self) -> (Option<i32>, Vec<Value>) {
-        let started = Instant::now();
-        self.signal(Signal::TERM);
-        let ended = self.end();
-        assert!(started.elapsed() < LEAVES_WITHIN, "it took {:?} to leave", started.elapsed());
-        assert_eq!(ended.1.last().unwrap()["event"], "stopping");
-        ended
-    }
-}
-
-fn names(events: &[Value]) -> Vec<&str> {
-    events.iter().map(|e| e["event"].as_str().unwrap()).filter(|name| *name != "priority").collect()
-}
-
-/// One round over these homes.
-fn once(board: &Board, args: &[&str]) -> (Option<i32>, Vec<Value>) {
-    Running::start(board, args).end()
-}
+use crate::running::{Board, ENDS, LEAVES_WITHIN, Running, has_fit, names, once, rows, until};
 
 /// Every file below a folder, and when it was changed.
 fn files(folder: &Path) -> BTreeMap<PathBuf, SystemTime> {
@@ -128,27 +26,6 @@ fn files(folder: &Path) -> BTreeMap<PathBuf, SystemTime> {
         all.insert(entry.path(), about.modified().unwrap());
     }
     all
-}
-
-fn rows(n: usize) -> Vec<usize> {
-    (0..n).collect()
-}
-
-const ENDS: [&str; 2] = ["promoted", "kept"];
-
-/// Waits until `there` says so.
-#[track_caller]
-fn until(there: impl Fn() -> bool) {
-    let started = Instant::now();
-    while !there() {
-        assert!(started.elapsed() < LONGEST, "it never came");
-        std::thread::sleep(Duration::from_millis(2));
-    }
-}
-
-fn has_fit(bench: &Bench) -> bool {
-    let entries = std::fs::read_dir(bench.profile("checkpoint")).into_iter().flatten().flatten();
-    entries.into_iter().any(|e| e.file_name().to_string_lossy().ends_with(".fit"))
 }
 
 #[test]
@@ -211,13 +88,23 @@ fn a_card_that_took_enough_today_waits_for_the_training_and_not_for_feedback() {
     let (code, events) = once(&board, &[&home]);
     assert_eq!((code, names(&events)), (Some(0), vec!["waiting", "idle"]), "{events:#?}");
     assert_eq!((&events[0]["reason"], &events[0]["value"]), (&"write-budget".into(), &today.into()));
+    // What another profile writes counts, too: it is the home's card.
+    json(&["predict", &home, &bench.input(), "--profile", "ada"]);
+    let status = bench.status();
+    let of_home = status["home_written_today"].as_u64().unwrap();
+    assert!(of_home > today && status["written_today"] == today, "{status}");
+    std::fs::write(&file, format!("write_budget = {of_home}\n{text}")).unwrap();
+    assert_eq!(once(&board, &[&home]).1[0]["value"], of_home);
     bench.teach(24, &(20..22).collect::<Vec<_>>());
     assert_eq!(bench.status()["feedback"], 22);
     std::fs::write(&file, format!("write_budget = 0\n{text}")).unwrap();
     assert!(ENDS.contains(names(&once(&board, &[&home]).1).last().unwrap()));
     let status = bench.status();
     assert_eq!(status["write_budget"], Value::Null);
-    assert!(status["written"][0]["trainings"].as_u64().unwrap() > 0, "{status}");
+    let trainings = status["written"][0]["trainings"].as_u64().unwrap();
+    assert!(trainings > 0, "{status}");
+    json(&["forget", &home, "last"]);
+    assert_eq!(bench.status()["written"][0]["trainings"], trainings, "forgetting makes no card new");
 }
 
 #[test]
@@ -317,7 +204,7 @@ fn heat_pauses_it_in_memory_and_after_a_while_on_disk() {
     std::thread::sleep(Duration::from_millis(600));
     assert!(running.lines.try_recv().is_err(), "it goes on at 70 degrees and not before");
     board.celsius(60);
-    running.wait_for(&["resumed"]);
+    assert_eq!(running.wait_for(&["resumed"])["reasons"], Value::from(vec!["temperature"]));
     running.wait_for(&["started"]);
     until(|| has_fit(&bench));
     board.celsius(90);
@@ -358,7 +245,8 @@ fn killed_twice_at_one_place_it_takes_less_memory_and_at_last_leaves_the_home() 
     let (board, bench) = (Board::new(), Bench::new());
     bench.teach(24, &rows(180));
     assert_eq!(names(&killed(&board, &bench, "started")), ["due", "started"]);
-    assert_eq!(names(&killed(&board, &bench, "started")), ["due", "started"]);
+    let second = killed(&board, &bench, "killed");
+    assert_eq!((&second[2]["times"], &second[2]["memory"]), (&1.into(), &Value::Null), "{second:#?}");
     let third = killed(&board, &bench, "killed");
     assert_eq!(names(&third), ["due", "started", "killed"], "{third:#?}");
     assert_eq!((&third[2]["times"], &third[2]["memory"]), (&2.into(), &(512 << 20).into()));
@@ -367,14 +255,15 @@ fn killed_twice_at_one_place_it_takes_less_memory_and_at_last_leaves_the_home() 
     assert_eq!(stopped.wait_for(&["killed"])["memory"], 512 << 20);
     stopped.terminate();
     assert_eq!(killed(&board, &bench, "killed")[2]["memory"], 512 << 20);
-    killed(&board, &bench, "started");
+    assert_eq!(killed(&board, &bench, "killed")[2]["times"], 4);
     let fifth = killed(&board, &bench, "killed");
-    assert_eq!((&fifth[2]["times"], &fifth[2]["memory"]), (&4.into(), &(256 << 20).into()), "{fifth:#?}");
+    assert_eq!((&fifth[2]["times"], &fifth[2]["memory"]), (&5.into(), &(256 << 20).into()), "{fifth:#?}");
     killed(&board, &bench, "started");
     let left = ["--memory", "1GiB"];
     for _ in 0..2 {
         let (code, events) = once(&board, &[&[bench.home().as_str()], &left[..]].concat());
         assert_eq!(names(&events), ["due", "started", "left", "idle"], "{events:#?}");
+        assert!(events[2]["next"].as_str().unwrap().contains("acclimate doctor"), "{events:#?}");
         assert_eq!(code, Some(0));
     }
     assert_eq!(json(&["verify", &bench.home()])["ok"], true);

@@ -90,9 +90,19 @@ fn a_home_is_opened_measured_and_left_as_it_was() {
 }
 
 #[test]
-fn what_is_no_home_is_refused_and_what_is_damaged_is_a_failure() {
+fn what_is_no_home_and_what_is_damaged_is_a_failure_beside_the_device() {
     let bench = Bench::new();
-    says(&refused(&["doctor", &bench.at("nothing")], 2), "next", "acclimate init");
+    // A folder where a home may be made, and one that is not there.
+    for none in [bench.at(""), bench.at("nothing")] {
+        let report = doctor(&[&none]);
+        let home = check(&report, "home");
+        assert_eq!(home["state"], "fail");
+        says(home, "value", "not a home");
+        says(home, "next", "acclimate init");
+        assert!(check(&report, "memory")["value"].is_string() && check(&report, "space")["value"].is_string());
+        assert_eq!(report["home"]["answers"], 0, "{report}");
+    }
+    says(&refused(&["doctor", &bench.home(), "--profile", "anna"], 2), "error", "there is no profile");
     replace(&Path::new(&bench.home()).join("base.onnx"), b"another model");
     let report = doctor(&[&bench.home()]);
     let home = check(&report, "home");

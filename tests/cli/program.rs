@@ -3,9 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use acclimate::chat::Message;
 use acclimate::input::{ArrayData, LabelledSet, NamedArray, RawInput, arrays, write_npz};
 use assert_cmd::cargo::cargo_bin;
-use prost::Message;
+use prost::Message as _;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -95,8 +96,29 @@ pub struct Bench {
 
 impl Bench {
     pub fn new() -> Bench {
-        let bench = Bench { dir: tempfile::tempdir().unwrap() };
+        Bench::below(&std::env::temp_dir())
+    }
+    /// In a folder of its own in this one.
+    pub fn below(folder: &Path) -> Bench {
+        let bench = Bench { dir: tempfile::tempdir_in(folder).unwrap() };
         json(&["init", &bench.home(), "--model", asset("har_cnn.onnx").to_str().unwrap()]);
+        bench
+    }
+    /// A home of the bundled language model, and 40 demonstrations of answers that nothing has learned from.
+    pub fn of_texts() -> Bench {
+        let bench = Bench { dir: tempfile::tempdir().unwrap() };
+        let mut zip = zip::ZipArchive::new(std::fs::File::open(asset("tiny_chat.zip")).unwrap()).unwrap();
+        zip.extract(bench.at("source")).unwrap();
+        json(&["init", &bench.home(), "--model", &bench.at("source/model.onnx")]);
+        let script = std::fs::read(bench.at("source/prompts.json")).unwrap();
+        let script: Value = serde_json::from_slice(&script).unwrap();
+        let text = |v: &Value| v.as_str().unwrap().to_string();
+        let conversation = |edit: &Value| {
+            vec![Message::new("user", text(&edit["prompt"])), Message::new("assistant", text(&edit["edited"]))]
+        };
+        let all: Vec<Vec<Message>> = script["edits"].as_array().unwrap().iter().map(conversation).collect();
+        let session = acclimate::Home::open(bench.home()).unwrap().session("default").unwrap();
+        assert_eq!(session.record_demonstrations(&all).unwrap().recorded, 40);
         bench
     }
     pub fn at(&self, name: &str) -> String {

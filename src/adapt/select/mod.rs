@@ -31,6 +31,17 @@ pub(crate) struct Choice {
     pub train_memory_bytes: u64,
 }
 
+/// Where memory is not limited, activations may take this part of the machine's before they are computed twice.
+const PART_OF_MEMORY: u64 = 16;
+
+impl Choice {
+    /// Whether a language model's training without limits computes its activations twice, on a machine with so much
+    /// memory.
+    pub fn is_large_for(&self, machine: Option<u64>) -> bool {
+        machine.is_some_and(|all| self.peak_bytes > all / PART_OF_MEMORY)
+    }
+}
+
 /// Chooses among the reachable sites that the pattern names. The classifier is not among them: the head corrects its
 /// outputs directly, at full rank. Costs are those of sequences of `length`, or of the longest half of it (and so on)
 /// that the model allows.

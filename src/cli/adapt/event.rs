@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use acclimate::Error;
-use acclimate::guest::{Change, Crossed};
+use acclimate::guest::{Change, Crossed, Reason};
 use acclimate::runtime::TrainReport;
 use serde_json::{Map, Value, json};
 
@@ -26,7 +26,7 @@ pub enum Event<'a> {
     Due {
         waiting: usize,
     },
-    /// Today was written as much as the home allows.
+    /// Today the profiles of the home wrote as much as it allows.
     Written {
         bytes: u64,
         budget: u64,
@@ -45,6 +45,10 @@ pub enum Event<'a> {
     Failed(&'a Error),
     Stopping,
 }
+
+/// What to do about a profile that is left alone.
+const AFTER_LEFT: &str = "`acclimate doctor` on the home says what makes its training fit: a smaller `--memory`, fewer \
+                          layers, a swap file; new feedback is a new try";
 
 fn number(value: Option<f64>) -> Value {
     value.map_or(Value::Null, |v| json!((v * 100.0).round() / 100.0))
@@ -81,9 +85,11 @@ impl Event<'_> {
                 json!({ "reason": c.reason.name(), "value": number(c.value), "limit": number(c.limit) })
             }
             Event::Changed(Change::GaveUp(c)) => json!({ "reason": c.reason.name() }),
-            Event::Changed(Change::Resumed { after, paused }) => {
-                json!({ "reason": after.reason.name(), "seconds": number(Some(paused.as_secs_f64())) })
-            }
+            Event::Changed(Change::Resumed { last, reasons, paused }) => json!({
+                "reason": last.name(),
+                "reasons": reasons.all().map(Reason::name).collect::<Vec<_>>(),
+                "seconds": number(Some(paused.as_secs_f64())),
+            }),
             Event::Trained(report) => json!({
                 "generation": report.generation,
                 "reason": report.verdict.reason,
@@ -92,7 +98,7 @@ impl Event<'_> {
                 "seconds": report.seconds,
             }),
             Event::Killed { times, memory } => json!({ "times": times, "memory": memory }),
-            Event::Left { reason } => json!({ "reason": reason }),
+            Event::Left { reason } => json!({ "reason": reason, "next": AFTER_LEFT }),
             Event::Busy(e) => json!({ "error": e.to_string() }),
             Event::Failed(e) => json!({ "error": e.to_string(), "next": e.next_step() }),
         }
@@ -109,8 +115,9 @@ impl Event<'_> {
             }
             Event::Changed(Change::Paused(c)) => format!("paused: {}", crossed(c)),
             Event::Changed(Change::GaveUp(_)) => "a long pause: the training is kept on disk".into(),
-            Event::Changed(Change::Resumed { after, paused }) => {
-                format!("goes on after {:.0} s ({})", paused.as_secs_f64(), after.reason.name())
+            Event::Changed(Change::Resumed { last: _, reasons, paused }) => {
+                let reasons: Vec<&str> = reasons.all().map(Reason::name).collect();
+                format!("goes on after {:.0} s ({})", paused.as_secs_f64(), reasons.join(", "))
             }
             Event::Trained(report) if report.promoted => {
                 format!("generation {} serves: {}", report.generation, report.verdict.reason)
@@ -119,10 +126,14 @@ impl Event<'_> {
                 format!("generation {} goes on serving: {}", report.generation, report.verdict.reason)
             }
             Event::Killed { times, memory } => {
-                let memory = memory.map_or(String::new(), |most| format!("; now with at most {}", bytes(most)));
-                format!("ended {times} times in the middle of this training{memory}")
+                let often = if *times == 1 { "once".to_string() } else { format!("{times} times") };
+                let goes_on = match memory {
+                    Some(most) => format!("it is now trained with at most {}", bytes(*most)),
+                    None => "it goes on from what it kept".into(),
+                };
+                format!("this training was cut off {often}: the process was killed, or its disk went; {goes_on}")
             }
-            Event::Left { reason } => format!("left alone: {reason}"),
+            Event::Left { reason } => format!("left alone: {reason}; {AFTER_LEFT}"),
             Event::Busy(e) => format!("busy: {e}"),
             Event::Failed(e) => {
                 let next = e.next_step().map(|next| format!("; {next}")).unwrap_or_default();

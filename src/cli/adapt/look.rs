@@ -4,12 +4,14 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use acclimate::runtime::{JournalMark, Standing};
+use acclimate::runtime::{JournalMark, Standing, rest_of_today};
 use acclimate::{Error, Home};
 
 /// First and longest time after which what failed is tried again.
 const FIRST_RETRY: Duration = Duration::from_secs(60);
 const LAST_RETRY: Duration = Duration::from_secs(3600);
+/// Longest time after which a home that wrote enough today is looked at again: somebody may allow it more.
+const LAST_LOOK: Duration = Duration::from_secs(900);
 
 /// What is known of one profile, or of a home that cannot be looked at.
 #[derive(Debug, Default)]
@@ -72,15 +74,32 @@ impl Looks {
         *self.of(home, profile) = Known::default();
     }
 
+    /// Notes that a home can be looked at. Where it could not before, a disk that is back, its profiles are tried at
+    /// once.
+    pub fn is_there(&mut self, home: &Path) {
+        let was_gone = self.of(home, None).failures > 0;
+        self.went_well(home, None);
+        let of_home = self.known.iter_mut().filter(|((of, _), _)| was_gone && of == home);
+        of_home.for_each(|(_, known)| (known.retry, known.failures) = (None, 0));
+    }
+
     /// Notes that it is left alone until there is more feedback.
     pub fn left(&mut self, home: &Path, profile: &str, mark: Option<JournalMark>, feedback: usize) {
         *self.of(home, Some(profile)) = Known { settled: mark, left: Some(feedback), ..Known::default() };
     }
 
-    /// Whether it is to be said that it waits until tomorrow.
+    /// Notes that it waits until tomorrow. Whether that is to be said.
     pub fn waits(&mut self, home: &Path, profile: &str) -> bool {
         const WAITS: &str = "waits";
-        std::mem::replace(&mut self.of(home, Some(profile)).said, WAITS.into()) != WAITS
+        let known = self.of(home, Some(profile));
+        known.retry = Some(Instant::now() + rest_of_today().min(LAST_LOOK));
+        std::mem::replace(&mut known.said, WAITS.into()) != WAITS
+    }
+
+    /// Whether a home that failed is left alone for a while.
+    pub fn rests(&self, home: &Path) -> bool {
+        let known = self.known.get(&(home.into(), None));
+        known.and_then(|known| known.retry).is_some_and(|retry| Instant::now() < retry)
     }
 
     /// Notes a failure; whether it is a new one, to be said.

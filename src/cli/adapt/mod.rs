@@ -12,12 +12,13 @@ use std::time::Duration;
 
 use acclimate::device::{Linux, Sensors};
 use acclimate::guest::{Guest, Limits, Rhythm};
-use acclimate::process::{TrainLimits, machine_memory};
+use acclimate::process::{TrainLimits, machine_memory, status_bytes};
 use acclimate::runtime::{AfterDeaths, Checkpoints, TrainOptions, excuse_training};
 use acclimate::{Error, ErrorKind, Home, Result};
 use clap::Args;
 
 use super::limits::LimitsArg;
+use super::lost_file;
 use super::output::{Output, duration};
 use super::stop;
 use event::{About, Event, say};
@@ -97,6 +98,8 @@ struct Run<'a> {
     checkpoints: Checkpoints,
     rhythm: Rhythm,
     looks: Looks,
+    /// A home of which a file was lost before this process was started anew.
+    lost: Option<PathBuf>,
 }
 
 impl Adapt {
@@ -133,8 +136,12 @@ impl Adapt {
         crate::cli::allocator::return_freed();
         let sensors = Linux::under(&self.sensors_root);
         let looks = Looks::new(self.after.map(|n| n as usize));
-        let mut run = Run { asked: &self, output, stop, sensors: &sensors, checkpoints, rhythm, looks };
+        let mut run = Run { asked: &self, output, stop, sensors: &sensors, checkpoints, rhythm, looks, lost: None };
         let mut was_idle = false;
+        if self.watch {
+            lost_file::start_anew(output.json);
+            run.lost(lost_file::lost_before());
+        }
         loop {
             let round = run.round();
             if run.is_stopped() {
@@ -173,11 +180,29 @@ impl Run<'_> {
         self.stop.load(Ordering::SeqCst)
     }
 
+    /// Says that a file was lost, and leaves its home alone for a while.
+    fn lost(&mut self, file: Option<PathBuf>) {
+        let Some(file) = file else { return };
+        // A disk that is gone resolves no links.
+        let whole = |home: &PathBuf| home.canonicalize().or_else(|_| std::path::absolute(home));
+        let of = |home: &&PathBuf| whole(home).is_ok_and(|home| file.starts_with(home));
+        self.lost = self.asked.homes.iter().find(of).cloned();
+        let e = Error::new(ErrorKind::Io, "a file in use could not be read any more").at(file.display());
+        let e = e.hint(lost_file::NEXT);
+        match self.lost.clone() {
+            Some(home) => self.failed(&home, None, &e, &mut Round::default()),
+            None => say(self.output, None, &Event::Failed(&e)),
+        }
+    }
+
     /// Looks at all homes once, and trains what is due.
     fn round(&mut self) -> Round {
         let mut round = Round::default();
         let asked = self.asked;
         for home in &asked.homes {
+            if self.lost.as_ref() == Some(home) && self.looks.rests(home) {
+                continue;
+            }
             let marks = match Home::journal_marks(home) {
                 Ok(marks) => marks,
                 Err(e) => {
@@ -185,7 +210,7 @@ impl Run<'_> {
                     continue;
                 }
             };
-            self.looks.went_well(home, None);
+            self.looks.is_there(home);
             for (profile, mark) in marks {
                 if self.is_stopped() {
                     return round;
@@ -195,16 +220,18 @@ impl Run<'_> {
                     Found::Failed(e) => self.failed(home, Some(&profile), &e, &mut round),
                     Found::Due(standing) => {
                         let about = About { home, profile: Some(&profile) };
-                        if let Some(budget) = standing.over_budget() {
-                            if self.looks.waits(home, &profile) {
-                                let bytes = standing.written;
-                                say(self.output, Some(about), &Event::Written { bytes, budget });
+                        match may_begin(home, &profile) {
+                            Ok(None) => {}
+                            Ok(Some((bytes, budget))) => {
+                                if self.looks.waits(home, &profile) {
+                                    say(self.output, Some(about), &Event::Written { bytes, budget });
+                                }
+                                continue;
                             }
-                            continue;
-                        }
-                        if let Err(e) = Home::training_may_begin(home, &profile) {
-                            self.failed(home, Some(&profile), &e, &mut round);
-                            continue;
+                            Err(e) => {
+                                self.failed(home, Some(&profile), &e, &mut round);
+                                continue;
+                            }
                         }
                         say(self.output, Some(about), &Event::Due { waiting: standing.waiting });
                         match self.train(about) {
@@ -267,12 +294,18 @@ impl Run<'_> {
     fn careful(&self, about: About<'_>, limits: TrainLimits, deaths: AfterDeaths) -> Result<TrainLimits> {
         match deaths {
             AfterDeaths::AsUsual => Ok(limits),
-            AfterDeaths::Halved(level) => {
+            AfterDeaths::Again { times } => {
+                say(self.output, Some(about), &Event::Killed { times, memory: None });
+                Ok(limits)
+            }
+            AfterDeaths::Halved { times, level } => {
                 let (memory, group) = (self.sensors.memory(), self.sensors.group());
                 let free = [memory.available, group.memory_left()].into_iter().flatten().min();
-                let free = free.or_else(machine_memory);
-                let memory = limits.memory_bytes.or(free).map(|bytes| bytes >> level.min(63));
-                say(self.output, Some(about), &Event::Killed { times: 2 * level, memory });
+                // A limit is that of the whole process.
+                let held = status_bytes("/proc/self/status", "VmRSS:");
+                let most = free.map(|bytes| bytes.saturating_add(held)).or_else(machine_memory);
+                let memory = limits.memory_bytes.or(most).map(|bytes| bytes >> level.min(63));
+                say(self.output, Some(about), &Event::Killed { times, memory });
                 Ok(memory.map_or(limits, |bytes| limits.memory_bytes(bytes)))
             }
             AfterDeaths::LeaveAlone => Err(Error::new(ErrorKind::Interrupted, LEFT)),
@@ -296,6 +329,15 @@ impl Run<'_> {
         say(self.output, Some(about), &Event::Trained(&report));
         Ok(())
     }
+}
+
+/// Whether a training may begin now; where the home wrote enough today, how much that is, and what it may.
+fn may_begin(home: &Path, profile: &str) -> Result<Option<(u64, u64)>> {
+    let today = Home::written_today(home)?;
+    if let Some(budget) = today.over_budget() {
+        return Ok(Some((today.bytes, budget)));
+    }
+    Home::training_may_begin(home, profile).map(|()| None)
 }
 
 /// Why a profile is left alone.

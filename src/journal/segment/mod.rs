@@ -1,8 +1,10 @@
 //! Sealed segments: the older part of a journal, in files that never change, each with an index at its end.
 //!
-//! What is in memory of a segment is its footer, some kilobytes; ids are found by reading one block of the index.
+//! What is in memory of a segment is its footer and a block of its index, some kilobytes; ids are found by reading one
+//! block.
 
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::frame::{FILE_HEADER_LEN, FileHeader};
 pub use super::index::{Footer, Place, Revised, SegmentInfo, TrainingPlace};
@@ -41,6 +43,8 @@ pub struct Sealed {
     pub(super) path: PathBuf,
     file: Box<dyn DiskFile>,
     cipher: Option<Cipher>,
+    /// The block of the index that was searched last, with its place: who looks for many ids looks in their order.
+    searched: Mutex<Option<(u64, Arc<Vec<Place>>)>>,
 }
 
 impl PartialEq for Sealed {
@@ -73,7 +77,7 @@ impl Sealed {
             Record::RevisedFooter(footer, revised) => (*footer, revised),
             _ => return Err(damaged(&path, info.footer, "a segment's footer is not where it was")),
         };
-        Ok(Sealed { info: info.clone(), footer, revised, path, file, cipher })
+        Ok(Sealed { info: info.clone(), footer, revised, path, file, cipher, searched: Mutex::default() })
     }
 
     /// The record at `offset`.
@@ -88,12 +92,23 @@ impl Sealed {
         }
     }
 
+    /// A block to be searched.
+    fn block_to_search(&self, offset: u64) -> Result<Arc<Vec<Place>>> {
+        let searched = || self.searched.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, block)) = searched().as_ref().filter(|(at, _)| *at == offset) {
+            return Ok(Arc::clone(block));
+        }
+        let block = Arc::new(self.block(offset)?);
+        *searched() = Some((offset, Arc::clone(&block)));
+        Ok(block)
+    }
+
     fn find_in(&self, blocks: &[Place], last: Option<InteractionId>, id: InteractionId) -> Result<Option<u64>> {
         let before = blocks.partition_point(|block| block.id <= id);
         let Some(block) = before.checked_sub(1).and_then(|at| blocks.get(at)).filter(|_| last >= Some(id)) else {
             return Ok(None);
         };
-        let block = self.block(block.offset)?;
+        let block = self.block_to_search(block.offset)?;
         // Of several revisions the last one.
         let after = block.partition_point(|place| place.id <= id);
         let found = after.checked_sub(1).and_then(|at| block.get(at)).filter(|place| place.id == id);

@@ -120,6 +120,8 @@ fn the_index_tells_the_same_whatever_the_segments() {
             assert_eq!(a.feedback_on(n).unwrap(), b.feedback_on(n).unwrap());
             assert_eq!(a.interaction(n).unwrap().is_some(), b.interaction(n).unwrap().is_some());
             assert_eq!(whole.input(n).ok(), parts.input(n).ok());
+            let both = parts.snapshot().with_input(n).unwrap().unzip();
+            assert_eq!(both, (b.interaction(n).unwrap(), parts.input(n).ok()));
         }
         assert_eq!(b.check(&answer(10)).is_ok(), a.check(&answer(10)).is_ok());
     }

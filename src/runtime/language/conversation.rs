@@ -104,7 +104,7 @@ impl Conversation<'_> {
     /// `BadData` where the messages do not fit the model's context or its chat template; `Usage` for a config out
     /// of range.
     pub fn answer(&mut self, config: &GenerationConfig, on_text: &mut dyn FnMut(&str) -> bool) -> Result<Generated> {
-        let (serving, probation) = self.session.take_up()?;
+        let (serving, probation) = self.session.take_up_to_answer()?;
         let mut shown = false;
         let mut tell = |text: &str| {
             shown |= !text.is_empty();

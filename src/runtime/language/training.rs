@@ -1,7 +1,8 @@
 //! A session trains a language model: what was said about its answers becomes examples, the winner becomes a
 //! generation.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::texts::messages;
@@ -20,7 +21,7 @@ use crate::runtime::feedback_dataset::{silent, size};
 use crate::runtime::session::{Serving, Session};
 use crate::runtime::training::{TRAIN_LOCK_WAIT, TrainReport};
 use crate::runtime::written::TrainingWrites;
-use crate::runtime::{TrainOptions, now_ms, opinions};
+use crate::runtime::{TrainOptions, now_ms, opinions, sampled};
 use crate::sites::Pattern;
 use crate::store::Cut;
 use crate::sync::lock;
@@ -42,8 +43,6 @@ const PROBES: [&str; 8] = [
 ];
 /// Beginnings of texts that the base model goes on with.
 const STARTS: [&str; 8] = ["The", "In the", "A", "When", "It is", "One day", "There are", "How"];
-/// Where memory is not limited, activations may take this part of the machine's before they are computed twice.
-const PART_OF_MEMORY: u64 = 16;
 /// Most answers that nobody said anything about: the latest ones.
 const MOST_KEPT: usize = 16;
 
@@ -52,6 +51,8 @@ struct Taught {
     dataset: LanguageDataset,
     superseded: usize,
     ignored: usize,
+    /// More than a training takes.
+    beyond: usize,
 }
 
 /// A training before its first fit.
@@ -68,7 +69,7 @@ impl Session {
     pub(in crate::runtime) fn train_language(&self, options: &TrainOptions<'_>) -> Result<TrainReport> {
         let _held = self.store.lock_training(TRAIN_LOCK_WAIT, "training")?;
         lock(&self.journal).refresh()?;
-        let _writes = TrainingWrites::of(&self.store);
+        let writes = Arc::new(TrainingWrites::of(&self.store));
         let attempt = self.begin_attempt(options)?;
         let limits = attempt.as_ref().map(|attempt| attempt.limits).or(options.limits);
         let options = &TrainOptions { limits, ..options.clone() };
@@ -79,7 +80,7 @@ impl Session {
         let progress = options.progress.unwrap_or(&silent);
         let stop = || options.is_stopped();
         let ready = |cut: &Cut| self.ready(options, &serving, cut);
-        let (cut, ready, keeping) = self.begin_or_resume(options.checkpoints, ready, |now| now.name)?;
+        let (cut, ready, keeping) = self.begin_or_resume(options.checkpoints, &writes, ready, |now| now.name)?;
         let Ready { taught, sites, settings, chosen, name: _ } = ready;
         if let Some(chosen) = &chosen {
             self.keep_choice(chosen)?;
@@ -149,6 +150,7 @@ impl Session {
             seconds,
             superseded: taught.superseded,
             ignored: taught.ignored,
+            beyond: taught.beyond,
             swapped: vec![],
             contradicting: 0,
             only_label: None,
@@ -176,8 +178,7 @@ impl Session {
         let pattern = Pattern::new(&config.sites);
         let choice = crate::adapt::select::choose(&engine.base, engine.task, &pattern, config.rank, longest.max(1))?;
         let (candidates, chosen) = if limits.are_unlimited() {
-            let room = machine_memory().map_or(u64::MAX, |all| all / PART_OF_MEMORY);
-            settings.recipe.gradient_checkpointing |= choice.peak_bytes > room;
+            settings.recipe.gradient_checkpointing |= choice.is_large_for(machine_memory());
             (choice.candidates, None)
         } else {
             let costs = Costs::new(&engine.base, engine.task, &choice, &limits, settings.threads)
@@ -210,24 +211,31 @@ impl Session {
         Ok(Ready { taught, sites, settings, chosen, name })
     }
 
-    /// Everything that the journal has to teach up to `cut`, in order of time.
+    /// What the journal has to teach up to `cut`, in order of time: as much as a training takes.
     fn taught(&self, serving: &Serving, cut: &Cut) -> Result<Taught> {
         let journal = lock(&self.journal).snapshot();
         let language = self.home().language()?;
         let opinions = opinions::read(&journal, size(cut.feedback))?;
         let (mut examples, mut superseded, mut ignored, mut latest) = (vec![], 0, 0, 0);
-        let mut revised = false;
+        let (mut beyond, mut revised) = (0, false);
+        let is_edit = |kind: &FeedbackKind| matches!(kind, FeedbackKind::Edit(_));
+        let edits = opinions.iter().enumerate().filter(|(_, opinion)| is_edit(&opinion.word.entry.kind));
+        let last_edit: HashMap<[u8; 32], usize> = edits.map(|(at, opinion)| (opinion.digest, at)).collect();
+        let kinds: Vec<_> = opinions.iter().map(|o| std::mem::discriminant(&o.word.entry.kind)).collect();
+        let taken = sampled::chosen(&kinds, sampled::MOST_TEXTS);
         for (at, opinion) in opinions.iter().enumerate() {
             let (word, entry) = (&opinion.word, &opinion.word.entry);
             revised |= (word.first as u64) < serving.examples && word.last as u64 >= serving.examples;
             ignored += usize::from(entry.kind == FeedbackKind::Ignored);
             // An edit holds instead of what was to be answered to the same messages before. Several demonstrations
             // do not contradict each other.
-            let is_edit = |kind: &FeedbackKind| matches!(kind, FeedbackKind::Edit(_));
-            let newer = |other: &opinions::Opinion| other.digest == opinion.digest && is_edit(&other.word.entry.kind);
             let replaceable = is_edit(&entry.kind) || matches!(entry.kind, FeedbackKind::Demonstration(_));
-            if replaceable && opinions[at + 1..].iter().any(newer) {
+            if replaceable && last_edit.get(&opinion.digest).is_some_and(|last| *last > at) {
                 superseded += 1;
+                continue;
+            }
+            if !taken.get(at).copied().unwrap_or_default() {
+                beyond += usize::from(entry.kind != FeedbackKind::Ignored);
                 continue;
             }
             // A clock can step back: the order of the journal is the order of time.
@@ -277,7 +285,7 @@ impl Session {
             probes: probes.into_iter().filter(|p| p.len() < context).collect(),
             ends: language.config.eos_token_id.clone(),
         };
-        Ok(Taught { dataset, superseded, ignored })
+        Ok(Taught { dataset, superseded, ignored, beyond })
     }
 
     /// What `kind` says about the answer `id`; none where it teaches nothing.

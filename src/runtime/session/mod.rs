@@ -199,6 +199,14 @@ impl Session {
         Ok(serving)
     }
 
+    /// [`Session::take_up`] for an answer: where the disk is gone, the generation in memory goes on serving.
+    pub(in crate::runtime) fn take_up_to_answer(&self) -> Result<(Arc<Serving>, Option<Probation>)> {
+        match self.take_up() {
+            Err(e) if e.is_of_a_lost_disk() => Ok((self.serving(), None)),
+            other => other,
+        }
+    }
+
     /// The active generation, loaded, and a try of it where it is on probation. One that cannot be used is rolled back automatically.
     pub(super) fn take_up(&self) -> Result<(Arc<Serving>, Option<Probation>)> {
         loop {

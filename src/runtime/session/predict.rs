@@ -29,7 +29,7 @@ impl Session {
     pub fn predict_top(&self, input: &Input, top: usize) -> Result<Answer> {
         self.home.classifies()?;
         let Prepared { example, stored } = self.home.intake().prepare(input)?;
-        let (mut serving, probation) = self.take_up()?;
+        let (mut serving, probation) = self.take_up_to_answer()?;
         let answered = match self.answered(&serving, &example) {
             Err(e) if serving.generation > 0 && e.kind() == ErrorKind::BadData && self.base_answers(&example) => {
                 // A generation that cannot answer what the base can is rolled back automatically at once.

@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::{Check, Figures, bytes, duration, memory, storage};
 use crate::device::Sensors;
 use crate::disk::RealDisk;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::plan::{Decoder, KvCache, Variant};
 use crate::process::status_bytes;
 use crate::runtime::Home;
@@ -19,13 +19,12 @@ const TIMED: usize = 3;
 /// The home, where it opens, and how many of its answers teach.
 pub(super) type Opened = Option<(Home, usize)>;
 
-pub(super) fn checks(sensors: &dyn Sensors, path: &Path, profile: &str) -> Result<(Vec<Check>, Figures, Opened)> {
+pub(super) fn checks(sensors: &dyn Sensors, path: &Path, profile: &str) -> (Vec<Check>, Figures, Opened) {
     // Before the home takes some of it.
     let mut figures = Figures { free_memory_bytes: memory::free(sensors), ..Figures::default() };
     let home = match Home::open(path) {
         Ok(home) => home,
-        Err(e) if e.kind() == ErrorKind::Usage => return Err(e),
-        Err(e) => return Ok((vec![Check::refused("home", &e)], figures, None)),
+        Err(e) => return (vec![Check::refused("home", &e)], figures, None),
     };
     let mut checks = vec![storage::writing(&RealDisk, path)];
     let answers = known_answers(&home, profile);
@@ -37,7 +36,7 @@ pub(super) fn checks(sensors: &dyn Sensors, path: &Path, profile: &str) -> Resul
         Ok(check) => check,
         Err(e) => Check::refused("predictions", &e),
     });
-    Ok((checks, figures, Some((home, answers.unwrap_or(0)))))
+    (checks, figures, Some((home, answers.unwrap_or(0))))
 }
 
 /// Answers with feedback that teach; 0 of a profile that is not there. Nothing is made or changed.

@@ -20,7 +20,7 @@ use std::path::Path;
 use untrained as training;
 
 use crate::device::Sensors;
-use crate::error::{Error, Result};
+use crate::error::Error;
 
 /// What a check found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -108,16 +108,14 @@ pub fn device(sensors: &dyn Sensors, path: &Path) -> Vec<Check> {
 }
 
 /// Looks at the home in `path`: whether it takes writes and opens, what a prediction costs, and whether a training on
-/// the feedback of `profile` fits this machine and how long it takes.
-///
-/// # Errors
-/// [`ErrorKind::Usage`](crate::error::ErrorKind::Usage) when it is no home. Everything else that is wrong is a check.
-pub fn home(sensors: &dyn Sensors, path: &Path, profile: &str) -> Result<(Vec<Check>, Figures)> {
-    let (mut checks, mut figures, opened) = home::checks(sensors, path, profile)?;
+/// the feedback of `profile` fits this machine and how long it takes. What is wrong is a check, also that it is no
+/// home.
+pub fn home(sensors: &dyn Sensors, path: &Path, profile: &str) -> (Vec<Check>, Figures) {
+    let (mut checks, mut figures, opened) = home::checks(sensors, path, profile);
     if let Some((home, answers)) = opened {
         checks.extend(training::checks(&home, answers, sensors.memory().swap_free, &mut figures));
     }
-    Ok((checks, figures))
+    (checks, figures)
 }
 
 /// `123456` as `121 KiB`.

@@ -7,7 +7,7 @@ use std::time::Instant;
 use super::{Check, bytes, duration};
 use crate::device::{Disk as Mounted, Medium, Sensors, Space};
 use crate::disk::{Disk, StagedFile};
-use crate::error::{Error, Result};
+use crate::error::{Error, LOST_DISK, Result};
 
 /// Free space below which a home soon takes no feedback, and a training has no room.
 const FULL: u64 = 16 << 20;
@@ -93,8 +93,10 @@ fn space(told: io::Result<Option<Space>>) -> [Check; 2] {
         Ok(Some(space)) => space,
         Ok(None) => return NAMES.map(Check::unknown),
         Err(e) => {
-            let next = "connect the disk again, then run `acclimate verify` on the home";
-            return [Check::fail(NAMES[0], format!("the disk does not answer: {e}"), next), Check::unknown(NAMES[1])];
+            return [
+                Check::fail(NAMES[0], format!("the disk does not answer: {e}"), LOST_DISK),
+                Check::unknown(NAMES[1]),
+            ];
         }
     };
     let value = format!("{} free of {}", bytes(space.free_bytes), bytes(space.total_bytes));
@@ -138,14 +140,7 @@ pub(super) fn writing(disk: &dyn Disk, folder: &Path) -> Check {
 
 /// What to do about an error of the disk.
 fn next_of(e: &Error) -> String {
-    let source = std::error::Error::source(e).and_then(|source| source.downcast_ref::<io::Error>());
-    const EIO: i32 = 5;
-    match source.and_then(io::Error::raw_os_error) {
-        Some(EIO) => {
-            "the disk was pulled out or is failing: connect it again, then run `acclimate verify` on the home".into()
-        }
-        _ => e.next_step().unwrap_or("look at the system's log (`dmesg`) for what is wrong with the disk").to_string(),
-    }
+    e.next_step().unwrap_or("look at the system's log (`dmesg`) for what is wrong with the disk").to_string()
 }
 
 #[cfg(test)]
@@ -186,7 +181,7 @@ mod tests {
         assert_eq!(gone[0].state, State::Fail);
         assert!(
             gone[0].value.contains("does not answer")
-                && gone[0].next.as_deref().is_some_and(|n| n.contains("connect the disk"))
+                && gone[0].next.as_deref().is_some_and(|n| n.contains("connect it again"))
         );
         let fat = Space { free_bytes: 1 << 30, total_bytes: 8 << 30, free_inodes: None, total_inodes: None };
         assert_eq!(space(Ok(Some(fat)))[1].value, "not counted by this file system");

@@ -21,7 +21,7 @@ const LONG: f64 = 3600.0;
 
 pub(super) fn checks(home: &Home, answers: usize, swap_free: Option<u64>, figures: &mut Figures) -> Vec<Check> {
     figures.answers_are_assumed = answers < FEWEST_EXAMPLES;
-    figures.answers = if figures.answers_are_assumed { USUAL } else { answers };
+    figures.answers = if figures.answers_are_assumed { USUAL } else { answers.min(home.most_taught()) };
     match of_home(home, swap_free, figures) {
         Ok(checks) => checks,
         Err(e) => vec![Check::refused("training memory", &e)],
