@@ -69,13 +69,13 @@ init() {
 }
 # A home with feedback, made before the first start.
 taught() {
-    say "do init h$next"
+    say "do init t$next"
     rm -rf "$state/old"
     cp -a "$test/taught" "$state/old"
     sync
-    mv "$state/old" "$state/h$next"
+    mv "$state/old" "$state/t$next"
     sync
-    say "ok init h$next"
+    say "ok init t$next"
     next=$((next + 1))
 }
 predict() { # HOME [SYNC]; sets `id` and `picture`
@@ -110,7 +110,7 @@ clean() { # HOME
 train() { # HOME
     say "do train ${1##*/}"
     run train "$1" --checkpoint-seconds 0.05
-    say "ok train ${1##*/} $(field generation)"
+    say "ok train ${1##*/} $(field generation) $(grep -o '"reason":"[^"]*"' <<<"$out" | tail -n 1)"
     clean "$1"
 }
 adapt() { # HOME
@@ -122,7 +122,9 @@ adapt() { # HOME
     say "ok train ${1##*/} $(field generation)"
     clean "$1"
 }
-rollback() { # HOME
+rollback() { # HOME: to the base model, where that does not serve
+    run status "$1"
+    [ "$(field generation)" != 0 ] || return
     say "do rollback ${1##*/}"
     run rollback "$1" --to 0
     say "ok rollback ${1##*/} $(field generation)"
@@ -140,11 +142,12 @@ install() { # VERSION [--uninstall]
 }
 # The home to use: the newest, or a new one when that has got large.
 home() {
-    local newest
-    newest=$(ls -d "$state"/h* 2>/dev/null | sort -V | tail -n 1)
-    if [ -z "$newest" ] || [ "$(du -s "$newest/profiles" | cut -f 1)" -gt 1000 ]; then
-        if [ "$phase" = use ]; then init; else taught; fi
-        newest=$state/h$((next - 1))
+    local newest kind=t
+    [ "$phase" != use ] || kind=h
+    newest=$(ls -d "$state/$kind"* 2>/dev/null | sort -V | tail -n 1)
+    if [ -z "$newest" ] || [ "$(du -s "$newest/profiles" 2>/dev/null | cut -f 1)0" -gt 10000 ]; then
+        if [ $kind = h ]; then init; else taught; fi
+        newest=$state/$kind$((next - 1))
     fi
     home=$newest
 }
@@ -168,14 +171,14 @@ if [ "$phase" = install ] || [ "$phase" = end ]; then
     [ -z "$(find /opt/acclimate -name '*.new')" ] || bad "install.sh left $(find /opt/acclimate -name '*.new')"
 fi
 rm -rf "$state/old"
-for folder in "$state"/h*; do
+for folder in "$state"/[ht]*; do
     [ ! -d "$folder" ] || look "$folder"
 done
 if [ "$phase" = init ]; then
     # First out of sight, as a whole: a home that is half removed is no fault.
     say "removing all"
     mkdir -p "$state/old"
-    for folder in "$state"/h*; do [ ! -d "$folder" ] || mv "$folder" "$state/old/"; done
+    for folder in "$state"/[ht]*; do [ ! -d "$folder" ] || mv "$folder" "$state/old/"; done
     sync
     say "removed all"
 fi

@@ -173,7 +173,7 @@ class Told:
     def find(self, name, what, text):
         if name == "package":
             self.half_installed += 1
-        if not name.startswith("h"):
+        if name[0] not in "ht":
             return
         home = self.homes.setdefault(name, Home())
         self.found.add(name)
