@@ -3,9 +3,10 @@
 # runs the program in it as the image's own user, with a volume: init, predict, feedback, train, and the health check as
 # the image's settings have it, of a volume without a home, with one, and with a damaged one.
 #
-#   scripts/image-test.sh [CONTEXT]
+#   scripts/image-test.sh [CONTEXT] [--arch amd64|arm64]
 #
-#   CONTEXT    default target/packages/oci, which scripts/package.sh static makes; the image is that of this machine
+#   CONTEXT    default target/packages/oci, which scripts/package.sh static makes
+#   --arch     default that of this machine; what it cannot run runs under qemu-user-static, by binfmt_misc
 #
 # Needs root (chroot isolation, no namespaces). Exit code 1: something is not as it should be, and is named.
 set -euo pipefail
@@ -15,15 +16,24 @@ die() { say "$1"; [ $# -lt 2 ] || say "hint: $2"; exit "${3:-1}"; }
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 context=$root/target/packages/oci
-case ${1:-} in
-    -h | --help) sed -n '2,/^set/{/^#/s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}"; exit 0 ;;
-    '') ;;
-    *) context=$1 ;;
-esac
-arch=$(dpkg --print-architecture)
+host=$(dpkg --print-architecture)
+arch=$host
+while [ $# -gt 0 ]; do
+    case $1 in
+        -h | --help) sed -n '2,/^set/{/^#/s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}"; exit 0 ;;
+        --arch)
+            case ${2:-} in amd64 | arm64) arch=$2 ;; *) die "--arch is amd64 or arm64" "see --help" 2 ;; esac
+            shift
+            ;;
+        -*) die "unknown argument '$1'" "see --help" 2 ;;
+        *) context=$1 ;;
+    esac
+    shift
+done
 [ -x "$context/$arch/acclimate" ] || die "there is no program for $arch in $context" "scripts/package.sh static" 2
 [ "$(id -u)" = 0 ] || die "this needs root" "sudo $0 $context"
 source "$root/scripts/lib/debian-root.sh"
+source "$root/scripts/lib/emulate.sh"
 need buildah buildah
 need jq jq
 work=$(mktemp -d)
@@ -31,20 +41,22 @@ container=
 tool() { STORAGE_DRIVER=vfs buildah --root "$work/storage" --runroot "$work/run" "$@"; }
 clean() {
     [ -z "$container" ] || tool rm "$container" >/dev/null || true
+    end_emulation
     rm -rf --one-file-system "$work"
 }
 trap clean EXIT
 failed=0
+context=$(realpath "$context")
+cd "$root/models"
+: >"$work/errors"
 check() { # WHAT COMMAND...
     local what=$1
     shift
-    if "$@"; then echo "ok    $what"; else echo "WRONG $what"; failed=$((failed + 1)); fi
+    if "$@"; then echo "ok    $what"; else echo "WRONG $what"; failed=$((failed + 1)); tail -n 3 "$work/errors"; fi
 }
-# Only the loopback of a network would be of use to it, and it uses none.
-inside() {
-    tool run --isolation chroot --volume "$work/volume:/var/lib/acclimate" --volume "$root/models:/in:ro" \
-        "$container" -- "$@" 2>"$work/errors"
-}
+# The volume is the one that buildah makes of the image's own folder, and keeps from one run to the next.
+inside() { tool run --isolation chroot --volume "$root/models:/in:ro" "$container" -- "$@" 2>"$work/errors"; }
+volume() { dirname "$(dirname "$(find "$work/storage" -path '*/home/acclimate.toml')")"; }
 config() { jq -c ".Docker.config.$1" "$work/image.json"; }
 is() { [ "$1" = "$2" ] || { echo "      $1, not $2"; return 1; }; }
 home=/var/lib/acclimate/home
@@ -53,25 +65,25 @@ healthy() { inside "${health[@]}" >/dev/null; }
 doctor() { acclimate doctor $home --json | jq -e ".checks | length > 10" >/dev/null; }
 sick() { ! healthy; }
 learn() {
-    local picture count=0
-    for picture in "$root"/models/digits/feedback/*/*.png; do
-        acclimate predict $home "/in/${picture#"$root/models/"}" >/dev/null &&
-            acclimate feedback $home last --label "$(basename "$(dirname "$picture")")" --new-class >/dev/null ||
-            return 1
-        count=$((count + 1))
+    local pictures ids n
+    pictures=(digits/feedback/*/*.png)
+    mapfile -t ids < <(acclimate predict $home "${pictures[@]/#//in/}" --json | jq -r '.[].id')
+    [ ${#ids[@]} = ${#pictures[@]} ] || return 1
+    for n in "${!ids[@]}"; do
+        acclimate feedback $home "${ids[n]}" --label "$(basename "$(dirname "${pictures[n]}")")" --new-class \
+            >/dev/null || return 1
     done
     acclimate train $home --json | jq -e '.promoted' >/dev/null
 }
 alone() { # The files of the volume are the user's and closed to others.
-    [ -z "$(find "$work/volume/home" \( ! -uid 10001 -o -perm /077 \) -print -quit)" ]
+    [ -z "$(find "$(volume)/home" \( ! -uid 10001 -o -perm /077 \) -print -quit)" ]
 }
 
+[ "$arch" = "$host" ] || emulate
 tool build --isolation chroot --format docker --platform "linux/$arch" --tag acclimate "$context" >"$work/log" 2>&1 ||
     { tail -n 20 "$work/log" >&2; die "the image cannot be built"; }
 tool inspect --type image acclimate >"$work/image.json"
 container=$(tool from localhost/acclimate)
-mkdir -m 700 "$work/volume"
-chown 10001:10001 "$work/volume"
 mapfile -t health < <(jq -r '.Docker.config.Healthcheck.Test[1:][]' "$work/image.json")
 
 say "$(tool --version)"
@@ -87,7 +99,7 @@ check "36 pictures labelled and a generation promoted" learn
 check "the health check" healthy
 check "files are the user's alone" alone
 check "doctor" doctor
-mv "$work/volume/home/base.onnx" "$work/model"
+mv "$(volume)/home/base.onnx" "$work/model"
 check "without its model the health check fails" sick
 [ "$failed" = 0 ] || die "$failed checks failed; the last errors: $(cat "$work/errors")"
 say "all is as it should be"
