@@ -45,11 +45,12 @@ look() { # HOME
         say "found $name completed"
     fi
     for what in verify status interactions history; do
+        # Of a home that nobody has asked yet there is nothing else to see.
+        case $what in status | history) [ -d "$1/profiles" ] || continue ;; esac
         run "$what" "$1"
         say "found $name $what $out"
     done
-    run predict "$1" "$(any)"
-    run verify "$1"
+    [ ! -d "$1/profiles" ] || run predict "$1" "$(any)"
 }
 unfinished() { find "$1" -name '.*.tmp' | tr '\n' ' '; }
 program() { # WHAT PROGRAM
