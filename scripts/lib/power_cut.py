@@ -11,6 +11,7 @@ import datetime
 import json
 import os
 import random
+import signal
 import struct
 import subprocess
 import sys
@@ -350,6 +351,8 @@ def main():
     parser.add_argument("--seconds", type=float, required=True)
     parser.add_argument("--phase", choices=PHASES)
     args = parser.parse_args()
+    # So that no machine is left.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     args.patience, args.boot_seconds = 600.0, 3.0
     rng, told = random.Random(args.seed), Told()
     tally = {"cuts": 0, "recovery": 0, "lost_writes": 0}
@@ -359,8 +362,10 @@ def main():
             print(f"{number + 1:4}  {one_cut(args, told, rng, number, tally)}", flush=True)
         # Whatever the last cut left is looked at, and the machine ends in order.
         machine = Machine(args, told, "end", date_of(rng))
-        machine.run(args.patience, lambda: told.wrong)
-        machine.cut()
+        try:
+            machine.run(args.patience, lambda: told.wrong)
+        finally:
+            machine.cut()
         if told.wrong or not told.ready:
             raise Wrong("; ".join(told.wrong) or "the machine did not come to its end")
         check_kernel(args)
