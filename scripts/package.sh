@@ -9,6 +9,8 @@
 #   --arch      only this one (default: both)
 #   --no-build  takes the programs that cross-build.sh left in target/
 #
+# The maintainer is that of Cargo.toml, or DEBFULLNAME and DEBEMAIL where they are set, as for Debian's own tools.
+#
 # Default: everything. Programs are built by cross-build.sh; as root the script installs lintian. Manual pages and
 # completions are written by the amd64 program of the same build. SHA256SUMS lists what was made.
 set -euo pipefail
@@ -41,6 +43,12 @@ done
 [ ${#forms[@]} -gt 0 ] || forms=(deb static)
 source "$root/scripts/lib/cargo-tool.sh"
 version=$(sed -n 's/^version *= *"\(.*\)"/\1/p' "$root/Cargo.toml" | head -n 1)
+maintainer=$(sed -n 's/^maintainer = "\(.*\)"/\1/p' "$root/Cargo.toml")
+case ${DEBEMAIL:-} in
+    '') ;;
+    *'<'*'>') maintainer=$DEBEMAIL ;;
+    *) maintainer="${DEBFULLNAME:-${maintainer%% <*}} <$DEBEMAIL>" ;;
+esac
 # The time in every archive: that of the commit.
 SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git -C "$root" log -1 --format=%ct)}
 export SOURCE_DATE_EPOCH
@@ -73,7 +81,7 @@ shared() { # PROGRAM
         echo
         echo "  * Version $version; CHANGELOG.md of the source says what is new."
         echo
-        echo " -- $(sed -n 's/^maintainer = "\(.*\)"/\1/p' "$root/Cargo.toml")  $(date -R -u -d "@$SOURCE_DATE_EPOCH")"
+        echo " -- $maintainer  $(date -R -u -d "@$SOURCE_DATE_EPOCH")"
     } >"$share/changelog"
 }
 
@@ -82,7 +90,7 @@ deb() { # ARCH
     target=$(machine "$1")-unknown-linux-gnu
     tool cargo-deb 3.8.0 || die "cargo-deb was not installed"
     (cd "$root" && cargo deb --no-build --no-strip --profile dist --target "$target" --deb-revision 1 \
-        --output "$out/acclimate_$version-1_$1.deb" >&2) || die "cargo-deb failed"
+        --maintainer "$maintainer" --output "$out/acclimate_$version-1_$1.deb" >&2) || die "cargo-deb failed"
 }
 
 # lintian's errors; warnings are shown.
@@ -110,7 +118,7 @@ static() { # ARCH
     cp -r "$out/share/man" "$dir/share/man/man1"
     cp -r "$out/share/completions" "$dir/share/"
     cp -r "$out/share/systemd" "$dir/lib/"
-    install -m 755 "$root/packaging/train-homes" "$root/packaging/adapt-homes" "$dir/lib/"
+    install -m 755 "$root/packaging/adapt-homes" "$dir/lib/"
     install -m 755 "$root/packaging/tarball/install.sh" "$dir/"
     install -m 644 "$root"/{README.md,CHANGELOG.md,LICENSE-MIT,LICENSE-APACHE} "$dir/"
     tar --create --gzip --file "$dir.tar.gz" --directory "$out" --sort=name --owner=0 --group=0 --numeric-owner \

@@ -7,8 +7,9 @@
 #   --service    also the user `acclimate`, /var/lib/acclimate and the systemd units (as root, on a system with
 #                systemd); the nightly training is switched on
 #   --uninstall  removes what was installed and keeps /var/lib/acclimate
-#   --purge      deletes /var/lib/acclimate, too
+#   --purge      deletes /var/lib/acclimate and /etc/default/acclimate, too
 #
+# A power cut leaves each file as it was, or whole and new; the script, run again, completes what is missing.
 # DESTDIR is put before every path, and then no user is made and no unit is started.
 set -eu
 
@@ -37,6 +38,7 @@ to=${DESTDIR:-}$prefix
 case $to in *[[:space:]\|\&\\]*) die "'$to' has a blank or one of | & \\ in it" "choose another folder" 2 ;; esac
 case $service$prefix in 1/home/* | 1/root/*) die "--service: no prefix in a home" "leave --prefix out" 2 ;; esac
 units=${DESTDIR:-}/etc/systemd/system
+all_units="acclimate-train.service acclimate-train.timer acclimate-adapt.service"
 with_systemd() { [ -z "${DESTDIR:-}" ] && [ -d /run/systemd/system ]; }
 
 # Where each file of the archive goes.
@@ -48,9 +50,7 @@ files() {
     echo "share/completions/acclimate.bash $to/share/bash-completion/completions/acclimate 644"
     echo "share/completions/_acclimate $to/share/zsh/site-functions/_acclimate 644"
     echo "share/completions/acclimate.fish $to/share/fish/vendor_completions.d/acclimate.fish 644"
-    for wrapper in train-homes adapt-homes; do
-        echo "lib/$wrapper $to/lib/acclimate/$wrapper 755"
-    done
+    echo "lib/adapt-homes $to/lib/acclimate/adapt-homes 755"
 }
 
 if [ -n "$uninstall" ]; then
@@ -58,13 +58,14 @@ if [ -n "$uninstall" ]; then
         systemctl disable --now acclimate-train.timer acclimate-adapt.service || true
         systemctl stop acclimate-train.service || true
     fi
-    files | while read -r _ file _; do rm -f "$file"; done
-    rm -f "$units/acclimate-train.service" "$units/acclimate-train.timer" "$units/acclimate-adapt.service"
+    files | while read -r _ file _; do rm -f "$file" "$file.new"; done
+    for unit in $all_units; do rm -f "$units/$unit" "$units/$unit.new"; done
     rmdir "$to/lib/acclimate" 2>/dev/null || true
     ! with_systemd || systemctl daemon-reload
     if [ -n "$purge" ]; then
         # A disk that is mounted within is not deleted.
         rm -rf --one-file-system "${DESTDIR:-}/var/lib/acclimate"
+        rm -f "${DESTDIR:-}/etc/default/acclimate"
         say "removed, with all homes"
     else
         say "removed; homes under ${DESTDIR:-}/var/lib/acclimate are kept (--purge deletes them)"
@@ -74,8 +75,10 @@ fi
 
 "$here/bin/acclimate" --version >/dev/null 2>&1 ||
     die "bin/acclimate does not run here: this archive is not for $(uname -m)" "fetch the archive for $(uname -m)"
+# Under other names first, which a failure removes; they get theirs when all are durable.
+trap 'files | while read -r _ file _; do rm -f "$file.new"; done; rm -f "$units"/acclimate-*.new' EXIT
 files | while read -r from file mode; do
-    install -D -m "$mode" "$here/$from" "$file"
+    install -D -m "$mode" "$here/$from" "$file.new"
 done
 if [ -n "$service" ]; then
     if [ -z "${DESTDIR:-}" ]; then
@@ -85,16 +88,24 @@ if [ -n "$service" ]; then
                 --shell /usr/sbin/nologin acclimate
         install -d -m 750 -o acclimate -g acclimate /var/lib/acclimate
     fi
-    for unit in acclimate-train.service acclimate-train.timer acclimate-adapt.service; do
-        mkdir -p "$units"
+    mkdir -p "$units"
+    for unit in $all_units; do
         sed -e "s|/usr/lib/acclimate/|$prefix/lib/acclimate/|" \
             -e "s|^\[Service\]|&\nEnvironment=ACCLIMATE=$prefix/bin/acclimate|" \
-            "$here/lib/systemd/$unit" >"$units/$unit"
-        chmod 644 "$units/$unit"
+            "$here/lib/systemd/$unit" >"$units/$unit.new"
+        chmod 644 "$units/$unit.new"
     done
-    if with_systemd; then
-        systemctl daemon-reload
-        systemctl enable --now acclimate-train.timer
-    fi
+fi
+sync
+files | while read -r _ file _; do mv -f "$file.new" "$file"; done
+if [ -n "$service" ]; then
+    for unit in $all_units; do mv -f "$units/$unit.new" "$units/$unit"; done
+fi
+sync
+if [ -n "$service" ] && with_systemd; then
+    systemctl daemon-reload
+    systemctl enable --now acclimate-train.timer
+    # Only where it runs.
+    systemctl try-restart acclimate-adapt.service
 fi
 say "installed $("$here/bin/acclimate" --version) in $to"

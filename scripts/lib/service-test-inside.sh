@@ -27,6 +27,10 @@ check "the watching service is off" property acclimate-adapt.service UnitFileSta
 check "the units verify" \
     systemd-analyze verify --man=no acclimate-train.service acclimate-train.timer acclimate-adapt.service
 
+# However busy this machine is.
+echo 'ADAPT_OPTIONS=--max-cpu-pressure 100 --max-memory-pressure 100 --max-temperature 200 --after 1 --every 1' \
+    >/etc/default/acclimate
+
 check "trains nothing where no home is" systemctl start acclimate-train.service
 check "a home, and a first training" as_user sh /test/walk.sh /test/models "$state/door"
 check "new feedback" feedback
@@ -64,22 +68,38 @@ check "it sees no other process" probe "! test -e /proc/1/cmdline"
 # In the middle of a training.
 check "new feedback" feedback
 systemctl start --no-block acclimate-train.service
-sleep 0.3
+# It notes what it trains before the first step.
+attempt=$state/door/profiles/default/attempt.toml
+for _ in $(seq 1000); do [ ! -e "$attempt" ] || break; sleep 0.01; done
 check "a training runs" property acclimate-train.service ActiveState activating
 started=$(date +%s%N)
 systemctl stop acclimate-train.service
 took=$((($(date +%s%N) - started) / 1000000))
 check "stops in $took ms" test "$took" -lt 2000
 check "the training was not over" generation 2
+check "and that is no failure" property acclimate-train.service Result success
 check "a checkpoint is kept" test -n "$(ls "$state/door/profiles/default/checkpoint" 2>/dev/null)"
 check "the home is sound" as_user sh -c "acclimate -q verify '$state/door' >/dev/null"
 check "a later start goes on" systemctl start acclimate-train.service
 check "and ends" generation 3
+
+# The service that watches.
+check "the watching service starts" systemctl start acclimate-adapt.service
+check "new feedback" feedback
+for _ in $(seq 100); do ! generation 4 2>/dev/null || break; sleep 0.2; done
+check "it trains" generation 4
+started=$(date +%s%N)
+systemctl stop acclimate-adapt.service
+took=$((($(date +%s%N) - started) / 1000000))
+check "stops in $took ms" test "$took" -lt 2000
+check "and that is no failure" property acclimate-adapt.service Result success
+log acclimate-adapt
 
 check "removal" dpkg --remove acclimate
 check "the timer is gone" test "$(systemctl is-active acclimate-train.timer)" != active
 check "the home is kept" test -f "$state/door/acclimate.toml"
 check "purge" dpkg --purge acclimate
 check "the homes are gone" test ! -e "$state"
+check "and the options" test ! -e /etc/default/acclimate
 check "no link of a unit is left" test -z "$(find /etc/systemd/system -name 'acclimate*' ! -name '*.d' ! -path '*.d/*')"
 exit "$failed"

@@ -65,7 +65,7 @@ pub(crate) use passes_on;
 pub use key_source::KeySource;
 pub use keyed::KeyedDisk;
 pub(crate) use sealed::{is_sealed, open_file, seal_file};
-pub use staged::{StagedFile, UNFINISHED};
+pub use staged::{StagedFile, UNFINISHED, sweep_unfinished};
 pub use written::BytesWritten;
 use written::Counter;
 

@@ -133,6 +133,19 @@ impl<'a> StagedFile<'a> {
     }
 }
 
+/// Removes the unfinished files in `folder`: only while nobody writes one there.
+///
+/// # Errors
+/// `Io`.
+pub fn sweep_unfinished(disk: &dyn Disk, folder: &Path) -> Result<()> {
+    let names = disk.list(folder).map_err(|e| Error::io("cannot list a folder", folder, e))?;
+    for name in names.iter().filter(|name| name.ends_with(UNFINISHED)) {
+        let path = folder.join(name);
+        disk.remove(&path).map_err(|e| Error::io("cannot remove an unfinished file", &path, e))?;
+    }
+    Ok(())
+}
+
 impl Drop for StagedFile<'_> {
     fn drop(&mut self) {
         if !self.named {

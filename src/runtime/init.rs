@@ -17,7 +17,7 @@ use super::sandbox::Trial;
 use crate::adapter::Fingerprint;
 use crate::base::{Base, MAX_MODEL_BYTES, Piece, Task, align, fingerprint, in_one_file};
 use crate::cipher::Key;
-use crate::disk::{Disk, KeySource, RealDisk, StagedFile, make_folder, read_file};
+use crate::disk::{Disk, KeySource, RealDisk, StagedFile, make_folder, read_file, sweep_unfinished};
 use crate::error::{Error, Result};
 use crate::input::label;
 use crate::plan::survey;
@@ -115,10 +115,10 @@ impl Model {
 }
 
 /// A home that is being made.
-struct NewHome<'a> {
-    disk: &'a dyn Disk,
-    path: &'a Path,
-    options: &'a InitOptions,
+pub(super) struct NewHome<'a> {
+    pub(super) disk: &'a dyn Disk,
+    pub(super) path: &'a Path,
+    pub(super) options: &'a InitOptions,
 }
 
 impl NewHome<'_> {
@@ -288,7 +288,7 @@ impl NewHome<'_> {
     }
 
     /// Writes the home, its settings last: a folder without them is no home.
-    fn store(&self, config: &mut Config, external: bool) -> Result<()> {
+    pub(super) fn store(&self, config: &mut Config, external: bool) -> Result<()> {
         make_folder(self.disk, self.path)?;
         self.store_model(config, external)?;
         if let Some(file) = &self.options.labels {
@@ -301,6 +301,8 @@ impl NewHome<'_> {
         } else if let Some(file) = &self.options.tokenizer {
             self.put(&read_file(self.disk, file, LONGEST_TOKENIZER)?, TOKENIZER_FILE)?;
         }
+        // What an `init` that was cut off left.
+        sweep_unfinished(self.disk, self.path)?;
         config.write(self.disk, self.path)
     }
 

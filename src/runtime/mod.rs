@@ -19,6 +19,8 @@ mod forget;
 mod home;
 mod init;
 mod init_options;
+#[cfg(test)]
+mod init_tests;
 mod intake;
 mod journal_io;
 mod language;

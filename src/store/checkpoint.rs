@@ -9,8 +9,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::check::{Finding, State};
-use super::generations::sweep_unfinished;
-use crate::disk::{Disk, StagedFile, UNFINISHED, make_folder, read_file};
+use crate::disk::{Disk, StagedFile, UNFINISHED, make_folder, read_file, sweep_unfinished};
 use crate::disk::{open_file, seal_file};
 use crate::error::{Error, ErrorKind, Result};
 use crate::journal::{InteractionId, JournalState};

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::adapter::file::{AdapterHeader, read_header};
 use crate::disk::fault_injection::{Bug, planted};
-use crate::disk::{Disk, UNFINISHED};
+use crate::disk::{Disk, sweep_unfinished};
 use crate::error::{Error, Result};
 
 use super::head::{Cause, Head};
@@ -126,16 +126,6 @@ impl Generations {
         }
         Ok(())
     }
-}
-
-/// Removes the unfinished files in `folder`.
-pub(super) fn sweep_unfinished(disk: &dyn Disk, folder: &Path) -> Result<()> {
-    let names = disk.list(folder).map_err(|e| Error::io("cannot list a folder", folder, e))?;
-    for name in names.iter().filter(|name| name.ends_with(UNFINISHED)) {
-        let path = folder.join(name);
-        disk.remove(&path).map_err(|e| Error::io("cannot remove an unfinished file", &path, e))?;
-    }
-    Ok(())
 }
 
 /// The number of a generation's file name, if it is one.

@@ -27,7 +27,7 @@ pub use transfer::{Contents, Incoming};
 use crate::adapter::file::{AdapterFile, stage_adapter};
 use crate::adapter::{Adapter, Fingerprint};
 use crate::disk::fault_injection::{Bug, planted};
-use crate::disk::{BytesWritten, Disk, FileAccess, folder_of, make_folder};
+use crate::disk::{BytesWritten, Disk, FileAccess, folder_of, make_folder, sweep_unfinished};
 use crate::error::{Error, ErrorKind, Result};
 use generations::Generations;
 
@@ -189,7 +189,7 @@ impl Store {
         self.checkpoint().sweep()?;
         // The short lock, too: the journal's and the head's new files are written under it alone.
         let _short = self.lock_short("cleaning up")?;
-        generations::sweep_unfinished(&*self.disk, &self.folder)?;
+        sweep_unfinished(&*self.disk, &self.folder)?;
         Ok(held)
     }
 

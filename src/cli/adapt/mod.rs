@@ -46,7 +46,8 @@ pub struct Adapt {
     #[arg(long, value_name = "S", default_value_t = 60.0)]
     every: f64,
     /// New pieces of feedback that make a profile due; 8 or a twentieth of all its feedback when not given
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    // Given twice by a unit and its administrator: the last one counts.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), overrides_with = "after")]
     after: Option<u32>,
     /// Training pauses while the processor is hotter, degrees Celsius
     #[arg(long, value_name = "C", default_value_t = Limits::default().celsius, value_parser = number)]
