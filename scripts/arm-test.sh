@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # Runs the project's tests as 64-bit ARM code, under qemu-user.
 #
-#   scripts/arm-test.sh [--short] [--build] [--target-dir DIR] [-- NEXTEST ARGUMENTS...]
+#   scripts/arm-test.sh [--short] [--build] [--toolchain auto|rustup|debian] [--target-dir DIR] [-- NEXTEST ARGUMENTS...]
 #
 #   --short        unit tests only, of what computes and of what is stored: products, operators, gradients, sites,
 #                  training, statistics, gate, adapters, journal, store, disk, power cuts
 #   --build        only builds the tests
+#   --toolchain    where the standard library comes from, as for cross-build.sh
 #   --target-dir   where cargo builds (default: CARGO_TARGET_DIR, else target/ of the checkout)
 #
 # The whole runs every test but those of the source tree (architecture, flags page, public items) and those that
@@ -32,6 +33,13 @@ while [ $# -gt 0 ]; do
         -h | --help) sed -n '2,/^set/{/^#/s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}"; exit 0 ;;
         --short) short=1 ;;
         --build) build=1 ;;
+        --toolchain)
+            case ${2:-} in
+                auto | rustup | debian) toolchain=$2 ;;
+                *) die "--toolchain '${2:-}' is none of auto, rustup, debian" "see --help" 2 ;;
+            esac
+            shift
+            ;;
         --target-dir) [ -n "${2:-}" ] || die "--target-dir needs a value" "see --help" 2; target_dir=$2; shift ;;
         --) shift; break ;;
         *) die "unknown argument '$1'" "see --help" 2 ;;
