@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs the project's tests as 64-bit ARM code, under qemu-user.
 #
-#   scripts/arm-test.sh [--short] [--build] [--toolchain auto|rustup|debian] [--target-dir DIR] [-- NEXTEST ARGUMENTS...]
+#   scripts/arm-test.sh [--short] [--build] [--toolchain auto|rustup|debian] [--target-dir DIR] [-- NEXTEST ARGUMENT...]
 #
 #   --short        unit tests only, of what computes and of what is stored: products, operators, gradients, sites,
 #                  training, statistics, gate, adapters, journal, store, disk, power cuts
