@@ -76,15 +76,16 @@ done <"$root/scripts/lib/emulated.txt"
 run=(--target "$target" --release --locked --features bundles "${checks[@]}" "${what[@]}")
 
 cd "$root"
+# Before the build: nextest then asks each of them which tests it has.
+trap end_emulation EXIT
+emulate
+[ -d /usr/aarch64-linux-gnu/lib ] || die "the ARM C library is missing" "sudo apt-get install libc6-arm64-cross"
+export QEMU_LD_PREFIX=${QEMU_LD_PREFIX:-/usr/aarch64-linux-gnu} QEMU_CPU=${QEMU_CPU:-cortex-a76}
 started=$SECONDS
 say "building the tests for $target ($used toolchain) in $target_dir"
 cargo nextest run "${run[@]}" --no-run || die "the build failed"
 say "built in $((SECONDS - started)) s"
 [ -z "$build" ] || exit 0
-trap end_emulation EXIT
-emulate
-[ -d /usr/aarch64-linux-gnu/lib ] || die "the ARM C library is missing" "sudo apt-get install libc6-arm64-cross"
-export QEMU_LD_PREFIX=${QEMU_LD_PREFIX:-/usr/aarch64-linux-gnu} QEMU_CPU=${QEMU_CPU:-cortex-a76}
 started=$SECONDS
 status=0
 cargo nextest run "${run[@]}" --no-fail-fast -E "$filter" "$@" || status=$?
