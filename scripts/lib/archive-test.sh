@@ -22,10 +22,12 @@ says() { # WORDS COMMAND...
     return 1
 }
 
-# The program in a folder where nothing else is: no C library, no shell, no /proc. So it is in the container image.
+# The program in a folder where nothing else is: no C library, no shell, no /proc, of devices only /dev/null. The
+# container image itself holds no more.
 nothing_else() { # PROGRAM
     local empty=$work/empty
-    mkdir -p "$empty/bin" "$work/path"
+    mkdir -p "$empty/bin" "$empty/dev" "$work/path"
+    mknod -m 666 "$empty/dev/null" c 1 3
     cp "$1" "$empty/bin/acclimate"
     cp -r "$root/models" "$empty/"
     install -d -o 10001 -g 10001 "$empty/tmp" "$empty/homes"
