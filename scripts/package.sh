@@ -12,7 +12,8 @@
 # The maintainer is that of Cargo.toml, or DEBFULLNAME and DEBEMAIL where they are set, as for Debian's own tools.
 #
 # Default: everything. Programs are built by cross-build.sh; as root the script installs lintian. Manual pages and
-# completions are written by the amd64 program of the same build. SHA256SUMS lists what was made.
+# completions are written by a program of the same build, under qemu where it is for another processor. SHA256SUMS lists
+# what was made.
 set -euo pipefail
 
 say() { echo "package: $*" >&2; }
@@ -66,15 +67,35 @@ program() { # TARGET
     [ -x "$built" ] || die "no program for $1"
 }
 
-# What all forms share, from PROGRAM, which has to run here: manual pages, completions, units, changelog.
-shared() { # PROGRAM
+# The target of a form: .deb packages use the system's C library.
+target_of() { # FORM ARCH
+    case $1 in deb) echo "$(machine "$2")-unknown-linux-gnu" ;; static) echo "$(machine "$2")-unknown-linux-musl" ;; esac
+}
+
+# Sets `writer` to a command: one of PROGRAMs that starts here, by qemu if none does otherwise.
+find_writer() { # PROGRAM...
+    local each
+    for each in "$@"; do
+        writer=("$each")
+        ! "${writer[@]}" --version >/dev/null 2>&1 || return 0
+    done
+    for each in "$@"; do
+        writer=(qemu-aarch64-static -L /usr/aarch64-linux-gnu "$each")
+        ! "${writer[@]}" --version >/dev/null 2>&1 || return 0
+    done
+    die "no program of this build starts here" "sudo apt-get install qemu-user-static libc6-arm64-cross, or --arch of \
+this machine"
+}
+
+# What all forms share: manual pages, completions, units, changelog.
+shared() {
     local share=$out/share
     rm -rf "$share"
     mkdir -p "$share/systemd" "$share/completions"
-    "$1" man "$share/man" >&2
-    "$1" completions bash >"$share/completions/acclimate.bash"
-    "$1" completions zsh >"$share/completions/_acclimate"
-    "$1" completions fish >"$share/completions/acclimate.fish"
+    "${writer[@]}" man "$share/man" >&2
+    "${writer[@]}" completions bash >"$share/completions/acclimate.bash"
+    "${writer[@]}" completions zsh >"$share/completions/_acclimate"
+    "${writer[@]}" completions fish >"$share/completions/acclimate.fish"
     "$root/scripts/units.sh" "$share/systemd"
     {
         echo "acclimate ($version-1) unstable; urgency=medium"
@@ -108,10 +129,9 @@ lint() { # DEB
 }
 
 static() { # ARCH
-    local name
+    local name built=${programs[static $1]}
     name=acclimate-$version-$(machine "$1")-static
     local dir=$out/$name
-    program "$(machine "$1")-unknown-linux-musl"
     rm -rf "$dir"
     install -D -m 755 "$built" "$dir/bin/acclimate"
     mkdir -p "$dir/share/man" "$dir/lib"
@@ -130,18 +150,17 @@ static() { # ARCH
 }
 
 mkdir -p "$out"
-host=$(dpkg --print-architecture 2>/dev/null || uname -m)
-program "$(machine "$host" || echo "$host")-unknown-linux-gnu"
-shared "$built"
+declare -A programs
 for form in "${forms[@]}"; do
     for arch in "${arches[@]}"; do
-        if [ "$form" = deb ]; then
-            [ "$arch" = "$host" ] || program "$(machine "$arch")-unknown-linux-gnu"
-            deb "$arch"
-        else
-            static "$arch"
-        fi
+        program "$(target_of "$form" "$arch")"
+        programs[$form $arch]=$built
     done
+done
+find_writer "${programs[@]}"
+shared
+for form in "${forms[@]}"; do
+    for arch in "${arches[@]}"; do "$form" "$arch"; done
     [ "$form" != deb ] || for arch in "${arches[@]}"; do lint "$out/acclimate_$version-1_$arch.deb"; done
 done
 cd "$out"

@@ -1,6 +1,6 @@
 # Debian's Rust for a machine that reaches a Debian mirror and nothing else. It has the standard library of
 # aarch64-unknown-linux-gnu, and the source of it, from which cargo builds that of any other target.
-# Sourced by cross-build.sh, whose `say`, `older`, `cache` and `msrv` it uses.
+# Sourced by cross.sh, whose `say`, `older`, `cache` and `msrv` it uses.
 
 # Debian's rustc, its LLVM, the standard libraries of both architectures and their source, unpacked beside each other.
 # Proc macros and build scripts run here, so the host's standard library of the same version is needed too. Sets RUSTC.

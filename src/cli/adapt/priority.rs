@@ -9,10 +9,11 @@ pub fn be_idle() -> Vec<(&'static str, io::Error)> {
     const IOPRIO_WHO_PROCESS: libc::c_int = 1;
     const IOPRIO_IDLE: libc::c_int = 3 << 13;
     let nice = rustix::process::setpriority_process(None, 19).map_err(io::Error::from);
-    let parameters = libc::sched_param { sched_priority: 0 };
+    // All that the kernel's `sched_param` holds; musl's has more fields.
+    let priority: libc::c_int = 0;
     // Not through the C library: musl's own function refuses.
-    // SAFETY: the kernel reads `parameters`, which lives through the call, and touches no other memory of ours.
-    let scheduler = unsafe { libc::syscall(libc::SYS_sched_setscheduler, 0, libc::SCHED_IDLE, &raw const parameters) };
+    // SAFETY: the kernel reads `priority`, which lives through the call, and touches no other memory of ours.
+    let scheduler = unsafe { libc::syscall(libc::SYS_sched_setscheduler, 0, libc::SCHED_IDLE, &raw const priority) };
     let scheduler = if scheduler == 0 { Ok(()) } else { Err(io::Error::last_os_error()) };
     // SAFETY: three numbers, no memory.
     let disk = unsafe { libc::syscall(libc::SYS_ioprio_set, IOPRIO_WHO_PROCESS, 0, IOPRIO_IDLE) };
