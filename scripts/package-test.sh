@@ -69,10 +69,9 @@ gone() {
 }
 
 # A home made by walk.sh, trained by the nightly service's own command.
-nightly() { # adapt-homes
+nightly() { # COMMAND...
     # However busy this machine is.
-    as_user "$1" /var/lib/acclimate --after 1 --max-cpu-pressure 100 --max-memory-pressure 100 \
-        --max-temperature 200 || return 1
+    as_user "$@" --after 1 --max-cpu-pressure 100 --max-memory-pressure 100 --max-temperature 200 || return 1
     as_user acclimate status /var/lib/acclimate/door --json | grep -q '"generation":2'
 }
 
@@ -120,7 +119,7 @@ try_deb() { # DEB
     check "the quick start, as the service's user" as_user sh /tmp/walk.sh /tmp/models /var/lib/acclimate/door
     # New feedback, for the night.
     check "new feedback" new_feedback
-    check "the nightly training" nightly /usr/lib/acclimate/adapt-homes
+    check "the nightly training" nightly /usr/lib/acclimate/adapt-homes /var/lib/acclimate
     check "a second installation" inside dpkg --install /tmp/acclimate.deb
     check "keeps the home" as_user acclimate -q verify /var/lib/acclimate/door
 

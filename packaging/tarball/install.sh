@@ -129,7 +129,7 @@ install_units() {
         [ -z "$first" ] || ! command -v systemctl >/dev/null || systemctl enable acclimate-train.timer || true
         say "systemd does not run here: the units are in $units, and nothing was started"
         say "without systemd, for example by cron (a line for /etc/cron.d/acclimate):"
-        say "  0 3 * * * acclimate ACCLIMATE=$prefix/bin/acclimate $prefix/lib/acclimate/adapt-homes $state"
+        say "  0 3 * * * acclimate ACCLIMATE=$prefix/bin/acclimate $prefix/lib/acclimate/adapt-homes $state --after 1"
     fi
 }
 

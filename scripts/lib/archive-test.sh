@@ -93,13 +93,13 @@ try_archive() { # ARCHIVE
     check "the service, where systemd is missing" says "systemd does not run here" \
         inside "/tmp/$name/install.sh" --service
     check "the user's folder" owner /var/lib/acclimate acclimate:acclimate:750
-    check "the units" grep -q "/usr/local/lib/acclimate/train-homes" \
+    check "the units" grep -q "/usr/local/lib/acclimate/adapt-homes" \
         "$here/etc/systemd/system/acclimate-train.service"
     check "the quick start, as the service's user" as_user sh /tmp/walk.sh /tmp/models /var/lib/acclimate/door
     check "new feedback" new_feedback
     # What the installer names for cron, with cron's own PATH.
     check "the nightly training" nightly env PATH=/usr/bin:/bin ACCLIMATE=/usr/local/bin/acclimate \
-        /usr/local/lib/acclimate/train-homes /var/lib/acclimate
+        /usr/local/lib/acclimate/adapt-homes /var/lib/acclimate
     check "a second installation" inside "/tmp/$name/install.sh" --service
     check "keeps the home" as_user acclimate -q verify /var/lib/acclimate/door
 
