@@ -2,7 +2,7 @@
 # Builds the acclimate binary (profile dist, default features and bundles) for a board, or for an old desktop.
 #
 #   scripts/cross-build.sh [TARGET] [--max-glibc 2.31] [--linker auto|zig|gcc] [--toolchain auto|rustup|debian]
-#                          [--target-dir DIR] [--bin NAME] [--quick]
+#                          [--target-dir DIR] [--bin NAME]
 #
 #   TARGET         aarch64-unknown-linux-gnu (the default), aarch64-unknown-linux-musl (static),
 #                  armv7-unknown-linux-gnueabihf (best effort), x86_64-unknown-linux-gnu, x86_64-unknown-linux-musl
@@ -17,7 +17,6 @@
 #                  default): rustup if it works, else debian.
 #   --target-dir   where cargo builds (default: CARGO_TARGET_DIR, else target/ of the checkout)
 #   --bin          binary to build (default acclimate)
-#   --quick        profile release, with acclimate itself little optimised and its assertions on: for tests
 #
 # As root the script installs what is missing. Downloads are kept in ${ACCLIMATE_CACHE:-~/.cache/acclimate}/cross: a
 # second run fetches nothing. Messages go to stderr; the last lines, on stdout, are `path`, `bytes` and `glibc` of the
@@ -46,7 +45,6 @@ read_arguments() {
             --toolchain) value "$@"; toolchain=$2; shift ;;
             --target-dir) value "$@"; target_dir=$2; shift ;;
             --bin) value "$@"; bin=$2; shift ;;
-            --quick) profile=release ;;
             -*) die "unknown argument '$1'" "see --help" 2 ;;
             *) target=$1 ;;
         esac
@@ -72,16 +70,12 @@ check_arguments() {
 
 # Sets `built`, the stripped binary.
 build() {
-    local each more=()
-    [ "$profile" = dist ] || for each in opt-level=1 debug-assertions=true overflow-checks=true; do
-        more+=(--config "profile.release.package.acclimate.$each")
-    done
     say "building $bin for $target ($used toolchain, linked by $linked) in $target_dir"
     local started=$SECONDS strip=$gnu-strip
     # Debian has no package of that name for its own architecture's tools.
     command -v "$strip" >/dev/null || [ "$arch" = amd64 ] || need "$strip" "binutils-$gnu"
     command -v "$strip" >/dev/null || strip="strip"
-    (cd "$root" && CARGO_TARGET_DIR=$target_dir CARGO_PROFILE_DIST_STRIP=none "${cargo[@]}" "${std[@]}" "${more[@]}" \
+    (cd "$root" && CARGO_TARGET_DIR=$target_dir CARGO_PROFILE_DIST_STRIP=none "${cargo[@]}" "${std[@]}" \
         --profile "$profile" --locked --features bundles --bin "$bin" >&2) || die "the build failed"
     built=$target_dir/$target/$profile/$bin
     [ -f "$built" ] ||

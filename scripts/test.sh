@@ -3,7 +3,7 @@
 #
 #   scripts/test.sh [--keep-going] [STEP...]
 #
-#   STEP           any of: fmt scripts clippy clippy-predict face test swap fuzz doctest doc book deny package demo arm
+#   STEP           any of: fmt scripts clippy clippy-predict face test swap fuzz doctest doc book deny package demo
 #                  (default: all, in this order)
 #   --keep-going   run the later steps after one has failed
 #
@@ -14,7 +14,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-all=(fmt scripts clippy clippy-predict face test swap fuzz doctest doc book deny package demo arm)
+all=(fmt scripts clippy clippy-predict face test swap fuzz doctest doc book deny package demo)
 steps=()
 keep_going=
 for arg in "$@"; do
@@ -139,22 +139,6 @@ if not seconds < limit:
     wrong.append(f"{seconds:.1f} s is not under {limit:g} s")
 sys.exit("demo: " + "; ".join(wrong) if wrong else 0)
 PY
-}
-
-# The program as ARM code, under qemu, against that of the tests: gradients, a verdict, homes. Only where the tools are:
-# .ci/run installs them. scripts/arm-test.sh runs the tests themselves.
-run_arm() {
-    local missing=() program
-    command -v aarch64-linux-gnu-gcc >/dev/null || missing+=(gcc-aarch64-linux-gnu)
-    [ -d /usr/aarch64-linux-gnu/lib ] || missing+=(libc6-dev-arm64-cross)
-    command -v qemu-aarch64-static >/dev/null || missing+=(qemu-user-static)
-    if [ ${#missing[@]} -gt 0 ]; then
-        echo "test.sh: nothing runs as ARM code here (sudo apt-get install ${missing[*]})"
-        return 0
-    fi
-    cargo build --release --locked "${full[@]}" "${checks[@]}" --bin acclimate || return 1
-    program=$(scripts/cross-build.sh --quick --linker gcc --max-glibc any | sed -n 's/^path *//p') || return 1
-    scripts/arm-agree.sh --short --native "${CARGO_TARGET_DIR:-target}/release/acclimate" --arm "$program"
 }
 
 # Sums up what the test runners said: nextest's `Summary` line, cargo test's `test result` lines.
