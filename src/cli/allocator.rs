@@ -12,7 +12,7 @@ pub fn keep_freed() {
 /// Tensors go back to the system as they are freed. Kept, the holes between them are a third of the memory of a training.
 #[cfg(feature = "train")]
 pub fn return_freed() {
-    set(1 << 20, 16 << 20);
+    set(1 << 20, 2 << 20);
     trim();
 }
 

@@ -60,11 +60,7 @@ fn size_of(node: &NodeProto, nodes: &[NodeProto], constants: &Constants) -> Opti
     let packed = node.input.get(1).is_none_or(String::is_empty);
     (heads > 0 && shared > 0).then_some(())?;
     let parts = if packed { heads.checked_add(shared.checked_mul(2)?)? } else { heads };
-    let made = projection(node.input.first()?, nodes, constants)?;
-    let width = match made.part {
-        Some((part, widths)) => *widths.get(part)?,
-        None => made.width,
-    };
+    let width = projection(node.input.first()?, nodes, constants)?.width()?;
     (parts > 0 && width > 0 && width % parts == 0).then(|| width / parts)
 }
 

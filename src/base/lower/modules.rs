@@ -31,22 +31,24 @@ pub(in super::super) fn packed_modules(graph: &GraphProto) -> HashMap<String, Ve
 fn of_group_query(node: &NodeProto, nodes: &[NodeProto], constants: &Constants) -> Option<(String, [i64; 3])> {
     let of = |slot: usize| projection(node.input.get(slot)?, nodes, constants);
     let first = of(0)?;
+    let (position, product, width) = first.product?;
     let widths = match node.input.get(1).is_none_or(String::is_empty) {
         true => {
             let (heads, shared) = (int(node, "num_heads"), int(node, "kv_num_heads"));
             let all = heads.checked_add(shared.checked_mul(2)?)?;
-            let size = (all > 0 && first.part.is_none() && first.width % all == 0).then(|| first.width / all)?;
+            let size = (all > 0 && first.part.is_none() && width % all == 0).then(|| width / all)?;
             [heads * size, shared * size, shared * size]
         }
         false => {
-            let parts = [first.part.clone()?, of(1)?.part?, of(2)?.part?];
-            let same = of(1)?.node.0 == first.node.0 && of(2)?.node.0 == first.node.0;
-            let [(0, widths), (1, _), (2, _)] = &parts else { return None };
-            (same && widths.len() == 3).then(|| [widths[0], widths[1], widths[2]])?
+            let [second, third] = [of(1)?, of(2)?];
+            let same = [&second, &third].iter().all(|p| p.product.is_some_and(|(at, ..)| at == position));
+            match [first.part?, second.part?, third.part?] {
+                [(0, widths), (1, _), (2, _)] if same => <[i64; 3]>::try_from(widths).ok()?,
+                _ => return None,
+            }
         }
     };
-    let (position, product) = first.node;
-    (widths.iter().sum::<i64>() == first.width).then(|| (node_name(position, product), widths))
+    (widths.iter().sum::<i64>() == width).then(|| (node_name(position, product), widths))
 }
 
 /// `Attention` of `com.microsoft`: the packed weight is the node's own.

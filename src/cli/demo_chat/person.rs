@@ -65,7 +65,9 @@ mod tests {
             assert!(!script.is_liked(&room, answer, true), "{answer}");
         }
         assert!(!script.is_liked(&room, "Green suits the den.", false), "it was cut off");
-        assert!(!script.is_liked(&other, &"Goethe ".repeat(15), true) && !script.is_liked(&other, "Goethe\nor so", true));
+        assert!(
+            !script.is_liked(&other, &"Goethe ".repeat(15), true) && !script.is_liked(&other, "Goethe\nor so", true)
+        );
         assert!(!script.is_liked(&other, "Goethe, in his living room.", true), "nobody calls it that");
     }
 }

@@ -89,10 +89,18 @@ pub fn merged(session: &Session, out: &Path) -> Result<Written> {
     }
     let staged = StagedFile::write(&RealDisk, folder_of(out), &encoded)?;
     answers_alike(staged.path(), session, rounds)?;
-    for (from, to) in &others {
-        StagedFile::copy(&RealDisk, folder_of(to), from)?.publish(to)?;
+    let copied: Result<Vec<StagedFile>> =
+        others.iter().map(|(from, to)| StagedFile::copy(&RealDisk, folder_of(to), from)).collect();
+    let (mut files, mut names) = (copied?, others.iter().map(|(_, to)| &**to).collect::<Vec<_>>());
+    // The model is the last one: a folder with it is whole.
+    files.push(staged);
+    names.push(out);
+    for (at, file) in files.into_iter().enumerate() {
+        if let Err(e) = file.publish(names[at]) {
+            names[..at].iter().for_each(|name| drop(std::fs::remove_file(name)));
+            return Err(e);
+        }
     }
-    staged.publish(out)?;
     let (adapter_alone, temperature) = (adapter.confusions.is_some(), adapter.calibrated.temperature);
     let beside = others.into_iter().map(|(_, to)| to).collect();
     Ok(Written { path: out.to_path_buf(), bytes: encoded.len() as u64, beside, adapter_alone, temperature })
