@@ -34,8 +34,9 @@ fn of_home(home: &Home, swap_free: Option<u64>, figures: &mut Figures) -> Result
     let engine = &home.0.engine;
     let (base, task) = (&engine.base, engine.task);
     let choice = choose(base, task, &Pattern::new(&config.sites), config.rank, TYPICAL_LENGTH)?;
-    let input = base.random_examples(&base.bucket(1, choice.bucket.sequence), 0)?;
-    let bytes_each = input.iter().map(Example::bytes).max().unwrap_or(0);
+    // An input whose size the model leaves open is refused where a step is timed.
+    let input = base.random_examples(&base.bucket(1, choice.bucket.sequence), 0);
+    let bytes_each = input.map_or(0, |examples| examples.iter().map(Example::bytes).sum());
     figures.answers = figures.answers.min(home.most_taught(bytes_each, &config.limits));
     let chosen = within(home, &choice, &config.limits, None)?;
     let need =
