@@ -140,7 +140,7 @@ impl Adapt {
         let mut run = Run { asked: &self, output, stop, sensors: &sensors, checkpoints, rhythm, looks, lost: None };
         let mut was_idle = false;
         if self.watch {
-            lost_file::start_anew(output.json);
+            lost_file::start_anew(output.json, &self.homes);
             run.lost(lost_file::lost_before());
         }
         loop {
@@ -184,9 +184,7 @@ impl Run<'_> {
     /// Says that a file was lost, and leaves its home alone for a while.
     fn lost(&mut self, file: Option<PathBuf>) {
         let Some(file) = file else { return };
-        // A disk that is gone resolves no links.
-        let whole = |home: &PathBuf| home.canonicalize().or_else(|_| std::path::absolute(home));
-        let of = |home: &&PathBuf| whole(home).is_ok_and(|home| file.starts_with(home));
+        let of = |home: &&PathBuf| lost_file::whole(home).is_some_and(|home| file.starts_with(home));
         self.lost = self.asked.homes.iter().find(of).cloned();
         let e = Error::new(ErrorKind::Io, "a file in use could not be read any more").at(file.display());
         let e = e.hint(lost_file::NEXT);
