@@ -58,16 +58,21 @@ impl Status {
             let serves = match (s.generation, s.probation_left) {
                 (0, _) => "the base model".to_string(),
                 (n, 0) => format!("generation {n}, {}", bytes(s.adapter_bytes)),
-                (n, left) => format!("generation {n}, {}, on probation for {left} more answers", bytes(s.adapter_bytes)),
+                (n, left) => {
+                    format!("generation {n}, {}, on probation for {left} more answers", bytes(s.adapter_bytes))
+                }
             };
             let rolled_back = s.rolled_back.map(|t| {
                 format!("\n          generation {} was rolled back automatically: {}", t.generation, t.cause.words())
             });
-            let of_all = if profiles.len() > 1 { format!(", {} of all profiles", bytes(home_today)) } else { String::new() };
+            let several = profiles.len() > 1;
+            let of_all = if several { format!(", {} of all profiles", bytes(home_today)) } else { String::new() };
             let budget = budget.map_or(String::new(), |budget| format!(", trainings wait from {} on", bytes(budget)));
             let ignored = if s.ignored > 0 { format!(", {} ignored", s.ignored) } else { String::new() };
             format!(
-                "profile   {} of {}\nactive    {serves}{}\nclasses   {}\nfeedback  {} on {} interactions, {} that the last training did not read{ignored}\nwritten   {} today{of_all}{budget}",
+                "profile   {} of {}\nactive    {serves}{}\nclasses   {}\n\
+                 feedback  {} on {} interactions, {} that the last training did not read{ignored}\n\
+                 written   {} today{of_all}{budget}",
                 self.profile.profile,
                 profiles.join(", "),
                 rolled_back.unwrap_or_default(),

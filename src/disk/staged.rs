@@ -133,15 +133,28 @@ impl<'a> StagedFile<'a> {
     }
 }
 
-/// Removes the unfinished files in `folder`: only while nobody writes one there.
+/// Whether a [`StagedFile`] has this name.
+fn is_staged(name: &str) -> bool {
+    let numbers = name.strip_prefix('.').and_then(|name| name.strip_suffix(UNFINISHED));
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    numbers.and_then(|numbers| numbers.split_once('-')).is_some_and(|(a, b)| is_number(a) && is_number(b))
+}
+
+/// Removes the files that staging left unfinished in `folder`: only while nobody writes one there. Files of other
+/// names, and folders, are somebody else's.
 ///
 /// # Errors
 /// `Io`.
 pub fn sweep_unfinished(disk: &dyn Disk, folder: &Path) -> Result<()> {
     let names = disk.list(folder).map_err(|e| Error::io("cannot list a folder", folder, e))?;
-    for name in names.iter().filter(|name| name.ends_with(UNFINISHED)) {
+    for name in names.iter().filter(|name| is_staged(name)) {
         let path = folder.join(name);
-        disk.remove(&path).map_err(|e| Error::io("cannot remove an unfinished file", &path, e))?;
+        match disk.remove(&path) {
+            Err(e) if e.kind() != io::ErrorKind::IsADirectory => {
+                return Err(Error::io("cannot remove an unfinished file", &path, e));
+            }
+            _ => {}
+        }
     }
     Ok(())
 }
@@ -169,5 +182,20 @@ mod tests {
         assert_eq!(read_file(&RealDisk, &name, 10).unwrap(), b"one");
         assert!(read_file(&RealDisk, &name, 2).is_err());
         assert_eq!(RealDisk.list(dir.path()).unwrap(), ["f"]);
+    }
+
+    #[test]
+    fn a_sweep_takes_what_staging_left_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let others = [".-1.tmp", ".1-.tmp", ".1-2-3.tmp", ".12.tmp", ".a-1.tmp", "1-2.tmp", "notes.tmp"];
+        others.iter().for_each(|name| std::fs::write(dir.path().join(name), b"mine").unwrap());
+        std::fs::create_dir(dir.path().join(".3-4.tmp")).unwrap();
+        let staged = StagedFile::write(&RealDisk, dir.path(), b"half").unwrap();
+        assert_eq!(RealDisk.list(dir.path()).unwrap().len(), others.len() + 2);
+        // As a process that was killed does.
+        std::mem::forget(staged);
+        sweep_unfinished(&RealDisk, dir.path()).unwrap();
+        let left = RealDisk.list(dir.path()).unwrap();
+        assert_eq!(left, [&others[..3], &[".12.tmp", ".3-4.tmp", ".a-1.tmp"], &others[5..]].concat());
     }
 }

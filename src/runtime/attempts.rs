@@ -33,6 +33,9 @@ struct Kept {
     times: u32,
     /// How often less memory was tried.
     level: u32,
+    /// And how much, in bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    memory: Option<u64>,
     /// Feedback that there was.
     feedback: u64,
     at_ms: u64,
@@ -44,23 +47,32 @@ struct Kept {
 impl Kept {
     /// The note of a training that begins at `place`, after what `before` says.
     fn next(before: Option<Kept>, place: String, feedback: u64) -> Kept {
-        let now =
-            Kept { place, deaths: 0, anywhere: 0, times: 0, level: 0, feedback, at_ms: now_ms(), interrupted: false };
+        let now = Kept {
+            place,
+            deaths: 0,
+            anywhere: 0,
+            times: 0,
+            level: 0,
+            memory: None,
+            feedback,
+            at_ms: now_ms(),
+            interrupted: false,
+        };
         let Some(before) = before else { return now };
-        let (level, times) = (before.level, before.times);
+        let (level, times, memory) = (before.level, before.times, before.memory);
         if level > LEVELS {
             // Something new may change what it takes.
             return Kept { level: if feedback > before.feedback { LEVELS } else { level }, times, ..now };
         }
         if before.interrupted {
-            return Kept { level, times, ..now };
+            return Kept { level, times, memory, ..now };
         }
         let times = times.saturating_add(1);
         let deaths = if before.place == now.place { before.deaths.saturating_add(1) } else { 1 };
         let anywhere = before.anywhere.saturating_add(1);
         match deaths >= DEATHS || anywhere >= DEATHS_ANYWHERE {
             true => Kept { level: level.saturating_add(1), times, ..now },
-            false => Kept { deaths, anywhere, level, times, ..now },
+            false => Kept { deaths, anywhere, level, times, memory, ..now },
         }
     }
 }
@@ -121,18 +133,22 @@ impl Session {
             }
             Cut::all(journal.state())?.feedback
         };
-        let now = Kept::next(before, self.store.checkpoint().place()?, feedback);
-        let text = toml::to_string(&now).map_err(|e| Error::internal("cannot note a training").because(e))?;
-        if !(was_left && now.level > LEVELS) {
-            note.keep(&text)?;
-        }
+        let mut now = Kept::next(before, self.store.checkpoint().place()?, feedback);
         let times = now.times;
         let limits = careful(match now.level {
             0 if times == 0 => AfterDeaths::AsUsual,
             0 => AfterDeaths::Again { times },
             level if level > LEVELS => AfterDeaths::LeaveAlone,
-            level => AfterDeaths::Halved { times, level },
-        })?;
+            level => AfterDeaths::Halved { times, level, memory: now.memory },
+        });
+        if (1..=LEVELS).contains(&now.level) {
+            now.memory = limits.as_ref().ok().and_then(|limits| limits.memory_bytes);
+        }
+        if !(was_left && now.level > LEVELS) {
+            let text = toml::to_string(&now).map_err(|e| Error::internal("cannot note a training").because(e))?;
+            note.keep(&text)?;
+        }
+        let limits = limits?;
         *lock(&UNDER_WAY) = Some((note, now));
         Ok(Some(Attempt { limits }))
     }
@@ -167,5 +183,51 @@ mod tests {
         assert_eq!((again.level, again.deaths, again.interrupted), (2, 0, false), "as little memory as before");
         let more = [&same[..7], &[("a", 10)]].concat();
         assert_eq!(levels(&more).last(), Some(&(LEVELS, 0)), "with new feedback it is tried once more");
+    }
+
+    #[test]
+    fn the_memory_of_a_level_stays_what_it_was_first_until_the_verdict() {
+        use std::path::Path;
+        use std::sync::atomic::{AtomicU64, Ordering};
+
+        use crate::input::LabelledSet;
+        use crate::runtime::{Feedback, Home, InitOptions};
+
+        let folder = tempfile::tempdir().unwrap();
+        let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("models");
+        let home = Home::init(folder.path().join("home"), &InitOptions::new(models.join("har_cnn.onnx"))).unwrap();
+        let session = home.session("p").unwrap();
+        let windows = LabelledSet::read(models.join("hapt_users_23_26.npz")).unwrap();
+        let id = session.predict(&windows.input(0).unwrap()).unwrap().id.unwrap();
+        session.feedback(id, Feedback::Accept).unwrap();
+        // What is free is another number each time.
+        let free = AtomicU64::new(800 << 20);
+        let careful = |deaths| {
+            let most = free.fetch_sub(1 << 20, Ordering::Relaxed);
+            Ok(match deaths {
+                AfterDeaths::Halved { level, memory, .. } => {
+                    TrainLimits::default().memory_bytes(memory.unwrap_or(most >> level))
+                }
+                _ => TrainLimits::default(),
+            })
+        };
+        let options = TrainOptions::default().careful(&careful);
+        let begin = || session.begin_attempt(&options).unwrap().unwrap();
+        // A process that dies drops nothing.
+        let dies = || {
+            let attempt = begin();
+            let memory = attempt.limits.memory_bytes;
+            std::mem::forget(attempt);
+            memory
+        };
+        let (first, second) = (798 << 19, 794 << 18);
+        assert_eq!([dies(), dies(), dies()], [None, None, Some(first)]);
+        // A stop in between changes nothing.
+        let stopped = begin();
+        assert_eq!(stopped.limits.memory_bytes, Some(first));
+        drop(stopped);
+        assert_eq!([dies(), dies(), dies()], [Some(first), Some(first), Some(second)]);
+        begin().end();
+        assert_eq!(dies(), None, "a verdict ends it");
     }
 }

@@ -41,8 +41,8 @@ pub(super) struct FeedbackDataset {
 }
 
 impl Session {
-    /// What the journal has to teach up to `cut`, in order of time, as much as a training within `limits` takes; and the
-    /// labels of all classes.
+    /// What the journal has to teach up to `cut`, in order of time, as much as a training within `limits` takes; and
+    /// the labels of all classes.
     pub(super) fn feedback_dataset(
         &self,
         serving: &Serving,
@@ -79,7 +79,7 @@ impl Session {
         };
         let teaching: Vec<(InteractionId, &Meaning)> =
             opinions.iter().filter_map(|o| Some((o.interaction.id, o.teaches()?))).collect();
-        let size_each = teaching.last().map(|(id, _)| load(*id)).transpose()?.map_or(0, |example| example.bytes());
+        let size_each = sampled::usual_size(&teaching, |(id, _)| Ok(load(*id)?.bytes()))?;
         let said: Vec<&Meaning> = teaching.iter().map(|(_, meaning)| *meaning).collect();
         let mut taken = sampled::chosen(&said, sampled::most_examples(size_each, limits)).into_iter();
         let mut beyond = 0;

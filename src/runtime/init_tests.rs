@@ -37,6 +37,12 @@ fn a_home_that_a_power_cut_left_unmade_is_made_by_the_next_init_and_nothing_is_l
     before.files.insert(0, Arc::new(model));
     let disk = SimulatedDisk::holding(before.clone());
     made(&disk, &config);
+    let with_notes = SimulatedDisk::holding(before.clone());
+    let notes = Path::new(HOME).join("notes.tmp");
+    with_notes.create_dir_all(Path::new(HOME)).unwrap();
+    with_notes.create_new(&notes).unwrap();
+    made(&with_notes, &config);
+    assert!(with_notes.exists(&notes).unwrap(), "what is the user's stays");
     let (mut storage, mut cut_off, mut leftovers) = (Storage::holding(before), 0, 0);
     let log = disk.log();
     for (at, step) in log.iter().enumerate() {

@@ -2,10 +2,12 @@
 //! is shared among the classes, each spread over its time. So a training takes a time and a memory that have an end,
 //! what was said last counts most, and a class that is rare stays.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::fmt::Debug;
 use std::hash::Hash;
 
 use super::Home;
+use crate::error::Result;
 use crate::process::{TrainLimits, machine_memory};
 
 /// Most training examples of one training, and of one of a language model.
@@ -16,11 +18,13 @@ const MOST_BYTES: u64 = 1 << 30;
 const PART_OF_MEMORY: u64 = 4;
 /// A training takes no fewer for their size.
 const FEWEST: u64 = 64;
+/// Most inputs whose size is looked at before it is known how many are taken.
+const LOOKED_AT: usize = 32;
 
 impl Home {
-    /// Most feedback items that a training takes, whatever the size of their inputs.
-    pub(crate) fn most_taught(&self) -> usize {
-        if self.generates() { MOST_TEXTS } else { MOST_EXAMPLES }
+    /// Most feedback items that a training within `limits` takes, where the input of each takes so many bytes.
+    pub(crate) fn most_taught(&self, bytes_each: u64, limits: &TrainLimits) -> usize {
+        if self.generates() { MOST_TEXTS } else { most_examples(bytes_each, limits) }
     }
 }
 
@@ -36,8 +40,18 @@ fn of_memory(bytes_each: u64, memory: Option<u64>) -> usize {
     usize::try_from(most).unwrap_or(usize::MAX).min(MOST_EXAMPLES)
 }
 
+/// The size to reckon with where items in order of time have sizes that differ: the largest of some that are spread
+/// over the time, the newest among them. None is looked at where so few are all taken.
+pub(super) fn usual_size<T>(items: &[T], size: impl Fn(&T) -> Result<u64>) -> Result<u64> {
+    if items.len() as u64 <= FEWEST {
+        return Ok(0);
+    }
+    let looked_at = (1..=LOOKED_AT).filter_map(|part| items.get((part * items.len() / LOOKED_AT).saturating_sub(1)));
+    looked_at.map(size).try_fold(0, |largest, size| Ok(largest.max(size?)))
+}
+
 /// Which of items with these classes, in order of time, are `most` of them.
-pub(super) fn chosen<C: Eq + Hash>(classes: &[C], most: usize) -> Vec<bool> {
+pub(super) fn chosen<C: Eq + Hash + Debug>(classes: &[C], most: usize) -> Vec<bool> {
     let n = classes.len();
     if n <= most {
         return vec![true; n];
@@ -56,8 +70,17 @@ pub(super) fn chosen<C: Eq + Hash>(classes: &[C], most: usize) -> Vec<bool> {
             group.push(at);
         }
     }
-    let sizes: Vec<usize> = groups.iter().map(Vec::len).collect();
-    for (group, share) in groups.iter().zip(shares(&sizes, most / 2)) {
+    let among_newest: HashSet<&C> = classes.iter().skip(older).collect();
+    let class_of = |group: &Vec<usize>| group.first().and_then(|at| classes.get(*at));
+    let is_new = |group: &Vec<usize>| class_of(group).is_some_and(|class| among_newest.contains(class));
+    let sizes: Vec<(bool, usize)> = groups.iter().map(|group| (is_new(group), group.len())).collect();
+    let shares = shares(&sizes, most / 2);
+    let without = groups.iter().zip(&shares).filter(|(group, share)| **share == 0 && !is_new(group));
+    let without: Vec<&C> = without.filter_map(|(group, _)| class_of(group)).collect();
+    if !without.is_empty() {
+        tracing::warn!(most, classes = ?without, "a training takes too few examples for these classes to have one");
+    }
+    for (group, share) in groups.iter().zip(shares) {
         for part in 0..share {
             // The last of each of `share` equal parts.
             let at = ((part + 1) * group.len()).div_ceil(share).saturating_sub(1);
@@ -70,13 +93,24 @@ pub(super) fn chosen<C: Eq + Hash>(classes: &[C], most: usize) -> Vec<bool> {
 }
 
 /// How many each of some groups gives so that they give `all` together: equally many, and the small ones all they have.
-fn shares(sizes: &[usize], all: usize) -> Vec<usize> {
-    let mut order: Vec<usize> = (0..sizes.len()).collect();
-    order.sort_by_key(|&i| sizes.get(i).copied());
-    let (mut left, mut shares) = (all, vec![0; sizes.len()]);
+/// Where there are more groups than that, one each: first those that are not among the newest, then the small ones.
+fn shares(groups: &[(bool, usize)], all: usize) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..groups.len()).collect();
+    let mut shares = vec![0; groups.len()];
+    if all < groups.len() {
+        order.sort_by_key(|&i| groups.get(i).copied());
+        for i in order.into_iter().take(all) {
+            if let Some(share) = shares.get_mut(i) {
+                *share = 1;
+            }
+        }
+        return shares;
+    }
+    order.sort_by_key(|&i| groups.get(i).map(|(_, size)| *size));
+    let mut left = all;
     for (done, &i) in order.iter().enumerate() {
-        let equal = left / (sizes.len() - done);
-        if let (Some(share), Some(size)) = (shares.get_mut(i), sizes.get(i)) {
+        let equal = left / (groups.len() - done);
+        if let (Some(share), Some((_, size))) = (shares.get_mut(i), groups.get(i)) {
             *share = equal.min(*size);
             left -= *share;
         }
@@ -109,6 +143,44 @@ mod tests {
         assert!(tenths.into_iter().all(|n| (48..60).contains(&n)));
         assert_eq!(super::chosen(&classes[..1000], 1000), [true; 1000]);
         assert_eq!(super::chosen(&[1, 1, 1, 1, 1], 2), [false, false, false, true, true]);
+    }
+
+    #[test]
+    fn with_more_classes_than_places_the_rare_ones_have_them() {
+        let of = |sizes: &[usize]| sizes.iter().map(|size| (false, *size)).collect::<Vec<_>>();
+        assert_eq!(shares(&of(&[1, 1, 1, 5]), 2), [1, 1, 0, 0]);
+        assert_eq!(shares(&of(&[5, 1, 1, 1]), 3), [0, 1, 1, 1]);
+        assert_eq!(shares(&of(&[1, 1, 1, 5]), 4), [1, 1, 1, 1]);
+        assert_eq!(shares(&of(&[1, 9, 2, 9]), 13), [1, 5, 2, 5]);
+        assert_eq!(shares(&[(true, 1), (false, 7), (true, 3), (false, 2)], 3), [1, 1, 0, 1], "the others are taught");
+        assert!(shares(&[], 3).is_empty());
+        // 40 classes with one item each, then two that all else is of: 32 places, half of them for what is older.
+        let class = |i: usize| if i < 40 { i } else { 100 + i % 2 };
+        let classes: Vec<usize> = (0..400).map(class).collect();
+        let chosen = chosen(&classes, 32);
+        assert_eq!(chosen.iter().filter(|taken| **taken).count(), 32);
+        assert_eq!(chosen[..40].iter().filter(|taken| **taken).count(), 16, "{chosen:?}");
+        assert!(chosen[384..].iter().all(|taken| *taken));
+    }
+
+    #[test]
+    fn the_size_of_the_newest_input_alone_says_little() {
+        let read = std::cell::Cell::new(0);
+        let size = |bytes: &u64| {
+            read.set(read.get() + 1);
+            Ok(*bytes)
+        };
+        let mut clips = vec![640 << 10; 4000];
+        clips[3999] = 12 << 10;
+        assert_eq!((usual_size(&clips, size).unwrap(), read.get()), (640 << 10, LOOKED_AT));
+        assert_eq!(of_memory(640 << 10, Some(8 << 30)), 1638);
+        clips[..3999].fill(12 << 10);
+        clips[3999] = 640 << 10;
+        assert_eq!(usual_size(&clips, size).unwrap(), 640 << 10, "the newest is among them");
+        read.set(0);
+        assert_eq!((usual_size(&clips[..FEWEST as usize], size).unwrap(), read.get()), (0, 0), "all are taken");
+        assert_eq!(usual_size(&clips[..65], size).unwrap(), 12 << 10);
+        assert!(usual_size(&clips, |_| Err(crate::error::Error::usage("it is gone"))).is_err());
     }
 
     #[test]

@@ -24,6 +24,8 @@ pub enum AfterDeaths {
         times: u32,
         /// How often the memory is halved.
         level: u32,
+        /// The limit that was set when it was halved so often first. A training that goes on with it is the same one.
+        memory: Option<u64>,
     },
     /// Not at all, until there is new feedback.
     LeaveAlone,

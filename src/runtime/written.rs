@@ -155,7 +155,7 @@ pub struct WrittenToday {
 
 impl WrittenToday {
     /// The budget, where it is used up for today.
-    pub fn over_budget(&self) -> Option<u64> {
+    fn over_budget(&self) -> Option<u64> {
         self.budget.filter(|budget| self.bytes >= *budget)
     }
 }
@@ -167,21 +167,41 @@ impl Home {
         /// # Errors
         /// As [`Home::open`] where the settings or the key cannot be read.
         pub fn written_today(path: &Path) -> Result<WrittenToday> {
-            let config = Config::read(&RealDisk, path)?;
-            let key = config.key(&RealDisk, path, None)?;
-            let of = |profile: &String| -> Result<u64> {
-                let disk = keyed(Arc::new(RealDisk), key.as_ref(), profile);
-                let store = Store::open(disk.clone(), &profile_folder(path, profile)?)?;
-                let journal = store.journal_path();
-                let state = Journal::load_state(&*disk, &journal)?;
-                let days = by_day(&*disk, &journal, &state, &store.written(), 1, now_ms())?;
-                Ok(days.first().map_or(0, WrittenDay::bytes))
-            };
-            let all = profiles(&RealDisk, path)?;
-            let bytes = all.iter().map(|profile| of(profile).unwrap_or(0)).fold(0, u64::saturating_add);
-            Ok(WrittenToday { bytes, budget: config.write_budget() })
+            today(path, &Config::read(&RealDisk, path)?)
         }
     }
+
+    internal! {
+        /// How much the home in `path` wrote today, and its budget, where that is used up. Where there is no budget, no
+        /// journal is read.
+        ///
+        /// # Errors
+        /// As [`Home::written_today`].
+        pub fn over_write_budget(path: &Path) -> Result<Option<(u64, u64)>> {
+            let config = Config::read(&RealDisk, path)?;
+            if config.write_budget().is_none() {
+                return Ok(None);
+            }
+            let today = today(path, &config)?;
+            Ok(today.over_budget().map(|budget| (today.bytes, budget)))
+        }
+    }
+}
+
+/// What the profiles of a home with these settings wrote today.
+fn today(path: &Path, config: &Config) -> Result<WrittenToday> {
+    let key = config.key(&RealDisk, path, None)?;
+    let of = |profile: &String| -> Result<u64> {
+        let disk = keyed(Arc::new(RealDisk), key.as_ref(), profile);
+        let store = Store::open(disk.clone(), &profile_folder(path, profile)?)?;
+        let journal = store.journal_path();
+        let state = Journal::load_state(&*disk, &journal)?;
+        let days = by_day(&*disk, &journal, &state, &store.written(), 1, now_ms())?;
+        Ok(days.first().map_or(0, WrittenDay::bytes))
+    };
+    let all = profiles(&RealDisk, path)?;
+    let bytes = all.iter().map(|profile| of(profile).unwrap_or(0)).fold(0, u64::saturating_add);
+    Ok(WrittenToday { bytes, budget: config.write_budget() })
 }
 
 /// Time that is left of the day of UTC.
@@ -251,5 +271,26 @@ mod tests {
         assert_eq!(again.days, [(4, 100), (5, 100), (6, 100), (7, 100), (8, 100), (9, 200), (10, 100)]);
         trainings.add(2, 50);
         assert_eq!((trainings.days[0], trainings.days.last()), ((2, 50), Some(&(9, 200))), "the clock was set back");
+    }
+
+    #[test]
+    fn without_a_budget_no_journal_is_read() {
+        use crate::runtime::InitOptions;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("home");
+        let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/digits_cnn.onnx");
+        drop(Home::init(&path, &InitOptions::new(model)).unwrap().session("p").unwrap());
+        let settings = std::fs::read_to_string(path.join("acclimate.toml")).unwrap();
+        let with_budget = |bytes: u64| {
+            std::fs::write(path.join("acclimate.toml"), format!("write_budget = {bytes}\n{settings}")).unwrap();
+            Home::over_write_budget(&path)
+        };
+        let today = Home::written_today(&path).unwrap().bytes;
+        assert!(with_budget(today + 1).unwrap().is_none());
+        // What asks for the journals fails from here on.
+        std::fs::remove_dir_all(path.join("profiles")).unwrap();
+        std::fs::write(path.join("profiles"), b"").unwrap();
+        assert!(with_budget(today + 1).is_err());
+        assert!(with_budget(0).unwrap().is_none());
     }
 }

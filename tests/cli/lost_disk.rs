@@ -2,13 +2,16 @@
 //! does with one that fails (`FS_IOC_SHUTDOWN`), and mounted again. And a file in memory that is cut off.
 #![cfg(target_os = "linux")]
 
+use std::io::{BufRead, BufReader};
 use std::os::fd::AsRawFd;
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use acclimate::input::RawInput;
 use acclimate::{ErrorKind, Feedback, Home};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -224,4 +227,63 @@ fn it_starts_itself_anew_for_the_other_homes_where_a_file_is_lost_in_memory() {
     assert_eq!(code, Some(0));
     let failures = events.iter().filter(|e| e["event"] == "failed").count();
     assert!(failures == 1 && names(&events).contains(&"due"), "{events:#?}");
+}
+
+#[test]
+fn it_does_not_start_itself_anew_for_ever() {
+    let (board, bench) = (Board::new(), Bench::of_texts());
+    let home = bench.home();
+    let run = |started_before: u32| {
+        let args = ["adapt", &home, "--watch", "--every", "0.05", "--checkpoint-seconds", "0.001", "--threads", "1"];
+        let mut command = acclimate(&[&args[..], &["--json", "--sensors-root", board.root()]].concat());
+        command.env("ACCLIMATE_LOST_FILE", format!("{started_before}:/elsewhere/base.onnx"));
+        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        until(|| has_fit(&bench));
+        cut_off(&home);
+        child
+    };
+    let model = std::fs::read(Path::new(&home).join("base.onnx")).unwrap();
+    let ended = run(8).wait_with_output().unwrap();
+    let text = String::from_utf8(ended.stderr).unwrap();
+    assert_eq!(ended.status.code(), Some(74), "{text}");
+    assert!(text.contains("a file in use cannot be read any more"), "{text}");
+    crate::program::replace(&Path::new(&home).join("base.onnx"), &model);
+    std::fs::remove_dir_all(bench.profile("checkpoint")).unwrap();
+    // The last time before that: it goes on as the same process.
+    let mut again = run(7);
+    let lost = Path::new(&home).canonicalize().unwrap().join("base.onnx");
+    wait_for_line(&mut again, lost.to_str().unwrap());
+    let environment = std::fs::read(format!("/proc/{}/environ", again.id())).unwrap();
+    let entry = format!("ACCLIMATE_LOST_FILE=8:{}", lost.display()).into_bytes();
+    assert!(environment.split(|byte| *byte == 0).any(|one| one.starts_with(&entry)));
+    send(&again, Signal::TERM);
+    assert_eq!(again.wait_with_output().unwrap().status.code(), Some(0));
+}
+
+fn send(child: &Child, signal: Signal) {
+    kill_process(Pid::from_child(child), signal).unwrap();
+}
+
+/// Reads what it says until a line holds `text`. Its pipe stays open.
+fn wait_for_line(child: &mut Child, text: &str) {
+    let mut out = BufReader::new(child.stdout.take().unwrap());
+    let mut line = String::new();
+    while !line.contains(text) {
+        line.clear();
+        assert!(out.read_line(&mut line).unwrap() > 0, "it ended");
+    }
+    child.stdout = Some(out.into_inner());
+}
+
+#[test]
+fn a_signal_that_somebody_sends_ends_it_and_blames_no_disk() {
+    let (board, bench) = (Board::new(), Bench::new());
+    let args = ["adapt", &bench.home(), "--watch", "--json", "--sensors-root", board.root()];
+    let mut child = acclimate(&args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    wait_for_line(&mut child, "idle");
+    send(&child, Signal::BUS);
+    let ended = child.wait_with_output().unwrap();
+    let text = String::from_utf8(ended.stderr).unwrap();
+    assert_eq!(ended.status.signal(), Some(libc::SIGBUS), "{text}");
+    assert!(!text.contains("disk"), "{text}");
 }

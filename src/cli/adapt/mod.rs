@@ -140,7 +140,7 @@ impl Adapt {
         let mut run = Run { asked: &self, output, stop, sensors: &sensors, checkpoints, rhythm, looks, lost: None };
         let mut was_idle = false;
         if self.watch {
-            lost_file::start_anew(output.json);
+            lost_file::start_anew(output.json, &self.homes);
             run.lost(lost_file::lost_before());
         }
         loop {
@@ -184,9 +184,7 @@ impl Run<'_> {
     /// Says that a file was lost, and leaves its home alone for a while.
     fn lost(&mut self, file: Option<PathBuf>) {
         let Some(file) = file else { return };
-        // A disk that is gone resolves no links.
-        let whole = |home: &PathBuf| home.canonicalize().or_else(|_| std::path::absolute(home));
-        let of = |home: &&PathBuf| whole(home).is_ok_and(|home| file.starts_with(home));
+        let of = |home: &&PathBuf| lost_file::whole(home).is_some_and(|home| file.starts_with(home));
         self.lost = self.asked.homes.iter().find(of).cloned();
         let e = Error::new(ErrorKind::Io, "a file in use could not be read any more").at(file.display());
         let e = e.hint(lost_file::NEXT);
@@ -212,6 +210,8 @@ impl Run<'_> {
                 }
             };
             self.looks.is_there(home);
+            // Read again after a training alone: it takes all journals of the home.
+            let mut over_budget = None;
             for (profile, mark) in marks {
                 if self.is_stopped() {
                     return round;
@@ -221,7 +221,7 @@ impl Run<'_> {
                     Found::Failed(e) => self.failed(home, Some(&profile), &e, &mut round),
                     Found::Due(standing) => {
                         let about = About { home, profile: Some(&profile) };
-                        match may_begin(home, &profile) {
+                        match may_begin(home, &profile, &mut over_budget) {
                             Ok(None) => {}
                             Ok(Some((bytes, budget))) => {
                                 if self.looks.waits(home, &profile) {
@@ -234,6 +234,7 @@ impl Run<'_> {
                                 continue;
                             }
                         }
+                        over_budget = None;
                         say(self.output, Some(about), &Event::Due { waiting: standing.waiting });
                         match self.train(about) {
                             Ok(()) => {
@@ -299,18 +300,23 @@ impl Run<'_> {
                 say(self.output, Some(about), &Event::Killed { times, memory: None });
                 Ok(limits)
             }
-            AfterDeaths::Halved { times, level } => {
-                let (memory, group) = (self.sensors.memory(), self.sensors.group());
-                let free = [memory.available, group.memory_left()].into_iter().flatten().min();
-                // A limit is that of the whole process.
-                let held = status_bytes("/proc/self/status", "VmRSS:");
-                let most = free.map(|bytes| bytes.saturating_add(held)).or_else(machine_memory);
-                let memory = limits.memory_bytes.or(most).map(|bytes| bytes >> level.min(63));
+            AfterDeaths::Halved { times, level, memory: kept } => {
+                let halved = |bytes: u64| bytes >> level.min(63);
+                let asked = limits.memory_bytes.map(halved);
+                let memory = asked.or(kept).or_else(|| self.memory_for_all().map(halved));
                 say(self.output, Some(about), &Event::Killed { times, memory });
                 Ok(memory.map_or(limits, |bytes| limits.memory_bytes(bytes)))
             }
             AfterDeaths::LeaveAlone => Err(Error::new(ErrorKind::Interrupted, LEFT)),
         }
+    }
+
+    /// What this process may take as a whole, as far as is known.
+    fn memory_for_all(&self) -> Option<u64> {
+        let (memory, group) = (self.sensors.memory(), self.sensors.group());
+        let free = [memory.available, group.memory_left()].into_iter().flatten().min();
+        let held = status_bytes("/proc/self/status", "VmRSS:");
+        free.map(|bytes| bytes.saturating_add(held)).or_else(machine_memory)
     }
 
     fn train_once(&self, about: About<'_>, guest: &Guest<'_>) -> Result<()> {
@@ -332,13 +338,16 @@ impl Run<'_> {
     }
 }
 
-/// Whether a training may begin now; where the home wrote enough today, how much that is, and what it may.
-fn may_begin(home: &Path, profile: &str) -> Result<Option<(u64, u64)>> {
-    let today = Home::written_today(home)?;
-    if let Some(budget) = today.over_budget() {
-        return Ok(Some((today.bytes, budget)));
+/// How much a home wrote today, and what it may, where that is enough.
+type OverBudget = Option<(u64, u64)>;
+
+/// Whether a training may begin now, or the home wrote enough today. `known` is what was found for this home.
+fn may_begin(home: &Path, profile: &str, known: &mut Option<OverBudget>) -> Result<OverBudget> {
+    Home::training_may_begin(home, profile)?;
+    if known.is_none() {
+        *known = Some(Home::over_write_budget(home)?);
     }
-    Home::training_may_begin(home, profile).map(|()| None)
+    Ok(known.flatten())
 }
 
 /// Why a profile is left alone.

@@ -2,17 +2,22 @@
 //! `signal-safety(7)` lists, and what it needs was made before.
 
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
-use std::os::unix::ffi::OsStringExt;
-use std::ptr::null;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::PathBuf;
+use std::ptr::{null, null_mut};
 use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 
 use acclimate::ErrorKind;
 
 use super::maps::{LONGEST, Line};
-use super::{LOST, NEXT};
+use super::{LOST, NEXT, before, whole};
 
 const WHAT: &str =
     "a file in use cannot be read any more: its disk was pulled out or is failing, or the file was cut off";
+
+/// So often a program starts itself anew. Then it ends, for whoever started it: files that are lost again and again
+/// are no accident.
+const MOST_ANEW: u32 = 8;
 
 /// What the handler needs. Made once, never freed.
 struct Plan {
@@ -25,32 +30,42 @@ struct Start {
     arguments: Vec<*const c_char>,
     /// The last one of it points to `lost`.
     environment: Vec<*const c_char>,
-    /// `LOST=`, and room for a path and its end.
+    /// `LOST=`, how often, a colon, and room for a path and its end.
     lost: Vec<u8>,
+    /// Where the path begins in it.
+    path_at: usize,
+    /// The homes, as the system names them, each with a `/` behind it.
+    homes: Vec<Vec<u8>>,
 }
 
-static PLAN: AtomicPtr<Plan> = AtomicPtr::new(std::ptr::null_mut());
+static PLAN: AtomicPtr<Plan> = AtomicPtr::new(null_mut());
 static ENTERED: AtomicBool = AtomicBool::new(false);
 
 /// The file that the system shows this program under.
 const PROGRAM: &CStr = c"/proc/self/exe";
 
-pub fn install(json: bool, anew: bool) {
-    let start = anew.then(start).flatten();
+/// Installs the handler; where there are `homes`, one that starts the program anew for a file of theirs.
+pub fn install(json: bool, homes: Option<&[PathBuf]>) {
+    let start = homes.and_then(start);
     PLAN.store(Box::into_raw(Box::new(Plan { json, start })), Ordering::SeqCst);
     // SAFETY: zeros are a valid `sigaction`; the handler has the signature that SA_SIGINFO asks for, and calls only
-    // what a handler may. SA_NODEFER, so that a program that is started anew does not find the signal blocked.
+    // what a handler may. The signal is blocked while it runs: a second one within it ends the process, as the system
+    // does with a fault whose signal is blocked.
     unsafe {
         let mut action: libc::sigaction = std::mem::zeroed();
         action.sa_sigaction = handle as extern "C" fn(c_int, *mut libc::siginfo_t, *mut c_void) as usize;
-        action.sa_flags = libc::SA_SIGINFO | libc::SA_NODEFER;
+        action.sa_flags = libc::SA_SIGINFO;
         // Where it is refused, the system's own way to end stays.
-        libc::sigaction(libc::SIGBUS, &raw const action, std::ptr::null_mut());
+        libc::sigaction(libc::SIGBUS, &raw const action, null_mut());
     }
 }
 
-/// None where an argument holds a zero byte, which none can.
-fn start() -> Option<Start> {
+/// None where it was started anew often enough, or an argument holds a zero byte, which none can.
+fn start(homes: &[PathBuf]) -> Option<Start> {
+    let times = before().map_or(1, |(times, _)| times.saturating_add(1));
+    if times > MOST_ANEW {
+        return None;
+    }
     let leak = |text: Vec<u8>| CString::new(text).ok().map(|text| text.into_raw().cast_const());
     let mut arguments = std::env::args_os().map(|a| leak(a.into_vec())).collect::<Option<Vec<_>>>()?;
     let others = std::env::vars_os().filter(|(name, _)| name != LOST);
@@ -58,22 +73,35 @@ fn start() -> Option<Start> {
         leak([name.into_vec(), b"=".to_vec(), value.into_vec()].concat())
     };
     let mut environment = others.map(entry).collect::<Option<Vec<_>>>()?;
-    let mut lost = format!("{LOST}=").into_bytes();
-    lost.resize(lost.len() + LONGEST + 1, 0);
+    let mut lost = format!("{LOST}={times}:").into_bytes();
+    let path_at = lost.len();
+    lost.resize(path_at + LONGEST + 1, 0);
     // The bytes of a vector stay where they are when it moves.
     environment.push(lost.as_ptr().cast());
     arguments.push(null());
     environment.push(null());
-    Some(Start { arguments, environment, lost })
+    let homes = homes.iter().filter_map(|home| whole(home));
+    let homes = homes.map(|home| [home.as_os_str().as_bytes(), b"/"].concat()).collect();
+    Some(Start { arguments, environment, lost, path_at, homes })
 }
 
 extern "C" fn handle(_: c_int, info: *mut libc::siginfo_t, _: *mut c_void) {
+    // SAFETY: the system gives a valid `info` to a handler with SA_SIGINFO.
+    if unsafe { (*info).si_code } != libc::BUS_ADRERR {
+        // Memory that fails, or somebody's `kill`: no file is to blame, and the system ends the process as it always
+        // does. SAFETY: both calls may be made here. The signal waits until this returns.
+        unsafe {
+            libc::signal(libc::SIGBUS, libc::SIG_DFL);
+            libc::raise(libc::SIGBUS);
+        }
+        return;
+    }
     // One thread tells of it; others wait for the end.
     while ENTERED.swap(true, Ordering::SeqCst) {
         // SAFETY: it takes no memory.
         unsafe { libc::pause() };
     }
-    // SAFETY: the system gives a valid `info` to a handler with SA_SIGINFO, and an address with a SIGBUS.
+    // SAFETY: the system gives an address with a SIGBUS of a fault.
     let address = unsafe { (*info).si_addr() } as usize;
     // SAFETY: the plan was made before the handler was installed, is never freed, and `ENTERED` lets one thread in.
     let plan = unsafe { PLAN.load(Ordering::SeqCst).as_mut() };
@@ -82,13 +110,21 @@ extern "C" fn handle(_: c_int, info: *mut libc::siginfo_t, _: *mut c_void) {
     let path = path.get(..length).unwrap_or_default();
     if let Some(plan) = plan {
         say(plan.json, path);
-        if let Some(start) = &mut plan.start {
-            let name = LOST.len() + 1;
-            if let Some(place) = start.lost.get_mut(name..name + length) {
+        if let Some(start) = plan.start.as_mut().filter(|start| start.homes.iter().any(|home| path.starts_with(home))) {
+            let Start { arguments, environment, lost, path_at, .. } = start;
+            if let Some(place) = lost.get_mut(*path_at..*path_at + length) {
                 place.copy_from_slice(path);
             }
-            // SAFETY: the lists end with a null pointer, and what they point to is never freed.
-            unsafe { libc::execve(PROGRAM.as_ptr(), start.arguments.as_ptr(), start.environment.as_ptr()) };
+            // What is blocked now would be blocked in the program that is started.
+            // SAFETY: zeros are a valid set of signals; the lists end with a null pointer, and what they point to is
+            // never freed.
+            unsafe {
+                let mut bus: libc::sigset_t = std::mem::zeroed();
+                libc::sigemptyset(&raw mut bus);
+                libc::sigaddset(&raw mut bus, libc::SIGBUS);
+                libc::sigprocmask(libc::SIG_UNBLOCK, &raw const bus, null_mut());
+                libc::execve(PROGRAM.as_ptr(), arguments.as_ptr(), environment.as_ptr());
+            }
         }
     }
     // SAFETY: it takes no memory, and runs nothing else of this process.

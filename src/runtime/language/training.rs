@@ -18,6 +18,7 @@ use crate::journal::{FeedbackKind, InteractionId, Snapshot, StoredConversation, 
 use crate::plan::{SiteKey, Text};
 use crate::process::machine_memory;
 use crate::runtime::feedback_dataset::{silent, size};
+use crate::runtime::opinions::Opinion;
 use crate::runtime::session::{Serving, Session};
 use crate::runtime::training::{TRAIN_LOCK_WAIT, TrainReport};
 use crate::runtime::written::TrainingWrites;
@@ -53,6 +54,45 @@ struct Taught {
     ignored: usize,
     /// More than a training takes.
     beyond: usize,
+}
+
+/// What becomes of an item of feedback.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    Teaches,
+    Ignored,
+    /// By a newer edit.
+    Superseded,
+    /// There are more than a training takes.
+    Beyond,
+}
+
+/// What becomes of each, where at most `most` teach: what teaches nothing anyway takes no place from the others.
+fn fates(opinions: &[Opinion], most: usize) -> Vec<Fate> {
+    let is_edit = |kind: &FeedbackKind| matches!(kind, FeedbackKind::Edit(_));
+    let edits = opinions.iter().enumerate().filter(|(_, opinion)| is_edit(&opinion.word.entry.kind));
+    let last_edit: HashMap<[u8; 32], usize> = edits.map(|(at, opinion)| (opinion.digest, at)).collect();
+    let fate = |(at, opinion): (usize, &Opinion)| {
+        let kind = &opinion.word.entry.kind;
+        // An edit holds instead of what was to be answered to the same messages before. Several demonstrations do not
+        // contradict each other.
+        let replaceable = is_edit(kind) || matches!(kind, FeedbackKind::Demonstration(_));
+        match kind {
+            FeedbackKind::Ignored => Fate::Ignored,
+            _ if replaceable && last_edit.get(&opinion.digest).is_some_and(|last| *last > at) => Fate::Superseded,
+            _ => Fate::Teaches,
+        }
+    };
+    let mut fates: Vec<Fate> = opinions.iter().enumerate().map(fate).collect();
+    let kinds = opinions.iter().zip(&fates).filter(|(_, fate)| **fate == Fate::Teaches);
+    let kinds: Vec<_> = kinds.map(|(opinion, _)| std::mem::discriminant(&opinion.word.entry.kind)).collect();
+    let teaching = fates.iter_mut().filter(|fate| **fate == Fate::Teaches);
+    for (fate, taken) in teaching.zip(sampled::chosen(&kinds, most)) {
+        if !taken {
+            *fate = Fate::Beyond;
+        }
+    }
+    fates
 }
 
 /// A training before its first fit.
@@ -218,24 +258,13 @@ impl Session {
         let opinions = opinions::read(&journal, size(cut.feedback))?;
         let (mut examples, mut superseded, mut ignored, mut latest) = (vec![], 0, 0, 0);
         let (mut beyond, mut revised) = (0, false);
-        let is_edit = |kind: &FeedbackKind| matches!(kind, FeedbackKind::Edit(_));
-        let edits = opinions.iter().enumerate().filter(|(_, opinion)| is_edit(&opinion.word.entry.kind));
-        let last_edit: HashMap<[u8; 32], usize> = edits.map(|(at, opinion)| (opinion.digest, at)).collect();
-        let kinds: Vec<_> = opinions.iter().map(|o| std::mem::discriminant(&o.word.entry.kind)).collect();
-        let taken = sampled::chosen(&kinds, sampled::MOST_TEXTS);
-        for (at, opinion) in opinions.iter().enumerate() {
+        for (opinion, fate) in opinions.iter().zip(fates(&opinions, sampled::MOST_TEXTS)) {
             let (word, entry) = (&opinion.word, &opinion.word.entry);
             revised |= (word.first as u64) < serving.examples && word.last as u64 >= serving.examples;
-            ignored += usize::from(entry.kind == FeedbackKind::Ignored);
-            // An edit holds instead of what was to be answered to the same messages before. Several demonstrations
-            // do not contradict each other.
-            let replaceable = is_edit(&entry.kind) || matches!(entry.kind, FeedbackKind::Demonstration(_));
-            if replaceable && last_edit.get(&opinion.digest).is_some_and(|last| *last > at) {
-                superseded += 1;
-                continue;
-            }
-            if !taken.get(at).copied().unwrap_or_default() {
-                beyond += usize::from(entry.kind != FeedbackKind::Ignored);
+            ignored += usize::from(fate == Fate::Ignored);
+            superseded += usize::from(fate == Fate::Superseded);
+            beyond += usize::from(fate == Fate::Beyond);
+            if fate != Fate::Teaches {
                 continue;
             }
             // A clock can step back: the order of the journal is the order of time.
@@ -333,5 +362,44 @@ impl Session {
             }
             Err(e) => Err(Error::at(e, id)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::journal::{FeedbackEntry, InteractionEntry, LastWord};
+
+    /// What was said about answers to these messages, one after the other.
+    fn said(all: &[(FeedbackKind, u8)]) -> Vec<Opinion> {
+        let one = |(n, (kind, messages)): (usize, &(FeedbackKind, u8))| {
+            let id = InteractionId(n as u32);
+            let entry = FeedbackEntry { id, at_ms: n as u64, kind: kind.clone(), was: None };
+            let word = LastWord { entry, first_ms: n as u64, first: n, last: n };
+            let interaction = InteractionEntry { id, at_ms: 0, offset: 0, answer: None, generation: 0, novel: false };
+            (word, interaction, [*messages; 32])
+        };
+        opinions::settled(all.iter().enumerate().map(one).collect())
+    }
+
+    #[test]
+    fn what_teaches_nothing_takes_no_place_from_what_does() {
+        let edit = |text: usize| FeedbackKind::Edit(text.to_string());
+        // Ten thumbs, ten edits of one answer, ten ignored.
+        let thumbs = (0..10).map(|n| (FeedbackKind::Accept, n));
+        let edits = (0..10).map(|n| (edit(n), 100));
+        let ignored = (0..10).map(|n| (FeedbackKind::Ignored, 200 + n as u8));
+        let opinions = said(&thumbs.chain(edits).chain(ignored).collect::<Vec<_>>());
+        let count = |most: usize, of: Fate| fates(&opinions, most).iter().filter(|fate| **fate == of).count();
+        let all = |most| [Fate::Teaches, Fate::Ignored, Fate::Superseded, Fate::Beyond].map(|of| count(most, of));
+        assert_eq!(all(11), [11, 10, 9, 0], "there is room for all that teaches");
+        assert_eq!(all(8), [8, 10, 9, 3]);
+        let fates = fates(&opinions, 8);
+        assert_eq!((fates[19], fates[9], fates[29]), (Fate::Teaches, Fate::Teaches, Fate::Ignored), "{fates:?}");
+        let demonstration = FeedbackKind::Demonstration("so".into());
+        let opinions =
+            said(&[(demonstration.clone(), 1), (demonstration.clone(), 1), (edit(1), 1), (demonstration, 1)]);
+        let expected = [Fate::Superseded, Fate::Superseded, Fate::Teaches, Fate::Teaches];
+        assert_eq!(super::fates(&opinions, 9), expected);
     }
 }

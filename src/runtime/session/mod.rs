@@ -5,6 +5,7 @@ mod predict;
 
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::asking::Asking;
@@ -63,6 +64,8 @@ pub struct Session {
     /// Complaints about a language model's answers before a generation was trained, by its number. Locked after the
     /// journal.
     pub(super) complaints_before: Mutex<Option<(u64, [usize; 2])>>,
+    /// Whether it was said that the disk is gone.
+    says_lost: AtomicBool,
 }
 
 impl fmt::Debug for Session {
@@ -104,6 +107,7 @@ impl Session {
             base_says: Default::default(),
             asking,
             complaints_before: Mutex::default(),
+            says_lost: AtomicBool::new(false),
         };
         if !lenient {
             session.follow()?;
@@ -199,11 +203,26 @@ impl Session {
         Ok(serving)
     }
 
-    /// [`Session::take_up`] for an answer: where the disk is gone, the generation in memory goes on serving.
+    /// [`Session::take_up`] for an answer: where the disk is gone, the generation in memory goes on serving. Where the
+    /// disk still says that another one is to serve, that one cannot be read, and the error is returned.
     pub(in crate::runtime) fn take_up_to_answer(&self) -> Result<(Arc<Serving>, Option<Probation>)> {
         match self.take_up() {
-            Err(e) if e.is_of_a_lost_disk() => Ok((self.serving(), None)),
-            other => other,
+            Err(e) if e.is_of_a_lost_disk() => {
+                let serving = self.serving();
+                if self.store.current().is_ok_and(|current| current != serving.generation) {
+                    return Err(e);
+                }
+                // Once until the disk is back: a person may ask often.
+                if !self.says_lost.swap(true, Ordering::Relaxed) {
+                    let generation = serving.generation;
+                    tracing::warn!(generation, error = %e, "the disk is gone, and the generation in memory answers");
+                }
+                Ok((serving, None))
+            }
+            other => {
+                self.says_lost.store(false, Ordering::Relaxed);
+                other
+            }
         }
     }
 

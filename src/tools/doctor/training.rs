@@ -7,6 +7,7 @@ use crate::adapt::language::texts_trained;
 use crate::adapt::select::{Choice, Chosen, Costs, Measured, TYPICAL_LENGTH, choose};
 use crate::adapt::{FEWEST_EXAMPLES, folds_of, usual_epochs};
 use crate::error::Result;
+use crate::input::Example;
 use crate::process::TrainLimits;
 use crate::runtime::Home;
 use crate::sites::Pattern;
@@ -21,7 +22,7 @@ const LONG: f64 = 3600.0;
 
 pub(super) fn checks(home: &Home, answers: usize, swap_free: Option<u64>, figures: &mut Figures) -> Vec<Check> {
     figures.answers_are_assumed = answers < FEWEST_EXAMPLES;
-    figures.answers = if figures.answers_are_assumed { USUAL } else { answers.min(home.most_taught()) };
+    figures.answers = if figures.answers_are_assumed { USUAL } else { answers };
     match of_home(home, swap_free, figures) {
         Ok(checks) => checks,
         Err(e) => vec![Check::refused("training memory", &e)],
@@ -33,6 +34,10 @@ fn of_home(home: &Home, swap_free: Option<u64>, figures: &mut Figures) -> Result
     let engine = &home.0.engine;
     let (base, task) = (&engine.base, engine.task);
     let choice = choose(base, task, &Pattern::new(&config.sites), config.rank, TYPICAL_LENGTH)?;
+    // An input whose size the model leaves open is refused where a step is timed.
+    let input = base.random_examples(&base.bucket(1, choice.bucket.sequence), 0);
+    let bytes_each = input.map_or(0, |examples| examples.iter().map(Example::bytes).sum());
+    figures.answers = figures.answers.min(home.most_taught(bytes_each, &config.limits));
     let chosen = within(home, &choice, &config.limits, None)?;
     let need =
         Need { bytes: chosen.memory_bytes, free: figures.free_memory_bytes, swap_free, reachable: choice.sites.len() };
