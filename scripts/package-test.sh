@@ -83,7 +83,7 @@ new_feedback() {
 
 # Makes the clean system, and lists its files.
 begin() { # ARCH
-    [ "$1" = "$(dpkg --print-architecture)" ] || emulate
+    [ "$1" = "$(dpkg --print-architecture)" ] || emulate "$1"
     here=$work/$1
     make_root "$suite" "$1" adduser "$here"
     mount -t proc proc "$here/proc"
