@@ -18,8 +18,8 @@
 #   --accel    tcg, which computes every instruction and runs anywhere (the default), or kvm
 #   --suite    Debian's release in the machine (default bullseye)
 #
-# Needs root, and installs qemu-system-x86, busybox-static, cpio, e2fsprogs, binutils, python3 and debootstrap where they
-# are missing; with --no-flush also gcc, for cc. The kernel and the Debian are kept in
+# Needs root, and installs qemu-system-x86, busybox-static, cpio, e2fsprogs, binutils, python3 and debootstrap where
+# they are missing; with --no-flush also gcc, for cc. The kernel and the Debian are kept in
 # ${ACCLIMATE_CACHE:-~/.cache/acclimate}. A cut takes about 30 seconds with tcg. Exit code 1: something is not as it
 # should be, and is named; the disk before the last start is kept. With --no-flush exit code 1 says that nothing was
 # found wrong, or that the machine does not work.
