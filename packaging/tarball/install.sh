@@ -241,7 +241,11 @@ remove() {
     if [ -n "$purge" ]; then
         rm -f "$root/etc/default/acclimate" "$root/var/lib/systemd/timers/stamp-acclimate-train.timer"
         # It may be a link or a mounted disk, which is emptied. A disk that is mounted within is not.
-        find "$state/" -xdev -mindepth 1 -delete 2>/dev/null || true
+        find "$state/" -xdev -mindepth 1 -delete 2>/dev/null || {
+            # Some BusyBoxes have no -delete.
+            find "$state/" -xdev -mindepth 1 ! -type d -exec rm -f {} +
+            find "$state/" -xdev -mindepth 1 -depth -type d -exec rmdir {} +
+        } 2>/dev/null || true
         rmdir "$state" 2>/dev/null || [ ! -d "$state" ] || [ -z "$(ls -A "$state/")" ] ||
             die "$state is not empty yet" "is a disk mounted in it? are you root?"
         say "removed, with all homes"
