@@ -78,7 +78,7 @@ listed() {
 marked() { [ -f "$list" ] && grep -qxF "$1" "$list"; }
 mark() {
     ! marked "$1" || return 0
-    { cat "$list" && echo "$1"; } >"$list.new"
+    { cat "$list" && echo "$1"; } >"$list.new" || die "$list cannot be written" "is the disk full?"
     sync
     mv -f "$list.new" "$list"
 }
