@@ -12,7 +12,8 @@
 #   --short           one processor, a Cortex-A72; gradients; one verdict; homes, but no bundles
 #   --native, --arm   programs to run (default: built by cargo, profile release, and by cross-build.sh)
 #
-# Needs root where the kernel does not start ARM programs yet. Exit code 1: something differs, and is named.
+# Needs root where the kernel does not start ARM programs yet. On an ARM machine two ARM programs are compared, without
+# qemu. Exit code 1: something differs, and is named.
 set -euo pipefail
 
 say() { echo "arm-agree: $*" >&2; }
@@ -48,7 +49,7 @@ trap 'end_emulation; rm -rf "$work"' EXIT
 emulate
 # The ARM C library, which a static program does not ask for.
 export QEMU_LD_PREFIX=${QEMU_LD_PREFIX:-/usr/aarch64-linux-gnu}
-"$arm" --version >/dev/null || die "$arm does not start under qemu" "sudo apt-get install libc6-arm64-cross"
+"$arm" --version >/dev/null || die "$arm does not start here" "under qemu: sudo apt-get install libc6-arm64-cross"
 cd "$root"
 failed=0
 check() { # WHAT COMMAND...
@@ -63,8 +64,9 @@ mkdir "$work/bin"
 ln -s "$arm" "$work/bin/acclimate"
 cpus=(cortex-a53 cortex-a72 cortex-a76)
 [ -z "$short" ] || cpus=(cortex-a72)
+[ "$(uname -m)" != aarch64 ] || cpus=("processor of this machine")
 for cpu in "${cpus[@]}"; do
-    check "the quick start on a $cpu" env QEMU_CPU=$cpu PATH="$work/bin:$PATH" \
+    check "the quick start on a $cpu" env QEMU_CPU="$cpu" PATH="$work/bin:$PATH" \
         sh scripts/lib/walk.sh models "$work/$cpu"
 done
 

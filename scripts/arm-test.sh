@@ -14,7 +14,8 @@
 # scripts/lib/emulated.txt lists with the reason. Tests are built as scripts/test.sh builds them, by the target's gcc
 # from Debian, with the standard library that cross-build.sh uses. QEMU_CPU chooses the processor (default cortex-a76,
 # the Raspberry Pi 5's). Programs that tests start run by binfmt_misc: needs root where the kernel does not start ARM
-# programs yet. As root the script installs what is missing. Exit code 1: a test failed.
+# programs yet. On an ARM machine all run without qemu. As root the script installs what is missing. Exit code 1: a test
+# failed.
 set -euo pipefail
 
 say() { echo "arm-test: $*" >&2; }
@@ -81,7 +82,8 @@ cd "$root"
 # Before the build: nextest then asks each of them which tests it has.
 trap end_emulation EXIT
 emulate
-[ -d /usr/aarch64-linux-gnu/lib ] || die "the ARM C library is missing" "sudo apt-get install libc6-arm64-cross"
+[ "$host" = "$target" ] || [ -f /usr/aarch64-linux-gnu/lib/crt1.o ] ||
+    die "the ARM C library is missing" "sudo apt-get install libc6-dev-arm64-cross"
 export QEMU_LD_PREFIX=${QEMU_LD_PREFIX:-/usr/aarch64-linux-gnu} QEMU_CPU=${QEMU_CPU:-cortex-a76}
 started=$SECONDS
 say "building the tests for $target ($used toolchain) in $target_dir"
@@ -91,5 +93,7 @@ say "built in $((SECONDS - started)) s"
 started=$SECONDS
 status=0
 cargo nextest run "${run[@]}" --no-fail-fast -E "$filter" "$@" || status=$?
-say "ran in $((SECONDS - started)) s on a $QEMU_CPU"
+processor="a $QEMU_CPU"
+[ "$(uname -m)" != aarch64 ] || processor="this machine"
+say "ran in $((SECONDS - started)) s on $processor"
 exit "$status"

@@ -79,7 +79,7 @@ alone() { # The files of the volume are the user's and closed to others.
     [ -z "$(find "$(volume)/home" \( ! -uid 10001 -o -perm /077 \) -print -quit)" ]
 }
 
-[ "$arch" = "$host" ] || emulate
+[ "$arch" = "$host" ] || emulate "$arch"
 tool build --isolation chroot --format docker --platform "linux/$arch" --tag acclimate "$context" >"$work/log" 2>&1 ||
     { tail -n 20 "$work/log" >&2; die "the image cannot be built"; }
 tool inspect --type image acclimate >"$work/image.json"

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# Does a package do what it promises on a clean system? Makes a minimal Debian by debootstrap, installs the package in it
-# and nothing else, and as the service's user runs the demo and the quick start with pictures: init, predict, feedback,
-# train, rollback. Then it trains a home as the nightly service does, upgrades, removes the package and purges it, and
-# looks at what is left. A static archive is also installed without root, and its program runs where nothing else is.
+# Does a package do what it promises on a clean system? Makes a minimal Debian by debootstrap, installs the package in
+# it and nothing else, and as the service's user runs the demo and the quick start with pictures: init, predict,
+# feedback, train, rollback. Then it trains a home as the nightly service does, upgrades, removes the package and purges
+# it, and looks at what is left. A static archive is also installed without root, and its program runs where nothing
+# else is.
 #
 #   scripts/package-test.sh PACKAGE... [--suite bullseye] [--no-demo]
 #
@@ -83,7 +84,7 @@ new_feedback() {
 
 # Makes the clean system, and lists its files.
 begin() { # ARCH
-    [ "$1" = "$(dpkg --print-architecture)" ] || emulate
+    [ "$1" = "$(dpkg --print-architecture)" ] || emulate "$1"
     here=$work/$1
     make_root "$suite" "$1" adduser "$here"
     mount -t proc proc "$here/proc"

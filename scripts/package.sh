@@ -69,7 +69,10 @@ program() { # TARGET
 
 # The target of a form: .deb packages use the system's C library.
 target_of() { # FORM ARCH
-    case $1 in deb) echo "$(machine "$2")-unknown-linux-gnu" ;; static) echo "$(machine "$2")-unknown-linux-musl" ;; esac
+    case $1 in
+        deb) echo "$(machine "$2")-unknown-linux-gnu" ;;
+        static) echo "$(machine "$2")-unknown-linux-musl" ;;
+    esac
 }
 
 # Sets `writer` to a command: one of PROGRAMs that starts here, by qemu if none does otherwise.

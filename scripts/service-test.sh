@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Do the systemd units of a .deb work? Boots a minimal Debian with systemd in a container of its own (systemd-nspawn),
-# installs the package there, trains homes by acclimate-train.service, stops it in the middle, lets acclimate-adapt.service
-# watch, and removes the package.
+# installs the package there, trains homes by acclimate-train.service, stops it in the middle, lets
+# acclimate-adapt.service watch, and removes the package.
 # For the test a system call that the unit's filter forbids kills, so none can fail unnoticed.
 #
 #   scripts/service-test.sh DEB [--suite bullseye]

@@ -1,5 +1,6 @@
 # Compilers for another processor: Rust's standard library for a target, and a C compiler and linker. Sourced by scripts
-# that build for a board; uses `say`, `die` and their `root`, `target`, `toolchain`, `linker`, `max_glibc` and `profile`.
+# that build for a board; uses `say`, `die` and their `root`, `target`, `toolchain`, `linker`, `max_glibc` and
+# `profile`.
 cache=${ACCLIMATE_CACHE:-${HOME:?HOME is not set: set ACCLIMATE_CACHE}/.cache/acclimate}/cross
 command -v cargo >/dev/null || die "cargo is not on the PATH" "install Rust first: https://rustup.rs"
 # The oldest rustc that can build this checkout, as its manifest says.

@@ -1,10 +1,13 @@
 # Lets the kernel start 64-bit ARM programs by qemu, children included. Sourced; uses `say` and `die`. `emulate` begins
-# it where the kernel does not do so yet, and `end_emulation` ends what was begun.
+# it where the kernel does not do so yet, and `end_emulation` ends what was begun. On an ARM machine there is nothing to
+# do: qemu, registered there, would take the machine's own programs.
 binfmt=/proc/sys/fs/binfmt_misc
 registered=
 mounted=
 
-emulate() {
+emulate() { # [ARCH]
+    [ "${1:-arm64}" = arm64 ] || die "programs for $1 do not run on this machine, and are not emulated"
+    [ "$(uname -m)" != aarch64 ] || return 0
     if ! command -v qemu-aarch64-static >/dev/null; then
         { [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; } ||
             die "qemu-aarch64-static is missing" "sudo apt-get install qemu-user-static"
@@ -23,7 +26,7 @@ emulate() {
     magic="\\x7fELF\\x02\\x01\\x01\\x00$zero\\x02\\x00\\xb7\\x00"
     mask="$ones\\x00\\xff$ones\\xfe\\xff\\xff\\xff"
     printf '%s' ":acclimate-aarch64:M::$magic:$mask:$(command -v qemu-aarch64-static):F" >"$binfmt/register" ||
-        die "qemu could not be registered with binfmt_misc"
+        die "qemu could not be registered in $binfmt" "as root, and in a container only a privileged one"
     registered=1
 }
 

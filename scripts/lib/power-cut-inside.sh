@@ -135,11 +135,39 @@ upgrade() { # VERSION
     dpkg --install --force-downgrade "$test/$1.deb" >/tmp/out 2>&1 || bad "dpkg --install: $(tail -n 3 /tmp/out)"
     say "ok upgrade $1"
 }
+archive=/opt/acclimate
 install() { # VERSION [--uninstall]
     say "do install $1 ${2:-}"
-    "$test/$1/install.sh" --prefix /opt/acclimate ${2:-} >/tmp/out 2>&1 ||
+    [ -z "${2:-}" ] || { touch "$test/uninstalling"; sync; }
+    "$test/$1/install.sh" --prefix $archive ${2:-} >/tmp/out 2>&1 ||
         bad "install.sh ${2:-}: $(tail -n 3 /tmp/out)"
+    [ -n "${2:-}" ] || { rm -f "$test/uninstalling"; sync; }
     say "ok install $1 ${2:-}"
+}
+# Where install.sh puts what.
+archive_files() {
+    local page
+    echo bin/acclimate bin/acclimate
+    echo lib/adapt-homes lib/acclimate/adapt-homes
+    for page in "$test"/old/share/man/man1/*; do echo "${page#"$test"/old/} ${page#"$test"/old/}"; done
+    echo share/completions/acclimate.bash share/bash-completion/completions/acclimate
+    echo share/completions/_acclimate share/zsh/site-functions/_acclimate
+    echo share/completions/acclimate.fish share/fish/vendor_completions.d/acclimate.fish
+}
+# Is each installed file whole, and of one of these versions? None is missing, but where one was being removed, or where
+# the first installation has not written its list yet.
+archive_is() { # VERSION...
+    local from to version found
+    archive_files | while read -r from to; do
+        if [ ! -e "$archive/$to" ]; then
+            [ -e "$test/uninstalling" ] || [ ! -e $archive/lib/acclimate/installed ] ||
+                bad "install.sh: $archive/$to is missing"
+            continue
+        fi
+        found=
+        for version in "$@"; do ! cmp -s "$archive/$to" "$test/$version/$from" || found=1; done
+        [ -n "$found" ] || bad "install.sh: $archive/$to is not that of: $*"
+    done
 }
 # The home to use: the newest, or a new one when that has got large.
 home() {
@@ -155,7 +183,7 @@ home() {
 
 say "clock $(date -u +%F)"
 program "program" /usr/bin/acclimate
-[ ! -e /opt/acclimate/bin/acclimate ] || program "archive" /opt/acclimate/bin/acclimate
+[ ! -e $archive/bin/acclimate ] || program "archive" $archive/bin/acclimate
 if [ -n "$(dpkg --audit)" ]; then
     say "found package half installed"
     dpkg --configure -a >/tmp/out 2>&1 || say "dpkg --configure -a: $(tail -n 3 /tmp/out)"
@@ -163,13 +191,13 @@ if [ -n "$(dpkg --audit)" ]; then
     [ -z "$(dpkg --audit)" ] || bad "dpkg --audit: $(dpkg --audit)"
 fi
 if [ "$phase" = install ] || [ "$phase" = end ]; then
+    # What the cut has left, before anything is completed.
+    archive_is old new
     install old
-    program "archive" /opt/acclimate/bin/acclimate
-    for file in bin/acclimate lib/acclimate/adapt-homes share/man/man1/acclimate.1; do
-        cmp "/opt/acclimate/$file" "$test/old/${file/lib\/acclimate/lib}" 2>/tmp/err ||
-            [ "${file%.1}" != "$file" ] || bad "after install.sh: $(cat /tmp/err)"
-    done
-    [ -z "$(find /opt/acclimate -name '*.new')" ] || bad "install.sh left $(find /opt/acclimate -name '*.new')"
+    program "archive" $archive/bin/acclimate
+    archive_is old
+    left=$(find $archive -name '*.new' -o -name '*.part')
+    [ -z "$left" ] || bad "install.sh left $left"
 fi
 rm -rf "$state/old"
 for folder in "$state"/[ht]*; do

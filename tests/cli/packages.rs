@@ -25,6 +25,6 @@ fn an_archive_for_another_machine_says_so_and_installs_nothing() {
     let install = Command::new("sh").arg(archive.join("install.sh")).env("DESTDIR", &system).output().unwrap();
     let text = String::from_utf8_lossy(&install.stderr).into_owned();
     assert_eq!(install.status.code(), Some(1), "{text}");
-    assert!(text.contains("this archive is not for") && text.contains("hint: fetch the archive for"), "{text}");
+    assert!(text.contains("does not run here") && text.contains("hint: is this the archive for"), "{text}");
     assert!(!system.exists(), "nothing is installed");
 }
