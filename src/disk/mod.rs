@@ -314,7 +314,8 @@ impl Disk for RealDisk {
         let made = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(FILE_MODE).open(path);
         let file = match made {
             // Where nothing can be written, readers still take turns; only the note is missing.
-            Err(e) if takes_no_writes(&e) => File::open(path)?,
+            // Where there is none, that it cannot be made is what failed.
+            Err(e) if takes_no_writes(&e) => File::open(path).map_err(|_| e)?,
             other => other?,
         };
         Ok(Box::new(RealFile(file, Counter::default())))
