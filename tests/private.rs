@@ -137,9 +137,10 @@ fn names(profile: &Path) -> Vec<String> {
     all
 }
 
-/// Files that say nothing about anybody: numbers of generations, and who holds a lock.
+/// Files that say nothing about anybody: numbers of generations, who holds a lock, and bytes written a day.
 fn says_nothing(file: &Path) -> bool {
-    file.extension().is_some_and(|e| e == "lock") || file.file_name().is_some_and(|n| n == "head")
+    file.extension().is_some_and(|e| e == "lock")
+        || file.file_name().is_some_and(|n| n == "head" || n == "written.toml")
 }
 
 /// Runs of at least 10 printable characters.

@@ -181,8 +181,8 @@ fn for_people(before: &[Held], after: &[Held], edits: usize, report: &TrainRepor
     };
     let promoted = if report.promoted { "promoted" } else { "not promoted" };
     format!(
-        "{shown}\n\nafter {edits} edits {} of {} answers are as this person wants them, {} before{names} ({promoted}: {})\n\
-         {seconds:.0} s, {:.0} s of them training",
+        "{shown}\n\nafter {edits} edits {} of {} answers are as this person wants them, {} before{names} \
+         ({promoted}: {})\n{seconds:.0} s, {:.0} s of them training",
         liked(after),
         after.len(),
         liked(before),

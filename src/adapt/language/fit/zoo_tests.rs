@@ -245,7 +245,7 @@ fn a_packed_projection_is_one_site_and_three_modules() {
             assert_eq!(weight(&apart, &module.name), (module.outputs.len(), own), "{}", module.name);
             let only = Pattern::new(&format!("*{}", module.name));
             let chosen = choose(&together.engine.base, Task::CausalLm, &only, 2, TYPICAL_LENGTH).unwrap();
-            assert_eq!(chosen.sites, [site.clone()], "a pattern in the words of the trained model");
+            assert_eq!(chosen.sites, std::slice::from_ref(site), "a pattern in the words of the trained model");
         }
     }
 }
