@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{Feedback, Home, InitOptions, TrainOptions};
+use super::{Feedback, Home, InitOptions, Session, TrainOptions};
 use crate::adapter::Depth;
 use crate::disk::RealDisk;
 use crate::disk::faulty::{Fault, FaultyDisk};
@@ -129,4 +129,48 @@ fn what_a_session_acknowledged_outlives_a_disk_that_fails() {
         }
     }
     assert!(failed > 40 && acknowledged > 200, "{failed} faults, {acknowledged} corrections");
+}
+
+/// Another process has made generation 1 the active one, and one read fails, or all from one on.
+#[test]
+fn a_generation_that_cannot_be_read_is_no_disk_that_is_gone() {
+    let folder = tempfile::tempdir().unwrap();
+    let other = super::serving::tests::stubborn(folder.path(), None, false);
+    let path = folder.path().join("home");
+    let windows = LabelledSet::read(asset("hapt_users_23_26.npz")).unwrap();
+    let question: RawInput = windows.input(3).unwrap();
+    let choose = |generation: u64| {
+        if other.current_generation().unwrap() != generation {
+            other.rollback(Some(generation)).unwrap();
+        }
+    };
+    let opened = |disk: FaultyDisk| -> Result<Session> {
+        choose(0);
+        let session = Home::open_on(Arc::new(disk), &path, None)?.session("default")?;
+        choose(1);
+        Ok(session)
+    };
+    let counting = FaultyDisk::counting();
+    let session = opened(counting.clone()).unwrap();
+    let first = counting.operations();
+    assert_eq!(session.predict(&question).unwrap().generation, 1);
+    let operations = counting.operations();
+    drop(session);
+    let (mut refused, mut from_memory) = (0, 0);
+    for at in first..operations {
+        // Opening may take an operation more than before.
+        let Ok(session) = opened(FaultyDisk::new(at, Fault::Broken)) else { continue };
+        match session.predict(&question) {
+            Ok(answer) => assert_eq!(answer.generation, 1, "operation {at}"),
+            Err(e) => {
+                assert_eq!(e.kind(), ErrorKind::Io, "operation {at}: {e:?}");
+                refused += 1;
+            }
+        }
+        assert_eq!(session.predict(&question).unwrap().generation, 1, "operation {at}: the disk reads again");
+        drop(session);
+        let Ok(session) = opened(FaultyDisk::new(at, Fault::Dead)) else { continue };
+        from_memory += usize::from(session.predict(&question).unwrap().generation == 0);
+    }
+    assert!(refused > 0 && from_memory > 0, "{refused} of {} refused, {from_memory} from memory", operations - first);
 }

@@ -89,7 +89,8 @@ extern "C" fn handle(_: c_int, info: *mut libc::siginfo_t, _: *mut c_void) {
     // SAFETY: the system gives a valid `info` to a handler with SA_SIGINFO.
     if unsafe { (*info).si_code } != libc::BUS_ADRERR {
         // Memory that fails, or somebody's `kill`: no file is to blame, and the system ends the process as it always
-        // does. SAFETY: both calls may be made here. The signal waits until this returns.
+        // does.
+        // SAFETY: both calls may be made here. The signal waits until this returns.
         unsafe {
             libc::signal(libc::SIGBUS, libc::SIG_DFL);
             libc::raise(libc::SIGBUS);

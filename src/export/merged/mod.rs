@@ -48,9 +48,9 @@ const MODEL_FILE: &str = "model.onnx";
 
 /// Writes the active generation of `session`, merged into its base, to `out`. Where that is a folder, or ends with `/`,
 /// it gets `model.onnx` and the files that a language model is used with: tokenizer, chat template, configs. The file
-/// is loaded again and its answers are compared with those of the adapter, on examples that are synthetic, before it gets
-/// its name. The file has one model: it answers with the adapter alone where the session lets the base model's answer
-/// stand. It answers with the model's scores only: labels that the model makes of them are left out.
+/// is loaded again and its answers are compared with those of the adapter, on examples that are synthetic, before it
+/// gets its name. The file has one model: it answers with the adapter alone where the session lets the base model's
+/// answer stand. It answers with the model's scores only: labels that the model makes of them are left out.
 ///
 /// # Errors
 /// [`ErrorKind::Usage`](crate::ErrorKind::Usage) when the base model serves or a file of that name exists;

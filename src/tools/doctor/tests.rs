@@ -180,28 +180,3 @@ fn people_read_sizes_and_times() {
     let times = [0.0001, 0.25, 12.4, 600.0, 7200.0, 400_000.0].map(duration);
     assert_eq!(times, ["1 ms", "250 ms", "12 s", "10 minutes", "2.0 hours", "5 days"]);
 }
-
-#[cfg(feature = "train")]
-#[test]
-fn the_answers_reckoned_with_are_those_that_a_training_takes_within_the_memory_of_the_home() {
-    use crate::TrainLimits;
-    use crate::input::LabelledSet;
-    use crate::runtime::{Feedback, Home, InitOptions};
-    let folder = tempfile::tempdir().unwrap();
-    let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("models");
-    let windows = LabelledSet::read(models.join("hapt_users_23_26.npz")).unwrap();
-    // A quarter of it holds 21 windows of 3 KiB; 64 are taken in any case.
-    let scarce = TrainLimits::default().memory_bytes(256 << 10);
-    for (name, limits, expected) in [("scarce", scarce, 64), ("ample", TrainLimits::default(), 70)] {
-        let path = folder.path().join(name);
-        let options = InitOptions::new(models.join("har_cnn.onnx")).limits(limits);
-        let session = Home::init(&path, &options).unwrap().session("p").unwrap();
-        for i in 0..70 {
-            let id = session.predict(&windows.input(i).unwrap()).unwrap().id.unwrap();
-            session.feedback(id, Feedback::Label(windows.labels()[i].clone())).unwrap();
-        }
-        drop(session);
-        let (_, figures) = home(&Linux::here(), &path, "p");
-        assert_eq!((figures.answers, figures.answers_are_assumed), (expected, false), "{name}: {figures:?}");
-    }
-}

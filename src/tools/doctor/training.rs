@@ -136,3 +136,25 @@ fn of_texts(home: &Home, choice: &Choice, chosen: &Chosen, figures: &mut Figures
     figures.step_examples = Some(1);
     Ok(Some(texts_trained(figures.answers) as f64 * step.median / 1e3))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::runtime::InitOptions;
+
+    #[test]
+    fn the_answers_reckoned_with_are_those_that_a_training_takes_within_the_memory_of_the_home() {
+        let folder = tempfile::tempdir().unwrap();
+        let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/har_cnn.onnx");
+        // A quarter of it holds 21 windows of 3 KiB; 64 are taken in any case.
+        let scarce = TrainLimits::default().memory_bytes(256 << 10);
+        for (name, limits, expected) in [("scarce", scarce, 64), ("ample", TrainLimits::default(), 70)] {
+            let home = Home::init(folder.path().join(name), &InitOptions::new(&model).limits(limits)).unwrap();
+            let mut figures = Figures::default();
+            checks(&home, 70, None, &mut figures);
+            assert_eq!((figures.answers, figures.answers_are_assumed), (expected, false), "{name}");
+        }
+    }
+}
