@@ -151,7 +151,7 @@ fn a_training_that_the_kernel_ends_for_its_memory_is_tried_with_less_and_comes_t
     let (board, bench) = (Board::new(), Bench::of_texts());
     let Some(group) = Group::new(ENOUGH_TO_BEGIN) else { return };
     // Checkpoints as often as here write more in seconds than a card should take in a day.
-    let settings = std::path::Path::new(&bench.home()).join("acclimate.toml");
+    let settings = Path::new(&bench.home()).join("acclimate.toml");
     let text = std::fs::read_to_string(&settings).unwrap();
     std::fs::write(&settings, format!("write_budget = 0\n{text}")).unwrap();
     let (mut killed, mut told) = (0, vec![]);
