@@ -84,8 +84,7 @@ impl Session {
             settings.recipe.gradient_checkpointing = chosen.gradient_checkpointing;
             if let Some(limit) = limits.memory_bytes {
                 let room = limit.saturating_sub(chosen.memory_bytes) / settings.threads.max(1) as u64;
-                settings.recipe.kept_bytes =
-                    settings.recipe.kept_bytes.min(usize::try_from(room).unwrap_or(usize::MAX));
+                settings.recipe.keep_at_most(room);
             }
             if let Some(most) = limits.budget_seconds {
                 let most = Duration::try_from_secs_f64(most).unwrap_or(Duration::MAX);

@@ -86,6 +86,11 @@ impl Default for Recipe {
 }
 
 impl Recipe {
+    /// Keeps no more than `bytes` from one epoch to the next.
+    pub(crate) fn keep_at_most(&mut self, bytes: u64) {
+        self.kept_bytes = self.kept_bytes.min(usize::try_from(bytes).unwrap_or(usize::MAX));
+    }
+
     /// All of it that decides what is learned: what names a fit. Memory for what is kept decides no bit.
     pub(crate) fn decisive(&self) -> Recipe {
         Recipe { kept_bytes: 0, ..self.clone() }

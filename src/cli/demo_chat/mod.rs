@@ -131,6 +131,10 @@ fn liked(held: &[Held]) -> usize {
     held.iter().filter(|h| h.liked).count()
 }
 
+fn liked_names(held: &[Held]) -> usize {
+    held.iter().filter(|h| h.about_names && h.liked).count()
+}
+
 fn about_names(held: &[Held]) -> usize {
     held.iter().filter(|h| h.about_names).count()
 }
@@ -145,10 +149,9 @@ fn as_json(before: &[Held], after: &[Held], edits: usize, report: &TrainReport, 
             "liked_after": a.liked,
         })
     };
-    let named = |held: &[Held]| held.iter().filter(|h| h.about_names && h.liked).count();
     json!({
         "edits": edits,
-        "names": { "held_out": about_names(after), "liked_before": named(before), "liked_after": named(after) },
+        "names": { "held_out": about_names(after), "liked_before": liked_names(before), "liked_after": liked_names(after) },
         "held_out": before.len(),
         "liked_before": liked(before),
         "liked_after": liked(after),
@@ -174,10 +177,9 @@ fn short(text: &str) -> String {
 fn for_people(before: &[Held], after: &[Held], edits: usize, report: &TrainReport, seconds: f64) -> String {
     let row = |(b, a): (&Held, &Held)| [short(&b.prompt), short(&b.answer), short(&a.answer)];
     let shown = table(["prompt that was never fed back", "before", "after"], before.iter().zip(after).map(row), 3);
-    let named = after.iter().filter(|h| h.about_names && h.liked).count();
     let names = match about_names(after) {
         0 => String::new(),
-        n => format!(", {named} of {n} where this person has a name for what it is about"),
+        n => format!(", {} of {n} where this person has a name for what it is about", liked_names(after)),
     };
     let promoted = if report.promoted { "promoted" } else { "not promoted" };
     format!(

@@ -227,9 +227,7 @@ impl Session {
             let (candidates, chosen) = costs.choose(config.rank, None)?;
             settings.recipe.gradient_checkpointing = chosen.gradient_checkpointing;
             if let Some(limit) = limits.memory_bytes {
-                let room = limit.saturating_sub(chosen.memory_bytes);
-                settings.recipe.kept_bytes =
-                    settings.recipe.kept_bytes.min(usize::try_from(room).unwrap_or(usize::MAX));
+                settings.recipe.keep_at_most(limit.saturating_sub(chosen.memory_bytes));
             }
             if let Some(most) = limits.budget_seconds {
                 let most = Duration::try_from_secs_f64(most).unwrap_or(Duration::MAX);
