@@ -2,6 +2,7 @@
 //!
 //! Everything outside `base`, `sites`, `grad` and `plan` sees ndarray and plain slices only.
 
+mod at_once;
 mod batch;
 mod cache;
 mod compiled;
@@ -55,6 +56,7 @@ mod worker;
 use ndarray::{Array2, ArrayD};
 use tract_core::internal::*;
 
+pub(crate) use at_once::at_once;
 pub(crate) use batch::{Batch, check, sequence_length};
 pub(crate) use decode::{Decoder, KvCache};
 pub(crate) use engine::{Engine, MICRO_BATCH};

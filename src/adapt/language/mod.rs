@@ -9,6 +9,7 @@ mod example;
 mod fit;
 mod judge;
 
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
 pub(crate) use example::{LanguageDataset, LanguageExample, Said};
@@ -23,7 +24,7 @@ use super::{FEWEST_EXAMPLES, Progress, Settings};
 use crate::adapter::{Depth, SiteDelta, Verdict};
 use crate::base::Task;
 use crate::error::{Error, ErrorKind, Result};
-use crate::gate::language::{Calls, Judged, TextRetention};
+use crate::gate::language::{Call, Calls, Judged, TextRetention};
 use crate::plan::{Decoder, Engine, EnteredTexts, Factors, Keeps, SiteKey, TextPasses, TextTrainer, Variant};
 use crate::stats::paired::Decision;
 use crate::stats::random::{keyed_rng, shuffle};
@@ -44,6 +45,9 @@ const BATCH: usize = 2;
 const STRENGTHS: [f32; 4] = [1.0, 0.85, 0.7, 0.5];
 /// Part of a limit of time that the fits may take; judging has the rest.
 const OF_FITS: f64 = 0.8;
+/// Good and bad answers, of each, from which on KTO takes the place of APO-zero: its estimate of the divergence wants
+/// batches of several.
+const KTO_FROM: usize = 8;
 /// Examples from which on two folds are enough.
 const MANY: usize = 48;
 
@@ -96,8 +100,15 @@ pub struct LanguageFound {
 }
 
 impl LanguageAdaptation<'_> {
+    /// # Errors
+    /// [`ErrorKind::Interrupted`] when it was stopped. Training that goes astray is a verdict.
     pub fn run(&self) -> Result<LanguageOutcome> {
-        on_cores(self.settings.threads, || self.run_here())
+        let started = Instant::now();
+        // What is read was checked before, so a value that is no number comes of the training.
+        on_cores(self.settings.threads, || self.run_here(started)).or_else(|e| match e.kind() {
+            ErrorKind::BadData => Ok(self.nothing(format!("no adapter came of it: {e}"), started)),
+            _ => Err(e),
+        })
     }
 
     /// How a fit of so many examples is trained.
@@ -114,8 +125,7 @@ impl LanguageAdaptation<'_> {
         }
     }
 
-    fn run_here(&self) -> Result<LanguageOutcome> {
-        let started = Instant::now();
+    fn run_here(&self, started: Instant) -> Result<LanguageOutcome> {
         let n = self.dataset.examples.len();
         if n < FEWEST_EXAMPLES {
             let more = FEWEST_EXAMPLES - n;
@@ -140,6 +150,7 @@ impl LanguageAdaptation<'_> {
             of: self,
             passes: TextPasses::new(self.engine, self.decoder.context())?,
             references: References::default(),
+            losses: Losses { kto: self.by_kto(), ..self.losses },
             entered: EnteredTexts::new(self.settings.recipe.kept_bytes),
             deadline: self.settings.budget.map(|budget| started + budget.mul_f64(OF_FITS)),
             steps: 0,
@@ -173,10 +184,10 @@ impl LanguageAdaptation<'_> {
             for (deltas, items) in &held_out {
                 judged.add(self.judge(&mut run.passes, deltas, items, &mut known)?);
             }
-            let calls = Calls::count(&judged.base);
-            let decision = calls.decide(&self.settings.limits);
+            let calls = Calls::count(judged.base.iter().map(|(_, judged)| judged.call()));
+            let decision = self.independent(&judged.base).decide(&self.settings.limits);
             let mut found = LanguageFound { calls, retention: None, strength };
-            let behind = behind(&Calls::count(&judged.active));
+            let behind = behind(&Calls::count(judged.active.iter().map(|(_, judged)| judged.call())));
             tried.push(line(&found, &decision, behind.as_deref()));
             if !decision.passed() || behind.is_some() {
                 last = Some((found, judged, decision, behind.unwrap_or_default()));
@@ -192,7 +203,10 @@ impl LanguageAdaptation<'_> {
                 Some(base) => base,
                 None => base.insert(self.base_answers()?),
             };
-            let retention = self.retention(&mut run.passes, &deltas, base)?;
+            let retention = match self.retention(&mut run.passes, &deltas, base) {
+                Err(e) if e.kind() == ErrorKind::BadData => TextRetention::NOT_FINITE,
+                other => other?,
+            };
             found.retention = Some(retention);
             let refusal = retention.refusal(&self.settings.limits);
             if let Some(line) = tried.last_mut() {
@@ -219,10 +233,10 @@ impl LanguageAdaptation<'_> {
         let Some((found, judged, decision, refusal)) = last else {
             return Ok(self.nothing("nothing was trained".into(), started));
         };
-        let closeness = |judged: &[Judged], at: usize| {
+        let closeness = |judged: &[(usize, Judged)], at: usize| {
             let all: Vec<f64> = judged
                 .iter()
-                .filter_map(|j| match j {
+                .filter_map(|(_, judged)| match judged {
                     Judged::Edit { closeness, .. } => Some(closeness[at]),
                     _ => None,
                 })
@@ -258,25 +272,30 @@ impl LanguageAdaptation<'_> {
         matches!(self.serving, Variant::Base)
     }
 
-    /// Of each example its fold: the same messages are on one side.
+    /// Of each example its fold: a conversation is on one side. Where there are fewer conversations than folds, the
+    /// same messages are.
     fn folds(&self) -> Vec<usize> {
         let examples = &self.dataset.examples;
-        let mut prompts: Vec<&[u8; 32]> = vec![];
-        let of: Vec<usize> = examples
-            .iter()
-            .map(|e| {
-                prompts.iter().position(|p| **p == e.messages).unwrap_or_else(|| {
-                    prompts.push(&e.messages);
-                    prompts.len() - 1
-                })
-            })
-            .collect();
-        let folds = most_folds(examples.len()).min(prompts.len());
-        let mut order: Vec<usize> = (0..prompts.len()).collect();
-        shuffle(&mut order, keyed_rng(self.settings.seed, 0, 0));
-        let mut fold = vec![0; prompts.len()];
-        order.iter().enumerate().for_each(|(at, &prompt)| fold[prompt] = at % folds.max(1));
-        of.into_iter().map(|prompt| fold[prompt]).collect()
+        folds(examples, most_folds(examples.len()), self.settings.seed)
+    }
+
+    /// The calls that count in the test: one a conversation, by most of its answers, since they are not independent.
+    /// Of fewer conversations than a training takes examples, no test would show anything: there each answer counts.
+    fn independent(&self, judged: &[(usize, Judged)]) -> Calls {
+        let mut balance: BTreeMap<usize, i64> = BTreeMap::new();
+        for (at, judged) in judged {
+            *balance.entry(self.dataset.examples[*at].conversation).or_default() += judged.call().sign();
+        }
+        match balance.len() >= FEWEST_EXAMPLES {
+            true => Calls::count(balance.into_values().map(Call::of_sign)),
+            false => Calls::count(judged.iter().map(|(_, judged)| judged.call())),
+        }
+    }
+
+    /// Whether KTO is the loss of good and of bad answers, in all fits: what is judged is trained as what may serve.
+    fn by_kto(&self) -> bool {
+        let count = |wanted: fn(&Said) -> bool| self.dataset.examples.iter().filter(|e| wanted(&e.said)).count();
+        count(|s| matches!(s, Said::Good(_))).min(count(|s| matches!(s, Said::Bad(_)))) >= KTO_FROM
     }
 
     fn nothing(&self, reason: String, started: Instant) -> LanguageOutcome {
@@ -297,6 +316,22 @@ impl LanguageAdaptation<'_> {
     fn say(&self, stage: &str, done: f32) {
         (self.progress)(Progress { stage: stage.to_string(), done });
     }
+}
+
+/// Of each example one of `most` folds at most.
+fn folds(examples: &[LanguageExample], most: usize, seed: u64) -> Vec<usize> {
+    let distinct = |names: &[usize]| names.iter().collect::<BTreeSet<_>>().len();
+    let conversations: Vec<usize> = examples.iter().map(|e| e.conversation).collect();
+    let same = |e: &LanguageExample| examples.iter().position(|other| other.messages == e.messages).unwrap_or(0);
+    let groups = match distinct(&conversations) >= most {
+        true => conversations,
+        false => examples.iter().map(same).collect(),
+    };
+    let mut order: Vec<usize> = groups.iter().copied().collect::<BTreeSet<_>>().into_iter().collect();
+    let folds = most.min(order.len()).max(1);
+    shuffle(&mut order, keyed_rng(seed, 0, 0));
+    let fold: HashMap<usize, usize> = order.into_iter().enumerate().map(|(at, group)| (group, at % folds)).collect();
+    groups.iter().map(|group| fold[group]).collect()
 }
 
 /// Passes over so many examples that a fit makes.
@@ -367,6 +402,7 @@ struct Run<'a> {
     of: &'a LanguageAdaptation<'a>,
     passes: TextPasses<'a>,
     references: References,
+    losses: Losses,
     entered: EnteredTexts,
     deadline: Option<Instant>,
     steps: u64,
@@ -383,7 +419,7 @@ impl Run<'_> {
         let way = (recipe.lora.trains(), keeps);
         let trainer = TextTrainer::new(self.passes.again()?, of.sites, way).keeping(self.entered.clone());
         let examples: Vec<&LanguageExample> = items.iter().map(|&i| &of.dataset.examples[i]).collect();
-        let fit = TextFit::new(trainer, examples, of.sites, &recipe, of.losses)?;
+        let fit = TextFit::new(trainer, examples, of.sites, &recipe, self.losses)?;
         let (done, all) = self.stage;
         self.stage.0 += 1;
         // What is left of the time is shared among the fits to come.
@@ -406,4 +442,44 @@ impl Run<'_> {
 fn adapted(deltas: &[SiteDelta]) -> Result<(SiteKey, Factors)> {
     let sites = deltas.iter().map(|d| (d.name.clone(), d.rank as usize)).collect();
     Ok((sites, Factors::of(deltas)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::Text;
+
+    /// Answers, each to its messages and in its conversation.
+    fn examples(of: &[(u8, usize)]) -> Vec<LanguageExample> {
+        let text = || Text { tokens: vec![0, 1], start: 1 };
+        let one = |&(messages, conversation): &(u8, usize)| LanguageExample {
+            said: Said::Good(text()),
+            messages: [messages; 32],
+            conversation,
+            at_ms: 0,
+            fresh: true,
+        };
+        of.iter().map(one).collect()
+    }
+
+    #[test]
+    fn a_conversation_is_in_one_fold() {
+        // Six conversations of three turns each.
+        let all: Vec<(u8, usize)> = (0..18).map(|at| (at as u8, at / 3)).collect();
+        for seed in 0..8 {
+            let of = folds(&examples(&all), 3, seed);
+            assert!(of.chunks(3).all(|turns| turns.iter().all(|fold| *fold == turns[0])), "{of:?}");
+            let size = |fold: usize| of.iter().filter(|f| **f == fold).count();
+            assert_eq!([size(0), size(1), size(2)], [6, 6, 6]);
+        }
+    }
+
+    #[test]
+    fn one_long_conversation_is_cut_by_its_messages() {
+        let all: Vec<(u8, usize)> = (0..12).map(|at| (at / 2, 0)).collect();
+        let of = folds(&examples(&all), 3, 0);
+        assert!(of.chunks(2).all(|same| same[0] == same[1]), "{of:?}");
+        assert_eq!(of.iter().collect::<BTreeSet<_>>().len(), 3);
+        assert_eq!(folds(&examples(&[(1, 0), (1, 0)]), 3, 0), [0, 0], "all of one message");
+    }
 }

@@ -172,14 +172,24 @@ impl Decoder {
             let what = format!("{} tokens, of which the model's context holds {}", before + tokens.len(), self.context);
             return Err(Error::bad_data(what).hint("shorten the text, or begin a new conversation"));
         }
+        self.knows(tokens)
+    }
+
+    /// How many tokens the model has embeddings of; none where that does not show.
+    pub fn embeddings(&self) -> Option<usize> {
         let ids = self.base.roles().iter().position(|role| *role == Role::Ids).unwrap_or(0);
         let rows = self.base.tables(ids).iter().filter_map(|t| t.least(usize::MAX)).min();
-        match tokens.iter().find(|token| rows.is_some_and(|rows| i64::from(**token) >= rows)) {
+        rows.and_then(|rows| usize::try_from(rows).ok())
+    }
+
+    /// # Errors
+    /// [`ErrorKind::BadData`] where one of `tokens` is none of the model's.
+    pub fn knows(&self, tokens: &[u32]) -> Result<()> {
+        let rows = self.embeddings().unwrap_or(usize::MAX);
+        match tokens.iter().find(|token| **token as usize >= rows) {
             None => Ok(()),
-            Some(token) => {
-                Err(Error::bad_data(format!("the token {token}, of a model that has {}", rows.unwrap_or_default()))
-                    .hint("the tokenizer must be the model's own"))
-            }
+            Some(token) => Err(Error::bad_data(format!("the token {token}, of a model that has {rows}"))
+                .hint("the tokenizer must be the model's own")),
         }
     }
 
