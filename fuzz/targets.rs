@@ -11,7 +11,9 @@ use acclimate::base::Base;
 use acclimate::disk::RealDisk;
 use acclimate::input::{ArrayData, NamedArray, TextEncoder, arrays, image, write_npz};
 use acclimate::journal::salvage::{salvage, survey};
-use acclimate::journal::{FeedbackKind, InteractionId, Journal, JournalWriter, Record, SegmentSize, StoredInput};
+use acclimate::journal::{
+    FeedbackKind, InteractionId, Journal, JournalWriter, Record, SegmentSize, StoredConversation, StoredInput,
+};
 use acclimate::store::Store;
 use acclimate::{Error, ErrorKind, Result};
 use rand::{RngExt, SeedableRng};
@@ -190,7 +192,38 @@ fn journals() -> Vec<Vec<u8>> {
     let segment = fixture("tests/fixtures/journal-v3/journal.segments/000001.log");
     let list = fixture("tests/fixtures/journal-v3/journal.log");
     let two = [&(segment.len() as u32).to_le_bytes()[..], &segment, &list].concat();
-    vec![fixture("tests/fixtures/journal-v1.bin"), fixture("tests/fixtures/journal-v2.bin"), two]
+    vec![fixture("tests/fixtures/journal-v1.bin"), fixture("tests/fixtures/journal-v2.bin"), two, texts()]
+}
+
+/// A journal of answers that are text, with everything that can be said about them.
+fn texts() -> Vec<u8> {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("journal.log");
+    JournalWriter::create(&RealDisk, &path, 1).expect("a journal");
+    let mut writer = JournalWriter::open(Arc::new(RealDisk), &path).expect("its writer");
+    let said = [
+        FeedbackKind::Edit("In the den.".into()),
+        FeedbackKind::RejectBecause("too long".into()),
+        FeedbackKind::PreferredOver(InteractionId(0)),
+        FeedbackKind::Demonstration("Yes.".into()),
+        FeedbackKind::Accept,
+    ];
+    for (at, kind) in said.into_iter().enumerate() {
+        let id = InteractionId(at as u32);
+        let input = answered(at);
+        let asked = Record::Interaction { id, at_ms: 1, input, top: vec![], generation: 0 };
+        writer.append(asked).expect("a record");
+        writer.append(Record::Feedback { id, at_ms: 2, kind }).expect("a record");
+    }
+    drop(writer);
+    std::fs::read(path).expect("the journal")
+}
+
+/// An answer of a language model to so many messages.
+fn answered(turns: usize) -> StoredInput {
+    let message = |at: usize| (if at % 2 == 0 { "user" } else { "assistant" }.to_string(), "Where? ".repeat(at));
+    let messages = (0..2 * turns + 1).map(message).collect();
+    StoredInput::Conversation(StoredConversation { messages, answer: "Here.".into(), ended: turns % 2 == 0 })
 }
 
 /// Where the growing file begins in an input.
@@ -290,14 +323,21 @@ fn run_operations(bytes: &[u8], folder: &Path) -> Result<()> {
         let about = u32::from(pair[1]) % 40;
         match pair[0] % 7 {
             0 | 1 => {
-                let input = StoredInput::Text("?".repeat(about as usize));
+                let input = match about % 2 {
+                    0 => StoredInput::Text("?".repeat(about as usize)),
+                    _ => answered(about as usize % 4),
+                };
                 let id = writer.state().next_id()?;
                 let record = Record::Interaction { id, at_ms: 1, input, top: vec![], generation: 0 };
                 writer.append(record.clone())?;
                 told.push(record);
             }
             2 | 3 => {
-                let record = Record::Feedback { id: InteractionId(about), at_ms: 2, kind: FeedbackKind::Accept };
+                let kind = match about % 3 {
+                    0 => FeedbackKind::Edit("!".repeat(about as usize)),
+                    _ => FeedbackKind::Accept,
+                };
+                let record = Record::Feedback { id: InteractionId(about), at_ms: 2, kind };
                 let of = |r: &&Record| r.interaction() == Some(InteractionId(about));
                 let fits = told.iter().filter(of).count() == 1;
                 let said = writer.append(record.clone());
