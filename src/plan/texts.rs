@@ -299,7 +299,7 @@ impl<'a> TextTrainer<'a> {
                 // d KL(p ‖ q) / dz = q - p
                 let Some(chunk) = &chunk else { return Ok(()) };
                 let (p, _) = softmax_of(table(chunk)?.row(at % CHUNK)).map_err(unusable)?;
-                let of_base = weight * share;
+                let (p, of_base) = (&p[..], weight * share);
                 wide!((z: &mut [f32], p: &[f32], of_base: f32) {
                     z.iter_mut().zip(p).for_each(|(z, p)| *z += of_base * p);
                 });
