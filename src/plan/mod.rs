@@ -69,7 +69,7 @@ pub(crate) use lent_factors::LentFactors;
 pub(crate) use padding::Padding;
 pub(crate) use pooling::{Rows, pool, unpool};
 #[cfg(feature = "train")]
-pub(crate) use texts::{Beside, CHUNK, Difference, Passed, TextPasses, TextTrainer};
+pub(crate) use texts::{CHUNK, Difference, Passed, TextPasses, TextTrainer};
 #[cfg(feature = "train")]
 pub(crate) use train::{Keeps, Reach, TrainPlan, Trains};
 #[cfg(feature = "train")]

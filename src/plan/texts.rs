@@ -194,15 +194,6 @@ pub(crate) struct TextTrainer<'a> {
     entered: EnteredTexts,
 }
 
-/// What a model is held to beside the tokens of a text: the base model's distribution of each, from its hidden states
-/// (see [`TextTrainer::base_hidden`]).
-#[derive(Clone, Copy)]
-pub(crate) struct Beside<'a> {
-    pub base: &'a Array2<f32>,
-    /// Weight of the divergence, as a share of that of the token.
-    pub share: f32,
-}
-
 /// A forward pass that a backward pass may follow.
 pub(crate) struct Passed {
     worker: usize,
@@ -271,39 +262,15 @@ impl<'a> TextTrainer<'a> {
     }
 
     /// The log-probability of each token of the completion. The gradient of `Σ weights[t] · log p(t)` over them, by `A`
-    /// and `s·B` of every site (or by `s·B` alone), goes to `give`; with `beside`, that of
-    /// `Σ weights[t] · (log p(t) - share · KL(base ‖ model))`.
-    pub fn backward(
-        &mut self,
-        passed: Passed,
-        text: &Text,
-        weights: &[f32],
-        beside: Option<Beside>,
-        give: Give,
-    ) -> Result<Vec<f32>> {
+    /// and `s·B` of every site (or by `s·B` alone), goes to `give`.
+    pub fn backward(&mut self, passed: Passed, text: &Text, weights: &[f32], give: Give) -> Result<Vec<f32>> {
         let mut log_probs = Vec::with_capacity(weights.len());
-        let mut chunk = None;
-        let change = |vocabulary: &mut Worker, at: usize, token: u32, z: &mut [f32]| {
+        let change = |_: &mut Worker, at: usize, token: u32, z: &mut [f32]| {
             let weight = weights.get(at).copied().unwrap_or(0.0);
             let own = *z.get(token as usize).ok_or_else(|| unknown(token, z.len()))?;
             // d log p(t) / dz = onehot(t) - softmax(z)
             log_probs.push((f64::from(own) - softmax(z).map_err(unusable)?) as f32);
-            let share = beside.as_ref().map_or(0.0, |b| b.share);
-            let all = weight * (1.0 + share);
-            wide!((z: &mut [f32], all: f32) { z.iter_mut().for_each(|p| *p *= -all) });
-            if let Some(Beside { base, share }) = beside {
-                if at.is_multiple_of(CHUNK) {
-                    let end = (at + CHUNK).min(base.nrows());
-                    chunk = Some(scores(vocabulary, base.slice(s![at..end, ..]))?.0);
-                }
-                // d KL(p ‖ q) / dz = q - p
-                let Some(chunk) = &chunk else { return Ok(()) };
-                let (p, _) = softmax_of(table(chunk)?.row(at % CHUNK)).map_err(unusable)?;
-                let (p, of_base) = (&p[..], weight * share);
-                wide!((z: &mut [f32], p: &[f32], of_base: f32) {
-                    z.iter_mut().zip(p).for_each(|(z, p)| *z += of_base * p);
-                });
-            }
+            wide!((z: &mut [f32], weight: f32) { z.iter_mut().for_each(|p| *p *= -weight) });
             if let Some(own) = z.get_mut(token as usize) {
                 *own += weight;
             }

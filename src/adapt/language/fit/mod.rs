@@ -7,7 +7,6 @@ mod trl_tests;
 mod zoo_tests;
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
 use ndarray::Array2;
 
@@ -27,10 +26,6 @@ use crate::train::preference::{BETA, PairLoss, UnpairedLoss, kto_kl, kto_weights
 /// Weight of tokens of an edit that the person left as they were (docs/language-models.md). Weights by an alignment
 /// with the original are those of Yao et al. 2023, *Improving Summarization with Human Edits* (SALT).
 const UNCHANGED: f64 = 0.3;
-/// Weight of the divergence from the base on tokens of edits, beside that of the edit (docs/language-models.md).
-const SMOOTHING: f64 = 0.0;
-/// Bytes of hidden states of edits that are kept for it.
-const HIDDEN_BYTES: usize = 16 << 20;
 /// Divergence from the base that rehearsal holds: three quarters of what makes the perplexity rise by the gate's limit.
 const DIVERGENCE: f64 = 0.015;
 /// Weight of the rehearsal at the start, and its bounds.
@@ -60,8 +55,6 @@ pub(crate) struct Losses {
     /// Divergence from the base on texts of its own, nats a token, to which the weight of their loss is adapted; 0 for
     /// no such loss.
     pub rehearsal: f64,
-    /// Share of the supervised loss that the divergence from the base model has at each token of an edit.
-    pub smoothing: f64,
     /// KTO is that of good and of bad answers, APO-zero otherwise.
     pub kto: bool,
 }
@@ -75,7 +68,6 @@ impl Default for Losses {
             edit: None,
             preference: PairLoss::Sigmoid,
             rehearsal: DIVERGENCE,
-            smoothing: SMOOTHING,
             kto: false,
         }
     }
@@ -85,26 +77,11 @@ impl Default for Losses {
 #[derive(Debug, Default)]
 pub(crate) struct References {
     sums: HashMap<Text, f64>,
-    /// The base's hidden states of edits, as many as are kept.
-    hidden: HashMap<Text, Arc<Array2<f32>>>,
     /// Texts of the base's own, with its hidden states where they were computed.
     pub rehearsal: Vec<(Text, Option<Array2<f32>>)>,
 }
 
 impl References {
-    /// The base's hidden states that predict `text`.
-    pub fn hidden_of(&mut self, trainer: &TextTrainer, text: &Text) -> Result<Arc<Array2<f32>>> {
-        if let Some(known) = self.hidden.get(text) {
-            return Ok(known.clone());
-        }
-        let found = Arc::new(trainer.base_hidden(text)?);
-        let held: usize = self.hidden.values().map(|rows| rows.len()).sum();
-        if (held + found.len()) * size_of::<f32>() <= HIDDEN_BYTES {
-            self.hidden.insert(text.clone(), found.clone());
-        }
-        Ok(found)
-    }
-
     /// That of `text`.
     pub fn of(&mut self, trainer: &mut TextTrainer, text: &Text) -> Result<f64> {
         if let Some(known) = self.sums.get(text) {
@@ -341,8 +318,7 @@ impl<'a> TextFit<'a> {
         let unpaired = self.unpaired(&examples, factors, references)?;
         self.grads.clear();
         let sum = Sum { parts: &self.parts, deltas: &self.deltas, grads: &mut self.grads };
-        let mut pass =
-            Pass { trainer: &mut self.trainer, factors, references, sum, loss: 0.0, smoothing: self.losses.smoothing };
+        let mut pass = Pass { trainer: &mut self.trainer, factors, references, sum, loss: 0.0 };
         let beta = self.losses.beta;
         for example in &examples {
             match &example.said {

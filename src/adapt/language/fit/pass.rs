@@ -5,7 +5,7 @@ use crate::adapt::fit::family::{Part, Side};
 use crate::adapt::language::sum;
 use crate::adapter::SiteDelta;
 use crate::error::Result;
-use crate::plan::{Beside, Factors, Passed, Text, TextTrainer};
+use crate::plan::{Factors, Passed, Text, TextTrainer};
 use crate::train::optim::Grads;
 use crate::train::preference::{PairLoss, UnpairedLoss};
 
@@ -37,19 +37,13 @@ pub(super) struct Pass<'t, 'a> {
     pub(super) references: &'t mut References,
     pub(super) sum: Sum<'t>,
     pub(super) loss: f64,
-    /// See [`Losses`](super::Losses).
-    pub(super) smoothing: f64,
 }
 
 impl Pass<'_, '_> {
     /// Adds the gradient of `Σ weights · log p` of a text that has passed; its log-probabilities.
     fn add(&mut self, passed: Passed, text: &Text, weights: &[f64]) -> Result<Vec<f32>> {
-        self.add_beside(passed, text, weights, None)
-    }
-
-    fn add_beside(&mut self, passed: Passed, text: &Text, weights: &[f64], beside: Option<Beside>) -> Result<Vec<f32>> {
         let weights: Vec<f32> = weights.iter().map(|weight| *weight as f32).collect();
-        self.trainer.backward(passed, text, &weights, beside, &mut |at, gradient| self.sum.add(at, gradient))
+        self.trainer.backward(passed, text, &weights, &mut |at, gradient| self.sum.add(at, gradient))
     }
 
     /// The log-probability of the completion.
@@ -65,11 +59,9 @@ impl Pass<'_, '_> {
         pair: Option<(PairLoss, &Text, f64, f64)>,
     ) -> Result<()> {
         let Some((loss, original, beta, share)) = pair else {
-            let base = if self.smoothing > 0.0 { Some(self.references.hidden_of(self.trainer, edited)?) } else { None };
-            let beside = base.as_deref().map(|base| Beside { base, share: self.smoothing as f32 });
             let passed = self.trainer.forward(self.factors, edited)?;
             let weights: Vec<f64> = weights.into_iter().map(|weight| -weight).collect();
-            let log_probs = self.add_beside(passed, edited, &weights, beside)?;
+            let log_probs = self.add(passed, edited, &weights)?;
             self.loss += weighted(&weights, &log_probs);
             return Ok(());
         };

@@ -116,7 +116,7 @@ impl Golden {
 }
 
 fn losses(beta: f64, preference: PairLoss) -> Losses {
-    Losses { beta, preference, unchanged: 1.0, smoothing: 0.0, ..Losses::default() }
+    Losses { beta, preference, unchanged: 1.0, ..Losses::default() }
 }
 
 #[test]
