@@ -16,10 +16,12 @@ use super::replay::{Replayed, Staged, Told};
 use super::sandbox::Trial;
 use crate::adapter::Fingerprint;
 use crate::base::{Base, MAX_MODEL_BYTES, Piece, Task, align, fingerprint, in_one_file};
+use crate::chat::ChatTemplate;
 use crate::cipher::Key;
 use crate::disk::{Disk, KeySource, RealDisk, StagedFile, make_folder, read_file, sweep_unfinished};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::input::label;
+use crate::journal::StoredConversation;
 use crate::plan::survey;
 use crate::sites::Pattern;
 
@@ -80,7 +82,7 @@ impl Home {
                 let intake = IntakeKind::new(&model.base, &config, options.tokenizer.as_deref())?;
                 told.fits(&model.base, &intake, &model.known_labels(), tell)?;
             }
-            config.padding = new.first_run(model.base, &config)?;
+            config.padding = new.first_run(model.base, &config, tell)?;
             config.encryption = new.encryption()?;
             let Some(told) = told else {
                 new.store(&mut config, external)?;
@@ -238,10 +240,12 @@ impl NewHome<'_> {
     }
 
     /// Runs examples the whole way; the answer is whether sequences may be padded.
-    fn first_run(&self, base: Base, config: &Config) -> Result<TextPadding> {
+    fn first_run(&self, base: Base, config: &Config, tell: &mut dyn FnMut(&str)) -> Result<TextPadding> {
         if config.task == Task::CausalLm.name() {
             let folder = self.language_folder()?;
-            Language::open(Arc::new(base), &folder, config.threads())?.first_run()?;
+            let language = Language::open(Arc::new(base), &folder, config.threads())?;
+            language.first_run()?;
+            template_warnings(&language, &folder)?.iter().for_each(|warning| tell(warning));
             return Ok(TextPadding::default());
         }
         let intake = IntakeKind::new(&base, config, self.options.tokenizer.as_deref())?;
@@ -399,6 +403,25 @@ fn absolute(source: &KeySource) -> Result<KeySource> {
         }
         other => other.clone(),
     })
+}
+
+/// What a home of `language` will lack for want of a chat template, or by what the template does.
+fn template_warnings(language: &Language, folder: &Path) -> Result<Vec<String>> {
+    let mut warnings = vec![];
+    if ChatTemplate::from_folder(folder)?.is_none() {
+        warnings.push("the model has no chat template: it goes on where a text ends".to_string());
+    }
+    let hello =
+        StoredConversation { messages: vec![("user".into(), "Hello".into())], answer: "Hello.".into(), ended: true };
+    match language.can_be_taught(&hello, &hello.answer, true) {
+        // What is wrong with this text alone says nothing about others.
+        Err(e) if e.kind() != ErrorKind::BadData => {
+            let next = e.next_step().map_or(String::new(), |next| format!("; {next}"));
+            warnings.push(format!("this home can answer and not learn: {e}{next}"));
+        }
+        _ => {}
+    }
+    Ok(warnings)
 }
 
 fn no_site(base: &Base, pattern: &Pattern) -> Error {
