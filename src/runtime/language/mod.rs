@@ -98,17 +98,19 @@ impl Language {
             ));
         }
         if self.template.is_none() {
-            warnings.push("there is no chat template: the model goes on where the text of the messages ends".into());
+            warnings.push("the model has no chat template: it goes on where a text ends".into());
         }
         let about = StoredConversation {
             messages: vec![("user".into(), "Hello".into())],
             answer: "Hello.".into(),
             ended: true,
         };
+        // What is wrong with this text alone says nothing about others.
         if let Err(e) = self.can_be_taught(&about, &about.answer, true)
-            && e.kind() == ErrorKind::UnsupportedModel
+            && e.kind() != ErrorKind::BadData
         {
-            warnings.push(format!("this model answers, and cannot learn here: {e}"));
+            let next = e.next_step().map_or(String::new(), |next| format!("; {next}"));
+            warnings.push(format!("this home can answer and not learn: {e}{next}"));
         }
         warnings
     }
