@@ -17,7 +17,7 @@ use crate::chat::Message;
 use crate::error::{Error, ErrorKind, Result};
 use crate::journal::{FeedbackKind, InteractionId, Snapshot, StoredConversation, StoredInput};
 use crate::plan::{SiteKey, Text};
-use crate::process::machine_memory;
+use crate::process::{machine_memory, status_bytes};
 use crate::runtime::feedback_dataset::{silent, size};
 use crate::runtime::opinions::Opinion;
 use crate::runtime::session::{Serving, Session};
@@ -109,24 +109,23 @@ impl Taught {
     }
 }
 
-/// To which length texts are learned from within a limit of memory, and what is chosen for it: a few long ones, at most
-/// one in four, are left out where more layers can be trained without them. `lengths` rise.
+/// To which length texts are learned from within a limit of memory, and what is chosen for it: long ones, at most one in
+/// four, are left out where more layers can be trained without them. `lengths` rise. From short ones up, since the costs
+/// of a long text take memory to find out.
 fn longest_within(
     lengths: &[usize],
     within: impl Fn(usize) -> Result<(CandidateSites, Chosen)>,
 ) -> Result<(usize, (CandidateSites, Chosen))> {
     let longest = lengths.last().copied().unwrap_or(0);
-    let least = lengths.len().checked_sub(1 + lengths.len() / 4).map_or(longest, |at| lengths[at]);
-    let all = within(longest)?;
-    let (mut length, most) = (longest, all.1.sites.len());
-    let mut best = (longest, all);
-    while best.1.1.sites.len() < best.1.1.reachable && length > least {
-        length = (length / 2).max(least);
+    let most_of_them = lengths.len().checked_sub(1 + lengths.len() / 4).map_or(longest, |at| lengths[at]);
+    let mut best = (most_of_them, within(most_of_them)?);
+    while best.0 < longest {
+        let length = (2 * best.0).clamp(1, longest);
         let found = within(length)?;
-        if found.1.sites.len() > most {
-            best = (length, found);
+        if found.1.sites.len() < best.1.1.sites.len() {
             break;
         }
+        best = (length, found);
     }
     Ok(best)
 }
@@ -261,9 +260,11 @@ impl Session {
             settings.recipe.gradient_checkpointing |= choice.is_large_for(machine_memory());
             (choice.candidates, None)
         } else {
+            let held = status_bytes("/proc/self/status", "VmRSS:");
             let within = |length: usize| {
                 let choice = choice(length)?;
-                Costs::new(&engine.base, engine.task, &choice, &limits, settings.threads)
+                Costs::of(&engine.base, engine.task, &choice, &limits, settings.threads)
+                    .beside(held)
                     .of_family(&settings.recipe.lora)
                     .with(1, 0)
                     .choose(config.rank, None)
