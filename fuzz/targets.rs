@@ -221,9 +221,10 @@ fn texts() -> Vec<u8> {
 
 /// An answer of a language model to so many messages.
 fn answered(turns: usize) -> StoredInput {
-    let message = |at: usize| (if at % 2 == 0 { "user" } else { "assistant" }.to_string(), "Where? ".repeat(at));
+    let message =
+        |at: usize| (if at.is_multiple_of(2) { "user" } else { "assistant" }.to_string(), "Where? ".repeat(at));
     let messages = (0..2 * turns + 1).map(message).collect();
-    StoredInput::Conversation(StoredConversation { messages, answer: "Here.".into(), ended: turns % 2 == 0 })
+    StoredInput::Conversation(StoredConversation { messages, answer: "Here.".into(), ended: turns.is_multiple_of(2) })
 }
 
 /// Where the growing file begins in an input.

@@ -1,9 +1,8 @@
 //! How many examples a pass takes at once.
 
-use tract_core::internal::TypedNode;
+use tract_core::internal::{TypedFact, TypedNode};
 use tract_core::ops::konst::Const;
 
-use super::footprint::bytes;
 use crate::base::{Base, Bucket};
 
 /// The largest values that pass between the operators of all examples together. Larger ones would leave the cache
@@ -22,4 +21,11 @@ pub(crate) fn at_once(base: &Base, most: usize) -> usize {
     let values = model.nodes().iter().filter(made).flat_map(|node| &node.outputs).filter(|o| o.fact.konst.is_none());
     let largest = values.map(|o| bytes(&o.fact)).max().unwrap_or(0);
     usize::try_from(CACHED / largest.max(1)).unwrap_or(most).clamp(1, most)
+}
+
+/// Bytes of a value; none while its shape is open.
+pub(super) fn bytes(fact: &TypedFact) -> u64 {
+    fact.shape
+        .as_concrete()
+        .map_or(0, |shape| shape.iter().fold(fact.datum_type.size_of() as u64, |all, &d| all.saturating_mul(d as u64)))
 }
