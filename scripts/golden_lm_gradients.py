@@ -385,7 +385,7 @@ def make(file, acclimate):
 
 
 def main(options):
-    files = [f for f in sorted(options.models.glob("*.zip")) if not f.stem.endswith("_past_int8")]
+    files = [f for f in sorted(options.models.glob("*.zip")) if not f.stem.endswith(("_past_int8", "_merged_int8"))]
     chosen = [f for f in files if not options.names or any((f.stem + "_").startswith(n + "_") for n in options.names)]
     made = {f.stem: make(f, options.acclimate) for f in chosen}
     if len(made) < len(files):
