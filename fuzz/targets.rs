@@ -11,9 +11,7 @@ use acclimate::base::Base;
 use acclimate::disk::RealDisk;
 use acclimate::input::{ArrayData, NamedArray, TextEncoder, arrays, image, write_npz};
 use acclimate::journal::salvage::{salvage, survey};
-use acclimate::journal::{
-    FeedbackKind, InteractionId, Journal, JournalWriter, Record, SegmentSize, StoredConversation, StoredInput,
-};
+use acclimate::journal::{FeedbackKind, InteractionId, Journal, JournalWriter, Record, SegmentSize, StoredInput};
 use acclimate::store::Store;
 use acclimate::{Error, ErrorKind, Result};
 use rand::{RngExt, SeedableRng};
@@ -21,6 +19,8 @@ use rand_chacha::ChaCha8Rng;
 
 #[path = "forge.rs"]
 mod forge;
+#[path = "texts.rs"]
+mod texts;
 
 /// One kind of input.
 pub struct Target {
@@ -192,39 +192,7 @@ fn journals() -> Vec<Vec<u8>> {
     let segment = fixture("tests/fixtures/journal-v3/journal.segments/000001.log");
     let list = fixture("tests/fixtures/journal-v3/journal.log");
     let two = [&(segment.len() as u32).to_le_bytes()[..], &segment, &list].concat();
-    vec![fixture("tests/fixtures/journal-v1.bin"), fixture("tests/fixtures/journal-v2.bin"), two, texts()]
-}
-
-/// A journal of answers that are text, with everything that can be said about them.
-fn texts() -> Vec<u8> {
-    let folder = tempfile::tempdir().expect("a folder");
-    let path = folder.path().join("journal.log");
-    JournalWriter::create(&RealDisk, &path, 1).expect("a journal");
-    let mut writer = JournalWriter::open(Arc::new(RealDisk), &path).expect("its writer");
-    let said = [
-        FeedbackKind::Edit("In the den.".into()),
-        FeedbackKind::RejectBecause("too long".into()),
-        FeedbackKind::PreferredOver(InteractionId(0)),
-        FeedbackKind::Demonstration("Yes.".into()),
-        FeedbackKind::Accept,
-    ];
-    for (at, kind) in said.into_iter().enumerate() {
-        let id = InteractionId(at as u32);
-        let input = answered(at);
-        let asked = Record::Interaction { id, at_ms: 1, input, top: vec![], generation: 0 };
-        writer.append(asked).expect("a record");
-        writer.append(Record::Feedback { id, at_ms: 2, kind }).expect("a record");
-    }
-    drop(writer);
-    std::fs::read(path).expect("the journal")
-}
-
-/// An answer of a language model to so many messages.
-fn answered(turns: usize) -> StoredInput {
-    let message =
-        |at: usize| (if at.is_multiple_of(2) { "user" } else { "assistant" }.to_string(), "Where? ".repeat(at));
-    let messages = (0..2 * turns + 1).map(message).collect();
-    StoredInput::Conversation(StoredConversation { messages, answer: "Here.".into(), ended: turns.is_multiple_of(2) })
+    vec![fixture("tests/fixtures/journal-v1.bin"), fixture("tests/fixtures/journal-v2.bin"), two, texts::journal()]
 }
 
 /// Where the growing file begins in an input.
@@ -326,7 +294,7 @@ fn run_operations(bytes: &[u8], folder: &Path) -> Result<()> {
             0 | 1 => {
                 let input = match about % 2 {
                     0 => StoredInput::Text("?".repeat(about as usize)),
-                    _ => answered(about as usize % 4),
+                    _ => texts::answered(about as usize % 4),
                 };
                 let id = writer.state().next_id()?;
                 let record = Record::Interaction { id, at_ms: 1, input, top: vec![], generation: 0 };

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """ONNX Runtime and acclimate on one language model: prefill, one token after it, and a training step.
 
-    scripts/compare_decoding.py --home home [--seq 256] [--threads 1,2] [--rounds 2] [--acclimate target/release/acclimate]
+    scripts/compare_decoding.py --home HOME [--seq 256] [--threads 1,2] [--rounds 2] [--acclimate PATH]
 
 `--home` is a home of an export with a KV cache (optimum, transformers.js). Both programs run in turn, `--rounds` times,
 each in a process of its own; a line is the median over the rounds of the medians within them. The ratio is ONNX
