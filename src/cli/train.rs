@@ -247,6 +247,7 @@ pub(super) fn language(found: &LanguageFound) -> Value {
         "closer": found.calls.better,
         "further": found.calls.worse,
         "n": found.calls.n,
+        "conversations": found.conversations,
         "strength": found.strength,
         "perplexity": r.and_then(|r| r.perplexity).map(|[base, after]| json!({ "base": base, "after": after })),
         "kl": r.map(|r| r.kl),

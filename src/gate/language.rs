@@ -102,7 +102,7 @@ pub struct TextRetention {
 impl TextRetention {
     /// Of a candidate that gives values that are not finite numbers.
     pub const NOT_FINITE: TextRetention =
-        TextRetention { perplexity: None, kl: f64::INFINITY, tokens: 1, agree: 0, endless: 0 };
+        TextRetention { perplexity: None, kl: f64::INFINITY, tokens: 0, agree: 0, endless: 0 };
 
     /// Share of tokens whose most likely one stays.
     pub fn share(&self) -> f64 {

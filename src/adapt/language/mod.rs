@@ -9,7 +9,8 @@ mod example;
 mod fit;
 mod judge;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::cell::Cell;
+use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 
 pub(crate) use example::{LanguageDataset, LanguageExample, Said};
@@ -48,6 +49,8 @@ const OF_FITS: f64 = 0.8;
 /// Good and bad answers, of each, from which on KTO takes the place of APO-zero: its estimate of the divergence wants
 /// batches of several.
 const KTO_FROM: usize = 8;
+/// Conversations without which the paired test shows nothing.
+const FEWEST_CONVERSATIONS: usize = 5;
 /// Examples from which on two folds are enough.
 const MANY: usize = 48;
 
@@ -93,6 +96,8 @@ pub(crate) struct LanguageWinner {
 pub struct LanguageFound {
     /// How many answers come closer to what was said, how many come further away, and how many were judged.
     pub calls: Calls,
+    /// Conversations that the answers are of, where each counts once in the test.
+    pub conversations: Option<u64>,
     /// What it changed elsewhere, where that was measured.
     pub retention: Option<TextRetention>,
     /// Scale of its factors, as a share of the usual one.
@@ -101,12 +106,14 @@ pub struct LanguageFound {
 
 impl LanguageAdaptation<'_> {
     /// # Errors
-    /// [`ErrorKind::Interrupted`] when it was stopped. Training that goes astray is a verdict.
+    /// [`ErrorKind::Interrupted`] when it was stopped. A training with values that are no numbers is a verdict.
     pub fn run(&self) -> Result<LanguageOutcome> {
-        let started = Instant::now();
-        // What is read was checked before, so a value that is no number comes of the training.
-        on_cores(self.settings.threads, || self.run_here(started)).or_else(|e| match e.kind() {
-            ErrorKind::BadData => Ok(self.nothing(format!("no adapter came of it: {e}"), started)),
+        let (started, steps) = (Instant::now(), Cell::new(0));
+        on_cores(self.settings.threads, || self.run_here(started, &steps)).or_else(|e| match e.kind() {
+            ErrorKind::BadData => {
+                let outcome = self.nothing(format!("no adapter came of it: {e}"), started);
+                Ok(LanguageOutcome { steps: steps.get(), ..outcome })
+            }
             _ => Err(e),
         })
     }
@@ -125,7 +132,7 @@ impl LanguageAdaptation<'_> {
         }
     }
 
-    fn run_here(&self, started: Instant) -> Result<LanguageOutcome> {
+    fn run_here(&self, started: Instant, steps: &Cell<u64>) -> Result<LanguageOutcome> {
         let n = self.dataset.examples.len();
         if n < FEWEST_EXAMPLES {
             let more = FEWEST_EXAMPLES - n;
@@ -153,7 +160,7 @@ impl LanguageAdaptation<'_> {
             losses: Losses { kto: self.by_kto(), ..self.losses },
             entered: EnteredTexts::new(self.settings.recipe.kept_bytes),
             deadline: self.settings.budget.map(|budget| started + budget.mul_f64(OF_FITS)),
-            steps: 0,
+            steps,
             stage: (0, parts + 1),
         };
         if self.losses.rehearsal > 0.0 {
@@ -185,8 +192,10 @@ impl LanguageAdaptation<'_> {
                 judged.add(self.judge(&mut run.passes, deltas, items, &mut known)?);
             }
             let calls = Calls::count(judged.base.iter().map(|(_, judged)| judged.call()));
-            let decision = self.independent(&judged.base).decide(&self.settings.limits);
-            let mut found = LanguageFound { calls, retention: None, strength };
+            let (independent, by_conversation) = self.independent(&judged.base);
+            let decision = independent.decide(&self.settings.limits);
+            let conversations = by_conversation.then_some(independent.n);
+            let mut found = LanguageFound { calls, conversations, retention: None, strength };
             let behind = behind(&Calls::count(judged.active.iter().map(|(_, judged)| judged.call())));
             tried.push(line(&found, &decision, behind.as_deref()));
             if !decision.passed() || behind.is_some() {
@@ -216,10 +225,10 @@ impl LanguageAdaptation<'_> {
             last = Some((found, judged, decision, refusal.unwrap_or_default()));
             if passes {
                 let winner = LanguageWinner { deltas, steps: fit.steps, learning_rate: self.recipe(n).rate() };
-                return self.decided(last, Some(winner), run.steps, tried, started);
+                return self.decided(last, Some(winner), steps.get(), tried, started);
             }
         }
-        self.decided(last, None, run.steps, tried, started)
+        self.decided(last, None, steps.get(), tried, started)
     }
 
     fn decided(
@@ -249,7 +258,9 @@ impl LanguageAdaptation<'_> {
             (None, false) if decision.passed() => {
                 format!("it is better on what you said ({}), but {refusal}", said(&found.calls))
             }
-            (None, _) => format!("not shown to be better: {}, p = {:.2}", said(&found.calls), decision.p()),
+            (None, _) => {
+                format!("not shown to be better: {}, p = {:.2}{}", said(&found.calls), decision.p(), over(&found))
+            }
         };
         let verdict = Verdict {
             promoted: winner.is_some(),
@@ -279,17 +290,11 @@ impl LanguageAdaptation<'_> {
         folds(examples, most_folds(examples.len()), self.settings.seed)
     }
 
-    /// The calls that count in the test: one a conversation, by most of its answers, since they are not independent.
-    /// Of fewer conversations than a training takes examples, no test would show anything: there each answer counts.
-    fn independent(&self, judged: &[(usize, Judged)]) -> Calls {
-        let mut balance: BTreeMap<usize, i64> = BTreeMap::new();
-        for (at, judged) in judged {
-            *balance.entry(self.dataset.examples[*at].conversation).or_default() += judged.call().sign();
-        }
-        match balance.len() >= FEWEST_EXAMPLES {
-            true => Calls::count(balance.into_values().map(Call::of_sign)),
-            false => Calls::count(judged.iter().map(|(_, judged)| judged.call())),
-        }
+    /// The calls that count in the test: one a conversation, by most of its answers, since these are not independent.
+    /// Of fewer conversations than the test needs, each answer counts. Whether conversations do.
+    fn independent(&self, judged: &[(usize, Judged)]) -> (Calls, bool) {
+        let of = |at: usize| self.dataset.examples[at].conversation;
+        independent(judged.iter().map(|(at, judged)| (of(*at), judged.call())))
     }
 
     /// Whether KTO is the loss of good and of bad answers, in all fits: what is judged is trained as what may serve.
@@ -318,19 +323,43 @@ impl LanguageAdaptation<'_> {
     }
 }
 
+/// See [`LanguageAdaptation::independent`]; of each answer its conversation.
+fn independent(calls: impl Iterator<Item = (usize, Call)> + Clone) -> (Calls, bool) {
+    let mut balance: BTreeMap<usize, i64> = BTreeMap::new();
+    calls.clone().for_each(|(of, call)| *balance.entry(of).or_default() += call.sign());
+    match balance.len() >= FEWEST_CONVERSATIONS {
+        true => (Calls::count(balance.into_values().map(Call::of_sign)), true),
+        false => (Calls::count(calls.map(|(_, call)| call)), false),
+    }
+}
+
 /// Of each example one of `most` folds at most.
 fn folds(examples: &[LanguageExample], most: usize, seed: u64) -> Vec<usize> {
-    let distinct = |names: &[usize]| names.iter().collect::<BTreeSet<_>>().len();
+    let sizes = |groups: &[usize]| {
+        let mut sizes: BTreeMap<usize, usize> = BTreeMap::new();
+        groups.iter().for_each(|group| *sizes.entry(*group).or_default() += 1);
+        sizes
+    };
     let conversations: Vec<usize> = examples.iter().map(|e| e.conversation).collect();
+    let of_conversations = sizes(&conversations);
+    let largest = of_conversations.values().max().copied().unwrap_or(0);
     let same = |e: &LanguageExample| examples.iter().position(|other| other.messages == e.messages).unwrap_or(0);
-    let groups = match distinct(&conversations) >= most {
+    let groups = match of_conversations.len() >= most && 2 * largest <= examples.len() {
         true => conversations,
         false => examples.iter().map(same).collect(),
     };
-    let mut order: Vec<usize> = groups.iter().copied().collect::<BTreeSet<_>>().into_iter().collect();
-    let folds = most.min(order.len()).max(1);
+    let sizes = sizes(&groups);
+    let mut order: Vec<usize> = sizes.keys().copied().collect();
     shuffle(&mut order, keyed_rng(seed, 0, 0));
-    let fold: HashMap<usize, usize> = order.into_iter().enumerate().map(|(at, group)| (group, at % folds)).collect();
+    // Larger ones first, each to the fold that has the fewest.
+    order.sort_by_key(|group| std::cmp::Reverse(sizes[group]));
+    let mut held = vec![0; most.min(order.len()).max(1)];
+    let mut fold: HashMap<usize, usize> = HashMap::new();
+    for group in order {
+        let least = (0..held.len()).min_by_key(|at| held[*at]).unwrap_or(0);
+        held[least] += sizes[&group];
+        fold.insert(group, least);
+    }
     groups.iter().map(|group| fold[group]).collect()
 }
 
@@ -360,6 +389,11 @@ fn said(calls: &Calls) -> String {
     format!("{} of {} answers come closer to what you said, {} further away", calls.better, calls.n, calls.worse)
 }
 
+/// What the test counts, where that is not answers.
+fn over(found: &LanguageFound) -> String {
+    found.conversations.map_or_else(String::new, |n| format!(" over {n} conversations"))
+}
+
 /// Why a candidate may not take the place of the active generation, by what that has not learned from. On a tie it
 /// does: it was trained on everything that is still said.
 fn behind(fresh: &Calls) -> Option<String> {
@@ -377,7 +411,7 @@ fn line(found: &LanguageFound, decision: &Decision, refusal: Option<&str>) -> St
     } else {
         String::new()
     };
-    let mut line = format!("all sites{strength}: {}, p = {:.3}", said(&found.calls), decision.p());
+    let mut line = format!("all sites{strength}: {}, p = {:.3}{}", said(&found.calls), decision.p(), over(found));
     if let Some(r) = found.retention {
         if let Some([before, after]) = r.perplexity {
             line += &format!("; perplexity of neutral text {before:.2} to {after:.2}");
@@ -405,7 +439,8 @@ struct Run<'a> {
     losses: Losses,
     entered: EnteredTexts,
     deadline: Option<Instant>,
-    steps: u64,
+    /// Taken by all fits.
+    steps: &'a Cell<u64>,
     /// Fits done, and fits in all.
     stage: (usize, usize),
 }
@@ -433,7 +468,7 @@ impl Run<'_> {
             of.say(&format!("training {} of {all}", done + 1), 0.9 * part);
         };
         let fitted = fit.run(&mut self.references, (&stop, &late), of.settings.steps, of.keeper, &mut told)?;
-        self.steps += fitted.steps;
+        self.steps.set(self.steps.get() + fitted.steps);
         Ok(fitted)
     }
 }
@@ -475,11 +510,33 @@ mod tests {
     }
 
     #[test]
+    fn one_conversation_of_many_turns_leaves_the_folds_alike() {
+        let all: Vec<(u8, usize)> = (0..20).map(|at| (at as u8, usize::from(at >= 18) * at)).collect();
+        let of = folds(&examples(&all), 3, 0);
+        let size = |fold: usize| of.iter().filter(|f| **f == fold).count();
+        assert!((0..3).all(|fold| (6..=7).contains(&size(fold))), "{of:?}");
+    }
+
+    #[test]
+    fn a_conversation_counts_once() {
+        // One of twenty better answers, and seven of a worse one each.
+        let one = (0..20).map(|_| (0, Call::Better));
+        let others = (1..8).map(|of| (of, Call::Worse));
+        let (calls, by_conversation) = independent(one.clone().chain(others));
+        assert_eq!((calls, by_conversation), (Calls { better: 1, worse: 7, n: 8 }, true));
+        let mixed = [Call::Better, Call::Worse, Call::Better, Call::Same].map(|call| (0, call));
+        let (calls, _) = independent(mixed.into_iter().chain((1..5).map(|of| (of, Call::Same))));
+        assert_eq!(calls, Calls { better: 1, worse: 0, n: 5 });
+        let (calls, by_conversation) = independent(one.chain([(1, Call::Worse)]));
+        assert_eq!((calls.better, calls.worse, by_conversation), (20, 1, false));
+    }
+
+    #[test]
     fn one_long_conversation_is_cut_by_its_messages() {
         let all: Vec<(u8, usize)> = (0..12).map(|at| (at / 2, 0)).collect();
         let of = folds(&examples(&all), 3, 0);
         assert!(of.chunks(2).all(|same| same[0] == same[1]), "{of:?}");
-        assert_eq!(of.iter().collect::<BTreeSet<_>>().len(), 3);
+        assert!((0..3).all(|fold| of.contains(&fold)), "{of:?}");
         assert_eq!(folds(&examples(&[(1, 0), (1, 0)]), 3, 0), [0, 0], "all of one message");
     }
 }

@@ -81,7 +81,9 @@ fn places(w: &mut Wiring, positions: &TDim, table: OutletId) -> TractResult<Outl
     let given = w.cast(given, i64::datum_type())?;
     match w.rank(given)? {
         2 => Ok(given),
-        0 | 1 => {
+        rank @ (0 | 1) => {
+            let one = rank == 0 || w.shape(given)?[0] == 1.to_dim();
+            ensure!(one, "a list of positions, where one number is read that the first position has");
             let rows = w.shape(table)?[0].to_usize().context("the number of rows of its table of angles is open")?;
             let all: Vec<i64> = (0i64..).take(rows).collect();
             let all = w.constant(Tensor::from_shape(&[1, rows], &all)?)?;

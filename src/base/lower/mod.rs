@@ -126,7 +126,8 @@ pub(super) fn lower(graph: &mut GraphProto, opset: i64) -> Result<()> {
     to.outcome()?;
     let Lowering { mut nodes, initializers, reshaped, .. } = to;
     // A table that was read in another shape is read as it is stored.
-    let read: HashSet<String> = nodes.iter().flat_map(reads).collect();
+    let mut read: HashSet<String> = nodes.iter().flat_map(reads).collect();
+    read.extend(graph.output.iter().map(|v| v.name.clone()));
     nodes.retain(|n| !n.output.iter().any(|o| reshaped.contains_key(o) && !read.contains(o)));
     // What was dequantised goes: it would be kept twice, and the runtime does not read four-bit integers.
     let mut wanted: HashSet<String> = nodes.iter().flat_map(reads).collect();

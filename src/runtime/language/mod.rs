@@ -89,7 +89,7 @@ impl Language {
     /// What the maker of a home should know about the files beside the model.
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = vec![];
-        let rows = self.decoder.embeddings().unwrap_or(usize::MAX);
+        let rows = self.decoder.tokens().unwrap_or(usize::MAX);
         let beyond = self.tokenizer.get_vocab(true).into_iter().filter(|(_, id)| *id as usize >= rows);
         if let Some((token, id)) = beyond.min_by_key(|(_, id)| *id) {
             warnings.push(format!(

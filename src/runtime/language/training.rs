@@ -11,7 +11,7 @@ use crate::adapt::fit::Recipe;
 use crate::adapt::fit::state::{Keeper, Naming};
 use crate::adapt::language::{LanguageAdaptation, LanguageDataset, LanguageExample, LanguageOutcome, Losses, Said};
 use crate::adapt::select::{Chosen, Costs, applied};
-use crate::adapt::{CandidateSites, Progress, Settings};
+use crate::adapt::{FEWEST_EXAMPLES, Progress, Settings};
 use crate::adapter::{Adapter, Calibrated, Lineage};
 use crate::chat::Message;
 use crate::error::{Error, ErrorKind, Result};
@@ -110,22 +110,31 @@ impl Taught {
 }
 
 /// To which length texts are learned from within a limit of memory, and what is chosen for it: long ones, at most one in
-/// four, are left out where more layers can be trained without them. `lengths` rise. From short ones up, since the costs
-/// of a long text take memory to find out.
-fn longest_within(
+/// four, are left out where more layers can be trained without them. `lengths` rise. From short ones up, since it takes
+/// memory to find out what a long text costs.
+fn longest_within<T>(
     lengths: &[usize],
-    within: impl Fn(usize) -> Result<(CandidateSites, Chosen)>,
-) -> Result<(usize, (CandidateSites, Chosen))> {
-    let longest = lengths.last().copied().unwrap_or(0);
-    let most_of_them = lengths.len().checked_sub(1 + lengths.len() / 4).map_or(longest, |at| lengths[at]);
-    let mut best = (most_of_them, within(most_of_them)?);
-    while best.0 < longest {
-        let length = (2 * best.0).clamp(1, longest);
-        let found = within(length)?;
-        if found.1.sites.len() < best.1.1.sites.len() {
-            break;
+    within: impl Fn(usize) -> Result<T>,
+    layers: impl Fn(&T) -> usize,
+) -> Result<(usize, T)> {
+    let last = lengths.len().saturating_sub(1);
+    let start = last.saturating_sub(lengths.len() / 4).max(FEWEST_EXAMPLES - 1).min(last);
+    let mut steps = lengths[start.min(lengths.len())..].to_vec();
+    steps.dedup();
+    let first = steps.first().copied().unwrap_or(0);
+    let (mut at, mut best) = (0, (first, within(first)?));
+    let mut fails = steps.len();
+    while at + 1 < fails {
+        let next = match fails < steps.len() {
+            // Between what fits and what does not.
+            true => (at + fails) / 2,
+            false => (at + 1..fails).rfind(|next| steps[*next] <= 2 * steps[at]).unwrap_or(at + 1),
+        };
+        let found = within(steps[next])?;
+        match layers(&found) < layers(&best.1) {
+            true => fails = next,
+            false => (at, best) = (next, (steps[next], found)),
         }
-        best = (length, found);
     }
     Ok(best)
 }
@@ -178,7 +187,10 @@ impl Session {
             keeping.flush();
         }
         engine.drop_train_plans();
-        let LanguageOutcome { verdict, winner, steps, seconds, tried, found } = outcome?;
+        let LanguageOutcome { mut verdict, winner, steps, seconds, tried, found } = outcome?;
+        if taught.too_long > 0 {
+            verdict.reason += &format!("; {} too long for the memory that it may take (--memory)", taught.too_long);
+        }
         if let Some(attempt) = attempt {
             attempt.end();
         }
@@ -269,7 +281,7 @@ impl Session {
                     .with(1, 0)
                     .choose(config.rank, None)
             };
-            let (length, (candidates, chosen)) = longest_within(&lengths, within)?;
+            let (length, (candidates, chosen)) = longest_within(&lengths, within, |(_, chosen)| chosen.sites.len())?;
             taught.leave_out_longer(length);
             settings.recipe.gradient_checkpointing = chosen.gradient_checkpointing;
             if let Some(limit) = limits.memory_bytes {
@@ -434,6 +446,24 @@ mod tests {
             (word, interaction, [*messages; 32])
         };
         opinions::settled(all.iter().enumerate().map(one).collect())
+    }
+
+    #[test]
+    fn few_long_texts_are_left_out_and_enough_stay() {
+        // Ten layers fit up to a length, fewer beyond it.
+        let find = |lengths: &[usize], fits: usize| {
+            let within = |length: usize| Ok(if length <= fits { 10 } else { 2 });
+            longest_within(lengths, within, |layers| *layers).unwrap()
+        };
+        let many: Vec<usize> = [vec![100; 15], vec![110, 120, 130, 190, 10_000]].concat();
+        for (fits, longest) in [(10_000, 10_000), (500, 190), (189, 130), (115, 110), (100, 100)] {
+            assert_eq!(find(&many, fits), (longest, 10), "{fits}");
+        }
+        assert_eq!(find(&many, 50), (10_000, 2), "nothing is gained without the long ones");
+        // As many as a training takes stay.
+        assert_eq!(find(&[10, 10, 10, 10, 10, 10, 10, 500], 50), (500, 2));
+        assert_eq!(find(&[10, 10, 10, 10, 10, 10, 10, 20, 500], 50), (20, 10));
+        assert_eq!((find(&[], 50), find(&[7], 50)), ((0, 10), (7, 10)));
     }
 
     #[test]

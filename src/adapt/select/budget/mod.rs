@@ -227,6 +227,7 @@ impl<'a> Costs<'a> {
         // The least thinning of micro-batches with which all sites fit, and if none is enough, the same with gradient
         // checkpointing.
         let thinnest = if self.base.has_sequence() { THINNEST_SEQUENCES } else { THINNEST };
+        let thinnest = thinnest.min(self.most());
         let thinned = |held: u64, least: usize| {
             let halves = std::iter::successors(Some(self.most()), |micro| Some(micro / 2)).take_while(|m| *m >= least);
             halves.into_iter().find(|&micro| fits(0, held, micro))
