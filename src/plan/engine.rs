@@ -84,9 +84,9 @@ impl Engine {
         self.padding
     }
 
-    /// The bucket for `batch` examples, or as many as a pass takes at once, of which the longest has `length` positions:
-    /// that length, or where it is padded the next one that plans are compiled for, no longer than examples are or the
-    /// model takes.
+    /// The bucket for `batch` examples, or as many as a pass takes at once, of which the longest has `length`
+    /// positions: that length, or where it is padded the next one that plans are compiled for, no longer than examples
+    /// are or the model takes.
     pub fn bucket(&self, batch: usize, length: usize) -> Bucket {
         let most = || *self.most.get_or_init(|| at_once(&self.base, usize::MAX));
         let batch = if batch > 1 { batch.min(most()) } else { batch };

@@ -153,7 +153,7 @@ fn conversations_begin_anew_and_messages_are_what_was_typed() {
     assert_eq!(turns(&listed[2]), [brief, ("user", "three")]);
     assert_eq!(turns(&listed[3]), [kind, ("user", "four")]);
     assert_eq!(turns(&listed[4]), [("user", "five")]);
-    assert_eq!(turns(&listed[5]), [("user", "six")], "what was taken back is not said again");
+    assert_eq!(turns(&listed[5]), [("user", "six")], "what was undone is not said again");
 }
 
 #[test]

@@ -324,7 +324,7 @@ impl Talk<'_> {
             let what = "the edited text is the answer itself: nothing was saved; /good says that it is good";
             return self.output.note(what);
         }
-        // An edit that is taken back says that the answer was right.
+        // An edit back to the answer says that the answer was right.
         let back = text == original;
         let said = self.say(if back { Feedback::Accept } else { Feedback::Edit(text.to_string()) });
         if let (true, Some(answer)) = (said, &mut self.last) {

@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
+use super::forget::add;
 use crate::journal::StoredConversation;
 
 /// Of each answer the conversation that it is a turn of, by number. Answers to the same messages are of one, and an
@@ -38,21 +39,15 @@ fn before(messages: &Messages) -> Vec<[u8; 32]> {
         if message.0 == "assistant" {
             names.push(*hasher.clone().finalize().as_bytes());
         }
-        add(&mut hasher, message);
+        add(&mut hasher, &message.0, &message.1);
     }
     names
 }
 
 fn named(messages: &Messages) -> blake3::Hasher {
     let mut hasher = blake3::Hasher::new();
-    messages.iter().for_each(|message| add(&mut hasher, message));
+    messages.iter().for_each(|(role, content)| add(&mut hasher, role, content));
     hasher
-}
-
-fn add(hasher: &mut blake3::Hasher, (role, content): &(String, String)) {
-    for text in [role, content] {
-        hasher.update(&(text.len() as u64).to_le_bytes()).update(text.as_bytes());
-    }
 }
 
 #[cfg(test)]

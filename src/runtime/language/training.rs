@@ -109,9 +109,9 @@ impl Taught {
     }
 }
 
-/// To which length texts are learned from within a limit of memory, and what is chosen for it: long ones, at most one in
-/// four, are left out where more layers can be trained without them. `lengths` rise. From short ones up, since it takes
-/// memory to find out what a long text costs.
+/// To which length texts are learned from within a limit of memory, and what is chosen for it: long ones, at most one
+/// in four, are left out where more layers can be trained without them. `lengths` rise. From short ones up, since it
+/// takes memory to find out what a long text costs.
 fn longest_within<T>(
     lengths: &[usize],
     within: impl Fn(usize) -> Result<T>,
