@@ -261,15 +261,23 @@ impl<'a> TextTrainer<'a> {
         log_probs(&mut self.passes.vocabulary, &passed.hidden, text.completion())
     }
 
-    /// The log-probability of each token of the completion. The gradient of `Σ weights[t] · log p(t)` over them, by `A`
-    /// and `s·B` of every site (or by `s·B` alone), goes to `give`.
-    pub fn backward(&mut self, passed: Passed, text: &Text, weights: &[f32], give: Give) -> Result<Vec<f32>> {
-        let mut log_probs = Vec::with_capacity(weights.len());
+    /// The log-probability of each token of the completion. The gradient of a sum over them, by `A` and `s·B` of every
+    /// site (or by `s·B` alone), goes to `give`. `slope` gives the derivative of a token's term of that sum by the
+    /// token's log-probability, from its place in the completion and that log-probability.
+    pub fn backward(
+        &mut self,
+        passed: Passed,
+        text: &Text,
+        slope: &mut dyn FnMut(usize, f32) -> f32,
+        give: Give,
+    ) -> Result<Vec<f32>> {
+        let mut log_probs = Vec::with_capacity(text.completion().len());
         let change = |_: &mut Worker, at: usize, token: u32, z: &mut [f32]| {
-            let weight = weights.get(at).copied().unwrap_or(0.0);
             let own = *z.get(token as usize).ok_or_else(|| unknown(token, z.len()))?;
             // d log p(t) / dz = onehot(t) - softmax(z)
-            log_probs.push((f64::from(own) - softmax(z).map_err(unusable)?) as f32);
+            let log_prob = (f64::from(own) - softmax(z).map_err(unusable)?) as f32;
+            log_probs.push(log_prob);
+            let weight = slope(at, log_prob);
             wide!((z: &mut [f32], weight: f32) { z.iter_mut().for_each(|p| *p *= -weight) });
             if let Some(own) = z.get_mut(token as usize) {
                 *own += weight;

@@ -1,6 +1,7 @@
 //! Training mathematics on plain arrays: losses, the optimiser, the sampler, the head. Knows no model, no file and no
 //! clock.
 
+pub mod averaging;
 mod lbfgs;
 pub mod loss;
 pub mod optim;

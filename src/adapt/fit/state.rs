@@ -8,6 +8,7 @@ use super::{Fit, Progress};
 use crate::adapt::example::{Target, TrainingExample};
 use crate::error::{Error, Result};
 use crate::input::{ArrayData, Example};
+use crate::train::averaging::Average;
 use crate::train::optim::{AdamW, AdamWState, ParamSet};
 
 /// Names a fit by all that decides its result: two fits of one name end in the same bits.
@@ -43,6 +44,8 @@ pub(crate) struct FitState {
     answers: Vec<Answers>,
     /// Of a fit of texts, the weight of its rehearsal.
     rehearsal: f64,
+    /// Of a fit of texts, of the steps so far that count.
+    average: Average,
 }
 
 /// A table of answers, row by row.
@@ -64,6 +67,7 @@ impl FitState {
         finished: bool,
         loss: f64,
         rehearsal: f64,
+        average: Average,
         params: &ParamSet,
         optimiser: &AdamW,
     ) -> FitState {
@@ -72,12 +76,17 @@ impl FitState {
             optimiser.moments.clear();
         }
         let values = params.iter().map(|p| p.value.clone()).collect();
-        FitState { place, finished, loss, ending: None, values, optimiser, answers: vec![], rehearsal }
+        FitState { place, finished, loss, ending: None, values, optimiser, answers: vec![], rehearsal, average }
     }
 
     /// Sum of the losses of this epoch's steps so far.
     pub(in crate::adapt) fn loss(&self) -> f64 {
         self.loss
+    }
+
+    /// The average of a fit of texts.
+    pub(in crate::adapt) fn average(&self) -> &Average {
+        &self.average
     }
 
     /// Weight of the rehearsal of a fit of texts.
@@ -94,6 +103,7 @@ impl FitState {
         let fits = self.values.len() == params.len()
             && self.values.iter().zip(params.iter()).all(|(v, p)| v.len() == p.value.len())
             && self.values.iter().flatten().all(|v| v.is_finite())
+            && self.average.fits(params)
             && self.loss.is_finite();
         if !fits {
             return Err(odd());
@@ -147,6 +157,7 @@ impl Fit<'_> {
             optimiser,
             answers: self.progress.answers.iter().map(table).collect(),
             rehearsal: 0.0,
+            average: Average::default(),
         }
     }
 

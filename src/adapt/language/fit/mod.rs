@@ -10,7 +10,7 @@ use std::collections::HashMap;
 
 use ndarray::Array2;
 
-use self::pass::{Pass, Sum};
+use self::pass::{Pass, Sum, Supervised};
 use crate::adapt::fit::family::{self, Part};
 use crate::adapt::fit::state::{FitName, FitState, Keeper, Naming};
 use crate::adapt::fit::{Recipe, start};
@@ -20,6 +20,7 @@ use crate::adapter::SiteDelta;
 use crate::error::{Error, ErrorKind, Result};
 use crate::plan::{Factors, LentFactors, SiteKey, Text, TextTrainer, Variant};
 use crate::stats::random::{keyed_rng, shuffle};
+use crate::train::averaging::Average;
 use crate::train::optim::{AdamW, AdamWOptions, Decay, Grads, ParamSet, Schedule, clip_global_norm};
 use crate::train::preference::{BETA, PairLoss, UnpairedLoss, kto_kl, kto_weights};
 
@@ -36,6 +37,11 @@ const GAIN: f64 = 0.1;
 const MOST_ERROR: f64 = 0.5;
 /// Where the learning rate ends, as a share of its peak.
 const FLOOR: f32 = 0.1;
+/// Nats at which a token of an edit is known: its probability is one half, so no other one is more likely
+/// (docs/language-models.md).
+const MARGIN: f64 = std::f64::consts::LN_2;
+/// Part of the steps that the factors are averaged over, the last ones.
+const AVERAGED: f64 = 0.625;
 /// Mean loss of an epoch's edits (nats a token) at which nothing is left to learn from them.
 const NOTHING_LEFT: f64 = 0.005;
 
@@ -48,6 +54,8 @@ pub(crate) struct Losses {
     pub supervised: f64,
     /// Weight, in that loss, of tokens that the person left as they were; 1 is TRL's loss.
     pub unchanged: f64,
+    /// Nats at which a token is known, and that loss pulls no more; 0 is TRL's loss.
+    pub margin: f64,
     /// Of an edit and the answer that was edited, beside the supervised loss on the edit.
     pub edit: Option<PairLoss>,
     /// Of the better and the worse of two answers.
@@ -65,6 +73,7 @@ impl Default for Losses {
             beta: BETA,
             supervised: 1.0,
             unchanged: UNCHANGED,
+            margin: MARGIN,
             edit: None,
             preference: PairLoss::Sigmoid,
             rehearsal: DIVERGENCE,
@@ -111,6 +120,8 @@ pub(crate) struct TextFit<'a> {
     /// Gradients of the step that is being taken.
     grads: Grads,
     optimiser: AdamW,
+    /// Of the last steps: what the fit ends with.
+    average: Average,
     /// Without the values of factors that are trained as a whole: `params` has them.
     deltas: Vec<SiteDelta>,
     parts: Vec<Part>,
@@ -176,6 +187,7 @@ impl<'a> TextFit<'a> {
             grads: params.zero_grads(),
             params,
             optimiser,
+            average: Average::default(),
             deltas,
             parts,
             place,
@@ -221,6 +233,7 @@ impl<'a> TextFit<'a> {
         let total = epochs * self.steps_per_epoch();
         let total = most.map_or(total, |most| most.min(total)).max(1);
         let warmup = (total as f32 * self.recipe.warmup).ceil() as u64;
+        let averaged = total - (AVERAGED * total as f64).round() as u64;
         let mut in_time = true;
         let schedule = Schedule { warmup, total, decay: Decay::Cosine, floor: FLOOR };
         while !self.finished && self.place.0 < epochs {
@@ -235,6 +248,9 @@ impl<'a> TextFit<'a> {
                 }
                 let lr = self.recipe.rate() * schedule.factor(self.optimiser.steps());
                 self.loss += self.step(batch, references, lr)?;
+                if self.optimiser.steps() > averaged {
+                    self.average.add(&self.params);
+                }
                 self.place.1 += 1;
                 if let Some((keeper, name)) = &keeper {
                     keeper.stepped(name, &|| self.state());
@@ -252,6 +268,8 @@ impl<'a> TextFit<'a> {
             tracing::debug!(epoch, mean, "epoch of a language fit");
         }
         self.finished = true;
+        self.average.take(&mut self.params);
+        self.put_back();
         // A fit that time cut short is not the one of its name.
         if let Some((keeper, name)) = keeper.as_ref().filter(|_| in_time) {
             keeper.finished(name, self.state());
@@ -325,14 +343,16 @@ impl<'a> TextFit<'a> {
                 Said::Edit { edited, original } => {
                     let weight = |chosen: bool| if chosen { 1.0 } else { self.losses.unchanged };
                     let weights = Said::chosen_tokens(edited, original.as_ref()).into_iter().map(weight);
-                    pass.supervised(
-                        edited,
-                        weights.map(|weight| a_token * weight).collect(),
-                        self.losses.edit.zip(original.as_ref()).map(|(loss, original)| (loss, original, beta, share)),
-                    )?;
+                    let weights = weights.map(|weight| a_token * weight).collect();
+                    let supervised = Supervised { weights, margin: self.losses.margin };
+                    match self.losses.edit.zip(original.as_ref()) {
+                        Some((loss, original)) => pass.pair([edited, original], loss, beta, share, &supervised)?,
+                        None => pass.supervised(edited, &supervised)?,
+                    }
                 }
                 Said::Preference { chosen, rejected } => {
-                    pass.pair(chosen, rejected, self.losses.preference, beta, share)?;
+                    let none = Supervised::default();
+                    pass.pair([chosen, rejected], self.losses.preference, beta, share, &none)?;
                 }
                 Said::Good(text) => pass.single(text, unpaired, beta, true, share)?,
                 Said::Bad(text) => pass.single(text, unpaired, beta, false, share)?,
@@ -397,7 +417,8 @@ impl<'a> TextFit<'a> {
     }
 
     fn state(&self) -> FitState {
-        FitState::of_texts(self.place, self.finished, self.loss, self.weight, &self.params, &self.optimiser)
+        let average = self.average.clone();
+        FitState::of_texts(self.place, self.finished, self.loss, self.weight, average, &self.params, &self.optimiser)
     }
 
     fn take_up(&mut self, state: &FitState) -> Result<()> {
@@ -407,6 +428,7 @@ impl<'a> TextFit<'a> {
         self.optimiser = state.restore(&mut self.params)?;
         (self.place, self.finished, self.loss) = (state.place, state.finished, state.loss());
         self.weight = state.rehearsal();
+        self.average = state.average().clone();
         self.put_back();
         Ok(())
     }

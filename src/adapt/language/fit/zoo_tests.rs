@@ -134,7 +134,7 @@ impl Golden {
             sum.resize(gradient.len(), 0.0);
             sum.iter_mut().zip(gradient).for_each(|(s, g)| *s += g);
         };
-        let again = trainer.backward(passed, &self.text, &self.arrays["weights"].1, &mut give).unwrap();
+        let again = trainer.backward(passed, &self.text, &mut |at, _| self.arrays["weights"].1[at], &mut give).unwrap();
         assert_eq!(again, log_probs, "{}", self.name);
         let keys = sites.iter().flat_map(|(site, _)| ["A", "B"].map(|side| format!("{site}.grad.{side}")));
         let mut worst = (0f32, String::new());
@@ -194,7 +194,9 @@ fn layers_before_the_first_site_run_once_a_text() {
             let passed = trainer.forward(&factors, text).unwrap();
             let mut found = vec![trainer.log_probs(&passed, text).unwrap()];
             let weights = &golden.arrays["weights"].1;
-            trainer.backward(passed, text, weights, &mut |_, gradient| found.push(gradient.to_vec())).unwrap();
+            trainer
+                .backward(passed, text, &mut |at, _| weights[at], &mut |_, gradient| found.push(gradient.to_vec()))
+                .unwrap();
             assert!(found.len() > sites.len() && found.iter().flatten().any(|v| *v != 0.0), "{name}");
             found
         };
