@@ -120,8 +120,10 @@ pub(crate) struct TextFit<'a> {
     /// Gradients of the step that is being taken.
     grads: Grads,
     optimiser: AdamW,
-    /// Of the last steps: what the fit ends with.
+    /// What the fit ends with.
     average: Average,
+    /// Steps after which each one counts in the average. All count until the fit runs, and knows how many there are.
+    averaged_after: u64,
     /// Without the values of factors that are trained as a whole: `params` has them.
     deltas: Vec<SiteDelta>,
     parts: Vec<Part>,
@@ -188,6 +190,7 @@ impl<'a> TextFit<'a> {
             params,
             optimiser,
             average: Average::default(),
+            averaged_after: 0,
             deltas,
             parts,
             place,
@@ -233,7 +236,7 @@ impl<'a> TextFit<'a> {
         let total = epochs * self.steps_per_epoch();
         let total = most.map_or(total, |most| most.min(total)).max(1);
         let warmup = (total as f32 * self.recipe.warmup).ceil() as u64;
-        let averaged = total - (AVERAGED * total as f64).round() as u64;
+        self.averaged_after = total - (AVERAGED * total as f64).round() as u64;
         let mut in_time = true;
         let schedule = Schedule { warmup, total, decay: Decay::Cosine, floor: FLOOR };
         while !self.finished && self.place.0 < epochs {
@@ -248,9 +251,6 @@ impl<'a> TextFit<'a> {
                 }
                 let lr = self.recipe.rate() * schedule.factor(self.optimiser.steps());
                 self.loss += self.step(batch, references, lr)?;
-                if self.optimiser.steps() > averaged {
-                    self.average.add(&self.params);
-                }
                 self.place.1 += 1;
                 if let Some((keeper, name)) = &keeper {
                     keeper.stepped(name, &|| self.state());
@@ -306,6 +306,9 @@ impl<'a> TextFit<'a> {
         self.parts.iter().zip(&mut self.grads.0).for_each(|(part, gradient)| part.project(gradient));
         self.optimiser.step(&mut self.params, &self.grads, lr)?;
         self.put_back();
+        if self.optimiser.steps() > self.averaged_after {
+            self.average.add(&self.params);
+        }
         Ok(loss)
     }
 
