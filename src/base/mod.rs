@@ -5,6 +5,7 @@ mod branches;
 mod cache;
 mod check;
 mod decompose;
+mod device;
 mod external;
 mod fold_dequant;
 #[cfg(test)]
@@ -42,6 +43,7 @@ use tract_onnx::prelude::*;
 
 pub(crate) use cache::CacheEntry;
 pub use check::{MAX_EXTENT, MAX_MADE_BYTES, MAX_OPSET, MAX_RANK, MAX_TENSOR_BYTES};
+pub use device::{Device, DeviceChoice, Gpu, HAS_CUDA, NoGpu, PlacedPlan, Placement, find_gpu};
 pub(crate) use external::in_one_file;
 pub(crate) use guard::guarded;
 pub(crate) use half::is_half;
@@ -91,6 +93,7 @@ pub struct Base {
     /// Position of the input that is fed with what is given without a name.
     fed: Option<usize>,
     ending: std::sync::OnceLock<tail::Ending>,
+    placement: Placement,
     /// The last to go: it gives back the memory of the weights.
     _store: Arc<stored::Store>,
 }
@@ -223,6 +226,7 @@ impl Base {
             asked: tail::Asked::default(),
             fed: None,
             ending: Default::default(),
+            placement: Placement::default(),
             _store: store,
         })
     }
@@ -271,6 +275,14 @@ impl Base {
         });
         self.fed = fed.transpose()?;
         Ok(self)
+    }
+    /// The same model, whose plans are compiled for what was found to compute them.
+    pub fn on(self, placement: Placement) -> Base {
+        Base { placement, ..self }
+    }
+    /// What computes its plans; the processor where nothing else was said.
+    pub fn placement(&self) -> &Placement {
+        &self.placement
     }
     /// The input that is fed with what is given without a name: the one that was named, or the only one.
     pub fn fed_input(&self) -> Option<usize> {

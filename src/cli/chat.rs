@@ -15,7 +15,7 @@ use rustyline::error::ReadlineError;
 
 use super::generate::{GenerationArgs, left_out};
 use super::output::{Output, printable_text};
-use super::{ProfileArg, stop};
+use super::{DeviceArg, ProfileArg, stop};
 
 /// Talk with a language model in the terminal
 #[derive(Args)]
@@ -31,6 +31,8 @@ pub struct Chat {
     options: GenerationArgs,
     #[command(flatten)]
     profile: ProfileArg,
+    #[command(flatten)]
+    device: DeviceArg,
 }
 
 /// Temperature of a second answer where the most likely tokens are taken otherwise.
@@ -52,7 +54,7 @@ A line that ends with \\ goes on with the next one. Ctrl-C stops an answer.";
 
 impl Chat {
     pub fn run(self, output: &Output) -> Result<ExitCode> {
-        let session = self.profile.session(&self.home)?;
+        let session = self.profile.session(&self.home, &self.device, output)?;
         let conversation = session.conversation()?;
         let config = self.options.or(conversation.defaults()?)?;
         if !conversation.has_template()? {

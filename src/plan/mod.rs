@@ -2,10 +2,13 @@
 //!
 //! Everything outside `base`, `sites`, `grad` and `plan` sees ndarray and plain slices only.
 
+mod agreement;
 mod batch;
 mod cache;
 mod compiled;
 mod convert;
+#[cfg(feature = "cuda")]
+mod cuda;
 mod declutter;
 mod decode;
 mod decode_plans;
@@ -23,6 +26,7 @@ mod lent_factors;
 #[cfg(feature = "train")]
 mod likelihood;
 mod lowering;
+mod on_gpu;
 mod padding;
 mod padding_trial;
 #[cfg(feature = "train")]
@@ -49,11 +53,18 @@ mod untrained;
 mod variant;
 #[cfg(feature = "train")]
 mod weights;
+#[cfg(not(feature = "cuda"))]
+mod without_cuda;
 #[cfg(feature = "train")]
 mod worker;
 
 use ndarray::{Array2, ArrayD};
 use tract_core::internal::*;
+
+#[cfg(feature = "cuda")]
+use cuda as gpu;
+#[cfg(not(feature = "cuda"))]
+use without_cuda as gpu;
 
 pub(crate) use batch::{Batch, check, sequence_length};
 pub(crate) use decode::{Decoder, KvCache};

@@ -8,6 +8,7 @@ mod damage;
 mod disks;
 mod doctor;
 mod from;
+mod gpu;
 mod interactions;
 mod language;
 mod layers;
