@@ -3,7 +3,7 @@
 //! | operator | becomes |
 //! |---|---|
 //! | `Widen`, a weight that is kept narrow | a constant of floats |
-//! | `LowRank` and `LowRankBackward` of linear sites | two products and a sum; three or four products |
+//! | `LowRank` of linear sites | two products and a sum |
 //! | `IsNan`, which that runtime lacks | `x ≠ x` |
 //! | `LogSoftmax`, which it takes for `Softmax`, and either of several axes, which it refuses | their parts |
 //!
@@ -21,8 +21,8 @@ use tract_core::ops::nn::{Reduce, Reducer, Softmax, SoftmaxKind};
 use crate::ops::{Widen, sweep};
 use crate::sites::{Geometry, LowRank};
 
-/// Leaves as few operators of ours in `model` as can be.
-pub(super) fn of_runtime(model: &mut TypedModel) -> TractResult<()> {
+/// Leaves as few operators of ours in a forward graph as can be.
+pub(super) fn forward(model: &mut TypedModel) -> TractResult<()> {
     for id in 0..model.nodes().len() {
         if let Some(weight) = model.node(id).op_as::<Widen>() {
             let weight = Arc::new(weight.tensor()?);
@@ -31,22 +31,20 @@ pub(super) fn of_runtime(model: &mut TypedModel) -> TractResult<()> {
         }
     }
     sweep(model, low_rank)?;
-    #[cfg(feature = "train")]
-    sweep(model, backward::low_rank)?;
     sweep(model, is_nan)?;
     sweep(model, softmax)
 }
 
 /// Rows and channels of a linear site whose channels are the last axis.
-struct Linear {
-    rows: usize,
-    input: usize,
-    output: usize,
-    rank: usize,
+pub(super) struct Linear {
+    pub rows: usize,
+    pub input: usize,
+    pub output: usize,
+    pub rank: usize,
 }
 
 impl Linear {
-    fn of(geometry: &Geometry) -> Option<Linear> {
+    pub fn of(geometry: &Geometry) -> Option<Linear> {
         match *geometry {
             Geometry::Linear { outer: rows, input, output, inner: 1, rank } => {
                 Some(Linear { rows, input, output, rank })
@@ -57,14 +55,14 @@ impl Linear {
 }
 
 /// The patch that takes a node's place.
-struct Parts<'a> {
-    patch: TypedModelPatch,
-    name: &'a str,
+pub(super) struct Parts<'a> {
+    pub patch: TypedModelPatch,
+    pub name: &'a str,
 }
 
 impl Parts<'_> {
     /// `value` in another shape of as many numbers.
-    fn shaped(&mut self, what: &str, value: OutletId, shape: &[usize]) -> TractResult<OutletId> {
+    pub fn shaped(&mut self, what: &str, value: OutletId, shape: &[usize]) -> TractResult<OutletId> {
         let from = self.patch.outlet_fact(value)?.shape.to_tvec();
         let to: TVec<TDim> = shape.iter().map(|d| d.to_dim()).collect();
         if from == to {
@@ -85,7 +83,7 @@ impl Parts<'_> {
         Ok(x)
     }
 
-    fn product(&mut self, what: &str, axes: &str, a: OutletId, b: OutletId) -> TractResult<OutletId> {
+    pub fn product(&mut self, what: &str, axes: &str, a: OutletId, b: OutletId) -> TractResult<OutletId> {
         self.wire(what, EinSum::new(axes.parse()?, f32::datum_type()), &[a, b])
     }
 }
@@ -142,40 +140,4 @@ fn softmax(model: &TypedModel, node: &TypedNode) -> TractResult<Option<TypedMode
     let mut patch = parts.patch;
     patch.shunt_outside(model, node.id.into(), out)?;
     Ok(Some(patch))
-}
-
-#[cfg(feature = "train")]
-mod backward {
-    use super::*;
-    use crate::sites::{LowRankBackward, Onto};
-
-    pub(super) fn low_rank(model: &TypedModel, node: &TypedNode) -> TractResult<Option<TypedModelPatch>> {
-        let Some(op) = node.op_as::<LowRankBackward>().filter(|op| op.onto == Onto::Nothing) else { return Ok(None) };
-        let Some(d) = Linear::of(&op.geometry) else { return Ok(None) };
-        let mut patch = TypedModelPatch::new("the gradient of a low-rank product of the runtime's operators");
-        let taps = patch.taps(model, &node.inputs)?;
-        let &[x, saved, a, b, dy] = &taps[..] else { return Ok(None) };
-        let mut parts = Parts { patch, name: &node.name };
-        let dy = parts.shaped("dy", dy, &[d.rows, d.output])?;
-        let saved = parts.shaped("saved", saved, &[d.rows, d.rank])?;
-        let narrow = parts.product("narrow", "mn,rn->mr", dy, b)?;
-        let db = parts.product("db", "mr,mn->rn", saved, dy)?;
-        let da = match op.need_a {
-            true => {
-                let x = parts.shaped("x", x, &[d.rows, d.input])?;
-                parts.product("da", "mk,mr->kr", x, narrow)?
-            }
-            false => parts.patch.add_const(format!("{}.da", node.name), tensor1(&[0f32]))?,
-        };
-        let mut out = tvec!(da, db);
-        if op.need_x {
-            let dx = parts.product("dx", "mr,kr->mk", narrow, a)?;
-            out.push(parts.shaped("dx.shaped", dx, &op.x_shape)?);
-        }
-        let mut patch = parts.patch;
-        for (slot, outlet) in out.into_iter().enumerate() {
-            patch.shunt_outside(model, OutletId::new(node.id, slot), outlet)?;
-        }
-        Ok(Some(patch))
-    }
 }

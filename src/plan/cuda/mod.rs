@@ -7,9 +7,13 @@
 //! Each thread has a stream of the GPU, and the order of what two streams do is not kept. So a pass begins with values
 //! in the processor's memory and ends with such, and never leaves its thread (see `Compiled`).
 
+#[cfg(feature = "train")]
+mod backward;
 mod graph;
-#[cfg(test)]
+#[cfg(all(test, feature = "train"))]
 mod tests;
+#[cfg(not(feature = "train"))]
+mod untrained;
 
 use tract_core::internal::*;
 use tract_core::ops::konst::Const;
@@ -17,12 +21,17 @@ use tract_core::ops::source::TypedSource;
 use tract_gpu::fact::DeviceTypedFactExt;
 use tract_gpu::sync::DeviceSync;
 
+#[cfg(feature = "train")]
+use backward::backward;
+#[cfg(not(feature = "train"))]
+use untrained::backward;
+
 use super::declutter::declutter;
 use super::on_gpu::OnGpu;
 
 /// Prepares a graph. Its weights go to the GPU's memory, where every plan has its own.
 pub(super) fn prepare(mut model: TypedModel) -> TractResult<OnGpu> {
-    graph::of_runtime(&mut model)?;
+    of_runtime(&mut model)?;
     declutter(&mut model)?;
     let runtime = runtime_for_name("cuda")?.context("the program was linked without the runtime of CUDA")?;
     let runnable = runtime.prepare(model)?;
@@ -42,6 +51,12 @@ pub(super) fn prepare(mut model: TypedModel) -> TractResult<OnGpu> {
         }
     }
     Ok(made)
+}
+
+/// Leaves as few operators of ours in `model` as can be.
+fn of_runtime(model: &mut TypedModel) -> TractResult<()> {
+    graph::forward(model)?;
+    backward(model)
 }
 
 /// Whether the results of a node of a prepared graph are in the GPU's memory.

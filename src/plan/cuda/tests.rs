@@ -158,7 +158,7 @@ fn operators_taken_apart_answer_as_before() {
         let (deltas, examples) = sample(&base);
         let whole = graph(&base, &deltas);
         let mut apart_graph = whole.clone();
-        graph::of_runtime(&mut apart_graph).unwrap();
+        of_runtime(&mut apart_graph).unwrap();
         let linear = |node: &&TypedNode| {
             node.op_as::<LowRank>().is_some_and(|op| matches!(op.geometry, Geometry::Linear { inner: 1, .. }))
         };
@@ -197,7 +197,7 @@ fn the_gradient_of_a_low_rank_product_taken_apart_is_the_same() {
         let outputs = model.wire_node("backward", op, &sources).unwrap();
         model.select_output_outlets(&outputs).unwrap();
         let mut taken_apart = model.clone();
-        graph::of_runtime(&mut taken_apart).unwrap();
+        of_runtime(&mut taken_apart).unwrap();
         let left = taken_apart.eval_order().unwrap();
         assert!(!left.into_iter().any(|id| taken_apart.node(id).op_is::<LowRankBackward>()));
         let inputs: TVec<TValue> = shapes.iter().enumerate().map(|(i, s)| values(s, i).into_tvalue()).collect();
@@ -219,7 +219,7 @@ fn the_runtime_of_cuda_is_linked() {
 /// Operators of `model` that the runtime's translators leave on the processor, by name. They are asked without a GPU:
 /// constants, which would be copied to it, are inputs here.
 fn left_on_cpu(mut model: TypedModel) -> BTreeMap<String, usize> {
-    graph::of_runtime(&mut model).unwrap();
+    of_runtime(&mut model).unwrap();
     declutter(&mut model).unwrap();
     rewrite_einsum_to_prefix_matmul(&mut model, false).unwrap();
     let rules = Rewriter::default().with_rule_for("kernel", rewrite_kernel_conv_in_oihw);
