@@ -11,7 +11,7 @@ use acclimate::base::Base;
 use acclimate::disk::RealDisk;
 use acclimate::input::{ArrayData, NamedArray, TextEncoder, arrays, image, write_npz};
 use acclimate::journal::salvage::{salvage, survey};
-use acclimate::journal::{FeedbackKind, InteractionId, Journal, JournalWriter, Record, SegmentSize, StoredInput};
+use acclimate::journal::{Journal, JournalWriter, Record};
 use acclimate::store::Store;
 use acclimate::{Error, ErrorKind, Result};
 use rand::{RngExt, SeedableRng};
@@ -19,6 +19,10 @@ use rand_chacha::ChaCha8Rng;
 
 #[path = "forge.rs"]
 mod forge;
+#[path = "operations.rs"]
+mod operations;
+#[path = "texts.rs"]
+mod texts;
 
 /// One kind of input.
 pub struct Target {
@@ -52,7 +56,14 @@ pub const ALL: [Target; 11] = [
         cost: 1,
     },
     Target { name: "head", seeds: heads, read: read_head, mend: |bytes| mend_head(bytes), memory: tight, cost: 1 },
-    Target { name: "operations", seeds: stories, read: run_operations, mend: nothing, memory: generous, cost: 20 },
+    Target {
+        name: "operations",
+        seeds: operations::seeds,
+        read: operations::run,
+        mend: nothing,
+        memory: generous,
+        cost: 20,
+    },
     Target { name: "onnx", seeds: models, read: read_model, mend: forge::forge_model, memory: inflated, cost: 20 },
     Target {
         name: "inspect",
@@ -190,7 +201,7 @@ fn journals() -> Vec<Vec<u8>> {
     let segment = fixture("tests/fixtures/journal-v3/journal.segments/000001.log");
     let list = fixture("tests/fixtures/journal-v3/journal.log");
     let two = [&(segment.len() as u32).to_le_bytes()[..], &segment, &list].concat();
-    vec![fixture("tests/fixtures/journal-v1.bin"), fixture("tests/fixtures/journal-v2.bin"), two]
+    vec![fixture("tests/fixtures/journal-v1.bin"), fixture("tests/fixtures/journal-v2.bin"), two, texts::journal()]
 }
 
 /// Where the growing file begins in an input.
@@ -273,75 +284,6 @@ fn read_head(bytes: &[u8], folder: &Path) -> Result<()> {
 }
 
 /// Scripts: a byte is an operation, the next one what it is about.
-fn stories() -> Vec<Vec<u8>> {
-    let usual = (0..60u8).flat_map(|n| [[0, n], [1, n * 3], [n % 7, n]]).flatten().collect();
-    vec![usual, (0..200).collect(), vec![0, 9, 0, 8, 3, 0, 0, 1, 1, 0, 4, 1, 5, 0, 0, 1, 1, 1, 3, 0, 2, 0, 6, 3, 0, 1]]
-}
-
-/// Runs a script on a journal of small segments and on a list in memory, which must agree.
-fn run_operations(bytes: &[u8], folder: &Path) -> Result<()> {
-    let folder = tempfile::tempdir_in(folder).map_err(|e| Error::io("cannot make a folder", folder, e))?;
-    let path = folder.path().join("journal.log");
-    JournalWriter::create(&RealDisk, &path, 1)?;
-    let size = SegmentSize { bytes: 600, records: 8 };
-    let mut writer = JournalWriter::open_sized(Arc::new(RealDisk), &path, size)?;
-    let mut told: Vec<Record> = vec![];
-    for pair in bytes.as_chunks::<2>().0.iter().take(120) {
-        let about = u32::from(pair[1]) % 40;
-        match pair[0] % 7 {
-            0 | 1 => {
-                let input = StoredInput::Text("?".repeat(about as usize));
-                let id = writer.state().next_id()?;
-                let record = Record::Interaction { id, at_ms: 1, input, top: vec![], generation: 0 };
-                writer.append(record.clone())?;
-                told.push(record);
-            }
-            2 | 3 => {
-                let record = Record::Feedback { id: InteractionId(about), at_ms: 2, kind: FeedbackKind::Accept };
-                let of = |r: &&Record| r.interaction() == Some(InteractionId(about));
-                let fits = told.iter().filter(of).count() == 1;
-                let said = writer.append(record.clone());
-                assert_eq!(said.is_ok(), fits, "{about}: {said:?}");
-                told.extend(said.ok().map(|()| record));
-            }
-            4 if pair[1] % 3 == 0 => {
-                let id = InteractionId(about);
-                let was = writer.state().feedback_on(id)?.map(|f| f.kind);
-                let kind =
-                    if was == Some(FeedbackKind::Ignored) { FeedbackKind::Accept } else { FeedbackKind::Ignored };
-                let fits = was.is_some();
-                let record = Record::Revision { id, at_ms: 3, kind, was: was.unwrap_or(FeedbackKind::Accept) };
-                let said = writer.append(record.clone());
-                assert_eq!(said.is_ok(), fits, "{about}: {said:?}");
-                told.extend(said.ok().map(|()| record));
-            }
-            4 => writer.seal()?,
-            5 => {
-                let ids = std::collections::HashSet::from([InteractionId(about), InteractionId(about + 5)]);
-                writer.forget(&ids, false)?;
-                told.retain(|r| r.interaction().is_none_or(|id| !ids.contains(&id)));
-            }
-            _ => {
-                drop(writer);
-                writer = JournalWriter::open_sized(Arc::new(RealDisk), &path, size)?;
-            }
-        }
-        if writer.is_full() {
-            writer.seal()?;
-        }
-    }
-    let found: Result<Vec<Record>> = Journal::read(&RealDisk, &path).and_then(Iterator::collect);
-    assert_eq!(found?, told);
-    let spoken = told.iter().filter(|r| matches!(r, Record::Feedback { .. })).count();
-    let feedback = told.iter().filter(|r| !matches!(r, Record::Interaction { .. })).count();
-    let state = writer.state();
-    assert_eq!((state.feedback(), state.interactions(), state.spoken()), (feedback, told.len() - feedback, spoken));
-    let ignored = state.last_words(usize::MAX)?.iter().filter(|w| w.entry.kind == FeedbackKind::Ignored).count();
-    assert_eq!(state.ignored(), ignored);
-    assert!(survey(&RealDisk, &path)?.is_sound());
-    Ok(())
-}
-
 fn models() -> Vec<Vec<u8>> {
     let plain = ["conv_zoo", "effnet_tiny", "bert2"].map(|name| fixture(&format!("tests/goldens/{name}/model.onnx")));
     let zipped = ["zoo/gru", "zoo/crnn_bilstm", "zoo/unet_bilinear", "zoo/qwen2", "quantised/bert_int4"].into_iter();

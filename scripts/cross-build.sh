@@ -127,9 +127,8 @@ report() {
         die "the binary needs glibc $glibc, newer than $max_glibc" \
             "--linker zig links against the symbols of $max_glibc"
     fi
-    case $target in
-        aarch64-*) "$root/scripts/check-baseline.sh" "$built.symbols" >&2 ;;
-    esac
+    command -v "$gnu-objdump" >/dev/null || [ "$arch" = amd64 ] || need "$gnu-objdump" "binutils-$gnu"
+    "$root/scripts/check-baseline.sh" "$built.symbols" >&2
 }
 
 read_arguments "$@"

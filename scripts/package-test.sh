@@ -40,6 +40,7 @@ here=
 source "$root/scripts/lib/emulate.sh"
 source "$root/scripts/lib/debian-root.sh"
 source "$root/scripts/lib/archive-test.sh"
+[ -z "$demo" ] || need jq jq
 
 clean() {
     [ -z "$here" ] || umount "$here/proc" 2>/dev/null || true
@@ -74,6 +75,12 @@ nightly() { # COMMAND...
     # However busy this machine is.
     as_user "$@" --after 1 --max-cpu-pressure 100 --max-memory-pressure 100 --max-temperature 200 || return 1
     as_user acclimate status /var/lib/acclimate/door --json | grep -q '"generation":2'
+}
+
+demo() {
+    as_user sh -c 'cd /var/lib/acclimate && acclimate demo --json --quiet' >"$work/demo.json" || return 1
+    jq -r '"      accuracy \(.mean_base * 1000 | round / 1000) before, \(.mean_adapted * 1000 | round / 1000) after"' \
+        "$work/demo.json" && jq -e '.mean_adapted > .mean_base' "$work/demo.json" >/dev/null
 }
 
 new_feedback() {
@@ -115,7 +122,7 @@ try_deb() { # DEB
     check "manual pages" grep -qx /usr/share/man/man1/acclimate-train.1.gz "$work/listed"
     check "completions" grep -qx /usr/share/bash-completion/completions/acclimate "$work/listed"
     if [ -n "$demo" ]; then
-        check "the demo, as the service's user" as_user sh -c 'cd /var/lib/acclimate && acclimate demo --json --quiet'
+        check "the demo learns, as the service's user" demo
     fi
     check "the quick start, as the service's user" as_user sh /tmp/walk.sh /tmp/models /var/lib/acclimate/door
     # New feedback, for the night.

@@ -9,7 +9,7 @@ use tract_onnx::pb::{
 };
 
 use super::integers::{numbers, volume, whole_values};
-use super::lower::{BLOCKS, GROUP_QUERY, blocks_refusal, group_query_refusal};
+use super::lower::refusal;
 use super::onnx::node_name;
 use super::stored;
 use crate::error::{Error, Result};
@@ -107,6 +107,9 @@ fn operator(node: &NodeProto, known: &dyn Fn(&str) -> bool) -> Result<()> {
              layers can adapt",
         ));
     }
+    if let Some(unread) = refusal(node) {
+        return Err(unread);
+    }
     if !DOMAINS.contains(&node.domain.as_str()) || !known(&node.op_type) {
         let domain = if node.domain.is_empty() { String::new() } else { format!(" of {:?}", node.domain) };
         return Err(Error::unsupported(format!("the operator {}{domain} is not known", node.op_type))
@@ -128,18 +131,6 @@ fn operator(node: &NodeProto, known: &dyn Fn(&str) -> bool) -> Result<()> {
     if node.op_type == "BatchNormalization" && trains() {
         return Err(Error::unsupported("a BatchNormalization in training mode")
             .hint("switch the model to evaluation before it is exported"));
-    }
-    if node.op_type == BLOCKS
-        && let Some(why) = blocks_refusal(node)
-    {
-        return Err(Error::unsupported(why).hint("quantise it to blocks of 4 or 8 bits, in their usual order"));
-    }
-    if node.op_type == GROUP_QUERY
-        && let Some(why) = group_query_refusal(node)
-    {
-        return Err(Error::unsupported(why).hint(
-            "export it with `optimum-cli export onnx --task text-generation-with-past`, which writes standard operators",
-        ));
     }
     if ["LSTM", "GRU", "RNN", "DynamicQuantizeLSTM"].contains(&node.op_type.as_str()) {
         // The runtime reads none of these.

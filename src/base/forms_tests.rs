@@ -13,7 +13,7 @@ use super::{Base, Bucket};
 use crate::error::{ErrorKind, Result};
 use crate::sites::{SiteTable, find};
 
-fn text(name: &str, s: &str) -> AttributeProto {
+pub(super) fn text(name: &str, s: &str) -> AttributeProto {
     AttributeProto {
         name: name.into(),
         r#type: AttributeType::String as i32,
@@ -22,29 +22,29 @@ fn text(name: &str, s: &str) -> AttributeProto {
     }
 }
 
-fn floats(name: &str, t: &Tensor) -> TensorProto {
+pub(super) fn floats(name: &str, t: &Tensor) -> TensorProto {
     let dims: Vec<i64> = t.shape().iter().map(|d| *d as i64).collect();
     float_tensor(name.into(), crate::ops::floats(t).unwrap(), &dims)
 }
 
-fn bytes(name: &str, kind: DataType, dims: &[i64], values: &[u8]) -> TensorProto {
+pub(super) fn bytes(name: &str, kind: DataType, dims: &[i64], values: &[u8]) -> TensorProto {
     let (dims, raw_data) = (dims.to_vec(), values.to_vec());
     TensorProto { name: name.into(), dims, data_type: kind as i32, raw_data, ..TensorProto::default() }
 }
 
 /// A model of `nodes` whose inputs are `x`, floats, and `i`, integers, of these shapes.
-fn graph(x: &[usize], i: &[usize], initializers: Vec<TensorProto>, nodes: Vec<NodeProto>) -> ModelProto {
+pub(super) fn graph(x: &[usize], i: &[usize], initializers: Vec<TensorProto>, nodes: Vec<NodeProto>) -> ModelProto {
     let dims = |shape: &[usize]| shape.iter().map(|d| Value::DimValue(*d as i64)).collect::<Vec<_>>();
     let inputs = vec![input("x", DataType::Float, &dims(x)), input("i", DataType::Int64, &dims(i))];
     model(18, inputs, initializers, nodes)
 }
 
-fn base(model: &ModelProto) -> Result<Base> {
+pub(super) fn base(model: &ModelProto) -> Result<Base> {
     Base::from_bytes(&model.encode_to_vec(), std::path::Path::new("forms.onnx"))
 }
 
 /// What a model of [`graph`] answers, at the sizes that it fixes.
-fn answer(model: &ModelProto, x: &Tensor, i: &Tensor) -> Result<Tensor> {
+pub(super) fn answer(model: &ModelProto, x: &Tensor, i: &Tensor) -> Result<Tensor> {
     let typed = base(model)?.concrete(&Bucket { batch: 1, sequence: 1, past: 0 })?;
     crate::base::guarded(ErrorKind::UnsupportedModel, "cannot run it", || {
         let plan = typed.into_decluttered()?.into_optimized()?.into_runnable()?;

@@ -182,7 +182,7 @@ impl Base {
         let mut onnx = onnx::summarise(&proto);
         if let Some(graph) = &mut proto.graph {
             onnx.modules = lower::packed_modules(graph);
-            lower::lower(graph, onnx.opset);
+            lower::lower(graph, onnx.opset).map_err(|e| e.within(path.display()))?;
             fold_dequant::fold(graph);
             half::widen(graph);
             narrow::widen_states(graph);
@@ -449,7 +449,7 @@ pub(crate) fn graph_of(bytes: &[u8]) -> Result<TypedModel> {
     let opset = onnx::summarise(&proto).opset;
     if let Some(graph) = &mut proto.graph {
         check::operators(graph, &|op| operators.op_register.0.contains_key(op) || lower::knows(op))?;
-        lower::lower(graph, opset);
+        lower::lower(graph, opset)?;
         half::widen(graph);
         stored::as_nodes(graph);
     }

@@ -1,6 +1,6 @@
 //! `generate`: answers of a home's language model, for programs.
 
-use std::io::{IsTerminal, Read, Write};
+use std::io::{ErrorKind as IoKind, IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::Ordering;
@@ -21,6 +21,8 @@ const LARGEST: u64 = 64 << 20;
 const STOPPED: u8 = 130;
 /// Most tokens of an answer where neither the caller nor the model says.
 const MOST_TOKENS: usize = 512;
+/// What is said of a model that was not trained for conversations.
+pub(super) const NO_TEMPLATE: &str = "the model has no chat template: it goes on where the text ends";
 
 /// Answer a prompt with a language model
 #[derive(Args)]
@@ -104,6 +106,10 @@ impl Generate {
         let session = self.profile.session(&self.home, &self.device, output)?;
         let mut conversation = session.conversation()?;
         let config = self.options.or(conversation.defaults()?)?;
+        let has_template = conversation.has_template()?;
+        if !has_template {
+            output.note(NO_TEMPLATE);
+        }
         let stopped = stop::on_signal()?;
         let mut shown = output.list();
         let (several, conversations) = self.conversations()?;
@@ -129,16 +135,21 @@ impl Generate {
                     return Err(if several { e.within(format!("conversation {}", n + 1)) } else { e });
                 }
             };
-            broken.map_err(|e| Error::io("cannot write the answer", Path::new("standard output"), e))?;
             if answer.left_out > 0 {
                 output.warn(left_out(&answer));
             }
-            if let Some(why) = &answer.unrecorded {
-                output.warn(format_args!("the answer could not be recorded, and takes no feedback: {why}"));
+            if let Some(warning) = unrecorded(&answer) {
+                output.warn(warning);
             }
+            match broken {
+                // A reader that has gone away is no error, and reads no other answer either.
+                Err(e) if e.kind() == IoKind::BrokenPipe => break,
+                other => other.map_err(|e| Error::io("cannot write the answer", Path::new("standard output"), e))?,
+            }
+            let data = as_json(&answer, has_template);
             match several {
-                true => shown.push(&as_json(&answer), String::new)?,
-                false => output.data(&as_json(&answer), String::new)?,
+                true => shown.push(&data, String::new)?,
+                false => output.data(&data, String::new)?,
             }
             if stopped.load(Ordering::Relaxed) {
                 break;
@@ -203,7 +214,13 @@ pub(super) fn left_out(answer: &Generated) -> String {
     )
 }
 
-pub(super) fn as_json(answer: &Generated) -> Value {
+/// What is said where an answer has no id.
+pub(super) fn unrecorded(answer: &Generated) -> Option<String> {
+    let why = answer.unrecorded.as_ref()?;
+    Some(format!("the answer could not be recorded, and takes no feedback: {why}"))
+}
+
+fn as_json(answer: &Generated, has_template: bool) -> Value {
     json!({
         "id": answer.id.map(|id| id.to_string()),
         "text": answer.text,
@@ -213,6 +230,7 @@ pub(super) fn as_json(answer: &Generated) -> Value {
         "prompt_tokens": answer.prompt_tokens,
         "cached_tokens": answer.cached_tokens,
         "left_out": answer.left_out,
+        "chat_template": has_template,
         "prefill_ms": answer.prefill_ms,
         "token_ms": answer.token_ms,
     })

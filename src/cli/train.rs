@@ -102,6 +102,7 @@ impl Train {
             "superseded": report.superseded,
             "ignored": report.ignored,
             "beyond_most": report.beyond(),
+            "too_long": report.too_long(),
             "swapped": report.swaps().iter().map(swapped_json).collect::<Vec<_>>(),
             "contradicting": report.contradicting,
             "only_label": report.only_label,
@@ -248,6 +249,7 @@ pub(super) fn language(found: &LanguageFound) -> Value {
         "closer": found.calls.better,
         "further": found.calls.worse,
         "n": found.calls.n,
+        "conversations": found.conversations,
         "strength": found.strength,
         "perplexity": r.and_then(|r| r.perplexity).map(|[base, after]| json!({ "base": base, "after": after })),
         "kl": r.map(|r| r.kl),
@@ -324,6 +326,12 @@ fn for_people(report: &TrainReport, home: &str) -> String {
         lines.push(format!(
             "{} left out: there is more than a training takes; it took the newest, and older ones of each class",
             items(report.beyond())
+        ));
+    }
+    if report.too_long() > 0 {
+        lines.push(format!(
+            "{} left out: the texts are too long for the memory that the training may take (--memory)",
+            items(report.too_long())
         ));
     }
     for s in report.swaps() {

@@ -43,6 +43,26 @@ pub enum Call {
     Worse,
 }
 
+impl Call {
+    /// 1, 0 or -1.
+    pub fn sign(self) -> i64 {
+        match self {
+            Call::Better => 1,
+            Call::Same => 0,
+            Call::Worse => -1,
+        }
+    }
+
+    /// That of a sum of signs.
+    pub fn of_sign(sum: i64) -> Call {
+        match sum.signum() {
+            1 => Call::Better,
+            0 => Call::Same,
+            _ => Call::Worse,
+        }
+    }
+}
+
 impl Judged {
     /// An edit counts as better where the answer comes closer to it and the edit is more probable: either alone may
     /// be luck.
@@ -80,6 +100,10 @@ pub struct TextRetention {
 }
 
 impl TextRetention {
+    /// Of a candidate that gives values that are not finite numbers.
+    pub const NOT_FINITE: TextRetention =
+        TextRetention { perplexity: None, kl: f64::INFINITY, tokens: 0, agree: 0, endless: 0 };
+
     /// Share of tokens whose most likely one stays.
     pub fn share(&self) -> f64 {
         if self.tokens == 0 { 1.0 } else { self.agree as f64 / self.tokens as f64 }
@@ -120,9 +144,12 @@ pub struct Calls {
 
 impl Calls {
     /// Of these.
-    pub fn count(judged: &[Judged]) -> Calls {
-        let of = |wanted: Call| judged.iter().filter(|j| j.call() == wanted).count() as u64;
-        Calls { better: of(Call::Better), worse: of(Call::Worse), n: judged.len() as u64 }
+    pub fn count(calls: impl Iterator<Item = Call>) -> Calls {
+        calls.fold(Calls::default(), |all, call| Calls {
+            better: all.better + u64::from(call == Call::Better),
+            worse: all.worse + u64::from(call == Call::Worse),
+            n: all.n + 1,
+        })
     }
 
     /// The paired test (`stats::paired`) that the candidate is better more often than worse.
@@ -135,6 +162,10 @@ impl Calls {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn count(judged: &[Judged]) -> Calls {
+        Calls::count(judged.iter().map(Judged::call))
+    }
 
     fn edit(closeness: [f64; 2], log_prob: [f64; 2]) -> Judged {
         Judged::Edit { closeness, log_prob }
@@ -157,9 +188,9 @@ mod tests {
         let half: Vec<Judged> = (0..20)
             .map(|i| if i % 2 == 0 { edit([0.3, 0.9], [-2.0, -1.0]) } else { edit([0.9, 0.3], [-2.0, -1.0]) })
             .collect();
-        assert!(!Calls::count(&half).decide(&limits).passed());
+        assert!(!count(&half).decide(&limits).passed());
         let all = vec![edit([0.3, 0.9], [-2.0, -1.0]); 8];
-        assert!(Calls::count(&all).decide(&limits).passed());
+        assert!(count(&all).decide(&limits).passed());
     }
 
     #[test]
@@ -172,5 +203,6 @@ mod tests {
         says(TextRetention { agree: 850, ..good }, "15.0 %");
         says(TextRetention { endless: 2, ..good }, "2 prompts");
         says(TextRetention { perplexity: Some([20.0, f64::NAN]), ..good }, "finite");
+        says(TextRetention::NOT_FINITE, "finite");
     }
 }

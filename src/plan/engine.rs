@@ -1,9 +1,10 @@
 //! Runs any number of examples through the right compiled plan: buckets, caches, threads, and pooling.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use ndarray::Array2;
 
+use super::at_once::at_once;
 use super::cache::{PlanCache, limit};
 use super::pooling::{Rows, pool};
 use super::variant::Variant;
@@ -35,6 +36,8 @@ pub(crate) struct Engine {
     padding: Padding,
     /// Cores that one example is answered on.
     cores: usize,
+    /// See [`at_once`].
+    most: OnceLock<usize>,
     pub(super) ends: Ends,
     forward: PlanCache<(Key, Bucket), ForwardPlan>,
     pub(super) train: TrainPlans,
@@ -48,6 +51,7 @@ impl Engine {
             window: usize::MAX,
             padding: Padding::Exact,
             cores: 1,
+            most: OnceLock::new(),
             ends: Ends::Tail(task),
             forward: PlanCache::new(limit(&base, FORWARD_PLANS), ForwardPlan::bytes),
             train: TrainPlans::new(&base),
@@ -85,9 +89,12 @@ impl Engine {
         self.padding
     }
 
-    /// The bucket for `batch` examples of which the longest has `length` positions: that length, or where it is padded
-    /// the next one that plans are compiled for, no longer than examples are or the model takes.
+    /// The bucket for `batch` examples, or as many as a pass takes at once, of which the longest has `length`
+    /// positions: that length, or where it is padded the next one that plans are compiled for, no longer than examples
+    /// are or the model takes.
     pub fn bucket(&self, batch: usize, length: usize) -> Bucket {
+        let most = || *self.most.get_or_init(|| at_once(&self.base, usize::MAX));
+        let batch = if batch > 1 { batch.min(most()) } else { batch };
         self.bucket_of(batch, length, self.padding)
     }
 

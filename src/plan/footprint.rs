@@ -7,6 +7,7 @@ use tract_core::model::order::{build_flush_list, eval_order_opt_ram};
 use tract_core::ops::konst::Const;
 use tract_core::ops::source::TypedSource;
 
+use super::at_once::bytes;
 use super::lowering;
 use super::passing::{Feed, Plans, Segment};
 use crate::base::Base;
@@ -97,13 +98,6 @@ fn scratch(model: &TypedModel, node: &TypedNode) -> TractResult<u64> {
     } else {
         tape_bytes(node, &model.node_input_facts(node.id)?)
     })
-}
-
-/// Bytes of a value; none while its shape is open.
-pub(super) fn bytes(fact: &TypedFact) -> u64 {
-    fact.shape
-        .as_concrete()
-        .map_or(0, |shape| shape.iter().fold(fact.datum_type.size_of() as u64, |all, &d| all.saturating_mul(d as u64)))
 }
 
 #[cfg(test)]

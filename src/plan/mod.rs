@@ -3,6 +3,7 @@
 //! Everything outside `base`, `sites`, `grad` and `plan` sees ndarray and plain slices only.
 
 mod agreement;
+mod at_once;
 mod batch;
 mod cache;
 mod compiled;
@@ -66,6 +67,7 @@ use cuda as gpu;
 #[cfg(not(feature = "cuda"))]
 use without_cuda as gpu;
 
+pub(crate) use at_once::at_once;
 pub(crate) use batch::{Batch, check, sequence_length};
 pub(crate) use decode::{Decoder, KvCache};
 pub(crate) use engine::{Engine, MICRO_BATCH};

@@ -11,7 +11,7 @@ use tract_core::ops::binary::TypedBinOp;
 use tract_core::ops::element_wise::ElementWiseOp;
 use tract_core::ops::source::TypedSource;
 
-use super::footprint::bytes;
+use super::at_once::bytes;
 use super::graph::dependents;
 use crate::ops::{After, copy_constant, is_constant};
 

@@ -9,7 +9,7 @@ use std::collections::{HashMap, HashSet};
 use tract_core::internal::*;
 use tract_core::ops::source::TypedSource;
 
-use super::footprint::bytes;
+use super::at_once::bytes;
 use super::graph::dependents;
 use crate::ops::is_constant;
 

@@ -134,7 +134,7 @@ fn picture(preprocessing: &Preprocessing) -> RgbImage {
     RgbImage::from_fn(width, height, |x, y| [level(x, width), level(y, height), level(x + y, width + height)])
 }
 
-/// A batch that the file leaves open is open.
+/// A batch that the file leaves open is open, unless pictures of its size pass one by one anyway.
 fn two_at_once(engine: &Engine, example: &Example) -> Result<()> {
     let Err(e) = engine.many(&Variant::Base, &[example, example], 1, 2) else { return Ok(()) };
     let refused = Error::unsupported("the model leaves the number of examples open, and takes only one at a time")

@@ -80,7 +80,7 @@ impl Home {
                 let intake = IntakeKind::new(&model.base, &config, options.tokenizer.as_deref())?;
                 told.fits(&model.base, &intake, &model.known_labels(), tell)?;
             }
-            config.padding = new.first_run(model.base, &config)?;
+            config.padding = new.first_run(model.base, &config, tell)?;
             config.encryption = new.encryption()?;
             let Some(told) = told else {
                 new.store(&mut config, external)?;
@@ -239,10 +239,12 @@ impl NewHome<'_> {
     }
 
     /// Runs examples the whole way; the answer is whether sequences may be padded.
-    fn first_run(&self, base: Base, config: &Config) -> Result<TextPadding> {
+    fn first_run(&self, base: Base, config: &Config, tell: &mut dyn FnMut(&str)) -> Result<TextPadding> {
         if config.task == Task::CausalLm.name() {
             let folder = self.language_folder()?;
-            Language::open(Arc::new(base), &folder, config.threads())?.first_run()?;
+            let language = Language::open(Arc::new(base), &folder, config.threads())?;
+            language.first_run()?;
+            language.warnings().iter().for_each(|warning| tell(warning));
             return Ok(TextPadding::default());
         }
         let intake = IntakeKind::new(&base, config, self.options.tokenizer.as_deref())?;

@@ -46,6 +46,8 @@ pub struct TrainReport {
     pub ignored: usize,
     /// Feedback items that taught nothing, since there are more than a training takes.
     pub(crate) beyond: usize,
+    /// Feedback items that taught nothing, since their texts are too long for the memory that the training may take.
+    pub(crate) too_long: usize,
     /// Labels that swapped their meaning: older feedback with them taught nothing.
     pub(crate) swapped: Vec<Swapped>,
     /// Feedback items on nearly the same inputs that say different classes. All of them taught.
@@ -98,6 +100,13 @@ impl TrainReport {
         /// Feedback items that taught nothing, since there are more than a training takes.
         pub fn beyond(&self) -> usize {
             self.beyond
+        }
+    }
+    internal! {
+        /// Feedback items that taught nothing, since their texts are too long for the memory that the training may
+        /// take.
+        pub fn too_long(&self) -> usize {
+            self.too_long
         }
     }
     internal! {
@@ -239,6 +248,7 @@ impl Session {
             superseded,
             ignored,
             beyond,
+            too_long: 0,
             swapped,
             contradicting,
             only_label,

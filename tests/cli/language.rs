@@ -16,7 +16,7 @@ const TEMPLATE: &str = "<s> {% for m in messages %}{{ m.role }} {{ m.content }} 
                         {% if add_generation_prompt %}assistant{% endif %}";
 
 /// A folder as transformers has it, of a tiny model with random weights and a tokenizer of words.
-fn model(folder: &Path, name: &str) {
+pub fn model(folder: &Path, name: &str) {
     let zip = format!("{}/tests/goldens/lm/{name}.zip", env!("CARGO_MANIFEST_DIR"));
     let mut zip = zip::ZipArchive::new(std::fs::File::open(zip).unwrap()).unwrap();
     let mut model = vec![];
@@ -47,7 +47,7 @@ fn model(folder: &Path, name: &str) {
 }
 
 /// A home of such a model, by its path.
-fn home(folder: &TempDir, name: &str) -> String {
+pub fn home(folder: &TempDir, name: &str) -> String {
     let source = folder.path().join(name);
     model(&source, name);
     let home = folder.path().join(format!("home_{name}")).display().to_string();
@@ -56,7 +56,7 @@ fn home(folder: &TempDir, name: &str) -> String {
     home
 }
 
-fn text(home: &str, more: &[&str]) -> String {
+pub fn text(home: &str, more: &[&str]) -> String {
     let answer = answered(&[&["generate", home, "w5 w6 w7", "--max-tokens", "8"], more].concat());
     answer["text"].as_str().unwrap().to_string()
 }

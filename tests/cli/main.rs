@@ -3,10 +3,13 @@
 #![cfg(all(feature = "cli", feature = "train"))]
 
 mod adapt;
+mod answers;
+mod chats;
 mod daily;
 mod damage;
 mod disks;
 mod doctor;
+mod endless;
 mod from;
 mod gpu;
 mod interactions;
@@ -19,6 +22,8 @@ mod program;
 mod refusals;
 mod running;
 mod suite;
+mod templates;
+mod terminal;
 mod texts;
 mod together;
 mod tools;

@@ -7,10 +7,13 @@ use std::process::Stdio;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::program::{acclimate, json as answered, refused, says};
+use crate::program::{acclimate, json as answered, refused, run, says};
+
+/// Most tokens of an answer, which are bytes.
+const BYTES: usize = 160;
 
 /// A home of the bundled model, with the prompts and answers that its script edits.
-fn home(folder: &TempDir) -> (String, Vec<(String, String)>) {
+pub fn home(folder: &TempDir) -> (String, Vec<(String, String)>) {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/models/tiny_chat.zip");
     let mut zip = zip::ZipArchive::new(std::fs::File::open(path).unwrap()).unwrap();
     zip.extract(folder.path()).unwrap();
@@ -24,11 +27,12 @@ fn home(folder: &TempDir) -> (String, Vec<(String, String)>) {
 }
 
 /// Answers to prompts, in order.
-fn ask(home: &str, folder: &Path, prompts: &[&str]) -> Vec<Value> {
+fn ask(home: &str, folder: &Path, prompts: &[&str], most: usize) -> Vec<Value> {
     let file = folder.join("asked.jsonl");
     let line = |p: &&str| format!("{}\n", json!({ "messages": [{ "role": "user", "content": p }] }));
     std::fs::write(&file, prompts.iter().map(line).collect::<String>()).unwrap();
-    let answers = answered(&["generate", home, "--file", &file.display().to_string(), "--max-tokens", "160"]);
+    let file = file.display().to_string();
+    let answers = answered(&["generate", home, "--file", &file, "--max-tokens", &most.to_string()]);
     answers.as_array().unwrap().clone()
 }
 
@@ -42,11 +46,45 @@ fn the_demo_of_a_chat_shows_a_wish_that_was_learned() {
 }
 
 #[test]
+fn the_demo_shows_people_both_answers_of_another_model() {
+    let folder = TempDir::new().unwrap();
+    let (home, _) = home(&folder);
+    let model = folder.path().display().to_string();
+    let output = run(&["demo", "--chat", "--model", &model]);
+    let (shown, said) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+    assert!(output.status.success(), "{said}");
+    let mut lines = shown.lines();
+    let heads: Vec<&str> = lines.next().unwrap().split("  ").map(str::trim).filter(|head| !head.is_empty()).collect();
+    assert_eq!(heads, ["prompt that was never fed back", "before", "after"], "{shown}");
+    let script = std::fs::read(crate::program::asset("chat_demo.json")).unwrap();
+    let script: Value = serde_json::from_slice(&script).unwrap();
+    let held_out = script["held_out"].as_array().unwrap()[..20].iter();
+    let prompts: Vec<&str> = held_out.map(|asked| asked["prompt"].as_str().unwrap()).collect();
+    let answers = ask(&home, folder.path(), &prompts, 64);
+    let short = |text: &str| match text.char_indices().nth(44) {
+        Some((at, _)) => format!("{}…", &text[..at]),
+        None => text.to_string(),
+    };
+    for (prompt, answer) in prompts.iter().zip(answers) {
+        let row = lines.next().unwrap();
+        let before = short(&answer["text"].as_str().unwrap().replace(char::is_whitespace, " "));
+        let both = row.strip_prefix(&short(prompt)).unwrap_or_default().trim_start();
+        let after = both.strip_prefix(before.trim()).unwrap_or_default();
+        assert!(!before.trim().is_empty() && !after.trim().is_empty(), "{prompt}: {before:?} in {row:?}");
+    }
+    assert_eq!(lines.next(), Some(""), "{shown}");
+    let outcome = lines.next().unwrap();
+    assert!(outcome.starts_with("after "), "{shown}");
+    assert!(outcome.contains(" of 20 answers are as this person wants them"), "{shown}");
+    refused(&["demo", "--chat", "--model", &folder.path().join("nowhere").display().to_string()], 74);
+}
+
+#[test]
 fn edits_are_recorded_learned_listed_and_undone() {
     let folder = TempDir::new().unwrap();
     let (home, edits) = home(&folder);
     let prompts: Vec<&str> = edits.iter().map(|(p, _)| p.as_str()).collect();
-    let answers = ask(&home, folder.path(), &prompts[..16]);
+    let answers = ask(&home, folder.path(), &prompts[..16], BYTES);
     let id = |n: usize| answers[n]["id"].as_str().unwrap().to_string();
     for (n, (_, wanted)) in edits[..15].iter().enumerate() {
         let receipt = answered(&["feedback", &home, &id(n), "--edit", wanted]);
@@ -64,7 +102,7 @@ fn edits_are_recorded_learned_listed_and_undone() {
     let trained = answered(&["train", &home]);
     assert_eq!((&trained["promoted"], &trained["generation"]), (&json!(true), &json!(1)), "{trained}");
     assert!(trained["language"]["closer"].as_u64().unwrap() >= 10, "{trained}");
-    let again = ask(&home, folder.path(), &prompts[20..28]);
+    let again = ask(&home, folder.path(), &prompts[20..28], BYTES);
     let as_wanted = again.iter().zip(&edits[20..28]).filter(|(a, (_, wanted))| a["text"] == wanted.as_str()).count();
     assert!(as_wanted >= 5 && again[0]["generation"] == 1, "{as_wanted} of 8: {again:?}");
     // Merged in a folder, with all that a home is made of.
@@ -74,7 +112,7 @@ fn edits_are_recorded_learned_listed_and_undone() {
     says(&refused(&["export", &home, "--merged", &whole.display().to_string()], 2), "error", "exists");
     let other = folder.path().join("other").display().to_string();
     answered(&["init", &other, "--model", exported["written"].as_str().unwrap()]);
-    let merged = ask(&other, folder.path(), &prompts[20..23]);
+    let merged = ask(&other, folder.path(), &prompts[20..23], BYTES);
     let same = merged.iter().zip(&again).all(|(a, b)| a["text"] == b["text"] && a["generation"] == 0);
     assert!(same, "{merged:?} {again:?}");
     if cfg!(feature = "bundles") {
@@ -89,7 +127,7 @@ fn edits_are_recorded_learned_listed_and_undone() {
     let status = answered(&["status", &home]);
     assert_eq!((&status["generation"], &status["feedback"]), (&json!(1), &json!(16)));
     assert_eq!(answered(&["rollback", &home])["generation"], 0);
-    assert_eq!(ask(&home, folder.path(), &prompts[..1])[0]["text"], answers[0]["text"]);
+    assert_eq!(ask(&home, folder.path(), &prompts[..1], BYTES)[0]["text"], answers[0]["text"]);
     let forgotten = answered(&["forget", &home, &id(3), "--no-train"]);
     assert_eq!((&forgotten["forgotten"], &forgotten["removed"]), (&json!(1), &json!([1])));
 }
@@ -119,7 +157,7 @@ fn conversations_of_others_are_learned_once_and_forgotten() {
     assert!(found["reason"].as_str().unwrap().contains("conversation 17"), "{found}");
     assert_eq!((&trained["promoted"], &trained["language"]["n"]), (&json!(true), &json!(17)), "{trained}");
     let asked: Vec<&str> = edits[20..28].iter().map(|(prompt, _)| prompt.as_str()).collect();
-    let answers = ask(&home, folder.path(), &asked);
+    let answers = ask(&home, folder.path(), &asked, BYTES);
     let as_wanted = answers.iter().zip(&edits[20..28]).filter(|(a, (_, wanted))| a["text"] == wanted.as_str()).count();
     assert!(as_wanted >= 5, "{as_wanted} of 8: {answers:?}");
     let again = answered(&["train", &home, "--data", &data]);
@@ -164,6 +202,7 @@ fn what_is_typed_in_a_chat_is_feedback() {
     assert!(output.status.success(), "{said}");
     let parts = [
         "saved. 1 waiting",
+        "stays what is learned",
         "which answer is better",
         "the answer itself",
         "2 answers have feedback",
@@ -176,7 +215,7 @@ fn what_is_typed_in_a_chat_is_feedback() {
     let kind = |i: &Value| i["feedback"]["kind"].as_str().unwrap_or("-").to_string();
     let kinds: Vec<String> = listed.as_array().unwrap().iter().map(kind).collect();
     // The latest first: the second answer of the retry, the one that was preferred to it, the edited one.
-    assert_eq!(kinds, ["-", "preferred-over", "accept"], "{listed}");
+    assert_eq!(kinds, ["-", "preferred-over", "edit"], "{listed}");
     assert_eq!(listed[1]["feedback"]["over"], listed[0]["id"], "{listed}");
 }
 
@@ -184,7 +223,7 @@ fn what_is_typed_in_a_chat_is_feedback() {
 fn texts_and_classes_do_not_mix() {
     let folder = TempDir::new().unwrap();
     let (home, edits) = home(&folder);
-    let id = ask(&home, folder.path(), &[&edits[0].0])[0]["id"].as_str().unwrap().to_string();
+    let id = ask(&home, folder.path(), &[&edits[0].0], BYTES)[0]["id"].as_str().unwrap().to_string();
     says(&refused(&["feedback", &home, &id, "--label", "lamp"], 2), "next", "--edit");
     says(&refused(&["feedback", &home, &id, "--edit", " "], 2), "error", "an edit to nothing");
     says(&refused(&["predict", &home, "lamp"], 2), "next", "acclimate generate");

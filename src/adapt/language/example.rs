@@ -56,10 +56,19 @@ pub(crate) struct LanguageExample {
     pub said: Said,
     /// Names the messages that were answered.
     pub messages: [u8; 32],
+    /// The conversation that the answer is a turn of.
+    pub conversation: usize,
     /// When it was said, in milliseconds since 1970.
     pub at_ms: u64,
     /// Whether the active generation has not learned from it.
     pub fresh: bool,
+}
+
+impl LanguageExample {
+    /// Tokens of the longest text that is looked at.
+    pub fn longest(&self) -> usize {
+        self.said.texts().iter().map(|text| text.tokens.len()).max().unwrap_or(0)
+    }
 }
 
 /// What there is to learn from, and what is to stay as it is.

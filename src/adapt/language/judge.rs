@@ -49,10 +49,10 @@ pub(super) struct Known {
 /// What a candidate makes of what was said.
 #[derive(Default)]
 pub(super) struct Judgement {
-    /// Against the base model, of everything.
-    pub base: Vec<Judged>,
+    /// Against the base model, of every example.
+    pub base: Vec<(usize, Judged)>,
     /// Against the active generation, of what that has not learned from; empty where the base model is active.
-    pub active: Vec<Judged>,
+    pub active: Vec<(usize, Judged)>,
 }
 
 impl Judgement {
@@ -94,7 +94,7 @@ impl LanguageAdaptation<'_> {
         (theirs, were): (&Variant, &mut Answers),
         (ours, are): (&Variant, &mut Answers),
         items: &[usize],
-    ) -> Result<Vec<Judged>> {
+    ) -> Result<Vec<(usize, Judged)>> {
         let rated = |at: &usize| matches!(self.dataset.examples[*at].said, Said::Good(_) | Said::Bad(_));
         let drift = match items.iter().any(rated) {
             true => [self.usual(passes, theirs)?, self.usual(passes, ours)?],
@@ -104,7 +104,7 @@ impl LanguageAdaptation<'_> {
         for &at in items {
             self.goes_on()?;
             let example = &self.dataset.examples[at];
-            judged.push(match &example.said {
+            let call = match &example.said {
                 Said::Edit { edited, original } => {
                     let (wanted, most) = self.wanted(edited, original.as_ref());
                     let close = |variant: &Variant, known: &mut Answers| -> Result<f64> {
@@ -134,7 +134,8 @@ impl LanguageAdaptation<'_> {
                     let after = mean(&passes.log_probs(ours, text)?) - drift[1];
                     Judged::Rated { good, log_prob: [before, after] }
                 }
-            });
+            };
+            judged.push((at, call));
         }
         Ok(judged)
     }

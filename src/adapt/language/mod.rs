@@ -5,12 +5,15 @@
 //! one fit learns from all of them. Where it changes texts that nobody complained about too much, weaker ones are
 //! tried: the same factors with a smaller scale.
 
+mod conversations;
 mod example;
 mod fit;
 mod judge;
 
+use std::cell::Cell;
 use std::time::{Duration, Instant};
 
+use conversations::{folds, independent};
 pub(crate) use example::{LanguageDataset, LanguageExample, Said};
 use fit::FittedText;
 pub(crate) use fit::{Losses, References, TextFit};
@@ -26,7 +29,6 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::gate::language::{Calls, Judged, TextRetention};
 use crate::plan::{Decoder, Engine, EnteredTexts, Factors, Keeps, SiteKey, TextPasses, TextTrainer, Variant};
 use crate::stats::paired::Decision;
-use crate::stats::random::{keyed_rng, shuffle};
 use crate::sync::on_cores;
 
 /// Peak learning rate of the factors where the hidden states have this width, and its bounds: a wider model takes
@@ -44,6 +46,9 @@ const BATCH: usize = 2;
 const STRENGTHS: [f32; 4] = [1.0, 0.85, 0.7, 0.5];
 /// Part of a limit of time that the fits may take; judging has the rest.
 const OF_FITS: f64 = 0.8;
+/// Good and bad answers, of each, from which on KTO takes the place of APO-zero: its estimate of the divergence wants
+/// batches of several.
+const KTO_FROM: usize = 8;
 /// Examples from which on two folds are enough.
 const MANY: usize = 48;
 
@@ -89,6 +94,8 @@ pub(crate) struct LanguageWinner {
 pub struct LanguageFound {
     /// How many answers come closer to what was said, how many come further away, and how many were judged.
     pub calls: Calls,
+    /// Conversations that the answers are of, where each counts once in the test.
+    pub conversations: Option<u64>,
     /// What it changed elsewhere, where that was measured.
     pub retention: Option<TextRetention>,
     /// Scale of its factors, as a share of the usual one.
@@ -96,8 +103,17 @@ pub struct LanguageFound {
 }
 
 impl LanguageAdaptation<'_> {
+    /// # Errors
+    /// [`ErrorKind::Interrupted`] when it was stopped. A training with values that are no numbers is a verdict.
     pub fn run(&self) -> Result<LanguageOutcome> {
-        on_cores(self.settings.threads, || self.run_here())
+        let (started, steps) = (Instant::now(), Cell::new(0));
+        on_cores(self.settings.threads, || self.run_here(started, &steps)).or_else(|e| match e.kind() {
+            ErrorKind::BadData => {
+                let outcome = self.nothing(format!("no adapter came of it: {e}"), started);
+                Ok(LanguageOutcome { steps: steps.get(), ..outcome })
+            }
+            _ => Err(e),
+        })
     }
 
     /// How a fit of so many examples is trained.
@@ -114,8 +130,7 @@ impl LanguageAdaptation<'_> {
         }
     }
 
-    fn run_here(&self) -> Result<LanguageOutcome> {
-        let started = Instant::now();
+    fn run_here(&self, started: Instant, steps: &Cell<u64>) -> Result<LanguageOutcome> {
         let n = self.dataset.examples.len();
         if n < FEWEST_EXAMPLES {
             let more = FEWEST_EXAMPLES - n;
@@ -130,7 +145,7 @@ impl LanguageAdaptation<'_> {
                           anew, roll back to 0 first";
             return Ok(self.nothing(reason.into(), started));
         }
-        let folds = self.folds();
+        let folds = folds(&self.dataset.examples, most_folds(n), self.settings.seed);
         let parts = folds.iter().max().map_or(1, |last| last + 1);
         if parts < 2 {
             let reason = "all feedback is about answers to the same messages: nothing judges what is learned from it";
@@ -140,9 +155,10 @@ impl LanguageAdaptation<'_> {
             of: self,
             passes: TextPasses::new(self.engine, self.decoder.context())?,
             references: References::default(),
+            losses: Losses { kto: self.by_kto(), ..self.losses },
             entered: EnteredTexts::new(self.settings.recipe.kept_bytes),
             deadline: self.settings.budget.map(|budget| started + budget.mul_f64(OF_FITS)),
-            steps: 0,
+            steps,
             stage: (0, parts + 1),
         };
         if self.losses.rehearsal > 0.0 {
@@ -173,10 +189,14 @@ impl LanguageAdaptation<'_> {
             for (deltas, items) in &held_out {
                 judged.add(self.judge(&mut run.passes, deltas, items, &mut known)?);
             }
-            let calls = Calls::count(&judged.base);
-            let decision = calls.decide(&self.settings.limits);
-            let mut found = LanguageFound { calls, retention: None, strength };
-            let behind = behind(&Calls::count(&judged.active));
+            let calls = Calls::count(judged.base.iter().map(|(_, judged)| judged.call()));
+            let of = |at: usize| self.dataset.examples[at].conversation;
+            let each = judged.base.iter().map(|(at, judged)| (of(*at), judged.call()));
+            let (independent, by_conversation) = independent(each);
+            let decision = independent.decide(&self.settings.limits);
+            let conversations = by_conversation.then_some(independent.n);
+            let mut found = LanguageFound { calls, conversations, retention: None, strength };
+            let behind = behind(&Calls::count(judged.active.iter().map(|(_, judged)| judged.call())));
             tried.push(line(&found, &decision, behind.as_deref()));
             if !decision.passed() || behind.is_some() {
                 last = Some((found, judged, decision, behind.unwrap_or_default()));
@@ -192,7 +212,10 @@ impl LanguageAdaptation<'_> {
                 Some(base) => base,
                 None => base.insert(self.base_answers()?),
             };
-            let retention = self.retention(&mut run.passes, &deltas, base)?;
+            let retention = match self.retention(&mut run.passes, &deltas, base) {
+                Err(e) if e.kind() == ErrorKind::BadData => TextRetention::NOT_FINITE,
+                other => other?,
+            };
             found.retention = Some(retention);
             let refusal = retention.refusal(&self.settings.limits);
             if let Some(line) = tried.last_mut() {
@@ -202,10 +225,10 @@ impl LanguageAdaptation<'_> {
             last = Some((found, judged, decision, refusal.unwrap_or_default()));
             if passes {
                 let winner = LanguageWinner { deltas, steps: fit.steps, learning_rate: self.recipe(n).rate() };
-                return self.decided(last, Some(winner), run.steps, tried, started);
+                return self.decided(last, Some(winner), steps.get(), tried, started);
             }
         }
-        self.decided(last, None, run.steps, tried, started)
+        self.decided(last, None, steps.get(), tried, started)
     }
 
     fn decided(
@@ -219,10 +242,10 @@ impl LanguageAdaptation<'_> {
         let Some((found, judged, decision, refusal)) = last else {
             return Ok(self.nothing("nothing was trained".into(), started));
         };
-        let closeness = |judged: &[Judged], at: usize| {
+        let closeness = |judged: &[(usize, Judged)], at: usize| {
             let all: Vec<f64> = judged
                 .iter()
-                .filter_map(|j| match j {
+                .filter_map(|(_, judged)| match judged {
                     Judged::Edit { closeness, .. } => Some(closeness[at]),
                     _ => None,
                 })
@@ -235,7 +258,9 @@ impl LanguageAdaptation<'_> {
             (None, false) if decision.passed() => {
                 format!("it is better on what you said ({}), but {refusal}", said(&found.calls))
             }
-            (None, _) => format!("not shown to be better: {}, p = {:.2}", said(&found.calls), decision.p()),
+            (None, _) => {
+                format!("not shown to be better: {}, p = {:.2}{}", said(&found.calls), decision.p(), over(&found))
+            }
         };
         let verdict = Verdict {
             promoted: winner.is_some(),
@@ -258,25 +283,10 @@ impl LanguageAdaptation<'_> {
         matches!(self.serving, Variant::Base)
     }
 
-    /// Of each example its fold: the same messages are on one side.
-    fn folds(&self) -> Vec<usize> {
-        let examples = &self.dataset.examples;
-        let mut prompts: Vec<&[u8; 32]> = vec![];
-        let of: Vec<usize> = examples
-            .iter()
-            .map(|e| {
-                prompts.iter().position(|p| **p == e.messages).unwrap_or_else(|| {
-                    prompts.push(&e.messages);
-                    prompts.len() - 1
-                })
-            })
-            .collect();
-        let folds = most_folds(examples.len()).min(prompts.len());
-        let mut order: Vec<usize> = (0..prompts.len()).collect();
-        shuffle(&mut order, keyed_rng(self.settings.seed, 0, 0));
-        let mut fold = vec![0; prompts.len()];
-        order.iter().enumerate().for_each(|(at, &prompt)| fold[prompt] = at % folds.max(1));
-        of.into_iter().map(|prompt| fold[prompt]).collect()
+    /// Whether KTO is the loss of good and of bad answers, in all fits: what is judged is trained as what may serve.
+    fn by_kto(&self) -> bool {
+        let count = |wanted: fn(&Said) -> bool| self.dataset.examples.iter().filter(|e| wanted(&e.said)).count();
+        count(|s| matches!(s, Said::Good(_))).min(count(|s| matches!(s, Said::Bad(_)))) >= KTO_FROM
     }
 
     fn nothing(&self, reason: String, started: Instant) -> LanguageOutcome {
@@ -325,6 +335,11 @@ fn said(calls: &Calls) -> String {
     format!("{} of {} answers come closer to what you said, {} further away", calls.better, calls.n, calls.worse)
 }
 
+/// What the test counts, where that is not answers.
+fn over(found: &LanguageFound) -> String {
+    found.conversations.map_or_else(String::new, |n| format!(" over {n} conversations"))
+}
+
 /// Why a candidate may not take the place of the active generation, by what that has not learned from. On a tie it
 /// does: it was trained on everything that is still said.
 fn behind(fresh: &Calls) -> Option<String> {
@@ -342,7 +357,7 @@ fn line(found: &LanguageFound, decision: &Decision, refusal: Option<&str>) -> St
     } else {
         String::new()
     };
-    let mut line = format!("all sites{strength}: {}, p = {:.3}", said(&found.calls), decision.p());
+    let mut line = format!("all sites{strength}: {}, p = {:.3}{}", said(&found.calls), decision.p(), over(found));
     if let Some(r) = found.retention {
         if let Some([before, after]) = r.perplexity {
             line += &format!("; perplexity of neutral text {before:.2} to {after:.2}");
@@ -367,9 +382,11 @@ struct Run<'a> {
     of: &'a LanguageAdaptation<'a>,
     passes: TextPasses<'a>,
     references: References,
+    losses: Losses,
     entered: EnteredTexts,
     deadline: Option<Instant>,
-    steps: u64,
+    /// Taken by all fits.
+    steps: &'a Cell<u64>,
     /// Fits done, and fits in all.
     stage: (usize, usize),
 }
@@ -383,7 +400,7 @@ impl Run<'_> {
         let way = (recipe.lora.trains(), keeps);
         let trainer = TextTrainer::new(self.passes.again()?, of.sites, way).keeping(self.entered.clone());
         let examples: Vec<&LanguageExample> = items.iter().map(|&i| &of.dataset.examples[i]).collect();
-        let fit = TextFit::new(trainer, examples, of.sites, &recipe, of.losses)?;
+        let fit = TextFit::new(trainer, examples, of.sites, &recipe, self.losses)?;
         let (done, all) = self.stage;
         self.stage.0 += 1;
         // What is left of the time is shared among the fits to come.
@@ -397,7 +414,7 @@ impl Run<'_> {
             of.say(&format!("training {} of {all}", done + 1), 0.9 * part);
         };
         let fitted = fit.run(&mut self.references, (&stop, &late), of.settings.steps, of.keeper, &mut told)?;
-        self.steps += fitted.steps;
+        self.steps.set(self.steps.get() + fitted.steps);
         Ok(fitted)
     }
 }

@@ -10,7 +10,7 @@ pub(crate) use ranks::applied;
 use crate::adapt::CandidateSites;
 use crate::base::{Base, Bucket, Task};
 use crate::error::Result;
-use crate::plan::{Ends, Keeps, MICRO_BATCH, SiteKey, Survey, TrainPlan, survey};
+use crate::plan::{Ends, Keeps, MICRO_BATCH, SiteKey, Survey, TrainPlan, at_once, survey};
 use crate::process::TrainLimits;
 use crate::sites::{Pattern, Site};
 
@@ -83,8 +83,8 @@ pub(crate) fn choose(base: &Base, task: Task, pattern: &Pattern, rank: usize, le
 }
 
 /// Training examples of a pass: texts are trained one by one.
-fn at_once(task: Task) -> usize {
-    if task == Task::CausalLm { 1 } else { MICRO_BATCH }
+fn examples_of_pass(base: &Base, task: Task) -> usize {
+    if task == Task::CausalLm { 1 } else { at_once(base, MICRO_BATCH) }
 }
 
 /// What is kept between the passes where memory is enough.
@@ -94,8 +94,9 @@ pub(crate) fn kept(task: Task) -> Keeps {
 
 /// Surveys at `length`, or at the longest half of it (and so on) that the model's table of positions allows.
 fn survey_at(base: &Base, task: Task, mut length: usize) -> Result<(Bucket, Survey)> {
+    let examples = examples_of_pass(base, task);
     loop {
-        let bucket = base.bucket(at_once(task), length);
+        let bucket = base.bucket(examples, length);
         match survey(base, task, &bucket) {
             Err(_) if base.has_sequence() && length > 1 => length /= 2,
             seen => return seen.map(|s| (bucket, s)),

@@ -12,6 +12,7 @@ mod pad;
 mod pool;
 mod product;
 mod resize;
+mod rotary;
 mod sequence;
 mod simple;
 

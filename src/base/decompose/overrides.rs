@@ -11,7 +11,7 @@ use tract_onnx::tract_hir::internal::{
 };
 
 use super::super::wrapped::described_by;
-use super::{Form, Wire, Wired, Wiring, deconv, simple};
+use super::{Form, Wire, Wired, Wiring, deconv, rotary, simple};
 
 /// Whether inputs are of the form in which a node is wired here.
 type When = fn(&[&TypedFact]) -> bool;
@@ -26,8 +26,10 @@ const FORMS: &[(&str, Wire, When)] = &[
 /// Whether a node is of the form in which it is wired here, as its attributes tell.
 type Says = fn(&NodeProto) -> bool;
 
-const BY_NODE: &[(&str, Wire, Says)] =
-    &[("ConvTranspose", deconv::to_size, |n| n.attribute.iter().any(|a| a.name == "output_shape"))];
+const BY_NODE: &[(&str, Wire, Says)] = &[
+    ("ConvTranspose", deconv::to_size, |n| n.attribute.iter().any(|a| a.name == "output_shape")),
+    ("RotaryEmbedding", rotary::rotary_embedding, |n| n.domain == "com.microsoft"),
+];
 
 pub(super) fn register(framework: &mut Onnx) {
     for (name, _, _) in FORMS {

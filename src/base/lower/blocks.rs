@@ -11,41 +11,55 @@ use tract_onnx::tract_hir::internal::InferenceOp;
 use super::super::integers::{UINT4, dequantised, float_tensor, numbers};
 use super::super::narrow::quantised_weight;
 use super::super::stored;
+use super::unread::{Unread, later};
 use super::{Given, Lowering, int, int_or};
 
 /// The operator.
 pub(in super::super) const BLOCKS: &str = "MatMulNBits";
 
-/// Why a node of it is not read; none if that does not show in its form.
-pub(in super::super) fn refusal(node: &NodeProto) -> Option<String> {
+const ATTRIBUTES: &[&str] = &["K", "N", "accuracy_level", "bits", "block_size", "weight_prepacked"];
+const USUAL: &str = "quantise the original with ONNX Runtime's MatMulNBitsQuantizer to blocks of 4 or 8 bits, in their \
+                     usual order (without GPTQ's act-order)";
+const NOT_STORED: &str = "its weight, scales and zero points are not stored tensors of the sizes that it states";
+
+/// What of a node is not read; none if that does not show in its form.
+pub(super) fn unread(node: &NodeProto) -> Option<Unread> {
     let bits = int_or(node, "bits", 4);
     if bits != 4 && bits != 8 {
-        return Some(format!("a {BLOCKS} of {bits} bits; those of 4 and 8 are read"));
+        return Some((format!("a {BLOCKS} of {bits} bits; those of 4 and 8 are read"), USUAL));
     }
     let ordered = node.input.get(4).is_some_and(|name| !name.is_empty());
-    ordered.then(|| format!("a {BLOCKS} with a g_idx, an order of its own for the rows of its weight"))
+    let named = [
+        (ordered, Some("a g_idx, an order of its own for the rows of its weight".to_string())),
+        (
+            int(node, "weight_prepacked") != 0,
+            Some("a weight laid out for one processor (weight_prepacked)".to_string()),
+        ),
+        (true, later(node, ATTRIBUTES, 6)),
+    ];
+    let what = named.into_iter().filter(|(found, _)| *found).find_map(|(_, what)| what)?;
+    Some((format!("a {BLOCKS} with {what}"), USUAL))
 }
 
-/// The reader of what is left of it: the runtime's own makes weights that nothing else can read.
+/// The reader of those within the graphs of other nodes: the runtime's own makes weights that nothing else can read.
 pub(in super::super) fn load(_: &ParsingContext, node: &NodeProto) -> TractResult<(Box<dyn InferenceOp>, Vec<String>)> {
-    let why = "its weight, scales and zero points are not stored tensors of the sizes that it states";
-    bail!("{}", refusal(node).unwrap_or_else(|| format!("a {BLOCKS}: {why}")))
+    bail!("{}", unread(node).map_or_else(|| format!("a {BLOCKS} within a branch or a loop"), |(what, _)| what))
 }
 
 /// The bytes of a stored tensor of bytes.
-fn bytes(t: &TensorProto) -> Option<Vec<u8>> {
+pub(super) fn bytes(t: &TensorProto) -> Option<Vec<u8>> {
     let raw = (t.data_type == DataType::Uint8 as i32).then(|| stored::raw(t)).flatten()?;
     Some(if raw.is_empty() { t.int32_data.iter().map(|v| *v as u8).collect() } else { raw.into_owned() })
 }
 
 /// Number of [`bytes`].
-fn bytes_of(t: &TensorProto) -> Option<usize> {
+pub(super) fn bytes_of(t: &TensorProto) -> Option<usize> {
     let listed = (t.data_type == DataType::Uint8 as i32).then_some(t.int32_data.len())?;
     usize::try_from(stored::raw_len(t)).ok().map(|raw| if raw == 0 { listed } else { raw })
 }
 
 /// Of every `row` bytes the first `count` numbers of `bits`, those of a byte from the low bits on.
-fn first_of_rows(bytes: &[u8], row: usize, count: usize, bits: i64) -> Vec<u8> {
+pub(super) fn first_of_rows(bytes: &[u8], row: usize, count: usize, bits: i64) -> Vec<u8> {
     let numbers = |row: &[u8]| -> Vec<u8> {
         if bits == 8 { row.to_vec() } else { row.iter().flat_map(|b| [b & 15, b >> 4]).collect() }
     };
@@ -63,9 +77,7 @@ struct Sizes {
 impl Sizes {
     fn of(node: &NodeProto) -> Option<Sizes> {
         let size = |name: &str| usize::try_from(int(node, name)).ok().filter(|n| *n > 0);
-        let plain = refusal(node).is_none() && int(node, "weight_prepacked") == 0;
-        let bits = plain.then(|| int_or(node, "bits", 4))?;
-        Some(Sizes { bits, k: size("K")?, n: size("N")?, block: size("block_size")? })
+        Some(Sizes { bits: int_or(node, "bits", 4), k: size("K")?, n: size("N")?, block: size("block_size")? })
     }
     /// Blocks of a row.
     fn blocks(&self) -> usize {
@@ -104,8 +116,8 @@ impl Sizes {
 
 /// `x·Wᵀ + b`
 pub(super) fn blocks(to: &mut Lowering, given: &Given) -> Option<()> {
-    let sizes = Sizes::of(given.node)?;
-    let weight = weight(to, given, &sizes)?;
+    let stored = Sizes::of(given.node).and_then(|sizes| weight(to, given, &sizes));
+    let weight = to.wanted(stored, &format!("a {BLOCKS}: {NOT_STORED}"), USUAL)?;
     let equation = AttributeProto {
         name: "equation".into(),
         r#type: AttributeType::String as i32,

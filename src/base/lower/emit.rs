@@ -14,6 +14,11 @@ pub(super) fn integers(name: &str, values: &[i64]) -> AttributeProto {
     AttributeProto { name: name.into(), r#type, ints: values.to_vec(), ..AttributeProto::default() }
 }
 
+/// An attribute of a number.
+pub(super) fn float_attribute(name: &str, f: f32) -> AttributeProto {
+    AttributeProto { name: name.into(), r#type: AttributeType::Float as i32, f, ..AttributeProto::default() }
+}
+
 /// Opset from which on axes are an input.
 const AXES_AS_INPUT: i64 = 13;
 

@@ -3,13 +3,14 @@
 
 use std::collections::HashSet;
 
-use tract_onnx::pb::attribute_proto::AttributeType;
 use tract_onnx::pb::tensor_proto::DataType;
 use tract_onnx::pb::{AttributeProto, GraphProto, NodeProto, ValueInfoProto};
 
 use super::super::narrow::integer;
 use super::super::reload::shape;
-use super::{Given, Lowering, int};
+use super::emit::float_attribute;
+use super::unread::{OPTIMUM, UNFUSED, Unread, later};
+use super::{Given, Lowering, int, number};
 
 /// What ONNX Runtime adds to the scores of masked keys where the node does not say.
 const MASKED: f32 = -10000.0;
@@ -59,14 +60,6 @@ pub(super) fn gemm(to: &mut Lowering, given: &Given) -> Option<()> {
     Some(())
 }
 
-fn number(node: &NodeProto, name: &str) -> Option<f32> {
-    node.attribute.iter().find(|a| a.name == name).map(|a| a.f)
-}
-
-fn float_attribute(name: &str, f: f32) -> AttributeProto {
-    AttributeProto { name: name.into(), r#type: AttributeType::Float as i32, f, ..AttributeProto::default() }
-}
-
 /// Widths of the queries, keys and values that an `Attention` packs into a weight of `wide` columns; none where they
 /// are not all of it.
 pub(super) fn packed_widths(node: &NodeProto, wide: i64) -> Option<[i64; 3]> {
@@ -78,15 +71,39 @@ pub(super) fn packed_widths(node: &NodeProto, wide: i64) -> Option<[i64; 3]> {
     (whole == Some(wide)).then_some(widths)
 }
 
-/// `Attention` over the packed projection of one input. A weight that is not stored, a cache, or rotary embeddings
-/// within: it stays as it is.
+/// What of an `Attention` is not read; none if that does not show in its form.
+pub(super) fn attention_unread(node: &NodeProto) -> Option<Unread> {
+    const KNOWN: &[&str] = &[
+        "do_rotary",
+        "mask_filter_value",
+        "num_heads",
+        "past_present_share_buffer",
+        "qkv_hidden_sizes",
+        "rotary_embedding_dim",
+        "scale",
+        "unidirectional",
+    ];
+    let given = |slot: usize| node.input.get(slot).is_some_and(|name| !name.is_empty());
+    let present = node.output.get(1).is_some_and(|name| !name.is_empty());
+    let named = [
+        (given(4), "a cache (its input past)"),
+        (given(6), "a cache of a fixed size (its input past_sequence_length)"),
+        (present, "a cache (its output present)"),
+        (int(node, "do_rotary") != 0, "the attribute do_rotary"),
+    ];
+    let found = named.into_iter().find(|(found, _)| *found).map(|(_, what)| (what.to_string(), OPTIMUM));
+    let (what, hint) = found.or_else(|| Some((later(node, KNOWN, 7)?, UNFUSED)))?;
+    Some((format!("an Attention of com.microsoft with {what}"), hint))
+}
+
+/// `Attention` over the packed projection of one input.
 pub(super) fn attention(to: &mut Lowering, given: &Given) -> Option<()> {
     let node = given.node;
-    let present = node.output.get(1).is_some_and(|name| !name.is_empty());
-    let plain = given.input(4).is_none() && given.input(6).is_none() && !present && int(node, "do_rotary") == 0;
     let (x, weight) = (given.input(0)?, given.input(1)?);
-    let wide = to.constants.get(weight).filter(|t| plain && t.dims.len() == 2)?.dims[1];
-    let widths = packed_widths(node, wide)?;
+    let wide = to.constants.get(weight).filter(|t| t.dims.len() == 2).map(|t| t.dims[1]);
+    let widths = wide.and_then(|wide| packed_widths(node, wide));
+    let why = "an Attention of com.microsoft whose weights are not a stored tensor of queries, keys and values";
+    let widths = to.wanted(widths, why, UNFUSED)?;
     let product = to.emit_main("MatMul", &[x.to_string(), weight.to_string()], &[]);
     let product = match given.input(2) {
         Some(bias) => to.emit("Add", &[&product, bias]),
@@ -96,14 +113,31 @@ pub(super) fn attention(to: &mut Lowering, given: &Given) -> Option<()> {
     to.attend(given, projections, given.input(3), given.input(5), [None, None])
 }
 
-/// `MultiHeadAttention` over projections of their own; what is packed stays as it is.
+/// What of a `MultiHeadAttention` is not read; none if that does not show in its form.
+pub(super) fn multi_head_unread(node: &NodeProto) -> Option<Unread> {
+    const KNOWN: &[&str] = &["mask_filter_value", "num_heads", "scale", "unidirectional"];
+    let given = |slot: usize| node.input.get(slot).is_some_and(|name| !name.is_empty());
+    let scores = node.output.get(3).is_some_and(|name| !name.is_empty());
+    let named = [
+        (!given(1), "queries, keys and values packed in one input", UNFUSED),
+        (!given(2), "keys and values packed in one input", UNFUSED),
+        (given(8), "a cache of a fixed size (its input past_sequence_length)", OPTIMUM),
+        (given(9), "a cache that is looked up (its input cache_indirection)", OPTIMUM),
+        (scores, "its scores as an output (qk)", UNFUSED),
+    ];
+    let found = named.into_iter().find(|(found, ..)| *found).map(|(_, what, hint)| (what.to_string(), hint));
+    let (what, hint) = found.or_else(|| Some((later(node, KNOWN, 10)?, UNFUSED)))?;
+    Some((format!("a MultiHeadAttention with {what}"), hint))
+}
+
+/// `MultiHeadAttention` over projections of their own.
 pub(super) fn multi_head_attention(to: &mut Lowering, given: &Given) -> Option<()> {
-    // A cache of a fixed size, and one that is looked up.
-    (given.input(8).is_none() && given.input(9).is_none()).then_some(())?;
     let (q, k, v) = (given.input(0)?, given.input(1)?, given.input(2)?);
     let mut projections = [q, k, v].map(str::to_string);
     if let Some(bias) = given.input(3) {
-        let wide = to.constants.get(bias).filter(|t| t.dims.len() == 1 && t.dims[0] % 3 == 0)?.dims[0] / 3;
+        let wide = to.constants.get(bias).filter(|t| t.dims.len() == 1 && t.dims[0] % 3 == 0).map(|t| t.dims[0] / 3);
+        let why = "a MultiHeadAttention whose bias is not a stored tensor of three equal parts";
+        let wide = to.wanted(wide, why, UNFUSED)?;
         for (part, projection) in projections.iter_mut().enumerate() {
             let part = part as i64;
             let own = to.columns(bias, part * wide, (part + 1) * wide);
@@ -162,14 +196,20 @@ impl Lowering<'_> {
         past: [Option<&str>; 2],
     ) -> Option<()> {
         let node = given.node;
-        let heads = int(node, "num_heads");
-        (heads > 0).then_some(())?;
+        let op = &node.op_type;
+        let heads = Some(int(node, "num_heads")).filter(|heads| *heads > 0);
+        let heads = self.wanted(heads, &format!("the operator {op} without its num_heads"), UNFUSED)?;
         let filter = number(node, "mask_filter_value").unwrap_or(MASKED);
         let lengths = mask.filter(|mask| self.lengths.contains(*mask));
         let masked = match mask {
             Some(mask) if lengths.is_none() && self.masks.contains(mask) => Some(self.added(mask, filter)),
-            // Nothing tells which of its forms it has.
-            Some(_) if lengths.is_none() => return None,
+            Some(_) if lengths.is_none() => {
+                let why = format!(
+                    "a mask of this {op} that is neither an input of one number a key nor lengths (its input {})",
+                    if op == "Attention" { "mask_index" } else { "key_padding_mask" }
+                );
+                self.wanted(None, &why, UNFUSED)?
+            }
             _ => None,
         };
         let added = match (masked, bias) {
@@ -177,7 +217,7 @@ impl Lowering<'_> {
             (masked, bias) => masked.or(bias.map(str::to_string)).unwrap_or_default(),
         };
         let mut attributes = vec![integer("q_num_heads", heads), integer("kv_num_heads", heads)];
-        attributes.extend(number(node, "scale").filter(|s| *s > 0.0).map(|s| float_attribute("scale", s)));
+        attributes.extend(number(node, "scale").filter(|s| *s != 0.0).map(|s| float_attribute("scale", s)));
         if int(node, "unidirectional") != 0 {
             attributes.push(integer("is_causal", 1));
         }

@@ -3,19 +3,20 @@
 //!
 //! ONNX Runtime takes positions from the number of tokens that count, which fits texts padded on the right alone.
 //! Here they come from the model's mask, as in other exports: a token's position is the number of those before it
-//! that count.
+//! that count. A cache that ONNX Runtime would keep for a window alone (`sliding_window_cache`) holds all positions
+//! here: the attention looks at the same ones.
 
 use std::collections::HashMap;
 
-use tract_onnx::pb::attribute_proto::AttributeType;
 use tract_onnx::pb::tensor_proto::DataType;
-use tract_onnx::pb::{AttributeProto, GraphProto, NodeProto};
+use tract_onnx::pb::{GraphProto, NodeProto};
 
 use super::super::narrow::integer;
 use super::super::roles::words;
-use super::emit::integers;
+use super::emit::{float_attribute, integers};
 use super::projection::projection;
-use super::{Constants, Given, Lowering, int, int_or};
+use super::unread::{OPTIMUM, Unread, later};
+use super::{Constants, Given, Lowering, int, int_or, number};
 
 /// The operator.
 pub(in super::super) const GROUP_QUERY: &str = "GroupQueryAttention";
@@ -24,23 +25,58 @@ const PAST_KEY: usize = 3;
 const PAST_VALUE: usize = 4;
 pub(in super::super) const COS: usize = 7;
 const SIN: usize = 8;
+const Q_NORM: usize = 14;
+const K_NORM: usize = 15;
+const INPUTS: usize = 17;
+const ATTRIBUTES: &[&str] = &[
+    "causal",
+    "do_rotary",
+    "k_norm_epsilon",
+    "k_quant_type",
+    "kv_cache_bit_width",
+    "kv_num_heads",
+    "local_window_size",
+    "num_heads",
+    "q_norm_epsilon",
+    "qk_norm_epsilon",
+    "qk_output",
+    "rotary_interleaved",
+    "scale",
+    "sliding_window_cache",
+    "smooth_softmax",
+    "softcap",
+    "v_quant_type",
+];
 
-/// Why a node of it is not read; none if that does not show in its form.
-pub(in super::super) fn refusal(node: &NodeProto) -> Option<String> {
-    let set = |name: &str| int(node, name) != 0;
+const FLOAT_CACHE: &str = "build it with a KV cache of floats: the model builder without `kv_cache_quant_scheme`";
+
+/// What of a node is not read; none if that does not show in its form.
+pub(super) fn unread(node: &NodeProto) -> Option<Unread> {
+    let set = |name: &str| int(node, name) > 0;
     let given = |slot: usize| node.input.get(slot).is_some_and(|name| !name.is_empty());
+    let kind = |name: &str| node.attribute.iter().any(|a| a.name == name && !a.s.is_empty() && a.s != b"NONE");
     let named = [
-        (set("smooth_softmax"), "the attribute smooth_softmax"),
-        (set("rotary_interleaved"), "the attribute rotary_interleaved"),
-        (int(node, "qk_output") > 0, "the attribute qk_output"),
-        (int_or(node, "kv_cache_bit_width", 0) > 0, "a quantised cache (kv_cache_bit_width)"),
-        (given(9), "its input position_ids"),
-        (given(10), "its input attention_bias"),
-        (given(11), "its input head_sink"),
-        (!given(PAST_KEY) || !given(PAST_VALUE), "no past keys and values"),
+        (set("smooth_softmax"), "the attribute smooth_softmax", OPTIMUM),
+        (int(node, "rotary_interleaved") != 0, "the attribute rotary_interleaved", OPTIMUM),
+        (set("qk_output"), "the attribute qk_output", OPTIMUM),
+        (int_or(node, "causal", 1) != 1, "the attribute causal of 0", OPTIMUM),
+        (set("kv_cache_bit_width"), "a quantised cache (kv_cache_bit_width)", FLOAT_CACHE),
+        (kind("k_quant_type"), "a quantised cache (k_quant_type)", FLOAT_CACHE),
+        (kind("v_quant_type"), "a quantised cache (v_quant_type)", FLOAT_CACHE),
+        (set("sliding_window_cache") && !set("local_window_size"), "sliding_window_cache and no window", OPTIMUM),
+        (given(9), "its input position_ids", OPTIMUM),
+        (given(10), "its input attention_bias", OPTIMUM),
+        (given(11), "its input head_sink", OPTIMUM),
+        (given(12), "its input k_scale", FLOAT_CACHE),
+        (given(13), "its input v_scale", FLOAT_CACHE),
+        (given(16), "its input query_seqlens", OPTIMUM),
+        (given(Q_NORM) != given(K_NORM), "one of its inputs q_norm_weight and k_norm_weight", OPTIMUM),
+        (given(1) != given(2), "one of its inputs key and value", OPTIMUM),
+        (!given(PAST_KEY) || !given(PAST_VALUE), "no past keys and values", OPTIMUM),
     ];
-    let (_, what) = named.into_iter().find(|(found, _)| *found)?;
-    Some(format!("a {GROUP_QUERY} with {what}"))
+    let found = named.into_iter().find(|(found, ..)| *found).map(|(_, what, hint)| (what.to_string(), hint));
+    let (what, hint) = found.or_else(|| Some((later(node, ATTRIBUTES, INPUTS)?, OPTIMUM)))?;
+    Some((format!("a {GROUP_QUERY} with {what}"), hint))
 }
 
 /// The size of a head of the attention that reads the cache input `past`, where the file tells it.
@@ -74,38 +110,41 @@ pub(super) fn mask(graph: &GraphProto) -> Option<String> {
 /// Rewrites a node.
 pub(super) fn group_query(to: &mut Lowering, given: &Given) -> Option<()> {
     let node = given.node;
-    refusal(node).is_none().then_some(())?;
-    let size = *to.head_sizes.get(given.output()?)?;
+    let why = "a GroupQueryAttention whose heads' size is not told by the product with a stored weight before it";
+    let size = to.head_sizes.get(given.output()?).copied();
+    let size = to.wanted(size, why, OPTIMUM)?;
     let (heads, shared) = (int(node, "num_heads"), int(node, "kv_num_heads"));
-    (heads > 0 && shared > 0).then_some(())?;
-    let mask = to.mask.clone()?;
+    let mask = to.mask.clone();
+    let mask = to.wanted(mask, "a GroupQueryAttention in a model without an input attention_mask", OPTIMUM)?;
     let [q, k, v] = match (given.input(1), given.input(2)) {
         (Some(k), Some(v)) => [given.input(0)?.to_string(), k.to_string(), v.to_string()],
         _ => to.split(given.input(0)?, &[heads * size, shared * size, shared * size]),
     };
     let [q, k, v] = [(q, heads), (k, shared), (v, shared)].map(|(x, heads)| to.heads(&x, heads, size));
+    let (q, k) = match (given.input(Q_NORM), given.input(K_NORM)) {
+        (Some(of_q), Some(of_k)) => {
+            (to.normalised(&q, of_q, "q_norm_epsilon", node), to.normalised(&k, of_k, "k_norm_epsilon", node))
+        }
+        _ => (q, k),
+    };
     let (q, k) = match int(node, "do_rotary") {
         0 => (q, k),
         _ => {
             let positions = to.positions(&mask, &q);
-            let half = to.constants.get(given.input(COS)?)?.dims.get(1).copied()?;
-            let cos = to.angles(given.input(COS)?, &positions);
-            let sin = to.angles(given.input(SIN)?, &positions);
+            let tables = given.input(COS).zip(given.input(SIN));
+            let half = tables.and_then(|(cos, _)| to.constants.get(cos)?.dims.get(1).copied());
+            let why = "a GroupQueryAttention with rotary embeddings whose cos_cache and sin_cache are not stored";
+            let (half, (cos, sin)) = to.wanted(half.zip(tables), why, OPTIMUM)?;
+            let (cos, sin) = (to.angles(cos, &positions), to.angles(sin, &positions));
             (to.rotated(&q, &cos, &sin, half, size), to.rotated(&k, &cos, &sin, half, size))
         }
     };
     let counts = to.emit_with("Cast", &[&mask], vec![integer("to", DataType::Bool as i64)]);
     let counts = to.unsqueeze(&counts, &[1, 2]);
-    let number = |name: &str, value: f32| AttributeProto {
-        name: name.into(),
-        r#type: AttributeType::Float as i32,
-        f: value,
-        ..Default::default()
-    };
-    let float = |name: &str| node.attribute.iter().find(|a| a.name == name).map(|a| a.f).filter(|f| *f > 0.0);
+    let float = |name: &str| number(node, name).filter(|f| *f != 0.0).map(|f| float_attribute(name, f));
     let mut attributes = vec![integer("is_causal", 1)];
-    attributes.extend(float("scale").map(|scale| number("scale", scale)));
-    attributes.extend(float("softcap").map(|cap| number("softcap", cap)));
+    attributes.extend(float("scale"));
+    attributes.extend(float("softcap").filter(|cap| cap.f > 0.0));
     let window = int_or(node, "local_window_size", -1);
     if window > 0 {
         attributes.push(integer("left_window_size", window - 1));
@@ -133,6 +172,13 @@ impl Lowering<'_> {
         let shape = self.integers(&[0, 0, heads, size]);
         let apart = self.emit("Reshape", &[x, &shape]);
         self.emit_with("Transpose", &[&apart], vec![integers("perm", &[0, 2, 1, 3])])
+    }
+
+    /// Each head divided by its root mean square, times a weight that all share.
+    fn normalised(&mut self, x: &str, weight: &str, own: &str, node: &NodeProto) -> String {
+        let epsilon = number(node, own).or_else(|| number(node, "qk_norm_epsilon")).unwrap_or(1e-6);
+        let epsilon = float_attribute("epsilon", epsilon);
+        self.emit_with("SimplifiedLayerNormalization", &[x, weight], vec![integer("axis", -1), epsilon])
     }
 
     /// Positions of the new tokens, `[batch, positions]`: how many tokens before each count.

@@ -8,6 +8,8 @@
 
 mod backwards;
 mod blocks;
+#[cfg(test)]
+mod contrib_tests;
 mod emit;
 mod fused;
 mod group_query;
@@ -18,7 +20,10 @@ mod projection;
 mod quantisation;
 mod ranges;
 mod recurrent;
+mod refusals;
 mod simple;
+mod table;
+mod unread;
 
 use std::collections::{HashMap, HashSet};
 
@@ -26,11 +31,15 @@ use tract_onnx::pb::{GraphProto, NodeProto, TensorProto};
 
 use super::branches::reads;
 use super::onnx::node_name;
+use crate::error::{Error, Result};
 use products::{DynamicProduct, dynamic_products};
+use unread::Unread;
 
-pub(super) use blocks::{BLOCKS, load as load_blocks, refusal as blocks_refusal};
-pub(super) use group_query::{COS, GROUP_QUERY, head_size, refusal as group_query_refusal};
+pub(super) use blocks::{BLOCKS, load as load_blocks};
+pub(super) use group_query::{COS, GROUP_QUERY, head_size};
 pub(super) use modules::packed_modules;
+pub(super) use refusals::refusal;
+use table::TABLE;
 
 /// Rounding with the straight-through gradient.
 pub(super) const ROUND: &str = "AcclimateRound";
@@ -61,6 +70,7 @@ const OPERATORS: &[(&str, When, Rewrite)] = &[
     ("EmbedLayerNormalization", all, fused::embed_layer_normalization),
     ("FusedGemm", all, fused::gemm),
     ("GRU", backwards::is, backwards::backwards),
+    (TABLE, all, table::table),
     (GROUP_QUERY, all, group_query::group_query),
     ("LSTM", backwards::is, backwards::backwards),
     ("MatMulInteger", all, products::integer_product),
@@ -96,26 +106,36 @@ pub(super) fn knows(op: &str) -> bool {
 }
 
 /// Rewrites what there is to rewrite in `graph`, which is of `opset`.
-pub(super) fn lower(graph: &mut GraphProto, opset: i64) {
+///
+/// # Errors
+/// Where a node is not rewritten that nothing else reads.
+pub(super) fn lower(graph: &mut GraphProto, opset: i64) -> Result<()> {
     if !graph.node.iter().any(|node| rewrite_of(node).is_some()) {
-        return;
+        return Ok(());
     }
     let old = std::mem::take(&mut graph.node);
     let constants = constants(graph, &old);
     let dynamic = dynamic_products(&old, &constants);
     let (head_sizes, mask) = (group_query::head_sizes(&old, &constants), group_query::mask(graph));
     let (lengths, masks) = (fused::lengths(&old), fused::masks(graph, &old));
-    let mut to = Lowering { head_sizes, mask, lengths, masks, ..Lowering::new(constants, opset) };
+    let reshaped = table::reshaped(&old, &constants);
+    let mut to = Lowering { head_sizes, mask, lengths, masks, reshaped, ..Lowering::new(constants, opset) };
     for (position, node) in old.iter().enumerate().filter(|(position, _)| !dynamic.absorbed.contains(position)) {
         to.node(position, &Given { node, product: dynamic.products.get(&position) });
     }
-    let Lowering { nodes, initializers, .. } = to;
+    to.outcome()?;
+    let Lowering { mut nodes, initializers, reshaped, .. } = to;
+    // A table that was read in another shape is read as it is stored.
+    let mut read: HashSet<String> = nodes.iter().flat_map(reads).collect();
+    read.extend(graph.output.iter().map(|v| v.name.clone()));
+    nodes.retain(|n| !n.output.iter().any(|o| reshaped.contains_key(o) && !read.contains(o)));
     // What was dequantised goes: it would be kept twice, and the runtime does not read four-bit integers.
     let mut wanted: HashSet<String> = nodes.iter().flat_map(reads).collect();
     wanted.extend(graph.input.iter().chain(&graph.output).map(|v| v.name.clone()));
     graph.initializer.retain(|t| wanted.contains(&t.name));
     graph.initializer.extend(initializers);
     graph.node = nodes;
+    Ok(())
 }
 
 /// Stored tensors of `graph`, whose nodes are `nodes`: initializers and Constants.
@@ -163,6 +183,11 @@ struct Lowering<'a> {
     lengths: HashSet<String>,
     /// Masks `[batch, keys]`.
     masks: HashSet<String>,
+    /// Stored tensors in another shape, by the name of that.
+    reshaped: HashMap<String, &'a TensorProto>,
+    /// Why the node that is being rewritten is not read, and the first node that was refused.
+    unread: Option<Unread>,
+    refused: Option<Error>,
 }
 
 #[derive(Clone)]
@@ -192,6 +217,9 @@ impl<'a> Lowering<'a> {
             mask: None,
             lengths: HashSet::new(),
             masks: HashSet::new(),
+            reshaped: HashMap::new(),
+            unread: None,
+            refused: None,
         }
     }
 
@@ -205,6 +233,7 @@ impl<'a> Lowering<'a> {
             self.rounded.retain(|_, (_, at)| *at < nodes);
             self.initializers.truncate(initializers);
             self.nodes.push(given.node.clone());
+            self.refuse();
         }
     }
 
@@ -237,4 +266,8 @@ fn int_or(node: &NodeProto, name: &str, default: i64) -> i64 {
 
 fn int(node: &NodeProto, name: &str) -> i64 {
     int_or(node, name, 0)
+}
+
+fn number(node: &NodeProto, name: &str) -> Option<f32> {
+    node.attribute.iter().find(|a| a.name == name).map(|a| a.f)
 }

@@ -31,7 +31,7 @@ use super::decode_plans::{DecodePlans, PLANS, Plan, Step, Tried};
 use super::graph::Deltas;
 use super::variant::Variant;
 use crate::adapter::SiteDelta;
-use crate::base::{Base, Bucket, guarded};
+use crate::base::{Base, Bucket, Dim, guarded};
 use crate::error::{Error, ErrorKind, Result};
 use crate::input::Role;
 use crate::sync::on_cores;
@@ -172,14 +172,28 @@ impl Decoder {
             let what = format!("{} tokens, of which the model's context holds {}", before + tokens.len(), self.context);
             return Err(Error::bad_data(what).hint("shorten the text, or begin a new conversation"));
         }
+        self.knows(tokens)
+    }
+
+    /// How many tokens the model has embeddings and scores of; none where that does not show.
+    pub fn tokens(&self) -> Option<usize> {
         let ids = self.base.roles().iter().position(|role| *role == Role::Ids).unwrap_or(0);
-        let rows = self.base.tables(ids).iter().filter_map(|t| t.least(usize::MAX)).min();
-        match tokens.iter().find(|token| rows.is_some_and(|rows| i64::from(**token) >= rows)) {
+        let rows = self.base.tables(ids).iter().filter_map(|t| t.least(usize::MAX));
+        let scored = self.base.outputs().first().and_then(|port| match port.dims.last() {
+            Some(Dim::Fixed(n)) => Some(*n),
+            _ => None,
+        });
+        rows.filter_map(|rows| usize::try_from(rows).ok()).chain(scored).min()
+    }
+
+    /// # Errors
+    /// [`ErrorKind::BadData`] where one of `tokens` is none of the model's.
+    pub fn knows(&self, tokens: &[u32]) -> Result<()> {
+        let rows = self.tokens().unwrap_or(usize::MAX);
+        match tokens.iter().find(|token| **token as usize >= rows) {
             None => Ok(()),
-            Some(token) => {
-                Err(Error::bad_data(format!("the token {token}, of a model that has {}", rows.unwrap_or_default()))
-                    .hint("the tokenizer must be the model's own"))
-            }
+            Some(token) => Err(Error::bad_data(format!("the token {token}, of a model that has {rows}"))
+                .hint("the tokenizer must be the model's own")),
         }
     }
 

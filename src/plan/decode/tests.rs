@@ -1,7 +1,11 @@
 //! Language models of the usual exporters answer as ONNX Runtime does, however their tokens are read.
 
+use std::collections::HashMap;
 use std::io::Read;
 use std::path::Path;
+
+use prost::Message;
+use tract_onnx::pb::{AttributeProto, ModelProto};
 
 use super::*;
 use crate::input::{NamedArray, arrays};
@@ -56,6 +60,21 @@ impl Golden {
         array.data.to_f32().chunks(width).map(<[f32]>::to_vec).collect()
     }
 
+    /// The tokens that are most likely one after the other; those of a copy without rounded activations where there is
+    /// such.
+    fn greedy(&self) -> Vec<u32> {
+        let exact = std::fs::read(format!("{GOLDENS}_exact_greedy.json")).unwrap();
+        let mut exact: HashMap<String, Vec<u32>> = serde_json::from_slice(&exact).unwrap();
+        let rounds = self.arrays.iter().any(|a| a.name.starts_with("exact_"));
+        assert_eq!(rounds, exact.contains_key(&self.name), "{}", self.name);
+        exact.remove(&self.name).unwrap_or_else(|| self.ids("greedy_ids"))
+    }
+
+    /// Whether it has products of 8-bit integers, of activations that are quantised by their range.
+    fn quantises_by_range(&self) -> bool {
+        self.name.ends_with("_int8") && !self.name.contains("_genai_")
+    }
+
     /// Whether the model has no cache.
     fn is_plain(&self) -> bool {
         self.name.contains("_plain")
@@ -63,13 +82,7 @@ impl Golden {
 
     /// How far scores may be from the reference.
     pub fn tolerance(&self) -> f32 {
-        match &self.name {
-            // Dynamic quantisation: which code a number falls to depends on the largest one beside it, in the
-            // padding as well.
-            name if name.ends_with("_past_int8") => 1.0,
-            name if name.contains("f16") => 3e-2,
-            _ => 1e-3,
-        }
+        if self.name.contains("f16") { 3e-2 } else { 1e-3 }
     }
 
     pub fn base(&self) -> Base {
@@ -96,52 +109,112 @@ fn largest(scores: &[f32]) -> u32 {
     best.unwrap() as u32
 }
 
+/// What is wrong with the scores of a model, read in one go, token by token, and in one go again, if anything is.
+fn wrong_scores(golden: &Golden) -> Vec<String> {
+    let (decoder, mut cache) = (golden.decoder(), KvCache::new());
+    let mut wrong = vec![];
+    let mut read = |what: &str, cache: &mut KvCache, ids: &[u32], wanted: &[f32]| {
+        let scores =
+            decoder.read(&Variant::Base, cache, ids).unwrap_or_else(|e| panic!("{}: {what}: {e:?}", golden.name));
+        wrong.extend(golden.differs(what, &scores, wanted));
+    };
+    if golden.is_plain() {
+        let (ids, rows) = (golden.ids("full_ids"), golden.rows("full_logits"));
+        read("prefill", &mut cache, &ids[..12], &rows[11]);
+        read("second turn", &mut cache, &ids[12..], &rows[ids.len() - 1]);
+        return wrong;
+    }
+    let (first, steps) = (golden.ids("prefill_ids"), golden.ids("decode_ids"));
+    let rows = golden.rows("prefill_logits");
+    assert_eq!((first.len(), rows.len(), steps.len()), (12, 12, 4), "{}", golden.name);
+    read("prefill", &mut cache, &first, &rows[11]);
+    for (n, (token, row)) in steps.iter().zip(golden.rows("decode_logits")).enumerate() {
+        read(&format!("token {n}"), &mut cache, &[*token], &row);
+    }
+    let (turn, rows) = (golden.ids("turn_ids"), golden.rows("turn_logits"));
+    assert_eq!((turn.len(), rows.len()), (7, 7), "{}", golden.name);
+    read("second turn", &mut cache, &turn, &rows[6]);
+    // The other rows of what was read at once, one after the other; where activations are quantised by their range,
+    // a token alone has another one.
+    if golden.quantises_by_range() {
+        return wrong;
+    }
+    cache.truncate(16);
+    for (n, (token, row)) in turn.iter().zip(&rows).enumerate() {
+        read(&format!("token {n} of the second turn"), &mut cache, &[*token], row);
+    }
+    wrong
+}
+
 #[test]
 fn scores_are_those_of_onnx_runtime() {
+    let wrong: Vec<String> = Golden::all().flat_map(|golden| wrong_scores(&golden)).collect();
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+/// Models with fewer greedy tokens than 64: the next two are too close to call.
+const FEWER: [(&str, usize); 4] =
+    [("gemma3_genai_int4", 4), ("phi3_genai_f32", 42), ("phi3_past", 42), ("qwen3_genai_int4", 50)];
+
+#[test]
+fn greedy_tokens_are_those_of_onnx_runtime() {
     let mut wrong = vec![];
     for golden in Golden::all() {
         let (decoder, mut cache) = (golden.decoder(), KvCache::new());
-        let mut read = |what: &str, ids: &[u32], wanted: &[f32]| {
-            let scores = decoder
-                .read(&Variant::Base, &mut cache, ids)
-                .unwrap_or_else(|e| panic!("{}: {what}: {e:?}", golden.name));
-            wrong.extend(golden.differs(what, &scores, wanted));
-        };
-        if golden.is_plain() {
-            let (ids, rows) = (golden.ids("full_ids"), golden.rows("full_logits"));
-            read("prefill", &ids[..12], &rows[11]);
-            read("second turn", &ids[12..], &rows[ids.len() - 1]);
-            continue;
+        let prompt = if golden.is_plain() { golden.ids("full_ids")[..12].to_vec() } else { golden.ids("prefill_ids") };
+        let mut scores = decoder.read(&Variant::Base, &mut cache, &prompt).unwrap();
+        let (greedy, margins) = (golden.greedy(), golden.array("greedy_margin").unwrap().data.to_f32());
+        let fewer = FEWER.iter().find(|(name, _)| *name == golden.name);
+        assert_eq!(greedy.len(), fewer.map_or(64, |(_, count)| *count), "{}", golden.name);
+        // Where sixteen bits round more than the margin between two tokens, either may be the next.
+        let clear = |n: usize| golden.tolerance() <= 1e-3 || margins[n] > 2.0 * golden.tolerance();
+        let mut compared = 0;
+        for (n, token) in greedy.iter().enumerate() {
+            if clear(n) {
+                compared += 1;
+                let got = largest(&scores);
+                wrong.extend((got != *token).then(|| format!("{}: token {n}: {got}, not {token}", golden.name)));
+            }
+            scores = decoder.read(&Variant::Base, &mut cache, &[*token]).unwrap();
         }
-        read("prefill", &golden.ids("prefill_ids"), golden.rows("prefill_logits").last().unwrap());
-        for (n, (token, row)) in golden.ids("decode_ids").iter().zip(golden.rows("decode_logits")).enumerate() {
-            read(&format!("token {n}"), &[*token], &row);
-        }
-        read("second turn", &golden.ids("turn_ids"), golden.rows("turn_logits").last().unwrap());
+        let least = if golden.tolerance() <= 1e-3 { greedy.len() } else { 56 };
+        assert!(compared >= least, "{}: {compared} tokens were compared", golden.name);
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
-#[test]
-fn greedy_tokens_are_those_of_onnx_runtime() {
-    // Where ONNX Runtime rounds activations its tokens are others now and then.
-    let exact =
-        |golden: &Golden| golden.tolerance() <= 1e-3 && !golden.arrays.iter().any(|a| a.name.starts_with("exact"));
-    let mut wrong = vec![];
-    for golden in Golden::all().filter(exact) {
-        let (decoder, mut cache) = (golden.decoder(), KvCache::new());
-        let prompt = if golden.is_plain() { golden.ids("full_ids")[..12].to_vec() } else { golden.ids("prefill_ids") };
-        let mut scores = decoder.read(&Variant::Base, &mut cache, &prompt).unwrap();
-        let mut tokens = vec![];
-        let greedy = golden.ids("greedy_ids");
-        for token in &greedy {
-            tokens.push(largest(&scores));
-            scores = decoder.read(&Variant::Base, &mut cache, &[*token]).unwrap();
-        }
-        if tokens != greedy {
-            wrong.push(format!("{}: {tokens:?}, not {greedy:?}", golden.name));
+/// The norms of queries and keys as inputs of the attention, as ONNX Runtime fuses them for graphics processors.
+fn with_norms_within(model: &[u8]) -> Vec<u8> {
+    let mut proto = ModelProto::decode(model).unwrap();
+    let graph = proto.graph.as_mut().unwrap();
+    let (nodes, mut gone) = (graph.node.clone(), vec![]);
+    for attention in graph.node.iter_mut().filter(|n| n.op_type == "GroupQueryAttention") {
+        attention.input.resize(16, String::new());
+        for slot in [0, 1] {
+            let mut chain = vec![];
+            for op in ["Reshape", "SimplifiedLayerNormalization", "Reshape"] {
+                let made = nodes.iter().find(|n| n.output[0] == attention.input[slot]).unwrap();
+                assert_eq!(made.op_type, op);
+                attention.input[slot].clone_from(&made.input[0]);
+                chain.push(made);
+            }
+            attention.input[14 + slot].clone_from(&chain[1].input[1]);
+            let epsilon = chain[1].attribute.iter().find(|a| a.name == "epsilon").unwrap();
+            attention.attribute.retain(|a| a.name != "qk_norm_epsilon");
+            attention.attribute.push(AttributeProto { name: "qk_norm_epsilon".into(), ..epsilon.clone() });
+            gone.extend(chain.into_iter().map(|n| n.name.clone()));
         }
     }
+    assert_eq!(gone.len(), 12);
+    graph.node.retain(|n| !gone.contains(&n.name));
+    proto.encode_to_vec()
+}
+
+#[test]
+fn norms_within_an_attention_are_those_before_it() {
+    let mut golden = Golden::of("qwen3_genai_f32");
+    golden.model = with_norms_within(&golden.model);
+    let wrong = wrong_scores(&golden);
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 

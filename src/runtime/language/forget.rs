@@ -66,7 +66,8 @@ pub(in crate::runtime) fn with_later_turns(journal: &mut Journal, what: &Selecti
     Ok(Selection::Ids(selected))
 }
 
-fn add(hasher: &mut blake3::Hasher, role: &str, content: &str) {
+/// Adds a message to the hash of those before it.
+pub(super) fn add(hasher: &mut blake3::Hasher, role: &str, content: &str) {
     for text in [role, content] {
         hasher.update(&(text.len() as u64).to_le_bytes()).update(text.as_bytes());
     }

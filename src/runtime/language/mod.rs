@@ -1,6 +1,8 @@
 //! Homes of language models: conversations that are answered token by token.
 
 mod conversation;
+#[cfg(feature = "train")]
+mod conversations;
 mod demonstrations;
 mod feedback;
 mod files;
@@ -26,9 +28,10 @@ pub(super) use forget::with_later_turns;
 
 use crate::base::Base;
 use crate::chat::ChatTemplate;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::generate::GenerationConfig;
 use crate::input::text::MAX_TEXT_BYTES;
+use crate::journal::StoredConversation;
 use crate::plan::{Decoder, KvCache, Variant};
 
 /// Positions of a model whose files name no limit.
@@ -81,6 +84,35 @@ impl Language {
                 Err(Error::unsupported("the model scores the next token with a value that is not a finite number"))
             }
         }
+    }
+
+    /// What the maker of a home should know about the files beside the model.
+    pub fn warnings(&self) -> Vec<String> {
+        let mut warnings = vec![];
+        let rows = self.decoder.tokens().unwrap_or(usize::MAX);
+        let beyond = self.tokenizer.get_vocab(true).into_iter().filter(|(_, id)| *id as usize >= rows);
+        if let Some((token, id)) = beyond.min_by_key(|(_, id)| *id) {
+            warnings.push(format!(
+                "the tokenizer knows the token {token:?} of the number {id}, and the model has {rows} tokens: a text \
+                 that holds one it does not have is refused; the tokenizer must be the model's own"
+            ));
+        }
+        if self.template.is_none() {
+            warnings.push("the model has no chat template: it goes on where a text ends".into());
+        }
+        let about = StoredConversation {
+            messages: vec![("user".into(), "Hello".into())],
+            answer: "Hello.".into(),
+            ended: true,
+        };
+        // What is wrong with this text alone says nothing about others.
+        if let Err(e) = self.can_be_taught(&about, &about.answer, true)
+            && e.kind() != ErrorKind::BadData
+        {
+            let next = e.next_step().map_or(String::new(), |next| format!("; {next}"));
+            warnings.push(format!("this home can answer and not learn: {e}{next}"));
+        }
+        warnings
     }
 
     fn tokens(&self, text: &str, special: bool) -> Result<Vec<u32>> {

@@ -12,9 +12,10 @@ impl Language {
     /// the oldest turns are left out, as for an answer.
     ///
     /// # Errors
-    /// [`ErrorKind::BadData`](crate::ErrorKind::BadData) where even the last turn does not fit the context, or the
-    /// answer holds a special token that ends it; [`ErrorKind::UnsupportedModel`](crate::ErrorKind::UnsupportedModel)
-    /// where the chat template hides the end of a turn.
+    /// [`ErrorKind::BadData`](crate::ErrorKind::BadData) where even the last turn does not fit the context, the model
+    /// has no such token, or the answer holds a special token that ends it;
+    /// [`ErrorKind::UnsupportedModel`](crate::ErrorKind::UnsupportedModel) where the chat template hides the end of a
+    /// turn.
     pub(super) fn text(&self, messages: &[Message], answer: &str, ended: bool, at_ms: u64) -> Result<Text> {
         let context = self.decoder.context();
         let system = messages.iter().take_while(|m| ["system", "developer"].contains(&m.role.as_str())).count();
@@ -25,6 +26,7 @@ impl Language {
             let kept: Vec<Message> = fixed.iter().chain(&turns[start..]).cloned().collect();
             let text = self.whole_text(kept, answer, ended, at_ms)?;
             if text.tokens.len() <= context {
+                self.decoder.knows(&text.tokens)?;
                 return Ok(text);
             }
             least = Some(text.tokens.len());

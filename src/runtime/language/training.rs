@@ -5,18 +5,19 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::conversations::conversations;
 use super::texts::messages;
 use crate::adapt::fit::Recipe;
 use crate::adapt::fit::state::{Keeper, Naming};
 use crate::adapt::language::{LanguageAdaptation, LanguageDataset, LanguageExample, LanguageOutcome, Losses, Said};
 use crate::adapt::select::{Chosen, Costs, applied};
-use crate::adapt::{Progress, Settings};
+use crate::adapt::{FEWEST_EXAMPLES, Progress, Settings};
 use crate::adapter::{Adapter, Calibrated, Lineage};
 use crate::chat::Message;
 use crate::error::{Error, ErrorKind, Result};
 use crate::journal::{FeedbackKind, InteractionId, Snapshot, StoredConversation, StoredInput};
 use crate::plan::{SiteKey, Text};
-use crate::process::machine_memory;
+use crate::process::{machine_memory, status_bytes};
 use crate::runtime::feedback_dataset::{silent, size};
 use crate::runtime::opinions::Opinion;
 use crate::runtime::session::{Serving, Session};
@@ -54,6 +55,8 @@ struct Taught {
     ignored: usize,
     /// More than a training takes.
     beyond: usize,
+    /// Too long for the memory that a training may take.
+    too_long: usize,
 }
 
 /// What becomes of an item of feedback.
@@ -93,6 +96,47 @@ fn fates(opinions: &[Opinion], most: usize) -> Vec<Fate> {
         }
     }
     fates
+}
+
+impl Taught {
+    /// Leaves out what takes more than `length` tokens.
+    fn leave_out_longer(&mut self, length: usize) {
+        let LanguageDataset { examples, kept, .. } = &mut self.dataset;
+        let all = examples.len();
+        examples.retain(|example| example.longest() <= length);
+        self.too_long += all - examples.len();
+        kept.retain(|text| text.tokens.len() <= length);
+    }
+}
+
+/// To which length texts are learned from within a limit of memory, and what is chosen for it: long ones, at most one
+/// in four, are left out where more layers can be trained without them. `lengths` rise. From short ones up, since it
+/// takes memory to find out what a long text costs.
+fn longest_within<T>(
+    lengths: &[usize],
+    within: impl Fn(usize) -> Result<T>,
+    layers: impl Fn(&T) -> usize,
+) -> Result<(usize, T)> {
+    let last = lengths.len().saturating_sub(1);
+    let start = last.saturating_sub(lengths.len() / 4).max(FEWEST_EXAMPLES - 1).min(last);
+    let mut steps = lengths[start.min(lengths.len())..].to_vec();
+    steps.dedup();
+    let first = steps.first().copied().unwrap_or(0);
+    let (mut at, mut best) = (0, (first, within(first)?));
+    let mut fails = steps.len();
+    while at + 1 < fails {
+        let next = match fails < steps.len() {
+            // Between what fits and what does not.
+            true => (at + fails) / 2,
+            false => (at + 1..fails).rfind(|next| steps[*next] <= 2 * steps[at]).unwrap_or(at + 1),
+        };
+        let found = within(steps[next])?;
+        match layers(&found) < layers(&best.1) {
+            true => fails = next,
+            false => (at, best) = (next, (steps[next], found)),
+        }
+    }
+    Ok(best)
 }
 
 /// A training before its first fit.
@@ -143,7 +187,10 @@ impl Session {
             keeping.flush();
         }
         engine.drop_train_plans();
-        let LanguageOutcome { verdict, winner, steps, seconds, tried, found } = outcome?;
+        let LanguageOutcome { mut verdict, winner, steps, seconds, tried, found } = outcome?;
+        if taught.too_long > 0 {
+            verdict.reason += &format!("; {} too long for the memory that it may take (--memory)", taught.too_long);
+        }
         if let Some(attempt) = attempt {
             attempt.end();
         }
@@ -191,6 +238,7 @@ impl Session {
             superseded: taught.superseded,
             ignored: taught.ignored,
             beyond: taught.beyond,
+            too_long: taught.too_long,
             swapped: vec![],
             contradicting: 0,
             only_label: None,
@@ -212,19 +260,29 @@ impl Session {
         let engine = &self.home().0.engine;
         let mut settings = options.over(|| self.settings());
         let limits = options.limits.unwrap_or(config.limits);
-        let taught = self.taught(serving, cut)?;
-        let texts = taught.dataset.examples.iter().flat_map(|e| e.said.texts());
-        let longest = texts.map(|t| t.tokens.len()).max().unwrap_or(0);
+        let mut taught = self.taught(serving, cut)?;
         let pattern = Pattern::new(&config.sites);
-        let choice = crate::adapt::select::choose(&engine.base, engine.task, &pattern, config.rank, longest.max(1))?;
+        let choice = |length: usize| {
+            crate::adapt::select::choose(&engine.base, engine.task, &pattern, config.rank, length.max(1))
+        };
+        let mut lengths: Vec<usize> = taught.dataset.examples.iter().map(LanguageExample::longest).collect();
+        lengths.sort_unstable();
         let (candidates, chosen) = if limits.are_unlimited() {
+            let choice = choice(lengths.last().copied().unwrap_or(0))?;
             settings.recipe.gradient_checkpointing |= choice.is_large_for(machine_memory());
             (choice.candidates, None)
         } else {
-            let costs = Costs::new(&engine.base, engine.task, &choice, &limits, settings.threads)
-                .of_family(&settings.recipe.lora)
-                .with(1, 0);
-            let (candidates, chosen) = costs.choose(config.rank, None)?;
+            let held = status_bytes("/proc/self/status", "VmRSS:");
+            let within = |length: usize| {
+                let choice = choice(length)?;
+                Costs::of(&engine.base, engine.task, &choice, &limits, settings.threads)
+                    .beside(held)
+                    .of_family(&settings.recipe.lora)
+                    .with(1, 0)
+                    .choose(config.rank, None)
+            };
+            let (length, (candidates, chosen)) = longest_within(&lengths, within, |(_, chosen)| chosen.sites.len())?;
+            taught.leave_out_longer(length);
             settings.recipe.gradient_checkpointing = chosen.gradient_checkpointing;
             if let Some(limit) = limits.memory_bytes {
                 settings.recipe.keep_at_most(limit.saturating_sub(chosen.memory_bytes));
@@ -255,7 +313,7 @@ impl Session {
         let language = self.home().language()?;
         let opinions = opinions::read(&journal, size(cut.feedback))?;
         let (mut examples, mut superseded, mut ignored, mut latest) = (vec![], 0, 0, 0);
-        let (mut beyond, mut revised) = (0, false);
+        let (mut beyond, mut revised, mut about) = (0, false, vec![]);
         for (opinion, fate) in opinions.iter().zip(fates(&opinions, sampled::MOST_TEXTS)) {
             let (word, entry) = (&opinion.word, &opinion.word.entry);
             revised |= (word.first as u64) < serving.examples && word.last as u64 >= serving.examples;
@@ -267,13 +325,15 @@ impl Session {
             }
             // A clock can step back: the order of the journal is the order of time.
             latest = word.first_ms.max(latest);
-            let Some(said) = self.said(&journal, opinion.interaction.id, &entry.kind, opinion.interaction.at_ms)?
-            else {
-                continue;
-            };
+            let (id, at_ms) = (opinion.interaction.id, opinion.interaction.at_ms);
+            let StoredInput::Conversation(answered) = journal.input(id)? else { continue };
+            let Some(said) = self.said(&journal, (id, &answered), &entry.kind, at_ms)? else { continue };
             let fresh = word.last as u64 >= serving.examples;
-            examples.push(LanguageExample { said, messages: opinion.digest, at_ms: latest, fresh });
+            examples.push(LanguageExample { said, messages: opinion.digest, conversation: 0, at_ms: latest, fresh });
+            about.push(answered);
         }
+        let of = conversations(&about);
+        examples.iter_mut().zip(of).for_each(|(example, of)| example.conversation = of);
         let spoken: HashSet<[u8; 32]> = opinions.iter().map(|o| o.digest).collect();
         let mut kept: Vec<Text> = vec![];
         for entry in silent(journal.state(), cut)? {
@@ -292,44 +352,52 @@ impl Session {
         let prose =
             |paragraph: &str| -> Result<Text> { Ok(Text { tokens: language.tokens(paragraph, true)?, start: 1 }) };
         let context = language.decoder.context();
+        // A tokenizer may have tokens that the model has no embedding of.
+        let known = |tokens: &[u32]| language.decoder.knows(tokens).is_ok();
         let paragraphs = |of: &str| -> Result<Vec<Text>> {
             let one = |paragraph: &str| prose(&paragraph.trim().replace('\n', " "));
             let mut all = of.split("\n\n").map(one).collect::<Result<Vec<Text>>>()?;
             all.iter_mut().for_each(|text| text.tokens.truncate(context));
-            all.retain(|text| text.tokens.len() > 1);
+            all.retain(|text| text.tokens.len() > 1 && known(&text.tokens));
             Ok(all)
         };
         // At a time of their own, so that a verdict does not depend on the day.
         let probe = |text: &str| language.prompt(&[Message::new("user", text)], 0);
         let probes = PROBES.iter().map(|text| probe(text)).collect::<Result<Vec<_>>>()?;
+        let starts = STARTS.iter().map(|text| language.tokens(text, true)).collect::<Result<Vec<_>>>()?;
         let dataset = LanguageDataset {
             examples,
             kept,
             revised,
             neutral: paragraphs(NEUTRAL)?,
             rehearsal: paragraphs(REHEARSAL)?,
-            starts: STARTS.iter().map(|text| language.tokens(text, true)).collect::<Result<_>>()?,
-            probes: probes.into_iter().filter(|p| p.len() < context).collect(),
+            starts: starts.into_iter().filter(|s| known(s)).collect(),
+            probes: probes.into_iter().filter(|p| p.len() < context && known(p)).collect(),
             ends: language.config.eos_token_id.clone(),
         };
-        Ok(Taught { dataset, superseded, ignored, beyond })
+        Ok(Taught { dataset, superseded, ignored, beyond, too_long: 0 })
     }
 
-    /// What `kind` says about the answer `id`; none where it teaches nothing.
-    fn said(&self, journal: &Snapshot, id: InteractionId, kind: &FeedbackKind, at_ms: u64) -> Result<Option<Said>> {
-        let StoredInput::Conversation(about) = journal.input(id)? else { return Ok(None) };
+    /// What `kind` says about the answer `id`, which `about` holds; none where it teaches nothing.
+    fn said(
+        &self,
+        journal: &Snapshot,
+        (id, about): (InteractionId, &StoredConversation),
+        kind: &FeedbackKind,
+        at_ms: u64,
+    ) -> Result<Option<Said>> {
         Ok(match kind {
             FeedbackKind::Edit(text) => {
-                let edited = self.usable(id, self.home().language()?.text(&messages(&about), text, true, at_ms))?;
-                let original = self.text_of(&about, id, at_ms)?;
+                let edited = self.usable(id, self.home().language()?.text(&messages(about), text, true, at_ms))?;
+                let original = self.text_of(about, id, at_ms)?;
                 edited.map(|edited| Said::Edit { edited, original })
             }
             FeedbackKind::Demonstration(text) => {
-                let edited = self.usable(id, self.home().language()?.text(&messages(&about), text, true, at_ms))?;
+                let edited = self.usable(id, self.home().language()?.text(&messages(about), text, true, at_ms))?;
                 edited.map(|edited| Said::Edit { edited, original: None })
             }
-            FeedbackKind::Accept => self.text_of(&about, id, at_ms)?.map(Said::Good),
-            FeedbackKind::Reject | FeedbackKind::RejectBecause(_) => self.text_of(&about, id, at_ms)?.map(Said::Bad),
+            FeedbackKind::Accept => self.text_of(about, id, at_ms)?.map(Said::Good),
+            FeedbackKind::Reject | FeedbackKind::RejectBecause(_) => self.text_of(about, id, at_ms)?.map(Said::Bad),
             FeedbackKind::PreferredOver(other) => {
                 // The other answer may have been forgotten since.
                 let other = match journal.input(*other) {
@@ -338,7 +406,7 @@ impl Session {
                     Err(e) if e.kind() == ErrorKind::Usage => None,
                     Err(e) => return Err(e),
                 };
-                let chosen = self.text_of(&about, id, at_ms)?;
+                let chosen = self.text_of(about, id, at_ms)?;
                 chosen.zip(other).map(|(chosen, rejected)| Said::Preference { chosen, rejected })
             }
             FeedbackKind::Ignored | FeedbackKind::Label(_) | FeedbackKind::NoneOfThese => None,
@@ -378,6 +446,24 @@ mod tests {
             (word, interaction, [*messages; 32])
         };
         opinions::settled(all.iter().enumerate().map(one).collect())
+    }
+
+    #[test]
+    fn few_long_texts_are_left_out_and_enough_stay() {
+        // Ten layers fit up to a length, fewer beyond it.
+        let find = |lengths: &[usize], fits: usize| {
+            let within = |length: usize| Ok(if length <= fits { 10 } else { 2 });
+            longest_within(lengths, within, |layers| *layers).unwrap()
+        };
+        let many: Vec<usize> = [vec![100; 15], vec![110, 120, 130, 190, 10_000]].concat();
+        for (fits, longest) in [(10_000, 10_000), (500, 190), (189, 130), (115, 110), (100, 100)] {
+            assert_eq!(find(&many, fits), (longest, 10), "{fits}");
+        }
+        assert_eq!(find(&many, 50), (10_000, 2), "nothing is gained without the long ones");
+        // As many as a training takes stay.
+        assert_eq!(find(&[10, 10, 10, 10, 10, 10, 10, 500], 50), (500, 2));
+        assert_eq!(find(&[10, 10, 10, 10, 10, 10, 10, 20, 500], 50), (20, 10));
+        assert_eq!((find(&[], 50), find(&[7], 50)), ((0, 10), (7, 10)));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use crate::adapter::{Pooling, SiteDelta};
 use crate::base::{Base, Bucket, Kind, Task};
 use crate::error::Result;
 use crate::input::Example;
-use crate::plan::{Batch, Deltas, Ends, Engine, Factors, ForwardPlan, Padding, SiteKey, Survey, survey};
+use crate::plan::{Batch, Deltas, Ends, Engine, Factors, ForwardPlan, Padding, SiteKey, Survey, at_once, survey};
 use crate::sync::in_parallel;
 
 /// Most threads that a measurement uses.
@@ -59,7 +59,7 @@ impl Subject {
         let is_language_model = guessed == Task::CausalLm;
         let task = if is_language_model { Task::Encoder } else { guessed };
         let threads = base.placement().threads(options.threads.clamp(1, MOST_THREADS));
-        let share = options.batch.div_ceil(threads);
+        let share = at_once(&base, options.batch.div_ceil(threads));
         let bucket = base.bucket(share, options.sequence);
         let parts: Vec<Vec<Example>> = (0..options.batch.div_ceil(bucket.batch))
             .map(|i| base.random_examples(&bucket, i as u64))

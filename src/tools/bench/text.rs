@@ -123,7 +123,7 @@ pub(super) fn steps<T>(
     let context = tokens.len();
     let start = (tokens.len() / ANSWER).max(1);
     let said = Said::Edit { edited: Text { tokens, start }, original: None };
-    let example = LanguageExample { said, messages: [0; 32], at_ms: 0, fresh: true };
+    let example = LanguageExample { said, messages: [0; 32], conversation: 0, at_ms: 0, fresh: true };
     let recipe = Recipe { gradient_checkpointing: options.gradient_checkpointing, ..Recipe::default() };
     let keeps = if recipe.gradient_checkpointing { Keeps::Checkpoints } else { kept(Task::CausalLm) };
     let losses = Losses { rehearsal: 0.0, ..Losses::default() };

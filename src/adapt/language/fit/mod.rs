@@ -23,9 +23,6 @@ use crate::stats::random::{keyed_rng, shuffle};
 use crate::train::optim::{AdamW, AdamWOptions, Decay, Grads, ParamSet, Schedule, clip_global_norm};
 use crate::train::preference::{BETA, PairLoss, UnpairedLoss, kto_kl, kto_weights};
 
-/// Good and bad answers, of each, from which on KTO takes the place of APO-zero: its estimate of the divergence wants
-/// batches of several.
-const KTO_FROM: usize = 8;
 /// Weight of tokens of an edit that the person left as they were (docs/language-models.md). Weights by an alignment
 /// with the original are those of Yao et al. 2023, *Improving Summarization with Human Edits* (SALT).
 const UNCHANGED: f64 = 0.3;
@@ -58,6 +55,8 @@ pub(crate) struct Losses {
     /// Divergence from the base on texts of its own, nats a token, to which the weight of their loss is adapted; 0 for
     /// no such loss.
     pub rehearsal: f64,
+    /// KTO is that of good and of bad answers, APO-zero otherwise.
+    pub kto: bool,
 }
 
 impl Default for Losses {
@@ -69,6 +68,7 @@ impl Default for Losses {
             edit: None,
             preference: PairLoss::Sigmoid,
             rehearsal: DIVERGENCE,
+            kto: false,
         }
     }
 }
@@ -160,7 +160,7 @@ impl<'a> TextFit<'a> {
         let optimiser = AdamW::new(&params, AdamWOptions::default());
         let count = |wanted: fn(&Said) -> bool| examples.iter().filter(|e| wanted(&e.said)).count();
         let (good, bad) = (count(|s| matches!(s, Said::Good(_))), count(|s| matches!(s, Said::Bad(_))));
-        let kto = (good.min(bad) >= KTO_FROM).then(|| kto_weights(good, bad));
+        let kto = losses.kto.then(|| kto_weights(good, bad));
         let edits = count(|s| matches!(s, Said::Edit { .. })) as f64 / examples.len().max(1) as f64;
         let pull = edits + (1.0 - edits) * losses.beta / 4.0;
         let (place, finished, loss) = ((0, 0), false, 0.0);

@@ -89,8 +89,10 @@ impl Golden {
     /// Loss and gradients of one batch are those of `case`.
     fn agrees(&self, case: &str, said: Vec<Said>, losses: Losses, kto: Option<[f64; 2]>, keeps: Keeps) {
         let sites: SiteKey = self.deltas.iter().map(|d| (d.name.clone(), RANK)).collect();
-        let examples: Vec<LanguageExample> =
-            said.into_iter().map(|said| LanguageExample { said, messages: [0; 32], at_ms: 0, fresh: true }).collect();
+        let examples: Vec<LanguageExample> = said
+            .into_iter()
+            .map(|said| LanguageExample { said, messages: [0; 32], conversation: 0, at_ms: 0, fresh: true })
+            .collect();
         let passes = TextPasses::new(&self.engine, 64).unwrap();
         let trainer = TextTrainer::new(passes, &sites, (Trains::Both, keeps));
         let recipe = Recipe::default();
@@ -177,7 +179,8 @@ fn rehearsal_goes_down_the_divergence() {
     let sites: SiteKey = golden.deltas.iter().map(|d| (d.name.clone(), RANK)).collect();
     let text = golden.pairs()[1][0].clone();
     let text = Text { start: 1, ..text };
-    let example = LanguageExample { said: Said::Good(text.clone()), messages: [0; 32], at_ms: 0, fresh: true };
+    let example =
+        LanguageExample { said: Said::Good(text.clone()), messages: [0; 32], conversation: 0, at_ms: 0, fresh: true };
     let (recipe, all) = (Recipe::default(), Losses::default());
     let trainer =
         TextTrainer::new(TextPasses::new(&golden.engine, 64).unwrap(), &sites, (Trains::Both, Keeps::Everything));

@@ -100,8 +100,12 @@ pub(crate) struct Costs<'a> {
 impl<'a> Costs<'a> {
     /// In this process, as it is.
     pub fn new(base: &'a Base, task: Task, choice: &'a Choice, limits: &'a TrainLimits, threads: usize) -> Costs<'a> {
-        let costs = Costs::of(base, task, choice, limits, threads);
-        Costs { before: status_bytes("/proc/self/status", "VmRSS:").max(costs.before), ..costs }
+        Costs::of(base, task, choice, limits, threads).beside(status_bytes("/proc/self/status", "VmRSS:"))
+    }
+
+    /// In a process that held so many bytes before.
+    pub fn beside(self, held: u64) -> Costs<'a> {
+        Costs { before: held.max(self.before), ..self }
     }
 
     /// In a process of its own that holds the weights.
@@ -223,6 +227,7 @@ impl<'a> Costs<'a> {
         // The least thinning of micro-batches with which all sites fit, and if none is enough, the same with gradient
         // checkpointing.
         let thinnest = if self.base.has_sequence() { THINNEST_SEQUENCES } else { THINNEST };
+        let thinnest = thinnest.min(self.most());
         let thinned = |held: u64, least: usize| {
             let halves = std::iter::successors(Some(self.most()), |micro| Some(micro / 2)).take_while(|m| *m >= least);
             halves.into_iter().find(|&micro| fits(0, held, micro))

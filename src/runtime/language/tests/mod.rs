@@ -1,5 +1,9 @@
 //! A person edits a small language model's answers (`scripts/make_tiny_chat.py`), and it learns how they want them.
 
+mod limits;
+mod private;
+mod serving;
+
 use std::io::Read;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -147,7 +151,7 @@ fn a_habit_that_is_called_bad_goes() {
     let habit = |text: &str| text.starts_with("Sure, I can help you with that.");
     let count = |session: &Session| script.held_out.iter().filter(|a| habit(&ask(session, &a.prompt).text)).count();
     let before = count(&session);
-    for asked in script.edits.iter().chain(&script.held_out[30..]) {
+    for asked in &script.edits[..20] {
         let answer = ask(&session, &asked.prompt);
         let said = if habit(&answer.text) { Feedback::Reject } else { Feedback::Accept };
         session.feedback(answer.id.unwrap(), said).unwrap();
@@ -156,6 +160,38 @@ fn a_habit_that_is_called_bad_goes() {
     let after = count(&session);
     assert!(before >= 10 && (!report.promoted || 2 * after <= before), "{before} to {after}: {:?}", report.tried);
     assert!(report.promoted, "{:?}", report.tried);
+}
+
+#[test]
+fn of_two_answers_the_one_that_was_chosen_becomes_likelier() {
+    let folder = TempDir::new().unwrap();
+    let (home, script) = home(&folder);
+    let session = home.session("p").unwrap();
+    let drawn = |prompt: &str, seed: u64| {
+        let mut conversation = session.conversation().unwrap();
+        let mut config = conversation.defaults().unwrap();
+        (config.do_sample, config.temperature, config.max_new_tokens) = (true, 1.3, Some(160));
+        config.seed = Some(seed);
+        conversation.push(Message::new("user", prompt));
+        conversation.answer(&config, &mut |_| true).unwrap()
+    };
+    let length = |session: &Session| script.held_out.iter().map(|a| ask(session, &a.prompt).text.len()).sum::<usize>();
+    let before = length(&session);
+    let mut chosen = 0;
+    for asked in &script.edits[..20] {
+        let mut pair = [drawn(&asked.prompt, 1), drawn(&asked.prompt, 2)];
+        pair.sort_by_key(|answer| answer.text.len());
+        if pair[0].text.len() + 10 < pair[1].text.len() && pair[0].finish_reason.is_some() {
+            let [shorter, longer] = pair.map(|answer| answer.id.unwrap());
+            session.feedback(shorter, Feedback::PreferredOver(longer)).unwrap();
+            chosen += 1;
+        }
+    }
+    assert!(chosen >= 10, "{chosen}");
+    let report = train(&session);
+    assert!(report.promoted, "{}: {:?}", report.verdict.reason, report.tried);
+    let after = length(&session);
+    assert!(after < before, "{before} to {after} bytes: {:?}", report.tried);
 }
 
 #[test]
@@ -191,82 +227,6 @@ fn a_training_that_is_stopped_goes_on_to_the_same_bits() {
     assert!(resumed > 1 && report.resumed_steps > 0, "{resumed} {}", report.resumed_steps);
     assert_eq!((report.promoted, report.verdict.after), (true, whole.verdict.after));
     assert!(bits(&one) == bits(&other));
-}
-
-#[test]
-fn a_generation_that_is_complained_about_is_rolled_back() {
-    let folder = TempDir::new().unwrap();
-    let (home, script) = home(&folder);
-    let session = home.session("p").unwrap();
-    // Many answers without a word, and some edits.
-    for asked in script.held_out.iter().chain(&script.edits[20..]) {
-        ask(&session, &asked.prompt);
-    }
-    edit_all(&session, &script.edits[..12]);
-    assert!(train(&session).promoted);
-    let mut rolled_back = None;
-    for asked in &script.edits[20..30] {
-        let answer = ask(&session, &asked.prompt);
-        assert_eq!(answer.generation, 1);
-        rolled_back = session.feedback(answer.id.unwrap(), Feedback::Reject).unwrap().rolled_back;
-        if rolled_back.is_some() {
-            break;
-        }
-    }
-    assert_eq!(rolled_back, Some(1));
-    assert_eq!(session.status().unwrap().rolled_back.map(|r| r.cause), Some(Cause::Worse));
-    assert_eq!(ask(&session, &script.edits[0].prompt).generation, 0);
-}
-
-#[test]
-fn an_encrypted_home_learns_and_shows_nothing() {
-    let folder = TempDir::new().unwrap();
-    let script = unpack(folder.path());
-    let key = folder.path().join("key");
-    let options = InitOptions::new(folder.path().join("model.onnx")).key(KeySource::KeyFile(key));
-    let home = Home::init(folder.path().join("home"), &options).unwrap();
-    let session = home.session("p").unwrap();
-    edit_all(&session, &script.edits[..12]);
-    assert!(train(&session).promoted);
-    assert_eq!(ask(&session, &script.held_out[0].prompt).generation, 1);
-    session.flush().unwrap();
-    let secret = script.edits[0].wanted.as_bytes();
-    let mut looked = 0;
-    let mut folders = vec![folder.path().join("home/profiles")];
-    while let Some(next) = folders.pop() {
-        for entry in std::fs::read_dir(next).unwrap() {
-            let path = entry.unwrap().path();
-            match path.is_dir() {
-                true => folders.push(path),
-                false => {
-                    let bytes = std::fs::read(&path).unwrap();
-                    assert!(!bytes.windows(secret.len()).any(|w| w == secret), "{}", path.display());
-                    looked += 1;
-                }
-            }
-        }
-    }
-    assert!(looked > 2);
-}
-
-#[test]
-fn later_answers_of_a_conversation_are_forgotten_with_an_earlier_one() {
-    let folder = TempDir::new().unwrap();
-    let (home, _) = home(&folder);
-    let session = home.session("p").unwrap();
-    let mut conversation = session.conversation().unwrap();
-    let mut config = conversation.defaults().unwrap();
-    config.max_new_tokens = Some(24);
-    let mut ids = vec![];
-    for said in ["turn on the lamp in the hall", "thank you", "good night"] {
-        conversation.push(Message::new("user", said));
-        ids.push(conversation.answer(&config, &mut |_| true).unwrap().id.unwrap());
-    }
-    let other = ask(&session, "open the window in the attic").id.unwrap();
-    let forgotten = session.forget(&Selection::Ids(vec![ids[1]])).unwrap();
-    assert_eq!(forgotten.interactions, 2);
-    let accepts = |id| session.feedback(id, Feedback::Accept);
-    assert!(accepts(ids[0]).is_ok() && accepts(other).is_ok() && accepts(ids[2]).is_err());
 }
 
 #[test]
@@ -332,28 +292,6 @@ fn a_second_training_is_judged_on_what_is_new() {
     session.ignore_feedback(InteractionId(0)).unwrap();
     let third = train(&session);
     assert!(third.steps > 0, "{}", third.verdict.reason);
-}
-
-#[test]
-fn an_answer_that_is_stopped_while_its_prompt_is_read_leaves_no_trace() {
-    let folder = TempDir::new().unwrap();
-    let (home, _) = home(&folder);
-    let session = home.session("p").unwrap();
-    let mut conversation = session.conversation().unwrap();
-    let mut config = conversation.defaults().unwrap();
-    (config.do_sample, config.max_new_tokens) = (false, Some(8));
-    let long = "please switch on the lamp ".repeat(14);
-    conversation.push(Message::new("user", long.clone()));
-    let none = conversation.answer(&config, &mut |text| !text.is_empty()).unwrap();
-    assert_eq!((none.tokens, none.id, conversation.messages().len()), (0, None, 1), "{none:?}");
-    assert!(none.prompt_tokens > 256, "{none:?}");
-    // What was read stays read.
-    let answer = conversation.answer(&config, &mut |_| true).unwrap();
-    assert!(answer.cached_tokens >= 128 && answer.id.is_some(), "{answer:?}");
-    let mut fresh = session.conversation().unwrap();
-    fresh.push(Message::new("user", long));
-    assert_eq!(fresh.answer(&config, &mut |_| true).unwrap().text, answer.text);
-    assert_eq!(session.status().unwrap().interactions, 2);
 }
 
 #[test]

@@ -1,8 +1,11 @@
 //! `chat`: a conversation with a home's language model in a terminal.
 
-use std::io::Write;
+mod commands;
+mod edit;
+
+use std::io::{ErrorKind as IoKind, IsTerminal, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 use std::sync::atomic::Ordering;
 
 use acclimate::chat::Message;
@@ -13,14 +16,17 @@ use clap::Args;
 use rustyline::DefaultEditor;
 use rustyline::error::ReadlineError;
 
-use super::generate::{GenerationArgs, left_out};
+use self::commands::Command;
+use self::edit::Place;
+use super::generate::{GenerationArgs, NO_TEMPLATE, left_out, unrecorded};
 use super::output::{Output, printable_text};
 use super::{DeviceArg, ProfileArg, stop};
 
 /// Talk with a language model in the terminal
 #[derive(Args)]
 #[command(after_help = "Example:\n  acclimate chat home --system \"Answer briefly.\"\n\n\
-                        Ctrl-C stops an answer, Ctrl-D leaves. A line that ends with \\ goes on. /help lists the commands.")]
+                        Ctrl-C stops an answer, Ctrl-D leaves. A line that ends with \\ goes on. \
+                        /help lists the commands.")]
 pub struct Chat {
     /// The home
     home: PathBuf,
@@ -37,20 +43,8 @@ pub struct Chat {
 
 /// Temperature of a second answer where the most likely tokens are taken otherwise.
 const RETRY_TEMPERATURE: f64 = 0.8;
-
-const HELP: &str = "\
-/edit [TEXT]  the last answer should have been TEXT; without TEXT it is opened in $VISUAL, $EDITOR, or inline
-/good         the last answer is good
-/bad [WHY]    the last answer is bad
-/retry        answer the last message again; then /1 or /2 says which answer is better
-/train        learn from what was said; serves only if it proves better
-/undo         take back the last message and its answer
-/system TEXT  replace the system message and begin anew; without TEXT there is none
-/clear        begin anew
-/why          what answered, and how fast
-/quit         leave (or Ctrl-D)
-//TEXT        say /TEXT
-A line that ends with \\ goes on with the next one. Ctrl-C stops an answer.";
+/// What is said where a person has edited an answer, which then takes no other word.
+const EDIT_STAYS: &str = "what you wrote in place of this answer stays what is learned; /edit changes it";
 
 impl Chat {
     pub fn run(self, output: &Output) -> Result<ExitCode> {
@@ -58,10 +52,12 @@ impl Chat {
         let conversation = session.conversation()?;
         let config = self.options.or(conversation.defaults()?)?;
         if !conversation.has_template()? {
-            output.note("the model has no chat template: it goes on where your text ends");
+            output.note(NO_TEMPLATE);
         }
         let editor = DefaultEditor::new().map_err(|e| Error::internal("cannot use the terminal").because(e))?;
-        let mut chat = Talk { session: &session, conversation, config, output, editor, last: None, before: None };
+        let prompts = std::io::stdin().is_terminal();
+        let mut chat =
+            Talk { session: &session, conversation, config, output, editor, prompts, last: None, before: None };
         chat.begin(self.system);
         output.note("/help lists the commands");
         while let Some(line) = chat.line()? {
@@ -87,9 +83,25 @@ struct Talk<'a> {
     config: GenerationConfig,
     output: &'a Output,
     editor: DefaultEditor,
-    last: Option<Generated>,
+    /// Somebody types.
+    prompts: bool,
+    last: Option<Answer>,
     /// The answer before the last one, to the same message.
-    before: Option<Generated>,
+    before: Option<Answer>,
+}
+
+/// An answer of this chat.
+struct Answer {
+    generated: Generated,
+    /// What the person put in its place.
+    edited: Option<String>,
+}
+
+impl Answer {
+    /// What the conversation goes on with.
+    fn text(&self) -> &str {
+        self.edited.as_ref().unwrap_or(&self.generated.text)
+    }
 }
 
 impl Talk<'_> {
@@ -104,7 +116,12 @@ impl Talk<'_> {
     fn line(&mut self) -> Result<Option<String>> {
         let mut typed = String::new();
         loop {
-            let line = match self.editor.readline(if typed.is_empty() { "> " } else { "… " }) {
+            let prompt = match (self.prompts, typed.is_empty()) {
+                (false, _) => "",
+                (true, true) => "> ",
+                (true, false) => "… ",
+            };
+            let line = match self.editor.readline(prompt) {
                 Ok(line) => line,
                 Err(ReadlineError::Interrupted) => {
                     typed.clear();
@@ -113,6 +130,14 @@ impl Talk<'_> {
                 }
                 Err(ReadlineError::Eof) if !typed.trim().is_empty() => return Ok(Some(typed.trim().to_string())),
                 Err(ReadlineError::Eof) => return Ok(None),
+                Err(ReadlineError::Io(e)) if e.kind() == IoKind::InvalidData => {
+                    typed.clear();
+                    self.output.warn("what was typed is not UTF-8, and was passed over");
+                    continue;
+                }
+                Err(ReadlineError::Io(e)) => {
+                    return Err(Error::io("cannot read what is typed", Path::new("standard input"), e));
+                }
                 Err(e) => return Err(Error::internal("cannot read the terminal").because(e)),
             };
             if let Some(goes_on) = line.strip_suffix('\\') {
@@ -130,18 +155,23 @@ impl Talk<'_> {
         }
     }
 
-    /// Does what `/command` says; whether the chat goes on.
-    fn command(&mut self, command: &str) -> Result<bool> {
-        let (name, rest) = command.split_once(char::is_whitespace).unwrap_or((command, ""));
-        match name {
-            "quit" | "exit" => return Ok(false),
-            "help" => self.output.note(HELP),
-            "clear" => {
+    /// Does what `/line` says; whether the chat goes on.
+    fn command(&mut self, line: &str) -> Result<bool> {
+        let (name, rest) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
+        let rest = rest.trim();
+        let Some(command) = commands::named(name) else {
+            self.output.note(format_args!("there is no command /{}; /help lists them", printable_text(name)));
+            return Ok(true);
+        };
+        match command {
+            Command::Quit => return Ok(false),
+            Command::Help => self.output.note(commands::help()),
+            Command::Clear => {
                 let system = self.system();
                 self.begin(system);
             }
-            "system" => self.begin(Some(rest.trim().to_string())),
-            "undo" => {
+            Command::System => self.begin(Some(rest.to_string())),
+            Command::Undo => {
                 self.take_back();
                 match self.conversation.messages().last().is_some_and(|m| m.role == "user") {
                     true => {
@@ -150,34 +180,20 @@ impl Talk<'_> {
                     false => self.output.note("there is nothing to take back"),
                 }
             }
-            "retry" => match self.conversation.messages().iter().any(|m| m.role == "user") {
-                true => {
-                    let (before, messages) = (self.last.take(), self.conversation.messages().to_vec());
-                    self.take_back();
-                    self.answer_again()?;
-                    if self.last.is_none() {
-                        // It could not be answered again: what was there stays.
-                        self.conversation.set_messages(messages);
-                        self.last = before;
-                        return Ok(true);
-                    }
-                    self.before = before;
-                    if self.before.is_some() {
-                        self.output.note("/1 or /2 says which answer is better");
-                    }
-                }
-                false => self.output.note("there is no message to answer again"),
+            Command::Retry => self.retry()?,
+            Command::First => self.prefer(true),
+            Command::Second => self.prefer(false),
+            Command::Good => self.rate(Feedback::Accept),
+            Command::Bad => self.rate(Feedback::RejectBecause(rest.into())),
+            Command::Edit => self.edit(rest),
+            Command::Train => match super::train_in_chat(self.session, self.output) {
+                Ok(text) => self.output.note(text),
+                Err(e) => self.output.error(&e),
             },
-            "1" | "2" => self.prefer(name == "1"),
-            "good" => self.say(Feedback::Accept),
-            "bad" => self.say(Feedback::RejectBecause(rest.trim().into())),
-            "edit" => self.edit(rest.trim())?,
-            "train" => self.train(),
-            "why" => match &self.last {
-                Some(answer) => self.output.note(why(answer)),
+            Command::Why => match &self.last {
+                Some(answer) => self.output.note(why(&answer.generated)),
                 None => self.output.note("nothing was answered yet"),
             },
-            other => self.output.note(format_args!("there is no command /{other}; /help lists them")),
         }
         Ok(true)
     }
@@ -194,6 +210,28 @@ impl Talk<'_> {
         (self.last, self.before) = (None, None);
     }
 
+    /// Answers the last message a second time.
+    fn retry(&mut self) -> Result<()> {
+        if !self.conversation.messages().iter().any(|m| m.role == "user") {
+            self.output.note("there is no message to answer again");
+            return Ok(());
+        }
+        let (before, messages) = (self.last.take(), self.conversation.messages().to_vec());
+        self.take_back();
+        self.answer_again()?;
+        if self.last.is_none() {
+            // It could not be answered again: what was there stays.
+            self.conversation.set_messages(messages);
+            self.last = before;
+            return Ok(());
+        }
+        self.before = before;
+        if self.before.is_some() {
+            self.output.note("which answer is better? /1 is the one before, /2 this one");
+        }
+        Ok(())
+    }
+
     /// Another answer to the last message: the most likely one again would be the same, so it is sampled.
     fn answer_again(&mut self) -> Result<()> {
         let usual = self.config.clone();
@@ -205,10 +243,26 @@ impl Talk<'_> {
         answered
     }
 
-    /// Says `feedback` about the last answer, in the place of what was said before.
-    fn say(&mut self, feedback: Feedback) {
-        let Some(id) = self.last.as_ref().and_then(|answer| answer.id) else {
-            return self.output.note("there is no answer to say something about");
+    /// Says whether the last answer is good.
+    fn rate(&self, feedback: Feedback) {
+        if self.last.as_ref().is_some_and(|answer| answer.edited.is_some()) {
+            return self.output.note(EDIT_STAYS);
+        }
+        self.say(feedback);
+    }
+
+    /// Says `feedback` about the last answer, in the place of what was said before; whether it was taken.
+    fn say(&self, feedback: Feedback) -> bool {
+        let id = match &self.last {
+            Some(answer) => answer.generated.id,
+            None => {
+                self.output.note("there is no answer to say something about");
+                return false;
+            }
+        };
+        let Some(id) = id else {
+            self.output.note("the last answer was not recorded, and takes no feedback");
+            return false;
         };
         let said = match self.session.feedback(id, feedback.clone()) {
             Err(e) if e.kind() == ErrorKind::Usage => match self.session.replace_feedback(id, feedback) {
@@ -218,85 +272,66 @@ impl Talk<'_> {
             },
             said => said,
         };
-        match said {
+        match &said {
             Ok(receipt) => self.output.note(format_args!("saved. {} waiting for /train", receipt.waiting)),
-            Err(e) => self.output.error(&e),
+            Err(e) => self.output.error(e),
         }
+        said.is_ok()
     }
 
-    /// Says which of two answers to the same message is better, and goes on with that one.
+    /// Says which of two answers to the same message is better, and goes on with that one. One that the person edited
+    /// keeps the edit, which says more.
     fn prefer(&mut self, first: bool) {
-        let ids = |a: &Option<Generated>| a.as_ref().and_then(|answer| answer.id);
+        let ids = |a: &Option<Answer>| a.as_ref().and_then(|answer| answer.generated.id);
         let (Some(one), Some(two)) = (ids(&self.before), ids(&self.last)) else {
             return self.output.note("there are no two answers to choose from; /retry makes another one");
         };
         if first {
             std::mem::swap(&mut self.before, &mut self.last);
-            self.conversation.pop();
-            let text = self.last.as_ref().map_or_else(String::new, |answer| answer.text.clone());
-            self.conversation.push(Message::new("assistant", text));
+            self.go_on_with_last();
         }
-        self.say(Feedback::PreferredOver(if first { two } else { one }));
+        self.rate(Feedback::PreferredOver(if first { two } else { one }));
         self.before = None;
     }
 
+    /// Puts the last answer, as it stands now, in the place of what the conversation has.
+    fn go_on_with_last(&mut self) {
+        let Some(answer) = &self.last else { return };
+        if self.conversation.messages().last().is_some_and(|m| m.role == "assistant") {
+            self.conversation.pop();
+            self.conversation.push(Message::new("assistant", answer.text()));
+        }
+    }
+
     /// Says what the last answer should have been, and goes on with that.
-    fn edit(&mut self, given: &str) -> Result<()> {
-        let Some(answer) = self.last.as_ref().map(|answer| answer.text.clone()) else {
-            self.output.note("there is no answer to edit");
-            return Ok(());
-        };
-        let text = match given {
-            "" => match self.edited(&answer)? {
-                Some(text) => text,
-                None => return Ok(()),
+    fn edit(&mut self, given: &str) {
+        let Some(answer) = &self.last else { return self.output.note("there is no answer to edit") };
+        let (original, shown) = (answer.generated.text.trim().to_string(), answer.text().to_string());
+        let edited = match given {
+            "" => match Place::of_environment(&mut self.editor).edited(&shown) {
+                Ok(Some(text)) => text,
+                Ok(None) => return self.output.note("nothing was saved"),
+                Err(e) => return self.output.error(&e),
             },
             given => given.to_string(),
         };
-        let text = text.trim().to_string();
-        self.say(Feedback::Edit(text.clone()));
-        if !text.is_empty() && self.conversation.messages().last().is_some_and(|m| m.role == "assistant") {
-            self.conversation.pop();
-            self.conversation.push(Message::new("assistant", text));
+        let (text, was) = (edited.trim(), answer.edited.is_some());
+        if text.is_empty() {
+            return self.output.note("an edit to nothing: nothing was saved; /bad says that the answer is bad");
         }
-        Ok(())
-    }
-
-    /// `answer` as the person changed it, in their editor or on the line.
-    fn edited(&mut self, answer: &str) -> Result<Option<String>> {
-        let editor = ["VISUAL", "EDITOR"].iter().find_map(|name| std::env::var(name).ok().filter(|v| !v.is_empty()));
-        let Some(editor) = editor else {
-            return match self.editor.readline_with_initial("edit> ", (&printable_text(answer), "")) {
-                Ok(line) => Ok(Some(line)),
-                Err(ReadlineError::Interrupted | ReadlineError::Eof) => Ok(None),
-                Err(e) => Err(Error::internal("cannot read the terminal").because(e)),
-            };
-        };
-        // A folder of its own, so that what the editor keeps beside the file goes with it.
-        let folder =
-            tempfile::tempdir().map_err(|e| Error::io("cannot make a file to edit", &std::env::temp_dir(), e))?;
-        let file = folder.path().join("answer.txt");
-        std::fs::write(&file, answer).map_err(|e| Error::io("cannot write the answer", &file, e))?;
-        stop::leave_to_others(true);
-        // As git does: the variable may hold arguments.
-        let ran = Command::new("sh").arg("-c").arg(format!("{editor} \"$1\"")).arg("sh").arg(&file).status();
-        stop::leave_to_others(false);
-        match ran {
-            Ok(status) if status.success() => {
-                let text = std::fs::read_to_string(&file);
-                text.map(Some).map_err(|e| Error::io("cannot read the edited answer", &file, e))
-            }
-            _ => {
-                self.output.note(format_args!("the editor {editor:?} failed: nothing was saved"));
-                Ok(None)
-            }
+        if text == shown.trim() && was {
+            return self.output.note("nothing was changed");
         }
-    }
-
-    fn train(&mut self) {
-        match super::train_in_chat(self.session, self.output) {
-            Ok(text) => self.output.note(text),
-            Err(e) => self.output.error(&e),
+        if text == original && !was {
+            let what = "the edited text is the answer itself: nothing was saved; /good says that it is good";
+            return self.output.note(what);
+        }
+        // An edit back to the answer says that the answer was right.
+        let back = text == original;
+        let said = self.say(if back { Feedback::Accept } else { Feedback::Edit(text.to_string()) });
+        if let (true, Some(answer)) = (said, &mut self.last) {
+            answer.edited = (!back).then(|| text.to_string());
+            self.go_on_with_last();
         }
     }
 
@@ -327,6 +362,9 @@ impl Talk<'_> {
         if answer.left_out > 0 {
             self.output.warn(left_out(&answer));
         }
+        if let Some(warning) = unrecorded(&answer) {
+            self.output.warn(warning);
+        }
         if answer.finish_reason.is_none() {
             self.output.note("stopped");
         }
@@ -334,7 +372,7 @@ impl Talk<'_> {
             self.conversation.pop();
             return Ok(());
         }
-        self.last = Some(answer);
+        (self.last, self.before) = (Some(Answer { generated: answer, edited: None }), None);
         Ok(())
     }
 }
@@ -350,7 +388,8 @@ fn why(answer: &Generated) -> String {
     });
     let rate = if answer.token_ms > 0.0 { format!(", {:.1} tokens/s", 1e3 / answer.token_ms) } else { String::new() };
     format!(
-        "answered by {by}: {} tokens, {ended}; first token after {:.0} ms{rate}; prompt of {} tokens, {} of them read before",
+        "answered by {by}: {} tokens, {ended}; first token after {:.0} ms{rate}; \
+         prompt of {} tokens, {} of them read before",
         answer.tokens, answer.prefill_ms, answer.prompt_tokens, answer.cached_tokens
     )
 }
