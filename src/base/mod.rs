@@ -43,7 +43,7 @@ use tract_onnx::prelude::*;
 
 pub(crate) use cache::CacheEntry;
 pub use check::{MAX_EXTENT, MAX_MADE_BYTES, MAX_OPSET, MAX_RANK, MAX_TENSOR_BYTES};
-pub use device::{Device, DeviceChoice, Gpu, HAS_CUDA, NoGpu, PlacedPlan, Placement, find_gpu};
+pub use device::{Device, DeviceChoice, Gpu, NoGpu, PlacedPlan, Placement, find_gpu};
 pub(crate) use external::in_one_file;
 pub(crate) use guard::guarded;
 pub(crate) use half::is_half;

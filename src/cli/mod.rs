@@ -302,7 +302,7 @@ impl DeviceArg {
         static SAID: Once = Once::new();
         let home = Home::open_on_device(home, self.choice()?)?;
         if let Some(why) = home.base().placement().why_not() {
-            SAID.call_once(|| output.note(format_args!("the processor computes, and no GPU: {why}")));
+            SAID.call_once(|| output.note(format_args!("the processor computes, no GPU is used: {why}")));
         }
         Ok(home)
     }

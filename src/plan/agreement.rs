@@ -3,7 +3,7 @@
 use tract_core::internal::*;
 
 /// Values for the inputs of a graph: floats of both signs, and `whole` where it takes whole numbers.
-pub(super) fn made_up(model: &TypedModel, whole: i64) -> TractResult<TVec<TValue>> {
+fn made_up(model: &TypedModel, whole: i64) -> TractResult<TVec<TValue>> {
     let one = |(at, outlet): (usize, &OutletId)| {
         let fact = model.outlet_fact(*outlet)?;
         let shape = fact.shape.as_concrete().context("an input of no fixed shape")?;
@@ -19,12 +19,59 @@ pub(super) fn made_up(model: &TypedModel, whole: i64) -> TractResult<TVec<TValue
     model.inputs.iter().enumerate().map(one).collect()
 }
 
+/// How far an answer on made-up values may be from the trusted one: that of another function is further, and that of
+/// many convolutions in ten bits is nearer.
+const ALIKE: f64 = 0.05;
+
+/// Made-up values, and what a plan that is trusted answers them.
+pub(super) struct Trial {
+    pub inputs: TVec<TValue>,
+    expected: TVec<TValue>,
+}
+
+impl Trial {
+    /// Of the graph `model`, which `trusted` answers.
+    ///
+    /// # Errors
+    /// Where no values that are made up here get an answer with finite numbers.
+    pub fn new(model: &TypedModel, trusted: impl Fn(TVec<TValue>) -> TractResult<TVec<TValue>>) -> TractResult<Trial> {
+        let mut why = format_err!("all of it is not finite");
+        // Whole numbers that are none of an index are refused by some graphs, so others are tried.
+        for whole in [1, 0] {
+            let inputs = made_up(model, whole)?;
+            match trusted(inputs.clone()) {
+                Ok(expected) if has_finite(&expected)? => return Ok(Trial { inputs, expected }),
+                Ok(_) => {}
+                Err(e) => why = e,
+            }
+        }
+        Err(why.context("made-up values get no answer to compare"))
+    }
+
+    /// # Errors
+    /// Where `found` is no answer like the trusted plan's.
+    pub fn confirms(&self, found: &[TValue]) -> TractResult<()> {
+        let distance = distance(found, &self.expected)?;
+        ensure!(distance <= ALIKE, "the answer is {:.1} % from the processor's", 100.0 * distance);
+        Ok(())
+    }
+}
+
+fn has_finite(results: &[TValue]) -> TractResult<bool> {
+    for result in results {
+        if crate::ops::floats(&*result.cast_to::<f32>()?)?.iter().any(|v| v.is_finite()) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 /// How far `found` is from `expected`, as a share of its size: the largest of all results. Values that are not finite
 /// in both, as in rows that are masked throughout, are left out.
 ///
 /// # Errors
 /// Where a result is missing, or has another shape.
-pub(super) fn distance(found: &[TValue], expected: &[TValue]) -> TractResult<f64> {
+fn distance(found: &[TValue], expected: &[TValue]) -> TractResult<f64> {
     ensure!(found.len() == expected.len(), "{} results for {}", found.len(), expected.len());
     let mut worst = 0.0f64;
     for (found, expected) in found.iter().zip(expected) {
@@ -72,6 +119,26 @@ mod tests {
         assert!(distance(&result(&[nan]), &result(&[1.0])).is_err());
         assert!(distance(&result(&[1.0]), &result(&[1.0, 2.0])).is_err());
         assert!(distance(&[], &result(&[1.0])).is_err());
+    }
+
+    #[test]
+    fn only_an_answer_that_was_compared_is_confirmed() {
+        let mut model = TypedModel::default();
+        let x = model.add_source("x", i64::fact([2])).unwrap();
+        model.select_output_outlets(&[x]).unwrap();
+        let answer = |values: &[f32]| Ok(TVec::from(result(values).to_vec()));
+        let trial = Trial::new(&model, |_| answer(&[3.0, 4.0])).unwrap();
+        trial.confirms(&result(&[3.0, 4.1])).unwrap();
+        let refused = trial.confirms(&result(&[4.0, 3.0])).unwrap_err();
+        assert_eq!(refused.to_string(), "the answer is 28.3 % from the processor's");
+        // Zeros are tried where ones are refused.
+        let first = |inputs: &[TValue]| inputs[0].try_as_plain_ram().unwrap().as_slice::<i64>().unwrap()[0];
+        let zeros = |inputs: TVec<TValue>| if first(&inputs) == 0 { answer(&[1.0]) } else { bail!("no such row") };
+        assert_eq!(first(&Trial::new(&model, zeros).unwrap().inputs), 0);
+        let none = Trial::new(&model, |_| answer(&[f32::NAN])).err().unwrap();
+        assert!(format!("{none:#}").contains("not finite"), "{none:#}");
+        let none = Trial::new(&model, |_| bail!("no such row")).err().unwrap();
+        assert!(format!("{none:#}").contains("no such row"), "{none:#}");
     }
 
     #[test]

@@ -9,9 +9,10 @@ use tract_core::ops::konst::Const;
 use tract_core::ops::source::TypedSource;
 use tract_linalg::multithread::{Executor, multithread_tract_scope};
 
+use super::agreement::Trial;
 use super::declutter::{declutter, optimize};
 use super::on_gpu::OnGpu;
-use super::{agreement, gpu, lowering};
+use super::{gpu, lowering};
 use crate::base::{Base, Device, PlacedPlan, guarded};
 use crate::error::{ErrorKind, Result};
 use crate::profile::{self, Place, Spent};
@@ -20,10 +21,6 @@ use crate::sync::{run_pass, times_shared};
 
 /// Multiplications from which on cores share a pass: to hand one over takes some 20 µs. Tests share smaller ones.
 const WORTH_SHARING: usize = if cfg!(test) { 1 << 14 } else { 1 << 21 };
-
-/// How far an answer of the GPU on made-up values may be from the processor's: that of another function is further, and
-/// that of many convolutions in ten bits is nearer.
-const ALIKE: f64 = 0.05;
 
 /// A graph that tract has optimised and ordered; shared by threads.
 pub(super) struct Compiled {
@@ -75,7 +72,7 @@ impl Compiled {
     fn on_gpu(base: &Base, model: TypedModel, what: &'static str, trusted: &Arc<Compiled>) -> Option<Arc<Compiled>> {
         let mut placed = PlacedPlan { plan: what, on_gpu: 0, on_cpu: BTreeMap::new(), copies: 0, refused: None };
         let made = guarded(ErrorKind::UnsupportedModel, "no plan for the GPU", || {
-            let trials = [1, 0].map(|whole| agreement::made_up(&model, whole));
+            let trial = Trial::new(&model, |inputs| trusted.state()?.run(inputs))?;
             let results = (0..model.outputs.len()).map(Taken::Last).collect();
             let OnGpu { plan, bytes, on_gpu, on_cpu, copies } = gpu::prepare(model)?;
             let profiled = profile::is_on().then(|| Profiled::new(what, plan.model()));
@@ -83,14 +80,7 @@ impl Compiled {
             let early = HashMap::new();
             let plan = Compiled { plan, results, early, bytes, multiplications: 0, on_gpu: true, profiled };
             let plan = Arc::new(plan);
-            for inputs in trials {
-                let inputs = inputs?;
-                // Where whole numbers are none that the graph takes, others may be.
-                let Ok(expected) = trusted.state()?.run(inputs.clone()) else { continue };
-                let distance = agreement::distance(&plan.state()?.run(inputs)?, &expected)?;
-                ensure!(distance <= ALIKE, "the GPU's answer is {:.1} % from the processor's", 100.0 * distance);
-                break;
-            }
+            trial.confirms(&plan.state()?.run(trial.inputs.clone())?)?;
             Ok(plan)
         });
         if let Err(e) = &made {

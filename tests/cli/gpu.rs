@@ -14,8 +14,7 @@ fn why_not() -> Option<String> {
 /// A home with one window to answer.
 fn home() -> (Bench, String, String) {
     let bench = Bench::new();
-    let (home, input) = (bench.at("home"), bench.at("window.npy"));
-    json(&["init", &home, "--model", asset("har_cnn.onnx").to_str().unwrap()]);
+    let (home, input) = (bench.home(), bench.at("window.npy"));
     save(input.as_ref(), &windows(&person(23), &[0]));
     (bench, home, input)
 }
@@ -36,6 +35,8 @@ fn a_gpu_that_cannot_be_used_is_refused_with_what_to_do() {
         says(&error, "because", &why);
         says(&error, "next", "--device cpu");
     }
+    // Nothing that computes on the processor all the same takes the flag.
+    says(&refused(&["bench", "--suite", "--device", "cuda"], 2), "error", "one model");
 }
 
 #[test]

@@ -12,8 +12,13 @@ use super::{Gpu, NoGpu};
 use crate::process::caught;
 use crate::sync::lock;
 
+/// What errors of the check begin with.
+const CHECKED: &str = "libraries of CUDA";
+
 const NO_DRIVER: &str = "install NVIDIA's driver (on a Jetson it comes with JetPack; in a container, pass the GPU \
                          through), or use `--device cpu`";
+const DRIVER: &str = "see whether `nvidia-smi` lists a GPU, and whether its driver is of CUDA 12.6 or newer (on a \
+                      Jetson: JetPack 6.1), or use `--device cpu`";
 const NOT_WORKING: &str =
     "install what is missing of CUDA 12.6 or a later 12 (docs/how-to/gpu.md), or use `--device cpu`";
 
@@ -25,11 +30,8 @@ pub(super) fn find() -> Result<Gpu, NoGpu> {
 }
 
 fn look() -> Result<Gpu, NoGpu> {
-    let checked = caught(|| ensure_cuda_runtime_dependencies("no GPU"));
-    if let Err(e) = said(checked) {
-        // The driver is what the first of those libraries belongs to.
-        let has_driver = !e.contains("driver library not found");
-        return Err(NoGpu { why: e, next: if has_driver { NOT_WORKING } else { NO_DRIVER }, has_driver });
+    if let Err(e) = said(caught(|| ensure_cuda_runtime_dependencies(CHECKED))) {
+        return Err(missing(&e));
     }
     let started = caught(|| {
         tract_cuda::with_cuda_stream(|stream| {
@@ -47,6 +49,21 @@ fn look() -> Result<Gpu, NoGpu> {
     said(started).map_err(|why| NoGpu { why, next: NOT_WORKING, has_driver: true })
 }
 
+/// What the check of the libraries says, in words of ours where they are about other programs.
+fn missing(said: &str) -> NoGpu {
+    let said = said.trim_start_matches(CHECKED).trim_start_matches(": ");
+    if said.contains("driver library not found") {
+        let why = "NVIDIA's driver was not found (libcuda.so.1)".into();
+        return NoGpu { why, next: NO_DRIVER, has_driver: false };
+    }
+    if said.starts_with("CUDA driver validation failed") {
+        return NoGpu { why: said.into(), next: DRIVER, has_driver: true };
+    }
+    // What comes after the first sentence is about variables that this program does not read.
+    let why = said.split(". ").next().unwrap_or(said).into();
+    NoGpu { why, next: NOT_WORKING, has_driver: true }
+}
+
 /// What an attempt came to, with all that its error says in one line.
 fn said<T>(attempt: Result<TractResult<T>, String>) -> Result<T, String> {
     let text = match attempt {
@@ -55,4 +72,24 @@ fn said<T>(attempt: Result<TractResult<T>, String>) -> Result<T, String> {
         Err(panic) => panic,
     };
     Err(text.split_whitespace().collect::<Vec<_>>().join(" "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// In the words of tract-cuda 0.23.9.
+    #[test]
+    fn what_is_missing_decides_what_to_do() {
+        let driver = format!("{CHECKED}: CUDA driver validation failed: CUDA driver ");
+        let none = missing(&format!("{driver}library not found. Tried: [\"libcuda.so.1\", \"libcuda.so\"]. Is one?"));
+        assert_eq!((none.next, none.has_driver), (NO_DRIVER, false));
+        assert!(none.why.contains("libcuda.so.1"), "{}", none.why);
+        let old = missing(&format!("{driver}too old. Found driver API 12.2. Fix: upgrade"));
+        assert_eq!((old.next, old.has_driver), (DRIVER, true));
+        assert!(old.why.contains("API 12.2"), "{}", old.why);
+        let library = missing(&format!("{CHECKED}: CUDA runtime sub-library \"nvrtc\" is not there. Enable RUST_LOG."));
+        assert_eq!((library.next, library.has_driver), (NOT_WORKING, true));
+        assert_eq!(library.why, "CUDA runtime sub-library \"nvrtc\" is not there");
+    }
 }

@@ -18,9 +18,6 @@ use without_cuda as driver;
 use crate::error::{Error, Result};
 use crate::sync::lock;
 
-/// Whether this build can use a GPU.
-pub const HAS_CUDA: bool = cfg!(feature = "cuda");
-
 /// Plans that are remembered; later ones are not, as homes compile them for ever.
 const REMEMBERED: usize = 256;
 
@@ -226,7 +223,7 @@ mod tests {
                 assert_eq!((auto.device(), refused.kind()), (Device::Cpu, crate::ErrorKind::Usage));
                 let why = auto.why_not().unwrap();
                 assert!(refused.to_string().contains(why), "{refused}");
-                let looked_for = if HAS_CUDA { "libcuda.so.1" } else { "without the feature `cuda`" };
+                let looked_for = if cfg!(feature = "cuda") { "libcuda.so.1" } else { "without the feature `cuda`" };
                 assert!(why.contains(looked_for), "{why}");
                 assert!(refused.next_step().is_some());
             }

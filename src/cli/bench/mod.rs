@@ -117,6 +117,9 @@ pub struct Bench {
 
 impl Bench {
     fn run(self, output: &Output) -> Result<ExitCode> {
+        if self.model.is_none() && self.device.choice()?.is_some() {
+            return Err(Error::usage("--device is for one model").hint("name an ONNX file, or a home"));
+        }
         if let Some(files) = &self.compare {
             return compare::run(&files[0], &files[1], self.fail_slower, output);
         }

@@ -138,7 +138,7 @@ fn placed(d: &Placed) -> String {
         return String::new();
     }
     let mut text = match &d.why_not {
-        Some(why) => format!("\ndevice {}: no GPU, {why}", d.used),
+        Some(why) => format!("\ndevice {}, no GPU is used: {why}", d.used),
         None => format!("\ndevice {}", d.used),
     };
     for p in &d.plans {
