@@ -15,12 +15,11 @@ use crate::sync::lock;
 /// What errors of the check begin with.
 const CHECKED: &str = "libraries of CUDA";
 
-const NO_DRIVER: &str = "install NVIDIA's driver (on a Jetson it comes with JetPack; in a container, pass the GPU \
-                         through), or use `--device cpu`";
+const NO_DRIVER: &str =
+    "install NVIDIA's driver (on a Jetson it comes with JetPack; in a container, pass the GPU through)";
 const DRIVER: &str = "see whether `nvidia-smi` lists a GPU, and whether its driver is of CUDA 12.6 or newer (on a \
-                      Jetson: JetPack 6.1), or use `--device cpu`";
-const NOT_WORKING: &str =
-    "install what is missing of CUDA 12.6 or a later 12 (docs/how-to/gpu.md), or use `--device cpu`";
+                      Jetson: JetPack 6.1)";
+const NOT_WORKING: &str = "install what is missing of CUDA 12.6 or a later 12 (docs/how-to/gpu.md)";
 
 /// Looks once; a GPU that is there later is found by the next process.
 pub(super) fn find() -> Result<Gpu, NoGpu> {

@@ -120,7 +120,8 @@ pub struct NoGpu {
 
 impl NoGpu {
     fn refused(self) -> Error {
-        Error::usage("no GPU can be used").because(self.why).hint(self.next)
+        let processor = "or use the processor: `--device cpu`, or `device` in the home's acclimate.toml";
+        Error::usage("no GPU can be used").because(self.why).hint(format!("{}; {processor}", self.next))
     }
 }
 

@@ -5,7 +5,7 @@ use super::{Gpu, NoGpu};
 pub(super) fn find() -> Result<Gpu, NoGpu> {
     Err(NoGpu {
         why: "this program was built without the feature `cuda`".into(),
-        next: "build it with `cargo build --release --features bundles,cuda` (docs/how-to/gpu.md), or use `--device cpu`",
+        next: "build it with `cargo build --release --features bundles,cuda` (docs/how-to/gpu.md)",
         has_driver: false,
     })
 }

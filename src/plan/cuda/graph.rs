@@ -5,6 +5,7 @@
 //! | `Widen`, a weight that is kept narrow | a constant of floats |
 //! | `LowRank` of linear sites | two products and a sum |
 //! | `IsNan`, which that runtime lacks | `x ≠ x` |
+//! | `GeluExact`, which it lacks, too | its parts |
 //! | `LogSoftmax`, which it takes for `Softmax`, and either of several axes, which it refuses | their parts |
 //!
 //! Low-rank products of convolutions, and of linear sites whose channels are not the last axis, stay on the processor.
@@ -15,8 +16,8 @@ use tract_core::ops::einsum::EinSum;
 use tract_core::ops::element_wise::ElementWiseOp;
 use tract_core::ops::konst::Const;
 use tract_core::ops::logic::comp_ne;
-use tract_core::ops::math::{IsNan, add, div, exp, ln, sub};
-use tract_core::ops::nn::{Reduce, Reducer, Softmax, SoftmaxKind};
+use tract_core::ops::math::{IsNan, add, div, erf, exp, ln, mul, sub};
+use tract_core::ops::nn::{GeluExact, Reduce, Reducer, Softmax, SoftmaxKind};
 
 use crate::ops::{Widen, sweep};
 use crate::sites::{Geometry, LowRank};
@@ -32,6 +33,7 @@ pub(super) fn forward(model: &mut TypedModel) -> TractResult<()> {
     }
     sweep(model, low_rank)?;
     sweep(model, is_nan)?;
+    sweep(model, gelu)?;
     sweep(model, softmax)
 }
 
@@ -114,6 +116,28 @@ fn is_nan(model: &TypedModel, node: &TypedNode) -> TractResult<Option<TypedModel
     }
     let x = node.inputs[0];
     TypedModelPatch::replace_single_op(model, node, &[x, x], TypedBinOp(comp_ne(), None)).map(Some)
+}
+
+/// `x·(½ + ½·erf(x/√2))`: as `½·x·(1 + erf(x/√2))` tract would fuse it again.
+fn gelu(model: &TypedModel, node: &TypedNode) -> TractResult<Option<TypedModelPatch>> {
+    let fact = &node.outputs[0].fact;
+    if !node.op_as::<ElementWiseOp>().is_some_and(|op| op.0.is::<GeluExact>()) || fact.datum_type != f32::datum_type() {
+        return Ok(None);
+    }
+    let mut patch = TypedModelPatch::new("a GELU of the runtime's operators");
+    let x = patch.tap_model(model, node.inputs[0])?;
+    let scalar = |value: f32| tensor0(value).broadcast_into_rank(fact.rank());
+    let scale = patch.add_const(format!("{}.scale", node.name), scalar(std::f32::consts::FRAC_1_SQRT_2)?)?;
+    let half = patch.add_const(format!("{}.half", node.name), scalar(0.5)?)?;
+    let mut parts = Parts { patch, name: &node.name };
+    let scaled = parts.wire("scaled", mul(), &[x, scale])?;
+    let erf = parts.wire("erf", erf(), &[scaled])?;
+    let halved = parts.wire("halved", mul(), &[erf, half])?;
+    let share = parts.wire("share", add(), &[halved, half])?;
+    let out = parts.wire("out", mul(), &[x, share])?;
+    let mut patch = parts.patch;
+    patch.shunt_outside(model, node.id.into(), out)?;
+    Ok(Some(patch))
 }
 
 fn softmax(model: &TypedModel, node: &TypedNode) -> TractResult<Option<TypedModelPatch>> {
