@@ -36,7 +36,7 @@ done
 mkdir -p "$out"
 say "logs are in $out"
 
-build=(--release --locked --features bundles,cuda)
+build=(--release --locked --features "bundles,cuda")
 program=${CARGO_TARGET_DIR:-target}/release/acclimate
 started=$SECONDS
 cargo build "${build[@]}" --bin acclimate 2>"$out/build.log" || { tail -n 30 "$out/build.log" >&2; exit 1; }

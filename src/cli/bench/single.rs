@@ -46,7 +46,15 @@ pub fn as_json(r: &Report, options: &Options) -> Value {
 }
 
 fn device(d: &Placed) -> Value {
-    let plan = |p: &PlacedPlan| json!({ "plan": p.plan, "on_gpu": p.on_gpu, "on_cpu": p.on_cpu, "copies": p.copies, "refused": p.refused });
+    let plan = |p: &PlacedPlan| {
+        json!({
+            "plan": p.plan,
+            "on_gpu": p.on_gpu,
+            "on_cpu": p.on_cpu,
+            "copies": p.copies,
+            "refused": p.refused,
+        })
+    };
     json!({
         "asked": d.asked,
         "used": d.used,
