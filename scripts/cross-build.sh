@@ -2,7 +2,7 @@
 # Builds the acclimate binary (profile dist, default features and bundles) for a board, or for an old desktop.
 #
 #   scripts/cross-build.sh [TARGET] [--max-glibc 2.31] [--linker auto|zig|gcc] [--toolchain auto|rustup|debian]
-#                          [--target-dir DIR] [--bin NAME]
+#                          [--target-dir DIR] [--bin NAME] [--features LIST]
 #
 #   TARGET         aarch64-unknown-linux-gnu (the default), aarch64-unknown-linux-musl (static),
 #                  armv7-unknown-linux-gnueabihf (best effort), x86_64-unknown-linux-gnu, x86_64-unknown-linux-musl
@@ -17,6 +17,7 @@
 #                  default): rustup if it works, else debian.
 #   --target-dir   where cargo builds (default: CARGO_TARGET_DIR, else target/ of the checkout)
 #   --bin          binary to build (default acclimate)
+#   --features     features beside bundles: cuda, for a Jetson's GPU (docs/how-to/gpu.md)
 #
 # As root the script installs what is missing. Downloads are kept in ${ACCLIMATE_CACHE:-~/.cache/acclimate}/cross: a
 # second run fetches nothing. Messages go to stderr; the last lines, on stdout, are `path`, `bytes` and `glibc` of the
@@ -33,6 +34,7 @@ toolchain=auto
 linker=auto
 max_glibc=2.31
 bin=acclimate
+features=bundles
 profile=dist
 target_dir=${CARGO_TARGET_DIR:-$root/target}
 
@@ -45,6 +47,7 @@ read_arguments() {
             --toolchain) value "$@"; toolchain=$2; shift ;;
             --target-dir) value "$@"; target_dir=$2; shift ;;
             --bin) value "$@"; bin=$2; shift ;;
+            --features) value "$@"; features+=,$2; shift ;;
             -*) die "unknown argument '$1'" "see --help" 2 ;;
             *) target=$1 ;;
         esac
@@ -61,7 +64,11 @@ check_arguments() {
     case $linker in auto | zig | gcc) ;; *) die "unknown linker '$linker'" "one of auto, zig, gcc" 2 ;; esac
     know_target
     case $target in
-        *-musl*) [ "$linker" != gcc ] || die "gcc links no '$target'" "use --linker zig" 2 ;;
+        *-musl*)
+            [ "$linker" != gcc ] || die "gcc links no '$target'" "use --linker zig" 2
+            # A static program cannot load the driver's library.
+            [[ ,$features, != *,cuda,* ]] || die "no '$target' with the feature cuda" "build for ${target%musl*}gnu" 2
+            ;;
     esac
     [[ $max_glibc =~ ^(any|[0-9]+(\.[0-9]+)+)$ ]] ||
         die "--max-glibc '$max_glibc' is not a version" "for example 2.31, or any" 2
@@ -76,7 +83,7 @@ build() {
     command -v "$strip" >/dev/null || [ "$arch" = amd64 ] || need "$strip" "binutils-$gnu"
     command -v "$strip" >/dev/null || strip="strip"
     (cd "$root" && CARGO_TARGET_DIR=$target_dir CARGO_PROFILE_DIST_STRIP=none "${cargo[@]}" "${std[@]}" \
-        --profile "$profile" --locked --features bundles --bin "$bin" >&2) || die "the build failed"
+        --profile "$profile" --locked --features "$features" --bin "$bin" >&2) || die "the build failed"
     built=$target_dir/$target/$profile/$bin
     [ -f "$built" ] ||
         die "cargo left no binary at $built" "is build.target-dir or --artifact-dir set in a cargo config?"

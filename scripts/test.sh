@@ -3,7 +3,7 @@
 #
 #   scripts/test.sh [--keep-going] [STEP...]
 #
-#   STEP           any of: fmt scripts clippy clippy-predict face test swap fuzz doctest doc book deny package demo
+#   STEP           any of: fmt scripts clippy clippy-predict cuda face test swap fuzz doctest doc book deny package demo
 #                  (default: all, in this order)
 #   --keep-going   run the later steps after one has failed
 #
@@ -14,7 +14,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-all=(fmt scripts clippy clippy-predict face test swap fuzz doctest doc book deny package demo)
+all=(fmt scripts clippy clippy-predict cuda face test swap fuzz doctest doc book deny package demo)
 steps=()
 keep_going=
 for arg in "$@"; do
@@ -38,7 +38,7 @@ source scripts/lib/cargo-tool.sh
 # compiled once. Checks that a release build leaves out are switched back on for this crate alone.
 checks=(--config 'profile.release.package.acclimate.debug-assertions=true' --config 'profile.release.package.acclimate.overflow-checks=true')
 
-# Every feature. A default build, which is what a newcomer makes, is linted.
+# Every feature but cuda. A default build, which is what a newcomer makes, is linted.
 full=(--features bundles)
 
 run_fmt() { cargo fmt --check; }
@@ -62,6 +62,8 @@ run_clippy() {
 }
 # A build without training: predicts with adapters, and nothing else.
 run_clippy-predict() { cargo clippy --release --locked --all-targets --no-default-features --features cli -- -D warnings; }
+# A build for a GPU: it needs nothing of CUDA. Its tests are scripts/cuda-test.sh.
+run_cuda() { cargo check --release --locked "${full[@]}" --features cuda --lib --bins; }
 # What an application sees: the library and its example without the feature `internals`, and their documentation.
 run_face() {
     cargo clippy --release --locked --lib --no-default-features -- -D warnings &&

@@ -131,7 +131,7 @@ impl Adaptation<'_> {
         };
         let mut trial = Trial { depth, sites, recipe: &recipe, checkpoints, fits, at: vec![] };
         let pace = Pace::new(*started, self.settings.budget);
-        let side_by_side = self.settings.threads.max(1);
+        let side_by_side = self.engine.threads(self.settings.threads);
         let all: Vec<usize> = (0..trial.fits.len()).collect();
         // Epochs of one fold after the other that are done, and that there are, with the fit on everything.
         let (began, rounds) = (Instant::now(), all.len().div_ceil(side_by_side) as u64);
@@ -143,7 +143,7 @@ impl Adaptation<'_> {
             let before = done;
             for (round, group) in all.chunks(side_by_side).enumerate() {
                 self.say(depth.name(), done as f32 / whole as f32);
-                let inner_threads = (self.settings.threads / group.len()).max(1);
+                let inner_threads = (side_by_side / group.len()).max(1);
                 // The first steps of all tell how long the rest takes.
                 let rest = (done == 0).then(|| rounds * recipe.epochs);
                 let trained = in_parallel(side_by_side, group, |&fold| {

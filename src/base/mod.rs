@@ -5,7 +5,9 @@ mod branches;
 mod cache;
 mod check;
 mod decompose;
+mod device;
 mod external;
+mod fed;
 mod fold_dequant;
 #[cfg(test)]
 mod forms_tests;
@@ -42,6 +44,7 @@ use tract_onnx::prelude::*;
 
 pub(crate) use cache::CacheEntry;
 pub use check::{MAX_EXTENT, MAX_MADE_BYTES, MAX_OPSET, MAX_RANK, MAX_TENSOR_BYTES};
+pub use device::{Device, DeviceChoice, Gpu, NoGpu, PlacedPlan, Placement, find_gpu};
 pub(crate) use external::in_one_file;
 pub(crate) use guard::guarded;
 pub(crate) use half::is_half;
@@ -91,6 +94,7 @@ pub struct Base {
     /// Position of the input that is fed with what is given without a name.
     fed: Option<usize>,
     ending: std::sync::OnceLock<tail::Ending>,
+    placement: Placement,
     /// The last to go: it gives back the memory of the weights.
     _store: Arc<stored::Store>,
 }
@@ -223,6 +227,7 @@ impl Base {
             asked: tail::Asked::default(),
             fed: None,
             ending: Default::default(),
+            placement: Placement::default(),
             _store: store,
         })
     }
@@ -254,27 +259,6 @@ impl Base {
     /// Outputs in order.
     pub fn outputs(&self) -> &[Port] {
         &self.outputs
-    }
-    /// The same model, whose input `name` is fed with what is given without a name: a picture, or a single array.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Usage`] listing the inputs with their shapes if none has that name.
-    pub fn reading(mut self, name: Option<&str>) -> Result<Base> {
-        let fed = name.map(|name| {
-            self.inputs.iter().position(|p| p.name == name).ok_or_else(|| {
-                Error::usage(format!("the model has no input {name:?}")).at(self.path.display()).hint(tail::known(
-                    "inputs",
-                    name,
-                    &self.inputs,
-                ))
-            })
-        });
-        self.fed = fed.transpose()?;
-        Ok(self)
-    }
-    /// The input that is fed with what is given without a name: the one that was named, or the only one.
-    pub fn fed_input(&self) -> Option<usize> {
-        self.fed.or_else(|| (self.inputs.len() == 1).then_some(0))
     }
     /// What each input stands for, in order.
     pub fn roles(&self) -> &[Role] {

@@ -31,6 +31,7 @@ impl Doctor {
         let sensors = Linux::here();
         let here = Path::new(".");
         let mut checks = doctor::device(&sensors, self.home.as_deref().unwrap_or(here));
+        checks.push(doctor::gpu());
         let figures = match &self.home {
             Some(home) => {
                 if self.profile.profile != DEFAULT_PROFILE && home.join("acclimate.toml").is_file() {

@@ -9,7 +9,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::output::{Output, percent_1, skipped_json};
-use super::{ProfileArg, ThreadsArg};
+use super::{DeviceArg, ProfileArg, ThreadsArg};
 
 /// Measure the base and the active generation on labelled data; nothing is recorded
 #[derive(Args)]
@@ -27,11 +27,13 @@ pub struct Eval {
     profile: ProfileArg,
     #[command(flatten)]
     threads: ThreadsArg,
+    #[command(flatten)]
+    device: DeviceArg,
 }
 
 impl Eval {
     pub fn run(self, output: &Output) -> Result<ExitCode> {
-        let session = self.profile.known_session(&self.home)?;
+        let session = self.profile.known_session_on(&self.home, &self.device, output)?;
         let data = LabelledSet::read(&self.data)?;
         let data = self.user.map_or(Ok(data.clone()), |user| data.filter_user(user))?;
         let generation = session.status()?.generation;

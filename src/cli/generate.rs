@@ -12,9 +12,8 @@ use acclimate::{Error, Result};
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::ProfileArg;
 use super::output::{Output, printable_text};
-use super::stop;
+use super::{DeviceArg, ProfileArg, stop};
 
 /// Largest file of prompts.
 const LARGEST: u64 = 64 << 20;
@@ -46,6 +45,8 @@ pub struct Generate {
     options: GenerationArgs,
     #[command(flatten)]
     profile: ProfileArg,
+    #[command(flatten)]
+    device: DeviceArg,
 }
 
 /// How the next token is chosen; what is not given is the model's own, by its generation_config.json.
@@ -102,7 +103,7 @@ impl GenerationArgs {
 
 impl Generate {
     pub fn run(self, output: &Output) -> Result<ExitCode> {
-        let session = self.profile.session(&self.home)?;
+        let session = self.profile.session(&self.home, &self.device, output)?;
         let mut conversation = session.conversation()?;
         let config = self.options.or(conversation.defaults()?)?;
         let has_template = conversation.has_template()?;

@@ -7,6 +7,7 @@ use acclimate::Result;
 #[cfg(feature = "bundles")]
 use acclimate::{
     Home,
+    base::DeviceChoice,
     bundle::{self, Unlock},
 };
 use clap::Args;
@@ -63,7 +64,8 @@ impl Import {
             (Some(file), _) => Unlock::passphrase_file(file)?,
             (None, file) => Unlock::identity_file(file.as_deref().unwrap_or("".as_ref()))?,
         };
-        let home = Home::open(&self.home)?;
+        // Nothing runs the model.
+        let home = Home::open_on_device(&self.home, Some(DeviceChoice::Cpu))?;
         let taken = bundle::import(&home, &self.file, &unlock, self.profile.as_deref())?;
         let data = json!({
             "profile": taken.profile,

@@ -57,7 +57,9 @@ use untrained::in_chat as train_in_chat;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Once;
 
+use acclimate::base::DeviceChoice;
 use acclimate::error::names;
 use acclimate::journal::InteractionId;
 use acclimate::{Error, Home, InitOptions, Result, Session};
@@ -190,12 +192,18 @@ impl ProfileArg {
     }
 
     /// The session, making the profile when it is new.
-    fn session(&self, home: &Path) -> Result<Session> {
+    fn session(&self, home: &Path, device: &DeviceArg, output: &Output) -> Result<Session> {
         stop::between_tries();
-        Home::open(home)?.session(&self.profile)
+        device.open(home, output)?.session(&self.profile)
     }
 
     /// The session of a profile that is there already, so that a slip in its name makes no new one.
+    fn known_session_on(&self, home: &Path, device: &DeviceArg, output: &Output) -> Result<Session> {
+        stop::between_tries();
+        self.known(device.open(home, output)?)?.session(&self.profile)
+    }
+
+    /// As [`ProfileArg::known_session_on`], for what hardly runs the model: a GPU is not looked for.
     fn known_session(&self, home: &Path) -> Result<Session> {
         stop::between_tries();
         self.known_home(home)?.session(&self.profile)
@@ -207,7 +215,11 @@ impl ProfileArg {
     }
 
     fn known_home(&self, home: &Path) -> Result<Home> {
-        let home = Home::open(home)?;
+        self.known(Home::open_on_device(home, Some(DeviceChoice::Cpu))?)
+    }
+
+    /// `home`, if it has this profile.
+    fn known(&self, home: Home) -> Result<Home> {
         let profiles = home.profiles()?;
         if self.profile != DEFAULT_PROFILE && !profiles.contains(&self.profile) {
             let hint = match profiles.is_empty() {
@@ -271,6 +283,29 @@ fn interaction(session: &Session, given: &str) -> Result<InteractionId> {
             .at(session.profile())
             .hint("`acclimate predict`, or `generate` and `chat` of a language model, make one")
     })
+}
+
+#[derive(Args)]
+struct DeviceArg {
+    /// What computes: cpu, cuda (an NVIDIA GPU), or auto (that GPU where it works); the home's, or cpu when not given
+    #[arg(long, value_name = "DEVICE", value_parser = DeviceChoice::NAMES)]
+    device: Option<String>,
+}
+
+impl DeviceArg {
+    fn choice(&self) -> Result<Option<DeviceChoice>> {
+        self.device.as_deref().map(str::parse).transpose()
+    }
+
+    /// The home, on what is to compute. Where that is not the GPU that would have been welcome, it is said once.
+    fn open(&self, home: &Path, output: &Output) -> Result<Home> {
+        static SAID: Once = Once::new();
+        let home = Home::open_on_device(home, self.choice()?)?;
+        if let Some(why) = home.base().placement().why_not() {
+            SAID.call_once(|| output.note(format_args!("the processor computes, no GPU is used: {why}")));
+        }
+        Ok(home)
+    }
 }
 
 #[derive(Args)]

@@ -11,8 +11,8 @@ use acclimate::{Answer, Error, Home, Result};
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::ProfileArg;
 use super::output::{Output, percent};
+use super::{DeviceArg, ProfileArg};
 
 /// Answer inputs; each answer has an id for feedback
 #[derive(Args)]
@@ -34,6 +34,8 @@ pub struct Predict {
     /// Classes to show
     #[arg(long, value_name = "K", default_value_t = 3)]
     top: usize,
+    #[command(flatten)]
+    device: DeviceArg,
     /// When answers are durable: together, at most 5 seconds later, or each before it is shown
     #[arg(long, value_name = "WHEN", value_parser = ["grouped", "always"], default_value = "grouped")]
     sync: String,
@@ -43,7 +45,7 @@ impl Predict {
     /// Reads, answers, records and shows one input before the next, so that memory does not grow with their number and
     /// whatever was answered before a failure is shown.
     pub fn run(self, output: &Output) -> Result<ExitCode> {
-        let session = self.profile.session(&self.home)?;
+        let session = self.profile.session(&self.home, &self.device, output)?;
         session.home().classifies()?;
         if self.sync == "always" {
             session.set_sync(SyncPolicy::Always);

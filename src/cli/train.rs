@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use super::generate::conversations;
 use super::limits::LimitsArg;
 use super::output::{Output, bytes, date, duration, instant, percent, printable};
-use super::{ProfileArg, ThreadsArg, stop};
+use super::{DeviceArg, ProfileArg, ThreadsArg, stop};
 
 /// Learn from the feedback; what was learned becomes active only if it proves better on feedback that it has not seen
 #[derive(Args)]
@@ -43,6 +43,8 @@ pub struct Train {
     checkpoint_seconds: f64,
     #[command(flatten)]
     threads: ThreadsArg,
+    #[command(flatten)]
+    device: DeviceArg,
     /// Greatest share of uncorrected answers that may change, 0 to 1; the home's when not given
     #[arg(long, value_name = "X")]
     disagreement_limit: Option<f64>,
@@ -60,7 +62,7 @@ impl Train {
             s => Checkpoints::Every(duration(s, "between checkpoints")?),
         };
         let stop = stop::on_signal()?;
-        let session = self.profile.known_session(&self.home)?;
+        let session = self.profile.known_session_on(&self.home, &self.device, output)?;
         let mut settings = session.settings();
         settings.seed = self.seed.unwrap_or(settings.seed);
         settings.threads = self.threads.or(settings.threads);

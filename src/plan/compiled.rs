@@ -1,6 +1,6 @@
 //! A compiled graph with its run states, timed operator by operator where somebody records ([`crate::profile`]).
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -9,11 +9,14 @@ use tract_core::ops::konst::Const;
 use tract_core::ops::source::TypedSource;
 use tract_linalg::multithread::{Executor, multithread_tract_scope};
 
+use super::agreement::Trial;
 use super::declutter::{declutter, optimize};
-use super::lowering;
-use crate::base::{Base, guarded};
+use super::on_gpu::OnGpu;
+use super::{gpu, lowering};
+use crate::base::{Base, Device, PlacedPlan, guarded};
 use crate::error::{ErrorKind, Result};
 use crate::profile::{self, Place, Spent};
+use crate::sites::{SharedFactor, factor};
 use crate::sync::{run_pass, times_shared};
 
 /// Multiplications from which on cores share a pass: to hand one over takes some 20 µs. Tests share smaller ones.
@@ -29,6 +32,8 @@ pub(super) struct Compiled {
     bytes: u64,
     /// About how many a pass takes.
     multiplications: usize,
+    /// Whether it was prepared for the GPU. Its passes begin and end with values in the processor's memory.
+    on_gpu: bool,
     /// Where the plan was compiled while somebody recorded.
     profiled: Option<Profiled>,
 }
@@ -53,8 +58,40 @@ pub(super) struct State {
 }
 
 impl Compiled {
-    /// `what` names the plan to people: forward or backward.
-    pub fn new(base: &Base, mut model: TypedModel, what: &'static str) -> Result<Arc<Compiled>> {
+    /// `what` names the plan to people: forward or backward. Where the base is placed on the GPU, and the plan cannot
+    /// be or answers otherwise there, the processor runs it.
+    pub fn new(base: &Base, model: TypedModel, what: &'static str) -> Result<Arc<Compiled>> {
+        if base.placement().device() == Device::Cpu {
+            return Compiled::on_cpu(base, model, what);
+        }
+        let on_cpu = Compiled::on_cpu(base, model.clone(), what)?;
+        Ok(Compiled::on_gpu(base, model, what, &on_cpu).unwrap_or(on_cpu))
+    }
+
+    /// None where the GPU cannot have it: the reason is kept with the base's placement.
+    fn on_gpu(base: &Base, model: TypedModel, what: &'static str, trusted: &Arc<Compiled>) -> Option<Arc<Compiled>> {
+        let mut placed = PlacedPlan { plan: what, on_gpu: 0, on_cpu: BTreeMap::new(), copies: 0, refused: None };
+        let made = guarded(ErrorKind::UnsupportedModel, "no plan for the GPU", || {
+            let trial = Trial::new(&model, |inputs| trusted.state()?.run(inputs))?;
+            let results = (0..model.outputs.len()).map(Taken::Last).collect();
+            let OnGpu { plan, bytes, on_gpu, on_cpu, copies } = gpu::prepare(model)?;
+            let profiled = profile::is_on().then(|| Profiled::new(what, plan.model()));
+            placed = PlacedPlan { on_gpu, on_cpu, copies, ..placed.clone() };
+            let early = HashMap::new();
+            let plan = Compiled { plan, results, early, bytes, multiplications: 0, on_gpu: true, profiled };
+            let plan = Arc::new(plan);
+            trial.confirms(&plan.state()?.run(trial.inputs.clone())?)?;
+            Ok(plan)
+        });
+        if let Err(e) = &made {
+            tracing::warn!(plan = what, reason = %e, "the processor runs a plan that was meant for the GPU");
+            placed.refused = Some(e.to_string());
+        }
+        base.placement().remember(placed);
+        made.ok()
+    }
+
+    pub(super) fn on_cpu(base: &Base, mut model: TypedModel, what: &'static str) -> Result<Arc<Compiled>> {
         let plan = guarded(ErrorKind::UnsupportedModel, format!("cannot compile the {what} plan"), || {
             lowering::improve(&mut model, base.weights())?;
             declutter(&mut model)?;
@@ -74,7 +111,8 @@ impl Compiled {
             model.outputs = last;
             let (bytes, multiplications) = (laid_out(&model), lowering::multiplications(&model));
             let profiled = profile::is_on().then(|| Profiled::new(what, &model));
-            Ok(Compiled { plan: model.into_runnable()?, results, early, bytes, multiplications, profiled })
+            let plan = model.into_runnable()?;
+            Ok(Compiled { plan, results, early, bytes, multiplications, on_gpu: false, profiled })
         })?;
         Ok(Arc::new(plan))
     }
@@ -112,6 +150,11 @@ fn waited_for(model: &TypedModel) -> TractResult<HashSet<usize>> {
 impl State {
     /// One pass, on the cores that the caller has where that pays.
     pub fn run(&mut self, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
+        if self.plan.on_gpu {
+            // On this thread: the GPU's stream is its own.
+            let inputs = inputs.into_iter().map(in_memory).collect::<TractResult<_>>()?;
+            return self.pass(inputs)?.into_iter().map(in_memory).collect();
+        }
         let worth = self.plan.multiplications >= WORTH_SHARING;
         let run = |pool: Option<&Arc<rayon::ThreadPool>>| match pool {
             Some(pool) => multithread_tract_scope(Executor::MultiThread(pool.clone()), || self.pass(inputs)),
@@ -127,6 +170,9 @@ impl State {
             let watch = plan.profiled.as_ref().filter(|_| profile::is_on()).map(|p| (p, Watch::begin(&inputs)));
             let outputs = tract_core::plan::eval(ctx, state, node, inputs)?;
             if let Some((profiled, watch)) = watch {
+                if plan.on_gpu {
+                    gpu::wait()?;
+                }
                 profiled.add(node, watch, &outputs);
             }
             for (value, outlet) in outputs.iter().zip(&node.outputs) {
@@ -145,6 +191,20 @@ impl State {
         };
         plan.results.iter().map(&mut value).collect::<Option<_>>().context("a plan lost a result")
     }
+}
+
+/// The value in the processor's memory: factors that are read where they lie are copied, and results of the GPU
+/// fetched, which leaves nothing of them there.
+fn in_memory(value: TValue) -> TractResult<TValue> {
+    if value.is_plain_ram() {
+        return Ok(value);
+    }
+    if value.storage_as::<SharedFactor>().is_some() {
+        return Ok(Tensor::from_shape(value.shape(), &factor(&value)?)?.into_tvalue());
+    }
+    let mut tensor = value.into_tensor();
+    tensor.try_as_plain_ram_mut()?;
+    Ok(tensor.into_tvalue())
 }
 
 /// Names of matrix products and convolutions, ours and the runtime's. Others have a cost, too, which is no product's.
@@ -171,6 +231,7 @@ struct Profiled {
     what: &'static str,
     /// Floating-point operations of each node.
     flop: HashMap<usize, f64>,
+    on_gpu: HashSet<usize>,
 }
 
 /// An operator that runs.
@@ -200,7 +261,8 @@ impl Profiled {
             Some((node.id, 2.0 * multiplications.filter_map(|(_, n)| n.to_i64().ok()).sum::<i64>() as f64))
         };
         let products = model.nodes().iter().filter(|node| PRODUCTS.contains(&&*node.op.name()));
-        Profiled { what, flop: products.filter_map(of_node).collect() }
+        let on_gpu = model.nodes().iter().filter(|node| gpu::is_on_gpu(node)).map(|node| node.id);
+        Profiled { what, flop: products.filter_map(of_node).collect(), on_gpu: on_gpu.collect() }
     }
 
     fn add(&self, node: &TypedNode, watch: Watch, outputs: &TVec<TValue>) {
@@ -217,6 +279,8 @@ impl Profiled {
             shared: (times_shared() > watch.shared) as u64,
         };
         let shape = outputs.first().map_or_else(String::new, |value| format!("{:?}", value.shape()));
-        profile::add(Place { pass: self.what, operator: node.op.name().into(), shape }, &spent);
+        let device = if self.on_gpu.contains(&node.id) { Device::Cuda } else { Device::Cpu };
+        let place = Place { pass: self.what, device: device.name(), operator: node.op.name().into(), shape };
+        profile::add(place, &spent);
     }
 }

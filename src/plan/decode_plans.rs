@@ -8,6 +8,7 @@ use tract_core::internal::*;
 use super::SiteKey;
 use super::cache::{PlanCache, limit};
 use super::compiled::Compiled;
+use super::on_gpu::fuse;
 use crate::base::{Base, Bucket, guarded};
 use crate::error::{ErrorKind, Result};
 
@@ -65,7 +66,7 @@ pub(super) struct Step {
 impl Plan {
     pub fn new(base: &Base, mut model: TypedModel, what: &'static str) -> Result<Plan> {
         let inputs = guarded(ErrorKind::Internal, "cannot fuse operators", || {
-            crate::ops::fuse(&mut model)?;
+            fuse(base, &mut model)?;
             (0..model.inputs.len()).map(|ix| model.input_fact(ix).cloned()).collect()
         })?;
         Ok(Plan { plan: Compiled::new(base, model, what)?, inputs })

@@ -79,6 +79,11 @@ impl Engine {
         Engine { cores, ..self }
     }
 
+    /// Threads that run plans side by side where `asked` may.
+    pub fn threads(&self, asked: usize) -> usize {
+        self.base.placement().threads(asked)
+    }
+
     /// How sequences of different lengths become one batch.
     pub fn padding(&self) -> Padding {
         self.padding
@@ -143,7 +148,7 @@ impl Engine {
                 _ => jobs.push((bucket, vec![i])),
             }
         }
-        let results = in_parallel(threads, &jobs, |(bucket, rows)| {
+        let results = in_parallel(self.threads(threads), &jobs, |(bucket, rows)| {
             let batch: Vec<&Example> = rows.iter().map(|&i| examples[i]).collect();
             self.run_batch(variant, bucket, &batch, self.padding)
         })?;

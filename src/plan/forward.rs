@@ -7,6 +7,7 @@ use tract_core::internal::*;
 
 use super::compiled::Compiled;
 use super::graph::{Deltas, Ends, adapted};
+use super::on_gpu::fuse;
 use super::{Batch, Factors, Outputs, array, tail_outputs};
 use crate::base::{Base, Bucket, guarded};
 use crate::error::{ErrorKind, Result};
@@ -21,7 +22,7 @@ pub(crate) struct ForwardPlan {
 impl ForwardPlan {
     pub fn new(base: &Base, ends: Ends, bucket: &Bucket, deltas: &Deltas) -> Result<ForwardPlan> {
         let mut graph = adapted(base, ends, bucket, deltas)?;
-        guarded(ErrorKind::Internal, "cannot fuse operators", || crate::ops::fuse(&mut graph.model))?;
+        guarded(ErrorKind::Internal, "cannot fuse operators", || fuse(base, &mut graph.model))?;
         let factors = graph.model.inputs.len() - graph.own_inputs;
         let plan = Compiled::new(base, graph.model, "forward")?;
         Ok(ForwardPlan { plan, logits: graph.logits, factors })

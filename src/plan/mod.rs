@@ -2,11 +2,14 @@
 //!
 //! Everything outside `base`, `sites`, `grad` and `plan` sees ndarray and plain slices only.
 
+mod agreement;
 mod at_once;
 mod batch;
 mod cache;
 mod compiled;
 mod convert;
+#[cfg(feature = "cuda")]
+mod cuda;
 mod declutter;
 mod decode;
 mod decode_plans;
@@ -24,6 +27,7 @@ mod lent_factors;
 #[cfg(feature = "train")]
 mod likelihood;
 mod lowering;
+mod on_gpu;
 mod padding;
 mod padding_trial;
 #[cfg(feature = "train")]
@@ -50,11 +54,18 @@ mod untrained;
 mod variant;
 #[cfg(feature = "train")]
 mod weights;
+#[cfg(not(feature = "cuda"))]
+mod without_cuda;
 #[cfg(feature = "train")]
 mod worker;
 
 use ndarray::{Array2, ArrayD};
 use tract_core::internal::*;
+
+#[cfg(feature = "cuda")]
+use cuda as gpu;
+#[cfg(not(feature = "cuda"))]
+use without_cuda as gpu;
 
 pub(crate) use at_once::at_once;
 pub(crate) use batch::{Batch, check, sequence_length};

@@ -9,6 +9,7 @@ use tract_core::internal::*;
 use super::compiled::Compiled;
 use super::declutter::declutter;
 use super::graph::{Deltas, Ends, adapted, dependents};
+use super::on_gpu::{fuse, is_fused};
 use super::part::part;
 use super::passing::{Feed, Plans, Segment};
 use super::recompute::recompute;
@@ -99,7 +100,8 @@ fn build(
     let mut model = graph.model;
     let what = format!("cannot differentiate {}", base.path().display());
     guarded(ErrorKind::UnsupportedModel, what, || {
-        let fused = form != Form::Composed;
+        // Of tract's operators the GPU has more than of ours.
+        let fused = form != Form::Composed && is_fused(base);
         if fused {
             crate::ops::fuse(&mut model)?;
         }
@@ -341,9 +343,9 @@ impl TrainPlan {
     pub fn of_vocabulary(base: &Base, rows: usize) -> Result<TrainPlan> {
         let mut model = super::decode::vocabulary(base, rows)?;
         let built = guarded(ErrorKind::UnsupportedModel, "cannot differentiate the output layer", || {
-            crate::ops::fuse(&mut model)?;
-            let Differentiated { segments, results, blocked, obstructed } =
-                Differentiated::whole(model, &[0], Made { fused: true, recomputed: false })?;
+            fuse(base, &mut model)?;
+            let made = Made { fused: is_fused(base), recomputed: false };
+            let Differentiated { segments, results, blocked, obstructed } = Differentiated::whole(model, &[0], made)?;
             let plans = Plans { prefix: None, segments, entering: 1, factors: vec![0], results };
             Ok(Built { plans, logits: None, sites: vec![], blocked, obstructed, trains: Trains::Both })
         })?;

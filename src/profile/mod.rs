@@ -20,6 +20,8 @@ static SPENT: Mutex<BTreeMap<Place, Spent>> = Mutex::new(BTreeMap::new());
 pub struct Place {
     /// `forward`, `training forward`, `backward`, `frozen`, `loss` or `optimiser`.
     pub pass: &'static str,
+    /// What ran it: `cpu` or `cuda`.
+    pub device: &'static str,
     /// The operator's name; empty outside of plans.
     pub operator: String,
     /// Shape of its first result.

@@ -17,7 +17,7 @@ pub(crate) fn span<R>(pass: &'static str, work: impl FnOnce() -> R) -> R {
     }
     let start = Instant::now();
     let result = work();
-    let place = Place { pass, operator: String::new(), shape: String::new() };
+    let place = Place { pass, device: "cpu", operator: String::new(), shape: String::new() };
     add(place, &Spent { calls: 1, time: start.elapsed(), ..Spent::default() });
     result
 }

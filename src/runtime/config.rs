@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::asking::{self, ASK_RATE};
 use crate::adapter::LoraOptions;
+use crate::base::DeviceChoice;
 use crate::cipher::Key;
 use crate::disk::{Disk, FileAccess, KeySource, StagedFile, read_file};
 use crate::error::{Error, ErrorKind, Result};
@@ -135,6 +136,9 @@ pub struct Config {
     /// Threads that answer, and that train where nothing else is said; as many as there are cores when not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub threads: Option<std::num::NonZeroU16>,
+    /// What computes: `cpu`, `cuda` or `auto`; the processor when not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<DeviceChoice>,
     /// Whether texts of different lengths may be padded to one; found by trying when the home is made.
     #[serde(default)]
     pub padding: TextPadding,
@@ -277,6 +281,11 @@ impl Config {
     /// Threads that train: those that the home asks for, else one less than cores, which is left to predictions.
     pub fn train_threads(&self) -> usize {
         self.threads.map_or_else(|| available_cores() - 1, |threads| usize::from(threads.get())).max(1)
+    }
+
+    /// What is to compute: what the home asks for, else the processor.
+    pub fn device(&self) -> DeviceChoice {
+        self.device.unwrap_or_default()
     }
 
     /// The key of the home, or `given` if it is the right one; `None` where nothing is encrypted.

@@ -8,7 +8,7 @@ use super::config::{Config, TextPadding};
 use super::intake::IntakeKind;
 use super::language::Language;
 use crate::adapter::Pooling;
-use crate::base::{Base, Task};
+use crate::base::{Base, DeviceChoice, Task};
 use crate::cipher::{Cipher, Key};
 use crate::disk::{Disk, FileAccess, KeyedDisk, RealDisk, read_file};
 use crate::error::{Error, Result};
@@ -92,6 +92,17 @@ impl Home {
         Home::open_on(Arc::new(RealDisk), path.as_ref(), Some(key))
     }
 
+    internal! {
+        /// [`Home::open`], with what is to compute in place of the home's setting.
+        ///
+        /// # Errors
+        /// As [`Home::open`]; [`ErrorKind::Usage`](crate::ErrorKind::Usage) where a GPU is asked for and cannot be
+        /// used.
+        pub fn open_on_device(path: impl AsRef<Path>, device: Option<DeviceChoice>) -> Result<Home> {
+            Home::open_placed(Arc::new(RealDisk), path.as_ref(), None, device)
+        }
+    }
+
     /// The file of the base model of the home in `path`.
     ///
     /// # Errors
@@ -103,7 +114,12 @@ impl Home {
 
     /// Opens the home in `path`, all of whose files but the model and the tokenizer are used through `disk`.
     pub(super) fn open_on(disk: Arc<dyn Disk>, path: &Path, key: Option<Key>) -> Result<Home> {
+        Home::open_placed(disk, path, key, None)
+    }
+
+    fn open_placed(disk: Arc<dyn Disk>, path: &Path, key: Option<Key>, device: Option<DeviceChoice>) -> Result<Home> {
         let config = Config::read(&*disk, path)?;
+        let placement = device.unwrap_or(config.device()).place().map_err(|e| e.at(path.display()))?;
         let key = config.key(&*disk, path, key)?;
         let model = path.join(&config.model);
         // A model that nobody has looked at is not even parsed.
@@ -122,6 +138,7 @@ impl Home {
         };
         let counted = (declared == Task::Classification && !listed.is_empty()).then_some(listed.len());
         let base = base.answering(config.model_output.as_deref(), counted)?.reading(config.model_input.as_deref())?;
+        let base = base.on(placement);
         let language_model = declared == Task::CausalLm;
         // A language model's texts have no window of their own.
         let tokenizer = config.tokenizer.as_ref().filter(|_| !language_model).map(|file| path.join(file));

@@ -197,6 +197,7 @@ impl NewHome<'_> {
         Ok(Config {
             storage: StorageOptions::default(),
             threads: None,
+            device: None,
             format: 1,
             model: MODEL_FILE.into(),
             fingerprint: base.fingerprint().to_string(),

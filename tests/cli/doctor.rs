@@ -43,6 +43,7 @@ fn a_device_is_looked_at_without_a_home() {
         "cores",
         "disk",
         "file system",
+        "gpu",
         "inodes",
         "kernels",
         "limits",

@@ -11,6 +11,7 @@ mod disks;
 mod doctor;
 mod endless;
 mod from;
+mod gpu;
 mod interactions;
 mod language;
 mod layers;

@@ -199,7 +199,8 @@ impl<'a> Fit<'a> {
         params.add("head.weight", weight, head_group)?;
         params.add("head.bias", head.bias.to_vec(), head_group)?;
         let optimiser = AdamW::new(&params, AdamWOptions::default());
-        let workers = (0..threads.max(1)).map(|_| Mutex::default()).collect();
+        let threads = engine.threads(threads);
+        let workers = (0..threads).map(|_| Mutex::default()).collect();
         let kept = Arc::new(Kept::new(recipe.kept_bytes));
         let numbers = (0..training_examples.len()).collect();
         Ok(Fit {
@@ -249,7 +250,7 @@ impl<'a> Fit<'a> {
 
     /// Trains on so many threads from now on.
     pub fn use_threads(&mut self, threads: usize) {
-        self.threads = threads.max(1);
+        self.threads = self.engine.threads(threads);
         self.workers.resize_with(self.threads, Mutex::default);
     }
 

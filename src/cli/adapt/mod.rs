@@ -20,7 +20,7 @@ use clap::Args;
 use super::limits::LimitsArg;
 use super::lost_file;
 use super::output::{Output, duration};
-use super::stop;
+use super::{DeviceArg, stop};
 use event::{About, Event, say};
 use look::{Found, Looks};
 
@@ -72,6 +72,8 @@ pub struct Adapt {
     /// Threads; those of the home, or all cores but one when not given
     #[arg(long, value_name = "T", value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
+    #[command(flatten)]
+    device: DeviceArg,
     /// Files of the sensors lie below this folder
     #[arg(long, value_name = "DIR", default_value = "/", hide = true)]
     sensors_root: PathBuf,
@@ -320,7 +322,8 @@ impl Run<'_> {
     }
 
     fn train_once(&self, about: About<'_>, guest: &Guest<'_>) -> Result<()> {
-        let session = Home::open(about.home)?.session(about.profile.unwrap_or_default())?;
+        let home = self.asked.device.open(about.home, self.output)?;
+        let session = home.session(about.profile.unwrap_or_default())?;
         let mut settings = session.settings();
         settings.threads = self.asked.threads.map_or(settings.threads, usize::from);
         let limits = self.asked.limits.or(session.home().config().limits);

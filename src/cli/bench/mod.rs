@@ -27,7 +27,7 @@ use clap::{ArgGroup, Args, Subcommand};
 
 use super::output::Output;
 use super::vet::VetArgs;
-use super::{EndsArg, model_file};
+use super::{DeviceArg, EndsArg, model_file};
 
 /// Where a suite's results go.
 const OUT: &str = "acclimate-bench";
@@ -108,6 +108,8 @@ pub struct Bench {
     #[arg(long, value_name = "SHARE", requires = "compare", conflicts_with = "many", value_parser = compare::share)]
     fail_slower: Option<f64>,
     #[command(flatten)]
+    device: DeviceArg,
+    #[command(flatten)]
     ends: EndsArg,
     #[command(flatten)]
     vet: VetArgs,
@@ -115,6 +117,9 @@ pub struct Bench {
 
 impl Bench {
     fn run(self, output: &Output) -> Result<ExitCode> {
+        if self.model.is_none() && self.device.choice()?.is_some() {
+            return Err(Error::usage("--device is for one model").hint("name an ONNX file, or a home"));
+        }
         if let Some(files) = &self.compare {
             return compare::run(&files[0], &files[1], self.fail_slower, output);
         }
@@ -139,6 +144,7 @@ impl Bench {
             profile: self.profile,
             gradient_checkpointing: self.gradient_checkpointing,
             mapped: given.is_dir(),
+            device: self.device.choice()?.unwrap_or_default(),
         };
         if self.gradient_checkpointing {
             super::allocator::return_freed();

@@ -1,7 +1,8 @@
 //! What `bench MODEL` shows.
 
+use acclimate::base::PlacedPlan;
 use acclimate::stats::ratio::quantile;
-use acclimate::tools::bench::{Options, Place, Profile, Report, Spent, Timing};
+use acclimate::tools::bench::{Options, Place, Placed, Profile, Report, Spent, Timing};
 use serde_json::{Value, json};
 
 use super::super::output::{bytes, table};
@@ -35,6 +36,7 @@ pub fn as_json(r: &Report, options: &Options) -> Value {
         "train_peak_rss_bytes": r.train_peak_rss_bytes,
         "peak_rss_bytes": r.peak_rss_bytes,
         "anonymous_bytes": r.anonymous_bytes,
+        "device": device(&r.device),
         "profile": r.profile.as_ref().map(|p| json!({
             "runs": p.runs,
             "prediction": p.prediction.iter().map(|row| place(row, p.runs)).collect::<Vec<_>>(),
@@ -43,11 +45,30 @@ pub fn as_json(r: &Report, options: &Options) -> Value {
     })
 }
 
+fn device(d: &Placed) -> Value {
+    let plan = |p: &PlacedPlan| {
+        json!({
+            "plan": p.plan,
+            "on_gpu": p.on_gpu,
+            "on_cpu": p.on_cpu,
+            "copies": p.copies,
+            "refused": p.refused,
+        })
+    };
+    json!({
+        "asked": d.asked,
+        "used": d.used,
+        "why_not": d.why_not,
+        "plans": d.plans.iter().map(plan).collect::<Vec<_>>(),
+    })
+}
+
 /// A row of a profile, a run each.
 fn place((place, spent): &(Place, Spent), runs: usize) -> Value {
     let runs = runs as f64;
     json!({
         "pass": place.pass,
+        "device": place.device,
         "operator": place.operator,
         "shape": place.shape,
         "calls": spent.calls as f64 / runs,
@@ -65,9 +86,9 @@ fn milliseconds(spent: &Spent) -> f64 {
 
 /// One table of a profile: operators of any shape, those that take most time first.
 fn profiled(what: &str, rows: &[(Place, Spent)], runs: usize) -> String {
-    let mut sums: Vec<([&str; 2], Spent)> = vec![];
+    let mut sums: Vec<([&str; 3], Spent)> = vec![];
     for (place, spent) in rows {
-        let key = [place.pass, place.operator.as_str()];
+        let key = [place.pass, place.device, place.operator.as_str()];
         match sums.iter_mut().find(|(k, _)| *k == key) {
             Some((_, sum)) => sum.add(spent),
             None => sums.push((key, *spent)),
@@ -81,9 +102,10 @@ fn profiled(what: &str, rows: &[(Place, Spent)], runs: usize) -> String {
         true => format!("{:.1}", n / spent.time.as_secs_f64().max(1e-9) / 1e9),
         false => String::new(),
     };
-    let row = |([pass, operator], s): &([&str; 2], Spent)| {
+    let row = |([pass, device, operator], s): &([&str; 3], Spent)| {
         [
             pass.to_string(),
+            device.to_string(),
             operator.to_string(),
             format!("{:.0}", s.calls as f64 / runs),
             format!("{:.3}", milliseconds(s) / runs),
@@ -96,7 +118,7 @@ fn profiled(what: &str, rows: &[(Place, Spent)], runs: usize) -> String {
     };
     // What takes less than a thousandth is left to --json.
     let shown = sums.iter().filter(|(_, s)| milliseconds(s) >= all / 1e3).map(row);
-    let head = ["pass", "operator", "calls", "ms", "share", "GFLOP/s", "GB/s", "MB new", "shared"];
+    let head = ["pass", "device", "operator", "calls", "ms", "share", "GFLOP/s", "GB/s", "MB new", "shared"];
     let unshared = |s: &Spent| 1.0 - s.shared as f64 / s.calls.max(1) as f64;
     let alone = sums.iter().map(|(_, s)| milliseconds(s) * unshared(s)).sum();
     let percent = |part: f64| 100.0 * part / all;
@@ -106,7 +128,7 @@ fn profiled(what: &str, rows: &[(Place, Spent)], runs: usize) -> String {
         all / runs,
         percent(total(&|s| s.flop == 0.0)),
         percent(alone),
-        table(head, shown, 2),
+        table(head, shown, 3),
     )
 }
 
@@ -114,6 +136,28 @@ fn profile(p: &Profile) -> String {
     let mut text = profiled("a prediction", &p.prediction, p.runs);
     if !p.training_step.is_empty() {
         text += &profiled("a training step", &p.training_step, p.runs);
+    }
+    text
+}
+
+/// What computed, where something else than the processor was asked for.
+fn placed(d: &Placed) -> String {
+    if d.asked == d.used && d.plans.is_empty() {
+        return String::new();
+    }
+    let mut text = match &d.why_not {
+        Some(why) => format!("\ndevice {}, no GPU is used: {why}", d.used),
+        None => format!("\ndevice {}", d.used),
+    };
+    for p in &d.plans {
+        text += &match &p.refused {
+            Some(why) => format!("\n{}: all on the processor, {why}", p.plan),
+            None => format!("\n{}: {} operators on the GPU, {} copies", p.plan, p.on_gpu, p.copies),
+        };
+        if !p.on_cpu.is_empty() {
+            let named = p.on_cpu.iter().map(|(name, n)| format!("{n} {name}")).collect::<Vec<_>>();
+            text += &format!("; on the processor {}", named.join(", "));
+        }
     }
     text
 }
@@ -150,7 +194,7 @@ pub fn for_people(r: &Report, options: &Options) -> String {
     let effective = r.gflops_effective.map_or(String::new(), |g| format!("training at {g:.0} GFLOP/s, "));
     format!(
         "batch {}, {} layers at rank {}, {} threads\n{}\n{rates}{effective}a plain product at {:.0} GFLOP/s\n\
-         memory {} at most, {} to the end of training; {} of it not backed by a file{}",
+         memory {} at most, {} to the end of training; {} of it not backed by a file{}{}",
         options.batch,
         r.sites,
         options.rank,
@@ -160,6 +204,7 @@ pub fn for_people(r: &Report, options: &Options) -> String {
         bytes(r.peak_rss_bytes),
         bytes(r.train_peak_rss_bytes),
         bytes(r.anonymous_bytes),
+        placed(&r.device),
         r.profile.as_ref().map_or(String::new(), profile)
     )
 }

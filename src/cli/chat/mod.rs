@@ -20,7 +20,7 @@ use self::commands::Command;
 use self::edit::Place;
 use super::generate::{GenerationArgs, NO_TEMPLATE, left_out, unrecorded};
 use super::output::{Output, printable_text};
-use super::{ProfileArg, stop};
+use super::{DeviceArg, ProfileArg, stop};
 
 /// Talk with a language model in the terminal
 #[derive(Args)]
@@ -37,6 +37,8 @@ pub struct Chat {
     options: GenerationArgs,
     #[command(flatten)]
     profile: ProfileArg,
+    #[command(flatten)]
+    device: DeviceArg,
 }
 
 /// Temperature of a second answer where the most likely tokens are taken otherwise.
@@ -46,7 +48,7 @@ const EDIT_STAYS: &str = "what you wrote in place of this answer stays what is l
 
 impl Chat {
     pub fn run(self, output: &Output) -> Result<ExitCode> {
-        let session = self.profile.session(&self.home)?;
+        let session = self.profile.session(&self.home, &self.device, output)?;
         let conversation = session.conversation()?;
         let config = self.options.or(conversation.defaults()?)?;
         if !conversation.has_template()? {

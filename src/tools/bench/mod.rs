@@ -23,7 +23,7 @@ use timing::time;
 use crate::adapt::fit::{Fit, Recipe, Target, TrainingExample};
 use crate::adapter::file::{AdapterFile, write_adapter};
 use crate::adapter::{Adapter, Calibrated, Depth, Lineage, SiteDelta, Verdict};
-use crate::base::Base;
+use crate::base::{Base, DeviceChoice, PlacedPlan, Placement};
 use crate::disk::{FileAccess, RealDisk};
 use crate::error::{Error, Result};
 use crate::head::Head;
@@ -65,6 +65,8 @@ pub struct Options {
     pub gradient_checkpointing: bool,
     /// Whether the file is used in place, as in a home: nobody may change it meanwhile.
     pub mapped: bool,
+    /// What is to compute.
+    pub device: DeviceChoice,
 }
 
 impl Options {
@@ -88,6 +90,7 @@ impl Default for Options {
             profile: false,
             gradient_checkpointing: false,
             mapped: false,
+            device: DeviceChoice::Cpu,
         }
     }
 }
@@ -124,6 +127,33 @@ pub struct Report {
     pub anonymous_bytes: u64,
     /// Where the time goes, if asked for.
     pub profile: Option<Profile>,
+    /// What computed.
+    pub device: Placed,
+}
+
+/// What computed the plans.
+#[derive(Debug, Clone)]
+pub struct Placed {
+    /// What was asked for, and what it came to: names.
+    pub asked: &'static str,
+    pub used: &'static str,
+    /// Why the processor computed where a GPU would have been welcome.
+    pub why_not: Option<String>,
+    /// The plans that were to run on the GPU, each once.
+    pub plans: Vec<PlacedPlan>,
+}
+
+impl Placed {
+    fn of(placement: &Placement) -> Placed {
+        let mut plans = vec![];
+        for plan in placement.plans() {
+            if !plans.contains(&plan) {
+                plans.push(plan);
+            }
+        }
+        let (asked, used) = (placement.asked().name(), placement.device().name());
+        Placed { asked, used, why_not: placement.why_not().map(String::from), plans }
+    }
 }
 
 /// Where the time goes, in runs of their own after those that were measured.
@@ -183,11 +213,12 @@ pub fn run(path: &Path, options: &Options) -> Result<Report> {
         train_step_ms: steps.first,
         later_step_ms: steps.later,
         gflops_gemm: GEMM_FLOP / gemm_ms()?.min / 1e6,
-        swap_us: swap(&subject.base, subject.deltas)?,
+        swap_us: swap(&subject.base, subject.deltas.clone())?,
         train_peak_rss_bytes,
         peak_rss_bytes: status_bytes("/proc/self/status", "VmHWM:"),
         anonymous_bytes: status_bytes("/proc/self/smaps_rollup", "Anonymous:"),
         profile,
+        device: Placed::of(subject.base.placement()),
     })
 }
 

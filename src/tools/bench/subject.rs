@@ -45,7 +45,8 @@ pub(super) fn open(path: &Path, options: &Options) -> Result<(Arc<Base>, Task)> 
         false => Base::open(path),
     };
     let base = opened?.answering(options.model_output.as_deref(), None)?;
-    let base = Arc::new(base.reading(options.model_input.as_deref())?);
+    let base = base.reading(options.model_input.as_deref())?;
+    let base = Arc::new(base.on(options.device.place()?));
     // Independent labels take the time of classes.
     let multi_label = base.output_kind()? == Kind::MultiLabel;
     let task = if multi_label { Task::Classification } else { base.guess_task()? };
@@ -57,7 +58,7 @@ impl Subject {
         let (base, guessed) = open(path, options)?;
         let is_language_model = guessed == Task::CausalLm;
         let task = if is_language_model { Task::Encoder } else { guessed };
-        let threads = options.threads.clamp(1, MOST_THREADS);
+        let threads = base.placement().threads(options.threads.clamp(1, MOST_THREADS));
         let share = at_once(&base, options.batch.div_ceil(threads));
         let bucket = base.bucket(share, options.sequence);
         let parts: Vec<Vec<Example>> = (0..options.batch.div_ceil(bucket.batch))

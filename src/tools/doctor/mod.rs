@@ -1,6 +1,7 @@
 //! Whether a device, and the disk and the home on it, are fit for learning; and what to do where they are not.
 
 mod conditions;
+mod gpu;
 mod home;
 mod memory;
 #[cfg(feature = "train")]
@@ -105,6 +106,11 @@ pub fn device(sensors: &dyn Sensors, path: &Path) -> Vec<Check> {
     checks.extend(storage::checks(sensors, path));
     checks.extend(conditions::checks(sensors));
     checks
+}
+
+/// Looks for the GPU that plans may run on.
+pub fn gpu() -> Check {
+    gpu::check()
 }
 
 /// Looks at the home in `path`: whether it takes writes and opens, what a prediction costs, and whether a training on
