@@ -42,8 +42,6 @@ const FLOOR: f32 = 0.1;
 const MARGIN: f64 = std::f64::consts::LN_2;
 /// Part of the steps that the factors are averaged over, the last ones.
 const AVERAGED: f64 = 0.625;
-/// Mean loss of an epoch's edits (nats a token) at which nothing is left to learn from them.
-const NOTHING_LEFT: f64 = 0.005;
 
 /// How what was said is learned.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -212,8 +210,7 @@ impl<'a> TextFit<'a> {
     }
 
     /// Trains to the last of the recipe's epochs, or goes on from where `keeper` knows that this fit was left; `stop`
-    /// is asked before each step. Ends early where nothing is left to learn, after `most` steps, and where `late` says
-    /// that time is up.
+    /// is asked before each step. Ends early after `most` steps, and where `late` says that time is up.
     ///
     /// # Errors
     /// [`ErrorKind::Interrupted`] when stopped: `keeper` has the state then.
@@ -263,7 +260,6 @@ impl<'a> TextFit<'a> {
                 }
             }
             let mean = std::mem::take(&mut self.loss) / batches.len().max(1) as f64;
-            self.finished |= mean <= NOTHING_LEFT;
             self.place = (epoch + 1, 0);
             tracing::debug!(epoch, mean, "epoch of a language fit");
         }
