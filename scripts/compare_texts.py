@@ -286,7 +286,7 @@ def compare(options, work):
     a_pass = math.ceil(len(rows) / BATCH)
     epochs = epochs or min(max(math.ceil(STEPS / a_pass), EPOCHS[0]), EPOCHS[1])
     width = AutoConfig.from_pretrained(folder).hidden_size
-    rates = {"default": None, "acclimate": min(max(6.4e-4 * (576 / width) ** 1.5, 1e-4), 4e-3)}
+    rates = {"default": None, "acclimate": min(max(7.2e-4 * (576 / width) ** 1.5, 1e-4), 4e-3)}
     adapts = [s["name"] for s in ours.run("inspect", folder / "model.onnx")["sites"] if s["adapts"]]
     targets = [re.search(r"model/layers.*(?=/MatMul)", name)[0].replace("/", ".") for name in adapts]
     spec = {"folder": str(work / "torch"), "targets": targets, "epochs": epochs, "steps": options.steps or -1}

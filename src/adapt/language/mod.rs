@@ -33,7 +33,7 @@ use crate::sync::on_cores;
 
 /// Peak learning rate of the factors where the hidden states have this width, and its bounds: a wider model takes
 /// smaller steps, by the power 3/2. Found on models of width 128 and 576 (docs/language-models.md).
-const LEARNING_RATE: f32 = 6.4e-4;
+const LEARNING_RATE: f32 = 7.2e-4;
 const WIDTH: f32 = 576.0;
 const SLOWEST: f32 = 1e-4;
 const FASTEST: f32 = 4e-3;
