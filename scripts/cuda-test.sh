@@ -9,8 +9,8 @@
 #   --no-bench     only the tests
 #
 # Needs Rust and a C compiler; for the GPU its driver, and of CUDA 12.6 or a later 12 the run-time libraries (cudart,
-# nvrtc, cublas), cuDNN 9, and the headers of cudart and CCCL (docs/how-to/gpu.md). Without them the tests of a GPU are skipped
-# with the reason, and the program says what is missing.
+# nvrtc, cublas), cuDNN 9, and the headers of cudart and CCCL (docs/how-to/gpu.md). Without them the tests of a GPU are
+# skipped with the reason, and the program says what is missing.
 # Built with 16 cores this takes under 10 minutes where nothing was compiled before. A table goes to stdout, messages to
 # stderr. Exit code 1: a test failed, or a GPU that is there was not used.
 set -euo pipefail
@@ -69,10 +69,13 @@ measure() {
     done
     # Medians are the first number of a line; the plans stand at the end.
     awk -v name="$name" '
-        { label = $0; sub(/ +[0-9.]+ (ms|µs).*/, "", label); time = substr($0, length(label) + 1); split(time, n, " ") }
+        { label = $0; sub(/ +[0-9.]+ (ms|µs).*/, "", label) }
+        { split(substr($0, length(label) + 1), n, " ") }
         label == $0 { next }
         FNR == NR { cpu[label] = n[1]; next }
-        label in cpu && n[1] > 0 { printf "| %s | %s | %.3f | %.3f | %.2f |\n", name, label, cpu[label], n[1], cpu[label] / n[1] }
+        label in cpu && n[1] > 0 {
+            printf "| %s | %s | %.3f | %.3f | %.2f |\n", name, label, cpu[label], n[1], cpu[label] / n[1]
+        }
     ' "$out/$1.$3.cpu.txt" "$out/$1.$3.cuda.txt" >>"$out/times.md"
     sed -nE "s/^([a-z ]+): (.*(on the GPU|on the processor).*)/| $name | \1 | \2 |/p" "$out/$1.$3.cuda.txt" >>"$out/plans.md"
 }

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Fits of a language model on the demo's edits with other recipes, by PyTorch: what docs/language-models.md says was tried.
+"""Fits a language model on the demo's edits by other recipes, in PyTorch: what docs/language-models.md says was tried.
 
 usage: text_recipe_study.py --model DIR --acclimate PATH RECIPE…
 needs: lib/golden_trl.txt (Python 3.11), no network; the model from scripts/fetch-models.sh smollm2-chat
@@ -16,8 +16,8 @@ A recipe is NAME=VALUE,…; what is not named is as in acclimate before averages
   seed       of the start and of the order (0)
 
 The fit is that of `train` on all edits: LoRA of rank 8 on all layers but the output layer, two edits a step, 64 steps,
-tokens that were left as they were at 0.3, and a rehearsal of prose whose weight follows its divergence. The judge, and the
-columns, are those of compare_texts.py.
+tokens that were left as they were at 0.3, and a rehearsal of prose whose weight follows its divergence. The judge and
+the columns are those of compare_texts.py.
 """
 
 import argparse

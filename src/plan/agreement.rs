@@ -33,7 +33,7 @@ impl Trial {
     /// Of the graph `model`, which `trusted` answers.
     ///
     /// # Errors
-    /// Where no values that are made up here get an answer with finite numbers.
+    /// Where none of the values that are tried get an answer with finite numbers.
     pub fn new(model: &TypedModel, trusted: impl Fn(TVec<TValue>) -> TractResult<TVec<TValue>>) -> TractResult<Trial> {
         let mut why = format_err!("all of it is not finite");
         // Whole numbers that are none of an index are refused by some graphs, so others are tried.

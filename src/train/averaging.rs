@@ -4,8 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use super::optim::ParamSet;
 
-/// The mean of the parameters over steps: stochastic weight averaging (Izmailov et al. 2018, *Averaging Weights Leads to
-/// Wider Optima and Better Generalization*). Holds as much memory as the parameters, from the first step that counts.
+/// The mean of the parameters over steps: stochastic weight averaging (Izmailov et al. 2018, *Averaging Weights Leads
+/// to Wider Optima and Better Generalization*). Holds as much memory as the parameters, from the first step that
+/// counts.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Average {
     /// Steps that count so far.

@@ -21,6 +21,8 @@ const PROGRAM: u64 = 12 << 20;
 const PROCESS: u64 = 16 << 20;
 /// Of a number to train, for each fit: the delta's and the optimiser's, and two moments.
 const PER_NUMBER_AND_FIT: u64 = 16;
+/// The same of texts, whose fits also average the numbers.
+const PER_NUMBER_AND_FIT_OF_TEXTS: u64 = 20;
 /// The same for each thread: what the plans read, the gradient of a micro-batch, and what it is added to.
 const PER_NUMBER_AND_THREAD: u64 = 12;
 /// Fits of folds that a training of a usual length holds side by side.
@@ -199,9 +201,8 @@ impl<'a> Costs<'a> {
         let share = micro_batch as f64 / self.choice.bucket.batch.max(1) as f64;
         let activations = (held as f64 * share.min(1.0)) as u64;
         let numbers = numbers as u64;
-        self.fixed(from)
-            + self.fits * PER_NUMBER_AND_FIT * numbers
-            + self.threads * (activations + PER_NUMBER_AND_THREAD * numbers)
+        let a_fit = if self.task == Task::CausalLm { PER_NUMBER_AND_FIT_OF_TEXTS } else { PER_NUMBER_AND_FIT };
+        self.fixed(from) + self.fits * a_fit * numbers + self.threads * (activations + PER_NUMBER_AND_THREAD * numbers)
     }
 
     /// The first site from which on everything fits the memory, with the rank, the micro-batch and the memory that it then takes.
